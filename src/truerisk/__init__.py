@@ -1,0 +1,21 @@
+"""truerisk: which training recipe lowers the risk on unseen data, and how sure one can be of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["RunResult", "load_run", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: the command line must answer before torch is loaded."""
+    if name == "train":
+        from truerisk.training import train
+
+        return train
+    if name in ("RunResult", "load_run"):
+        from truerisk import result
+
+        return getattr(result, name)
+    raise AttributeError(f"module 'truerisk' has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""``python -m truerisk``."""
+
+from truerisk.cli import main
+
+raise SystemExit(main())

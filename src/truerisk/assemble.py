@@ -1,0 +1,170 @@
+"""From configuration to objects: the only module that instantiates config."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from truerisk import rng
+from truerisk.data import DataInfo, DataModule
+from truerisk.errors import ConfigError, UserError
+from truerisk.loss import Surrogate, surrogate
+from truerisk.optimizer import Needs, needs_of, parameter_groups
+from truerisk.recipe import Recipe, RiskOptions, StepOptions
+from truerisk.regularizer.base import Regularizer
+from truerisk.scheduler import Schedule
+from truerisk.seeds import streams
+
+if TYPE_CHECKING:
+    from lightning import Callback, Trainer
+    from lightning.pytorch.loggers import Logger
+
+INITIAL_SAMPLES = 1000
+"""Training inputs shown to a data-dependent initializer."""
+
+
+def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe:
+    """Build every part of a run; each random one from its own stream.
+
+    ``fitted`` is what another run fitted to its training data (``DataModule.state_dict``), to be
+    used on this data instead of fitting anew.
+    """
+    seeds = streams(cfg.seed)
+    data = build(cfg.data, seed=seeds.data)
+    data.load_state_dict(fitted or {})
+    data.prepare()
+    regularizers = {name: build(node) for name, node in cfg.regularizer.items()}
+    model = build_model(cfg, data.info, regularizers, seeds.init, data)
+    needs = needs_of(get_object(cfg.optimizer._target_))
+    step = StepOptions(cfg.step.accumulate, cfg.step.clip.norm, cfg.step.clip.value)
+    _refuse(cfg, needs, step)
+    return Recipe(
+        data=data,
+        model=model,
+        surrogate=build_surrogate(cfg, data.info),
+        regularizers=regularizers,
+        optimizer=partial(_optimizer, cfg),
+        needs=needs,
+        schedule=partial(_schedule, cfg),
+        step=step,
+        risk=RiskOptions(**cfg.risk),
+        streams=seeds,
+    )
+
+
+def build(node: DictConfig, **available: Any) -> Any:
+    """Call a node's target with its own numbers and those available that it has names for."""
+    names = inspect.signature(get_object(node._target_)).parameters
+    try:
+        factory: Callable[..., Any] = instantiate(node, _partial_=True, _convert_="all")
+        return factory(**{k: v for k, v in available.items() if k in names})
+    except (InstantiationException, ValueError) as error:
+        raise _user_error(error, node) from error
+
+
+def _user_error(error: BaseException, node: DictConfig) -> Exception:
+    """The error to show where a target refused its numbers."""
+    while error.__cause__ is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    if isinstance(error, ValueError):
+        return ConfigError(f"{node._get_full_key('')}: {node._target_}: {error}")
+    return error if isinstance(error, Exception) else ConfigError(str(error))
+
+
+def build_surrogate(cfg: DictConfig, info: DataInfo) -> Surrogate:
+    """The loss, fitted to the data's task."""
+    return surrogate(build(cfg.loss), info.task, info.num_outputs)
+
+
+def build_model(
+    cfg: DictConfig,
+    info: DataInfo,
+    regularizers: dict[str, Regularizer],
+    seed: int,
+    data: DataModule | None = None,
+) -> nn.Module:
+    """The model, initialized (where ``data`` is given) and edited by the regularizers."""
+    size = build_surrogate(cfg, info).output_size
+    with rng.isolated(seed):
+        model = build(cfg.model, input_shape=tuple(info.input_shape), output_size=size)
+        if data is not None:
+            initialize = build(cfg.initializer)
+            shown = getattr(initialize, "needs_data", False) and data.train is not None
+            initialize(model, first_inputs(data, INITIAL_SAMPLES) if shown else None)
+        for regularizer in regularizers.values():
+            model = regularizer.edit_model(model)
+    return model
+
+
+def first_inputs(data: DataModule, count: int | str) -> Tensor:
+    """The first training inputs, at most ``count`` of them (``full``: a thousand)."""
+    count = min(len(data.train), INITIAL_SAMPLES if count == "full" else int(count))
+    x = next(data.train.batches([torch.arange(count)])).x
+    return x.to(torch.get_default_dtype())
+
+
+def _optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
+    factory = instantiate(cfg.optimizer, _partial_=True, _convert_="all")
+    rules = OmegaConf.to_container(cfg.param_groups.rules, resolve=True)
+    return factory(parameter_groups(model, rules, factory))
+
+
+def _schedule(cfg: DictConfig, optimizer: Optimizer, horizon: int) -> Schedule:
+    options = OmegaConf.to_container(cfg.scheduler, resolve=True)
+    target, warmup = options.pop("_target_"), options.pop("warmup")
+    return Schedule(get_object(target), options, optimizer, horizon, warmup)
+
+
+def _refuse(cfg: DictConfig, needs: Needs, step: StepOptions) -> None:
+    """Combinations that cannot be right."""
+    name = cfg.optimizer._target_.rpartition(".")[2]
+    if needs.full_batch and cfg.data.batch_size != "full":
+        raise ConfigError(
+            f"{name} descends on the whole training set: set data.batch_size=full "
+            "(or take optimizer=sgd for mini-batches)"
+        )
+    if not needs.clip and (step.clip_norm is not None or step.clip_value is not None):
+        raise ConfigError(
+            f"{name} searches along a line, and a clipped gradient would mislead it: "
+            "leave out step.clip.norm and step.clip.value"
+        )
+    if not needs.scaler and cfg.trainer.precision == "16-mixed":
+        raise ConfigError(
+            f"{name} cannot work under loss scaling (trainer.precision=16-mixed); "
+            "use bf16-mixed or 32-true"
+        )
+
+
+def build_loggers(cfg: DictConfig, **available: Any) -> list[Logger]:
+    """The chosen loggers, and CSV always."""
+    nodes = {"csv": DictConfig({"_target_": "truerisk.logger.TidyCSV"}), **cfg.logger}
+    config = OmegaConf.to_container(cfg, resolve=True)
+    return [build(node, config=config, **available) for node in nodes.values()]
+
+
+def build_trainer(
+    cfg: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[Callback]
+) -> Trainer:
+    """Lightning's Trainer, with what this project does itself switched off."""
+    return build(
+        cfg.trainer,
+        logger=loggers or False,
+        callbacks=callbacks,
+        default_root_dir=folder,
+        enable_checkpointing=bool(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        inference_mode=False,
+        num_sanity_val_steps=0,
+    )

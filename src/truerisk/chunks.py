@@ -1,0 +1,55 @@
+"""Chunks: one Lightning batch carries many optimizer steps.
+
+Lightning spends about a millisecond on each of its batches; a step of a small network takes a
+third of that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from truerisk.step import MicroBatches
+
+if TYPE_CHECKING:
+    from truerisk.data import BatchPlan, Split
+
+SECONDS = 0.2
+"""How long a chunk should take: short enough for a live progress bar and a prompt Ctrl-C."""
+
+DISTRIBUTED = 16
+"""Steps in a chunk with several processes, which must all cut their epochs alike."""
+
+
+class Chunks:
+    """What is left of an epoch, from the position ``where()`` gives as (epoch, step, last step).
+
+    How the steps are cut into chunks follows the clock; what they compute does not depend on it.
+    """
+
+    def __init__(
+        self, plan: BatchPlan, split: Split, where: Callable[[], tuple[int, int, int]], world: int
+    ) -> None:
+        self.plan, self.split, self.where, self.world = plan, split, where, world
+        self.pace: float | None = None  # seconds a step, of the last chunk that was trained
+
+    def __iter__(self) -> Iterator[Iterator[MicroBatches]]:
+        epoch, start, end = self.where()
+        steps = list(islice(self.plan.epoch(epoch, start), end - start))
+        batches = self.split.batches([index for step in steps for index, _ in step])
+        shares = iter([[share for _, share in step] for step in steps])
+        while taken := list(islice(shares, self._size())):
+            yield self._timed([(next(batches), share) for share in step] for step in taken)
+
+    def _size(self) -> int:
+        if self.world > 1:
+            return DISTRIBUTED
+        return 1 if self.pace is None else max(1, int(SECONDS / self.pace))
+
+    def _timed(self, steps: Iterator[MicroBatches]) -> Iterator[MicroBatches]:
+        began, count = time.perf_counter(), 0
+        for count, step in enumerate(steps, 1):  # noqa: B007
+            yield step
+        self.pace = (time.perf_counter() - began) / max(count, 1)

@@ -1,0 +1,104 @@
+"""Arrays from an .npz file."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from truerisk.data.files import existing, first_line
+from truerisk.data.labels import class_labels, targets, task_of
+from truerisk.data.samples import Samples
+from truerisk.errors import ConfigError, nearest
+
+
+def arrays(
+    path: str | None = None,
+    x: str = "x",
+    y: str = "y",
+    x_test: str | None = "x_test",
+    y_test: str | None = "y_test",
+    task: str = "auto",
+) -> Samples:
+    """Samples from an .npz with inputs [n, …] and targets [n] or [n, outputs].
+
+    ``x``, ``y``, ``x_test``, ``y_test`` are the names of the arrays; a test set is used if the file
+    has both of its arrays. By itself, ``task`` is a regression for floating-point targets and a
+    classification for all others.
+
+    Raises:
+        ConfigError: no such file or array, an array that is not of finite numbers, or labels in the
+            test set that the training set lacks.
+    """
+    found = _read(path)
+    inputs, values = _inputs(_named(found, x, "x"), x), _named(found, y, "y")
+    tests = _test_arrays(found, x_test, y_test)
+    if task_of(values, task) == "regression":
+        test = (_inputs(tests[0], x_test), targets(tests[1])) if tests else None
+        return Samples(inputs, targets(values), "regression", test=test)
+    _check_classes(values, y)
+    labels, names = class_labels(values)
+    test = (_inputs(tests[0], x_test), class_labels(tests[1], names)[0]) if tests else None
+    return Samples(inputs, labels, "classification", test=test, class_names=names)
+
+
+def _read(path: str | None) -> dict[str, Any]:
+    import numpy as np
+
+    file = existing(path, "data.source.path", "an .npz file")
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise ConfigError(
+            f"data.source.path: {file} is not an .npz of plain number arrays "
+            f"({first_line(error)}); write it with numpy.savez"
+        ) from None
+
+
+def _named(found: dict[str, Any], name: str, key: str) -> Any:
+    if name not in found:
+        raise ConfigError(
+            f"data.source.{key}: the file has no array '{name}'; {nearest(name, found)}"
+        )
+    return found[name]
+
+
+def _test_arrays(found: dict[str, Any], x: str | None, y: str | None) -> tuple[Any, Any] | None:
+    for name, key in ((x, "x_test"), (y, "y_test")):
+        if name not in (None, key):
+            _named(found, str(name), key)
+    has = [x in found, y in found]
+    if any(has) and not all(has):
+        raise ConfigError(
+            f"data.source: a test set needs both arrays '{x}' and '{y}', and the file has only "
+            "one; set data.source.x_test=null data.source.y_test=null to do without"
+        )
+    return (found[str(x)], found[str(y)]) if all(has) else None
+
+
+def _inputs(values: Any, name: str | None) -> Tensor:
+    """Inputs [n, …] as floating-point numbers; [n] becomes [n, 1]."""
+    if values.dtype.kind not in "fiub" or not values.ndim:
+        raise ConfigError(f"data.source: array '{name}' holds {values.dtype}, not numbers")
+    x = torch.as_tensor(values.astype("float64" if values.dtype.itemsize == 8 else "float32"))
+    if not bool(torch.isfinite(x).all()):
+        raise ConfigError(
+            f"data.source: array '{name}' holds NaN or infinite numbers: remove or replace them"
+        )
+    return x.unsqueeze(1) if x.ndim == 1 else x
+
+
+def _check_classes(values: Any, name: str) -> None:
+    if values.ndim != 1:
+        raise ConfigError(
+            f"data.source: array '{name}' has shape {values.shape}: class labels are one number a "
+            "sample; set data.source.task=regression for several target columns"
+        )
+    if values.dtype.kind == "f" and not all(float(v).is_integer() for v in values):
+        raise ConfigError(
+            f"data.source: array '{name}' holds fractions, which are no class labels: "
+            "set data.source.task=regression"
+        )

@@ -1,0 +1,247 @@
+"""Any Hugging Face data set, by its name or from local files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from truerisk.data.files import existing, first_line
+from truerisk.data.labels import class_labels, targets, task_of
+from truerisk.data.samples import Inputs, Samples
+from truerisk.errors import ConfigError, nearest
+
+BUILDERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
+WHITE = {"I": 65535.0, "I;16": 65535.0, "F": 1.0}
+
+
+class Images:
+    """Images of one column, decoded one at a time to float32 (c, h, w) in [0, 1].
+
+    Raises:
+        ConfigError: an image has another shape than the first.
+    """
+
+    def __init__(
+        self, rows: Any, column: str, resize: tuple[int, int] | None, mode: str | None
+    ) -> None:
+        self.rows, self.column, self.resize, self.mode = rows, column, resize, mode
+        self.shape = tuple(self._decoded(0).shape)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = self._decoded(index)
+        if tuple(image.shape) != self.shape:
+            raise ConfigError(
+                f"data.source.x: image {index} has shape {tuple(image.shape)}, the first one "
+                f"{self.shape}; set data.source.resize to a height and width, and "
+                "data.source.mode to L or RGB"
+            )
+        return image
+
+    def _decoded(self, index: int) -> Tensor:
+        import numpy as np
+
+        image = self.rows[int(index)][self.column]
+        image = image.convert(self.mode or _mode(image))
+        if self.resize is not None:
+            image = image.resize(self.resize[::-1])
+        pixels = np.asarray(image, dtype="float32") / WHITE.get(image.mode, 255.0)
+        return torch.as_tensor(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
+
+
+def _mode(image: Any) -> str:
+    if image.mode in WHITE:
+        return image.mode
+    return "L" if image.mode in ("1", "L") else "RGB"
+
+
+def hub(
+    path: str | None = None,
+    name: str | None = None,
+    split: str = "train",
+    test_split: str | None = "auto",
+    x: str | Sequence[str] | None = None,
+    y: str = "label",
+    task: str = "auto",
+    resize: int | Sequence[int] | None = None,
+    mode: str | None = None,
+    revision: str | None = None,
+    cache: str | None = None,
+) -> Samples:
+    """Samples from a Hugging Face data set: images (c, h, w) in [0, 1], or columns of numbers (d,).
+
+    ``path`` is a name on the hub, a Parquet, CSV or JSON file, or a folder; ``name`` its
+    configuration. ``x`` names an image column, a column of equally long lists, or several columns
+    of numbers; null takes the first image column, or else all columns of numbers beside ``y``.
+    ``test_split`` names the test set; ``auto`` takes the split "test" if there is one, null none.
+
+    Raises:
+        ConfigError: the library or the data set is missing, no such split or column, or values that
+            are not numbers.
+    """
+    parts = _load(path, name, revision, cache)
+    rows = _part(parts, split)
+    tests = _tests(parts, split, test_split)
+    _column(rows, y, "y")
+    chosen = _chosen(rows, x, y)
+    inputs = _inputs(rows, chosen, resize, mode)
+    known = getattr(rows.features[y], "names", None)
+    values = _values(rows, y)
+    kind = "classification" if known and task == "auto" else task_of(values, task)
+    test_x = _inputs(tests, chosen, resize, mode) if tests is not None else None
+    if kind == "regression":
+        test = (test_x, targets(_values(tests, y))) if test_x is not None else None
+        return Samples(inputs, targets(values), "regression", test=test)
+    labels, names = _labels(values, known)
+    test = (test_x, _labels(_values(tests, y), known, names)[0]) if test_x is not None else None
+    return Samples(inputs, labels, kind, test=test, class_names=names)
+
+
+def _load(
+    path: str | None, name: str | None, revision: str | None, cache: str | None
+) -> dict[str, Any]:
+    try:
+        import datasets
+    except ImportError:
+        raise ConfigError(
+            "data=hub needs the datasets library: pip install 'truerisk[hub]'"
+        ) from None
+    if path is None:
+        raise ConfigError(
+            "data.source.path is not set: give a data set's name on the Hugging Face hub, or a "
+            "local path, as in data.source.path=ylecun/mnist"
+        )
+    local = Path(path).expanduser()
+    if local.suffix in BUILDERS or path.startswith((".", "/", "~")):
+        local = existing(path, "data.source.path", "a data set")
+    try:
+        found = _open(datasets, path, local, name=name, revision=revision, cache=cache)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise ConfigError(
+            f"data.source.path: the data set '{path}' cannot be loaded ({first_line(error)})"
+        ) from None
+    return dict(found) if isinstance(found, dict) else {"train": found}
+
+
+def _open(
+    datasets: Any,
+    path: str,
+    local: Path,
+    name: str | None,
+    revision: str | None,
+    cache: str | None,
+) -> Any:
+    if local.is_file():
+        builder = BUILDERS.get(local.suffix)
+        if builder is None:
+            raise ConfigError(f"data.source.path: {path} is none of {', '.join(BUILDERS)}")
+        return datasets.load_dataset(builder, data_files=str(local), cache_dir=cache)
+    if (local / "state.json").exists() or (local / "dataset_dict.json").exists():
+        return datasets.load_from_disk(str(local))
+    where = str(local) if local.is_dir() else path
+    return datasets.load_dataset(where, name, revision=revision, cache_dir=cache)
+
+
+def _part(parts: dict[str, Any], split: str, key: str = "split") -> Any:
+    if split not in parts:
+        hint = nearest(split, parts)
+        raise ConfigError(f"data.source.{key}: the data set has no split '{split}'; {hint}")
+    if not len(parts[split]):
+        raise ConfigError(f"data.source.{key}: the split '{split}' has no rows")
+    return parts[split]
+
+
+def _tests(parts: dict[str, Any], split: str, test_split: str | None) -> Any:
+    if test_split is None:
+        return None
+    if test_split != "auto":
+        return _part(parts, test_split, "test_split")
+    return parts.get("test") if split != "test" else None
+
+
+def _column(rows: Any, name: str, key: str) -> str:
+    if name not in rows.features:
+        hint = nearest(name, rows.features)
+        raise ConfigError(f"data.source.{key}: the data set has no column '{name}'; {hint}")
+    return name
+
+
+def _is_image(feature: Any) -> bool:
+    return type(feature).__name__ == "Image"
+
+
+def _is_number(feature: Any) -> bool:
+    return str(getattr(feature, "dtype", "")).startswith(("int", "uint", "float", "bool"))
+
+
+def _chosen(rows: Any, x: str | Sequence[str] | None, y: str) -> list[str]:
+    if x is not None:
+        return [_column(rows, n, "x") for n in ([x] if isinstance(x, str) else list(x))]
+    others = {n: feature for n, feature in rows.features.items() if n != y}
+    image = next((n for n, feature in others.items() if _is_image(feature)), None)
+    names = [image] if image else [n for n, feature in others.items() if _is_number(feature)]
+    if not names:
+        raise ConfigError(
+            "data.source.x: no column of images or numbers was found; name what to learn from "
+            f"(known: {', '.join(others)})"
+        )
+    return names
+
+
+def _inputs(
+    rows: Any, names: list[str], resize: int | Sequence[int] | None, mode: str | None
+) -> Tensor | Inputs:
+    if len(names) == 1 and _is_image(rows.features[names[0]]):
+        return Images(rows, names[0], _size(resize), mode)
+    import numpy as np
+
+    columns = [_values(rows, name) for name in names]
+    for name, column in zip(names, columns, strict=True):
+        if column.dtype.kind not in "fiub":
+            raise ConfigError(
+                f"data.source.x: column '{name}' does not hold numbers, or lists of one length"
+            )
+    x = torch.as_tensor(np.stack(columns, 1) if len(columns) > 1 else columns[0]).double()
+    if not bool(torch.isfinite(x).all()):
+        raise ConfigError(
+            "data.source.x: missing or infinite numbers in the columns; use data=table, which can "
+            "fill them, or leave those columns out"
+        )
+    return x.unsqueeze(1) if x.ndim == 1 else x
+
+
+def _size(resize: int | Sequence[int] | None) -> tuple[int, int] | None:
+    if resize is None:
+        return None
+    sides = [resize, resize] if isinstance(resize, int) else list(resize)
+    if len(sides) != 2 or min(sides) < 1:
+        raise ConfigError(f"data.source.resize is {resize}: give a side, or [height, width]")
+    return int(sides[0]), int(sides[1])
+
+
+def _values(rows: Any, name: str) -> Any:
+    """One column as a NumPy array; an array of objects where its rows are not alike."""
+    import numpy as np
+
+    items = rows[name][:]
+    try:
+        return np.asarray(items)
+    except ValueError:
+        return np.asarray([None, *items], dtype=object)[1:]
+
+
+def _labels(
+    values: Any, known: list[str] | None, names: list[str] | None = None
+) -> tuple[Tensor, list[str]]:
+    if known is None:
+        return class_labels(values, names)
+    labels = torch.as_tensor(values)
+    if labels.is_floating_point() or bool((labels < 0).any()):
+        raise ConfigError("data.source.y: some rows have no label; choose a split that has them")
+    return labels.long(), list(known)

@@ -1,0 +1,285 @@
+"""The data of a run: loaded, split, standardized, and ready to be batched."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from truerisk.batch import Batch
+from truerisk.data.inputs import Part, shape_of, stacked, take
+from truerisk.data.noise import checked_share, noisy
+from truerisk.data.partition import Rows, partition, subset
+from truerisk.data.plan import checked_batch_size
+from truerisk.data.samples import DataInfo, Inputs, Population, Samples
+from truerisk.data.split import LoaderSplit, Split, TensorSplit
+from truerisk.data.standardizer import Standardizer, checked_kind
+from truerisk.errors import ConfigError
+from truerisk.rng import stream
+
+MEMORY = 2 * 2**30
+CHUNK = 4096
+
+
+class DataModule(LightningDataModule):
+    """A source's samples as train, validation and test splits that know their own shapes.
+
+    ``source`` is `Samples`, or a function that returns them; a ``seed`` it accepts and was not
+    given is filled with the run's. Splits, label noise and the choice of ``num_train`` samples
+    depend on ``seed`` alone, and what is fitted (standardization, a table's categories and fill
+    values) is fitted on the training samples used. ``test`` counts only where the source has no
+    test set; ``all`` makes every sample a test sample, for a run trained elsewhere.
+
+    Args:
+        source: the samples, or a function that makes them.
+        batch_size: samples a mini-batch, or ``full``.
+        val: share or number of samples held out for validation.
+        test: share or number of samples held out for the test, null for none, or ``all``.
+        num_train: use only so many training samples.
+        label_noise: share of training labels replaced by another class.
+        standardize: ``none``, ``feature``, ``channel`` or ``global``.
+        workers: processes that read data which does not fit in memory.
+        in_memory: whether data is held in memory; ``auto`` does so up to 2 GiB.
+        seed: seed of every draw.
+
+    Raises:
+        ConfigError: a value out of range, here or in `prepare`.
+    """
+
+    def __init__(
+        self,
+        source: Samples | Callable[..., Samples],
+        batch_size: int | str = 100,
+        val: float = 0.2,
+        test: float | str | None = 0.2,
+        num_train: int | None = None,
+        label_noise: float = 0.0,
+        standardize: str = "feature",
+        workers: int = 0,
+        in_memory: bool | str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.source, self.seed = source, seed
+        self.batch_size = checked_batch_size(batch_size)
+        self.val_size, self.test_size, self.num_train_asked = val, test, num_train
+        self.label_noise = checked_share(label_noise)
+        self.standardize = checked_kind(standardize)
+        if in_memory not in (True, False, "auto"):
+            raise ConfigError(f"data.in_memory is {in_memory!r}: give true, false or auto")
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+            raise ConfigError(f"data.workers is {workers!r}: give a whole number ≥ 0")
+        self.workers, self.in_memory = workers, in_memory
+        self.standardizer = Standardizer()
+        self.population: Population | None = None
+        self.train: Any = None
+        self.val: Any = None
+        self.test: Any = None
+        self._ready, self._held = False, True
+        self._given: dict[str, Any] = {}
+        self._encoder_state: dict[str, Any] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Lightning's hook: `prepare`."""
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Load and split the data, once."""
+        if self._ready:
+            return
+        samples = self._load()
+        parts = self._parts(samples)
+        self._encode(samples, parts)
+        self.population = samples.population
+        self.info = _info(samples, next(iter(parts.values()))[0])
+        self._check_given()
+        self._add_noise(parts)
+        self._finish(parts)
+        self._ready = True
+
+    @property
+    def num_train(self) -> int:
+        """The number of training samples."""
+        return len(self.train) if self.train is not None else 0
+
+    def sample(self, n: int, generator: torch.Generator) -> Batch:
+        """n fresh samples from P: standardized, and with the device and type that the splits have.
+
+        Raises:
+            ConfigError: P is not known.
+        """
+        if self.population is None:
+            raise ConfigError(
+                "the distribution of this data is not known, so it has no true risk; data with a "
+                "known one: gaussians, teacher, polynomial"
+            )
+        x, y = self.population.sample(n, generator)
+        like = next(s for s in (self.test, self.val, self.train) if s is not None)
+        return like.placed(self.standardizer(x), y)
+
+    def raw(self, x: Tensor) -> Tensor:
+        """Inputs in the source's own units: the standardization undone."""
+        return self.standardizer.raw(x)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was fitted on the training samples, and the classes: plain values and tensors."""
+        if not self._ready:
+            return dict(self._given)
+        return {
+            "task": self.info.task,
+            "input_shape": list(self.info.input_shape),
+            "num_outputs": self.info.num_outputs,
+            "class_names": list(self.info.class_names) if self.info.class_names else [],
+            "standardizer": self.standardizer.state_dict(),
+            "encoder": self._encoder_state,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Use what another run fitted; data already prepared otherwise is prepared again."""
+        if self._ready and _equal(self.state_dict(), state_dict):
+            return
+        self._given, self._ready = dict(state_dict), False
+
+    def _load(self) -> Samples:
+        samples = self.source if isinstance(self.source, Samples) else _call(self.source, self.seed)
+        if self.label_noise and samples.task == "regression":
+            raise ConfigError(
+                f"data.label_noise is {self.label_noise}, but a regression has no class labels: "
+                "set it to 0"
+            )
+        return _with_classes(samples, self._given.get("class_names") or None)
+
+    def _parts(self, samples: Samples) -> dict[str, Part]:
+        """The raw samples of each split."""
+        if self.test_size == "all":
+            return {"test": self._all(samples)}
+        rows = self._rows(samples)
+        parts = {name: take((samples.x, samples.y), r) for name, r in rows._asdict().items()}
+        if samples.test is not None:
+            parts["test"] = samples.test
+        kept = {name: part for name, part in parts.items() if part is not None}
+        return self._in_memory(kept)
+
+    def _all(self, samples: Samples) -> Part:
+        if samples.test is not None:
+            raise ConfigError("data.test=all: this data has its own test set; set data.test=null")
+        if not self._given and (samples.encoder is not None or self.standardize != "none"):
+            raise ConfigError(
+                "data.test=all leaves nothing to train on: it is for evaluating a finished run"
+            )
+        return self._in_memory({"test": (samples.x, samples.y)})["test"]
+
+    def _rows(self, samples: Samples) -> Rows:
+        classes = samples.task == "classification"
+        draw, own = stream(self.seed, "split"), samples.test is not None
+        test = None if own else self.test_size
+        if isinstance(test, str):
+            raise ConfigError(f"data.test is '{test}': give a fraction, a number, null or all")
+        rows = partition(samples.y, self.val_size, test, draw, samples.class_names, classes)
+        if self.num_train_asked is None:
+            return rows
+        draw = stream(self.seed, "num_train")
+        return rows._replace(
+            train=rows.train[subset(samples.y[rows.train], self.num_train_asked, draw, classes)]
+        )
+
+    def _in_memory(self, parts: dict[str, Part]) -> dict[str, Part]:
+        size = sum(4 * len(x) * math.prod(shape_of(x)) for x, _ in parts.values())
+        self._held = size <= MEMORY if self.in_memory == "auto" else bool(self.in_memory)
+        if not self._held:
+            return parts
+        return {name: (stacked(x), y) for name, (x, y) in parts.items()}
+
+    def _encode(self, samples: Samples, parts: dict[str, Part]) -> None:
+        encoder = samples.encoder
+        if encoder is None:
+            return
+        held = {name: (stacked(x), y) for name, (x, y) in parts.items()}
+        if self._given.get("encoder"):
+            encoder.load_state_dict(self._given["encoder"])
+        else:
+            encoder.fit(held["train"][0])
+        parts.update({name: (encoder(x), y) for name, (x, y) in held.items()})
+        self._encoder_state = encoder.state_dict()
+
+    def _check_given(self) -> None:
+        for key in ("task", "input_shape", "num_outputs"):
+            mine, theirs = getattr(self.info, key), self._given.get(key)
+            theirs = tuple(theirs) if isinstance(theirs, list) else theirs
+            if theirs is not None and mine != theirs:
+                raise ConfigError(
+                    f"data: the model was trained on data with {key} {theirs}, this one has {mine}"
+                )
+
+    def _add_noise(self, parts: dict[str, Part]) -> None:
+        if self.label_noise and "train" in parts:
+            x, y = parts["train"]
+            draw = stream(self.seed, "label_noise")
+            parts["train"] = x, noisy(y, self.label_noise, self.info.num_outputs, draw)
+
+    def _finish(self, parts: dict[str, Part]) -> None:
+        if "standardizer" in self._given:
+            self.standardizer = Standardizer.from_state(self._given["standardizer"])
+        elif self.standardize != "none":
+            self.standardizer = Standardizer.fit(self.standardize, self._chunks(parts))
+        for name in ("train", "val", "test"):
+            setattr(self, name, self._split(*parts[name]) if name in parts else None)
+
+    def _chunks(self, parts: dict[str, Part]) -> Iterator[Tensor]:
+        x, y = parts["train"]
+        if isinstance(x, Tensor):
+            return iter(x.split(CHUNK))
+        plan = torch.arange(len(y)).split(256)
+        return (b.x for b in LoaderSplit(x, y, Standardizer(), self.workers).batches(plan))
+
+    def _split(self, x: Tensor | Inputs, y: Tensor) -> Split:
+        if self._held and isinstance(x, Tensor):
+            return TensorSplit(self.standardizer(x), y)
+        return LoaderSplit(x, y, self.standardizer, self.workers)
+
+
+def _call(source: Callable[..., Samples], seed: int) -> Samples:
+    """Call a source, with the run's seed where it takes one and has none."""
+    given = getattr(source, "keywords", {})
+    takes = "seed" in inspect.signature(source).parameters
+    return source(seed=seed) if takes and given.get("seed") is None else source()
+
+
+def _info(samples: Samples, x: Tensor | Inputs) -> DataInfo:
+    names = tuple(samples.class_names) if samples.class_names is not None else None
+    return DataInfo(samples.task, shape_of(x), samples.num_outputs, names)
+
+
+def _with_classes(samples: Samples, names: list[str] | None) -> Samples:
+    """The samples with their labels renumbered to the order of the class names given."""
+    mine = samples.class_names
+    if names is None or mine is None or list(mine) == names:
+        return samples
+    strange = next((mine[k] for k in samples.y.unique().tolist() if mine[k] not in names), None)
+    if strange is not None:
+        raise ConfigError(
+            f"data.source: class '{strange}' is not among the classes the model was trained on: "
+            f"{', '.join(names)}"
+        )
+    place = torch.tensor([names.index(n) if n in names else -1 for n in mine])
+    test = (samples.test[0], place[samples.test[1]]) if samples.test is not None else None
+    return replace(samples, y=place[samples.y], test=test, class_names=names)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two nested states hold the same."""
+    if isinstance(a, Tensor):
+        return isinstance(b, Tensor) and torch.equal(a, b)
+    if isinstance(a, Mapping):
+        return (
+            isinstance(b, Mapping) and a.keys() == b.keys() and all(_equal(a[k], b[k]) for k in a)
+        )
+    if isinstance(a, list):
+        return isinstance(b, list) and len(a) == len(b) and all(map(_equal, a, b))
+    return bool(a == b)

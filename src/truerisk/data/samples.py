@@ -1,0 +1,95 @@
+"""What a source of data returns: samples, and where it is known, the distribution P behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from truerisk.data.encoder import TableEncoder
+from truerisk.errors import ConfigError
+
+TASKS = ("classification", "regression")
+
+
+class DataInfo(NamedTuple):
+    """What the other parts must know of the data to fit it.
+
+    ``num_outputs`` is the number of classes, or of target columns for a regression.
+    """
+
+    task: str
+    input_shape: tuple[int, ...]
+    num_outputs: int
+    class_names: tuple[str, ...] | None
+
+
+@runtime_checkable
+class Inputs(Protocol):
+    """Inputs read one at a time, all of one ``shape``: for data larger than memory."""
+
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        ...
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Sample ``index``, of shape ``shape``."""
+        ...
+
+
+class Population(Protocol):
+    """A distribution P that can be sampled, in the raw units of its source.
+
+    A population of classes also has ``bayes(x) -> [n, K]``, the posterior class probabilities; one
+    of regression targets has ``mean(x) -> [n, outputs]`` and ``noise_variance``.
+    """
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw n independent samples (x, y) on the generator's device."""
+        ...
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs ``x`` [n, *shape] and targets ``y``: int64 [n] classes or float [n, outputs].
+
+    ``test`` is the source's own test set, ``population`` the distribution P if known, and
+    ``encoder`` what turns x into features once fitted on the training split.
+
+    Raises:
+        ConfigError: fewer than two classes, or x and y of different lengths.
+    """
+
+    x: Tensor | Inputs
+    y: Tensor
+    task: str
+    test: tuple[Tensor | Inputs, Tensor] | None = None
+    population: Population | None = None
+    class_names: Sequence[str] | None = None
+    encoder: TableEncoder | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ConfigError(f"data.source.task is '{self.task}': it is one of {', '.join(TASKS)}")
+        for x, y in [(self.x, self.y)] + ([self.test] if self.test else []):
+            if len(x) != len(y):
+                raise ConfigError(f"data.source gives {len(x)} inputs x but {len(y)} targets y")
+        if self.task == "classification" and self.num_outputs < 2:
+            raise ConfigError(
+                "data.source: the target has fewer than two classes; choose another target, or "
+                "set data.source.task=regression if it is a quantity"
+            )
+
+    @property
+    def num_outputs(self) -> int:
+        """The number of classes or target columns."""
+        if self.task == "regression":
+            return self.y.shape[1]
+        if self.class_names is not None:
+            return len(self.class_names)
+        return int(self.y.max()) + 1 if len(self.y) else 0

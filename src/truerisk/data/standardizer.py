@@ -1,0 +1,97 @@
+"""Shift and scale of the inputs, as the training split has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from truerisk.errors import ConfigError, nearest
+
+KINDS = ("none", "feature", "channel", "global")
+
+
+def checked_kind(kind: str) -> str:
+    """The kind, if there is such a standardization.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if kind not in KINDS:
+        hint = nearest(str(kind), KINDS)
+        raise ConfigError(f"data.standardize is '{kind}': {hint} (one of {', '.join(KINDS)})")
+    return kind
+
+
+def _axes(kind: str, ndim: int) -> tuple[int, ...]:
+    """The axes of a stack of samples that share one mean and one scale."""
+    if kind == "global":
+        return tuple(range(ndim))
+    return (0,) if kind == "feature" else (0, *range(2, ndim))
+
+
+class Standardizer:
+    """x ↦ (x − mean) / scale, with one mean and scale a feature, a channel, or for all numbers.
+
+    The scale is the standard deviation √(1/N Σ (x − mean)²), or 1 where x is constant. A sample of
+    shape (d,) has its features for channels. Without a mean it leaves x as it is.
+
+    >>> fitted = Standardizer.fit("feature", [torch.tensor([[0.0, 5.0], [2.0, 5.0]])])
+    >>> fitted(torch.tensor([[3.0, 6.0]]))
+    tensor([[2., 1.]])
+    >>> fitted.raw(torch.tensor([[2.0, 1.0]]))
+    tensor([[3., 6.]])
+    """
+
+    def __init__(self, mean: Tensor | None = None, scale: Tensor | None = None) -> None:
+        self.mean, self.scale = mean, scale
+
+    @classmethod
+    def fit(cls, kind: str, chunks: Iterable[Tensor]) -> Standardizer:
+        """Fit on chunks [n, *shape] of the training inputs, read once.
+
+        Means and squared deviations of the chunks are merged in float64 (Chan, Golub & LeVeque
+        1983, Algorithms for computing the sample variance, eq. 2.1).
+        """
+        if checked_kind(kind) == "none":
+            return cls()
+        count, mean, squares = 0.0, torch.zeros(()), torch.zeros(())
+        for chunk in chunks:
+            axes, wide = _axes(kind, chunk.ndim), chunk.to("cpu", torch.float64)
+            n = wide.numel() / wide.mean(axes).numel()
+            delta = wide.mean(axes, keepdim=True)[0] - mean
+            squares = squares + wide.var(axes, correction=0, keepdim=True)[0] * n
+            squares = squares + delta.square() * (count * n / (count + n))
+            mean, count = mean + delta * (n / (count + n)), count + n
+        return cls(mean, _scale(squares / count, mean))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Standardize x [n, *shape]."""
+        if self.mean is None or self.scale is None:
+            return x
+        return (x - self.mean.to(x)) / self.scale.to(x)
+
+    def raw(self, x: Tensor) -> Tensor:
+        """Undo it: x ↦ x · scale + mean."""
+        if self.mean is None or self.scale is None:
+            return x
+        return x * self.scale.to(x) + self.mean.to(x)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The mean and the scale, if fitted."""
+        if self.mean is None or self.scale is None:
+            return {}
+        return {"mean": self.mean, "scale": self.scale}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Standardizer:
+        """The standardizer whose `state_dict` was kept."""
+        return cls(state.get("mean"), state.get("scale"))
+
+
+def _scale(variance: Tensor, mean: Tensor) -> Tensor:
+    """√variance, or 1 where it is only the rounding error of a constant."""
+    std = variance.sqrt()
+    constant = std <= 10 * torch.finfo(torch.float64).eps * mean.abs()
+    return torch.where(constant, torch.ones_like(std), std)

@@ -1,0 +1,191 @@
+"""A CSV or Parquet file, with numbers and categories in its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from truerisk.data.encoder import MISSING, TableEncoder
+from truerisk.data.files import existing, first_line
+from truerisk.data.labels import class_labels, name_of, targets, task_of
+from truerisk.data.samples import Samples
+from truerisk.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+MAX_LABELS = 20
+
+
+def table(
+    path: str | None = None,
+    target: str | Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    drop: Sequence[str] = (),
+    categorical: Sequence[str] = (),
+    task: str = "auto",
+    missing: str = "refuse",
+    max_categories: int = 100,
+    delimiter: str = ",",
+) -> Samples:
+    """Samples from the rows of a table; features x [n, d] once its encoder is fitted.
+
+    Text columns, and those listed as ``categorical``, become one-hot; all other columns are
+    numbers. ``missing`` says what to do about gaps: ``refuse`` the table, fill them with the
+    training split's ``mean``, ``median`` or ``most_frequent`` value (categories always with the
+    most frequent), or ``drop`` the rows. ``task: auto`` takes texts, truth values and whole numbers
+    of at most 20 kinds as classes, other targets as a regression.
+
+    Raises:
+        ConfigError: no such file or column, a malformed file, gaps that are refused, a number that
+            is infinite, or a category column with more than ``max_categories`` different values.
+    """
+    if missing not in MISSING:
+        raise ConfigError(f"data.source.missing is '{missing}': {nearest(str(missing), MISSING)}")
+    frame = _read(
+        existing(path, "data.source.path", "a CSV or Parquet file"), delimiter, categorical
+    )
+    goals = _goals(frame, target)
+    names = _features(frame, goals, columns, drop, categorical)
+    frame = _without_gaps(frame[[*names, *goals]], goals, missing)
+    texts = [n for n in names if n in categorical or not _is_number(frame[n])]
+    x, vocabulary = _matrix(frame[names], texts, max_categories)
+    encoder = TableEncoder(names, vocabulary, missing)
+    goal = frame[goals[0]] if len(goals) == 1 else frame[goals]
+    values = goal.to_numpy() if len(goals) > 1 or _is_number(goal) else goal.to_numpy(dtype=object)
+    if task_of(values, task, MAX_LABELS) == "regression":
+        return Samples(x, targets(values), "regression", encoder=encoder)
+    y, classes = class_labels(values)
+    return Samples(x, y, "classification", class_names=classes, encoder=encoder)
+
+
+def _read(file: Path, delimiter: str, categorical: Sequence[str]) -> DataFrame:
+    import pandas as pd
+
+    suffix = file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix
+    try:
+        if suffix in (".parquet", ".pq"):
+            frame = pd.read_parquet(file)
+        elif suffix in (".csv", ".tsv", ".txt"):
+            separator = "\t" if suffix == ".tsv" else delimiter
+            # As text, so that a gap does not turn the category 3 into 3.0.
+            frame = pd.read_csv(file, sep=separator, dtype=dict.fromkeys(categorical, str))
+        else:
+            raise ConfigError(f"data.source.path: {file} is neither .csv, .tsv, .txt nor .parquet")
+    except ImportError:
+        raise ConfigError(
+            "reading Parquet needs pyarrow: pip install 'truerisk[parquet]'"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"data.source.path: {file} cannot be read as {suffix} ({first_line(error)})"
+        ) from None
+    if frame.empty:
+        raise ConfigError(f"data.source.path: {file} has no rows")
+    return frame.rename(columns=str)
+
+
+def _known(frame: DataFrame, names: Sequence[str], key: str) -> list[str]:
+    for name in names:
+        if name not in frame.columns:
+            hint = nearest(str(name), frame.columns)
+            raise ConfigError(f"data.source.{key}: the table has no column '{name}'; {hint}")
+    return list(names)
+
+
+def _goals(frame: DataFrame, target: str | Sequence[str] | None) -> list[str]:
+    if target is None:
+        raise ConfigError(
+            "data.source.target is not set: give the column to predict; "
+            f"known: {', '.join(frame.columns[:20])}"
+        )
+    return _known(frame, [target] if isinstance(target, str) else list(target), "target")
+
+
+def _features(
+    frame: DataFrame,
+    goals: list[str],
+    columns: Sequence[str] | None,
+    drop: Sequence[str],
+    categorical: Sequence[str],
+) -> list[str]:
+    _known(frame, drop, "drop")
+    _known(frame, categorical, "categorical")
+    wanted = list(frame.columns) if columns is None else _known(frame, columns, "columns")
+    names = [name for name in wanted if name not in goals and name not in drop]
+    if not names:
+        raise ConfigError("data.source: no column is left beside the target to learn from")
+    return names
+
+
+def _is_number(column: Series) -> bool:
+    import pandas as pd
+
+    return bool(pd.api.types.is_numeric_dtype(column))
+
+
+def _without_gaps(frame: DataFrame, goals: list[str], missing: str) -> DataFrame:
+    """The table with its gaps dropped or refused, or left for the encoder to fill."""
+    gaps = frame.isna().sum()
+    if missing == "drop":
+        kept = frame.dropna()
+        if kept.empty:
+            raise ConfigError("data.source.missing=drop: every row has a gap; fill them instead")
+        return kept
+    bad = {n: int(k) for n, k in gaps.items() if k and (missing == "refuse" or n in goals)}
+    if bad:
+        listed = ", ".join(f"'{name}' ({count})" for name, count in bad.items())
+        ways = "drop" if set(bad) <= set(goals) else "mean, median, most_frequent or drop"
+        raise ConfigError(
+            f"data.source.missing: values are missing in the columns {listed}; set "
+            f"data.source.missing to {ways}"
+        )
+    return frame
+
+
+def _matrix(
+    frame: DataFrame, texts: list[str], max_categories: int
+) -> tuple[Tensor, dict[str, list[str]]]:
+    """The table as float64 [n, columns], categories as places in the vocabulary, gaps as NaN."""
+    vocabulary: dict[str, list[str]] = {}
+    columns = []
+    for name in frame.columns:
+        if name in texts:
+            codes, vocabulary[name] = _codes(frame[name], max_categories)
+        else:
+            codes = _numbers(frame[name])
+        columns.append(torch.as_tensor(codes.copy()))
+    return torch.stack(columns, 1), vocabulary
+
+
+def _numbers(column: Series) -> Any:
+    import numpy as np
+
+    values = column.to_numpy(dtype="float64", na_value=np.nan)
+    if np.isinf(values).any():
+        raise ConfigError(f"data.source: column '{column.name}' holds infinite numbers")
+    return values
+
+
+def _codes(column: Series, max_categories: int) -> tuple[Any, list[str]]:
+    import numpy as np
+    import pandas as pd
+
+    if pd.api.types.is_datetime64_any_dtype(column):
+        raise ConfigError(
+            f"data.source: column '{column.name}' holds dates: turn it into numbers, or leave it "
+            "out with data.source.drop"
+        )
+    texts = column.map(name_of, na_action="ignore")
+    codes, words = pd.factorize(texts, sort=True)
+    if len(words) > max_categories:
+        raise ConfigError(
+            f"data.source: column '{column.name}' holds texts of {len(words)} kinds, such as "
+            f"'{words[0]}': leave it out with data.source.drop, correct what should be a number, "
+            "or raise data.source.max_categories"
+        )
+    return np.where(codes < 0, np.nan, codes), [str(word) for word in words]

@@ -1,0 +1,117 @@
+"""Targets made by a random network, so that P is known."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from truerisk.data.samples import TASKS, Samples
+from truerisk.errors import ConfigError, nearest
+from truerisk.rng import stream
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "sin": torch.sin,
+    "identity": torch.Tensor.clone,
+}
+PROBES = 2**14
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """x ~ N(0, I) and a network h whose outputs have mean 0 and variance 1 under P.
+
+    Regression: y = h(x) + noise · z, z ~ N(0, I). Classification: y ~ softmax(h(x) / temperature).
+    """
+
+    weights: tuple[Tensor, ...]
+    activation: str
+    shift: Tensor
+    scale: Tensor
+    task: str
+    noise: float
+    temperature: float
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The network's outputs h(x) [n, outputs] at raw x: E[y | x] of a regression."""
+        *hidden, last = (w.to(x) for w in self.weights)
+        for w in hidden:
+            x = ACTIVATIONS[self.activation](x @ w)
+        return (x @ last - self.shift.to(x)) / self.scale.to(x)
+
+    def bayes(self, x: Tensor) -> Tensor:
+        """Class probabilities [n, K] at raw x."""
+        return (self.mean(x) / self.temperature).softmax(1)
+
+    @property
+    def noise_variance(self) -> float:
+        """The variance of y given x, in each output of a regression."""
+        return self.noise**2
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw x float32 [n, d], and classes [n] or targets [n, outputs]."""
+        device = generator.device
+        x = torch.randn(n, len(self.weights[0]), generator=generator, device=device)
+        if self.task == "classification":
+            return x, torch.multinomial(self.bayes(x), 1, generator=generator).squeeze(1)
+        clean = self.mean(x)
+        noise = torch.randn(clean.shape, generator=generator, device=device)
+        return x, clean + self.noise * noise
+
+
+def teacher(
+    num_samples: int = 2000,
+    dimension: int = 10,
+    outputs: int = 1,
+    task: str = "regression",
+    width: int = 10,
+    depth: int = 2,
+    activation: str = "tanh",
+    noise: float = 0.1,
+    temperature: float = 0.2,
+    population_seed: int = 0,
+    seed: int | None = None,
+) -> Samples:
+    """Samples labelled by a random network, drawn with ``seed``; ``population_seed`` fixes P.
+
+    The network has ``depth`` weight layers without biases and ``width`` hidden units, weights from
+    N(0, 1/fan-in); its outputs (target columns or classes) are shifted and scaled to mean 0 and
+    variance 1, measured on 2¹⁴ draws.
+
+    Raises:
+        ConfigError: a number out of range, an unknown task or activation, fewer than two classes.
+    """
+    _check(locals())
+    draw = stream(population_seed, "teacher")
+    sizes = [dimension, *[width] * (depth - 1), outputs]
+    weights = tuple(
+        torch.randn(a, b, generator=draw) / a**0.5 for a, b in itertools.pairwise(sizes)
+    )
+    zero, one = torch.zeros(outputs), torch.ones(outputs)
+    bare = Teacher(weights, activation, zero, one, task, float(noise), float(temperature))
+    probe = bare.mean(torch.randn(PROBES, dimension, generator=draw)).double()
+    shift, scale = probe.mean(0).float(), probe.std(0, correction=0).float()
+    population = Teacher(weights, activation, shift, scale, task, bare.noise, bare.temperature)
+    x, y = population.sample(num_samples, stream(seed or 0, "samples"))
+    names = [str(k) for k in range(outputs)] if task == "classification" else None
+    return Samples(x, y, task, population=population, class_names=names)
+
+
+def _check(given: dict) -> None:
+    least = {"num_samples": 1, "dimension": 1, "width": 1, "depth": 1, "noise": 0}
+    least["outputs"] = 2 if given["task"] == "classification" else 1
+    for key, bound in least.items():
+        if given[key] < bound:
+            raise ConfigError(f"data.source.{key} is {given[key]}: give at least {bound}")
+    if given["temperature"] <= 0:
+        raise ConfigError(f"data.source.temperature is {given['temperature']}: give more than 0")
+    for key, known in (("task", TASKS), ("activation", ACTIVATIONS)):
+        if given[key] not in known:
+            hint = nearest(str(given[key]), known)
+            raise ConfigError(f"data.source.{key} is '{given[key]}': {hint}")

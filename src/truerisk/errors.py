@@ -1,0 +1,41 @@
+"""Errors written for the person who reads them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in the request: shown as one message, without a traceback."""
+
+
+class ConfigError(UserError):
+    """The configuration asks for something that does not exist or cannot work."""
+
+
+class Diverged(Exception):
+    """A loss, gradient or weight is no longer finite."""
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"step {step}: {what} is not finite")
+        self.step, self.what = step, what
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (SIGTERM or Ctrl-C) and has saved itself."""
+
+
+def nearest(word: str, options: Iterable[str]) -> str:
+    """A hint that names the option closest in spelling, or lists a few of them.
+
+    >>> nearest("mometum", ["lr", "momentum"])
+    "did you mean 'momentum'?"
+    >>> nearest("zzz", ["lr", "momentum"])
+    'known: lr, momentum'
+    """
+    names = sorted(options)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"known: {', '.join(names)}" if names else "there is none"

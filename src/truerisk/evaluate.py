@@ -1,0 +1,75 @@
+"""The risks of a finished run's best weights, on its own splits or on other data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from truerisk.result import RunResult, load_run
+from truerisk.risk import Measured
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run's best weights risk on the data they were shown."""
+
+    run: RunResult
+    summary: Mapping[str, Measured]
+
+    def report(self) -> None:
+        """Print the table."""
+        from truerisk.show.report import print_table
+
+        print_table(self.summary, f"best weights of {self.run.folder}")
+
+
+def evaluate(folder: str | Path, overrides: Sequence[str] = ()) -> Evaluation:
+    """Measure a run's best weights again, after ``overrides`` of its data, trainer and risk.
+
+    What the run fitted to its training data (standardization, categories) is used as it was, so
+    ``data.label_noise=0`` or ``data=arrays data.source.path=new.npz data.test=all`` ask how the
+    same predictor does elsewhere.
+
+    Raises:
+        ConfigError: there is no such run, it has no weights, or an override cannot work.
+    """
+    from truerisk.assemble import assemble, build_trainer
+    from truerisk.check import check
+    from truerisk.checkpoint import load
+    from truerisk.config import override
+    from truerisk.module import RiskModule
+    from truerisk.training import quiet
+
+    run = load_run(folder)
+    cfg = override(run.config, overrides)
+    check(cfg)
+    best = load(run.run.best)
+    quiet()
+    recipe = assemble(cfg, best["data"])
+    recipe.model.load_state_dict(best["state"])
+    module = RiskModule(recipe)
+    trainer = build_trainer(cfg, run.folder, loggers=[], callbacks=[])
+    trainer.test(module, verbose=False)
+    return Evaluation(run, module.final)
+
+
+def best_model(run: RunResult) -> nn.Module:
+    """The model of a run with its best weights, in eval mode, without loading the data again."""
+    from truerisk.assemble import build, build_model
+    from truerisk.checkpoint import load
+    from truerisk.data import DataInfo
+
+    cfg: DictConfig = run.config
+    facts = run.run.metadata()
+    info = DataInfo(**{**facts["data"], "input_shape": tuple(facts["data"]["input_shape"])})
+    regularizers = {name: build(node) for name, node in cfg.regularizer.items()}
+    model = build_model(cfg, info, regularizers, facts["seeds"]["init"])
+    model.load_state_dict(load(run.run.best)["state"])
+    return model.eval()

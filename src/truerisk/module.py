@@ -1,0 +1,340 @@
+"""RiskModule: the recipe as a LightningModule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from truerisk import rng
+from truerisk.averaging import refreshed
+from truerisk.chunks import Chunks
+from truerisk.errors import Diverged
+from truerisk.objective import Objective
+from truerisk.recipe import Recipe
+from truerisk.risk import Measured, Measurement, gap, measure
+from truerisk.step import MicroBatches, Step
+
+EVALUATION_BATCH = 1000
+"""Samples in one forward pass while risks are measured."""
+
+PILOT = 10_000
+"""Fresh samples that tell how many more the true risk needs."""
+
+
+class Best(NamedTuple):
+    """The weights with the lowest validation risk so far."""
+
+    risk: float
+    epoch: int
+    step: int
+    state: dict[str, Tensor]
+
+
+class RiskModule(L.LightningModule):
+    """Trains a recipe and measures it.
+
+    Optimization is manual: Lightning hands over chunks of mini-batches, and ``Step`` takes every
+    optimizer step. After an epoch, train and validation risk are measured alike, with the weights
+    held still; the weights with the lowest validation risk are kept in ``best``.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.recipe, self.data, self.model = recipe, recipe.data, recipe.model
+        self.objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
+        self.epoch, self.step_in_epoch = 0, 0
+        self.best: Best | None = None
+        self.final: dict[str, Measured] = {}
+        self.stop_requested = ""
+        self._resumed: dict[str, Any] | None = None
+
+    # --- set-up -------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Plan the batches, now that the number of processes is known."""
+        if stage != "fit":
+            return
+        self.plan = self.recipe.plan(self.trainer.global_rank, self.trainer.world_size)
+        self.horizon = self._total_steps()
+        for regularizer in self.recipe.regularizers.values():
+            regularizer.start(self.horizon, self.plan.steps_per_epoch)
+
+    def _total_steps(self) -> int:
+        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
+        limits = [] if steps < 0 else [steps]
+        if epochs is not None and epochs >= 0:
+            limits.append(epochs * self.plan.steps_per_epoch)
+        return min(limits)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Build the optimizer, and its schedule over the run's real number of steps."""
+        optimizer = self.recipe.optimizer(self.model)
+        schedule = self.recipe.schedule(optimizer, self.horizon)
+        self.take_step = Step(self.recipe, self.objective, optimizer, schedule, _Engine(self))
+        return optimizer
+
+    def on_fit_start(self) -> None:
+        """Bring the data to the device, and take up what a checkpoint left."""
+        self._place_data()
+        self._train_mode(True)
+        if self._resumed is not None:
+            self.take_step.load_state_dict(self._resumed["step"])
+            for name, state in self._resumed["regularizers"].items():
+                self.recipe.regularizers[name].load_state_dict(state)
+
+    def on_train_start(self) -> None:
+        """Measure the initial weights, as epoch 0, or go on with a run's random streams."""
+        if self._resumed is None:
+            self.record()
+        else:
+            rng.restore(self._resumed["rng"][self.trainer.global_rank])
+
+    # --- training -----------------------------------------------------------------------------
+
+    def train_dataloader(self) -> Chunks:
+        """What is left of the epoch."""
+        return Chunks(self.plan, self.data.train, self._where, self.trainer.world_size)
+
+    def _where(self) -> tuple[int, int, int]:
+        left = self.horizon - self.take_step.count
+        end = min(self.plan.steps_per_epoch, self.step_in_epoch + left)
+        return self.epoch, self.step_in_epoch, end
+
+    def training_step(self, chunk: Iterator[MicroBatches], _index: int) -> None:
+        """Take the optimizer steps of a chunk."""
+        for micro_batches in chunk:
+            self.take_step(micro_batches)
+            self.step_in_epoch += 1
+            if self.stop_requested and self.trainer.world_size == 1:
+                break
+        self.count_steps()
+
+    def count_steps(self) -> None:
+        """Tell Lightning how many optimizer steps have been taken."""
+        manual = self.trainer.fit_loop.epoch_loop.manual_optimization
+        progress = manual.optim_step_progress.total
+        progress.ready = progress.completed = self.take_step.count
+
+    def on_train_epoch_end(self) -> None:
+        """Measure the epoch where that is due; the last one always is."""
+        self.epoch, self.step_in_epoch = self.epoch + 1, 0
+        if self.epoch % self.recipe.risk.every == 0 or self.take_step.count >= self.horizon:
+            self.record()
+        self.take_step.sums.clear()
+
+    # --- measuring ----------------------------------------------------------------------------
+
+    def record(self) -> None:
+        """Measure the risks, log them, and keep the weights if they are the best yet."""
+        with self.evaluation() as state:
+            metrics = self.measured(state)
+            risk = metrics["risk/val"].value
+            if not math.isfinite(risk):
+                raise Diverged(self.take_step.count, "the validation risk")
+            if self.best is None or risk < self.best.risk:
+                weights = self.model.state_dict() | dict(state or {})
+                kept = {name: tensor.detach().clone() for name, tensor in weights.items()}
+                self.best = Best(risk, self.epoch, self.take_step.count, kept)
+        self.take_step.schedule.epoch(risk)
+        self._log(metrics)
+
+    def measured(
+        self, state: Mapping[str, Tensor] | None, whole: bool = False
+    ) -> dict[str, Measured]:
+        """Train and validation risk, their gap, and J; on the whole training set or a subset."""
+        train = self.measure(self.data.train, state, None if whole else self._subset())
+        val = self.measure(self.data.val, state)
+        metrics = train.named("train", self.epoch, len(self.data.train))
+        metrics |= val.named("val", self.epoch)
+        metrics["risk/gap"] = gap(metrics["risk/train"], metrics["risk/val"])
+        penalty = sum(train.penalties.values())
+        metrics["objective"] = Measured(metrics["risk/train"].value + penalty, None, self.epoch)
+        metrics["penalty"] = Measured(penalty, None, self.epoch)
+        each = {f"penalty/{k}": Measured(v, None, self.epoch) for k, v in train.penalties.items()}
+        return metrics | each
+
+    def measure(
+        self, split: Any, state: Mapping[str, Tensor] | None, index: Tensor | None = None
+    ) -> Measurement:
+        """Measure a split, or the samples ``index`` of it, each process its share."""
+        index = torch.arange(len(split)) if index is None else index
+        mine = index[self.trainer.global_rank :: self.trainer.world_size]
+        return measure(
+            self.objective, state, split.batches(mine.split(EVALUATION_BATCH)), self.device
+        )
+
+    def _subset(self) -> Tensor:
+        """The fixed part of the training set that is measured after each epoch."""
+        size = self.recipe.risk.train_samples or len(self.data.val)
+        stream = rng.stream(self.recipe.streams.order, "measured")
+        return torch.randperm(len(self.data.train), generator=stream)[:size].sort().values
+
+    @contextmanager
+    def evaluation(self) -> Iterator[Mapping[str, Tensor] | None]:
+        """Eval mode, at the weights that count: yields them, or None for the model's own.
+
+        Afterwards training goes on with the very bits it had.
+        """
+        regularizers = self.recipe.regularizers.values()
+        averager = next((r for r in regularizers if r.averaged() is not None), None)
+        state = None if averager is None else averager.averaged()
+        kept = (
+            [p.detach().clone() for p in self.take_step.params] if self.recipe.needs.modes else []
+        )
+        with self.trainer.precision_plugin.val_step_context():
+            if averager is not None and averager.refresh_statistics:
+                state = refreshed(self.model, state, self._all_training_inputs())
+            self._train_mode(False)
+            yield state
+        self._train_mode(True)
+        with torch.no_grad():
+            for p, old in zip(self.take_step.params, kept, strict=False):
+                p.copy_(old)
+
+    def request_stop(self, why: str) -> None:
+        """Ask for an end after the present step."""
+        self.stop_requested = why
+
+    def _train_mode(self, training: bool) -> None:
+        self.model.train(training)
+        if self.recipe.needs.modes:
+            optimizer: Any = self.take_step.optimizer
+            optimizer.train() if training else optimizer.eval()
+
+    def _all_training_inputs(self) -> Iterator[Tensor]:
+        blocks = torch.arange(len(self.data.train)).split(EVALUATION_BATCH)
+        return (batch.x for batch in self.data.train.batches(blocks))
+
+    def _log(self, metrics: dict[str, Measured]) -> None:
+        """Send values to every logger, and to callbacks that monitor them.
+
+        Not by ``self.log``, which costs tens of µs a value and counts in Lightning's batches.
+        """
+        values = {name: m.value for name, m in metrics.items()}
+        values |= {f"{n}/stderr": m.stderr for n, m in metrics.items() if m.stderr is not None}
+        groups = self.take_step.optimizer.param_groups
+        values |= {f"lr/{i}": float(group["lr"]) for i, group in enumerate(groups)}
+        values |= self.take_step.sums.means()
+        self.trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
+        if self.trainer.is_global_zero:
+            for logger in self.trainer.loggers:
+                logger.log_metrics({**values, "epoch": self.epoch}, step=self.take_step.count)
+
+    # --- the finished run ---------------------------------------------------------------------
+
+    def on_train_end(self) -> None:
+        """Measure the best weights on all the samples there are, and log what is new."""
+        assert self.best is not None
+        self.model.load_state_dict(self.best.state)
+        self.model.eval()
+        with self.trainer.precision_plugin.val_step_context():
+            for name in self._final_names():
+                self.test_step(name, 0)
+        new = ("test", "true", "bayes")
+        self._log({k: m for k, m in self.final.items() if k.rpartition("/")[2] in new})
+
+    def _final_names(self) -> list[str]:
+        return self._splits() + (["true"] if self.data.population is not None else [])
+
+    def test_dataloader(self) -> DataLoader:
+        """The names of what is measured at the end."""
+        return DataLoader(self._final_names(), batch_size=None)  # type: ignore[arg-type]
+
+    def on_test_start(self) -> None:
+        """Bring the data to the device."""
+        self._place_data()
+
+    def _place_data(self) -> None:
+        dtype = next(self.model.parameters()).dtype
+        for name in self._splits():
+            setattr(self.data, name, getattr(self.data, name).to(self.device, dtype))
+
+    def _splits(self) -> list[str]:
+        return [n for n in ("train", "val", "test") if getattr(self.data, n) is not None]
+
+    def test_step(self, name: str, _index: int) -> None:
+        """Measure one of the named risks at the present weights."""
+        epoch = None if self.best is None else self.best.epoch
+        if name == "true":
+            self.final |= self._true_risk(epoch)
+            return
+        split = getattr(self.data, name)
+        whole = len(split) if name == "train" else math.inf
+        self.final |= self.measure(split, None).named(name, epoch, whole)
+        if {"risk/train", "risk/val"} <= self.final.keys():
+            self.final["risk/gap"] = gap(self.final["risk/train"], self.final["risk/val"])
+
+    def _true_risk(self, epoch: int | None) -> dict[str, Measured]:
+        """Risk under P itself, from as many fresh samples as the standard error asked for needs.
+
+        A pilot gives the variance, and the answer comes from fresh draws (Stein 1945).
+        """
+        options, seed, rank = self.recipe.risk, self.recipe.streams.data, self.trainer.global_rank
+        pilot = self._fresh(PILOT, rng.stream(seed, "pilot", rank))
+        _, _, variance = pilot.risk.compute().tolist()
+        needed = math.ceil(variance / options.true_stderr**2)
+        samples = max(PILOT, min(needed, options.true_samples))
+        return self._fresh(samples, rng.stream(seed, "true risk", rank)).named("true", epoch)
+
+    def _fresh(self, samples: int, stream: torch.Generator) -> Measurement:
+        mine = math.ceil(samples / self.trainer.world_size)
+        sizes = [EVALUATION_BATCH] * math.ceil(mine / EVALUATION_BATCH)
+        batches = (self.data.sample(size, stream) for size in sizes)
+        return measure(self.objective, None, batches, self.device)
+
+    # --- surviving a restart ------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a bit-exact continuation needs.
+
+        Lightning's own loop counters are left out: they count chunks, which follow the clock.
+        """
+        del checkpoint["loops"]
+        checkpoint["truerisk"] = {
+            "position": [self.epoch, self.step_in_epoch],
+            "step": self.take_step.state_dict(),
+            "regularizers": {k: r.state_dict() for k, r in self.recipe.regularizers.items()},
+            "rng": self._every_process(rng.state()),
+            "best": None if self.best is None else self.best._asdict(),
+            "stopped": self.trainer.should_stop,
+        }
+
+    def _every_process(self, state: dict[str, Any]) -> list[dict[str, Any]]:
+        if self.trainer.world_size == 1:
+            return [state]
+        states: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(states, state)
+        return states
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up a run where its checkpoint left it; the rest follows once the optimizer exists."""
+        self._resumed = saved = checkpoint["truerisk"]
+        self.epoch, self.step_in_epoch = saved["position"]
+        self.best = None if saved["best"] is None else Best(**saved["best"])
+        self.trainer.should_stop = saved["stopped"]
+        progress = self.trainer.fit_loop.epoch_progress.current
+        progress.ready = progress.started = progress.processed = progress.completed = self.epoch
+
+
+class _Engine:
+    """Lightning's strategy and precision, as ``Step`` sees them."""
+
+    def __init__(self, module: RiskModule) -> None:
+        trainer = module.trainer
+        self.scaler = getattr(trainer.precision_plugin, "scaler", None)
+        self.world_size = trainer.world_size
+        self._strategy = trainer.strategy
+        plain = isinstance(trainer.strategy, SingleDeviceStrategy) and self.scaler is None
+        self.backward: Callable[..., Any] = Tensor.backward if plain else module.manual_backward
+
+    def sum(self, values: Tensor) -> Tensor:
+        return self._strategy.reduce(values.clone(), reduce_op="sum")

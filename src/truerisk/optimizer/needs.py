@@ -1,0 +1,87 @@
+"""What an optimizer needs of the step that drives it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an optimizer asks of the step, and what the step may do to it.
+
+    Attributes:
+        closure: ``step`` is given a function that evaluates J and ∇J, and calls it as often as it
+            likes, always on the same batch; without, gradients are ready before ``step``.
+        modes: ``train()`` and ``eval()`` move the weights between where gradients are taken and
+            where the risk is measured.
+        clip: the gradient may be clipped between backward and step.
+        groups: may be given more than one parameter group.
+        full_batch: right only on the whole training set.
+        scaler: works under a gradient scaler (16-bit training).
+        graph: differentiates the gradient again, so backward must keep its graph.
+        shared: hyperparameters that every parameter group must have in common.
+    """
+
+    closure: bool = False
+    modes: bool = False
+    clip: bool = True
+    groups: bool = True
+    full_batch: bool = False
+    scaler: bool = True
+    graph: bool = False
+    shared: tuple[str, ...] = ()
+
+
+_LINE_SEARCH = Needs(closure=True, clip=False, groups=False, scaler=False)
+_SECOND_ORDER = Needs(clip=False, scaler=False, graph=True)
+_DISTANCE = Needs(shared=("lr", "betas", "beta3"))
+
+KNOWN = {
+    "torch.LBFGS": _LINE_SEARCH,
+    "pytorch_optimizer.LBFGS": _LINE_SEARCH,
+    "pytorch_optimizer.AliG": Needs(closure=True, clip=False, scaler=False),
+    "pytorch_optimizer.AdaHessian": _SECOND_ORDER,
+    "pytorch_optimizer.SophiaH": _SECOND_ORDER,
+    "pytorch_optimizer.Prodigy": _DISTANCE,
+}
+"""Needs of library classes that cannot be told from their ``step`` and methods."""
+
+
+def needs_of(factory: Callable[..., Any]) -> Needs:
+    """What an optimizer class, or a ``functools.partial`` of one, needs.
+
+    A ``needs`` attribute of the class comes first, then a table of library classes. Otherwise a
+    ``step`` whose closure has no default gets one (with no clipping in between and no gradient
+    scaler, as it may be a line search), and ``train`` and ``eval`` methods are called.
+
+    >>> import torch
+    >>> needs_of(torch.optim.Adam) == Needs()
+    True
+    >>> needs_of(functools.partial(torch.optim.LBFGS, lr=1)).closure
+    True
+    """
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    declared = getattr(factory, "needs", None)
+    if isinstance(declared, Needs):
+        return declared
+    library = getattr(factory, "__module__", "").partition(".")[0]
+    known = KNOWN.get(f"{library}.{getattr(factory, '__name__', '')}")
+    return known if known is not None else _inferred(factory)
+
+
+def _inferred(factory: Callable[..., Any]) -> Needs:
+    closure = _requires_closure(getattr(factory, "step", None))
+    modes = all(callable(getattr(factory, name, None)) for name in ("train", "eval"))
+    return Needs(closure=closure, modes=modes, clip=not closure, scaler=not closure)
+
+
+def _requires_closure(step: Callable[..., Any] | None) -> bool:
+    if step is None:
+        return False
+    parameter = inspect.signature(step).parameters.get("closure")
+    return parameter is not None and parameter.default is parameter.empty

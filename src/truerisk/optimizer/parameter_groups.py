@@ -1,0 +1,87 @@
+"""Parameter groups: the trainable parameters, divided by rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from truerisk.errors import ConfigError, nearest
+from truerisk.optimizer.needs import Needs, needs_of
+from truerisk.rules import MATCHERS, split
+
+
+def hyperparameters(factory: Callable[..., Optimizer]) -> frozenset[str]:
+    """Names of the numbers that may differ between an optimizer's parameter groups.
+
+    >>> import torch
+    >>> sorted(hyperparameters(torch.optim.Rprop) - {"foreach", "capturable"})
+    ['differentiable', 'etas', 'lr', 'maximize', 'step_sizes']
+    """
+    return frozenset(factory([nn.Parameter(Tensor([[0.0]]))]).defaults)
+
+
+def parameter_groups(
+    model: nn.Module,
+    rules: Sequence[Mapping[str, Any]],
+    factory: Callable[..., Optimizer],
+) -> list[dict[str, Any]]:
+    """Divide a model's trainable parameters into groups for an optimizer, by ordered rules.
+
+    The first rule that matches a parameter takes it; what none matches forms the first group.
+    Parameters with ``requires_grad=False`` are left out. Groups are what ``torch.optim`` expects:
+    ``params``, the matching ``param_names``, and the numbers the rule sets.
+
+    Args:
+        model: the model to train.
+        rules: see ``truerisk.rules.split``.
+        factory: the optimizer's class, or a partial of it: called with parameters only.
+
+    Raises:
+        ConfigError: a rule sets a number the optimizer does not have, or matches nothing; the
+            optimizer takes one group only, or one value of a number that the rules make several;
+            nothing is trainable.
+
+    >>> import torch
+    >>> rules = [{"max_ndim": 1, "weight_decay": 0.0}]
+    >>> for group in parameter_groups(nn.Linear(2, 1), rules, torch.optim.SGD):
+    ...     print(group["param_names"], group.get("weight_decay"))
+    ['weight'] None
+    ['bias'] 0.0
+    """
+    _check_names(rules, factory)
+    trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    if not trainable:
+        raise ConfigError("no parameter of the model is trainable: there is nothing to optimize")
+    groups = [
+        {"params": list(group.values()), "param_names": list(group), **numbers}
+        for numbers, group in split(trainable, rules)
+    ]
+    _check_needs(groups, needs_of(factory))
+    return groups
+
+
+def _check_names(rules: Iterable[Mapping[str, Any]], factory: Callable[..., Optimizer]) -> None:
+    set_by_rules = {key for rule in rules for key in rule if key not in MATCHERS}
+    known = hyperparameters(factory) if set_by_rules else frozenset()
+    for key in sorted(set_by_rules - known):
+        raise ConfigError(
+            f"param_groups.rules sets {key!r}, which this optimizer does not have: "
+            f"{nearest(key, [*known, *MATCHERS])}"
+        )
+
+
+def _check_needs(groups: Sequence[Mapping[str, Any]], needs: Needs) -> None:
+    if len(groups) > 1 and not needs.groups:
+        raise ConfigError(
+            f"param_groups.rules make {len(groups)} groups, but this optimizer takes only one: "
+            "set param_groups=all"
+        )
+    for key in needs.shared:
+        if any(key in group for group in groups):
+            raise ConfigError(
+                f"param_groups.rules set {key!r}, which this optimizer keeps in common for all "
+                f"parameters: set optimizer.{key} instead"
+            )

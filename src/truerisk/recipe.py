@@ -1,0 +1,72 @@
+"""What a run is made of, once its configuration has been turned into objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from truerisk.data import BatchPlan
+from truerisk.optimizer import Needs
+from truerisk.regularizer.base import Regularizer
+from truerisk.seeds import Streams
+
+if TYPE_CHECKING:
+    from truerisk.data import DataModule
+    from truerisk.loss import Surrogate
+    from truerisk.scheduler import Schedule
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """``accumulate`` micro-batches make a step; its gradient is clipped by norm or by value."""
+
+    accumulate: int = 1
+    clip_norm: float | None = None
+    clip_value: float | None = None
+
+
+@dataclass(frozen=True)
+class RiskOptions:
+    """How often, on how many samples and how precisely risks are measured."""
+
+    every: int = 1
+    train_samples: int | None = None
+    true_stderr: float = 0.005
+    true_samples: int = 2_000_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The parts of a run; ``optimizer`` and ``schedule`` are factories, as both need the others."""
+
+    data: DataModule
+    model: nn.Module
+    surrogate: Surrogate
+    regularizers: dict[str, Regularizer]
+    optimizer: Callable[[nn.Module], Optimizer]
+    needs: Needs
+    schedule: Callable[[Optimizer, int], Schedule]
+    step: StepOptions
+    risk: RiskOptions
+    streams: Streams
+
+    def plan(self, rank: int = 0, world: int = 1) -> BatchPlan:
+        """The order of the training batches, for one of ``world`` processes."""
+        size, accumulate = self.data.batch_size, self.step.accumulate
+        return BatchPlan(self.data.num_train, size, accumulate, self.streams.order, rank, world)
+
+    def hooks(self, name: str) -> dict[str, Any]:
+        """The regularizers' own versions of one hook, by the regularizer's name."""
+        default = getattr(Regularizer, name)
+        overridden = {
+            k: r for k, r in self.regularizers.items() if getattr(type(r), name) is not default
+        }
+        return {k: getattr(r, name) for k, r in overridden.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """What a run's folder records of it beside the configuration."""
+        return {"seeds": self.streams._asdict(), "data": self.data.info._asdict()}

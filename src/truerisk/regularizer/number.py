@@ -1,0 +1,41 @@
+"""Checks of the numbers that set a regularizer's strength."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from truerisk.errors import ConfigError
+
+
+def real(
+    key: str, value: Any, low: float = 0.0, high: float = math.inf, *, above: bool = False
+) -> float:
+    """Return ``value`` if it is a number in [low, high], or in (low, high] with ``above``.
+
+    Raises:
+        ConfigError: it is not.
+
+    >>> real("regularizer.dropout.p", 0.5, 0, 1)
+    0.5
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not (low < value if above else low <= value) or not value <= high:
+        bound = f"greater than {low:g}" if above else f"at least {low:g}"
+        top = f" and at most {high:g}" if high < math.inf else ""
+        raise ConfigError(f"{key} must be a number {bound}{top}, not {value!r}")
+    return value
+
+
+def whole(key: str, value: Any, least: int = 1) -> int:
+    """Return ``value`` if it is a whole number of at least ``least``.
+
+    Raises:
+        ConfigError: it is not.
+
+    >>> whole("regularizer.early_stopping.patience", 20)
+    20
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{key} must be a whole number of at least {least}, not {value!r}")
+    return value

@@ -1,0 +1,32 @@
+"""Lightning's early stopping, counting measurements instead of epochs."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping
+from torch import Tensor
+
+from truerisk.errors import ConfigError, nearest
+
+
+class Patience(EarlyStopping):
+    """Lightning's `EarlyStopping` that looks only at freshly measured values.
+
+    Risks may be measured every few epochs only; the value left over from an earlier epoch must
+    not count as one more without improvement.
+    """
+
+    _seen: Tensor | None = None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check, if something has been measured since the last time."""
+        metrics = trainer.callback_metrics
+        latest = metrics.get(self.monitor)
+        if metrics and latest is None:
+            raise ConfigError(
+                f"regularizer.early_stopping.monitor={self.monitor} is not measured; "
+                f"{nearest(self.monitor, metrics)}"
+            )
+        if latest is not None and latest is not self._seen:
+            self._seen = latest
+            super().on_train_epoch_end(trainer, pl_module)

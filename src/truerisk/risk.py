@@ -1,0 +1,122 @@
+"""Estimates of empirical and true risk, with standard errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from truerisk.batch import Batch
+
+if TYPE_CHECKING:
+    from truerisk.objective import Objective
+
+
+class Measured(NamedTuple):
+    """A measured number, its standard error, and after which epoch it was measured."""
+
+    value: float
+    stderr: float | None = None
+    epoch: int | None = None
+
+
+class MeanEstimate(Metric):
+    """The mean of values seen in any number of batches and processes, and its standard error.
+
+    ``m = 1/n Σ lᵢ`` and ``se(m) = s/√n · √(1 − n/N)`` with ``s² = Σ(lᵢ − m)²/(n − 1)``. The last
+    factor is the finite-population correction for n samples drawn without replacement out of N
+    (Cochran 1977, §2.6): the risk on a whole set of N samples is known without error. For samples
+    of P itself, N is infinite.
+
+    Sums are kept in float64 and added over processes, so uneven batches and shards are exact.
+
+    >>> estimate = MeanEstimate()
+    >>> estimate.update(torch.tensor([1.0, 2.0])); estimate.update(torch.tensor([3.0]))
+    >>> [round(x, 4) for x in estimate.measured()[:2]]
+    [2.0, 0.5774]
+    """
+
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_dtype(torch.float64)
+        self.add_state("sums", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, values: Tensor) -> None:
+        """Add values of any shape."""
+        values = values.detach().to(self.sums.device).to(torch.float64)
+        count = values.new_tensor(values.numel())
+        self.sums += torch.stack([count, values.sum(), values.square().sum()])
+
+    def compute(self) -> Tensor:
+        """Return [n, mean, sample variance]; the variance of a single value is nan."""
+        n, total, squares = self.sums
+        mean = total / n
+        variance = (squares - n * mean.square()).clamp(min=0) / (n - 1)
+        return torch.stack([n, mean, variance])
+
+    def measured(self, population: float = math.inf, epoch: int | None = None) -> Measured:
+        """The mean with its standard error, for a sample out of ``population`` values."""
+        n, mean, variance = self.compute().tolist()
+        left = max(0.0, 1 - n / population)
+        return Measured(mean, math.sqrt(variance / n * left) if left else 0.0, epoch)
+
+
+class Measurement(NamedTuple):
+    """What one pass over a set of samples shows."""
+
+    risk: MeanEstimate
+    errors: MeanEstimate | None
+    penalties: dict[str, float]
+
+    def named(
+        self, split: str, epoch: int | None, population: float = math.inf
+    ) -> dict[str, Measured]:
+        """``risk/<split>`` and, for classes, ``error/<split>``."""
+        found = {f"risk/{split}": self.risk.measured(population, epoch)}
+        if self.errors is not None:
+            found[f"error/{split}"] = self.errors.measured(population, epoch)
+        return found
+
+
+@torch.no_grad()
+def measure(
+    objective: Objective,
+    state: Mapping[str, Tensor] | None,
+    batches: Iterable[Batch],
+    device: torch.device,
+) -> Measurement:
+    """Measure risk, 0–1 error and penalties with the weights held still.
+
+    The model must be in eval mode. Batch-dependent penalties are averaged over this process's
+    samples; they enter the reported objective, not the training.
+    """
+    risk, errors = MeanEstimate().to(device), MeanEstimate().to(device)
+    penalties: dict[str, float] = dict.fromkeys(objective.penalties, 0.0)
+    classes = objective.surrogate.task == "classification"
+    seen = 0
+    for batch in batches:
+        value = objective(state, batch)
+        risk.update(value.losses)
+        if classes:
+            errors.update(objective.surrogate.errors(value.outputs, batch.y))
+        seen += len(batch)
+        for name, penalty in value.penalties.items():
+            penalties[name] += (float(penalty) - penalties[name]) * len(batch) / seen
+    return Measurement(risk, errors if classes else None, penalties)
+
+
+def gap(train: Measured, val: Measured) -> Measured:
+    """f − g estimated by validation minus train risk; the two samples are independent given w.
+
+    >>> gap(Measured(1.0, 0.3, 5), Measured(1.5, 0.4, 5))
+    Measured(value=0.5, stderr=0.5, epoch=5)
+    """
+    stderr = math.hypot(train.stderr or 0.0, val.stderr or 0.0)
+    return Measured(val.value - train.value, stderr, val.epoch)

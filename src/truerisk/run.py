@@ -1,0 +1,182 @@
+"""A run's folder: who it is, how it is doing, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from truerisk.errors import ConfigError
+from truerisk.risk import Measured
+
+PACKAGES = ("truerisk", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchmetrics")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write aside, flush to disk, rename into place."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with aside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+class RunFolder:
+    """The files of one run, and the only place that knows their names.
+
+    ``config.yaml`` ``metadata.json`` ``metrics.csv`` ``summary.json`` ``status.json``
+    ``checkpoints/last.ckpt`` ``checkpoints/best.ckpt`` ``figures/``
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.csv"
+        self.last = self.path / "checkpoints" / "last.ckpt"
+        self.best = self.path / "checkpoints" / "best.ckpt"
+        self.figures = self.path / "figures"
+
+    def create(self, config: str, facts: Mapping[str, Any]) -> None:
+        """Begin a fresh run here.
+
+        Raises:
+            ConfigError: the folder cannot be written, or holds a run already.
+        """
+        try:
+            for folder in (self.path, self.last.parent, self.figures):
+                folder.mkdir(parents=True, exist_ok=True)
+            (self.path / "status.json").open("x").close()
+        except FileExistsError:
+            raise ConfigError(
+                f"{self.path} already holds a run; continue it with resume={self.path}, "
+                "or choose another hydra.run.dir"
+            ) from None
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write the run folder {self.path}: {error.strerror}"
+            ) from None
+        self.set_status("running")
+        write_atomic(self.config, config)
+        self._write_json("metadata.json", {**_metadata(), **facts})
+
+    def reopen(self) -> None:
+        """Go on with the run in this folder.
+
+        Raises:
+            ConfigError: there is no run, or it is still running.
+        """
+        if not self.config.exists():
+            raise ConfigError(f"resume: {self.path} is not the folder of a run (no config.yaml)")
+        status = self.status()
+        if status.get("status") == "running" and _alive(status):
+            raise ConfigError(
+                f"resume: the run in {self.path} is still going (process {status['pid']})"
+            )
+
+    def metadata(self) -> dict[str, Any]:
+        """The run's id, command, versions, hardware, seeds, and the shape of its data."""
+        return self._read_json("metadata.json")
+
+    @property
+    def id(self) -> str:
+        """The run's identity, which loggers keep over restarts."""
+        return self.metadata()["id"]
+
+    def status(self) -> dict[str, Any]:
+        """``status`` (running, finished, diverged, failed, interrupted), ``reason`` and more."""
+        return self._read_json("status.json")
+
+    def set_status(self, status: str, reason: str = "") -> None:
+        """Record how the run is doing, and which process says so."""
+        record = {"status": status, "reason": reason, "pid": os.getpid()}
+        self._write_json("status.json", {**record, "host": socket.gethostname(), "time": _now()})
+
+    def summary(self) -> dict[str, Measured]:
+        """What was measured at the best weights, by name."""
+        return {name: Measured(**m) for name, m in self._read_json("summary.json").items()}
+
+    def write_summary(self, summary: Mapping[str, Measured]) -> None:
+        """Record what was measured at the best weights."""
+        self._write_json("summary.json", {name: m._asdict() for name, m in summary.items()})
+
+    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        write_atomic(self.path / name, json.dumps(content, indent=2) + "\n")
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            return json.loads(path.read_text() or "{}")
+        except FileNotFoundError:
+            return {}
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{path} is not readable JSON: {error}") from None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _alive(status: Mapping[str, Any]) -> bool:
+    if status["host"] != socket.gethostname() or status["pid"] == os.getpid():
+        return False
+    try:
+        os.kill(status["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _metadata() -> dict[str, Any]:
+    return {
+        "id": uuid.uuid4().hex[:12],
+        "started": _now(),
+        "command": sys.argv,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "git": _git_commit(),
+        "hardware": _hardware(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit() -> str | None:
+    """The commit of the working folder, marked where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None
+
+
+def _hardware() -> dict[str, Any]:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }

@@ -1,0 +1,222 @@
+"""The update step, written out: gradient, check, clip, step, schedule, project, average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+
+from truerisk import nonfinite, rng
+from truerisk.batch import Batch
+from truerisk.errors import Diverged
+from truerisk.objective import Objective
+from truerisk.recipe import Recipe
+from truerisk.scheduler import Schedule
+
+MicroBatches = list[tuple[Batch, float]]
+
+
+class Engine(Protocol):
+    """How gradients are computed where the run takes place."""
+
+    scaler: torch.amp.GradScaler | None
+    world_size: int
+
+    def backward(self, objective: Tensor, **options: Any) -> None:
+        """Accumulate the gradient of a scalar, averaged over processes."""
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up over processes."""
+
+
+class Step:
+    """Takes optimizer steps and counts them.
+
+    A step sees one or more micro-batches with their shares of its samples, so that accumulation
+    and uneven shards give the gradient of the mean over all of them.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        engine: Engine,
+    ) -> None:
+        self.objective, self.optimizer, self.schedule = objective, optimizer, schedule
+        self.options, self.needs, self.engine = recipe.step, recipe.needs, engine
+        self.edits = list(recipe.hooks("edit_batch").values())
+        self.projections = list(recipe.hooks("project").values())
+        self.averages = list(recipe.hooks("average").values())
+        self.named = {n: p for n, p in recipe.model.named_parameters() if p.requires_grad}
+        self.params = list(self.named.values())
+        self.count = 0
+        self.sums = StepSums()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a continuation needs beside the weights and the optimizer's own state."""
+        sums = self.sums.state_dict()
+        return {"count": self.count, "sums": sums, "schedule": self.schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where ``state_dict`` left off."""
+        self.count = state["count"]
+        self.sums.load_state_dict(state["sums"])
+        self.schedule.load_state_dict(state["schedule"])
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is trained."""
+        return self.objective.model
+
+    def __call__(self, micro_batches: MicroBatches) -> None:
+        """Take one step."""
+        micro_batches = [(self._edited(batch), share) for batch, share in micro_batches]
+        if self.needs.closure:
+            self.optimizer.step(self._closure(micro_batches))  # type: ignore[arg-type]
+        else:
+            self.gradient(micro_batches)
+            self._descend()
+        self.count += 1
+        self.schedule.step()
+        if self.projections or self.averages:
+            self._after()
+
+    def _edited(self, batch: Batch) -> Batch:
+        for edit in self.edits:
+            batch = edit(batch)
+        return batch
+
+    def gradient(self, micro_batches: MicroBatches) -> Tensor:
+        """Put the clipped ∇J over all the micro-batches in ``.grad`` and return J."""
+        for p in self.params:
+            p.grad = None
+        parts = []
+        for batch, share in micro_batches:
+            value = self.objective(None, batch)
+            part = value.objective if share == 1 else value.objective * share
+            self.engine.backward(part, create_graph=self.needs.graph)
+            self.sums.loss(value.risk.detach(), len(batch))
+            parts.append(part.detach())
+        total = parts[0] if len(parts) == 1 else torch.stack(parts).sum()
+        self._clip(total, micro_batches[-1][0])
+        return total
+
+    def _clip(self, objective: Tensor, batch: Batch) -> None:
+        if self.engine.scaler is not None:
+            self.engine.scaler.unscale_(self.optimizer)
+        norm = get_total_norm([p.grad for p in self.params if p.grad is not None])
+        self._check(objective, norm, batch)
+        if self.options.clip_norm is not None:
+            clip_grads_with_norm_(self.params, self.options.clip_norm, norm)
+        if self.options.clip_value is not None:
+            clip_grad_value_(self.params, self.options.clip_value)
+
+    def _check(self, objective: Tensor, norm: Tensor, batch: Batch) -> None:
+        """Raise Diverged where J or ∇J is not finite; all processes come to the same verdict.
+
+        Under a loss scaler an infinite gradient is part of the method: it skips the step.
+        """
+        loss, size = objective.item(), norm.item()
+        if self.engine.world_size > 1:
+            loss = self.engine.sum(objective).item()
+        if not math.isfinite(loss) or (self.engine.scaler is None and not math.isfinite(size)):
+            raise Diverged(self.count + 1, nonfinite.culprit(self.model, batch.x))
+        self.sums.norm(size)
+
+    def _descend(self) -> None:
+        if self.engine.scaler is None:
+            self.optimizer.step()
+        else:
+            self.engine.scaler.step(self.optimizer)
+            self.engine.scaler.update()
+
+    def _closure(self, micro_batches: MicroBatches) -> Callable[[], Tensor]:
+        """J and ∇J on this step's samples: the same function however often it is called.
+
+        Dropout draws the same masks each time, and running statistics move only once.
+        """
+        noise, calls = rng.state(), 0
+
+        def closure() -> Tensor:
+            nonlocal calls
+            calls += 1
+            if calls > 1:
+                rng.restore(noise)
+            still = still_statistics(self.model) if calls > 1 else nullcontext()
+            with torch.enable_grad(), still:
+                return self.gradient(micro_batches)
+
+        return closure
+
+    @torch.no_grad()
+    def _after(self) -> None:
+        for project in self.projections:
+            project(self.named)
+        if self.averages:
+            state = self.model.state_dict()
+            for average in self.averages:
+                average(state, self.count)
+
+
+class StepSums:
+    """Running sums over the steps of an epoch, for its mean batch loss and gradient norm."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin a new epoch."""
+        self.loss_sum, self.samples, self.norm_sum, self.norms = 0.0, 0, 0.0, 0
+
+    def loss(self, mean: Tensor, samples: int) -> None:
+        """Add a micro-batch's mean loss."""
+        self.loss_sum += mean.item() * samples
+        self.samples += samples
+
+    def norm(self, value: float) -> None:
+        """Add a gradient norm, as measured before clipping."""
+        self.norm_sum += value
+        self.norms += 1
+
+    def means(self) -> dict[str, float]:
+        """The means so far; nothing before the first step."""
+        if not self.norms:
+            return {}
+        return {
+            "batch/loss": self.loss_sum / self.samples,
+            "grad_norm": self.norm_sum / self.norms,
+        }
+
+    def state_dict(self) -> dict[str, float]:
+        """The sums, so that a run resumed in mid-epoch reports the same means."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Take up the sums of a run that was cut off."""
+        vars(self).update(state)
+
+
+@contextmanager
+def still_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch norm normalises by the batch, but its running statistics do not move."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    momenta = [m.momentum for m in norms]
+    counts = [m.num_batches_tracked.clone() for m in norms if m.num_batches_tracked is not None]
+    for m in norms:
+        m.momentum = 0.0
+    try:
+        yield
+    finally:
+        for m, momentum in zip(norms, momenta, strict=True):
+            m.momentum = momentum
+        tracked = (m for m in norms if m.num_batches_tracked is not None)
+        for m, count in zip(tracked, counts, strict=True):
+            m.num_batches_tracked.copy_(count)

@@ -1,0 +1,164 @@
+"""One run, from configuration to summary."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from truerisk.errors import ConfigError, Diverged, Interrupted
+from truerisk.result import RunResult
+from truerisk.run import RunFolder
+
+if TYPE_CHECKING:
+    from lightning import Callback, Trainer
+
+    from truerisk.module import RiskModule
+    from truerisk.recipe import Recipe
+
+
+def train(
+    config: DictConfig | Sequence[str] = (),
+    *,
+    config_dir: str | None = None,
+    folder: str | Path | None = None,
+) -> RunResult:
+    """Train a recipe: a composed configuration, or overrides as on the command line.
+
+    ``truerisk.train(["model=cnn1d", "optimizer.lr=0.01"])`` runs what
+    ``truerisk train model=cnn1d optimizer.lr=0.01`` runs; ``folder`` is where it writes, by default
+    a fresh one below ``outputs/``.
+
+    Raises:
+        ConfigError: the configuration asks for something that cannot work.
+    """
+    from truerisk.config import compose
+
+    cfg = config if isinstance(config, DictConfig) else compose(config, config_dir)
+    return train_config(cfg, None if folder is None else Path(folder))
+
+
+def train_config(cfg: DictConfig, folder: Path | None = None) -> RunResult:
+    """Run a composed configuration in ``folder``, or go on with the run that ``resume`` names."""
+    from truerisk.check import check
+
+    resumed = bool(cfg.get("resume"))
+    run = RunFolder(cfg.get("resume") or folder or _fresh_folder())
+    if resumed:
+        run.reopen()
+        if run.status()["status"] == "finished":
+            return RunResult(run.path)
+        cfg = OmegaConf.load(run.config)  # type: ignore[assignment]
+    check(cfg)
+    quiet()
+    return _execute(cfg, run, resumed)
+
+
+def _fresh_folder() -> Path:
+    return Path("outputs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}"
+
+
+def quiet() -> None:
+    """Lightning's announcements, and advice that does not hold here, are kept from the screen."""
+    import lightning.pytorch  # noqa: F401  (its import sets the level that is changed here)
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning", message=".*LeafSpec.*")
+
+
+def _execute(cfg: DictConfig, run: RunFolder, resumed: bool) -> RunResult:
+    """Assemble, train, measure and describe; the folder tells at every moment how it stands."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    from truerisk import rng, threads
+    from truerisk.assemble import assemble
+
+    recipe = assemble(cfg)
+    rank = rank_zero_only.rank or 0
+    if rank == 0:
+        if resumed:
+            run.set_status("running", "resumed")
+        else:
+            run.create(OmegaConf.to_yaml(cfg, resolve=True), recipe.facts())
+    with ExitStack() as stack:
+        stack.enter_context(threads.limited(_threads(cfg, recipe)))
+        stack.enter_context(rng.isolated(recipe.streams.noise + rank))
+        outcome, reason = _fit(cfg, run, recipe, resumed)
+    result = RunResult(run.path)
+    if rank == 0:
+        _draw(result)
+        run.set_status(outcome, reason)
+    return result
+
+
+def _threads(cfg: DictConfig, recipe: Recipe) -> int:
+    from truerisk import threads
+    from truerisk.assemble import first_inputs
+
+    if cfg.threads != "auto":
+        return cfg.threads
+    return threads.suitable(recipe.model, first_inputs(recipe.data, recipe.data.batch_size))
+
+
+def _fit(cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool) -> tuple[str, str]:
+    """Train and measure; returns the run's status and the reason for it."""
+    from truerisk.module import RiskModule
+    from truerisk.signals import on_stop
+
+    module = RiskModule(recipe)
+    trainer, checkpoint = _trainer(cfg, run, recipe, resumed)
+    try:
+        with on_stop(module.request_stop):
+            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+        outcome = "finished", ""
+    except Diverged as error:
+        outcome = "diverged", str(error)
+    except Interrupted:
+        return "interrupted", module.stop_requested
+    except BaseException:
+        run.set_status("failed", traceback.format_exc())
+        raise
+    _measure_best(run, module, trainer)
+    return outcome
+
+
+def _trainer(
+    cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool
+) -> tuple[Trainer, Path | None]:
+    """The trainer with its loggers and callbacks, and the checkpoint to start from."""
+    from truerisk.assemble import build_loggers, build_trainer
+    from truerisk.checkpoint import Checkpointer, load
+    from truerisk.show.progress import Progress
+
+    checkpoint = run.last if resumed and run.last.exists() else None
+    step = load(checkpoint)["truerisk"]["step"]["count"] if checkpoint else -1
+    loggers = build_loggers(
+        cfg, folder=run.path, run_id=run.id, resume_step=step if resumed else None
+    )
+    callbacks: list[Callback] = [Progress(), Checkpointer(run.path, cfg.checkpoint_seconds)]
+    callbacks += [c for r in recipe.regularizers.values() for c in r.callbacks()]
+    return build_trainer(cfg, run.path, loggers, callbacks), checkpoint
+
+
+def _measure_best(run: RunFolder, module: RiskModule, trainer: Trainer) -> None:
+    """Write what was measured at the best weights, or measure it where training broke off."""
+    if not module.final and module.best is not None:
+        module.model.load_state_dict(module.best.state)
+        trainer.test(module, verbose=False)
+    if trainer.is_global_zero:
+        run.write_summary(module.final)
+
+
+def _draw(result: RunResult) -> None:
+    from truerisk.show.figure import risk_figure
+
+    if len(result.history):
+        risk_figure(result.history, result.figure, title=result.title)

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import io
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from truerisk.data import DataModule, LoaderSplit, TensorSplit, hub
+from truerisk.errors import ConfigError
+
+datasets = pytest.importorskip("datasets")
+Image = pytest.importorskip("PIL.Image")
+
+PIXELS = np.random.default_rng(0).integers(0, 256, size=(30, 6, 5, 3), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    datasets.disable_progress_bars()
+
+
+def png(pixels):
+    kept = io.BytesIO()
+    Image.fromarray(pixels).save(kept, "PNG")
+    return {"bytes": kept.getvalue(), "path": None}
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    def write(pixels=PIXELS, name="train.parquet", labels=None):
+        n = len(pixels)
+        features = datasets.Features(
+            {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog", "owl"])}
+        )
+        labels = [k % 3 for k in range(n)] if labels is None else labels
+        rows = {"image": [png(p) for p in pixels], "label": labels}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / name)
+        return str(tmp_path / name)
+
+    return write
+
+
+@pytest.fixture
+def columns(tmp_path):
+    def write(name="table.parquet", **named):
+        path = str(tmp_path / name)
+        datasets.Dataset.from_dict(named).to_parquet(path)
+        return path
+
+    return write
+
+
+def ready(path, module=None, **options):
+    module = DataModule(partial(hub, path, **options), **{"standardize": "none", **(module or {})})
+    module.prepare()
+    return module
+
+
+def test_images_are_float_in_the_unit_interval(pictures):
+    samples = hub(pictures())
+    assert samples.x.shape == (3, 6, 5) and samples.class_names == ["cat", "dog", "owl"]
+    for k in (0, 7):
+        expected = torch.as_tensor(PIXELS[k]).permute(2, 0, 1) / 255
+        assert samples.x[k].dtype == torch.float32 and torch.equal(samples.x[k], expected)
+    assert hub(pictures(), mode="L").x.shape == (1, 6, 5)
+    assert hub(pictures(), resize=4).x.shape == (3, 4, 4)
+    assert hub(pictures(), resize=[4, 7]).x.shape == (3, 4, 7)
+    assert hub(pictures(PIXELS[..., 0])).x.shape == (1, 6, 5)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_read_as_needed_equal_those_held_in_memory(pictures, workers):
+    path = pictures()
+    held = ready(path, {"standardize": "channel"})
+    lazy = ready(path, {"standardize": "channel", "in_memory": False, "workers": workers})
+    assert isinstance(held.train, TensorSplit) and isinstance(lazy.train, LoaderSplit)
+    assert held.info == lazy.info
+    torch.testing.assert_close(held.standardizer.mean, lazy.standardizer.mean)
+    torch.testing.assert_close(held.standardizer.scale, lazy.standardizer.scale)
+    plan = [torch.tensor([3, 1]), torch.tensor([0, 2, 17])]
+    state = torch.get_rng_state()
+    mine, theirs = (m.train.to("cpu", torch.float64) for m in (lazy, held))
+    for _ in range(2):
+        for a, b in zip(mine.batches(plan), theirs.batches(plan), strict=True):
+            torch.testing.assert_close(a.x, b.x, rtol=1e-5, atol=1e-6)
+            assert a.x.dtype == torch.float64 and torch.equal(a.y, b.y)
+    assert torch.equal(torch.get_rng_state(), state)
+    next(mine.batches(plan[::-1]))
+    assert len(next(mine.batches(plan))) == 2
+
+
+def test_tensors_can_be_read_through_a_loader_too():
+    x, y = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 2
+    from truerisk.data import Samples
+
+    held, lazy = (
+        DataModule(Samples(x, y, "classification"), in_memory=m, label_noise=0.5)
+        for m in (True, False)
+    )
+    held.prepare()
+    lazy.prepare()
+    index = torch.arange(4)
+    (a,), (b,) = held.train.batches([index]), lazy.train.batches([index])
+    assert torch.equal(a.x, b.x) and torch.equal(a.y, b.y)
+
+
+def test_columns_of_numbers(columns):
+    a, b = np.arange(20.0), np.arange(20) % 7
+    path = columns(a=a, text=["t"] * 20, b=b, label=["no", "yes"] * 10)
+    samples = hub(path)
+    np.testing.assert_array_equal(samples.x.numpy(), np.stack([a, b], 1))
+    assert samples.task == "classification" and samples.class_names == ["no", "yes"]
+    assert hub(path, x="b").x.shape == (20, 1)
+    assert hub(path, x="b", y="a").task == "regression"
+    assert hub(path, y="b").num_outputs == 7
+    assert ready(path).info.input_shape == (2,)
+
+
+def test_columns_of_lists(columns):
+    rows = np.random.default_rng(1).normal(size=(10, 4))
+    samples = hub(columns(signal=rows.tolist(), label=[0, 1] * 5), x="signal")
+    np.testing.assert_array_equal(samples.x.numpy(), rows)
+
+
+def test_folders_with_a_test_split(pictures, tmp_path):
+    pictures()
+    pictures(PIXELS[:6], "test.parquet")
+    module = ready(str(tmp_path))
+    assert len(module.test) == 6 and len(module.train) + len(module.val) == 30
+    assert torch.equal(module.test.y, torch.arange(6) % 3)
+    assert hub(str(tmp_path), test_split=None).test is None
+    assert len(hub(str(tmp_path), split="test", test_split="train").test[1]) == 30
+
+
+def test_data_sets_saved_to_disk(tmp_path):
+    rows = datasets.Dataset.from_dict({"a": [1.0, 2.0, 3.0], "label": [0, 1, 0]})
+    rows.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict(train=rows, test=rows).save_to_disk(tmp_path / "two")
+    assert hub(str(tmp_path / "one")).test is None
+    assert torch.equal(hub(str(tmp_path / "two")).test[1], torch.tensor([0, 1, 0]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "trian"}, "did you mean 'train'"),
+        ({"test_split": "tests"}, "data.source.test_split: the data set has no split 'tests'"),
+        ({"y": "lable"}, "data.source.y: the data set has no column 'lable'; did you mean 'label'"),
+        ({"x": "c"}, "data.source.x: the data set has no column 'c'"),
+        ({"x": "text"}, "column 'text' does not hold numbers"),
+        ({"x": "ragged"}, "column 'ragged' does not hold numbers, or lists of one length"),
+        ({"x": "gaps"}, "missing or infinite numbers"),
+        ({"y": "gaps", "x": "a"}, "the target holds NaN"),
+        ({"task": "regression", "x": "a"}, "the target is not a number"),
+        ({"task": "ranking", "x": "a"}, "data.source.task is 'ranking'"),
+    ],
+)
+def test_mistakes_are_named(columns, options, message):
+    path = columns(
+        a=[1.0, 2.0],
+        text=["t", "u"],
+        ragged=[[1], [1, 2]],
+        gaps=[1.0, float("nan")],
+        label=["no", "yes"],
+    )
+    with pytest.raises(ConfigError) as error:
+        hub(path, **options)
+    assert message in str(error.value)
+
+
+def test_bad_paths_are_named(tmp_path, columns):
+    columns(a=[1.0], label=[0])
+    (tmp_path / "bad.parquet").write_text("nothing of the kind")
+    (tmp_path / "a.xls").write_text("1")
+    (tmp_path / "empty").mkdir()
+    for path, message in (
+        (None, "data.source.path is not set"),
+        (str(tmp_path / "tabel.parquet"), "did you mean 'table.parquet'"),
+        (str(tmp_path / "bad.parquet"), "cannot be loaded"),
+        (str(tmp_path / "a.xls"), "is none of .parquet"),
+        (str(tmp_path / "empty"), "cannot be loaded"),
+        (
+            "nobody/nothing-of-the-kind",
+            "the data set 'nobody/nothing-of-the-kind' cannot be loaded",
+        ),
+    ):
+        with pytest.raises(ConfigError) as error:
+            hub(path)
+        assert message in str(error.value)
+
+
+def test_images_must_be_alike_and_labelled(pictures):
+    mixed = [*PIXELS[:20], *PIXELS[20:, :4]]
+    with pytest.raises(ConfigError, match=r"has shape \(3, 4, 5\), the first one \(3, 6, 5\)"):
+        ready(pictures(mixed))
+    assert ready(pictures(mixed), resize=[6, 5]).info.input_shape == (3, 6, 5)
+    with pytest.raises(ConfigError, match=r"data\.source\.resize is"):
+        hub(pictures(), resize=[1, 2, 3])
+    with pytest.raises(ConfigError, match="some rows have no label"):
+        hub(pictures(labels=[-1] * 30))
+
+
+def test_the_library_is_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match=r"pip install 'truerisk\[hub\]'"):
+        hub("somebody/something")

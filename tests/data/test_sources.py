@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from truerisk.data import (
+    breast_cancer,
+    diabetes,
+    digits,
+    gaussians,
+    iris,
+    mnist1d,
+    polynomial,
+    teacher,
+    wine,
+)
+from truerisk.data.mnist1d import _made
+from truerisk.errors import ConfigError
+
+
+def draw(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_mnist1d_is_the_package_s_own_and_leaves_the_global_generators_alone():
+    from mnist1d.data import get_dataset_args, make_dataset
+
+    from truerisk.rng import kept
+
+    _made.cache_clear()
+    np.random.seed(1)
+    random.seed(1)
+    before = np.random.get_state()[1].copy(), random.getstate()
+    samples = mnist1d(num_samples=200, seed=7, shuffle_seq=True, final_seq_length=30)
+    assert (np.random.get_state()[1] == before[0]).all() and random.getstate() == before[1]
+    args = get_dataset_args()
+    args.num_samples, args.seed, args.shuffle_seq, args.final_seq_length = 200, 7, True, 30
+    with kept():
+        data = make_dataset(args)
+    assert samples.x.shape == (160, 1, 30) and samples.test[0].shape == (40, 1, 30)
+    np.testing.assert_array_equal(samples.x[:, 0].numpy(), data["x"])
+    np.testing.assert_array_equal(samples.test[0][:, 0].numpy(), data["x_test"])
+    np.testing.assert_array_equal(samples.y.numpy(), data["y"])
+    np.testing.assert_array_equal(samples.test[1].numpy(), data["y_test"])
+
+
+@pytest.mark.parametrize("source", [digits, breast_cancer, wine, iris, diabetes])
+def test_small_data_is_scikit_learn_s(source):
+    import sklearn.datasets
+
+    options = {"scaled": False} if source is diabetes else {}
+    bunch = getattr(sklearn.datasets, f"load_{source.__name__}")(**options)
+    samples = source()
+    np.testing.assert_array_equal(samples.x.flatten(1).numpy(), bunch.data)
+    np.testing.assert_array_equal(samples.y.flatten().numpy(), bunch.target)
+    if source is diabetes:
+        assert samples.y.shape == (442, 1) and samples.y.is_floating_point()
+    else:
+        assert list(samples.class_names) == [str(n) for n in bunch.target_names]
+
+
+@pytest.mark.parametrize("condition", [1.0, 25.0])
+@pytest.mark.parametrize("distance", [1.0, 3.0])
+def test_two_gaussians_have_the_bayes_error_of_the_closed_form(distance, condition):
+    samples = gaussians(dimension=4, distance=distance, condition=condition)
+    x, y = samples.population.sample(200_000, draw())
+    posterior = samples.population.bayes(x)
+    exact = norm.cdf(-distance / 2)
+    stderr = (exact * (1 - exact) / len(y)) ** 0.5
+    assert abs((posterior.argmax(1) != y).float().mean() - exact) < 4 * stderr
+    assert abs((1 - posterior.max(1).values).mean() - exact) < 4 * stderr
+
+
+def test_the_posterior_is_bayes_rule():
+    samples = gaussians(classes=3, dimension=2, condition=4.0, prior=[0.5, 0.3, 0.2])
+    p = samples.population
+    x, _ = p.sample(50, draw())
+    covariance = p.mixing @ p.mixing.T
+    density = torch.stack(
+        [
+            torch.distributions.MultivariateNormal(m, covariance).log_prob(x)
+            for m in p.means @ p.mixing.T
+        ],
+        1,
+    )
+    expected = (density + torch.tensor([0.5, 0.3, 0.2]).log()).softmax(1)
+    torch.testing.assert_close(p.bayes(x), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_gaussian_samples_have_the_moments_of_the_population():
+    p = gaussians(classes=3, dimension=3, condition=9.0, distance=2.0, prior=[2, 1, 1]).population
+    torch.testing.assert_close(torch.pdist(p.means), torch.full((3,), 2.0))
+    x, y = p.sample(100_000, draw())
+    assert (torch.bincount(y) / len(y) - torch.tensor([0.5, 0.25, 0.25])).abs().max() < 0.006
+    centred = x - (p.means @ p.mixing.T)[y]
+    torch.testing.assert_close(torch.cov(centred.T), p.mixing @ p.mixing.T, rtol=0.03, atol=0.02)
+    assert torch.linalg.cond(p.mixing @ p.mixing.T) == pytest.approx(9.0, rel=1e-4)
+    assert torch.linalg.matrix_norm(p.mixing, 2) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_random_means_are_as_far_apart_as_asked_on_average():
+    many = gaussians(classes=400, dimension=20, distance=3.0, arrangement="random").population
+    assert torch.pdist(many.means).square().mean() == pytest.approx(9.0, rel=0.05)
+
+
+def test_a_teacher_s_targets_are_its_mean_plus_noise():
+    p = teacher(outputs=2, noise=0.3).population
+    x, y = p.sample(100_000, draw())
+    residual = y - p.mean(x)
+    assert p.noise_variance == pytest.approx(0.09)
+    torch.testing.assert_close(residual.var(0), torch.full((2,), 0.09), rtol=0.02, atol=0)
+    assert residual.mean(0).abs().max() < 4 * 0.3 / 100_000**0.5
+    torch.testing.assert_close(p.mean(x).var(0), torch.ones(2), rtol=0.05, atol=0)
+    assert p.mean(x).mean(0).abs().max() < 0.05
+
+
+def test_a_teacher_s_labels_follow_its_probabilities():
+    p = teacher(outputs=3, task="classification", temperature=0.7).population
+    x, y = p.sample(100_000, draw())
+    probability = p.bayes(x)
+    torch.testing.assert_close(probability, (p.mean(x) / 0.7).softmax(1))
+    hit = torch.nn.functional.one_hot(y, 3) - probability
+    assert hit.mean(0).abs().max() < 4 * 0.5 / 100_000**0.5
+    assert (hit * probability).mean(0).abs().max() < 4 * 0.5 / 100_000**0.5
+
+
+def test_a_teacher_is_the_network_it_says():
+    p = teacher(dimension=3, width=4, depth=3, activation="relu").population
+    x = torch.randn(5, 3, generator=draw())
+    first, second, last = p.weights
+    by_hand = ((x @ first).clamp_min(0) @ second).clamp_min(0) @ last
+    torch.testing.assert_close(p.mean(x), (by_hand - p.shift) / p.scale)
+
+
+def test_a_polynomial_s_targets_are_its_mean_plus_noise():
+    samples = polynomial(100_000, coefficients=[1.0, -2.0, 0.0, 3.0], noise=0.5, seed=3)
+    x, y = samples.x, samples.y
+    expected = np.polynomial.polynomial.polyval(x.double().numpy(), [1.0, -2.0, 0.0, 3.0])
+    residual = y.double() - torch.as_tensor(expected)
+    assert residual.var() == pytest.approx(0.25, rel=0.02)
+    assert samples.population.noise_variance == 0.25
+    assert abs(residual.mean()) < 4 * 0.5 / 100_000**0.5
+    assert x.abs().max() <= 1 and x.var() == pytest.approx(1 / 3, rel=0.02)
+
+
+@pytest.mark.parametrize("source", [gaussians, teacher, polynomial])
+def test_samples_depend_on_the_seed_and_p_does_not(source):
+    a, b, c = (source(seed=s) for s in (1, 1, 2))
+    assert torch.equal(a.x, b.x) and torch.equal(a.y, b.y) and not torch.equal(a.x, c.x)
+    x = a.x[:9]
+    law = "bayes" if source is gaussians else "mean"
+    assert torch.equal(getattr(a.population, law)(x), getattr(c.population, law)(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: mnist1d(num_samples=5), "data.source.num_samples is 5"),
+        (lambda: mnist1d(train_split=1.0), "data.source.train_split is 1.0"),
+        (lambda: gaussians(classes=4, dimension=2), "need at least 3"),
+        (lambda: gaussians(classes=1), "data.source.classes is 1"),
+        (lambda: gaussians(distance=-1), "data.source.distance is -1"),
+        (lambda: gaussians(condition=0.5), "data.source.condition is 0.5"),
+        (lambda: gaussians(arrangement="simplx"), "did you mean 'simplex'"),
+        (lambda: gaussians(prior=[1.0]), "give 2 positive numbers"),
+        (lambda: teacher(task="clasification"), "did you mean 'classification'"),
+        (lambda: teacher(task="classification"), "data.source.outputs is 1: give at least 2"),
+        (lambda: teacher(activation="tan"), "did you mean 'tanh'"),
+        (lambda: teacher(temperature=0), "data.source.temperature is 0"),
+        (lambda: teacher(noise=-1), "data.source.noise is -1"),
+        (lambda: polynomial(coefficients=[]), "data.source.coefficients is empty"),
+        (lambda: polynomial(noise=-0.1), "data.source.noise is -0.1"),
+        (lambda: polynomial(0), "data.source.num_samples is 0"),
+    ],
+)
+def test_mistakes_are_named(make, message):
+    with pytest.raises(ConfigError) as error:
+        make()
+    assert message in str(error.value)

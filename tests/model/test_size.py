@@ -1,0 +1,117 @@
+"""Parameter counts against closed forms, and sizes that cannot be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from truerisk.errors import ConfigError
+from truerisk.model import CNN, GRU, LSTM, MLP, RNN, CNN1d, Linear, ResNet, Transformer
+
+SIGNAL = (1, 40)
+
+
+def count(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "model,expected",
+    [
+        (Linear(SIGNAL, 10), 410),
+        (MLP(SIGNAL, 10), 15210),
+        (MLP(SIGNAL, 10, residual=True), 15210),
+        (CNN1d(SIGNAL, 10), 5210),
+        (GRU(SIGNAL, 10, width=6, bidirectional=True, readout="flatten"), 5134),
+    ],
+)
+def test_counts_of_the_mnist1d_paper(model, expected):
+    assert count(model) == expected
+
+
+@pytest.mark.parametrize("cell,gates", [(RNN, 1), (GRU, 3), (LSTM, 4)])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_recurrent_counts(cell, gates, directions):
+    h, c, depth, k = 5, 3, 2, 4
+    model = cell((c, 20), k, width=h, depth=depth, bidirectional=directions == 2, readout="last")
+    first = gates * (h * c + h * h + 2 * h)
+    second = gates * (h * directions * h + h * h + 2 * h)
+    assert count(model) == directions * (first + second) + k * (directions * h + 1)
+
+
+@pytest.mark.parametrize("normalization,extra", [("none", 1), ("layer", 3), ("group", 3)])
+def test_mlp_counts(normalization, extra):
+    model = MLP((7,), 3, widths=[8, 4], normalization=normalization, groups=2)
+    assert count(model) == 7 * 8 + 8 * 4 + 4 * 3 + 3 + extra * (8 + 4)
+
+
+def test_batch_normalization_takes_the_place_of_the_bias():
+    assert count(MLP((7,), 3, widths=[8], normalization="batch")) == 7 * 8 + 2 * 8 + 8 * 3 + 3
+
+
+def test_no_bias_leaves_only_matrices():
+    for model in (Linear, MLP, CNN1d, RNN, LSTM, GRU):
+        assert all(p.ndim > 1 for p in model(SIGNAL, 10, bias=False).parameters())
+
+
+def test_cnn_counts():
+    weights = 9 * (3 * 16 + 16 * 32) + 32 * (9 // 4) * (13 // 4) * 10
+    assert count(CNN((3, 9, 13), 10)) == weights + 16 + 32 + 10
+
+
+@pytest.mark.parametrize("shape,taps", [((2, 40), 3), ((2, 8, 8), 9)])
+def test_resnet_counts(shape, taps):
+    model = ResNet(shape, 10, width=4, stages=2, depth=2, normalization="none")
+    weights = taps * (2 * 4 + 4 * 4 * 4 + 4 * 8 + 3 * 8 * 8) + 8 * 10
+    assert count(model) == weights + 5 * 4 + 4 * 8 + 10
+
+
+def test_transformer_counts():
+    e, f, steps, k = 8, 24, 40, 10
+    attention = 4 * e * e + 3 * e
+    layer = attention + 2 * e * f + f + e + 4 * e
+    expected = (e + e) + steps * e + 3 * layer + 2 * e + k * e + k
+    assert count(Transformer(SIGNAL, k, width=e, depth=3, heads=2, expansion=3)) == expected
+
+
+@pytest.mark.parametrize(
+    "build,key",
+    [
+        (lambda: MLP(SIGNAL, 10, width=0), "model.width"),
+        (lambda: MLP(SIGNAL, 10, width=2.5), "model.width"),
+        (lambda: MLP(SIGNAL, 10, depth=-1), "model.depth"),
+        (lambda: MLP(SIGNAL, 10, widths=100), "model.widths"),
+        (lambda: MLP(SIGNAL, 10, widths=[10, 0]), "model.widths"),
+        (lambda: MLP(SIGNAL, 10, activation="rleu"), "did you mean 'relu'"),
+        (lambda: MLP(SIGNAL, 10, normalization="bach"), "did you mean 'batch'"),
+        (lambda: MLP(SIGNAL, 10, normalization="group", groups=3), "model.groups=3"),
+        (lambda: MLP(SIGNAL, 10, normalization="group", groups=100), "model.groups=100"),
+        (lambda: CNN1d(SIGNAL, 10, normalization="group", groups=4), "possible: 1, 5, 25"),
+        (lambda: CNN1d((1, 2), 10), "model.kernels"),
+        (lambda: CNN1d(SIGNAL, 10, kernels=[]), "model.kernels"),
+        (lambda: CNN1d(SIGNAL, 10, stride=0), "model.stride"),
+        (lambda: CNN((1, 8, 8), 10, depth=4), "at most model.depth=3"),
+        (lambda: CNN((1, 8, 8), 10, pooling="mean"), "model.pooling"),
+        (lambda: ResNet(SIGNAL, 10, stages=0), "model.stages"),
+        (lambda: GRU(SIGNAL, 10, readout="first"), "model.readout"),
+        (lambda: GRU(SIGNAL, 10, width=0), "model.width"),
+        (lambda: RNN(SIGNAL, 10, activation="gelu"), "tanh or relu"),
+        (lambda: Transformer(SIGNAL, 10, heads=5), "model.heads=5"),
+        (lambda: Transformer(SIGNAL, 10, normalization="batch"), "layer or none"),
+        (lambda: Transformer((1, 2, 3, 4), 10), "(1, 2, 3, 4)"),
+    ],
+)
+def test_sizes_that_cannot_be(build, key):
+    with pytest.raises(ConfigError) as error:
+        build()
+    assert key in str(error.value)
+
+
+def test_the_depth_the_error_names_does_work():
+    assert CNN((1, 8, 8), 10, depth=3)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_group_norm_groups_of_one_channel_need_positions():
+    images = torch.randn(2, 1, 40)
+    model = CNN1d(SIGNAL, 10, normalization="group", groups=25)
+    assert model(images).std() > 0

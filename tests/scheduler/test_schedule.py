@@ -1,0 +1,344 @@
+"""Learning-rate sequences against their closed forms."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+from truerisk.errors import ConfigError
+from truerisk.scheduler import Constant, Schedule
+
+CONF = Path(__file__).parents[2] / "conf"
+OPTIONS = sorted(path.stem for path in (CONF / "scheduler").glob("[!_]*.yaml"))
+LR = (0.1, 0.03)
+N = 60
+
+
+def optimizer_of(cls=torch.optim.SGD, **numbers):
+    groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": lr} for lr in LR]
+    return cls(groups, **numbers)
+
+
+@cache
+def config_of(name):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return OmegaConf.to_container(compose(overrides=[f"+scheduler={name}"]).scheduler)
+
+
+def schedule_of(name, optimizer, horizon=N, **options):
+    options = {**config_of(name), **options}
+    target, warmup = get_class(options.pop("_target_")), options.pop("warmup")
+    return Schedule(target, options, optimizer, horizon, warmup)
+
+
+def lrs(optimizer):
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+def sequence(schedule, steps=N, risks=None):
+    """The learning rates that steps 0 … steps use, and what follows the last."""
+    rates = [lrs(schedule.optimizer)]
+    for t in range(steps):
+        schedule.optimizer.step()
+        schedule.step()
+        if risks is not None:
+            schedule.epoch(risks[t])
+        rates.append(lrs(schedule.optimizer))
+    return rates
+
+
+def one_cycle(t, n, up=0.3, div=25.0, final=1e4):
+    end, s = up * n - 1, min(t, n - 1)
+    lo, hi, u = (
+        (1 / div, 1, s / end) if s <= end else (1, 1 / div / final, (s - end) / (n - 1 - end))
+    )
+    return hi + (lo - hi) * (1 + math.cos(math.pi * u)) / 2
+
+
+def cyclic(t, size=5, low=0.1):
+    return low + (1 - low) * (1 - abs(t / size % 2 - 1))
+
+
+FORMS = {
+    "constant": ({}, lambda t, n: 1),
+    "step": ({"step_size": 0.25}, lambda t, n: 0.1 ** (4 * t // n)),
+    "multistep": ({"milestones": [0.5, 45]}, lambda t, n: 0.1 ** ((t >= n // 2) + (t >= 45))),
+    "exponential": ({"gamma": 0.9}, lambda t, n: 0.9**t),
+    "linear": ({}, lambda t, n: 1 - t / n),
+    "polynomial": ({}, lambda t, n: (1 - t / n) ** 2),
+    "cosine": ({}, lambda t, n: (1 + math.cos(math.pi * t / n)) / 2),
+    "warm_restarts": ({}, lambda t, n: (1 + math.cos(math.pi * (4 * t / n % 1))) / 2),
+    "one_cycle": ({}, one_cycle),
+    "cyclic": ({"step_size_up": 5}, lambda t, n: cyclic(t)),
+    "inverse_sqrt": ({"timescale": 10}, lambda t, n: math.sqrt(10 / (10 + t))),
+    "warmup_stable_decay": ({}, lambda t, n: min(1, 5 * (1 - t / n))),
+    "plateau": ({}, lambda t, n: 1),
+}
+
+
+def test_every_option_has_a_form():
+    assert sorted(FORMS) == OPTIONS
+
+
+@pytest.mark.parametrize("warmup", [0, 20, 0.25])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_closed_form(name, warmup):
+    """Exactly the horizon: warmup t ↦ (t + 1)/W, and the form over what is left of the run."""
+    length = {0: 0, 20: 20, 0.25: 20}[warmup]
+    left = 60
+    horizon = left + length
+    options, form = FORMS[name]
+    schedule = schedule_of(name, optimizer_of(lr=1.0), horizon, **options, warmup=warmup)
+    got = sequence(schedule, horizon)
+    for t, rates in enumerate(got):
+        ramp = (t + 1) / length if t < length else 1
+        factor = ramp * form(max(0, t - length), left)
+        assert rates == pytest.approx([lr * factor for lr in LR], rel=1e-12, abs=1e-16), t
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("horizon", [1, 2, 3, 7, 10, 100])
+def test_short_runs(name, horizon):
+    """Every option gives a finite, positive rate to every step of runs of any length."""
+    rates = sequence(schedule_of(name, optimizer_of(lr=1.0), horizon, warmup=0.1), horizon)
+    assert all(math.isfinite(lr) and 0 < lr <= max(LR) for step in rates[:-1] for lr in step)
+
+
+@pytest.mark.parametrize("name", ["linear", "polynomial", "cosine", "warmup_stable_decay"])
+@pytest.mark.parametrize("horizon", [3, 100, 3201])
+def test_zero_exactly_after_the_last_step(name, horizon):
+    rates = sequence(schedule_of(name, optimizer_of(lr=1.0), horizon, warmup=0.1), horizon)
+    assert min(rates[-2]) > 0
+    assert rates[-1] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "name", ["linear", "polynomial", "cosine", "one_cycle", "warmup_stable_decay"]
+)
+def test_no_rise_after_the_end(name):
+    """A schedule over half the run stays where it ended."""
+    options = {"cosine": {"T_max": 0.5}, "one_cycle": {"total_steps": 0.5}}
+    schedule = schedule_of(
+        name, optimizer_of(lr=1.0), **options.get(name, {"total_iters": 0.5}), warmup=0
+    )
+    rates = sequence(schedule, N + 10)
+    assert rates[30] != rates[20]
+    assert all(step == rates[30] for step in rates[30:])
+
+
+def test_cosine_floor():
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    schedule = schedule_of("cosine", optimizer, eta_min=0.01, warmup=0)
+    assert sequence(schedule)[-1] == [0.01]
+
+
+def test_shares_are_of_the_run_after_warmup():
+    by_share = schedule_of("cosine", optimizer_of(lr=1.0), 100, T_max=0.5, warmup=0.2)
+    by_steps = schedule_of("cosine", optimizer_of(lr=1.0), 100, T_max=40, warmup=20)
+    assert sequence(by_share, 100) == sequence(by_steps, 100)
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine", "sqrt"])
+def test_decay_shapes(shape):
+    s = {
+        "linear": lambda u: 1 - u,
+        "cosine": lambda u: (1 + math.cos(math.pi * u)) / 2,
+        "sqrt": lambda u: 1 - math.sqrt(u),
+    }[shape]
+    options = {"shape": shape, "decay": 10, "end_factor": 0.2, "warmup": 0}
+    rates = sequence(schedule_of("warmup_stable_decay", optimizer_of(lr=1.0), **options))
+    expected = [0.1 * (0.2 + 0.8 * s(max(0, t - 50) / 10)) for t in range(N + 1)]
+    assert [step[0] for step in rates] == pytest.approx(expected, rel=1e-12)
+
+
+def test_inverse_sqrt_is_vaswanis_after_its_warmup():
+    schedule = schedule_of("inverse_sqrt", optimizer_of(lr=1.0), timescale=10, warmup=10)
+    got = [step[0] for step in sequence(schedule)]
+    theirs = [min((t + 1) ** -0.5, (t + 1) * 10**-1.5) for t in range(N)]
+    assert got[:10] == pytest.approx([0.1 * v / 10**-0.5 for v in theirs[:10]], rel=1e-12)
+    steps = range(11, N)
+    assert [got[t] for t in steps] == pytest.approx([0.1 * math.sqrt(10 / t) for t in steps])
+
+
+def test_plateau():
+    """Three epochs without improvement are one too many for patience 2."""
+    schedule = schedule_of("plateau", optimizer_of(lr=1.0), patience=2, factor=0.5)
+    risks = [1.0, 0.9, 0.9, 0.9, 0.9, 0.8, 0.8, 0.8, 0.8]
+    rates = [step[0] for step in sequence(schedule, len(risks), risks)]
+    assert rates == [0.1] * 5 + [0.05] * 4 + [0.025]
+
+
+def test_plateau_waits_for_the_end_of_warmup():
+    schedule = schedule_of("plateau", optimizer_of(lr=1.0), patience=0, factor=0.5, warmup=4)
+    rates = [step[0] for step in sequence(schedule, 6, [1.0] * 6)]
+    assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.05, 0.025])
+
+
+def test_plateau_ignores_steps_and_others_ignore_epochs():
+    plateau = schedule_of("plateau", optimizer_of(lr=1.0), patience=0)
+    assert sequence(plateau, 20) == [list(LR)] * 21
+    cosine = schedule_of("cosine", optimizer_of(lr=1.0))
+    assert sequence(cosine, N, [1.0] * N) == sequence(schedule_of("cosine", optimizer_of(lr=1.0)))
+
+
+def momenta(schedule, key):
+    values = []
+    for _ in range(N):
+        values.append([group[key] for group in schedule.optimizer.param_groups])
+        schedule.optimizer.step()
+        schedule.step()
+    return [v[0][0] if key == "betas" else v[0] for v in values]
+
+
+@pytest.mark.parametrize("strategy", ["cos", "linear"])
+@pytest.mark.parametrize("cls", ["SGD", "Adam"])
+def test_one_cycle_equals_torchs(cls, strategy):
+    """Where torch's own one-cycle applies, rates and momenta are the same."""
+    numbers, key = ({"momentum": 0.9}, "momentum") if cls == "SGD" else ({}, "betas")
+    make = getattr(torch.optim, cls)
+    ours = schedule_of("one_cycle", optimizer_of(make, lr=1.0, **numbers), anneal_strategy=strategy)
+    optimizer = optimizer_of(make, lr=1.0, **numbers)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=list(LR), total_steps=N, anneal_strategy=strategy
+    )
+    assert momenta(ours, key) == pytest.approx(momenta(theirs, key)[:N], rel=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["triangular", "triangular2", "exp_range"])
+def test_cyclic_equals_torchs(mode):
+    options = {"mode": mode, "gamma": 0.95, "step_size_up": 7, "step_size_down": 4}
+    mine = optimizer_of(lr=1.0, momentum=0.9)
+    ours = schedule_of("cyclic", mine, **options, cycle_momentum=True)
+    optimizer = optimizer_of(lr=1.0, momentum=0.9)
+    theirs = torch.optim.lr_scheduler.CyclicLR(
+        optimizer, base_lr=[0.1 * lr for lr in LR], max_lr=list(LR), **options
+    )
+    for _ in range(N):
+        assert lrs(mine) == pytest.approx(lrs(optimizer), rel=1e-12)
+        pairs = zip(mine.param_groups, optimizer.param_groups, strict=True)
+        assert all(a["momentum"] == pytest.approx(b["momentum"], rel=1e-12) for a, b in pairs)
+        for each, step in ((mine, ours), (optimizer, theirs)):
+            each.step()
+            step.step()
+
+
+def test_cycled_momentum_leaves_optimizers_without_it_alone():
+    import pytorch_optimizer
+
+    plain = optimizer_of(lr=1.0)
+    sequence(schedule_of("one_cycle", plain))
+    assert [group["momentum"] for group in plain.param_groups] == [0, 0]
+    sequence(schedule_of("one_cycle", optimizer_of(torch.optim.Adagrad, lr=1.0)))
+    averaging = optimizer_of(pytorch_optimizer.ScheduleFreeAdamW)
+    sequence(schedule_of("one_cycle", averaging))
+    assert averaging.param_groups[0]["betas"][0] == 0.9
+
+
+def test_cycled_momentum_is_set_group_by_group():
+    from truerisk.optimizer import Muon
+
+    params = [torch.zeros(2, 2, requires_grad=True), torch.zeros(2, requires_grad=True)]
+    optimizer = Muon(params)
+    schedule_of("one_cycle", optimizer)
+    matrices, rest = optimizer.param_groups
+    assert matrices["momentum"] == rest["betas"][0] == 0.95
+    assert [matrices["lr"], rest["lr"]] == pytest.approx([0.02 / 25, 0.001 / 25])
+
+
+@pytest.mark.parametrize("warmup", [0, 10])
+@pytest.mark.parametrize("cut", [1, 5, 10, 11, 37])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_resumes_to_the_bit(name, cut, warmup, tmp_path):
+    def fresh():
+        optimizer = optimizer_of(lr=1.0, momentum=0.9)
+        options = {"patience": 3} if name == "plateau" else {}
+        return schedule_of(name, optimizer, warmup=warmup, **options)
+
+    risks = [1.0 + (t % 4) for t in range(N)]
+    whole = sequence(fresh(), N, risks)
+    first = fresh()
+    sequence(first, cut, risks)
+    torch.save([first.state_dict(), first.optimizer.state_dict()], tmp_path / "state.pt")
+    second = fresh()
+    schedule, optimizer = torch.load(tmp_path / "state.pt", weights_only=True)
+    second.optimizer.load_state_dict(optimizer)
+    second.load_state_dict(schedule)
+    assert sequence(second, N - cut, risks[cut:]) == whole[cut:]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_no_warnings(name):
+    """Not even where a loss scaler skips the first step."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer = optimizer_of(lr=1.0)
+        schedule = schedule_of(name, optimizer)
+        schedule.step()
+        schedule.epoch(1.0)
+        sequence(schedule)
+
+
+def test_a_users_own_scheduler_and_its_lengths():
+    class Halving(torch.optim.lr_scheduler.LRScheduler):
+        lengths = ("every",)
+
+        def __init__(self, optimizer, every):
+            self.every = every
+            super().__init__(optimizer)
+
+        def get_lr(self):
+            return [lr / 2 ** (self.last_epoch // self.every) for lr in self.base_lrs]
+
+    schedule = Schedule(Halving, {"every": 0.5}, optimizer_of(lr=1.0), 10)
+    assert [step[0] for step in sequence(schedule, 10)] == [0.1] * 5 + [0.05] * 5 + [0.025]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("cosine", {"T_max": 100.0}, r"scheduler\.T_max is 100\.0"),
+        ("cosine", {"T_max": 0}, r"scheduler\.T_max is 0"),
+        ("cosine", {"T_max": True}, r"must be a number"),
+        ("cosine", {"T_max": "all"}, r"must be a number"),
+        ("cosine", {"warmup": 1.5}, r"scheduler\.warmup is 1\.5"),
+        ("cosine", {"warmup": -3}, r"scheduler\.warmup is -3"),
+        ("cosine", {"eta_mim": 0.1}, r"scheduler\.eta_mim.*'eta_min'"),
+        ("multistep", {"milestones": [0.5, 2.5]}, r"scheduler\.milestones"),
+        ("one_cycle", {"pct_start": 1.5}, "pct_start"),
+        ("cyclic", {"mode": "square"}, r"scheduler\.mode"),
+        ("cyclic", {"base_factor": 1.0}, r"scheduler\.base_factor"),
+        ("warmup_stable_decay", {"shape": "cosin"}, "did you mean 'cosine'"),
+        ("warmup_stable_decay", {"decay": 100}, r"scheduler\.decay"),
+        ("plateau", {"factor": 2.0}, "less|< 1"),
+        ("warm_restarts", {"T_mult": 0.5}, "T_mult"),
+    ],
+)
+def test_refusals(name, options, message):
+    with pytest.raises(ConfigError, match=message):
+        schedule_of(name, optimizer_of(lr=1.0), **options)
+
+
+def test_constant_costs_next_to_nothing():
+    schedule = Schedule(Constant, {}, optimizer_of(lr=1.0), 10_000)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(1000):
+            schedule.step()
+        times.append((time.perf_counter() - start) / 1000)
+    assert min(times) < 15e-6
+
+
+def test_first_lines_describe():
+    for path in CONF.glob("scheduler/*.yaml"):
+        first = path.read_text().splitlines()[0]
+        assert first.startswith("# ") and len(first) <= 92, path

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from truerisk import rng
-from truerisk.averaging import refreshed
 from truerisk.chunks import Chunks
 from truerisk.errors import Diverged
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
 from truerisk.risk import Measured, Measurement, gap, measure
+from truerisk.statistics import refreshed
 from truerisk.step import MicroBatches, Step
 
 EVALUATION_BATCH = 1000
@@ -50,6 +50,7 @@ class RiskModule(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.recipe, self.data, self.model = recipe, recipe.data, recipe.model
+        self.surrogate = recipe.surrogate  # a submodule, so that class weights move along
         self.objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
         self.epoch, self.step_in_epoch = 0, 0
         self.best: Best | None = None
@@ -316,7 +317,7 @@ class RiskModule(L.LightningModule):
         return states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up a run where its checkpoint left it; the rest follows once the optimizer exists."""
+        """Take up a run where its checkpoint left it; the rest waits for the optimizer."""
         self._resumed = saved = checkpoint["truerisk"]
         self.epoch, self.step_in_epoch = saved["position"]
         self.best = None if saved["best"] is None else Best(**saved["best"])

@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from truerisk.batch import Batch
 from truerisk.regularizer.base import Forward
+from truerisk.statistics import still_statistics
 
 Penalty = Callable[[Forward], Tensor]
 
@@ -51,7 +52,7 @@ class Objective:
     ) -> None:
         self.model, self.surrogate = model, surrogate
         self.penalties = dict(penalties or {})
-        self.names = frozenset(n for n, p in model.named_parameters() if p.requires_grad)
+        self.own = {n: p for n, p in model.named_parameters() if p.requires_grad}
 
     def outputs(self, params: Mapping[str, Tensor] | None, x: Tensor) -> Tensor:
         """f(x; w), of shape [n, outputs]."""
@@ -68,8 +69,9 @@ class Objective:
 
     def trainable(self, params: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """The parameters that penalties act on, by name."""
-        given = self.model.named_parameters() if params is None else params.items()
-        return {name: p for name, p in given if name in self.names}
+        if params is None:
+            return dict(self.own)
+        return {name: p for name, p in params.items() if name in self.own}
 
     def __call__(self, params: Mapping[str, Tensor] | None, batch: Batch) -> Value:
         """Evaluate J on a batch."""
@@ -85,7 +87,8 @@ class Objective:
         self, params: Mapping[str, Tensor] | None, batch: Batch, outputs: Tensor
     ) -> dict[str, Tensor]:
         def losses_at(x: Tensor) -> Tensor:
-            return self.losses(self.outputs(params, x), batch)
+            with still_statistics(self.model):
+                return self.losses(self.outputs(params, x), batch)
 
         forward = Forward(self.trainable(params), batch, outputs, losses_at)
         return {name: penalty(forward) for name, penalty in self.penalties.items()}

@@ -15,10 +15,19 @@ MATCHERS = ("name", "min_ndim", "max_ndim", "optional")
 
 def matches(rule: Mapping[str, Any], name: str, parameter: Tensor) -> bool:
     """Whether a rule's regular expression and dimension bounds fit a parameter."""
-    if rule.get("name") is not None and not re.search(rule["name"], name):
+    if rule.get("name") is not None and not _pattern(rule["name"]).search(name):
         return False
     low, high = rule.get("min_ndim"), rule.get("max_ndim")
     return (low is None or parameter.ndim >= low) and (high is None or parameter.ndim <= high)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ConfigError(
+            f"the parameter rule's name {text!r} is no regular expression: {error}"
+        ) from None
 
 
 def split(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from truerisk import nonfinite, rng
@@ -18,6 +17,7 @@ from truerisk.errors import Diverged
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
 from truerisk.scheduler import Schedule
+from truerisk.statistics import still_statistics
 
 MicroBatches = list[tuple[Batch, float]]
 
@@ -202,21 +202,3 @@ class StepSums:
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Take up the sums of a run that was cut off."""
         vars(self).update(state)
-
-
-@contextmanager
-def still_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch norm normalises by the batch, but its running statistics do not move."""
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-    momenta = [m.momentum for m in norms]
-    counts = [m.num_batches_tracked.clone() for m in norms if m.num_batches_tracked is not None]
-    for m in norms:
-        m.momentum = 0.0
-    try:
-        yield
-    finally:
-        for m, momentum in zip(norms, momenta, strict=True):
-            m.momentum = momentum
-        tracked = (m for m in norms if m.num_batches_tracked is not None)
-        for m, count in zip(tracked, counts, strict=True):
-            m.num_batches_tracked.copy_(count)

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.errors import ConfigError, Diverged, Interrupted
+from truerisk.errors import Diverged, Interrupted
 from truerisk.result import RunResult
 from truerisk.run import RunFolder
 

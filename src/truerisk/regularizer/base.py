@@ -39,8 +39,8 @@ class Regularizer:
     | `average`      | which weights are evaluated and kept                   |
     | `callbacks`    | the loop                                               |
 
-    Random draws use torch's global generator, which a run seeds with ``seed.noise`` and saves in its
-    checkpoints. What a regularizer carries from step to step goes through ``state_dict``.
+    Random draws use torch's global generator, which a run seeds with ``seed.noise`` and saves in
+    its checkpoints. What a regularizer carries from step to step goes through ``state_dict``.
     """
 
     refresh_statistics = False

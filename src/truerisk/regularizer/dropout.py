@@ -78,8 +78,8 @@ class Dropout(Regularizer):
         activations = [m for m in modules if isinstance(m, ACTIVATIONS)]
         linear = [m for m in modules if isinstance(m, nn.Linear)]
         if own := [m for m in modules if isinstance(m, DROPOUTS)]:
-            for module in own:
-                module.p = self.p
+            for dropout in own:
+                dropout.p = self.p
         elif activations:
             for module in activations:
                 self._attach(module).register_forward_hook(_after)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -24,6 +23,8 @@ class ParameterPenalty(Regularizer):
 
     key = "regularizer"
     numbers: tuple[str, ...] = ("coefficient",)
+    of: Callable[..., Tensor]
+    """``of(weights, **numbers)``: λR of some parameters, a scalar."""
 
     def __init__(self, coefficient: float, rules: Rules | None = ()) -> None:
         self.coefficient = real(f"{self.key}.coefficient", coefficient)
@@ -31,10 +32,6 @@ class ParameterPenalty(Regularizer):
         for rule in self.groups.rules:
             if rule.get("coefficient") is not None:
                 real(f"{self.key}.rules: coefficient", rule["coefficient"])
-
-    def of(self, weights: Sequence[Tensor], **numbers: Any) -> Tensor:
-        """λR of some parameters, a scalar."""
-        raise NotImplementedError
 
     def penalty(self, forward: Forward) -> Tensor:
         """λR of all parameters, each with its group's numbers."""

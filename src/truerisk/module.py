@@ -16,17 +16,12 @@ from torch.utils.data import DataLoader
 from truerisk import rng
 from truerisk.chunks import Chunks
 from truerisk.errors import Diverged
+from truerisk.gauge import Gauge
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
-from truerisk.risk import Measured, Measurement, gap, measure
+from truerisk.risk import Measured, gap
 from truerisk.statistics import refreshed
 from truerisk.step import MicroBatches, Step
-
-EVALUATION_BATCH = 1000
-"""Samples in one forward pass while risks are measured."""
-
-PILOT = 10_000
-"""Fresh samples that tell how many more the true risk needs."""
 
 
 class Best(NamedTuple):
@@ -62,6 +57,7 @@ class RiskModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Plan the batches, now that the number of processes is known."""
+        self.gauge = Gauge(self.recipe, self.objective, self.trainer)
         if stage != "fit":
             return
         self.plan = self.recipe.plan(self.trainer.global_rank, self.trainer.world_size)
@@ -125,6 +121,10 @@ class RiskModule(L.LightningModule):
         progress = manual.optim_step_progress.total
         progress.ready = progress.completed = self.take_step.count
 
+    def request_stop(self, why: str) -> None:
+        """Ask for an end after the present step."""
+        self.stop_requested = why
+
     def on_train_epoch_end(self) -> None:
         """Measure the epoch where that is due; the last one always is."""
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
@@ -137,7 +137,7 @@ class RiskModule(L.LightningModule):
     def record(self) -> None:
         """Measure the risks, log them, and keep the weights if they are the best yet."""
         with self.evaluation() as state:
-            metrics = self.measured(state)
+            metrics = self.gauge.during(state, self.epoch)
             risk = metrics["risk/val"].value
             if not math.isfinite(risk):
                 raise Diverged(self.take_step.count, "the validation risk")
@@ -146,38 +146,9 @@ class RiskModule(L.LightningModule):
                 kept = {name: tensor.detach().clone() for name, tensor in weights.items()}
                 self.best = Best(risk, self.epoch, self.take_step.count, kept)
         self.take_step.schedule.epoch(risk)
-        self._log(metrics)
-
-    def measured(
-        self, state: Mapping[str, Tensor] | None, whole: bool = False
-    ) -> dict[str, Measured]:
-        """Train and validation risk, their gap, and J; on the whole training set or a subset."""
-        train = self.measure(self.data.train, state, None if whole else self._subset())
-        val = self.measure(self.data.val, state)
-        metrics = train.named("train", self.epoch, len(self.data.train))
-        metrics |= val.named("val", self.epoch)
-        metrics["risk/gap"] = gap(metrics["risk/train"], metrics["risk/val"])
-        penalty = sum(train.penalties.values())
-        metrics["objective"] = Measured(metrics["risk/train"].value + penalty, None, self.epoch)
-        metrics["penalty"] = Measured(penalty, None, self.epoch)
-        each = {f"penalty/{k}": Measured(v, None, self.epoch) for k, v in train.penalties.items()}
-        return metrics | each
-
-    def measure(
-        self, split: Any, state: Mapping[str, Tensor] | None, index: Tensor | None = None
-    ) -> Measurement:
-        """Measure a split, or the samples ``index`` of it, each process its share."""
-        index = torch.arange(len(split)) if index is None else index
-        mine = index[self.trainer.global_rank :: self.trainer.world_size]
-        return measure(
-            self.objective, state, split.batches(mine.split(EVALUATION_BATCH)), self.device
-        )
-
-    def _subset(self) -> Tensor:
-        """The fixed part of the training set that is measured after each epoch."""
-        size = self.recipe.risk.train_samples or len(self.data.val)
-        stream = rng.stream(self.recipe.streams.order, "measured")
-        return torch.randperm(len(self.data.train), generator=stream)[:size].sort().values
+        groups = enumerate(self.take_step.optimizer.param_groups)
+        rates = {f"lr/{i}": float(group["lr"]) for i, group in groups}
+        self._log(metrics, rates | self.take_step.sums.means(), self.epoch)
 
     @contextmanager
     def evaluation(self) -> Iterator[Mapping[str, Tensor] | None]:
@@ -188,22 +159,18 @@ class RiskModule(L.LightningModule):
         regularizers = self.recipe.regularizers.values()
         averager = next((r for r in regularizers if r.averaged() is not None), None)
         state = None if averager is None else averager.averaged()
-        kept = (
-            [p.detach().clone() for p in self.take_step.params] if self.recipe.needs.modes else []
-        )
+        moved = self.take_step.params if self.recipe.needs.modes else []
+        before = [p.detach().clone() for p in moved]
         with self.trainer.precision_plugin.val_step_context():
             if averager is not None and averager.refresh_statistics:
-                state = refreshed(self.model, state, self._all_training_inputs())
+                state = refreshed(self.model, state, self.gauge.training_inputs())
             self._train_mode(False)
+            self._agree_on_buffers()
             yield state
         self._train_mode(True)
         with torch.no_grad():
-            for p, old in zip(self.take_step.params, kept, strict=False):
+            for p, old in zip(moved, before, strict=True):
                 p.copy_(old)
-
-    def request_stop(self, why: str) -> None:
-        """Ask for an end after the present step."""
-        self.stop_requested = why
 
     def _train_mode(self, training: bool) -> None:
         self.model.train(training)
@@ -211,44 +178,55 @@ class RiskModule(L.LightningModule):
             optimizer: Any = self.take_step.optimizer
             optimizer.train() if training else optimizer.eval()
 
-    def _all_training_inputs(self) -> Iterator[Tensor]:
-        blocks = torch.arange(len(self.data.train)).split(EVALUATION_BATCH)
-        return (batch.x for batch in self.data.train.batches(blocks))
+    def _agree_on_buffers(self) -> None:
+        """Running statistics differ between processes, but all must measure one model."""
+        if self.trainer.world_size > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
-    def _log(self, metrics: dict[str, Measured]) -> None:
+    def _log(self, metrics: dict[str, Measured], plain: dict[str, float], epoch: int) -> None:
         """Send values to every logger, and to callbacks that monitor them.
 
         Not by ``self.log``, which costs tens of µs a value and counts in Lightning's batches.
         """
-        values = {name: m.value for name, m in metrics.items()}
+        values = {name: m.value for name, m in metrics.items()} | plain
         values |= {f"{n}/stderr": m.stderr for n, m in metrics.items() if m.stderr is not None}
-        groups = self.take_step.optimizer.param_groups
-        values |= {f"lr/{i}": float(group["lr"]) for i, group in enumerate(groups)}
-        values |= self.take_step.sums.means()
         self.trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
         if self.trainer.is_global_zero:
             for logger in self.trainer.loggers:
-                logger.log_metrics({**values, "epoch": self.epoch}, step=self.take_step.count)
+                logger.log_metrics({**values, "epoch": epoch}, step=self.take_step.count)
 
     # --- the finished run ---------------------------------------------------------------------
 
     def on_train_end(self) -> None:
-        """Measure the best weights on all the samples there are, and log what is new."""
-        assert self.best is not None
+        """Measure the best weights on all the samples there are, while the loggers are open."""
+        if self.best is None:
+            return
         self.model.load_state_dict(self.best.state)
         self.model.eval()
         with self.trainer.precision_plugin.val_step_context():
             for name in self._final_names():
                 self.test_step(name, 0)
+        self.log_final()
+
+    def log_final(self) -> None:
+        """Log what only the end of a run measures."""
         new = ("test", "true", "bayes")
-        self._log({k: m for k, m in self.final.items() if k.rpartition("/")[2] in new})
+        metrics = {k: m for k, m in self.final.items() if k.rpartition("/")[2] in new}
+        self._log(metrics, {}, self.best.epoch if self.best else self.epoch)
 
     def _final_names(self) -> list[str]:
-        return self._splits() + (["true"] if self.data.population is not None else [])
+        return self.gauge.splits() + (["true"] if self.data.population is not None else [])
 
     def test_dataloader(self) -> DataLoader:
         """The names of what is measured at the end."""
         return DataLoader(self._final_names(), batch_size=None)  # type: ignore[arg-type]
+
+    def test_step(self, name: str, _index: int) -> None:
+        """Measure one of the named risks at the present weights."""
+        self.final |= self.gauge.finally_(name, self.best.epoch if self.best else None)
+        if {"risk/train", "risk/val"} <= self.final.keys():
+            self.final["risk/gap"] = gap(self.final["risk/train"], self.final["risk/val"])
 
     def on_test_start(self) -> None:
         """Bring the data to the device."""
@@ -256,41 +234,8 @@ class RiskModule(L.LightningModule):
 
     def _place_data(self) -> None:
         dtype = next(self.model.parameters()).dtype
-        for name in self._splits():
+        for name in self.gauge.splits():
             setattr(self.data, name, getattr(self.data, name).to(self.device, dtype))
-
-    def _splits(self) -> list[str]:
-        return [n for n in ("train", "val", "test") if getattr(self.data, n) is not None]
-
-    def test_step(self, name: str, _index: int) -> None:
-        """Measure one of the named risks at the present weights."""
-        epoch = None if self.best is None else self.best.epoch
-        if name == "true":
-            self.final |= self._true_risk(epoch)
-            return
-        split = getattr(self.data, name)
-        whole = len(split) if name == "train" else math.inf
-        self.final |= self.measure(split, None).named(name, epoch, whole)
-        if {"risk/train", "risk/val"} <= self.final.keys():
-            self.final["risk/gap"] = gap(self.final["risk/train"], self.final["risk/val"])
-
-    def _true_risk(self, epoch: int | None) -> dict[str, Measured]:
-        """Risk under P itself, from as many fresh samples as the standard error asked for needs.
-
-        A pilot gives the variance, and the answer comes from fresh draws (Stein 1945).
-        """
-        options, seed, rank = self.recipe.risk, self.recipe.streams.data, self.trainer.global_rank
-        pilot = self._fresh(PILOT, rng.stream(seed, "pilot", rank))
-        _, _, variance = pilot.risk.compute().tolist()
-        needed = math.ceil(variance / options.true_stderr**2)
-        samples = max(PILOT, min(needed, options.true_samples))
-        return self._fresh(samples, rng.stream(seed, "true risk", rank)).named("true", epoch)
-
-    def _fresh(self, samples: int, stream: torch.Generator) -> Measurement:
-        mine = math.ceil(samples / self.trainer.world_size)
-        sizes = [EVALUATION_BATCH] * math.ceil(mine / EVALUATION_BATCH)
-        batches = (self.data.sample(size, stream) for size in sizes)
-        return measure(self.objective, None, batches, self.device)
 
     # --- surviving a restart ------------------------------------------------------------------
 

@@ -153,6 +153,7 @@ def _measure_best(run: RunFolder, module: RiskModule, trainer: Trainer) -> None:
     if not module.final and module.best is not None:
         module.model.load_state_dict(module.best.state)
         trainer.test(module, verbose=False)
+        module.log_final()
     if trainer.is_global_zero:
         run.write_summary(module.final)
 

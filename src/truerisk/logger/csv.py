@@ -1,0 +1,101 @@
+"""The record every run keeps: ``metrics.csv``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from truerisk.logger.history import FILE, name_of, quoted, step_of, trim
+
+
+def append(file: int, rows: bytes) -> None:
+    """Write everything, in one call unless the system takes less (a full disk raises OSError)."""
+    while rows:
+        rows = rows[os.write(file, rows) :]
+
+
+class TidyCSV(Logger):
+    """Writes ``folder/metrics.csv`` with the columns step, epoch, name, value.
+
+    Each call of ``log_metrics`` is one append by the operating system, so a kill loses no earlier
+    row. Floats are written with the digits that give them back exactly; ``nan`` and ``inf`` stay as
+    they are. The metric ``epoch``, which Lightning adds to every call, becomes the epoch column.
+
+    Args:
+        folder: the run's folder.
+        resume_step: where a resumed run takes up: later rows are dropped, and what was measured at
+            this very step already is not written twice. None starts a new file.
+    """
+
+    def __init__(self, folder: str | Path, resume_step: int | None = None) -> None:
+        super().__init__()
+        self.path = Path(folder) / FILE
+        self.resume_step = resume_step
+        self._file: int | None = None
+        self._begun = False
+        self._known: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """The folder is the run's own: no part of a path is added."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """The folder is the run's own: no part of a path is added."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run's folder."""
+        return str(self.path.parent)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> TidyCSV:
+        """Itself, with the file there: Lightning asks for it when a run begins."""
+        self._open()
+        return self
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: config.yaml has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Append one row a metric, in one write."""
+        step = 0 if step is None else step
+        epoch = metrics.get("epoch")
+        start = f"{step},{'' if epoch is None else int(epoch)},"
+        file = self._open()
+        skip = self._known if step == self.resume_step else ()
+        rows = [
+            f"{start}{quoted(name)},{float(value)!r}\n"
+            for name, value in metrics.items()
+            if name != "epoch" and name not in skip
+        ]
+        append(file, "".join(rows).encode())
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the file; another ``log_metrics`` opens it again and appends."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _open(self) -> int:
+        if not self._begun:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            rows = trim(self.path, -1 if self.resume_step is None else self.resume_step)
+            self._known = {name_of(row) for row in rows if step_of(row) == self.resume_step}
+            self._begun = True
+        if self._file is None:
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        return self._file
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}

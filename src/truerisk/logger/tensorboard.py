@@ -1,0 +1,67 @@
+"""TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from truerisk.errors import ConfigError
+
+
+class TensorBoard(TensorBoardLogger):
+    """Lightning's TensorBoard logger, writing flat into ``folder/tensorboard``.
+
+    A resumed run has TensorBoard drop the steps after the one it takes up at, so that no step
+    appears twice. The config stands under the tab "Text".
+
+    Args:
+        folder: the run's folder.
+        config: the run's resolved config.
+        resume_step: the step a resumed run takes up at.
+        flush_secs: seconds between writes to the disk.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        config: Mapping[str, Any] | None = None,
+        resume_step: int | None = None,
+        flush_secs: float = 10,
+    ) -> None:
+        if find_spec("tensorboard") is None:
+            raise ConfigError(
+                "logger=tensorboard: TensorBoard is not installed; "
+                "pip install 'truerisk[tensorboard]'"
+            )
+        super().__init__(
+            save_dir=Path(folder) / "tensorboard",
+            name="",
+            version="",
+            default_hp_metric=False,
+            flush_secs=flush_secs,
+            purge_step=None if resume_step is None else resume_step + 1,
+        )
+        self._config = None if resume_step is not None else dict(config or {})
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log the values, and the config before the first of them."""
+        if self._config:
+            text = json.dumps(self._config, indent=2, default=str)
+            self.experiment.add_text("config", f"```json\\n{text}\\n```", 0)
+            self._config = None
+        super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write out what is pending; Lightning's would add an empty hparams.yaml."""
+        self.experiment.flush()

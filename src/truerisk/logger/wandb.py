@@ -1,0 +1,100 @@
+"""Weights & Biases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from truerisk.errors import ConfigError, nearest
+from truerisk.logger.account import MODES, resolved
+from truerisk.logger.label import recipe_name, recipe_tags
+
+
+class WandB(WandbLogger):
+    """Lightning's W&B logger for one run folder.
+
+    The run starts with the id ``run_id`` and ``resume="allow"``, so that a resumed run goes on with
+    the same one. W&B's step is the optimizer step. ``finalize`` ends the run with exit code 0 or 1;
+    metrics that come after it open the run again.
+
+    Args:
+        folder: the run's folder; W&B's files go into ``folder/wandb``.
+        run_id: the run's id, here and at W&B.
+        config: the run's resolved config, stored whole.
+        project: W&B's project.
+        entity: W&B's user or team; None takes the account's default.
+        name: the run's name; None makes one from the recipe and the folder.
+        group: runs shown together; None groups by data, model and optimizer.
+        tags: None takes the names of the recipe's parts.
+        mode: auto, online, offline or disabled; see ``account.resolved``.
+
+    Raises:
+        ConfigError: an unknown mode.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        run_id: str,
+        config: Mapping[str, Any] | None = None,
+        project: str = "truerisk",
+        entity: str | None = None,
+        name: str | None = None,
+        group: str | None = None,
+        tags: Sequence[str] | None = None,
+        mode: str = "auto",
+    ) -> None:
+        import wandb
+
+        if mode not in MODES:
+            raise ConfigError(f"logger.wandb.mode={mode!r}: {nearest(str(mode), MODES)}")
+        config = dict(config or {})
+        super().__init__(
+            name=name or f"{recipe_name(config)} {Path(folder).name}",
+            save_dir=folder,
+            id=run_id,
+            project=project,
+            entity=entity,
+            group=group or recipe_name(config),
+            tags=list(recipe_tags(config) if tags is None else tags),
+            config=config,
+            # several runs may be open in one process; W&B's own default would merge them
+            reinit="create_new",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        self._mode = mode
+        self._wandb_init.pop("anonymous", None)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """W&B's run, started when it is first asked for."""
+        import wandb
+
+        if self._experiment is None:
+            Path(self._wandb_init["dir"]).mkdir(parents=True, exist_ok=True)
+            self._wandb_init["mode"] = resolved(self._mode)
+            self._experiment = wandb.init(**self._wandb_init)
+        return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log at the optimizer step; W&B takes no earlier ones, so those go to the summary."""
+        run = self.experiment
+        if step is not None and step < run.step:
+            run.summary.update(dict(metrics))
+        else:
+            run.log(dict(metrics), step=step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End the run: exit code 1 if ``status`` is "failed", else 0."""
+        if self._experiment is not None:
+            super().finalize(status)
+            self._experiment.finish(exit_code=int(status == "failed"))
+            self._experiment = None

@@ -1,0 +1,34 @@
+"""What is printed when a run has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from truerisk.show.table import risk_table
+
+if TYPE_CHECKING:
+    from truerisk.result import RunResult
+    from truerisk.risk import Measured
+
+
+def print_table(summary: Mapping[str, Measured], title: str) -> None:
+    """The risks with their standard errors."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(risk_table(summary, title))
+
+
+def print_report(run: RunResult) -> None:
+    """How the run ended, its table, and where its files and figure lie."""
+    if run.status == "interrupted":
+        print(f"\nstopped by {run.reason}; go on with: truerisk train resume={run.folder}")
+        return
+    if run.status == "diverged":
+        print(f"\ndiverged at {run.reason}; the numbers are those of the best epoch before it")
+    if run.summary:
+        print_table(run.summary, "risk at the weights with the lowest validation risk")
+    print(f"run     {run.folder}")
+    if run.figure.exists():
+        print(f"figure  {run.figure}")

@@ -1,0 +1,60 @@
+"""The table at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from truerisk.show.number import with_stderr
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from truerisk.risk import Measured
+
+ROWS = {
+    "train": "train",
+    "val": "validation",
+    "gap": "gap",
+    "test": "test",
+    "true": "true",
+    "bayes": "Bayes",
+}
+
+
+def percent(measured: Measured | None) -> str:
+    """A 0-1 error in per cent, with its standard error."""
+    if measured is None:
+        return ""
+    stderr = None if measured.stderr is None else 100 * measured.stderr
+    return with_stderr(100 * measured.value, stderr)
+
+
+def risk_table(summary: Mapping[str, Measured], title: str | None = None) -> Table:
+    """Risks and their standard errors, a row each: train, validation, gap, test, true, Bayes.
+
+    Args:
+        summary: measured numbers by name (``risk/val``, ``error/val``, …); a name that is not there
+            leaves its cell or row out. Other names are passed over.
+        title: a line above the table.
+    """
+    from rich.table import Table, box
+
+    table = Table(
+        title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    # rich wraps a title at the table's width
+    table.min_width = min(58, len(title or "") + 1)
+    rows = [key for key in ROWS if f"risk/{key}" in summary or f"error/{key}" in summary]
+    errors = any(f"error/{key}" in summary for key in rows)
+    for heading in ["", "risk ± s.e.", *(["0-1 error, %"] if errors else []), "epoch"]:
+        table.add_column(
+            heading, justify="left" if heading in ("", "risk ± s.e.") else "right", no_wrap=True
+        )
+    for key in rows:
+        risk, error = summary.get(f"risk/{key}"), summary.get(f"error/{key}")
+        epoch = next(m.epoch for m in (risk, error) if m is not None)
+        cells = [ROWS[key], "" if risk is None else with_stderr(risk.value, risk.stderr)]
+        cells += [percent(error)] if errors else []
+        table.add_row(*cells, "" if epoch is None else str(epoch))
+    return table

@@ -1,0 +1,113 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from truerisk.show import risk_figure
+from truerisk.show.figure import apart, draw
+
+TRAIN = [2.3, 1.4, 0.9, 0.6, 0.5, 0.4]
+VAL = [2.4, 1.6, 1.2, 1.1, 1.15, 1.3]
+
+
+def history(train=TRAIN, val=VAL, extra=()):
+    rows = []
+    for epoch, (t, v) in enumerate(zip(train, val, strict=True)):
+        values = {"risk/train": t, "risk/train/stderr": 0.02, "risk/val": v,
+                  "risk/val/stderr": 0.05, "lr/0": 0.1 / (1 + epoch), "objective": 9.0}  # fmt: skip
+        rows += [(40 * epoch, epoch, name, value) for name, value in values.items()]
+    frame = pd.DataFrame([*rows, *extra], columns=["step", "epoch", "name", "value"])
+    return frame.astype({"epoch": "Int64"})
+
+
+TEST = [(200, 5, "risk/test", 1.2), (200, 5, "risk/test/stderr", 0.07)]
+AGAIN = [(200, 3, "risk/train", 0.61), (200, 3, "risk/val", 1.1)]
+
+
+def lines(axes, size=None):
+    return [
+        line.get_xydata() for line in axes.lines if size is None or len(line.get_xdata()) == size
+    ]
+
+
+def test_lines_bands_best_epoch_and_test_risk():
+    figure = draw(history(extra=[*TEST, *AGAIN]), "a run")
+    top, bottom = figure.axes
+    train, val = lines(top)[:2]
+    np.testing.assert_array_equal(train, np.stack([np.arange(6), TRAIN], 1))
+    np.testing.assert_array_equal(val, np.stack([np.arange(6), VAL], 1))
+    (rate,) = lines(bottom)
+    np.testing.assert_allclose(rate, np.stack([np.arange(6), 0.1 / np.arange(1, 7)], 1))
+    low = [path.get_extents() for band in top.collections[:2] for path in band.get_paths()]
+    assert [(box.y0, box.y1) for box in low] == [
+        pytest.approx((0.38, 2.32)), pytest.approx((1.05, 2.45)),
+    ]  # fmt: skip
+    marked = {line.get_marker(): line.get_xydata().tolist() for line in top.lines[2:]}
+    assert marked["o"] == [[3, 1.1]] and marked["D"] == [[3, 1.2]]
+    (bar,) = top.collections[2].get_segments()
+    np.testing.assert_allclose(bar, [[3, 1.13], [3, 1.27]])
+    texts = [text.get_text() for text in top.texts]
+    assert texts == ["best: epoch 3\n◆ test 1.200 ± 0.070", "train", "validation"]
+    assert top.get_yscale() == "linear" and figure.get_suptitle() == "a run"
+
+
+def test_labels_stand_at_the_ends_of_their_lines():
+    top = draw(history()).axes[0]
+    for text, value in zip(top.texts[-2:], [TRAIN[-1], VAL[-1]], strict=True):
+        share = (value - top.get_ylim()[0]) / np.ptp(top.get_ylim())
+        assert text.xy == (1, pytest.approx(share, abs=0.02))
+        assert (
+            text.get_color()
+            == [line for line in top.lines if len(line.get_xdata()) == 6][
+                ["train", "validation"].index(text.get_text())
+            ].get_color()
+        )
+
+
+def test_styles_differ_without_colour():
+    train, val = draw(history()).axes[0].lines[:2]
+    assert train.get_linestyle() != val.get_linestyle()
+
+
+def test_more_than_a_decade_is_drawn_on_a_log_scale():
+    top = draw(history(train=[2.3, 1.0, 0.5, 0.2, 0.1, 0.02])).axes[0]
+    assert top.get_yscale() == "log" and top.get_ylim()[0] > 0
+
+
+def test_names_closer_than_a_line_are_moved_apart():
+    moved = apart([0.5, 0.51, 0.1], 0.06)
+    assert moved[1] - moved[0] == pytest.approx(0.06) and moved[2] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("frame", "text"),
+    [
+        (history(train=[2.3], val=[2.4]), "best: epoch 0"),
+        (history(train=[2.3] * 3, val=[math.nan] * 3), "not finite\nat epoch 0"),
+        (history(train=[2.3, 1, math.inf], val=[2.3, 2, math.nan]), "not finite\nat epoch 2"),
+        (history(train=[2.0, 1e10, 1e200], val=[2.0, 1e12, 1e250]), "best: epoch 0"),
+        (history(train=[], val=[]), "no risk was measured"),
+        (history(train=[0.0] * 2, val=[0.0] * 2), "best: epoch 0"),
+        (history(train=[-1.0, -2.0], val=[-1.0, 20.0]), "best: epoch 0"),
+        (pd.DataFrame(TEST, columns=["step", "epoch", "name", "value"]), "◆ test 1.200 ± 0.070"),
+    ],
+)  # fmt: skip
+def test_short_broken_and_divergent_runs_are_drawn(tmp_path, frame, text):
+    figure = draw(frame)
+    assert text in [t.get_text() for t in figure.axes[0].texts]
+    assert risk_figure(frame, tmp_path / "figures" / "risk.png").stat().st_size > 5000
+
+
+def test_file_is_whole_white_and_not_blank(tmp_path):
+    path = risk_figure(history(extra=TEST), tmp_path / "figures" / "risk.png", "a run")
+    assert [p.name for p in path.parent.iterdir()] == ["risk.png"]
+    image = imread(path)[..., :3]
+    assert image.shape == (960, 1050, 3) and (image[[0, -1], [0, -1]] == 1).all()
+    inked = (image < 0.9).any(-1)
+    assert 0.02 < inked.mean() < 0.2
+    assert all(part.mean() > 0.005 for part in np.array_split(inked, 4, axis=0))
+    # blue and orange ink alike: both curves are there
+    assert ((image[..., 2] - image[..., 0]) > 0.4).sum() > 500
+    assert ((image[..., 0] - image[..., 2]) > 0.4).sum() > 500

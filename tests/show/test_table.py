@@ -1,0 +1,88 @@
+import math
+from collections import namedtuple
+
+import pytest
+from rich.console import Console
+
+from truerisk.show import risk_table
+from truerisk.show.number import with_stderr
+
+Measured = namedtuple("Measured", "value stderr epoch")
+
+SUMMARY = {
+    "risk/train": Measured(0.123456, 0.0, 37),
+    "risk/val": Measured(0.52341, 0.00816, 37),
+    "risk/gap": Measured(0.39995, 0.0084, 37),
+    "risk/test": Measured(0.5312, 0.0149, 37),
+    "error/train": Measured(0.031, 0.0, 37),
+    "error/val": Measured(0.1825, 0.00613, 37),
+    "error/test": Measured(0.19, 0.0124, 37),
+    "objective": Measured(0.3, None, 37),
+}
+
+
+def shown(table, width=60):
+    console = Console(width=width, force_terminal=False, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().splitlines()
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip().split("  ") if cell.strip()]
+
+
+def test_rows_and_numbers():
+    lines = [cells(line) for line in shown(risk_table(SUMMARY))]
+    table = [line for line in lines if line and "─" not in line[0]]
+    assert table == [
+        ["risk ± s.e.", "0-1 error, %", "epoch"],
+        ["train", "0.1235 exact", "3.100 exact", "37"],
+        ["validation", "0.5234 ± 0.0082", "18.25 ± 0.61", "37"],
+        ["gap", "0.4000 ± 0.0084", "37"],
+        ["test", "0.531 ± 0.015", "19.0 ± 1.2", "37"],
+    ]
+
+
+def test_fits_a_phone_and_needs_no_colour():
+    every = SUMMARY | {
+        "risk/true": Measured(0.52341, 0.0000816, 137),
+        "error/true": Measured(0.1825, 0.0000613, 137),
+        "risk/bayes": Measured(1.5e-7, 1.2e-9, None),
+    }
+    lines = shown(risk_table(every, title="run"))
+    assert max(map(len, lines)) <= 60
+    assert not any("…" in line or "\x1b" in line for line in lines)
+    assert cells(lines[-2]) == ["Bayes", "(1.500 ± 0.012)e-07"]
+
+
+def test_a_longer_title_stays_on_one_line():
+    title = "risk at the weights with the lowest validation risk"
+    lines = shown(risk_table({"risk/val": Measured(2.0, 0.25, 7)}, title=title))
+    assert lines[0].strip() == title
+
+
+def test_regression_has_no_error_column():
+    lines = shown(risk_table({"risk/val": Measured(2.0, None, None)}))
+    assert not any("error" in line for line in lines)
+    assert cells(lines[-2]) == ["validation", "2.000"]
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "text"),
+    [
+        (0.5, 0.0996, "0.50 ± 0.10"),
+        (0.5, 0.0994, "0.500 ± 0.099"),
+        (-0.012, 0.0044, "-0.0120 ± 0.0044"),
+        (123456.0, 789.0, "123460 ± 790"),
+        (3.2e9, 1.4e8, "(3.20 ± 0.14)e+09"),
+        (0.0, 0.25, "0.00 ± 0.25"),
+        (0.5, 3.0, "0.5 ± 3.0"),
+        (math.nan, 0.1, "nan"),
+        (math.inf, None, "inf"),
+        (0.5, math.nan, "0.5000 ± nan"),
+        (12345.678, None, "12346"),
+    ],
+)
+def test_numbers_are_rounded_to_their_standard_error(value, stderr, text):
+    assert with_stderr(value, stderr) == text

@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from truerisk import rng
+from truerisk import rng, sharding
 from truerisk.chunks import Chunks
 from truerisk.errors import Diverged
 from truerisk.gauge import Gauge
@@ -71,6 +71,15 @@ class RiskModule(L.LightningModule):
         if epochs is not None and epochs >= 0:
             limits.append(epochs * self.plan.steps_per_epoch)
         return min(limits)
+
+    def configure_model(self) -> None:
+        """Shard the parameters where the strategy asks for it."""
+        if isinstance(self.trainer.strategy, sharding.FullyShardedStrategy):
+            for hook in ("penalty", "project", "average"):
+                sharding.refuse(self.recipe.hooks(hook))
+            sharding.shard(self.model, self.device_mesh["data_parallel"])
+            self.objective = Objective(self.model, self.surrogate)
+            self.gauge.objective = self.objective
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimizer, and its schedule over the run's real number of steps."""
@@ -142,7 +151,7 @@ class RiskModule(L.LightningModule):
             if not math.isfinite(risk):
                 raise Diverged(self.take_step.count, "the validation risk")
             if self.best is None or risk < self.best.risk:
-                weights = self.model.state_dict() | dict(state or {})
+                weights = sharding.whole_state(self.model) | dict(state or {})
                 kept = {name: tensor.detach().clone() for name, tensor in weights.items()}
                 self.best = Best(risk, self.epoch, self.take_step.count, kept)
         self.take_step.schedule.epoch(risk)
@@ -202,7 +211,7 @@ class RiskModule(L.LightningModule):
         """Measure the best weights on all the samples there are, while the loggers are open."""
         if self.best is None:
             return
-        self.model.load_state_dict(self.best.state)
+        sharding.load_whole_state(self.model, self.best.state)
         self.model.eval()
         with self.trainer.precision_plugin.val_step_context():
             for name in self._final_names():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -53,21 +54,29 @@ class RunFolder:
             ConfigError: the folder cannot be written, or holds a run already.
         """
         try:
+            if self.path.exists() and not self.path.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             for folder in (self.path, self.last.parent, self.figures):
                 folder.mkdir(parents=True, exist_ok=True)
-            (self.path / "status.json").open("x").close()
-        except FileExistsError:
-            raise ConfigError(
-                f"{self.path} already holds a run; continue it with resume={self.path}, "
-                "or choose another hydra.run.dir"
-            ) from None
+            self._claim()
         except OSError as error:
             raise ConfigError(
                 f"cannot write the run folder {self.path}: {error.strerror}"
             ) from None
-        self.set_status("running")
-        write_atomic(self.config, config)
         self._write_json("metadata.json", {**_metadata(), **facts})
+        write_atomic(self.config, config)  # the last file: a run that has it can be resumed
+
+    def _claim(self) -> None:
+        """Take the folder, unless there is a run; one killed before it began does not count."""
+        try:
+            (self.path / "status.json").open("x").close()
+        except FileExistsError:
+            if self.config.exists() or _alive(self.status()):
+                raise ConfigError(
+                    f"{self.path} already holds a run; continue it with resume={self.path}, "
+                    "or choose another hydra.run.dir"
+                ) from None
+        self.set_status("running")
 
     def reopen(self) -> None:
         """Go on with the run in this folder.
@@ -98,7 +107,8 @@ class RunFolder:
 
     def set_status(self, status: str, reason: str = "") -> None:
         """Record how the run is doing, and which process says so."""
-        record = {"status": status, "reason": reason, "pid": os.getpid()}
+        pid = os.getpid()
+        record = {"status": status, "reason": reason, "pid": pid, "began": _began(pid)}
         self._write_json("status.json", {**record, "host": socket.gethostname(), "time": _now()})
 
     def summary(self) -> dict[str, Measured]:
@@ -127,15 +137,25 @@ def _now() -> str:
 
 
 def _alive(status: Mapping[str, Any]) -> bool:
-    if status["host"] != socket.gethostname() or status["pid"] == os.getpid():
+    """Whether the process that wrote a status is still there, and not another with its number."""
+    if status.get("host") != socket.gethostname() or status["pid"] == os.getpid():
         return False
     try:
         os.kill(status["pid"], 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    return status.get("began") == _began(status["pid"])
+
+
+def _began(pid: int) -> str:
+    """When a process started, in the kernel's ticks; empty for a zombie, or without ``/proc``."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
 
 
 def _metadata() -> dict[str, Any]:

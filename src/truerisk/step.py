@@ -17,6 +17,7 @@ from truerisk.errors import Diverged
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
 from truerisk.scheduler import Schedule
+from truerisk.sharding import whole
 from truerisk.statistics import still_statistics
 
 MicroBatches = list[tuple[Batch, float]]
@@ -113,7 +114,7 @@ class Step:
         if self.engine.scaler is not None:
             self.engine.scaler.unscale_(self.optimizer)
         norm = get_total_norm([p.grad for p in self.params if p.grad is not None])
-        self._check(objective, norm, batch)
+        self._check(objective, whole(norm), batch)
         if self.options.clip_norm is not None:
             clip_grads_with_norm_(self.params, self.options.clip_norm, norm)
         if self.options.clip_value is not None:

@@ -21,7 +21,11 @@ def print_table(summary: Mapping[str, Measured], title: str) -> None:
 
 
 def print_report(run: RunResult) -> None:
-    """How the run ended, its table, and where its files and figure lie."""
+    """How the run ended, its table, and where its files and figure lie; one process tells it."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    if rank_zero_only.rank:
+        return
     if run.status == "interrupted":
         print(f"\nstopped by {run.reason}; go on with: truerisk train resume={run.folder}")
         return

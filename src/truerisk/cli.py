@@ -1,0 +1,130 @@
+"""The command line: ``truerisk train | parts | evaluate``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from truerisk.errors import UserError, nearest
+
+HELP = """\
+truerisk finds out which training recipe lowers the risk on data it has not seen.
+
+  truerisk train [OVERRIDE…]              train one recipe; show train, validation and test risk
+  truerisk train -m optimizer=sgd,adam    train every combination
+  truerisk train resume=FOLDER            go on with a run that was cut off
+  truerisk parts [GROUP]                  list what there is to choose from
+  truerisk evaluate FOLDER [OVERRIDE…]    measure a finished run's best weights again
+
+  truerisk train --help                   groups, keys and Hydra's options
+  truerisk --version
+
+Tab completion in bash: eval "$(truerisk train -sc install=bash)"
+"""
+BAD_REQUEST = 2
+"""Exit code of a mistake; a bug ends with 1, a diverged run with 3, a signal with 128 + it."""
+
+
+def train(args: Sequence[str]) -> int:
+    """``truerisk train``: a Hydra app."""
+    from truerisk.launch import launch
+
+    return launch(args)
+
+
+def parts(args: Sequence[str]) -> int:
+    """``truerisk parts [GROUP]``."""
+    import argparse
+
+    from truerisk.parts import listing
+
+    parser = argparse.ArgumentParser(
+        "truerisk parts", description="List the options of every config group, or of one."
+    )
+    parser.add_argument("group", nargs="?", help="such as optimizer")
+    parser.add_argument("--config-dir", "-cd", metavar="DIR", help="a folder with options of yours")
+    given = parser.parse_args(args)
+    print(listing(given.group, given.config_dir))
+    return 0
+
+
+def evaluate(args: Sequence[str]) -> int:
+    """``truerisk evaluate FOLDER [OVERRIDE…]``."""
+    import argparse
+
+    from truerisk.parts import existing
+
+    parser = argparse.ArgumentParser(
+        "truerisk evaluate", description="Risks of a finished run's best weights."
+    )
+    parser.add_argument("folder", help="a run folder")
+    parser.add_argument("overrides", nargs="*", help="of data, trainer and risk: data.path=new.csv")
+    given = parser.parse_args(args)
+    overrides = allowed(given.overrides)
+    folder = existing(given.folder, "evaluate")
+    from truerisk.evaluate import evaluate as measure
+
+    measure(folder, overrides).report()
+    return 0
+
+
+def allowed(overrides: Sequence[str]) -> list[str]:
+    """The overrides, if each is of a group that an evaluation may change."""
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key.partition(".")[0] not in ("data", "trainer", "risk"):
+            raise UserError(
+                f"{override}: an evaluation takes overrides of data, trainer and risk only; "
+                "the rest is the run's own"
+            )
+    return list(overrides)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train,
+    "parts": parts,
+    "evaluate": evaluate,
+}
+
+
+def dispatch(args: Sequence[str]) -> int:
+    """Run one command."""
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0 if args else BAD_REQUEST
+    if args[0] == "--version":
+        print(f"truerisk {_version()}")
+        return 0
+    if args[0] in ("-sc", "--shell-completion"):
+        from truerisk.completion import complete
+
+        return complete(args)
+    if args[0] not in COMMANDS:
+        raise UserError(f"there is no command '{args[0]}'; {nearest(args[0], COMMANDS)}")
+    return COMMANDS[args[0]](args[1:])
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("truerisk")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script; returns the exit code."""
+    try:
+        return dispatch(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_REQUEST
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE

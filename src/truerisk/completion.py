@@ -1,0 +1,44 @@
+"""Tab completion: Hydra's, with the subcommand taken off the command line first."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from truerisk.errors import UserError
+
+COMMANDS = ("train", "parts", "evaluate")
+
+
+def complete(args: Sequence[str]) -> int:
+    """Answer ``truerisk -sc query=bash``; the line so far is in ``COMP_LINE``."""
+    line = os.environ.get("COMP_LINE", "")
+    typed = re.fullmatch(r"\s*\S+\s+(\S+)\s+(.*)", line, re.S)
+    if not any(arg.startswith("query=") for arg in args):
+        _train(args)
+    elif typed is None:
+        print(" ".join(COMMANDS))
+    elif typed[1] == "train":
+        os.environ["COMP_LINE"] = f"truerisk {typed[2]}"
+        _train([*args, *_config_dir(typed[2])])
+    elif typed[1] == "parts":
+        from truerisk.parts import folders, groups
+
+        print(" ".join(groups(folders())))
+    return 0
+
+
+def _train(args: Sequence[str]) -> None:
+    """What cannot be composed has no completions; a message would garble the prompt."""
+    from truerisk.launch import launch
+
+    try:
+        launch(args)
+    except UserError:
+        return
+
+
+def _config_dir(line: str) -> list[str]:
+    found = re.search(r"(?:--config-dir|-cd)[ =](\S+)", line)
+    return ["--config-dir", found[1]] if found else []

@@ -1,0 +1,85 @@
+"""Fully sharded data parallelism: every process keeps a part of each parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
+from torch.distributed.fsdp import fully_shard
+
+from truerisk.errors import ConfigError
+
+WHOLE = StateDictOptions(full_state_dict=True)
+
+
+class FullyShardedStrategy(ModelParallelStrategy):
+    """Lightning's model-parallel strategy with all processes sharing the data (FSDP2).
+
+    Source: Zhao et al. 2023, "PyTorch FSDP"; gradients are those of one process over the whole
+    batch, to rounding.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, **options)
+
+    def setup_environment(self) -> None:
+        """Let the data dimension of the mesh span every process."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+
+def shard(module: nn.Module, mesh: Any) -> None:
+    """Shard a model's parameters over the processes of ``mesh``, layer by layer."""
+    for layer in layers(module):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+
+
+def layers(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules that own parameters: those whose forward pass is sure to be called.
+
+    A container may be walked through instead, and attention reads the weights of its projection.
+    """
+    for child in module.children():
+        own = next(child.parameters(recurse=False), None) is not None
+        if own or isinstance(child, nn.MultiheadAttention):
+            yield child
+        else:
+            yield from layers(child)
+
+
+def refuse(hooks: dict[str, Any]) -> None:
+    """Regularizers that look at whole parameters cannot work on shards of them.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for name in hooks:
+        raise ConfigError(
+            f"regularizer.{name} needs whole parameters, and trainer=fsdp gives each process a "
+            "part of them: leave it out, or use trainer=ddp"
+        )
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor put together from its shards; any other as it is."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def whole_state(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state put together on every process."""
+    return {k: whole(v) for k, v in get_model_state_dict(model, options=WHOLE).items()}
+
+
+def load_whole_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load a state that every process has whole into a model that may be sharded."""
+    with torch.no_grad():
+        set_model_state_dict(model, state, options=WHOLE)

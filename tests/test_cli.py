@@ -1,0 +1,282 @@
+import math
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from truerisk.cli import main
+from truerisk.errors import ConfigError, UserError
+from truerisk.launch import Outcome, quoted, resuming
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def runs(here, monkeypatch):
+    """What `train_config` was called with; how it ends depends on `seed.base`."""
+    called = []
+    endings = {2: "diverged", 3: "interrupted", 4: "failed"}
+
+    def train_config(cfg, folder):
+        called.append((cfg, folder))
+        if cfg.seed.base == 1:
+            raise ConfigError("data.source.path: there is no file x.csv")
+        if cfg.seed.base == 9:
+            raise FileNotFoundError(2, "a bug", "x")
+        (folder / "status.json").touch()
+        status = endings.get(cfg.seed.base, "finished")
+        return SimpleNamespace(
+            folder=folder,
+            status=status,
+            reason="SIGTERM" if status == "interrupted" else "",
+            summary={"risk/val": SimpleNamespace(value=0.25)},
+            report=lambda: print("the table"),
+        )
+
+    monkeypatch.setattr("truerisk.training.train_config", train_config)
+    return called
+
+
+def folders(here):
+    return [p for p in here.rglob("*") if p.is_dir()]
+
+
+def test_a_run_gets_a_fresh_folder_and_reports(here, runs, capsys):
+    assert main(["train", "model=linear", "seed=5"]) == 0
+    cfg, folder = runs[0]
+    assert (cfg.seed.base, cfg.model._target_) == (5, "truerisk.model.Linear")
+    assert folder.parent.parent == here / "outputs"
+    assert [p.name for p in folder.iterdir()] == ["status.json"]
+    assert capsys.readouterr().out == "the table\n"
+
+
+@pytest.mark.parametrize(("seed", "code"), [(0, 0), (1, 2), (2, 3), (3, 143), (4, 1)])
+def test_exit_codes(runs, seed, code):
+    assert main(["train", f"seed={seed}"]) == code
+
+
+def test_a_mistake_found_inside_the_job_leaves_one_line_and_no_folder(here, runs, capsys):
+    assert main(["train", "seed=1"]) == 2
+    assert capsys.readouterr() == ("", "error: data.source.path: there is no file x.csv\n")
+    assert folders(here) == [here / "outputs"]
+
+
+@pytest.mark.parametrize(
+    "args", [["optimizer=adm"], ["-m", "optimizer=adam,adm"], ["-m", "seed=1,2", "datta=x"]]
+)
+def test_a_mistake_in_the_overrides_leaves_one_line_and_nothing_else(here, runs, capsys, args):
+    assert main(["train", *args]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    assert list(here.rglob("*.*")) == [] and runs == []
+
+
+def test_a_bug_is_not_taken_for_a_mistake(runs):
+    with pytest.raises(FileNotFoundError, match="a bug"):
+        main(["train", "seed=9"])
+
+
+@pytest.mark.parametrize("key", ["run", "sweep"])
+def test_a_folder_that_cannot_be_made(runs, capsys, key):
+    args = ["-m"] if key == "sweep" else []
+    assert main(["train", *args, f"hydra.{key}.dir=/proc/x"]) == 2
+    assert f"error: hydra.{key}.dir: cannot write /proc/x" in capsys.readouterr().err
+
+
+def test_a_sweep_runs_every_cell_and_counts(runs, capsys):
+    assert main(["train", "-m", "seed=0,1,2"]) == 2
+    out, err = capsys.readouterr()
+    assert [cfg.seed.base for cfg, _ in runs] == [0, 1, 2]
+    assert err == "error: #1 seed.base=1: data.source.path: there is no file x.csv\n"
+    assert "#2 seed.base=2: diverged, risk/val nan" in out
+    assert out.endswith("3 runs: 1 finished, 1 refused, 1 diverged\n")
+
+
+@pytest.mark.parametrize(("seeds", "code"), [("0,2", 0), ("2,2", 3), ("0,4,1", 1), ("0,9", 1)])
+def test_exit_codes_of_sweeps(runs, seeds, code, capsys):
+    assert main(["train", "-m", f"seed=choice({seeds})"]) == code
+
+
+def test_an_interrupted_sweep_stops(runs):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "-m", "seed=0,3,0"])
+    assert stop.value.code == 143 and len(runs) == 2
+
+
+def test_mode_from_the_configuration(runs):
+    assert main(["train", "hydra.mode=MULTIRUN", "seed=5,6"]) == 0
+    assert [cfg.seed.base for cfg, _ in runs] == [5, 6]
+
+
+def test_resume_works_in_the_runs_own_folder(here, runs):
+    folder = here / "lr=0.1, it's"
+    folder.mkdir()
+    assert main(["train", f"resume={folder.name}"]) == 0
+    assert runs[0][1] == folder and runs[0][0].resume == folder.name
+    assert folders(here) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["resume=rnu"], "did you mean 'run'"),
+        (["resume=run", "seed=3"], "leave out seed.base=3"),
+        (["resume=run", "-m"], "leave out --multirun"),
+        (["resume=none/at/all"], "no folder none/at/all"),
+    ],
+)
+def test_resume_is_refused(here, runs, capsys, args, message):
+    (here / "run").mkdir()
+    assert main(["train", *args]) == 2
+    assert message in capsys.readouterr().err and runs == []
+
+
+def test_resuming_leaves_hydras_overrides():
+    assert resuming(["resume=null", "a=1"]) == ["resume=null", "a=1"]
+    kept = ["hydra.verbose=true", "resume='/'", "hydra.run.dir='/'"]
+    assert resuming(["resume='/'", "hydra.verbose=true"]) == kept
+    assert quoted("a") == "'a'"
+
+
+def test_an_outcome_is_a_number_that_travels():
+    sent = Outcome(0.5, "diverged", "step 3")
+    received = pickle.loads(pickle.dumps(sent))
+    assert (received, received.status, received.reason, received.code) == (
+        0.5,
+        *vars(sent).values(),
+        3,
+    )
+    assert (
+        math.isnan(Outcome(math.nan, "refused"))
+        and Outcome(0.0, "interrupted", "SIGINT").code == 130
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["trian"], "did you mean 'train'"),
+        (["parts", "modle"], "did you mean 'model'"),
+        (["train", "--config-dir=nowhere"], "--config-dir: there is no folder nowhere"),
+        (["evaluate", "nowhere"], "evaluate: there is no folder nowhere"),
+        (["evaluate", ".", "model.width=3"], "model.width=3: an evaluation takes"),
+        (["train", "--experimental-rerun=x"], "resume=FOLDER"),
+        (["train", "--cfg=job", "--resolve", "+x=${y}"], "'y' not found"),
+    ],
+)
+def test_a_wrong_command_line_gets_one_line(here, capsys, args, message):
+    assert main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+def test_evaluate_passes_folder_and_overrides(here, monkeypatch, capsys):
+    seen = []
+
+    def evaluate(folder, overrides):
+        seen.append((folder, overrides))
+        return SimpleNamespace(report=lambda: print("risks"))
+
+    monkeypatch.setattr("truerisk.evaluate.evaluate", evaluate)
+    (here / "run").mkdir()
+    assert main(["evaluate", "run", "data=iris", "trainer.devices=1", "+risk.every=2"]) == 0
+    assert seen == [(Path("run"), ["data=iris", "trainer.devices=1", "+risk.every=2"])]
+    assert capsys.readouterr().out == "risks\n"
+
+
+def test_help_and_version(here, capsys):
+    assert main(["--help"]) == 0 and "truerisk parts [GROUP]" in capsys.readouterr().out
+    assert main([]) == 2
+    assert main(["--version"]) == 0 and "truerisk" in capsys.readouterr().out
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "optimizer: adadelta, " in text and "_full_batch" not in text and "$" not in text[:-200]
+    assert main(["train", "--info", "defaults"]) == 0
+    assert main(["train", "--hydra-help"]) == 0
+
+
+def test_cfg_shows_the_job_without_loading_torch(here):
+    code = (
+        "import sys; from truerisk.cli import main; main(['train', '--cfg', 'job', 'seed=3']);"
+        "sys.exit(bool({'torch', 'numpy', 'pydantic', 'joblib', 'submitit'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "seed:\n  base: 3\n" in done.stdout and "hydra" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("truerisk tr", "train parts evaluate"),
+        ("truerisk train optimizer=adamw", "optimizer=adamw"),
+        ("truerisk train optimizer=sgd optimizer.l", "optimizer.lr="),
+        ("/usr/bin/truerisk train hydra/launcher=job", "hydra/launcher=joblib"),
+        ("truerisk train --config-dir=mine model=od", "model=odd"),
+        ("truerisk train nonsense=1 optimizer.l", ""),
+        ("truerisk evaluate ", ""),
+    ],
+)
+def test_completion(here, monkeypatch, capsys, line, expected):
+    (here / "mine" / "model").mkdir(parents=True)
+    (here / "mine" / "model" / "odd.yaml").write_text("# Odd\n_target_: a.B\n")
+    monkeypatch.setenv("COMP_LINE", line)
+    assert main(["-sc", "query=bash"]) == 0
+    assert capsys.readouterr().out.strip() == expected
+
+
+def test_bash_completes_with_the_installed_script(here):
+    script = here / "bin" / "truerisk"
+    script.parent.mkdir()
+    script.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom truerisk.cli import main\nsys.exit(main())\n"
+    )
+    script.chmod(0o755)
+    shell = """
+    eval "$(truerisk train -sc install=bash)"
+    COMP_WORDS=(truerisk train optimizer=adamw); COMP_CWORD=2
+    COMP_LINE="truerisk train optimizer=adamw"; COMP_POINT=${#COMP_LINE}
+    $(complete -p truerisk | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+    echo "${COMPREPLY[@]}"
+    """
+    path = f"{script.parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", shell], capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
+    assert done.stdout.strip() == "optimizer=adamw", done.stderr
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_launchers_send_jobs_and_outcomes_across(here, capfd, launcher):
+    """An interpolation that leads nowhere shows in the job, before anything heavy is imported."""
+    args = ["-m", "seed=1,2", "+x=${nowhere}", f"hydra/launcher={launcher}"]
+    assert main(["train", *args]) == 2
+    assert "2 runs: 2 refused\n" in capfd.readouterr().out
+
+
+def test_slurm_launcher_composes(capsys):
+    args = ["--cfg=hydra", "-p=hydra.launcher", "hydra/launcher=submitit_slurm"]
+    assert main(["train", *args, "hydra.launcher.partition=gpu"]) == 0
+    assert "SlurmLauncher\n" in capsys.readouterr().out
+
+
+def test_module_can_be_run(here):
+    done = subprocess.run(
+        [sys.executable, "-m", "truerisk", "train", "optimizer=adm"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: optimizer=adm: conf/optimizer has no option 'adm'; did you mean 'adam'?\n"
+    )
+
+
+def test_user_errors_are_config_errors_too():
+    assert issubclass(ConfigError, UserError)

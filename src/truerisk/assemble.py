@@ -20,7 +20,8 @@ from truerisk.data import DataInfo, DataModule
 from truerisk.errors import ConfigError, UserError
 from truerisk.loss import Surrogate, surrogate
 from truerisk.optimizer import Needs, needs_of, parameter_groups
-from truerisk.recipe import Recipe, RiskOptions, StepOptions
+from truerisk.options import ClipOptions, RiskOptions, StepOptions
+from truerisk.recipe import Recipe
 from truerisk.regularizer.base import Regularizer
 from truerisk.scheduler import Schedule
 from truerisk.seeds import streams
@@ -46,7 +47,7 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     regularizers = {name: build(node) for name, node in cfg.regularizer.items()}
     model = build_model(cfg, data.info, regularizers, seeds.init, data)
     needs = needs_of(get_object(cfg.optimizer._target_))
-    step = StepOptions(cfg.step.accumulate, cfg.step.clip.norm, cfg.step.clip.value)
+    step = StepOptions(cfg.step.accumulate, ClipOptions(**cfg.step.clip))
     _refuse(cfg, needs, step)
     return Recipe(
         data=data,
@@ -103,6 +104,8 @@ def build_model(
             initialize(model, first_inputs(data, INITIAL_SAMPLES) if shown else None)
         for regularizer in regularizers.values():
             model = regularizer.edit_model(model)
+    if cfg.compile:
+        model.compile()
     return model
 
 
@@ -133,7 +136,7 @@ def _refuse(cfg: DictConfig, needs: Needs, step: StepOptions) -> None:
             f"{name} descends on the whole training set: set data.batch_size=full "
             "(or take optimizer=sgd for mini-batches)"
         )
-    if not needs.clip and (step.clip_norm is not None or step.clip_value is not None):
+    if not needs.clip and (step.clip != ClipOptions()):
         raise ConfigError(
             f"{name} searches along a line, and a clipped gradient would mislead it: "
             "leave out step.clip.norm and step.clip.value"
@@ -156,8 +159,17 @@ def build_trainer(
     cfg: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[Callback]
 ) -> Trainer:
     """Lightning's Trainer, with what this project does itself switched off."""
-    return build(
-        cfg.trainer,
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        return build(cfg.trainer, **_own(folder, loggers, callbacks))
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {error}") from error
+
+
+def _own(folder: Path, loggers: list[Logger], callbacks: list[Callback]) -> dict[str, Any]:
+    """Arguments of the Trainer that are not the user's to choose."""
+    return dict(
         logger=loggers or False,
         callbacks=callbacks,
         default_root_dir=folder,

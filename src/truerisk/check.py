@@ -5,16 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import fields
+from typing import Any
 
 from omegaconf import DictConfig
 from pydantic import (
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
     TypeAdapter,
     ValidationError,
 )
@@ -22,6 +17,7 @@ from pydantic import (
 from truerisk.config import resolved
 from truerisk.errors import ConfigError, nearest
 from truerisk.mistakes import INSTEAD
+from truerisk.options import Options
 from truerisk.targets import locate, mismatches, shown
 
 SINGLE = ("data", "model", "loss", "initializer", "optimizer", "scheduler", "trainer")
@@ -33,72 +29,6 @@ INJECTED = frozenset(
 """Arguments that are filled in at run time where a signature has them."""
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
-
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-FORBID = ConfigDict(extra="forbid")
-
-
-@dataclass(frozen=True)
-class SeedOptions:
-    """``seed``: a base number, and streams set by hand."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    base: Seed
-    init: Seed | None = None
-    data: Seed | None = None
-    order: Seed | None = None
-    noise: Seed | None = None
-
-
-@dataclass(frozen=True)
-class ClipOptions:
-    """``step.clip``."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    norm: PositiveFloat | None = None
-    value: PositiveFloat | None = None
-
-
-@dataclass(frozen=True)
-class StepOptions:
-    """``step``."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    accumulate: PositiveInt
-    clip: ClipOptions
-
-
-@dataclass(frozen=True)
-class RiskOptions:
-    """``risk``."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    every: PositiveInt
-    train_samples: PositiveInt | None
-    true_stderr: PositiveFloat
-    true_samples: PositiveInt
-
-
-@dataclass(frozen=True)
-class ParamGroups:
-    """``param_groups``."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    rules: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Options:
-    """Everything in the configuration that is not an argument of a ``_target_``."""
-
-    seed: SeedOptions
-    step: StepOptions
-    risk: RiskOptions
-    param_groups: ParamGroups
-    compile: bool
-    threads: PositiveInt | Literal["auto"]
-    checkpoint_seconds: NonNegativeFloat
-    resume: str | None
 
 
 def check(cfg: DictConfig, injected: Collection[str] = INJECTED) -> None:

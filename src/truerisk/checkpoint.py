@@ -51,6 +51,11 @@ class Checkpointer(Checkpoint):
         """Save the finished run."""
         self.save(trainer, pl_module)
 
+    def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Save the best weights of a run that broke off, before they are measured."""
+        if trainer.is_global_zero:
+            self._save_best(pl_module)
+
     def _due(self, trainer: L.Trainer) -> bool:
         return self._any(trainer, time.monotonic() - self._saved_at >= self.seconds)
 

@@ -61,12 +61,13 @@ def evaluate(args: Sequence[str]) -> int:
     )
     parser.add_argument("folder", help="a run folder")
     parser.add_argument("overrides", nargs="*", help="of data, trainer and risk: data.path=new.csv")
-    given = parser.parse_args(args)
+    parser.add_argument("--config-dir", "-cd", metavar="DIR", help="a folder with options of yours")
+    given = parser.parse_intermixed_args(args)
     overrides = allowed(given.overrides)
     folder = existing(given.folder, "evaluate")
     from truerisk.evaluate import evaluate as measure
 
-    measure(folder, overrides).report()
+    measure(folder, overrides, given.config_dir).report()
     return 0
 
 

@@ -20,7 +20,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -64,7 +64,7 @@ class Loader(ConfigLoaderImpl):
         options = (run_mode, from_shell, validate_sweep_overrides)
         try:
             if run_mode != RunMode.MULTIRUN:
-                return super().load_configuration(config_name, overrides, *options)
+                return _with_choices(super().load_configuration(config_name, overrides, *options))
             parsed = self.parsed(overrides)
             firsts = [self._first(override) for override in parsed]
             cfg = super().load_configuration(config_name, firsts, *options)
@@ -109,6 +109,14 @@ class Loader(ConfigLoaderImpl):
             if folder.name not in ("experiment", "hydra"):
                 cfg.setdefault(folder.name, {})
         return cfg
+
+
+def _with_choices(cfg: DictConfig) -> DictConfig:
+    """Keep the names of the options beside what they hold: ``momentum`` is more than an SGD."""
+    chosen = cfg.hydra.runtime.choices.items()
+    with open_dict(cfg):
+        cfg.choices = {k: v for k, v in chosen if not k.startswith("hydra/") and "@" not in k}
+    return cfg
 
 
 @contextmanager

@@ -30,7 +30,9 @@ class Evaluation:
         print_table(self.summary, f"best weights of {self.run.folder}")
 
 
-def evaluate(folder: str | Path, overrides: Sequence[str] = ()) -> Evaluation:
+def evaluate(
+    folder: str | Path, overrides: Sequence[str] = (), config_dir: str | None = None
+) -> Evaluation:
     """Measure a run's best weights again, after ``overrides`` of its data, trainer and risk.
 
     What the run fitted to its training data (standardization, categories) is used as it was, so
@@ -48,7 +50,7 @@ def evaluate(folder: str | Path, overrides: Sequence[str] = ()) -> Evaluation:
     from truerisk.training import quiet
 
     run = load_run(folder)
-    cfg = override(run.config, overrides)
+    cfg = override(run.config, overrides, config_dir)
     check(cfg)
     best = load(run.run.best)
     quiet()

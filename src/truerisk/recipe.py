@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from truerisk.data import BatchPlan
 from truerisk.optimizer import Needs
+from truerisk.options import RiskOptions, StepOptions
 from truerisk.regularizer.base import Regularizer
 from truerisk.seeds import Streams
 
@@ -18,25 +19,6 @@ if TYPE_CHECKING:
     from truerisk.data import DataModule
     from truerisk.loss import Surrogate
     from truerisk.scheduler import Schedule
-
-
-@dataclass(frozen=True)
-class StepOptions:
-    """``accumulate`` micro-batches make a step; its gradient is clipped by norm or by value."""
-
-    accumulate: int = 1
-    clip_norm: float | None = None
-    clip_value: float | None = None
-
-
-@dataclass(frozen=True)
-class RiskOptions:
-    """How often, on how many samples and how precisely risks are measured."""
-
-    every: int = 1
-    train_samples: int | None = None
-    true_stderr: float = 0.005
-    true_samples: int = 2_000_000
 
 
 @dataclass(frozen=True)

@@ -115,10 +115,10 @@ class Step:
             self.engine.scaler.unscale_(self.optimizer)
         norm = get_total_norm([p.grad for p in self.params if p.grad is not None])
         self._check(objective, whole(norm), batch)
-        if self.options.clip_norm is not None:
-            clip_grads_with_norm_(self.params, self.options.clip_norm, norm)
-        if self.options.clip_value is not None:
-            clip_grad_value_(self.params, self.options.clip_value)
+        if self.options.clip.norm is not None:
+            clip_grads_with_norm_(self.params, self.options.clip.norm, norm)
+        if self.options.clip.value is not None:
+            clip_grad_value_(self.params, self.options.clip.value)
 
     def _check(self, objective: Tensor, norm: Tensor, batch: Batch) -> None:
         """Raise Diverged where J or ∇J is not finite; all processes come to the same verdict.

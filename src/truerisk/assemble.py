@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from hydra.errors import InstantiationException
@@ -116,14 +116,19 @@ def first_inputs(data: DataModule, count: int | str) -> Tensor:
     return x.to(torch.get_default_dtype())
 
 
+def plain(node: DictConfig) -> dict[str, Any]:
+    """A node as plain, resolved containers."""
+    return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+
+
 def _optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
     factory = instantiate(cfg.optimizer, _partial_=True, _convert_="all")
-    rules = OmegaConf.to_container(cfg.param_groups.rules, resolve=True)
+    rules = plain(cfg.param_groups)["rules"]
     return factory(parameter_groups(model, rules, factory))
 
 
 def _schedule(cfg: DictConfig, optimizer: Optimizer, horizon: int) -> Schedule:
-    options = OmegaConf.to_container(cfg.scheduler, resolve=True)
+    options = plain(cfg.scheduler)
     target, warmup = options.pop("_target_"), options.pop("warmup")
     return Schedule(get_object(target), options, optimizer, horizon, warmup)
 
@@ -151,7 +156,7 @@ def _refuse(cfg: DictConfig, needs: Needs, step: StepOptions) -> None:
 def build_loggers(cfg: DictConfig, **available: Any) -> list[Logger]:
     """The chosen loggers, and CSV always."""
     nodes = {"csv": DictConfig({"_target_": "truerisk.logger.TidyCSV"}), **cfg.logger}
-    config = OmegaConf.to_container(cfg, resolve=True)
+    config = plain(cfg)
     return [build(node, config=config, **available) for node in nodes.values()]
 
 

@@ -106,8 +106,9 @@ class Gauge:
         for batch in batches:
             outputs = bayes.optimal_outputs(self.data, surrogate, batch.x)
             risk.update(surrogate(outputs, batch.y))
-            if surrogate.task == "classification":
-                errors.update(surrogate.errors(outputs, batch.y))
+            wrong = surrogate.errors(outputs, batch.y)
+            if wrong is not None:
+                errors.update(wrong)
         found: dict[str, Any] = {}
         if bayes.attains_bayes_risk(surrogate):
             found["risk/bayes"] = risk.measured()

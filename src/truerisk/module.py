@@ -77,7 +77,8 @@ class RiskModule(L.LightningModule):
         if isinstance(self.trainer.strategy, sharding.FullyShardedStrategy):
             for hook in ("penalty", "project", "average"):
                 sharding.refuse(self.recipe.hooks(hook))
-            sharding.shard(self.model, self.device_mesh["data_parallel"])
+            mesh: Any = self.device_mesh
+            sharding.shard(self.model, mesh["data_parallel"])
             self.objective = Objective(self.model, self.surrogate)
             self.gauge.objective = self.objective
 
@@ -167,7 +168,7 @@ class RiskModule(L.LightningModule):
         """
         regularizers = self.recipe.regularizers.values()
         averager = next((r for r in regularizers if r.averaged() is not None), None)
-        state = None if averager is None else averager.averaged()
+        state: Any = None if averager is None else averager.averaged()
         moved = self.take_step.params if self.recipe.needs.modes else []
         before = [p.detach().clone() for p in moved]
         with self.trainer.precision_plugin.val_step_context():
@@ -276,7 +277,7 @@ class RiskModule(L.LightningModule):
         self.epoch, self.step_in_epoch = saved["position"]
         self.best = None if saved["best"] is None else Best(**saved["best"])
         self.trainer.should_stop = saved["stopped"]
-        progress = self.trainer.fit_loop.epoch_progress.current
+        progress: Any = self.trainer.fit_loop.epoch_progress.current
         progress.ready = progress.started = progress.processed = progress.completed = self.epoch
 
 

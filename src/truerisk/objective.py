@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,8 @@ class Objective:
         surrogate: Callable[[Tensor, Tensor], Tensor],
         penalties: Mapping[str, Penalty] | None = None,
     ) -> None:
-        self.model, self.surrogate = model, surrogate
+        self.model = model
+        self.surrogate: Any = surrogate
         self.penalties = dict(penalties or {})
         self.own = {n: p for n, p in model.named_parameters() if p.requires_grad}
 
@@ -63,7 +64,7 @@ class Objective:
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The surrogate loss of each sample, [n]; a mixed batch mixes its two losses."""
         losses = self.surrogate(outputs, batch.y)
-        if batch.other is None:
+        if batch.other is None or batch.share is None:
             return losses
         return batch.share * losses + (1 - batch.share) * self.surrogate(outputs, batch.other)
 

@@ -71,7 +71,7 @@ class RunResult:
         """The recipe in a few words."""
         from truerisk.logger.label import recipe_name
 
-        return recipe_name(self.config)  # type: ignore[arg-type]
+        return recipe_name(self.config)
 
     @property
     def figure(self) -> Path:

@@ -25,7 +25,8 @@ def stream(seed: int, *names: str | int) -> torch.Generator:
 
 def state() -> dict[str, Any]:
     """The global generators of torch, NumPy and Python, loadable with ``weights_only=True``."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
+    legacy: Any = np.random.get_state(legacy=True)
+    kind, keys, *rest = legacy
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),

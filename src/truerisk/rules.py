@@ -57,5 +57,6 @@ def split(
                 f"the parameter rule {dict(rule)} matches no parameter that an earlier rule left; "
                 "change it, move it up, or mark it optional: true"
             )
-    numbers = [{}] + [{k: v for k, v in rule.items() if k not in MATCHERS} for rule in rules]
+    numbers: list[dict[str, Any]] = [{}]
+    numbers += [{k: v for k, v in rule.items() if k not in MATCHERS} for rule in rules]
     return [(n, group) for n, group in zip(numbers, groups, strict=True) if group]

@@ -22,6 +22,13 @@ from truerisk.risk import Measured
 PACKAGES = ("truerisk", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchmetrics")
 
 
+def rank() -> int:
+    """Which of a run's processes this is; the first one writes its files."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    return getattr(rank_zero_only, "rank", None) or 0
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write aside, flush to disk, rename into place."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -197,6 +204,5 @@ def _hardware() -> dict[str, Any]:
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
         "gpus": gpus,
     }

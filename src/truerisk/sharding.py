@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -76,10 +76,11 @@ def whole(tensor: Tensor) -> Tensor:
 
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
     """A model's state put together on every process."""
-    return {k: whole(v) for k, v in get_model_state_dict(model, options=WHOLE).items()}
+    state: dict[str, Any] = get_model_state_dict(model, options=WHOLE)
+    return {name: whole(tensor) for name, tensor in state.items()}
 
 
-def load_whole_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+def load_whole_state(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Load a state that every process has whole into a model that may be sharded."""
     with torch.no_grad():
-        set_model_state_dict(model, state, options=WHOLE)
+        set_model_state_dict(model, dict(state), options=WHOLE)

@@ -34,7 +34,8 @@ def still_statistics(model: nn.Module) -> Iterator[None]:
     """Batch norm normalises by the batch, but its running statistics do not move."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     momenta = [m.momentum for m in norms]
-    counts = [m.num_batches_tracked.clone() for m in norms if m.num_batches_tracked is not None]
+    counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
+    counts = [counter.clone() for counter in counters]
     for m in norms:
         m.momentum = 0.0
     try:
@@ -42,6 +43,5 @@ def still_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for m, momentum in zip(norms, momenta, strict=True):
             m.momentum = momentum
-        tracked = (m for m in norms if m.num_batches_tracked is not None)
-        for m, count in zip(tracked, counts, strict=True):
-            m.num_batches_tracked.copy_(count)
+        for counter, count in zip(counters, counts, strict=True):
+            counter.copy_(count)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from truerisk.errors import Diverged, Interrupted
 from truerisk.result import RunResult
-from truerisk.run import RunFolder
+from truerisk.run import RunFolder, rank
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
@@ -76,24 +76,23 @@ def quiet() -> None:
 
 def _execute(cfg: DictConfig, run: RunFolder, resumed: bool) -> RunResult:
     """Assemble, train, measure and describe; the folder tells at every moment how it stands."""
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-
     from truerisk import rng, threads
     from truerisk.assemble import assemble
 
     recipe = assemble(cfg)
-    rank = rank_zero_only.rank or 0
-    if rank == 0:
+    first, count = rank() == 0, _threads(cfg, recipe)
+    if first:
         if resumed:
             run.set_status("running", "resumed")
         else:
-            run.create(OmegaConf.to_yaml(cfg, resolve=True), recipe.facts())
+            facts = {"threads": count, **recipe.facts()}
+            run.create(OmegaConf.to_yaml(cfg, resolve=True), facts)
     with ExitStack() as stack:
-        stack.enter_context(threads.limited(_threads(cfg, recipe)))
-        stack.enter_context(rng.isolated(recipe.streams.noise + rank))
+        stack.enter_context(threads.limited(count))
+        stack.enter_context(rng.isolated(recipe.streams.noise + rank()))
         outcome, reason = _fit(cfg, run, recipe, resumed)
     result = RunResult(run.path)
-    if rank == 0:
+    if first:
         _draw(result)
         run.set_status(outcome, reason)
     return result
@@ -140,9 +139,8 @@ def _trainer(
 
     checkpoint = run.last if resumed and run.last.exists() else None
     step = load(checkpoint)["truerisk"]["step"]["count"] if checkpoint else -1
-    loggers = build_loggers(
-        cfg, folder=run.path, run_id=run.id, resume_step=step if resumed else None
-    )
+    where = {"folder": run.path, "run_id": run.id, "resume_step": step if resumed else None}
+    loggers = build_loggers(cfg, **where) if rank() == 0 else []
     callbacks: list[Callback] = [Progress(), Checkpointer(run.path, cfg.checkpoint_seconds)]
     callbacks += [c for r in recipe.regularizers.values() for c in r.callbacks()]
     return build_trainer(cfg, run.path, loggers, callbacks), checkpoint

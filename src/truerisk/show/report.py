@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from truerisk.run import rank
 from truerisk.show.table import risk_table
 
 if TYPE_CHECKING:
@@ -22,9 +23,7 @@ def print_table(summary: Mapping[str, Measured], title: str) -> None:
 
 def print_report(run: RunResult) -> None:
     """How the run ended, its table, and where its files and figure lie; one process tells it."""
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-
-    if rank_zero_only.rank:
+    if rank() > 0:
         return
     if run.status == "interrupted":
         print(f"\nstopped by {run.reason}; go on with: truerisk train resume={run.folder}")

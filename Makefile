@@ -1,5 +1,5 @@
 # make run: set up, then train the default recipe.   make test: set up, then test.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 

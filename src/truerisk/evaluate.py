@@ -55,7 +55,7 @@ def evaluate(
     best = load(run.run.best)
     quiet()
     recipe = assemble(cfg, best["data"])
-    recipe.model.load_state_dict(best["state"])
+    recipe.model.load_state_dict(best["state"], assign=True)  # in the run's own precision
     module = RiskModule(recipe)
     trainer = build_trainer(cfg, run.folder, loggers=[], callbacks=[])
     trainer.test(module, verbose=False)
@@ -73,5 +73,5 @@ def best_model(run: RunResult) -> nn.Module:
     info = DataInfo(**{**facts["data"], "input_shape": tuple(facts["data"]["input_shape"])})
     regularizers = {name: build(node) for name, node in cfg.regularizer.items()}
     model = build_model(cfg, info, regularizers, facts["seeds"]["init"])
-    model.load_state_dict(load(run.run.best)["state"])
+    model.load_state_dict(load(run.run.best)["state"], assign=True)
     return model.eval()

@@ -95,6 +95,7 @@ class RiskModule(L.LightningModule):
         self._train_mode(True)
         if self._resumed is not None:
             self.take_step.load_state_dict(self._resumed["step"])
+            self.count_steps()
             for name, state in self._resumed["regularizers"].items():
                 self.recipe.regularizers[name].load_state_dict(state)
 

@@ -52,7 +52,8 @@ def train_config(cfg: DictConfig, folder: Path | None = None) -> RunResult:
     resumed = bool(cfg.get("resume"))
     run = RunFolder(cfg.get("resume") or folder or _fresh_folder())
     if resumed:
-        run.reopen()
+        if rank() == 0:
+            run.reopen()
         if run.status()["status"] == "finished":
             return RunResult(run.path)
         cfg = OmegaConf.load(run.config)  # type: ignore[assignment]

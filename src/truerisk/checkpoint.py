@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from truerisk.errors import ConfigError, Interrupted
-from truerisk.module import RiskModule
+
+if TYPE_CHECKING:
+    from truerisk.module import RiskModule
 
 
 class Checkpointer(Checkpoint):
@@ -32,15 +34,15 @@ class Checkpointer(Checkpoint):
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save in mid-epoch, where it is due; an epoch that has ended is measured first."""
-        stop = self._any(trainer, bool(pl_module.stop_requested))
         mid_epoch = pl_module.step_in_epoch < pl_module.plan.steps_per_epoch
-        if stop or (mid_epoch and self._due(trainer)):
-            self.save(trainer, pl_module)
-        if stop:
-            raise Interrupted
+        if mid_epoch and pl_module.take_step.count < pl_module.horizon:
+            self._save_if_due(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Save after the measurement, where it is due."""
+        self._save_if_due(trainer, pl_module)
+
+    def _save_if_due(self, trainer: L.Trainer, pl_module: Any) -> None:
         stop = self._any(trainer, bool(pl_module.stop_requested))
         if stop or self._due(trainer):
             self.save(trainer, pl_module)

@@ -42,6 +42,7 @@ def evaluate(
     Raises:
         ConfigError: there is no such run, it has no weights, or an override cannot work.
     """
+    from truerisk import rng, threads
     from truerisk.assemble import assemble, build_trainer
     from truerisk.check import check
     from truerisk.checkpoint import load
@@ -53,12 +54,13 @@ def evaluate(
     cfg = override(run.config, overrides, config_dir)
     check(cfg)
     best = load(run.run.best)
-    quiet()
     recipe = assemble(cfg, best["data"])
     recipe.model.load_state_dict(best["state"], assign=True)  # in the run's own precision
     module = RiskModule(recipe)
-    trainer = build_trainer(cfg, run.folder, loggers=[], callbacks=[])
-    trainer.test(module, verbose=False)
+    count = run.run.metadata()["threads"]  # sums depend on it in their last bits
+    with quiet(), threads.limited(count), rng.isolated(recipe.streams.noise):
+        trainer = build_trainer(cfg, run.folder, loggers=[], callbacks=[])
+        trainer.test(module, verbose=False)
     return Evaluation(run, module.final)
 
 

@@ -197,9 +197,10 @@ def _tell(result: RunResult, outcome: Outcome, label: str) -> None:
 def _remove_if_empty(folder: Path) -> None:
     """Take back the folder Hydra made for a run that never began, and the day's around it."""
     for path in (folder, folder.parent):
-        if path == Path.cwd() or not path.is_dir() or any(path.iterdir()):
+        if path == Path.cwd() or (path.is_dir() and any(path.iterdir())):
             return
-        path.rmdir()
+        if path.is_dir():
+            path.rmdir()
 
 
 def resuming(overrides: Sequence[str], multirun: bool = False) -> list[str]:

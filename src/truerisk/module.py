@@ -274,6 +274,8 @@ class RiskModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up a run where its checkpoint left it; the rest waits for the optimizer."""
+        weights = checkpoint["state_dict"].values()
+        self.model.to(next(w.dtype for w in weights if w.is_floating_point()))
         self._resumed = saved = checkpoint["truerisk"]
         self.epoch, self.step_in_epoch = saved["position"]
         self.best = None if saved["best"] is None else Best(**saved["best"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -84,6 +85,14 @@ class RunFolder:
                     "or choose another hydra.run.dir"
                 ) from None
         self.set_status("running")
+
+    def discard(self) -> None:
+        """Take back the files of a run that was refused before it began."""
+        for name in ("config.yaml", "metadata.json", "metrics.csv", "status.json"):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self.last.parent, self.figures, self.path):
+            with contextlib.suppress(OSError):  # what else is in it stays
+                folder.rmdir()
 
     def reopen(self) -> None:
         """Go on with the run in this folder.

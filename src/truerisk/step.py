@@ -95,8 +95,12 @@ class Step:
             batch = edit(batch)
         return batch
 
-    def gradient(self, micro_batches: MicroBatches) -> Tensor:
-        """Put the clipped ∇J over all the micro-batches in ``.grad`` and return J."""
+    def gradient(self, micro_batches: MicroBatches, probe: bool = False) -> Tensor:
+        """Put the clipped ∇J over all the micro-batches in ``.grad`` and return J.
+
+        A probe is a further look within one step: it may leave the finite numbers, as a line search
+        knows how to come back, and counts in no mean.
+        """
         for p in self.params:
             p.grad = None
         parts = []
@@ -104,30 +108,45 @@ class Step:
             value = self.objective(None, batch)
             part = value.objective if share == 1 else value.objective * share
             self.engine.backward(part, create_graph=self.needs.graph)
-            self.sums.loss(value.risk.detach(), len(batch))
             parts.append(part.detach())
-        total = parts[0] if len(parts) == 1 else torch.stack(parts).sum()
-        self._clip(total, micro_batches[-1][0])
+            if not probe:
+                self.sums.loss(value.risk.detach(), len(batch))
+        total = self._total(parts)
+        norm = self._norm()
+        if not probe:
+            self._check(total, whole(norm), micro_batches[-1][0])
+        self._clip(norm)
         return total
 
-    def _clip(self, objective: Tensor, batch: Batch) -> None:
+    @torch.no_grad()
+    def value(self, micro_batches: MicroBatches) -> Tensor:
+        """J over all the micro-batches, without its gradient."""
+        values = ((self.objective(None, batch), share) for batch, share in micro_batches)
+        return self._total([value.objective * share for value, share in values])
+
+    def _total(self, parts: list[Tensor]) -> Tensor:
+        total = parts[0] if len(parts) == 1 else torch.stack(parts).sum()
+        if self.engine.world_size > 1:
+            total = self.engine.sum(total) / self.engine.world_size
+        return total
+
+    def _norm(self) -> Tensor:
         if self.engine.scaler is not None:
             self.engine.scaler.unscale_(self.optimizer)
-        norm = get_total_norm([p.grad for p in self.params if p.grad is not None])
-        self._check(objective, whole(norm), batch)
+        return get_total_norm([p.grad for p in self.params if p.grad is not None])
+
+    def _clip(self, norm: Tensor) -> None:
         if self.options.clip.norm is not None:
             clip_grads_with_norm_(self.params, self.options.clip.norm, norm)
         if self.options.clip.value is not None:
             clip_grad_value_(self.params, self.options.clip.value)
 
     def _check(self, objective: Tensor, norm: Tensor, batch: Batch) -> None:
-        """Raise Diverged where J or ∇J is not finite; all processes come to the same verdict.
+        """Raise Diverged where J or ∇J is not finite; all processes see the same numbers.
 
         Under a loss scaler an infinite gradient is part of the method: it skips the step.
         """
         loss, size = objective.item(), norm.item()
-        if self.engine.world_size > 1:
-            loss = self.engine.sum(objective).item()
         if not math.isfinite(loss) or (self.engine.scaler is None and not math.isfinite(size)):
             raise Diverged(self.count + 1, nonfinite.culprit(self.model, batch.x))
         self.sums.norm(size)
@@ -139,21 +158,26 @@ class Step:
             self.engine.scaler.step(self.optimizer)
             self.engine.scaler.update()
 
-    def _closure(self, micro_batches: MicroBatches) -> Callable[[], Tensor]:
+    def _closure(self, micro_batches: MicroBatches) -> Callable[..., Tensor]:
         """J and ∇J on this step's samples: the same function however often it is called.
 
-        Dropout draws the same masks each time, and running statistics move only once.
+        ``closure()`` leaves ∇J in ``.grad`` and returns J; ``closure(gradient=False)`` returns J
+        alone, at the price of a forward pass. Dropout draws the same masks each time, and running
+        statistics move only once.
         """
         noise, calls = rng.state(), 0
 
-        def closure() -> Tensor:
+        def closure(gradient: bool = True) -> Tensor:
             nonlocal calls
             calls += 1
             if calls > 1:
                 rng.restore(noise)
             still = still_statistics(self.model) if calls > 1 else nullcontext()
-            with torch.enable_grad(), still:
-                return self.gradient(micro_batches)
+            with still:
+                if not gradient:
+                    return self.value(micro_batches)
+                with torch.enable_grad():
+                    return self.gradient(micro_batches, probe=calls > 1)
 
         return closure
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import traceback
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.errors import Diverged, Interrupted
+from truerisk.errors import Diverged, Interrupted, UserError
 from truerisk.result import RunResult
 from truerisk.run import RunFolder, rank
 
@@ -54,25 +54,35 @@ def train_config(cfg: DictConfig, folder: Path | None = None) -> RunResult:
     if resumed:
         if rank() == 0:
             run.reopen()
-        if run.status()["status"] == "finished":
+        if run.status().get("status") == "finished":
+            print(f"the run in {run.path} has finished; there is nothing left to do")
             return RunResult(run.path)
         cfg = OmegaConf.load(run.config)  # type: ignore[assignment]
     check(cfg)
-    quiet()
-    return _execute(cfg, run, resumed)
+    with quiet():
+        return _execute(cfg, run, resumed)
 
 
 def _fresh_folder() -> Path:
     return Path("outputs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}"
 
 
-def quiet() -> None:
+@contextmanager
+def quiet() -> Iterator[None]:
     """Lightning's announcements, and advice that does not hold here, are kept from the screen."""
     import lightning.pytorch  # noqa: F401  (its import sets the level that is changed here)
 
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning", message=".*LeafSpec.*")
+    loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning", message=".*LeafSpec.*")
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def _execute(cfg: DictConfig, run: RunFolder, resumed: bool) -> RunResult:
@@ -81,22 +91,45 @@ def _execute(cfg: DictConfig, run: RunFolder, resumed: bool) -> RunResult:
     from truerisk.assemble import assemble
 
     recipe = assemble(cfg)
-    first, count = rank() == 0, _threads(cfg, recipe)
+    first, count, before = rank() == 0, _threads(cfg, recipe), run.status()
     if first:
         if resumed:
             run.set_status("running", "resumed")
         else:
             facts = {"threads": count, **recipe.facts()}
             run.create(OmegaConf.to_yaml(cfg, resolve=True), facts)
+    result = RunResult(run.path)
     with ExitStack() as stack:
+        if first:
+            stack.enter_context(_told(run, before))
         stack.enter_context(threads.limited(count))
         stack.enter_context(rng.isolated(recipe.streams.noise + rank()))
         outcome, reason = _fit(cfg, run, recipe, resumed)
-    result = RunResult(run.path)
-    if first:
-        _draw(result)
-        run.set_status(outcome, reason)
+        if first:
+            _draw(result)
+            run.set_status(outcome, reason)
     return result
+
+
+@contextmanager
+def _told(run: RunFolder, before: Mapping[str, Any]) -> Iterator[None]:
+    """The folder tells the truth of a run that breaks off; one refused at its start is undone."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.set_status("interrupted", "SIGINT")
+        raise
+    except UserError as error:
+        if before:
+            run.set_status(before["status"], before.get("reason", ""))
+        elif run.last.exists():
+            run.set_status("failed", str(error))
+        else:
+            run.discard()
+        raise
+    except BaseException:
+        run.set_status("failed", traceback.format_exc())
+        raise
 
 
 def _threads(cfg: DictConfig, recipe: Recipe) -> int:
@@ -121,11 +154,10 @@ def _fit(cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool) -> tupl
         outcome = "finished", ""
     except Diverged as error:
         outcome = "diverged", str(error)
-    except Interrupted:
+    except (Interrupted, SystemExit):  # Lightning answers a second Ctrl-C with SystemExit
+        if not module.stop_requested:
+            raise
         return "interrupted", module.stop_requested
-    except BaseException:
-        run.set_status("failed", traceback.format_exc())
-        raise
     _measure_best(run, module, trainer)
     return outcome
 

@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from omegaconf import DictConfig
 
 from truerisk.result import RunResult, load_run
 from truerisk.risk import Measured
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -62,18 +56,3 @@ def evaluate(
         trainer = build_trainer(cfg, run.folder, loggers=[], callbacks=[])
         trainer.test(module, verbose=False)
     return Evaluation(run, module.final)
-
-
-def best_model(run: RunResult) -> nn.Module:
-    """The model of a run with its best weights, in eval mode, without loading the data again."""
-    from truerisk.assemble import build, build_model
-    from truerisk.checkpoint import load
-    from truerisk.data import DataInfo
-
-    cfg: DictConfig = run.config
-    facts = run.run.metadata()
-    info = DataInfo(**{**facts["data"], "input_shape": tuple(facts["data"]["input_shape"])})
-    regularizers = {name: build(node) for name, node in cfg.regularizer.items()}
-    model = build_model(cfg, info, regularizers, facts["seeds"]["init"])
-    model.load_state_dict(load(run.run.best)["state"], assign=True)
-    return model.eval()

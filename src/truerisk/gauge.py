@@ -85,15 +85,22 @@ class Gauge:
     def _true(self, epoch: int | None) -> dict[str, Measured]:
         """The risk under P, from as many fresh samples as the standard error asked for needs.
 
-        A pilot gives the variance, and the answer comes from fresh draws (Stein 1945). Beside it,
-        on the same draws, the risk of the Bayes predictor.
+        A pilot gives the variance, and the answer comes from fresh draws (Stein 1945); should they
+        vary more than the pilot, from more of them. Beside it, on the same draws, the risk of the
+        Bayes predictor.
         """
+        drawn, found = 0, self._measured(None, self._fresh(PILOT, "pilot"))
+        while drawn < self._samples(found):
+            drawn = self._samples(found, spare=1.05)  # so that a second try is rare
+            found = self._measured(None, self._fresh(drawn, "true risk"))
+        return found.named("true", epoch) | self._bayes(self._fresh(drawn, "true risk"))
+
+    def _samples(self, found: Measurement, spare: float = 1.0) -> int:
+        """How many samples bring the standard error down to what was asked for, if allowed."""
         options = self.recipe.risk
-        _, _, variance = self._measured(None, self._fresh(PILOT, "pilot")).risk.compute().tolist()
-        needed = min(math.ceil(variance / options.true_stderr**2), options.true_samples)
-        samples = max(PILOT, needed)
-        found = self._measured(None, self._fresh(samples, "true risk")).named("true", epoch)
-        return found | self._bayes(self._fresh(samples, "true risk"))
+        _, _, variance = found.risk.compute().tolist()
+        needed = max(PILOT, spare * variance / options.true_stderr**2)
+        return math.ceil(min(options.true_samples, needed))
 
     def _fresh(self, samples: int, stream: str) -> Iterator[Batch]:
         draw = rng.stream(self.recipe.streams.data, stream, self.rank)

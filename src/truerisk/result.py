@@ -62,9 +62,17 @@ class RunResult:
     @cached_property
     def model(self) -> nn.Module:
         """The model with its best weights, in eval mode."""
-        from truerisk.evaluate import best_model
+        from truerisk.assemble import build, build_model
+        from truerisk.checkpoint import load
+        from truerisk.data import DataInfo
 
-        return best_model(self)
+        facts = self.run.metadata()
+        shape = tuple(facts["data"]["input_shape"])
+        info = DataInfo(**{**facts["data"], "input_shape": shape})
+        regularizers = {name: build(node) for name, node in self.config.regularizer.items()}
+        model = build_model(self.config, info, regularizers, facts["seeds"]["init"])
+        model.load_state_dict(load(self.run.best)["state"], assign=True)
+        return model.eval()
 
     @property
     def title(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from truerisk.errors import ConfigError
 from truerisk.initializer.layer import Matrix, biases, matrices
-from truerisk.initializer.number import number
+from truerisk.number import real
 
 Scheme = Callable[[Tensor], object]
 """Fills a matrix [outputs, inputs, *kernel] in place, as the functions of torch.nn.init do."""
@@ -48,8 +49,8 @@ class Initializer:
         recurrent: Scheme | None = None,
     ) -> None:
         self.weight, self.recurrent = weight, recurrent
-        self.bias = None if bias is None else number("initializer.bias", bias)
-        self.gain = number("initializer.gain", gain)
+        self.bias = None if bias is None else real("initializer.bias", bias, -math.inf)
+        self.gain = real("initializer.gain", gain, -math.inf)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, x: Tensor | None = None) -> None:

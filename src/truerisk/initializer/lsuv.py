@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from truerisk.errors import ConfigError
 from truerisk.initializer.initializer import Initializer
-from truerisk.initializer.number import number
+from truerisk.number import real, whole
 
 Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], Tensor]
 
@@ -52,9 +52,9 @@ class LSUV:
         gain: float = 1.0,
         bias: float | None = 0.0,
     ) -> None:
-        self.tolerance = number("initializer.tolerance", tolerance, above=0)
-        self.max_iterations = int(number("initializer.max_iterations", max_iterations, above=0))
-        self.gain = number("initializer.gain", gain, above=0)
+        self.tolerance = real("initializer.tolerance", tolerance, above=True)
+        self.max_iterations = whole("initializer.max_iterations", max_iterations)
+        self.gain = real("initializer.gain", gain, above=True)
         self.orthogonal = Initializer(nn.init.orthogonal_, bias)
 
     @torch.no_grad()

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from truerisk.errors import ConfigError, nearest
 from truerisk.model.block import Style, conv_block
-from truerisk.model.number import whole
 from truerisk.model.shape import misfit
+from truerisk.number import whole
 
 POOLINGS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 

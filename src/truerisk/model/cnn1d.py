@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from truerisk.errors import ConfigError
 from truerisk.model.block import Style, conv_block
-from truerisk.model.number import whole
 from truerisk.model.shape import misfit
+from truerisk.number import whole
 
 
 class CNN1d(nn.Module):

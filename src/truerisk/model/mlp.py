@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from truerisk.errors import ConfigError
 from truerisk.model.block import Style, linear_block
-from truerisk.model.number import whole
 from truerisk.model.shape import features
+from truerisk.number import whole
 
 
 class MLP(nn.Module):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from truerisk.errors import ConfigError, nearest
-from truerisk.model.number import whole
 from truerisk.model.shape import sequence, sequence_shape
+from truerisk.number import whole
 
 READOUTS = ("last", "flatten", "mean")
 

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from truerisk.model.activation import activation as activation_named
 from truerisk.model.block import Style, conv_block
-from truerisk.model.number import whole
 from truerisk.model.shape import misfit
+from truerisk.number import whole
 
 
 class ResNet(nn.Module):

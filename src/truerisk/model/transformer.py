@@ -12,8 +12,8 @@ from truerisk.model.activation import activation as activation_named
 from truerisk.model.attention import Attention
 from truerisk.model.block import Style, chain
 from truerisk.model.normalization import normalization as normalization_named
-from truerisk.model.number import whole
 from truerisk.model.shape import sequence, sequence_shape
+from truerisk.number import whole
 
 
 class Transformer(nn.Module):

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from truerisk.errors import ConfigError
+from truerisk.number import real
 from truerisk.regularizer.base import Regularizer
-from truerisk.regularizer.number import real
 
 ACTIVATIONS = (
     nn.ReLU,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from truerisk.number import real, whole
 from truerisk.regularizer.base import Regularizer
-from truerisk.regularizer.number import real, whole
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback

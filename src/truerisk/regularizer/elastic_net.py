@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from truerisk.regularizer.number import real
+from truerisk.number import real
 from truerisk.regularizer.parameter_penalty import ParameterPenalty, Rules, flat
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from truerisk.number import real
 from truerisk.regularizer.averaging import Averaging
-from truerisk.regularizer.number import real
 
 
 class EMA(Averaging):

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from truerisk.errors import ConfigError
+from truerisk.number import real
 from truerisk.regularizer.base import Forward, Regularizer
-from truerisk.regularizer.number import real
 
 
 class Entropy(Regularizer):

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.backends import cudnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from truerisk.number import real
 from truerisk.regularizer.base import Forward, Regularizer
-from truerisk.regularizer.number import real
 
 
 class InputGradient(Regularizer):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from truerisk.batch import Batch
+from truerisk.number import real
 from truerisk.regularizer.base import Regularizer
-from truerisk.regularizer.number import real
 
 
 class InputNoise(Regularizer):

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from truerisk.number import real
 from truerisk.regularizer.base import Regularizer
 from truerisk.regularizer.groups import Groups, Rules
-from truerisk.regularizer.number import real
 
 
 class MaxNorm(Regularizer):

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from truerisk.batch import Batch
 from truerisk.errors import ConfigError
+from truerisk.number import real
 from truerisk.regularizer.base import Regularizer
-from truerisk.regularizer.number import real
 
 
 class Mixing(Regularizer):

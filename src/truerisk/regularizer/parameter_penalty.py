@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from truerisk.number import real
 from truerisk.regularizer.base import Forward, Regularizer
 from truerisk.regularizer.groups import Groups, Rules
-from truerisk.regularizer.number import real
 
 
 class ParameterPenalty(Regularizer):

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from truerisk.errors import ConfigError
+from truerisk.number import whole
 from truerisk.regularizer.base import Regularizer
-from truerisk.regularizer.number import whole
 
 LAYERS = (
     nn.Linear,

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from truerisk.number import real
 from truerisk.regularizer.averaging import Averaging
-from truerisk.regularizer.number import real
 
 
 class SWA(Averaging):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,8 @@ def print_report(run: RunResult) -> None:
     if rank() > 0:
         return
     if run.status == "interrupted":
-        print(f"\nstopped by {run.reason}; go on with: truerisk train resume={run.folder}")
+        folder = shlex.quote(str(run.folder))
+        print(f"\nstopped by {run.reason}; go on with: truerisk train resume={folder}")
         return
     if run.status == "diverged":
         print(f"\ndiverged at {run.reason}; the numbers are those of the best epoch before it")

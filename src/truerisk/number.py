@@ -1,4 +1,4 @@
-"""Checks of the numbers that set a regularizer's strength."""
+"""Checks of the numbers that configure a part."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ def real(
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not (low < value if above else low <= value) or not value <= high:
-        bound = f"greater than {low:g}" if above else f"at least {low:g}"
-        top = f" and at most {high:g}" if high < math.inf else ""
-        raise ConfigError(f"{key} must be a number {bound}{top}, not {value!r}")
+        raise ConfigError(f"{key} must be a number{_range(low, high, above)}, not {value!r}")
     return value
+
+
+def _range(low: float, high: float, above: bool) -> str:
+    bounds = [f"greater than {low:g}" if above else f"at least {low:g}"] if low > -math.inf else []
+    bounds += [f"at most {high:g}"] if high < math.inf else []
+    return " " + " and ".join(bounds) if bounds else ""
 
 
 def whole(key: str, value: Any, least: int = 1) -> int:

@@ -181,14 +181,15 @@ def test_a_wrong_command_line_gets_one_line(here, capsys, args, message):
 def test_evaluate_passes_folder_and_overrides(here, monkeypatch, capsys):
     seen = []
 
-    def evaluate(folder, overrides):
-        seen.append((folder, overrides))
+    def evaluate(folder, overrides, config_dir):
+        seen.append((folder, overrides, config_dir))
         return SimpleNamespace(report=lambda: print("risks"))
 
     monkeypatch.setattr("truerisk.evaluate.evaluate", evaluate)
     (here / "run").mkdir()
-    assert main(["evaluate", "run", "data=iris", "trainer.devices=1", "+risk.every=2"]) == 0
-    assert seen == [(Path("run"), ["data=iris", "trainer.devices=1", "+risk.every=2"])]
+    overrides = ["data=iris", "trainer.devices=1", "+risk.every=2"]
+    assert main(["evaluate", "run", *overrides, "--config-dir", "mine"]) == 0
+    assert seen == [(Path("run"), overrides, "mine")]
     assert capsys.readouterr().out == "risks\n"
 
 

@@ -122,9 +122,12 @@ def plain(node: DictConfig) -> dict[str, Any]:
 
 
 def _optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
-    factory = instantiate(cfg.optimizer, _partial_=True, _convert_="all")
     rules = plain(cfg.param_groups)["rules"]
-    return factory(parameter_groups(model, rules, factory))
+    try:
+        factory = instantiate(cfg.optimizer, _partial_=True, _convert_="all")
+        return factory(parameter_groups(model, rules, factory))
+    except (InstantiationException, ValueError) as error:
+        raise _user_error(error, cfg.optimizer) from error
 
 
 def _schedule(cfg: DictConfig, optimizer: Optimizer, horizon: int) -> Schedule:

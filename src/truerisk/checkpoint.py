@@ -94,7 +94,12 @@ def load(path: Path, device: str = "cpu") -> dict[str, Any]:
     """
     if not path.exists():
         raise ConfigError(f"{path} does not exist: the run was cut off before its first checkpoint")
+    remedy = "; delete it, and resume starts the run anew" if path.name == "last.ckpt" else ""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        found = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        raise ConfigError(f"{path} is not a readable checkpoint ({error})") from error
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{path} is not a readable checkpoint ({why}){remedy}") from error
+    if not {"truerisk", "state"} & set(found):
+        raise ConfigError(f"{path} is not a readable checkpoint of a run{remedy}")
+    return found

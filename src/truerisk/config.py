@@ -113,9 +113,9 @@ class Loader(ConfigLoaderImpl):
 
 def _with_choices(cfg: DictConfig) -> DictConfig:
     """Keep the names of the options beside what they hold: ``momentum`` is more than an SGD."""
-    chosen = cfg.hydra.runtime.choices.items()
+    chosen = {k: v for k, v in cfg.hydra.runtime.choices.items() if k.isidentifier()}
     with open_dict(cfg):
-        cfg.choices = {k: v for k, v in chosen if not k.startswith("hydra/") and "@" not in k}
+        cfg.choices = {k: v for k, v in chosen.items() if "_target_" in (cfg.get(k) or {})}
     return cfg
 
 

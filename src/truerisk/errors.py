@@ -35,7 +35,8 @@ def nearest(word: str, options: Iterable[str]) -> str:
     'known: lr, momentum'
     """
     names = sorted(options)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
     if close:
-        return f"did you mean '{close[0]}'?"
+        return f"did you mean '{lower[close[0]]}'?"
     return f"known: {', '.join(names)}" if names else "there is none"

@@ -45,7 +45,7 @@ class Gauge:
 
     def during(self, state: State, epoch: int) -> dict[str, Measured]:
         """What is measured after an epoch: train and validation risk alike, their gap, and J."""
-        train, val = self.split("train", state, self._subset), self.split("val", state)
+        train, val = self.split("train", state, self.subset), self.split("val", state)
         metrics = train.named("train", epoch, len(self.data.train)) | val.named("val", epoch)
         metrics["risk/gap"] = gap(metrics["risk/train"], metrics["risk/val"])
         penalty = sum(train.penalties.values())
@@ -71,15 +71,16 @@ class Gauge:
         return measure(self.objective, state, batches, self.device)
 
     @cached_property
-    def _subset(self) -> Tensor:
+    def subset(self) -> Tensor:
         """The fixed part of the training set that is measured after each epoch."""
         size = self.recipe.risk.train_samples or len(self.data.val)
-        draw = rng.stream(self.recipe.streams.order, "measured")
+        draw = rng.stream(self.recipe.streams.data, "measured")
         return torch.randperm(len(self.data.train), generator=draw)[:size].sort().values
 
     def training_inputs(self) -> Iterator[Tensor]:
-        """All the training inputs, in blocks."""
-        blocks = torch.arange(len(self.data.train)).split(BATCH)
+        """All the training inputs, in blocks of even size, as each counts alike."""
+        size = len(self.data.train)
+        blocks = torch.arange(size).tensor_split(math.ceil(size / BATCH))
         return (batch.x for batch in self.data.train.batches(blocks))
 
     def _true(self, epoch: int | None) -> dict[str, Measured]:

@@ -174,7 +174,8 @@ def _train(cfg: DictConfig, folder: Path, label: str) -> Outcome:
 
         result = train_config(cfg, folder=folder)
     except UserError as error:
-        _remove_if_empty(folder)
+        if not cfg.resume:
+            _remove_if_empty(folder)
         if label:
             print(f"error: {label}{error}", file=sys.stderr)
         return Outcome(float("nan"), "refused", str(error))

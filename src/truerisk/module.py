@@ -13,8 +13,8 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from truerisk import rng, sharding
-from truerisk.chunks import Chunks
+from truerisk import nonfinite, rng, sharding
+from truerisk.chunks import Chunks, Position
 from truerisk.errors import Diverged
 from truerisk.gauge import Gauge
 from truerisk.objective import Objective
@@ -110,12 +110,18 @@ class RiskModule(L.LightningModule):
 
     def train_dataloader(self) -> Chunks:
         """What is left of the epoch."""
-        return Chunks(self.plan, self.data.train, self._where, self.trainer.world_size)
+        world = self.trainer.world_size
+        return Chunks(self.plan, self.data.train, self._where, self._until_a_look, world)
 
-    def _where(self) -> tuple[int, int, int]:
-        left = self.horizon - self.take_step.count
-        end = min(self.plan.steps_per_epoch, self.step_in_epoch + left)
-        return self.epoch, self.step_in_epoch, end
+    def _where(self) -> Position:
+        count = self.take_step.count
+        end = min(self.plan.steps_per_epoch, self.step_in_epoch + self.horizon - count)
+        return Position(self.epoch, self.step_in_epoch, end, count)
+
+    def _until_a_look(self, count: int) -> float:
+        """Steps until a callback that has an ``until`` wants to see the weights."""
+        looks = (getattr(callback, "until", None) for callback in self.trainer.callbacks)
+        return min((look(count) for look in looks if look is not None), default=math.inf)
 
     def training_step(self, chunk: Iterator[MicroBatches], _index: int) -> None:
         """Take the optimizer steps of a chunk."""
@@ -151,7 +157,8 @@ class RiskModule(L.LightningModule):
             metrics = self.gauge.during(state, self.epoch)
             risk = metrics["risk/val"].value
             if not math.isfinite(risk):
-                raise Diverged(self.take_step.count, "the validation risk")
+                bad = nonfinite.first_bad_weight(self.model) or "the validation risk"
+                raise Diverged(self.take_step.count, bad)
             if self.best is None or risk < self.best.risk:
                 weights = sharding.whole_state(self.model) | dict(state or {})
                 kept = {name: tensor.detach().clone() for name, tensor in weights.items()}
@@ -159,7 +166,7 @@ class RiskModule(L.LightningModule):
         self.take_step.schedule.epoch(risk)
         groups = enumerate(self.take_step.optimizer.param_groups)
         rates = {f"lr/{i}": float(group["lr"]) for i, group in groups}
-        self._log(metrics, rates | self.take_step.sums.means(), self.epoch)
+        self._log(metrics, rates | self.take_step.means(), self.epoch)
 
     @contextmanager
     def evaluation(self) -> Iterator[Mapping[str, Tensor] | None]:
@@ -202,6 +209,11 @@ class RiskModule(L.LightningModule):
         """
         values = {name: m.value for name, m in metrics.items()} | plain
         values |= {f"{n}/stderr": m.stderr for n, m in metrics.items() if m.stderr is not None}
+        self.log_values(values, epoch)
+
+    def log_values(self, values: dict[str, float], epoch: int | None = None) -> None:
+        """Log numbers by name, at the present step."""
+        epoch = self.epoch if epoch is None else epoch
         self.trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
         if self.trainer.is_global_zero:
             for logger in self.trainer.loggers:

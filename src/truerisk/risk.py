@@ -94,22 +94,20 @@ def measure(
 ) -> Measurement:
     """Measure risk, 0–1 error and penalties with the weights held still.
 
-    The model must be in eval mode. Batch-dependent penalties are averaged over this process's
-    samples; they enter the reported objective, not the training.
+    The model must be in eval mode. Penalties that depend on the batch are averaged over samples.
     """
     risk, errors = MeanEstimate().to(device), MeanEstimate().to(device)
-    penalties: dict[str, float] = dict.fromkeys(objective.penalties, 0.0)
+    penalties = {name: MeanEstimate().to(device) for name in objective.penalties}
     classes = objective.surrogate.task == "classification"
-    seen = 0
     for batch in batches:
         value = objective(state, batch)
         risk.update(value.losses)
         if classes:
             errors.update(objective.surrogate.errors(value.outputs, batch.y))
-        seen += len(batch)
         for name, penalty in value.penalties.items():
-            penalties[name] += (float(penalty) - penalties[name]) * len(batch) / seen
-    return Measurement(risk, errors if classes else None, penalties)
+            penalties[name].update(penalty.expand(len(batch)))
+    means = {name: mean.compute()[1].item() for name, mean in penalties.items()}
+    return Measurement(risk, errors if classes else None, means)
 
 
 def gap(train: Measured, val: Measured) -> Measured:

@@ -64,9 +64,10 @@ class RunFolder:
         try:
             if self.path.exists() and not self.path.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            for folder in (self.path, self.last.parent, self.figures):
-                folder.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             self._claim()
+            for folder in (self.last.parent, self.figures):
+                folder.mkdir(exist_ok=True)
         except OSError as error:
             raise ConfigError(
                 f"cannot write the run folder {self.path}: {error.strerror}"
@@ -107,6 +108,8 @@ class RunFolder:
             raise ConfigError(
                 f"resume: the run in {self.path} is still going (process {status['pid']})"
             )
+        for torn in (*self.path.glob("*.part"), *self.last.parent.glob("*.part")):
+            torn.unlink()
 
     def metadata(self) -> dict[str, Any]:
         """The run's id, command, versions, hardware, seeds, and the shape of its data."""
@@ -142,7 +145,7 @@ class RunFolder:
         path = self.path / name
         try:
             return json.loads(path.read_text() or "{}")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except json.JSONDecodeError as error:
             raise ConfigError(f"{path} is not readable JSON: {error}") from None

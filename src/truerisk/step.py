@@ -63,6 +63,7 @@ class Step:
 
     def state_dict(self) -> dict[str, Any]:
         """What a continuation needs beside the weights and the optimizer's own state."""
+        self._share_sums()
         sums = self.sums.state_dict()
         return {"count": self.count, "sums": sums, "schedule": self.schedule.state_dict()}
 
@@ -71,6 +72,19 @@ class Step:
         self.count = state["count"]
         self.sums.load_state_dict(state["sums"])
         self.schedule.load_state_dict(state["schedule"])
+
+    def means(self) -> dict[str, float]:
+        """The mean batch loss and gradient norm of the epoch so far, over all processes."""
+        self._share_sums()
+        return self.sums.means()
+
+    def _share_sums(self) -> None:
+        """Spread what was seen evenly over the processes; its total stays as it is."""
+        sums, world = self.sums, self.engine.world_size
+        if world > 1:
+            seen = torch.tensor([sums.loss_sum, sums.samples], dtype=torch.float64)
+            seen = self.engine.sum(seen.to(self.params[0].device)) / world
+            sums.loss_sum, sums.samples = seen.tolist()
 
     @property
     def model(self) -> nn.Module:
@@ -109,7 +123,7 @@ class Step:
             part = value.objective if share == 1 else value.objective * share
             self.engine.backward(part, create_graph=self.needs.graph)
             parts.append(part.detach())
-            if not probe:
+            if share and not probe:
                 self.sums.loss(value.risk.detach(), len(batch))
         total = self._total(parts)
         norm = self._norm()
@@ -149,7 +163,8 @@ class Step:
         loss, size = objective.item(), norm.item()
         if not math.isfinite(loss) or (self.engine.scaler is None and not math.isfinite(size)):
             raise Diverged(self.count + 1, nonfinite.culprit(self.model, batch.x))
-        self.sums.norm(size)
+        if math.isfinite(size):
+            self.sums.norm(size)
 
     def _descend(self) -> None:
         if self.engine.scaler is None:

@@ -63,7 +63,7 @@ def test_an_unknown_value_is_named():
     run = trainer()
     run.callback_metrics["risk/val"] = torch.tensor(1.0)
     with pytest.raises(ConfigError, match=r"monitor=risk/vall.*did you mean 'risk/val'"):
-        callback.on_train_epoch_end(run, None)
+        callback.on_train_epoch_start(run, None)
 
 
 def test_nothing_measured_yet_is_no_reason_to_stop():

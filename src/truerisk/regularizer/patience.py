@@ -8,6 +8,9 @@ from torch import Tensor
 
 from truerisk.errors import ConfigError, nearest
 
+OF_STEPS = ("batch/loss", "grad_norm")
+"""What an epoch's steps give, so that it is not there before the first."""
+
 
 class Patience(EarlyStopping):
     """Lightning's `EarlyStopping` that looks only at freshly measured values.
@@ -18,15 +21,18 @@ class Patience(EarlyStopping):
 
     _seen: Tensor | None = None
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check, if something has been measured since the last time."""
-        metrics = trainer.callback_metrics
-        latest = metrics.get(self.monitor)
-        if metrics and latest is None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check the name against what is measured of the initial weights."""
+        known = [*trainer.callback_metrics, *OF_STEPS]
+        if trainer.callback_metrics and self.monitor not in known:
             raise ConfigError(
                 f"regularizer.early_stopping.monitor={self.monitor} is not measured; "
-                f"{nearest(self.monitor, metrics)}"
+                f"{nearest(self.monitor, known)}"
             )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check, if something has been measured since the last time."""
+        latest = trainer.callback_metrics.get(self.monitor)
         if latest is not None and latest is not self._seen:
             self._seen = latest
             super().on_train_epoch_end(trainer, pl_module)

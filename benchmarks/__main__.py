@@ -1,0 +1,40 @@
+"""``python -m benchmarks [NAME…] [--quick]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+
+from benchmarks import large, memory, startup, step
+from benchmarks.row import Row
+from benchmarks.table import show
+
+BENCHMARKS: dict[str, Callable[[bool], Iterator[Row]]] = {
+    "step": step.rows,
+    "large": large.rows,
+    "startup": startup.rows,
+    "memory": memory.rows,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    given = parser.parse_args()
+    unknown = set(given.names) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    import torch
+
+    torch.set_num_threads(1)
+    found: dict[str, list[Row]] = {}
+    for name in given.names or BENCHMARKS:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        found[name] = list(BENCHMARKS[name](given.quick))
+    show(found, given.quick)
+
+
+if __name__ == "__main__":
+    main()

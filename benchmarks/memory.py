@@ -1,0 +1,27 @@
+"""The most memory a process holds, in a fresh one each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from benchmarks.process import output
+from benchmarks.rounds import interleaved
+from benchmarks.row import Row
+
+TASKS = {"step": "MNIST-1D MLP", "large": "55,000 × 784, MLP"}
+
+
+def peak(loop: str, task: str) -> float:
+    """MiB at the most; two epochs reach it."""
+    return float(output("-m", "benchmarks.peak", loop, task, "2"))
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """truerisk and lightning-hydra-template's style against the bare loop."""
+    for task, what in TASKS.items():
+        contenders = {what: partial(peak, "ours", task)}
+        if not quick:
+            contenders["… template's style"] = partial(peak, "template", task)
+        for name, pairs in interleaved(partial(peak, "bare", task), contenders, rounds=1).items():
+            yield Row(name, "bare loop", "MiB", pairs)

@@ -1,0 +1,32 @@
+"""How long a command takes to answer, and a run to take its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from benchmarks.process import seconds
+from benchmarks.rounds import interleaved
+from benchmarks.row import Row
+
+LIGHTNING = "import os, lightning"
+DATA = "from mnist1d.data import get_dataset_args, make_dataset; make_dataset(get_dataset_args())"
+LEAVE = "os._exit(0)"
+"""Without the interpreter's tidying up, as ``first_step`` leaves."""
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Commands against ``import lightning``; the first step against that and making its data."""
+    rounds = 2 if quick else 5
+    commands = {
+        "truerisk parts": partial(seconds, "-m", "truerisk", "parts"),
+        "truerisk train --cfg job": partial(seconds, "-m", "truerisk", "train", "--cfg", "job"),
+    }
+    lightning = partial(seconds, "-c", "\n".join([LIGHTNING, LEAVE]))
+    lightning()  # files come into the cache
+    for what, pairs in interleaved(lightning, commands, rounds).items():
+        yield Row(what, "import lightning", "s", pairs, target=0.1)
+    first = {"first step of truerisk train": partial(seconds, "-m", "benchmarks.first_step")}
+    data = partial(seconds, "-c", "\n".join([LIGHTNING, DATA, LEAVE]))
+    for what, pairs in interleaved(data, first, rounds).items():
+        yield Row(what, "… and make data", "s", pairs, target=1.3)

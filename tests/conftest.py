@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+import torch
+
+TINY = [
+    "data=iris",
+    "data.batch_size=30",
+    "model.width=8",
+    "trainer.max_epochs=3",
+    "checkpoint_seconds=0",
+]
+"""Three steps an epoch, three epochs; run folders in a tenth of a second."""
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Runs without their figure, which takes longer than all the rest of a tiny one."""
+    import truerisk.training
+
+    monkeypatch.setattr(truerisk.training, "_draw", lambda result: None)
+
+
+@pytest.fixture
+def tiny(one_thread, undrawn):
+    """Train a tiny recipe, changed by overrides, in a folder."""
+    import truerisk
+    from truerisk.config import compose
+
+    composed = cache(lambda *overrides: compose([*TINY, *overrides]))
+
+    def run(folder, overrides=()):
+        return truerisk.train(composed(*overrides), folder=folder)
+
+    run.overrides = TINY
+    return run
+
+
+class Child:
+    """A process forked from this one, which has everything imported: what a fresh one would be.
+
+    ``code`` is its exit code, or minus the signal that killed it; ``text`` is what it printed.
+    """
+
+    def __init__(self, work, output: Path) -> None:
+        self.output = output
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._work(work)
+
+    def _work(self, work) -> None:
+        code = 1
+        try:
+            descriptor = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            sys.stdout = sys.stderr = os.fdopen(descriptor, "w", buffering=1)
+            torch.set_num_threads(1)
+            code = work()
+            code = code if isinstance(code, int) else 0
+        except SystemExit as end:
+            code = end.code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(BaseException):
+                sys.stdout.flush()
+            os._exit(code)
+
+    def signal(self, number) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float = 60) -> SimpleNamespace:
+        """How it ended; killed if that takes too long."""
+        late = threading.Timer(seconds, self.signal, [signal.SIGKILL])
+        late.start()
+        _, status = os.waitpid(self.pid, 0)
+        late.cancel()
+        code = os.waitstatus_to_exitcode(status)
+        return SimpleNamespace(code=code, text=self.output.read_text(errors="replace"))
+
+
+@pytest.fixture
+def fork(tmp_path):
+    """Start work in a `Child`."""
+    return lambda work: Child(work, tmp_path / "output.txt")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def single_thread():
+    """Next to a busy process, tiny models on two threads take ten times as long as on one."""
+    torch.set_num_threads(1)
+
+
+class Engine:
+    """What `Step` asks of Lightning, for one process on the CPU."""
+
+    world_size = 1
+
+    def __init__(self, scaler=None) -> None:
+        self.scaler = scaler
+
+    def backward(self, objective, **options) -> None:
+        (objective if self.scaler is None else self.scaler.scale(objective)).backward(**options)
+
+    def sum(self, values):
+        return values
+
+
+def _assembled(*overrides, dtype=torch.float64):
+    """A recipe's parts, with its weights and its data in one dtype."""
+    from truerisk.assemble import assemble
+    from truerisk.config import compose
+
+    recipe = assemble(compose(overrides))
+    recipe.model.to(dtype)
+    for name in ("train", "val", "test"):
+        setattr(recipe.data, name, getattr(recipe.data, name).to("cpu", dtype))
+    return recipe
+
+
+def _stepping(*overrides, scaler=None, horizon=100, dtype=torch.float64):
+    """A recipe and its `Step`, without Lightning."""
+    from truerisk.objective import Objective
+    from truerisk.step import Step
+
+    recipe = _assembled(*overrides, dtype=dtype)
+    objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
+    optimizer = recipe.optimizer(recipe.model)
+    schedule = recipe.schedule(optimizer, horizon)
+    return recipe, Step(recipe, objective, optimizer, schedule, Engine(scaler))
+
+
+def _micro_batches(recipe, steps):
+    """The micro-batches of a run's first optimizer steps, with their shares."""
+    plan, taken, epoch = recipe.plan(), 0, 0
+    while True:
+        for step in plan.epoch(epoch):
+            if taken == steps:
+                return
+            batches = recipe.data.train.batches([index for index, _ in step])
+            yield [(batch, share) for batch, (_, share) in zip(batches, step, strict=True)]
+            taken += 1
+        epoch += 1
+
+
+@pytest.fixture(scope="session")
+def assembled():
+    return _assembled
+
+
+@pytest.fixture(scope="session")
+def stepping():
+    return _stepping
+
+
+@pytest.fixture(scope="session")
+def micro_batches():
+    return _micro_batches
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """Train what the overrides say, in a fresh folder, without a figure."""
+    import truerisk
+
+    def run(*overrides):
+        with mock.patch("truerisk.training._draw"):
+            return truerisk.train(overrides, folder=tmp_path_factory.mktemp("run"))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def last_weights():
+    """The model's state at the end of a run's training, which need not be its best."""
+
+    def read(result):
+        state = torch.load(result.run.last, weights_only=True)["state_dict"]
+        own = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+        return own
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def series():
+    """One logged quantity of a run, by epoch."""
+
+    def read(result, name):
+        history = result.history
+        return history[history.name == name].set_index("epoch").value
+
+    return read

@@ -1,0 +1,74 @@
+"""Two processes compute what one computes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from truerisk import load_run
+
+# 106 training samples in micro-batches of 7: four in one process, three in the other; the last
+# step of an epoch takes 7 and 1, so that one process has nothing in it. Two blocks of training
+# samples are measured unevenly as well, and the run ends in mid-epoch.
+RECIPE = [
+    "data=wine",
+    "data.batch_size=7",
+    "model.width=8",
+    "optimizer=momentum",
+    "step.accumulate=2",
+    "step.clip.norm=0.4",
+    "scheduler=cosine",
+    "scheduler.warmup=4",
+    "regularizer=[l2,entropy,ema]",
+    "risk.train_samples=53",
+    "trainer.precision=64-true",
+    "trainer.max_epochs=5",
+    "trainer.max_steps=36",
+]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ddp") / "run"
+    command = [sys.executable, "-m", "truerisk", "train", f"hydra.run.dir={folder}", *RECIPE]
+    command += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return SimpleNamespace(result=load_run(folder), screen=done.stdout)
+
+
+@pytest.fixture(scope="module")
+def one(run):
+    return run(*RECIPE)
+
+
+def test_all_that_was_logged_is_the_same(one, two):
+    mine, theirs = one.history, two.result.history
+    key = ["step", "epoch", "name"]
+    both = mine.merge(theirs, on=key, how="outer", suffixes=("", "_2"))
+    assert len(both) == len(mine) == len(theirs) > 100
+    assert {"batch/loss", "grad_norm", "lr/0", "penalty/entropy", "error/val"} <= set(both.name)
+    off = both[~((both.value - both.value_2).abs() <= 1e-10)]
+    assert off.empty, off
+
+
+def test_summary_and_weights_are_the_same(one, two):
+    assert two.result.status == "finished"
+    mine, theirs = one.summary, two.result.summary
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        assert theirs[name] == pytest.approx(mine[name], abs=1e-10)
+    states = [r.model.state_dict() for r in (one, two.result)]
+    for name, weight in states[0].items():
+        torch.testing.assert_close(states[1][name], weight, rtol=0, atol=1e-10)
+
+
+def test_one_process_speaks(two):
+    """One table, and one summary of each epoch."""
+    assert two.screen.count("risk ± s.e.") == 1

@@ -1,0 +1,48 @@
+"""Sweeps really run, one after another, side by side, and through submitit."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from truerisk.cli import main
+from truerisk.config import compose
+from truerisk.result import load_run
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+def test_two_jobs(tiny, here, capfd, launcher):
+    args = [*tiny.overrides, "seed=1,2", "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}"]
+    assert main(["train", "-m", *args]) == 0
+    assert "2 runs: 2 finished" in capfd.readouterr().out
+    runs = [load_run(here / "sweep" / number) for number in "01"]
+    assert [run.config.seed.base for run in runs] == [1, 2]
+    assert {run.status for run in runs} == {"finished"}
+    for run in runs:
+        alone = tiny(here / f"alone{run.config.seed.base}", [f"seed={run.config.seed.base}"])
+        assert run.run.metrics.read_bytes() == alone.run.metrics.read_bytes()
+    pids = {json.loads((run.folder / "status.json").read_text())["pid"] for run in runs}
+    assert (os.getpid() in pids) == (launcher == "basic")
+
+
+def test_a_bad_cell_does_not_stop_the_others(tiny, here, capfd):
+    sweep = ["optimizer.lr=1e30,0.01", "optimizer=sgd", "hydra.sweep.dir=sweep"]
+    assert main(["train", "-m", *tiny.overrides, *sweep]) == 0
+    assert "2 runs: 1 diverged, 1 finished" in capfd.readouterr().out
+    assert [load_run(here / "sweep" / number).status for number in "01"] == ["diverged", "finished"]
+
+
+def test_slurm(here, capfd):
+    args = ["--cfg=all", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu"]
+    assert main(["train", *args, "hydra.launcher.gpus_per_node=2"]) == 0
+    text = capfd.readouterr().out
+    assert "partition: gpu" in text and "gpus_per_node: 2" in text and "SlurmLauncher" in text
+    assert compose(["hydra/launcher=submitit_slurm", "model=linear"]).model

@@ -1,0 +1,220 @@
+"""A mistake gets one message and exit code 2; nothing is trained and nothing is left behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from truerisk.cli import main
+
+pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder, in which training would be noticed."""
+    monkeypatch.chdir(tmp_path)
+
+    def trained(*_):
+        raise AssertionError("training has begun")
+
+    monkeypatch.setattr("truerisk.step.Step.__call__", trained)
+    return tmp_path
+
+
+@pytest.fixture
+def refused(here, tiny, capfd):
+    """Run a command that is refused, and return its one message."""
+
+    def contents():
+        return sorted(p for p in here.rglob("*") if p.name != "outputs")
+
+    def run(args, start=("train", *tiny.overrides)):
+        before = contents()
+        code = main([*start, *args])
+        out, err = capfd.readouterr()
+        assert code == 2, (code, out, err)
+        assert err.startswith("error: ") and "\nerror: " not in err
+        assert "Traceback" not in err + out and "epoch" not in out
+        assert err.count("\n") == 1, err
+        assert contents() == before
+        return err.removeprefix("error: ").strip()
+
+    return run
+
+
+WORDS = [
+    # unknown options
+    ("optimizer=adm", "conf/optimizer has no option 'adm'", "'adam'"),
+    ("regularizer=[l2,droput]", "regularizer", "'dropout'"),
+    ("data=mnist", "data=mnist", "'mnist1d'"),
+    ("logger=[tensorbord]", "logger", "'tensorboard'"),
+    ("hydra/launcher=submitit_slrum", "hydra/launcher=submitit_slrum", "submitit_slurm"),
+    ("optmizer=adam", "optmizer", "'optimizer'"),
+    # misspelt keys
+    ("optimizer.lrate=1", "optimizer.lrate", "lr"),
+    ("model.widht=3", "model.widht", "'width'"),
+    ("data.batchsize=3", "data.batchsize", "'batch_size'"),
+    ("data.source.shuffel=1", "data.source.shuffel", "conf/data/iris.yaml"),
+    ("trainer.max_epoch=3", "trainer.max_epoch", "'max_epochs'"),
+    ("step.acumulate=2", "step.acumulate", "'accumulate'"),
+    ("checkpoint_second=2", "checkpoint_second", "'checkpoint_seconds'"),
+    # left over from another option
+    ("optimizer=sgd optimizer.betas=[0.9,0.99]", "optimizer.betas", "conf/optimizer/sgd.yaml"),
+    ("model=linear model.width=3", "model.width", "conf/model/linear.yaml"),
+    ("regularizer=[l1] regularizer.l2.coefficient=1", "regularizer.l2", "[l1,l2]"),
+    ("scheduler=constant scheduler.gamma=0.1", "scheduler.gamma", "conf/scheduler/constant.yaml"),
+    # wrong types and values
+    ("optimizer.lr=fast", "optimizer.lr", "'fast'"),
+    ("optimizer.lr=-1", "optimizer", "-1"),
+    ("optimizer.betas=[0.9,1.5]", "optimizer", "1.5"),
+    ("optimizer.betas=0.9", "optimizer.betas", "0.9"),
+    ("model.width=wide", "model.width", "'wide'"),
+    ("model.width=0", "width", "0"),
+    ("model.activation=rleu", "activation", "'relu'"),
+    ("data.batch_size=0", "data.batch_size", "0"),
+    ("data.batch_size=all", "data.batch_size", "full"),
+    ("data.label_noise=2", "data.label_noise", "2"),
+    ("data.standardize=yes_please", "data.standardize", "feature"),
+    ("trainer.max_epochs=many", "trainer.max_epochs", "'many'"),
+    ("trainer.max_epochs=-1", "max_epochs", "max_steps"),
+    ("trainer.accelerator=gpuu", "trainer.accelerator", "'gpu'"),
+    ("step.accumulate=0", "step.accumulate", "0"),
+    ("step.clip.norm=0", "step.clip.norm", "0"),
+    ("threads=0", "threads", "0"),
+    ("seed=-1", "seed", "-1"),
+    ("seed=one", "seed", "'one'"),
+    ("risk.every=0", "risk.every", "0"),
+    ("regularizer=[dropout] regularizer.dropout.p=1.5", "regularizer.dropout.p", "1.5"),
+    ("regularizer=[l2] regularizer.l2.coefficient=-1", "l2", "-1"),
+    ("regularizer=[early_stopping] regularizer.early_stopping.monitor=risk/vall",
+     "regularizer.early_stopping.monitor", "'risk/val'"),
+    ("scheduler=step scheduler.step_size=none", "scheduler.step_size", "'none'"),
+    ("scheduler=cosine scheduler.warmup=5.5", "scheduler.warmup", "5.5"),
+    ("scheduler=exponential scheduler.gamma=fast", "scheduler.gamma", "'fast'"),
+    ("scheduler=cyclic scheduler.mode=triangel", "scheduler", "triangel"),
+    # what does not fit together
+    ("loss=mse data=iris", "loss=MSELoss is for regression", "cross_entropy"),
+    ("loss=hinge data=diabetes", "loss=Hinge is for classification", "mse"),
+    ("loss=cross_entropy data=diabetes", "regression", "mse"),
+    ("loss=bce data=diabetes", "regression", "mse"),
+    ("optimizer=gd", "data.batch_size=full", "GD"),
+    ("optimizer=lbfgs data.batch_size=full step.clip.norm=1", "step.clip.norm", "LBFGS"),
+    ("step.clip.norm=1 step.clip.value=1", "step.clip", "norm and value"),
+    ("trainer.precision=16-mixed", "trainer.precision", "bf16-mixed"),
+    ("trainer.precision=16-true", "trainer.precision", "NaN"),
+    ("trainer.gradient_clip_val=1", "gradient_clip_val", "step.clip.norm"),
+    ("model=cnn", "model", "image"),
+    ("data=diabetes loss=mse regularizer=[entropy]", "entropy", "class"),
+    ("data=diabetes loss=mse data.label_noise=0.1", "data.label_noise", "regression"),
+    ("optimizer=custom", "optimizer._target_", "no value"),
+    ("optimizer=custom optimizer._target_=torch.optim.Sgd", "optimizer._target_", "'SGD'"),
+    ("optimizer=custom optimizer._target_=nowhere.SGD", "optimizer._target_", "nowhere"),
+    ("optimizer=custom optimizer._target_=torch.optim.SGD +optimizer.mometum=1",
+     "optimizer.mometum", "'momentum'"),
+    # empty splits
+    ("data.val=0", "data.val", "0"),
+    ("data.val=0.6 data.test=0.5", "data.val", "data.test"),
+    ("data.num_train=0", "data.num_train", "0"),
+    ("data.num_train=1000", "data.num_train", "1000"),
+    ("data.val=1000", "data.val", "none is left to train on"),
+    # overrides that are none
+    ("optimizer.lr", "'optimizer.lr' is no override", "key=value"),
+    ("optimizer.lr=[1", "optimizer.lr=[1", "brackets"),
+    ("optimizer.lr=1,2", "optimizer.lr=1,2", "--multirun"),
+    ("resume=nowhere", "leave out", "resume"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WORDS, ids=lambda case: case[0])
+def test_in_the_words_of_the_command(refused, case):
+    overrides, *named = case
+    message = refused(overrides.split())
+    assert [part for part in named if part not in message] == [], message
+
+
+FILES = [
+    ("arrays", "data.source.path=nowhere.npz", None, "data.source.path", "nowhere.npz"),
+    ("arrays", "data.source.path=x.npz", b"not an npz", "data.source.path", "x.npz"),
+    ("arrays", "data.source.path=x.npz", b"", "data.source.path", "x.npz"),
+    ("arrays", "", None, "data.source.path", ".npz"),
+    ("table", "data.source.path=x.csv data.source.target=b", b"a,b\n", "x.csv", "row"),
+    ("table", "data.source.path=x.csv data.source.target=c", b"a,b\n1,2\n3,4\n", "'c'", "target"),
+    ("table", "data.source.path=x.csv data.source.target=b", b"a,b\n1,2\n3,4,5\n", "x.csv", "line"),
+    ("table", "data.source.path=x.csv data.source.target=b", b"a,b\n1,x\n,y\n", "'a'", "missing"),
+    ("table", "data.source.path=x.csv", b"a,b\n1,x\n2,y\n", "data.source.target", "b"),
+    ("table", "data.source.path=x.parquet data.source.target=b", b"PAR", "x.parquet", "Parquet"),
+    ("table", "data.source.path=x.xls data.source.target=b", b"?", "x.xls", ".csv"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FILES, ids=lambda case: f"{case[0]} {case[1]} {case[2]}")
+def test_a_missing_or_malformed_file(refused, here, case):
+    data, overrides, content, *named = case
+    if content is not None:
+        (here / overrides.split()[0].partition("=")[2]).write_bytes(content)
+    message = refused([f"data={data}", *overrides.split()])
+    assert [part for part in named if part not in message] == [], message
+
+
+def test_arrays_that_are_no_data(refused, here):
+    np.savez(here / "x.npz", x=np.full((9, 2), np.nan), y=np.arange(9))
+    assert "NaN" in refused(["data=arrays", "data.source.path=x.npz"])
+    np.savez(here / "x.npz", inputs=np.zeros((9, 2)), y=np.arange(9))
+    assert "no array 'x'" in refused(["data=arrays", "data.source.path=x.npz"])
+    np.savez(here / "x.npz", x=np.zeros((9, 2)), y=np.zeros(8, dtype=int))
+    assert "9" in refused(["data=arrays", "data.source.path=x.npz"])
+    np.savez(here / "x.npz", x=np.zeros((2, 2)), y=np.array([0, 1]))
+    assert "split" in refused(["data=arrays", "data.source.path=x.npz"])
+
+
+def test_a_folder_that_cannot_be_written(refused, here):
+    (here / "file").write_text("not a folder")
+    assert "hydra.run.dir: cannot write" in refused(["hydra.run.dir=file/run"])
+    assert "hydra.run.dir: cannot write" in refused(["hydra.run.dir=file"])
+    message = refused(["-m", "seed=1,2", "hydra.sweep.dir=file/sweep"])
+    assert "hydra.sweep.dir: cannot write" in message
+
+
+def test_resuming(tiny, tmp_path, request):
+    tiny(tmp_path / "run")
+    refused = request.getfixturevalue("refused")
+    status = tmp_path / "run" / "status.json"
+    status.write_text(status.read_text().replace("finished", "interrupted"))
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").write_bytes(b"torn")
+    (tmp_path / "empty").mkdir()
+    for args, named in (
+        (["resume=rnu"], "did you mean 'run'"),
+        (["resume=run", "optimizer.lr=1"], "leave out optimizer.lr=1"),
+        (["resume=empty"], "is not the folder of a run"),
+        (["resume=run"], "last.ckpt is not a readable checkpoint"),
+    ):
+        assert named in refused(args, start=["train"])
+    assert '"interrupted"' in status.read_text()
+
+
+def test_a_folder_that_holds_a_run(refused, here):
+    (here / "run").mkdir()
+    (here / "run" / "config.yaml").write_text("{}")
+    (here / "run" / "status.json").write_text("{}")
+    assert "already holds a run; continue it with resume=" in refused(["hydra.run.dir=run"])
+
+
+def test_several_mistakes_at_once(tiny, here, capfd):
+    overrides = ["optimizer.lr=fast", "model.width=wide", "threads=0"]
+    assert main(["train", *tiny.overrides, *overrides]) == 2
+    err = capfd.readouterr().err
+    lines = err.removeprefix("error: ").splitlines()
+    assert len(lines) == 3 and err.count("error: ") == 1
+    assert {line.split()[0].rstrip(":") for line in lines} == {
+        "optimizer.lr",
+        "model.width",
+        "threads",
+    }
+
+
+def test_in_a_sweep_each_cell_is_told_apart(tiny, here, capfd):
+    assert main(["train", "-m", *tiny.overrides, "optimizer.lr=fast,slow"]) == 2
+    err = capfd.readouterr().err
+    assert err.count("error: #") == 2 and "optimizer.lr" in err and "Traceback" not in err
+    assert not list(here.rglob("status.json"))

@@ -32,7 +32,7 @@ def rank() -> int:
 
 def write_atomic(path: Path, text: str) -> None:
     """Write aside, flush to disk, rename into place."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f"{path.name}.part")
     with aside.open("w") as file:
         file.write(text)
         file.flush()
@@ -108,7 +108,7 @@ class RunFolder:
             raise ConfigError(
                 f"resume: the run in {self.path} is still going (process {status['pid']})"
             )
-        for torn in (*self.path.glob("*.part"), *self.last.parent.glob("*.part")):
+        for torn in self.last.parent.glob("*.part"):
             torn.unlink()
 
     def metadata(self) -> dict[str, Any]:

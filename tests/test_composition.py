@@ -115,7 +115,7 @@ def chosen(group, name):
 def complete(result):
     """A finished run's folder has every risk with its error, and a history."""
     assert result.status == "finished", result.reason
-    assert RISKS <= result.summary.keys()
+    assert result.summary.keys() >= RISKS
     for name in RISKS:
         measured = result.summary[name]
         assert math.isfinite(measured.value) and measured.stderr >= 0

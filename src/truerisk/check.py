@@ -21,7 +21,7 @@ from truerisk.options import Options
 from truerisk.targets import locate, mismatches, shown
 
 SINGLE = ("data", "model", "loss", "initializer", "optimizer", "scheduler", "trainer")
-LISTS = ("regularizer", "diagnostics", "logger")
+LISTS = ("regularizer", "logger")
 INJECTED = frozenset(
     {"input_shape", "output_size", "task", "num_outputs", "seed", "generator"}
     | {"folder", "run_id", "config", "resume_step"}

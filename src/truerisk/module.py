@@ -110,18 +110,12 @@ class RiskModule(L.LightningModule):
 
     def train_dataloader(self) -> Chunks:
         """What is left of the epoch."""
-        world = self.trainer.world_size
-        return Chunks(self.plan, self.data.train, self._where, self._until_a_look, world)
+        return Chunks(self.plan, self.data.train, self._where, self.trainer.world_size)
 
     def _where(self) -> Position:
-        count = self.take_step.count
-        end = min(self.plan.steps_per_epoch, self.step_in_epoch + self.horizon - count)
-        return Position(self.epoch, self.step_in_epoch, end, count)
-
-    def _until_a_look(self, count: int) -> float:
-        """Steps until a callback that has an ``until`` wants to see the weights."""
-        looks = (getattr(callback, "until", None) for callback in self.trainer.callbacks)
-        return min((look(count) for look in looks if look is not None), default=math.inf)
+        left = self.horizon - self.take_step.count
+        end = min(self.plan.steps_per_epoch, self.step_in_epoch + left)
+        return Position(self.epoch, self.step_in_epoch, end)
 
     def training_step(self, chunk: Iterator[MicroBatches], _index: int) -> None:
         """Take the optimizer steps of a chunk."""
@@ -209,11 +203,6 @@ class RiskModule(L.LightningModule):
         """
         values = {name: m.value for name, m in metrics.items()} | plain
         values |= {f"{n}/stderr": m.stderr for n, m in metrics.items() if m.stderr is not None}
-        self.log_values(values, epoch)
-
-    def log_values(self, values: dict[str, float], epoch: int | None = None) -> None:
-        """Log numbers by name, at the present step."""
-        epoch = self.epoch if epoch is None else epoch
         self.trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
         if self.trainer.is_global_zero:
             for logger in self.trainer.loggers:

@@ -167,7 +167,7 @@ def _trainer(
     cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool
 ) -> tuple[Trainer, Path | None]:
     """The trainer with its loggers and callbacks, and the checkpoint to start from."""
-    from truerisk.assemble import build, build_loggers, build_trainer
+    from truerisk.assemble import build_loggers, build_trainer
     from truerisk.checkpoint import Checkpointer, load
     from truerisk.show.progress import Progress
 
@@ -177,7 +177,6 @@ def _trainer(
     loggers = build_loggers(cfg, **where) if rank() == 0 else []
     callbacks: list[Callback] = [Progress(), Checkpointer(run.path, cfg.checkpoint_seconds)]
     callbacks += [c for r in recipe.regularizers.values() for c in r.callbacks()]
-    callbacks += [build(node) for node in cfg.diagnostics.values()]
     return build_trainer(cfg, run.path, loggers, callbacks), checkpoint
 
 

@@ -36,7 +36,8 @@ def nearest(word: str, options: Iterable[str]) -> str:
     """
     names = sorted(options)
     lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    close += difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
     if close:
-        return f"did you mean '{lower[close[0]]}'?"
+        return f"did you mean '{lower.get(close[0], close[0])}'?"
     return f"known: {', '.join(names)}" if names else "there is none"

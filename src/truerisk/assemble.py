@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from truerisk import rng
+from truerisk import function, rng
 from truerisk.data import DataInfo, DataModule
 from truerisk.errors import ConfigError, UserError
 from truerisk.loss import Surrogate, surrogate
@@ -40,11 +40,14 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     ``fitted`` is what another run fitted to its training data (``DataModule.state_dict``), to be
     used on this data instead of fitting anew.
     """
+    function.refuse(cfg)
     seeds = streams(cfg.seed)
     data = build(cfg.data, seed=seeds.data)
     data.load_state_dict(fitted or {})
     data.prepare()
     regularizers = {name: build(node) for name, node in cfg.regularizer.items()}
+    if data.info.task == "function":
+        regularizers = function.acting(regularizers)
     model = build_model(cfg, data.info, regularizers, seeds.init, data)
     needs = needs_of(get_object(cfg.optimizer._target_))
     step = StepOptions(cfg.step.accumulate, ClipOptions(**cfg.step.clip))
@@ -97,7 +100,8 @@ def build_model(
     """The model, initialized (where ``data`` is given) and edited by the regularizers."""
     size = build_surrogate(cfg, info).output_size
     with rng.isolated(seed):
-        model = build(cfg.model, input_shape=tuple(info.input_shape), output_size=size)
+        sizes = {"input_shape": tuple(info.input_shape), "output_size": size}
+        model = build(cfg.model, **sizes, dtype=function.dtype(cfg))
         if data is not None:
             initialize = build(cfg.initializer)
             shown = getattr(initialize, "needs_data", False) and data.train is not None
@@ -146,13 +150,28 @@ def _refuse(cfg: DictConfig, needs: Needs, step: StepOptions) -> None:
         )
     if not needs.clip and (step.clip != ClipOptions()):
         raise ConfigError(
-            f"{name} searches along a line, and a clipped gradient would mislead it: "
+            f"{name} relies on the gradient of J as it is, which clipping would change: "
             "leave out step.clip.norm and step.clip.value"
+        )
+    if needs.problem:
+        _refuse_curvature(cfg, name)
+    if cfg.compile and (needs.problem or needs.graph):
+        raise ConfigError(
+            f"{name} differentiates twice, and torch.compile only once: set compile=false"
         )
     if not needs.scaler and cfg.trainer.precision == "16-mixed":
         raise ConfigError(
             f"{name} cannot work under loss scaling (trainer.precision=16-mixed); "
             "use bf16-mixed or 32-true"
+        )
+
+
+def _refuse_curvature(cfg: DictConfig, name: str) -> None:
+    """What second derivatives of J cannot go with."""
+    if cfg.trainer.precision not in ("32-true", "64-true"):
+        raise ConfigError(
+            f"{name} compares small changes of J with those its curvature predicts, which "
+            f"trainer.precision={cfg.trainer.precision} rounds away: use 32-true or 64-true"
         )
 
 

@@ -14,16 +14,15 @@ from pydantic import (
     ValidationError,
 )
 
-from truerisk.config import resolved
+from truerisk.config import LISTS, resolved
 from truerisk.errors import ConfigError, nearest
 from truerisk.mistakes import INSTEAD
 from truerisk.options import Options
 from truerisk.targets import locate, mismatches, shown
 
 SINGLE = ("data", "model", "loss", "initializer", "optimizer", "scheduler", "trainer")
-LISTS = ("regularizer", "logger")
 INJECTED = frozenset(
-    {"input_shape", "output_size", "task", "num_outputs", "seed", "generator"}
+    {"input_shape", "output_size", "dtype", "task", "num_outputs", "seed", "generator"}
     | {"folder", "run_id", "config", "resume_step"}
 )
 """Arguments that are filled in at run time where a signature has them."""

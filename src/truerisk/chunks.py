@@ -32,18 +32,26 @@ class Position(NamedTuple):
     """steps of this epoch that are taken"""
     end: int
     """step of this epoch at which it, or the run, ends"""
+    taken: int
+    """steps of the run that are taken"""
 
 
 class Chunks:
     """What is left of an epoch, from the `Position` that ``where()`` gives.
 
-    How the steps are cut into chunks follows the clock; what they compute does not depend on it.
+    How the steps are cut into chunks follows the clock, and ends where a callback wants to look:
+    ``until(count)`` says how many steps away that is. What the steps compute does not depend on it.
     """
 
     def __init__(
-        self, plan: BatchPlan, split: Split, where: Callable[[], Position], world: int
+        self,
+        plan: BatchPlan,
+        split: Split,
+        where: Callable[[], Position],
+        until: Callable[[int], float],
+        world: int,
     ) -> None:
-        self.plan, self.split, self.where, self.world = plan, split, where, world
+        self.plan, self.split, self.where, self.until, self.world = plan, split, where, until, world
         self.pace: float | None = None  # seconds a step, of the last chunk that was trained
 
     def __iter__(self) -> Iterator[Iterator[MicroBatches]]:
@@ -51,7 +59,9 @@ class Chunks:
         steps = list(islice(self.plan.epoch(at.epoch, at.step), at.end - at.step))
         batches = self.split.batches([index for step in steps for index, _ in step])
         shares = iter([[share for _, share in step] for step in steps])
-        while taken := list(islice(shares, self._size())):
+        count = at.taken
+        while taken := list(islice(shares, int(min(self._size(), self.until(count))))):
+            count += len(taken)
             yield self._timed([(next(batches), share) for share in step] for step in taken)
 
     def _size(self) -> int:

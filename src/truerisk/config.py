@@ -32,6 +32,8 @@ from truerisk.seeds import Streams
 __all__ = ["Loader", "compose", "conf_dir", "normalize", "override", "resolved", "session"]
 
 VERSION_BASE = "1.3"
+LISTS = ("regularizer", "diagnostics", "logger")
+"""Groups of which any number of options is chosen; there may be none yet."""
 STATE = (GlobalHydra, HydraConfig, JobRuntime, version.VersionBase)
 MISTAKES = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 
@@ -105,9 +107,9 @@ class Loader(ConfigLoaderImpl):
         cfg = super()._compose_config_from_defaults_list(defaults, repo)
         if isinstance(cfg.get("seed"), int):
             cfg.seed = {"base": cfg.seed, **dict.fromkeys(Streams._fields)}
-        for folder in self.where[0].glob("*/"):
-            if folder.name not in ("experiment", "hydra"):
-                cfg.setdefault(folder.name, {})
+        for group in (*LISTS, *(folder.name for folder in self.where[0].glob("*/"))):
+            if group not in ("experiment", "hydra"):
+                cfg.setdefault(group, {})
         return cfg
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from truerisk import bayes, rng
 from truerisk.batch import Batch
+from truerisk.function import standing
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
 from truerisk.risk import MeanEstimate, Measured, Measurement, gap, measure
@@ -46,20 +47,26 @@ class Gauge:
     def during(self, state: State, epoch: int) -> dict[str, Measured]:
         """What is measured after an epoch: train and validation risk alike, their gap, and J."""
         train, val = self.split("train", state, self.subset), self.split("val", state)
-        metrics = train.named("train", epoch, len(self.data.train)) | val.named("val", epoch)
+        metrics = train.named("train", epoch, self._known("train"))
+        metrics |= val.named("val", epoch, self._known("val"))
         metrics["risk/gap"] = gap(metrics["risk/train"], metrics["risk/val"])
         penalty = sum(train.penalties.values())
         metrics["objective"] = Measured(metrics["risk/train"].value + penalty, None, epoch)
         metrics["penalty"] = Measured(penalty, None, epoch)
         each = {f"penalty/{k}": Measured(v, None, epoch) for k, v in train.penalties.items()}
-        return metrics | each
+        return metrics | each | standing(self.objective.model, state, epoch)
 
     def finally_(self, name: str, epoch: int | None) -> dict[str, Measured]:
         """What is measured at the end: a whole split, or ``true``, the risk under P itself."""
         if name == "true":
             return self._true(epoch)
-        whole = len(self.data.train) if name == "train" else math.inf
-        return self.split(name, None).named(name, epoch, whole)
+        found = self.split(name, None).named(name, epoch, self._known(name))
+        return found | standing(self.objective.model, None, epoch)
+
+    def _known(self, name: str) -> float:
+        """How many samples a split is drawn from: all of P's, or those that are all there is."""
+        exact = name == "train" or self.recipe.surrogate.task == "function"
+        return len(getattr(self.data, name)) if exact else math.inf
 
     def split(self, name: str, state: State, index: Tensor | None = None) -> Measurement:
         """Measure a split, or the samples ``index`` of it."""

@@ -110,12 +110,19 @@ class RiskModule(L.LightningModule):
 
     def train_dataloader(self) -> Chunks:
         """What is left of the epoch."""
-        return Chunks(self.plan, self.data.train, self._where, self.trainer.world_size)
+        world = self.trainer.world_size
+        return Chunks(self.plan, self.data.train, self._where, self._until_a_look, world)
 
     def _where(self) -> Position:
-        left = self.horizon - self.take_step.count
-        end = min(self.plan.steps_per_epoch, self.step_in_epoch + left)
-        return Position(self.epoch, self.step_in_epoch, end)
+        count = self.take_step.count
+        end = min(self.plan.steps_per_epoch, self.step_in_epoch + self.horizon - count)
+        return Position(self.epoch, self.step_in_epoch, end, count)
+
+    def _until_a_look(self, count: int) -> float:
+        """Steps until a callback that has an ``until`` wants to see the weights."""
+        callbacks: Any = self.trainer.callbacks  # type: ignore[attr-defined]
+        looks = (getattr(callback, "until", None) for callback in callbacks)
+        return min((look(count) for look in looks if look is not None), default=math.inf)
 
     def training_step(self, chunk: Iterator[MicroBatches], _index: int) -> None:
         """Take the optimizer steps of a chunk."""
@@ -139,7 +146,8 @@ class RiskModule(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Measure the epoch where that is due; the last one always is."""
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
-        if self.epoch % self.recipe.risk.every == 0 or self.take_step.count >= self.horizon:
+        last = self.take_step.count >= self.horizon or self.trainer.should_stop
+        if last or self.epoch % self.recipe.risk.every == 0:
             self.record()
         self.take_step.sums.clear()
 
@@ -151,7 +159,9 @@ class RiskModule(L.LightningModule):
             metrics = self.gauge.during(state, self.epoch)
             risk = metrics["risk/val"].value
             if not math.isfinite(risk):
-                bad = nonfinite.first_bad_weight(self.model) or "the validation risk"
+                function = self.surrogate.task == "function"
+                what = "the function's value" if function else "the validation risk"
+                bad = nonfinite.first_bad_weight(self.model) or what
                 raise Diverged(self.take_step.count, bad)
             if self.best is None or risk < self.best.risk:
                 weights = sharding.whole_state(self.model) | dict(state or {})
@@ -203,6 +213,11 @@ class RiskModule(L.LightningModule):
         """
         values = {name: m.value for name, m in metrics.items()} | plain
         values |= {f"{n}/stderr": m.stderr for n, m in metrics.items() if m.stderr is not None}
+        self.log_values(values, epoch)
+
+    def log_values(self, values: dict[str, float], epoch: int | None = None) -> None:
+        """Log numbers by name, at the present step."""
+        epoch = self.epoch if epoch is None else epoch
         self.trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
         if self.trainer.is_global_zero:
             for logger in self.trainer.loggers:

@@ -53,6 +53,15 @@ class RiskOptions:
 
 
 @dataclass(frozen=True)
+class StopOptions:
+    """``stop``: when a deterministic problem counts as solved."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+    gradient_norm: PositiveFloat | None = None
+    relative_decrease: PositiveFloat | None = None
+
+
+@dataclass(frozen=True)
 class ParamGroups:
     """``param_groups``: ordered rules (``truerisk.rules``)."""
 
@@ -72,3 +81,4 @@ class Options:
     threads: PositiveInt | Literal["auto"]
     checkpoint_seconds: NonNegativeFloat
     resume: str | None
+    stop: StopOptions = field(default_factory=StopOptions)

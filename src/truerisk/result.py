@@ -82,9 +82,14 @@ class RunResult:
         return recipe_name(self.config)
 
     @property
+    def task(self) -> str:
+        """``classification``, ``regression``, or ``function`` where there was no data."""
+        return self.run.metadata().get("data", {}).get("task", "")
+
+    @property
     def figure(self) -> Path:
-        """The picture of train and validation risk."""
-        return self.run.figures / "risk.png"
+        """The picture of train and validation risk, or of the path on a test function."""
+        return self.run.figures / ("path.png" if self.task == "function" else "risk.png")
 
     def report(self) -> None:
         """Print how the run ended, its table, and where its figure lies."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.backends import cudnn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from truerisk import nonfinite, rng
 from truerisk.batch import Batch
-from truerisk.errors import Diverged
+from truerisk.errors import ConfigError, Diverged
 from truerisk.objective import Objective
+from truerisk.optimizer import Needs
+from truerisk.problem import Problem
 from truerisk.recipe import Recipe
 from truerisk.scheduler import Schedule
 from truerisk.sharding import whole
@@ -53,6 +56,7 @@ class Step:
     ) -> None:
         self.objective, self.optimizer, self.schedule = objective, optimizer, schedule
         self.options, self.needs, self.engine = recipe.step, recipe.needs, engine
+        _refuse(optimizer, recipe.needs, engine)
         self.edits = list(recipe.hooks("edit_batch").values())
         self.projections = list(recipe.hooks("project").values())
         self.averages = list(recipe.hooks("average").values())
@@ -96,9 +100,13 @@ class Step:
         micro_batches = [(self._edited(batch), share) for batch, share in micro_batches]
         if self.needs.closure:
             self.optimizer.step(self._closure(micro_batches))  # type: ignore[arg-type]
+        elif self.needs.problem:
+            self.optimizer.step(self._problem(micro_batches))  # type: ignore[call-overload]
         else:
             self.gradient(micro_batches)
-            self._descend()
+            with self._full_precision():
+                self._descend()
+            self._release()
         self.count += 1
         self.schedule.step()
         if self.projections or self.averages:
@@ -119,12 +127,14 @@ class Step:
             p.grad = None
         parts = []
         for batch, share in micro_batches:
-            value = self.objective(None, batch)
+            with self._recurrent():
+                value = self.objective(None, batch)
             part = value.objective if share == 1 else value.objective * share
             self.engine.backward(part, create_graph=self.needs.graph)
             parts.append(part.detach())
             if share and not probe:
                 self.sums.loss(value.risk.detach(), len(batch))
+        self._check_curvature()
         total = self._total(parts)
         norm = self._norm()
         if not probe:
@@ -163,8 +173,20 @@ class Step:
         loss, size = objective.item(), norm.item()
         if not math.isfinite(loss) or (self.engine.scaler is None and not math.isfinite(size)):
             raise Diverged(self.count + 1, nonfinite.culprit(self.model, batch.x))
+        self.sums.objective = loss
         if math.isfinite(size):
             self.sums.norm(size)
+
+    def _check_curvature(self) -> None:
+        """Raise where there is none to differentiate the gradient for."""
+        flat = (n for n, p in self.named.items() if p.grad is not None and p.grad.grad_fn is None)
+        name = next(flat, None) if self.needs.graph else None
+        if name is not None:
+            raise ConfigError(
+                f"{type(self.optimizer).__name__} divides by the curvature of J, which is "
+                f"piecewise linear in {name!r}: choose another loss, add regularizer=l2, or take "
+                "another optimizer"
+            )
 
     def _descend(self) -> None:
         if self.engine.scaler is None:
@@ -172,6 +194,22 @@ class Step:
         else:
             self.engine.scaler.step(self.optimizer)
             self.engine.scaler.update()
+
+    def _full_precision(self) -> AbstractContextManager[Any]:
+        """An optimizer's own matrix products are not for autocast."""
+        device = self.params[0].device.type
+        mixed = torch.is_autocast_enabled(device)
+        return torch.autocast(device, enabled=False) if mixed else nullcontext()
+
+    def _recurrent(self) -> AbstractContextManager[None]:
+        """cuDNN's recurrent layers cannot be differentiated twice."""
+        return cudnn.flags(enabled=False) if self.needs.graph else nullcontext()
+
+    def _release(self) -> None:
+        """Let go of the gradient's graph: it holds the weights, which hold the gradient."""
+        if self.needs.graph:
+            for p in self.params:
+                p.grad = None if p.grad is None else p.grad.detach()
 
     def _closure(self, micro_batches: MicroBatches) -> Callable[..., Tensor]:
         """J and ∇J on this step's samples: the same function however often it is called.
@@ -196,6 +234,21 @@ class Step:
 
         return closure
 
+    def _problem(self, micro_batches: MicroBatches) -> Problem:
+        """J on this step's samples, which counts the first look at it and checks it."""
+
+        def seen(total: Tensor, gradient: Tensor, risks: list[Tensor]) -> None:
+            for (batch, share), risk in zip(micro_batches, risks, strict=True):
+                if share:
+                    self.sums.loss(risk, len(batch))
+            self._check(total, gradient.norm(), micro_batches[-1][0])
+
+        return Problem(self.objective, micro_batches, self._mean, seen)
+
+    def _mean(self, tensor: Tensor) -> Tensor:
+        world = self.engine.world_size
+        return tensor if world == 1 else self.engine.sum(tensor) / world
+
     @torch.no_grad()
     def _after(self) -> None:
         for project in self.projections:
@@ -204,6 +257,15 @@ class Step:
             state = self.model.state_dict()
             for average in self.averages:
                 average(state, self.count)
+
+
+def _refuse(optimizer: torch.optim.Optimizer, needs: Needs, engine: Engine) -> None:
+    """What cannot be right with several processes."""
+    if needs.graph and engine.world_size > 1:
+        raise ConfigError(
+            f"{type(optimizer).__name__} differentiates the gradient again, which several "
+            "processes average without a record of how it came about: set trainer.devices=1"
+        )
 
 
 class StepSums:
@@ -215,6 +277,7 @@ class StepSums:
     def clear(self) -> None:
         """Begin a new epoch."""
         self.loss_sum, self.samples, self.norm_sum, self.norms = 0.0, 0, 0.0, 0
+        self.objective = math.nan  # J when the last step began
 
     def loss(self, mean: Tensor, samples: int) -> None:
         """Add a micro-batch's mean loss."""

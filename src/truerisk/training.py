@@ -77,6 +77,7 @@ def quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning", message=".*LeafSpec.*")
+        warnings.filterwarnings("ignore", message=".*create_graph=True.*")  # Step breaks the cycle
         for logger in loggers:
             logger.setLevel(logging.WARNING)
         try:
@@ -146,13 +147,14 @@ def _fit(cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool) -> tupl
     """Train and measure; returns the run's status and the reason for it."""
     from truerisk.module import RiskModule
     from truerisk.signals import on_stop
+    from truerisk.tolerance import reached
 
     module = RiskModule(recipe)
     trainer, checkpoint = _trainer(cfg, run, recipe, resumed)
     try:
         with on_stop(module.request_stop):
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
-        outcome = "finished", ""
+        outcome = "finished", reached(trainer)
     except Diverged as error:
         outcome = "diverged", str(error)
     except (Interrupted, SystemExit):  # Lightning answers a second Ctrl-C with SystemExit
@@ -167,16 +169,21 @@ def _trainer(
     cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool
 ) -> tuple[Trainer, Path | None]:
     """The trainer with its loggers and callbacks, and the checkpoint to start from."""
-    from truerisk.assemble import build_loggers, build_trainer
+    from truerisk.assemble import build, build_loggers, build_trainer
     from truerisk.checkpoint import Checkpointer, load
     from truerisk.show.progress import Progress
+    from truerisk.tolerance import tolerances
+    from truerisk.trail import trails
 
     checkpoint = run.last if resumed and run.last.exists() else None
     step = load(checkpoint)["truerisk"]["step"]["count"] if checkpoint else -1
     where = {"folder": run.path, "run_id": run.id, "resume_step": step if resumed else None}
     loggers = build_loggers(cfg, **where) if rank() == 0 else []
     callbacks: list[Callback] = [Progress(), Checkpointer(run.path, cfg.checkpoint_seconds)]
+    callbacks += trails(recipe.model)
     callbacks += [c for r in recipe.regularizers.values() for c in r.callbacks()]
+    callbacks += tolerances(cfg, recipe)
+    callbacks += [build(node) for node in cfg.diagnostics.values()]
     return build_trainer(cfg, run.path, loggers, callbacks), checkpoint
 
 
@@ -191,7 +198,10 @@ def _measure_best(run: RunFolder, module: RiskModule, trainer: Trainer) -> None:
 
 
 def _draw(result: RunResult) -> None:
+    from truerisk.show.contour import contour
     from truerisk.show.figure import risk_figure
 
-    if len(result.history):
+    if result.task == "function":
+        contour([result.folder], result.figure)
+    elif len(result.history):
         risk_figure(result.history, result.figure, title=result.title)

@@ -19,6 +19,7 @@ from truerisk.data.teacher import Teacher, teacher
 
 if TYPE_CHECKING:
     from truerisk.data.module import DataModule
+    from truerisk.data.none import NoData
 
 __all__ = [
     "BatchPlan",
@@ -27,6 +28,7 @@ __all__ = [
     "Gaussians",
     "Inputs",
     "LoaderSplit",
+    "NoData",
     "Polynomial",
     "Population",
     "Samples",
@@ -55,4 +57,8 @@ def __getattr__(name: str) -> Any:
         from truerisk.data.module import DataModule
 
         return DataModule
+    if name == "NoData":
+        from truerisk.data.none import NoData
+
+        return NoData
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

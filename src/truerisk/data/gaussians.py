@@ -31,7 +31,7 @@ class Gaussians:
         """Draw x float32 [n, d] and classes y [n]."""
         device = generator.device
         y = torch.multinomial(self.prior.to(device), n, replacement=True, generator=generator)
-        z = torch.randn(n, self.means.shape[1], generator=generator, device=device)
+        z = self.means.new_empty(n, self.means.shape[1], device=device).normal_(generator=generator)
         return (self.means.to(device)[y] + z) @ self.mixing.to(device).T, y
 
     def bayes(self, x: Tensor) -> Tensor:

@@ -38,8 +38,9 @@ class Polynomial:
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw x float32 [n, 1] and y [n, 1]."""
-        x = torch.rand(n, 1, generator=generator, device=generator.device) * 2 - 1
-        z = torch.randn(n, 1, generator=generator, device=generator.device)
+        draws = torch.empty(n, 1, device=generator.device, dtype=torch.float32)
+        x = draws.uniform_(generator=generator) * 2 - 1
+        z = draws.normal_(generator=generator)
         return x, self.mean(x) + self.noise * z
 
 

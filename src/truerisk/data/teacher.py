@@ -57,11 +57,12 @@ class Teacher:
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw x float32 [n, d], and classes [n] or targets [n, outputs]."""
         device = generator.device
-        x = torch.randn(n, len(self.weights[0]), generator=generator, device=device)
+        size = (n, len(self.weights[0]))
+        x = torch.randn(size, generator=generator, device=device, dtype=torch.float32)
         if self.task == "classification":
             return x, torch.multinomial(self.bayes(x), 1, generator=generator).squeeze(1)
         clean = self.mean(x)
-        noise = torch.randn(clean.shape, generator=generator, device=device)
+        noise = torch.empty_like(clean).normal_(generator=generator)
         return x, clean + self.noise * noise
 
 

@@ -2,5 +2,6 @@
 
 from truerisk.loss.hinge import Hinge
 from truerisk.loss.surrogate import Surrogate, surrogate
+from truerisk.loss.value import Value
 
-__all__ = ["Hinge", "Surrogate", "surrogate"]
+__all__ = ["Hinge", "Surrogate", "Value", "surrogate"]

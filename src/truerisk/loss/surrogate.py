@@ -15,6 +15,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 OPTIONS = {
     "classification": ("cross_entropy", "bce", "hinge"),
     "regression": ("mse", "mae", "huber"),
+    "function": ("value",),
 }
 TASKS: dict[type, str] = {
     nn.CrossEntropyLoss: "classification",
@@ -61,11 +62,11 @@ class Surrogate(nn.Module):
         return y.to(outputs.dtype) if self.task == "regression" else y
 
     def errors(self, outputs: Tensor, y: Tensor) -> Tensor | None:
-        """The 0–1 loss of each sample, as floats; None for regression.
+        """The 0–1 loss of each sample, as floats; None where there are no classes.
 
         The predicted class is the largest output's, or the sign of a single output.
         """
-        if self.task == "regression":
+        if self.task != "classification":
             return None
         single = self.output_size == 1
         predicted = outputs.squeeze(-1) > 0 if single else outputs.argmax(-1)

@@ -1,11 +1,43 @@
-"""Architectures, sized from the data: input_shape and output_size are filled in."""
+"""Architectures, sized from the data (input_shape and output_size are filled in), and functions.
+
+A `Function` of its weights alone takes the place of model and data both.
+"""
 
 from truerisk.model.cnn import CNN
 from truerisk.model.cnn1d import CNN1d
+from truerisk.model.function import Function
 from truerisk.model.linear import Linear
 from truerisk.model.mlp import MLP
+from truerisk.model.multimodal import Ackley, Rastrigin, SineProduct, StyblinskiTang
+from truerisk.model.quadratic import Booth, Paraboloid, QuadraticBowl
 from truerisk.model.recurrent import GRU, LSTM, RNN
 from truerisk.model.resnet import ResNet
+from truerisk.model.saddle import Cubic, MonkeySaddle, Saddle
 from truerisk.model.transformer import Transformer
+from truerisk.model.valley import Beale, Himmelblau, Rosenbrock
 
-__all__ = ["CNN", "GRU", "LSTM", "MLP", "RNN", "CNN1d", "Linear", "ResNet", "Transformer"]
+__all__ = [
+    "CNN",
+    "GRU",
+    "LSTM",
+    "MLP",
+    "RNN",
+    "Ackley",
+    "Beale",
+    "Booth",
+    "CNN1d",
+    "Cubic",
+    "Function",
+    "Himmelblau",
+    "Linear",
+    "MonkeySaddle",
+    "Paraboloid",
+    "QuadraticBowl",
+    "Rastrigin",
+    "ResNet",
+    "Rosenbrock",
+    "Saddle",
+    "SineProduct",
+    "StyblinskiTang",
+    "Transformer",
+]

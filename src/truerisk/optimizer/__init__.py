@@ -1,9 +1,38 @@
 """Optimizers, what each needs of the step, and the parameter groups they work on."""
 
+from truerisk.optimizer.gauss_newton import GaussNewton
 from truerisk.optimizer.gd import GD
+from truerisk.optimizer.gd_backtracking import GDBacktracking
+from truerisk.optimizer.gd_exact import GDExact
+from truerisk.optimizer.gd_wolfe import GDWolfe
+from truerisk.optimizer.hill_climbing import HillClimbing
+from truerisk.optimizer.kfac import KFAC
+from truerisk.optimizer.lbfgs_backtracking import LBFGSBacktracking
 from truerisk.optimizer.muon import Muon
 from truerisk.optimizer.needs import Needs, needs_of
+from truerisk.optimizer.newton import Newton
+from truerisk.optimizer.newton_cg import NewtonCG
 from truerisk.optimizer.parameter_groups import parameter_groups
 from truerisk.optimizer.sam import SAM
+from truerisk.optimizer.sgd_armijo import SGDArmijo
+from truerisk.optimizer.shampoo import Shampoo
 
-__all__ = ["GD", "SAM", "Muon", "Needs", "needs_of", "parameter_groups"]
+__all__ = [
+    "GD",
+    "KFAC",
+    "SAM",
+    "GDBacktracking",
+    "GDExact",
+    "GDWolfe",
+    "GaussNewton",
+    "HillClimbing",
+    "LBFGSBacktracking",
+    "Muon",
+    "Needs",
+    "Newton",
+    "NewtonCG",
+    "SGDArmijo",
+    "Shampoo",
+    "needs_of",
+    "parameter_groups",
+]

@@ -22,6 +22,8 @@ class Needs:
         groups: may be given more than one parameter group.
         full_batch: right only on the whole training set.
         scaler: works under a gradient scaler (16-bit training).
+        gradient: computes ∇J; the norm it has when a step begins is known then.
+        problem: ``step`` is given J on this batch with its curvature, a `truerisk.problem.Problem`.
         graph: differentiates the gradient again, so backward must keep its graph.
         shared: hyperparameters that every parameter group must have in common.
     """
@@ -32,6 +34,8 @@ class Needs:
     groups: bool = True
     full_batch: bool = False
     scaler: bool = True
+    gradient: bool = True
+    problem: bool = False
     graph: bool = False
     shared: tuple[str, ...] = ()
 

@@ -1,0 +1,61 @@
+"""The gradient of each sample's loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from truerisk.batch import Batch
+from truerisk.calculus.curvature import columns
+from truerisk.calculus.point import Point
+from truerisk.calculus.pullback import pullback
+from truerisk.errors import ConfigError
+
+
+def per_sample_gradients(point: Point) -> Iterator[Tensor]:
+    """``∇l(w; xᵢ, yᵢ)``, [n, p] for one batch after another, without penalties.
+
+    Row i is the gradient of the i-th loss of its batch, so that the mean over all samples is
+    ``∇g(w)``. Where samples do not see each other, they are mapped by ``torch.vmap``. Where they do
+    (batch norm while training), where the dropout masks come out differently, or where a layer
+    cannot be mapped, the rows are taken one by one from the batch's graph, at the cost of a
+    backward pass each: that shows in the mean of the mapped rows, which is compared to the gradient
+    of the batch.
+
+    ``point.space.named(rows)`` gives them by parameter, [n, *shape].
+    """
+    return (rows for _, rows in point.map(lambda batch: _rows(point, batch)))
+
+
+def _rows(point: Point, batch: Batch) -> Tensor:
+    losses, pull = pullback(lambda w: point.losses(w, batch), point.w)
+    torch.manual_seed(torch.initial_seed())  # the same noise again
+    rows = _mapped(point, batch)
+    if rows is not None and _agree(rows, pull(torch.ones_like(losses)) / len(batch)):
+        return rows
+    return columns(pull, torch.eye(len(batch)).to(losses)).T
+
+
+def _mapped(point: Point, batch: Batch) -> Tensor | None:
+    """Each sample as a batch of its own; None where a layer refuses."""
+    share = None if batch.share is None or batch.share.ndim == 0 else 0
+    axes = (0, 0, None if batch.other is None else 0, share)
+
+    def loss(w: Tensor, *one: Any) -> Tensor:
+        parts = [t if axis is None else t[None] for t, axis in zip(one, axes, strict=True)]
+        return point.losses(w, Batch(*parts)).sum()
+
+    samples = (batch.x, batch.y, batch.other, batch.share)
+    try:
+        return vmap(grad(loss), (None, *axes), randomness="different")(point.w, *samples)
+    except (ConfigError, RuntimeError, ValueError):
+        return None
+
+
+def _agree(rows: Tensor, mean: Tensor) -> bool:
+    off = (rows.mean(0) - mean).norm()
+    return bool(off <= torch.finfo(rows.dtype).eps ** 0.5 * rows.norm(dim=1).mean())

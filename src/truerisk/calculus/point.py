@@ -1,0 +1,134 @@
+"""J on all samples, at one point of the space of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from truerisk.batch import Batch
+from truerisk.calculus.space import Space
+from truerisk.calculus.still import still
+from truerisk.errors import ConfigError, nearest
+from truerisk.objective import Objective, Value
+
+T = TypeVar("T")
+Batches = Iterable[Batch] | Callable[[], Iterable[Batch]]
+
+
+class Point:
+    """A point w, and J around it: a deterministic function of a flat vector [p].
+
+    ``J(w) = 1/N Σᵢ l(f(xᵢ; w), yᵢ) + Σₖ λₖ Rₖ(w)``, over the N samples of all batches. Batches of n
+    samples have weight n/N, so uneven ones give the mean over all samples, and the penalties count
+    once. Batches are read one after another, in the memory of one.
+
+    The model is taken in the mode it is in. In training mode, batch norm normalises by the batch,
+    and each batch has its own dropout mask, the same at every evaluation; J then depends on how
+    the samples are cut into batches. Neither the model nor any random generator is changed.
+
+    Args:
+        objective: J as a pure function.
+        params: w, by name, and buffers if they are not to be the model's; parameters left out are
+            held at the model's values. None: all the model's trainable ones.
+        batches: the samples: a sequence or another iterable that can be read again and again, or a
+            function that returns one.
+        seed: of the masks.
+
+    Raises:
+        ConfigError: a name is not the model's, none is trainable, or batches can be read only once.
+
+    >>> from torch import nn
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> objective = Objective(model, lambda out, y: ((out - y) ** 2).mean(1))
+    >>> cut = [Batch(torch.ones(n, 1), torch.full((n, 1), y)) for n, y in ((3, 0.0), (1, 1.0))]
+    >>> Point(objective, {"weight": torch.tensor([[2.0]])}, cut).value().item()   # (3·2² + 1)/4
+    3.25
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        params: Mapping[str, Tensor] | None,
+        batches: Batches,
+        seed: int = 0,
+    ) -> None:
+        given = dict(objective.own if params is None else params)
+        _check(objective, given, batches)
+        free = {n: given[n].detach() for n in objective.own if n in given}
+        self.objective, self.batches, self.seed = objective, batches, seed
+        self.space = Space(free)
+        self.w = self.space.flat(free)
+        held = {n: p.detach() for n, p in objective.own.items() if n not in free}
+        self._held = held | {n: t.detach() for n, t in given.items() if n not in free}
+
+    @property
+    def single(self) -> bool:
+        """Whether all samples are in one batch, which lies in memory."""
+        return isinstance(self.batches, Sequence) and len(self.batches) == 1
+
+    def moved(self, w: Tensor) -> Point:
+        """The point with the weights ``w`` [p] on the same samples."""
+        return Point(self.objective, self._held | self.space.named(w), self.batches, self.seed)
+
+    # --- on one batch: pure functions of w ------------------------------------------------------
+
+    def state(self, w: Tensor) -> dict[str, Tensor]:
+        """Parameters and buffers; buffers are copies, as a layer may write into them."""
+        buffers = dict(self.objective.model.named_buffers())
+        copies = {n: self._held.get(n, b).clone() for n, b in buffers.items() if b is not None}
+        return self._held | copies | self.space.named(w)
+
+    def evaluate(self, w: Tensor, batch: Batch) -> Value:
+        """J and its terms on a batch."""
+        return self.objective(self.state(w), batch)
+
+    def outputs(self, w: Tensor, batch: Batch) -> Tensor:
+        """f(x; w), [n, outputs]."""
+        return self.objective.outputs(self.state(w), batch.x)
+
+    def losses(self, w: Tensor, batch: Batch) -> Tensor:
+        """The loss of each sample, [n], without penalties."""
+        return self.objective.losses(self.outputs(w, batch), batch)
+
+    # --- on all batches -------------------------------------------------------------------------
+
+    def map(self, f: Callable[[Batch], T]) -> Iterator[tuple[Batch, T]]:
+        """f of every batch, with what must hold still held still, and its noise the same again."""
+        read = self.batches() if callable(self.batches) else self.batches
+        for number, batch in enumerate(read):
+            with still(self.objective.model, self.w.device):
+                torch.manual_seed(self.seed + number)
+                found = f(batch)
+            yield batch, found
+
+    def mean(self, f: Callable[[Batch], Tensor]) -> Tensor:
+        """1/N Σ n·f(batch), where f is a mean over the n samples of a batch."""
+        total, samples = None, 0
+        for batch, part in self.map(f):
+            part, samples = part.detach() * len(batch), samples + len(batch)
+            total = part if total is None else total.add_(part)
+        if total is None or not samples:
+            raise ConfigError("there are no samples to differentiate on: `batches` is empty")
+        return total / samples
+
+    @torch.no_grad()
+    def value(self) -> Tensor:
+        """J(w), a scalar."""
+        return self.mean(lambda batch: self.evaluate(self.w, batch).objective)
+
+
+def _check(objective: Objective, given: Mapping[str, Tensor], batches: Batches) -> None:
+    names = {n for n, _ in objective.model.named_parameters(remove_duplicate=False)}
+    names |= {n for n, _ in objective.model.named_buffers()}
+    if unknown := sorted(set(given) - names):
+        raise ConfigError(f"the model has no {unknown[0]!r}; {nearest(unknown[0], names)}")
+    if not objective.own.keys() & given.keys():
+        raise ConfigError("none of the parameters given is a trainable one of the model")
+    if isinstance(batches, Iterator):
+        raise ConfigError(
+            "`batches` is an iterator, which can be read only once, and derivatives read the data "
+            "many times: give a list, or a function that returns the iterator"
+        )

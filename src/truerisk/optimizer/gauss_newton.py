@@ -1,0 +1,95 @@
+"""Gauss–Newton with Levenberg–Marquardt damping, without a matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from truerisk.number import real, whole
+from truerisk.optimizer.conjugate_gradient import minimize
+from truerisk.optimizer.second_order import (
+    Problem,
+    Ray,
+    SecondOrder,
+    adapted,
+    finite,
+    reduction_ratio,
+)
+
+DECAY = 0.95
+"""Conjugate gradients begin at this share of the last step (Martens 2010, §4.5)."""
+
+
+class GaussNewton(SecondOrder):
+    """Hessian-free optimization (Martens 2010): ``(B + λI) p = −∇J`` by conjugate gradients.
+
+    B is the Gauss–Newton matrix of the risk, ``1/n Σ J_fᵀ ∇²l J_f`` with the outputs' Jacobian J_f,
+    plus the Hessian of the penalties. For losses that are convex in the outputs it has no negative
+    eigenvalues; for those that are piecewise linear (hinge, mae) it is zero, and a step is one of
+    gradient descent with length 1/λ.
+
+    After each step, with ``ρ = (J(w + p) − J(w)) / (∇Jᵀp + ½ pᵀBp)``, λ grows by the factor
+    ``rate`` where ρ < ¼ and shrinks by it where ρ > ¾ (Levenberg–Marquardt). The iterates of
+    conjugate gradients are tried from the last one backwards while J falls, and should it not have
+    fallen below J(w), the step is backtracked.
+
+    Args:
+        params: parameters, in one group.
+        lr: the first step length tried; 1 is the method's own.
+        damping: the first λ; the present one is the parameter group's ``damping``.
+        rate: factor by which λ changes; 3/2 in the source.
+        max_iter: products with B in one step.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1.0,
+        damping: float = 0.1,
+        rate: float = 2.0,
+        max_iter: int = 100,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            damping=real("optimizer.damping", damping, above=True),
+            rate=real("optimizer.rate", rate, 1, above=True),
+            max_iter=whole("optimizer.max_iter", max_iter),
+        )
+
+    def descend(self, problem: Problem) -> None:
+        """Move by the damped Gauss–Newton step."""
+        group, start, point = self.group, problem.value(), problem.point()
+        step, end = self._best(problem, point, self._iterates(problem))
+        predicted = torch.dot(step, problem.gradient() + 0.5 * problem.ggnvp(step)).item()
+        ratio = reduction_ratio(start, end, predicted)
+        group["damping"] = adapted(group["damping"], ratio, group["rate"])
+        ray = Ray(problem, point, step)
+        group["taken"] = t = ray.backtrack(group["lr"])
+        self.memory["previous"] = t * step
+        problem.move(point + t * step)
+
+    def _iterates(self, problem: Problem) -> list[Tensor]:
+        gradient, damping = problem.gradient(), self.group["damping"]
+        start = DECAY * self.memory.get("previous", torch.zeros_like(gradient))
+
+        def product(vector: Tensor) -> Tensor:
+            return problem.ggnvp(vector) + damping * vector
+
+        found = minimize(product, gradient, start, self.group["max_iter"])
+        falling = [p for p in found if torch.dot(p, gradient) < 0]
+        return falling or [-gradient / damping]
+
+    def _best(
+        self, problem: Problem, point: Tensor, iterates: list[Tensor]
+    ) -> tuple[Tensor, float]:
+        """An iterate and J there: the lowest, going back from the last one while it falls."""
+        *earlier, best = iterates
+        lowest = finite(problem.value(point + best))
+        for step in reversed(earlier):
+            value = finite(problem.value(point + step))
+            if value >= lowest:
+                break
+            best, lowest = step, value
+        return best, lowest

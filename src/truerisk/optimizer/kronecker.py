@@ -1,0 +1,162 @@
+"""A layer's block of the Gauss–Newton matrix as a Kronecker product."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Convolution = nn.Conv1d | nn.Conv2d
+Norm = nn.LayerNorm | nn.GroupNorm | nn.BatchNorm1d | nn.BatchNorm2d
+
+
+def factorable(layer: nn.Module) -> bool:
+    """Whether a layer's block has a Kronecker form here: dense, convolutional, embedding.
+
+    >>> factorable(nn.Conv1d(4, 4, 3)), factorable(nn.Conv1d(4, 4, 3, groups=2))
+    (True, False)
+    """
+    if isinstance(layer, Convolution):
+        return layer.groups == 1
+    return isinstance(layer, nn.Linear | nn.Embedding)
+
+
+class Block:
+    """The weight and bias of one layer, ``s = W ā``, as far as they are trained.
+
+    With ā the layer's input, 1 appended for the bias, and g the derivative with respect to s of a
+    root of the loss's curvature, the block of the Gauss–Newton matrix is ``E[āāᵀ ⊗ ggᵀ]``, taken to
+    be ``A ⊗ G``, A = E[āāᵀ], G = E[ggᵀ] (Martens & Grosse 2015, §3). A layer that is used at T
+    places of a sample, as a convolution is at its positions (there ā is a patch of the input) or a
+    dense layer at the steps of a sequence, has
+
+        A = E[Σₜ āₜāₜᵀ],  G = E[Σₜ gₜgₜᵀ] / T          (Grosse & Martens 2016, eq. 27 and 28)
+
+    For an embedding ā is a unit vector, and A its diagonal alone.
+    """
+
+    def __init__(self, layer: nn.Module, trained: Callable[[Tensor], bool]) -> None:
+        self.layer = layer
+        weight, bias = layer.weight, getattr(layer, "bias", None)
+        self.weight = weight if isinstance(weight, Tensor) and trained(weight) else None
+        self.bias = bias if isinstance(bias, Tensor) and trained(bias) else None
+
+    @property
+    def params(self) -> list[Tensor]:
+        """The trained ones, weight first."""
+        return [p for p in (self.weight, self.bias) if p is not None]
+
+    def factors(self, inputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """A and G over one batch, from the input of each call and [k, *output] derivatives."""
+        samples = len(inputs[0])
+        g = torch.cat([self._derivatives(s) for s in slopes], dim=2)  # [k, n, places, outputs]
+        outer = torch.einsum("knto,kntp->op", g, g) / (samples * g.shape[2])
+        if isinstance(self.layer, nn.Embedding):
+            counts = torch.cat([x.flatten() for x in inputs]).bincount(
+                minlength=self.layer.num_embeddings
+            )
+            return counts.to(outer) / samples, outer
+        a = torch.cat([self._activations(x) for x in inputs], dim=1)  # [n, places, inputs]
+        return torch.einsum("nti,ntj->ij", a, a) / samples, outer
+
+    def _activations(self, x: Tensor) -> Tensor:
+        a = patches(self.layer, x) if isinstance(self.layer, Convolution) else x
+        a = a.reshape(len(x), -1, a.shape[-1])
+        parts = [a] if self.weight is not None else []
+        parts += [torch.ones_like(a[..., :1])] if self.bias is not None else []
+        return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+    def _derivatives(self, s: Tensor) -> Tensor:
+        if isinstance(self.layer, Convolution):
+            return s.flatten(3).transpose(2, 3)
+        return s.reshape(*s.shape[:2], -1, s.shape[-1])
+
+    def matrix(self, parts: Sequence[Tensor]) -> Tensor:
+        """Tensors in the shapes of ``params`` as one matrix [outputs, inputs (+ 1)]."""
+        weight = isinstance(self.layer, nn.Embedding)
+        columns = [p.T if weight else p.reshape(len(p), -1) for p in parts]
+        return torch.cat(columns, dim=1)
+
+    def tensors(self, matrix: Tensor) -> list[Tensor]:
+        """The inverse of ``matrix``."""
+        if isinstance(self.layer, nn.Embedding):
+            return [matrix.T]
+        parts = matrix.split([p[0].numel() for p in self.params], dim=1)
+        return [part.reshape(p.shape) for part, p in zip(parts, self.params, strict=True)]
+
+
+def patches(layer: Any, x: Tensor) -> Tensor:
+    """What a convolution's kernel sees at each position: [n, positions, channels · window].
+
+    >>> patches(nn.Conv1d(1, 1, 2), torch.tensor([[[1.0, 2.0, 3.0]]]))
+    tensor([[[1., 2.],
+             [2., 3.]]])
+    """
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    x = functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+    if x.ndim == 3:
+        x = x.unsqueeze(2)
+    pair = [
+        (1, *value) if len(value) == 1 else value
+        for value in (layer.kernel_size, layer.dilation, layer.stride)
+    ]
+    kernel, dilation, stride = pair
+    return functional.unfold(x, kernel, dilation=dilation, stride=stride).transpose(1, 2)
+
+
+def inverses(a: Tensor, g: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+    """(A + π√λ I)⁻¹ and (G + √λ/π I)⁻¹, with π² = (tr A / dim A) / (tr G / dim G).
+
+    Factored Tikhonov damping (Martens & Grosse 2015, §6.3); a diagonal A stays a diagonal.
+
+    >>> one, two = inverses(torch.eye(1), torch.eye(1), 1.0)
+    >>> one.item(), two.item()
+    (0.5, 0.5)
+    """
+    sizes = [(t.sum() if t.ndim == 1 else t.trace()).item() / len(t) for t in (a, g)]
+    pi = math.sqrt(sizes[0] / sizes[1]) if min(sizes) > 0 else 1.0
+    root = math.sqrt(damping)
+    return _inverse(a, pi * root), _inverse(g, root / pi)
+
+
+def _inverse(matrix: Tensor, shift: float) -> Tensor:
+    if matrix.ndim == 1:
+        return 1 / (matrix + shift)
+    exact = matrix.double() if matrix.device.type != "mps" else matrix
+    shifted = exact + shift * torch.eye(len(matrix)).to(exact)
+    return torch.cholesky_inverse(torch.linalg.cholesky(shifted)).to(matrix)
+
+
+def norm_diagonal(layer: Any, inputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> list[Tensor]:
+    """The diagonals of a norm layer's blocks: E[(Σ g x̂)²] for the scale, E[(Σ g)²] for the shift.
+
+    x̂ is the normalized input, sums are over a sample's places, and g [k, *output] as in `Block`.
+    """
+    n = len(inputs[0])
+    by_sample: list[Any] = [0, 0]
+    for x, g in zip(inputs, slopes, strict=True):
+        for index, product in enumerate((g * normalized(layer, x), g)):
+            by_sample[index] = by_sample[index] + _places(layer, product)
+    return [(d**2).sum((0, 1)).view(layer.weight.shape) / n for d in by_sample]
+
+
+def _places(layer: Any, g: Tensor) -> Tensor:
+    """[k, n, …] summed over places: [k, n, parameters]."""
+    if isinstance(layer, nn.LayerNorm):
+        return g.reshape(*g.shape[:2], -1, layer.weight.numel()).sum(2)
+    return g.flatten(3).sum(3) if g.ndim > 3 else g
+
+
+def normalized(layer: Any, x: Tensor) -> Tensor:
+    """What a norm layer makes of x before scale and shift."""
+    if isinstance(layer, nn.LayerNorm):
+        return functional.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+    if isinstance(layer, nn.GroupNorm):
+        return functional.group_norm(x, layer.num_groups, eps=layer.eps)
+    if layer.training or layer.running_mean is None:
+        return functional.batch_norm(x, None, None, training=True, eps=layer.eps)
+    return functional.batch_norm(x, layer.running_mean, layer.running_var, eps=layer.eps)

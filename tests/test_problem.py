@@ -22,6 +22,16 @@ MODELS = {
     "l2, entropy": ["model.activation=tanh", "regularizer=[l2,entropy]"],
     "orthogonality": ["model.activation=tanh", "regularizer=orthogonality"],
     "input gradient": ["model.activation=tanh", "regularizer=input_gradient"],
+    "input gradient, batch norm": [
+        "model.activation=tanh",
+        "model.normalization=batch",
+        "regularizer=input_gradient",
+    ],
+    "input gradient, layer norm": [
+        "model.activation=tanh",
+        "model.normalization=layer",
+        "regularizer=input_gradient",
+    ],
     "mixup": ["model.activation=tanh", "regularizer=mixup"],
     "spectral norm": ["model.activation=tanh", "regularizer=spectral_norm"],
     "hinge": ["loss=hinge"],

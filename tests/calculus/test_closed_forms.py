@@ -113,7 +113,7 @@ def test_logistic_regression(design, penalty):
     point = Point(objective, None, [Batch(x, y)])
     p = (x @ point.w).sigmoid()
     close(gradient(point), x.T @ (p - y) / 20 + penalty * point.w)
-    expected = x.T @ torch.diag(p * (1 - p)) @ x / 20 + penalty * torch.eye(5)
+    expected = x.T @ torch.diag(p * (1 - p)) @ x / 20 + penalty * torch.eye(5).to(x)
     for operator in (Hessian, GaussNewton):
         close(operator(point).dense(), expected)
 

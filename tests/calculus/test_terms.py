@@ -51,6 +51,9 @@ def problem(loss="cross_entropy", penalty=None, norm="none"):
     fitted = surrogate(module, task, classes)
     options = {"activation": "tanh", "normalization": norm}
     model = MLP((4,), fitted.output_size, width=3, **options).double().train(norm == "batch")
+    with torch.no_grad():  # off the kinks: scales begin at one and shifts at zero
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
     x = torch.randn(6, 4, dtype=torch.float64)
     y = torch.randn(6, classes).double() if task == "regression" else torch.arange(6) % classes
     penalties = {} if penalty is None else {penalty: PENALTIES[penalty].penalty}

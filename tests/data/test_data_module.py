@@ -15,7 +15,8 @@ from truerisk.data import DataModule, Samples, gaussians, iris, mnist1d, polynom
 from truerisk.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
-READY = sorted(p.stem for p in CONF.glob("[!_]*.yaml") if p.stem not in ("table", "arrays", "hub"))
+ELSEWHERE = ("table", "arrays", "hub", "none")
+READY = sorted(p.stem for p in CONF.glob("[!_]*.yaml") if p.stem not in ELSEWHERE)
 
 
 def blobs(n=200, classes=4, task="classification", test=False):

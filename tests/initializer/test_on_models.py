@@ -6,17 +6,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from truerisk.config import compose
 from truerisk.errors import ConfigError
 from truerisk.initializer.layer import biases, matrices
+from truerisk.model import Function
 
 torch.set_num_threads(1)
 CONF = Path(__file__).parents[2] / "conf"
 INITIALIZERS = sorted(path.stem for path in (CONF / "initializer").glob("*.yaml"))
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+
+
+def has_layers(path):
+    target = OmegaConf.load(path).get("_target_", "torch.nn.Module")  # or an option's it builds on
+    return not issubclass(get_object(target), Function)
+
+
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if has_layers(path))
 RECURRENT = {"rnn", "lstm", "gru"}
 
 

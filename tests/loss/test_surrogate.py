@@ -41,7 +41,7 @@ def samples(task, columns, n=40):
 
 
 def test_every_option_is_known_here():
-    assert {f.stem for f in CONF.glob("*.yaml")} == set(OPTIONS)
+    assert {f.stem for f in CONF.glob("*.yaml")} == {*OPTIONS, "value"}
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -77,6 +77,16 @@ def test_misfits_are_refused_with_what_fits(name, task):
     fitting = [n for n, t in OPTIONS.items() if t == other]
     assert all(f"loss={n}" in str(caught.value) for n in fitting)
     assert task in str(caught.value) and other in str(caught.value)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_value_of_a_function_is_no_loss_of_samples(task):
+    with pytest.raises(ConfigError, match="is for function") as caught:
+        surrogate(option("value"), task, 3)
+    fitting = [n for n, t in OPTIONS.items() if t == task]
+    assert all(f"loss={n}" in str(caught.value) for n in fitting)
+    outputs = torch.tensor([[3.0], [-1.0]])
+    assert surrogate(option("value"), "function", 1)(outputs, None).tolist() == [3.0, -1.0]
 
 
 def test_cross_entropy_against_sklearn():

@@ -9,6 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from truerisk.number import real
 from truerisk.regularizer.base import Forward, Regularizer
+from truerisk.regularizer.written_out import WrittenOut
 
 
 class InputGradient(Regularizer):
@@ -44,7 +45,7 @@ def input_gradient(forward: Forward) -> Tensor:
 
     def total(x: Tensor) -> Tensor:
         # Fused attention and cuDNN's recurrent layers cannot be differentiated twice.
-        with sdpa_kernel(SDPBackend.MATH), cudnn.flags(enabled=False):
+        with sdpa_kernel(SDPBackend.MATH), cudnn.flags(enabled=False), WrittenOut():
             return forward.losses_at(x).sum()
 
     try:

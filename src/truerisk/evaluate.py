@@ -21,7 +21,7 @@ class Evaluation:
         """Print the table."""
         from truerisk.show.report import print_table
 
-        print_table(self.summary, f"best weights of {self.run.folder}")
+        print_table(self.summary, f"best weights of {self.run.folder}", self.run.task)
 
 
 def evaluate(

@@ -190,9 +190,8 @@ def _tell(result: RunResult, outcome: Outcome, label: str) -> None:
         result.report()
         return
     why = f" ({outcome.reason})" if outcome.reason else ""
-    print(
-        f"{label}{outcome.status}{why}, risk/val {float(outcome):.4g}  {result.folder}", flush=True
-    )
+    name = "value" if result.task == "function" else "risk/val"
+    print(f"{label}{outcome.status}{why}, {name} {float(outcome):.4g}  {result.folder}", flush=True)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -218,7 +218,8 @@ class RiskModule(L.LightningModule):
     def log_values(self, values: dict[str, float], epoch: int | None = None) -> None:
         """Log numbers by name, at the present step."""
         epoch = self.epoch if epoch is None else epoch
-        self.trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
+        exact = {k: torch.tensor(v, dtype=torch.float64) for k, v in values.items()}
+        self.trainer.callback_metrics.update(exact)
         if self.trainer.is_global_zero:
             for logger in self.trainer.loggers:
                 logger.log_metrics({**values, "epoch": epoch}, step=self.take_step.count)

@@ -171,7 +171,7 @@ def _trainer(
     """The trainer with its loggers and callbacks, and the checkpoint to start from."""
     from truerisk.assemble import build, build_loggers, build_trainer
     from truerisk.checkpoint import Checkpointer, load
-    from truerisk.show.progress import Progress
+    from truerisk.show.progress import FUNCTION, RISKS, Progress
     from truerisk.tolerance import tolerances
     from truerisk.trail import trails
 
@@ -179,7 +179,11 @@ def _trainer(
     step = load(checkpoint)["truerisk"]["step"]["count"] if checkpoint else -1
     where = {"folder": run.path, "run_id": run.id, "resume_step": step if resumed else None}
     loggers = build_loggers(cfg, **where) if rank() == 0 else []
-    callbacks: list[Callback] = [Progress(), Checkpointer(run.path, cfg.checkpoint_seconds)]
+    shown = FUNCTION if recipe.data.info.task == "function" else RISKS
+    callbacks: list[Callback] = [
+        Progress(shown=shown),
+        Checkpointer(run.path, cfg.checkpoint_seconds),
+    ]
     callbacks += trails(recipe.model)
     callbacks += [c for r in recipe.regularizers.values() for c in r.callbacks()]
     callbacks += tolerances(cfg, recipe)

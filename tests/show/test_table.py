@@ -6,6 +6,7 @@ from rich.console import Console
 
 from truerisk.show import risk_table
 from truerisk.show.number import with_stderr
+from truerisk.show.table import function_table
 
 Measured = namedtuple("Measured", "value stderr epoch")
 
@@ -66,6 +67,18 @@ def test_regression_has_no_error_column():
     lines = shown(risk_table({"risk/val": Measured(2.0, None, None)}))
     assert not any("error" in line for line in lines)
     assert cells(lines[-2]) == ["validation", "2.000"]
+
+
+def test_a_function_has_a_value_and_a_distance_and_no_splits():
+    summary = {f"risk/{name}": Measured(3.744e-21, 0.0, 21) for name in ("train", "val", "gap")}
+    lines = shown(function_table(summary | {"distance": Measured(0.25, None, 21)}, "lowest"))
+    assert [cells(line) for line in lines if "  21" in line] == [
+        ["value", "3.744e-21", "21"],
+        ["distance to the nearest known minimum", "0.2500", "21"],
+    ]
+    assert not any(word in line for line in lines for word in ("train", "validation", "gap"))
+    assert max(map(len, lines)) <= 60
+    assert len([line for line in shown(function_table(summary)) if "  21" in line]) == 1
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def layer_norm(
 
 def scaled(
     x: Tensor,
-    dims: Sequence[int],
+    dims: tuple[int, ...],
     shape: Sequence[int],
     weight: Tensor | None,
     bias: Tensor | None,

@@ -10,7 +10,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-SHOWN = {"objective": "objective", "train": "risk/train", "val": "risk/val"}
+RISKS = {"objective": "objective", "train": "risk/train", "val": "risk/val"}
+FUNCTION = {"distance": "distance", "value": "risk/val"}
+"""What is shown of a run, by its name there; the last one weighs most."""
 REFRESH = 0.2
 """Seconds between two redraws of the live line; a redraw takes about 0.5 ms."""
 
@@ -51,9 +53,9 @@ def fraction(trainer: Trainer, module: LightningModule) -> float | None:
     return min(1.0, max(shares)) if shares else None
 
 
-def values(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Objective, train and validation risk as text, those that have been measured."""
-    return {k: f"{float(metrics[n]):.4g}" for k, n in SHOWN.items() if n in metrics}
+def values(metrics: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, str]:
+    """The numbers to show as text, those that have been measured."""
+    return {k: f"{float(metrics[n]):.4g}" for k, n in shown.items() if n in metrics}
 
 
 def fitted(parts: list[str], share: float | None, width: int) -> str:
@@ -77,16 +79,19 @@ def fitted(parts: list[str], share: float | None, width: int) -> str:
 class Progress(Callback):
     """Shows epoch, objective, train and validation risk, and speed while a run goes on.
 
+    Of a test function: its value and the distance from a known minimum in place of the risks.
+
     On a terminal: one live line. Elsewhere (a pipe, CI, a SLURM log): a plain line for the first
     epoch, one about every tenth of the run, and the last; before the first tenth also after
     30 s, 2 min, 8 min and so on. Written to stderr, by the process of global rank zero only.
 
     Args:
         enabled: False shows nothing.
+        shown: the logged numbers to show, by the names to show them under.
     """
 
-    def __init__(self, enabled: bool = True) -> None:
-        self.enabled = enabled
+    def __init__(self, enabled: bool = True, shown: Mapping[str, str] = RISKS) -> None:
+        self.enabled, self.shown = enabled, shown
         self._live: Any = None
         self._on = False
 
@@ -125,9 +130,10 @@ class Progress(Callback):
         epoch = trainer.current_epoch + running
         known = trainer.max_epochs is not None and trainer.max_epochs > 0
         passed = time.monotonic() - self._began
+        measured = reversed(values(trainer.callback_metrics, self.shown).items())
         return [
             f"epoch {epoch}/{trainer.max_epochs}" if known else f"epoch {epoch}",
-            *(f"{k} {v}" for k, v in reversed(values(trainer.callback_metrics).items())),
+            *(f"{k} {v}" for k, v in measured),
             duration(passed),
             speed(trainer.global_step - self._first_step, passed),
         ]

@@ -7,19 +7,24 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from truerisk.run import rank
-from truerisk.show.table import risk_table
+from truerisk.show.table import function_table, risk_table
 
 if TYPE_CHECKING:
     from truerisk.result import RunResult
     from truerisk.risk import Measured
 
+BEST = {
+    "risk": "risk at the weights with the lowest validation risk",
+    "function": "the lowest point of the path",
+}
 
-def print_table(summary: Mapping[str, Measured], title: str) -> None:
-    """The risks with their standard errors."""
+
+def print_table(summary: Mapping[str, Measured], title: str, task: str) -> None:
+    """The risks with their standard errors, or how far down a test function the run came."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    console.print(risk_table(summary, title))
+    table = function_table if task == "function" else risk_table
+    Console(highlight=False).print(table(summary, title))
 
 
 def print_report(run: RunResult) -> None:
@@ -33,7 +38,7 @@ def print_report(run: RunResult) -> None:
     if run.status == "diverged":
         print(f"\ndiverged at {run.reason}; the numbers are those of the best epoch before it")
     if run.summary:
-        print_table(run.summary, "risk at the weights with the lowest validation risk")
+        print_table(run.summary, BEST.get(run.task, BEST["risk"]), run.task)
     print(f"run     {run.folder}")
     if run.figure.exists():
         print(f"figure  {run.figure}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from truerisk.show.number import with_stderr
+from truerisk.show.number import significant, with_stderr
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,6 +20,7 @@ ROWS = {
     "true": "true",
     "bayes": "Bayes",
 }
+FUNCTION_ROWS = {"risk/val": "value", "distance": "distance to the nearest known minimum"}
 
 
 def percent(measured: Measured | None) -> str:
@@ -38,6 +39,30 @@ def risk_table(summary: Mapping[str, Measured], title: str | None = None) -> Tab
             leaves its cell or row out. Other names are passed over.
         title: a line above the table.
     """
+    rows = [key for key in ROWS if f"risk/{key}" in summary or f"error/{key}" in summary]
+    errors = any(f"error/{key}" in summary for key in rows)
+    table = _empty(title, ["", "risk ± s.e.", *(["0-1 error, %"] if errors else []), "epoch"])
+    for key in rows:
+        risk, error = summary.get(f"risk/{key}"), summary.get(f"error/{key}")
+        epoch = next(m.epoch for m in (risk, error) if m is not None)
+        cells = [ROWS[key], "" if risk is None else with_stderr(risk.value, risk.stderr)]
+        cells += [percent(error)] if errors else []
+        table.add_row(*cells, "" if epoch is None else str(epoch))
+    return table
+
+
+def function_table(summary: Mapping[str, Measured], title: str | None = None) -> Table:
+    """A test function's value, and its distance from a minimum where one is known."""
+    table = _empty(title, ["", "", "epoch"])
+    for name, row in FUNCTION_ROWS.items():
+        if name in summary:
+            value, _, epoch = summary[name]
+            table.add_row(row, significant(value), "" if epoch is None else str(epoch))
+    return table
+
+
+def _empty(title: str | None, headings: Sequence[str]) -> Table:
+    """A table without rows, whose first two columns begin at the left."""
     from rich.table import Table, box
 
     table = Table(
@@ -45,16 +70,6 @@ def risk_table(summary: Mapping[str, Measured], title: str | None = None) -> Tab
     )
     # rich wraps a title at the table's width
     table.min_width = min(58, len(title or "") + 1)
-    rows = [key for key in ROWS if f"risk/{key}" in summary or f"error/{key}" in summary]
-    errors = any(f"error/{key}" in summary for key in rows)
-    for heading in ["", "risk ± s.e.", *(["0-1 error, %"] if errors else []), "epoch"]:
-        table.add_column(
-            heading, justify="left" if heading in ("", "risk ± s.e.") else "right", no_wrap=True
-        )
-    for key in rows:
-        risk, error = summary.get(f"risk/{key}"), summary.get(f"error/{key}")
-        epoch = next(m.epoch for m in (risk, error) if m is not None)
-        cells = [ROWS[key], "" if risk is None else with_stderr(risk.value, risk.stderr)]
-        cells += [percent(error)] if errors else []
-        table.add_row(*cells, "" if epoch is None else str(epoch))
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
     return table

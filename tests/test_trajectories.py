@@ -64,6 +64,10 @@ OTHERS = [
     for name in sorted(set(options("optimizer", folders())) - {*FIRST_ORDER, *ELSEWHERE})
     if steps_on_a_gradient(name)
 ]
+SOAP = ["optimizer.eps=1e-4", f"optimizer.precondition_frequency={STEPS}"]
+"""It divides by the root mean square of the gradient in an eigenbasis. Softmax leaves one direction
+without gradient, where that is rounding over ε; and bases are renewed in float32, to which a last
+digit of float64 can make a difference."""
 
 
 def overrides(name, numbers):
@@ -145,16 +149,16 @@ def descend(model, *optimizers):
     return take
 
 
-def assert_same(result, series, last_weights, model, epochs, atol=1e-12):
+def assert_same(result, series, last_weights, model, epochs):
     for i, name in enumerate(["batch/loss", "grad_norm"]):
         mine = torch.tensor(series(result, name).to_numpy())
         theirs = torch.tensor([epoch[i] for epoch in epochs], dtype=torch.float64)
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=atol)
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
     mine, theirs = last_weights(result), model.state_dict()
     assert mine.keys() == theirs.keys()
     for name in theirs:
         assert mine[name].dtype == torch.float64
-        torch.testing.assert_close(mine[name], theirs[name], rtol=0, atol=atol, msg=name)
+        torch.testing.assert_close(mine[name], theirs[name], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(FIRST_ORDER))
@@ -178,13 +182,18 @@ def test_first_order(name, run, assembled, micro_batches, series, last_weights):
 def test_every_other_that_steps_on_a_gradient(
     name, run, assembled, micro_batches, series, last_weights
 ):
-    """With the numbers of its own YAML; SOAP rounds its bases to float32 in between."""
-    given = [*RECIPE, f"optimizer={name}", f"step.clip.norm={CLIP}"]
+    """With the numbers of its own YAML."""
+    given = [
+        *RECIPE,
+        f"optimizer={name}",
+        f"step.clip.norm={CLIP}",
+        *(SOAP if name == "soap" else []),
+    ]
     recipe = assembled(*given)
     with default_dtype(torch.float64):
         optimizer = recipe.optimizer(recipe.model)
         epochs = bare(recipe, micro_batches, [optimizer], descend(recipe.model, optimizer))
-    assert_same(run(*given), series, last_weights, recipe.model, epochs, atol=1e-9)
+    assert_same(run(*given), series, last_weights, recipe.model, epochs)
 
 
 def test_muon(run, assembled, micro_batches, series, last_weights):
@@ -246,7 +255,7 @@ def test_lbfgs(run, assembled, micro_batches, last_weights):
     assert optimizer.state[params[0]]["n_iter"] > 14
     for name, weight in last_weights(result).items():
         theirs = recipe.model.state_dict()[name]
-        torch.testing.assert_close(weight, theirs, rtol=0, atol=1e-12, msg=name)
+        torch.testing.assert_close(weight, theirs, rtol=0, atol=1e-12)
 
 
 def test_accumulated_step_is_the_step_on_all_its_samples(stepping, micro_batches):

@@ -246,13 +246,23 @@ def lowest(
 ) -> tuple[Tensor, Tensor]:
     """The p among the combinations of ``ways`` where gᵀp + ½ pᵀ(B + λI)p is least, and Bp.
 
-    ``bent`` are the products of ``ways`` with B.
+    ``bent`` are the products of ``ways`` with B. Each way is made conjugate to those before it, and
+    left out where nothing but rounding remains; the minimum is then that along one after the other.
 
     >>> one = torch.tensor([1.0])
     >>> lowest(torch.tensor([-6.0]), [one], [2 * one], damping=1.0)
     (tensor([2.]), tensor([4.]))
     """
-    span, curved = torch.stack(ways).double(), torch.stack(bent).double()
-    matrix = span @ (curved + damping * span).T
-    shares = torch.linalg.lstsq(matrix, -(span @ gradient.double()).unsqueeze(1)).solution[:, 0]
-    return (shares @ span).to(gradient), (shares @ curved).to(gradient)
+    step, curved = torch.zeros_like(gradient), torch.zeros_like(gradient)
+    before: list[tuple[Tensor, Tensor, Tensor]] = []
+    for way, product in zip(ways, bent, strict=True):
+        whole = torch.dot(way, product + damping * way)
+        for other, others, size in before:
+            share = torch.dot(way, others + damping * other) / size
+            way, product = way - share * other, product - share * others
+        size = torch.dot(way, product + damping * way)
+        if size > torch.finfo(size.dtype).eps * whole:
+            length = -torch.dot(gradient, way) / size
+            step, curved = step + length * way, curved + length * product
+            before.append((way, product, size))
+    return step, curved

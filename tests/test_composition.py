@@ -16,7 +16,7 @@ import torch
 import truerisk
 from truerisk.assemble import build
 from truerisk.check import check
-from truerisk.config import compose
+from truerisk.config import LISTS, compose
 from truerisk.errors import ConfigError
 from truerisk.parts import conf_dir, groups, options
 
@@ -108,7 +108,7 @@ def chosen(group, name):
     """The overrides that pick one option in a small size."""
     option = name.partition(" ")[0]
     sizes = {"data": DATA, "model": MODEL, "optimizer": OPTIMIZER}.get(group, {})
-    value = f"[{option}]" if group in ("regularizer", "logger") else option
+    value = f"[{option}]" if group in LISTS else option
     return [f"{group}={value}", *sizes.get(name, [])]
 
 

@@ -7,7 +7,10 @@ import pytest
 from truerisk.errors import ConfigError
 from truerisk.parts import conf_dir, folders, groups, listing, options, summary
 
-GROUPS = "data model loss initializer optimizer param_groups scheduler regularizer trainer logger"
+GROUPS = (
+    "data model loss initializer optimizer param_groups scheduler regularizer trainer diagnostics "
+    "logger"
+)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from truerisk import function, rng
 from truerisk.data import DataInfo, DataModule
+from truerisk.diagnostics import Diagnostic
 from truerisk.errors import ConfigError, UserError
 from truerisk.loss import Surrogate, surrogate
 from truerisk.optimizer import Needs, needs_of, parameter_groups
@@ -173,6 +174,15 @@ def _refuse_curvature(cfg: DictConfig, name: str) -> None:
             f"{name} compares small changes of J with those its curvature predicts, which "
             f"trainer.precision={cfg.trainer.precision} rounds away: use 32-true or 64-true"
         )
+
+
+def build_diagnostics(cfg: DictConfig) -> dict[str, Any]:
+    """The chosen diagnostics, and other callbacks, by their names in the configuration."""
+    built = {str(name): build(node) for name, node in cfg.get("diagnostics", {}).items()}
+    for name, diagnostic in built.items():
+        if isinstance(diagnostic, Diagnostic):
+            diagnostic.name = name
+    return built
 
 
 def build_loggers(cfg: DictConfig, **available: Any) -> list[Logger]:

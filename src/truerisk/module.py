@@ -187,7 +187,7 @@ class RiskModule(L.LightningModule):
             if averager is not None and averager.refresh_statistics:
                 state = refreshed(self.model, state, self.gauge.training_inputs())
             self._train_mode(False)
-            self._agree_on_buffers()
+            self.agree_on_buffers()
             yield state
         self._train_mode(True)
         with torch.no_grad():
@@ -200,7 +200,7 @@ class RiskModule(L.LightningModule):
             optimizer: Any = self.take_step.optimizer
             optimizer.train() if training else optimizer.eval()
 
-    def _agree_on_buffers(self) -> None:
+    def agree_on_buffers(self) -> None:
         """Running statistics differ between processes, but all must measure one model."""
         if self.trainer.world_size > 1:
             for buffer in self.model.buffers():

@@ -169,8 +169,9 @@ def _trainer(
     cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool
 ) -> tuple[Trainer, Path | None]:
     """The trainer with its loggers and callbacks, and the checkpoint to start from."""
-    from truerisk.assemble import build, build_loggers, build_trainer
+    from truerisk.assemble import build_diagnostics, build_loggers, build_trainer
     from truerisk.checkpoint import Checkpointer, load
+    from truerisk.diagnostics.instruments import instruments
     from truerisk.show.progress import FUNCTION, RISKS, Progress
     from truerisk.tolerance import tolerances
     from truerisk.trail import trails
@@ -187,7 +188,7 @@ def _trainer(
     callbacks += trails(recipe.model)
     callbacks += [c for r in recipe.regularizers.values() for c in r.callbacks()]
     callbacks += tolerances(cfg, recipe)
-    callbacks += [build(node) for node in cfg.diagnostics.values()]
+    callbacks += instruments(build_diagnostics(cfg))
     return build_trainer(cfg, run.path, loggers, callbacks), checkpoint
 
 
@@ -202,6 +203,8 @@ def _measure_best(run: RunFolder, module: RiskModule, trainer: Trainer) -> None:
 
 
 def _draw(result: RunResult) -> None:
+    from truerisk.assemble import build_diagnostics
+    from truerisk.diagnostics import Diagnostic
     from truerisk.show.contour import contour
     from truerisk.show.figure import risk_figure
 
@@ -209,3 +212,6 @@ def _draw(result: RunResult) -> None:
         contour([result.folder], result.figure)
     elif len(result.history):
         risk_figure(result.history, result.figure, title=result.title)
+    for name, diagnostic in build_diagnostics(result.config).items():
+        if isinstance(diagnostic, Diagnostic):
+            diagnostic.draw(result.history, result.run.figures / f"{name}.png", result.title)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from truerisk.logger.label import choice
 from truerisk.show.callout import Box, place
 from truerisk.show.figure import FAINT, INK, SIZE, apart, frame, plain_ticks
 from truerisk.show.number import significant
+from truerisk.show.png import save
 from truerisk.show.trajectory import (
     Trajectory,
     at,
@@ -89,19 +89,6 @@ def contours(sweep: Path) -> list[Path]:
         save(draw_runs(group), sweep / f"{stem}.png")
         for stem, (_, group) in zip(stems, drawn, strict=True)
     ]
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as a PNG, as a whole or not at all."""
-    from PIL import Image
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside, drawn = path.with_name(f".{path.name}"), BytesIO()
-    figure.savefig(drawn, format="png")
-    # shades and lines need no more than 128 colors, which take a third of the space
-    Image.open(drawn).convert("RGB").quantize(128).save(aside, format="png", optimize=True)
-    aside.replace(path)
-    return path
 
 
 def draw_runs(runs: Sequence[RunResult]) -> Figure:

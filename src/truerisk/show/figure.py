@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from truerisk.show.number import with_stderr
+from truerisk.show.png import save
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -262,8 +263,4 @@ def risk_figure(history: pd.DataFrame, path: Path, title: str = "") -> Path:
         path: the file; its folder is made if it is not there.
         title: a line above the figure.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}")
-    draw(history, title).savefig(aside, format="png")
-    aside.replace(path)
-    return path
+    return save(draw(history, title), path)

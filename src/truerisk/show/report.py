@@ -42,3 +42,6 @@ def print_report(run: RunResult) -> None:
     print(f"run     {run.folder}")
     if run.figure.exists():
         print(f"figure  {run.figure}")
+    others = [f.name for f in sorted(run.run.figures.glob("*.png")) if f != run.figure]
+    if others:
+        print(f"        and beside it {', '.join(others)}")

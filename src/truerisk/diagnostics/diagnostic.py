@@ -1,0 +1,142 @@
+"""What a diagnostic may do, and when."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from truerisk.errors import ConfigError, nearest
+from truerisk.number import whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from torch import nn
+
+    from truerisk.diagnostics.moment import Moment
+    from truerisk.recipe import Recipe
+
+Values = Mapping[str, float]
+"""Numbers by ``what``, or by ``what/layer``."""
+
+
+class Diagnostic:
+    """Looks at a run at some of its steps, and leaves it as it is, to the last bit.
+
+    | hook     | called                                                                           |
+    |----------|----------------------------------------------------------------------------------|
+    | `refuse` | once, before anything is trained                                                 |
+    | `start`  | once, at the initial weights, in a run that is resumed too                       |
+    | `before` | right before the optimizer moves the weights, in a step that is looked at after  |
+    | `look`   | after a step that is due, and at the end; returns numbers by name                |
+    | `plot`   | once the run has ended                                                           |
+
+    Numbers are logged as ``<name>/<what>``; a layer's as ``<name>/<what>/<layer>``. The figure is
+    drawn from what was logged alone. Whatever happens inside a hook with the modes of the layers,
+    buffers, gradients, autocast and the global random generators is undone after it.
+
+    Steps are counted from 1; step 0 stands for the initial weights. Due are step ``first``, every
+    multiple of ``every`` after it, and the last (where a run stops early, only for those that do
+    not need a step). What is kept from one look to the next must not change any number, as it is
+    not there after a restart.
+
+    Args:
+        every: ``{steps: n}`` or ``{epochs: n}`` between two looks; steps win where both are set,
+            and where neither is, there are only the first look and the last.
+
+    >>> flow = Diagnostic({"steps": None, "epochs": 2})
+    >>> flow.plan(steps_per_epoch=5, horizon=23)
+    >>> [step for step in range(24) if flow.due(step)], flow.until(12)
+    ([0, 10, 20, 23], 8)
+    """
+
+    name = "diagnostic"
+    """The name in the configuration."""
+    cost: ClassVar[str] = "cheap"
+    """``cheap``, ``moderate`` or ``heavy``."""
+    first: ClassVar[float] = 0
+    """The first step looked at: 0, 1 for what needs a step, ``math.inf`` for none but the last."""
+    reads_gradients: ClassVar[bool] = False
+    """Whether it looks at the gradient that a step leaves in ``.grad``."""
+    on_functions: ClassVar[bool] = False
+    """Whether it makes sense where there is no data, for a test function."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+
+    def __init__(self, every: Mapping[str, Any] | None = None) -> None:
+        self.every = {"epochs": 1} if every is None else dict(every)
+        self.interval = self.horizon = math.inf
+        self._warned = False
+        for unit, number in self.every.items():
+            if unit not in ("steps", "epochs"):
+                hint = nearest(str(unit), ("steps", "epochs"))
+                raise ConfigError(f"diagnostics.{self.name}.every.{unit}: {hint}")
+            if number is not None:
+                whole(f"diagnostics.{self.name}.every.{unit}", number)
+
+    # --- when -----------------------------------------------------------------------------------
+
+    def plan(self, steps_per_epoch: int, horizon: int) -> None:
+        """Learn the length of an epoch and of the run, in optimizer steps."""
+        steps, epochs = self.every.get("steps"), self.every.get("epochs")
+        self.interval = steps or (epochs or math.inf) * steps_per_epoch
+        self.horizon = horizon
+
+    def due(self, step: int) -> bool:
+        """Whether to look after a step."""
+        return step in (self.first, self.horizon) or (
+            step >= self.first and step % self.interval == 0
+        )
+
+    def until(self, step: int) -> float:
+        """Steps from one step to the next look."""
+        rest = self.interval - step % self.interval
+        return min(rest, self.first - step) if step < self.first < math.inf else rest
+
+    # --- the hooks ------------------------------------------------------------------------------
+
+    def refuse(self, recipe: Recipe) -> str | None:
+        """Why this cannot look at such a run; None if it can."""
+        return None
+
+    def start(self, model: nn.Module) -> None:
+        """See the initial weights."""
+
+    def before(self, moment: Moment) -> None:
+        """See the weights that a step is about to change."""
+
+    def look(self, moment: Moment) -> Values:
+        """Measure."""
+        raise NotImplementedError
+
+    def plot(self, figure: Figure, table: pd.DataFrame) -> None:
+        """Draw a table of what was logged: a row a step, a column a name, without the prefix."""
+        raise NotImplementedError
+
+    # --- for all --------------------------------------------------------------------------------
+
+    def warn(self, text: str) -> None:
+        """Say what is wrong with the run, the first time that it is."""
+        from truerisk.run import rank
+
+        if not self._warned and rank() == 0:
+            print(f"{self.name}: {text}", file=sys.stderr, flush=True)
+        self._warned = True
+
+    def draw(self, history: pd.DataFrame, path: Path, title: str = "") -> Path | None:
+        """Draw the figure of a run's history and save it as a PNG; None if nothing was logged."""
+        from truerisk.diagnostics.picture import blank, table_of
+        from truerisk.show.png import save
+
+        table = table_of(history, self.name)
+        if table.empty:
+            return None
+        figure = blank(title)
+        self.plot(figure, table)
+        return save(figure, path)

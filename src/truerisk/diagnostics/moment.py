@@ -1,0 +1,100 @@
+"""What a diagnostic sees of a run at one of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from truerisk import rng
+from truerisk.batch import Batch
+from truerisk.calculus import Point
+from truerisk.calculus.gradient import Slope, value_and_gradient
+
+if TYPE_CHECKING:
+    from truerisk.module import RiskModule
+    from truerisk.objective import Objective
+
+BATCH = 1000
+"""Samples in one forward pass."""
+
+
+class Moment:
+    """A run at one step: its model in eval mode, and what several diagnostics compute only once.
+
+    The weights are those that training moves, not an average of them. Derivatives are those of J in
+    eval mode on the fixed part of the training set that risks are measured on.
+    """
+
+    def __init__(self, module: RiskModule, gradients: dict[str, Tensor]) -> None:
+        self.module, self.gradients = module, gradients
+        self.step = module.take_step.count
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+        return self.module.model
+
+    @property
+    def objective(self) -> Objective:
+        """J as a pure function."""
+        return self.module.objective
+
+    @property
+    def params(self) -> Mapping[str, Tensor]:
+        """The trainable parameters, by name."""
+        return self.module.take_step.named
+
+    def batches(self, size: int = BATCH, most: int | None = None) -> Iterator[Batch]:
+        """The measured part of the training set, or its first samples, cut into batches."""
+        index = self.module.gauge.subset[:most]
+        return self.module.data.train.batches(index.split(size))
+
+    @cached_property
+    def point(self) -> Point:
+        """J around the present weights."""
+        if len(self.module.gauge.subset) <= BATCH:
+            return Point(self.objective, None, list(self.batches()))
+        return Point(self.objective, None, self.batches)
+
+    @cached_property
+    def slope(self) -> Slope:
+        """J and its gradient at the present weights."""
+        return value_and_gradient(self.point)
+
+    def precision(self) -> AbstractContextManager[None]:
+        """The run's own precision; a look is in the precision of the weights otherwise."""
+        return self.module.trainer.precision_plugin.forward_context()
+
+
+@contextmanager
+def moment(module: RiskModule) -> Iterator[Moment]:
+    """A look at a run, after which it goes on as if there had been none."""
+    model = module.model
+    device = next(model.parameters()).device
+    training = [m for m in model.modules() if m.training]
+    buffers = [(b, b.clone()) for b in model.buffers()]
+    named = dict(model.named_parameters())
+    gradients = {name: p.grad for name, p in named.items()}
+    with ExitStack() as stack:
+        stack.enter_context(rng.kept())
+        stack.enter_context(module.trainer.precision_plugin.forward_context())
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        try:
+            model.eval()
+            module.agree_on_buffers()
+            for p in named.values():
+                p.grad = None
+            yield Moment(module, {n: g for n, g in gradients.items() if g is not None})
+        finally:
+            for name, p in named.items():
+                p.grad = gradients[name]
+            for m in training:
+                m.training = True
+            with torch.no_grad():
+                for buffer, old in buffers:
+                    buffer.copy_(old)

@@ -1,0 +1,55 @@
+"""A run with every diagnostic takes the very steps of one without."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from truerisk.parts import conf_dir, options
+
+RECIPES = {
+    "plain": [],
+    "mid-epoch": ["trainer.max_epochs=2"],
+    "bfloat16": ["trainer.precision=bf16-mixed"],
+    "schedule-free": ["optimizer=schedule_free_adamw", "regularizer=[dropout]"],
+}
+NOISY = [
+    "data=iris",
+    "data.batch_size=23",
+    "model.width=8",
+    "model.normalization=batch",
+    "regularizer=[dropout,mixup]",
+    "optimizer=momentum",
+    "trainer.max_epochs=2",
+]
+"""Everything that draws random numbers, or has a state that a forward pass moves."""
+
+ALL = [name for name in options("diagnostics", (conf_dir(),)) if name != "recurrence"]
+
+
+def every(steps):
+    return [f"diagnostics=[{','.join(ALL)}]"] + [
+        f"diagnostics.{n}.every.steps={steps}" for n in ALL
+    ]
+
+
+def state(result):
+    saved = torch.load(result.run.last, weights_only=True)
+    optimizer = saved["optimizer_states"][0]["state"]
+    moved = {f"{i}/{k}": v for i, s in optimizer.items() for k, v in s.items()}
+    tensors = {**saved["state_dict"], **moved, "rng": saved["truerisk"]["rng"][0]["torch"]}
+    return {name: torch.as_tensor(t) for name, t in tensors.items() if t is not None}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_weights_statistics_momenta_and_generators(name, run):
+    recipe = [*NOISY, *RECIPES[name]]
+    plain, watched = run(*recipe), run(*recipe, *every(2 if name == "mid-epoch" else "null"))
+    mine, theirs = state(plain), state(watched)
+    assert mine.keys() == theirs.keys()
+    assert [n for n in mine if not torch.equal(mine[n], theirs[n])] == []
+    rows = watched.history
+    own = rows[rows.name.str.partition("/")[0].isin(ALL)]
+    assert set(own.name.str.partition("/")[0]) == set(ALL)
+    same = rows[~rows.index.isin(own.index)].reset_index(drop=True)
+    assert same.equals(plain.history)

@@ -18,12 +18,17 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+def cell(study, name):
+    """The folder of a cell, whose name ends in a hash."""
+    return next(study.glob(f"{name}-*"))
+
+
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
 def test_two_jobs(tiny, here, capfd, launcher):
     args = [*tiny.overrides, "seed=1,2", "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}"]
     assert main(["train", "-m", *args]) == 0
     assert "2 runs: 2 finished" in capfd.readouterr().out
-    runs = [load_run(here / "sweep" / number) for number in "01"]
+    runs = [load_run(cell(here / "sweep", f"seed={seed}")) for seed in (1, 2)]
     assert [run.config.seed.base for run in runs] == [1, 2]
     assert {run.status for run in runs} == {"finished"}
     for run in runs:
@@ -37,7 +42,8 @@ def test_a_bad_cell_does_not_stop_the_others(tiny, here, capfd):
     sweep = ["optimizer.lr=1e30,0.01", "optimizer=sgd", "hydra.sweep.dir=sweep"]
     assert main(["train", "-m", *tiny.overrides, *sweep]) == 0
     assert "2 runs: 1 diverged, 1 finished" in capfd.readouterr().out
-    assert [load_run(here / "sweep" / number).status for number in "01"] == ["diverged", "finished"]
+    folders = [cell(here / "sweep", f"optimizer.lr={lr}") for lr in ("1e+30", "0.01")]
+    assert [load_run(folder).status for folder in folders] == ["diverged", "finished"]
 
 
 def test_slurm(here, capfd):

@@ -41,7 +41,7 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     ``fitted`` is what another run fitted to its training data (``DataModule.state_dict``), to be
     used on this data instead of fitting anew.
     """
-    function.refuse(cfg)
+    refuse(cfg)
     seeds = streams(cfg.seed)
     data = build(cfg.data, seed=seeds.data)
     data.load_state_dict(fitted or {})
@@ -50,18 +50,15 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     if data.info.task == "function":
         regularizers = function.acting(regularizers)
     model = build_model(cfg, data.info, regularizers, seeds.init, data)
-    needs = needs_of(get_object(cfg.optimizer._target_))
-    step = StepOptions(cfg.step.accumulate, ClipOptions(**cfg.step.clip))
-    _refuse(cfg, needs, step)
     return Recipe(
         data=data,
         model=model,
         surrogate=build_surrogate(cfg, data.info),
         regularizers=regularizers,
         optimizer=partial(_optimizer, cfg),
-        needs=needs,
+        needs=needs_of(get_object(cfg.optimizer._target_)),
         schedule=partial(_schedule, cfg),
-        step=step,
+        step=_step(cfg),
         risk=RiskOptions(**cfg.risk),
         streams=seeds,
     )
@@ -141,15 +138,25 @@ def _schedule(cfg: DictConfig, optimizer: Optimizer, horizon: int) -> Schedule:
     return Schedule(get_object(target), options, optimizer, horizon, warmup)
 
 
-def _refuse(cfg: DictConfig, needs: Needs, step: StepOptions) -> None:
-    """Combinations that cannot be right."""
+def _step(cfg: DictConfig) -> StepOptions:
+    return StepOptions(cfg.step.accumulate, ClipOptions(**cfg.step.clip))
+
+
+def refuse(cfg: DictConfig) -> None:
+    """Combinations that cannot be right, whatever the data are.
+
+    Raises:
+        ConfigError: with what to change.
+    """
+    function.refuse(cfg)
+    needs: Needs = needs_of(get_object(cfg.optimizer._target_))
     name = cfg.optimizer._target_.rpartition(".")[2]
     if needs.full_batch and cfg.data.batch_size != "full":
         raise ConfigError(
             f"{name} descends on the whole training set: set data.batch_size=full "
             "(or take optimizer=sgd for mini-batches)"
         )
-    if not needs.clip and (step.clip != ClipOptions()):
+    if not needs.clip and _step(cfg).clip != ClipOptions():
         raise ConfigError(
             f"{name} relies on the gradient of J as it is, which clipping would change: "
             "leave out step.clip.norm and step.clip.value"

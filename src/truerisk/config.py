@@ -29,7 +29,16 @@ from truerisk.mistakes import explain, nearest_in, unresolved
 from truerisk.parts import PRIMARY, conf_dir, folders
 from truerisk.seeds import Streams
 
-__all__ = ["Loader", "compose", "conf_dir", "normalize", "override", "resolved", "session"]
+__all__ = [
+    "Loader",
+    "compose",
+    "conf_dir",
+    "normalize",
+    "override",
+    "quoted",
+    "resolved",
+    "session",
+]
 
 VERSION_BASE = "1.3"
 LISTS = ("regularizer", "diagnostics", "logger")
@@ -143,6 +152,16 @@ def normalize(args: Sequence[str]) -> list[str]:
     ['seed.base=range(20)', 'optimizer=sgd']
     """
     return [re.sub(r"^(\+{0,2})seed=(?!\s*\{)", "seed.base=", arg) for arg in args]
+
+
+def quoted(text: str) -> str:
+    """The text as a string in Hydra's override grammar.
+
+    >>> print(quoted("lr=0.1, it's"))
+    "lr=0.1, it's"
+    """
+    quote = '"' if "'" in text else "'"
+    return f"{quote}{text}{quote}"
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

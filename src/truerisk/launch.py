@@ -9,7 +9,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
@@ -19,39 +19,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from truerisk.config import Loader, normalize, resolved, session
+from truerisk.config import Loader, normalize, quoted, resolved, session
 from truerisk.errors import ConfigError, UserError
 from truerisk.mistakes import unresolved
+from truerisk.outcome import EXIT, Outcome
 from truerisk.parts import PRIMARY, existing
-
-if TYPE_CHECKING:
-    from truerisk.result import RunResult
-
-EXIT = {"finished": 0, "failed": 1, "refused": 2, "diverged": 3}
-INTERRUPTED = {"SIGINT": 130, "SIGTERM": 143}
-
-
-class Outcome(float):
-    """The best validation risk (NaN where there is none), as sweepers want it, and how it came."""
-
-    def __new__(cls, value: float, status: str, reason: str = "") -> Outcome:
-        """A number that remembers a run's status and the reason for it."""
-        made = super().__new__(cls, value)
-        made.status, made.reason = status, reason
-        return made
-
-    status: str
-    reason: str
-
-    def __getnewargs__(self) -> tuple[float, str, str]:  # type: ignore[override]
-        return float(self), self.status, self.reason
-
-    @property
-    def code(self) -> int:
-        """The exit code of a run that ended so."""
-        if self.status == "interrupted":
-            return next((c for name, c in INTERRUPTED.items() if name in self.reason), 130)
-        return EXIT.get(self.status, 1)
 
 
 def launch(args: Sequence[str]) -> int:
@@ -83,10 +55,9 @@ def _act(
         hydra.show_info(given.info, name, overrides)
     else:
         shared = loader.load_configuration(name, overrides, RunMode.MULTIRUN)
-        if given.multirun or shared.hydra.mode == RunMode.MULTIRUN:
-            folder = str(shared.hydra.sweep.dir)
-            fixed = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={quoted(folder)}"]
-            return _sweep(hydra, name, [*overrides, *fixed], Path(folder))
+        swept = given.multirun or shared.hydra.mode == RunMode.MULTIRUN
+        if swept or shared.get("study") is not None:
+            return _sweep(hydra, name, overrides, shared)
         return _run(hydra, name, [*overrides, "hydra.mode=RUN"])
     return 0
 
@@ -117,26 +88,39 @@ def _unwritable(key: str, error: OSError) -> ConfigError:
     return ConfigError(f"{key}: cannot write {error.filename}: {error.strerror}")
 
 
-def _sweep(hydra: Hydra, name: str, overrides: list[str], folder: Path) -> int:
+def _sweep(hydra: Hydra, name: str, overrides: list[str], shared: DictConfig) -> int:
     """Count how the runs of a sweep ended; it succeeds unless one failed or none finished."""
+    from truerisk.sweeps.sweep import Sweep, own
+
     try:
-        outcomes = list(_outcomes(hydra.multirun(name, task, overrides)))
-    except ConfigError:
-        plan = folder / "multirun.yaml"
-        if plan.exists() and list(folder.iterdir()) == [plan]:
-            plan.unlink()
-            _remove_if_empty(folder)
-        raise
+        if own(shared.hydra.sweeper):
+            outcomes = Sweep(hydra.config_loader, name, overrides, shared).run(task)
+        else:
+            outcomes = list(_outcomes(hydra.multirun(name, task, [*overrides, *_named(shared)])))
     except OSError as error:
         raise _unwritable("hydra.sweep.dir", error) from error
-    counts = Counter(outcome.status for outcome in outcomes)
-    if outcomes:
-        print(f"{len(outcomes)} runs: " + ", ".join(f"{n} {s}" for s, n in counts.items()))
+    _count(outcomes)
     codes = {outcome.code for outcome in outcomes}
     bad = codes - {EXIT["finished"], EXIT["diverged"]}
     if bad:
         return min(bad)
     return 0 if 0 in codes or not codes else EXIT["diverged"]
+
+
+def _named(shared: DictConfig) -> list[str]:
+    """What a sweeper of others needs to know: the study, and that it is a sweep."""
+    from truerisk.sweeps.study import study_name
+
+    return ["hydra.mode=MULTIRUN", f"study={quoted(study_name(shared, []))}"]
+
+
+def _count(outcomes: Sequence[Outcome]) -> None:
+    counts = Counter(outcome.status for outcome in outcomes)
+    before = sum(not outcome.new for outcome in outcomes if outcome.status != "elsewhere")
+    if outcomes:
+        done = f" ({before} of them before)" if before else ""
+        ended = ", ".join(f"{n} {status}" for status, n in counts.items())
+        print(f"{len(outcomes)} runs: {ended}{done}")
 
 
 def _outcomes(returned: Any) -> Iterable[Outcome]:
@@ -153,21 +137,15 @@ def _outcomes(returned: Any) -> Iterable[Outcome]:
 def task(cfg: DictConfig) -> Outcome:
     """One job: train in Hydra's output folder."""
     hydra = HydraConfig.get()
-    sweeping = hydra.mode == RunMode.MULTIRUN
-    label = f"#{hydra.job.num} {' '.join(hydra.overrides.task)}: " if sweeping else ""
-    try:
-        outcome = _train(cfg, Path(hydra.runtime.output_dir), label)
-    except Exception:
-        if not sweeping:
-            raise
-        traceback.print_exc()
-        outcome = Outcome(float("nan"), "failed")
-    if sweeping and outcome.status == "interrupted":
-        raise SystemExit(outcome.code)
-    return outcome
+    folder = Path(hydra.runtime.output_dir)
+    if hydra.mode == RunMode.MULTIRUN:
+        return _cell(cfg, folder, hydra)
+    return _train(cfg, folder)
 
 
-def _train(cfg: DictConfig, folder: Path, label: str) -> Outcome:
+def _train(cfg: DictConfig, folder: Path) -> Outcome:
+    from truerisk.sweeps.attempt import outcome
+
     try:
         resolved(cfg)
         from truerisk.training import train_config
@@ -176,22 +154,41 @@ def _train(cfg: DictConfig, folder: Path, label: str) -> Outcome:
     except UserError as error:
         if not cfg.resume:
             _remove_if_empty(folder)
-        if label:
-            print(f"error: {label}{error}", file=sys.stderr)
         return Outcome(float("nan"), "refused", str(error))
-    risk = result.summary.get("risk/val") if result.status != "diverged" else None
-    outcome = Outcome(risk.value if risk else float("nan"), result.status, result.reason)
-    _tell(result, outcome, label)
+    result.report()
+    return outcome(result)
+
+
+def _cell(cfg: DictConfig, folder: Path, hydra: DictConfig) -> Outcome:
+    """One job of a sweep, and one line about it."""
+    from truerisk.sweeps.attempt import attempt
+    from truerisk.sweeps.study import placed
+
+    overrides = list(hydra.overrides.task)
+    try:
+        folder = placed(resolved(cfg), folder, overrides)
+        outcome = attempt(cfg, folder, {"overrides": overrides})
+    except UserError as error:
+        outcome = Outcome(float("nan"), "refused", str(error))
+    _tell(outcome, folder)
+    if outcome.status == "refused":
+        _remove_if_empty(folder)
+    if outcome.status == "interrupted":
+        raise SystemExit(outcome.code)
     return outcome
 
 
-def _tell(result: RunResult, outcome: Outcome, label: str) -> None:
-    if not label:
-        result.report()
+def _tell(outcome: Outcome, folder: Path) -> None:
+    from truerisk.result import RunResult
+    from truerisk.sweeps.cell import label
+
+    if outcome.status == "refused":
+        print(f"error: {label(folder)}: {outcome.reason}", file=sys.stderr)
         return
     why = f" ({outcome.reason})" if outcome.reason else ""
-    name = "value" if result.task == "function" else "risk/val"
-    print(f"{label}{outcome.status}{why}, {name} {float(outcome):.4g}  {result.folder}", flush=True)
+    name = "value" if RunResult(folder).task == "function" else "risk/val"
+    said = f"{outcome.status}{why}, {name} {float(outcome):.4g}"
+    print(f"{label(folder)}: {said}  {folder}", flush=True)
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -220,13 +217,3 @@ def resuming(overrides: Sequence[str], multirun: bool = False) -> list[str]:
         raise UserError(f"resume goes on with a run as it was configured; leave out {what}")
     folder = existing(value, "resume")
     return [*hydra, *(f"{key}={quoted(str(folder))}" for key in ("resume", "hydra.run.dir"))]
-
-
-def quoted(text: str) -> str:
-    """The text as a string in Hydra's override grammar.
-
-    >>> print(quoted("lr=0.1, it's"))
-    "lr=0.1, it's"
-    """
-    quote = '"' if "'" in text else "'"
-    return f"{quote}{text}{quote}"

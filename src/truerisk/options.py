@@ -81,4 +81,5 @@ class Options:
     threads: PositiveInt | Literal["auto"]
     checkpoint_seconds: NonNegativeFloat
     resume: str | None
+    study: str | None = None
     stop: StopOptions = field(default_factory=StopOptions)

@@ -10,15 +10,18 @@ import platform
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from truerisk.errors import ConfigError
-from truerisk.risk import Measured
+
+if TYPE_CHECKING:
+    from truerisk.risk import Measured
 
 PACKAGES = ("truerisk", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchmetrics")
 
@@ -45,10 +48,14 @@ class RunFolder:
 
     ``config.yaml`` ``metadata.json`` ``metrics.csv`` ``summary.json`` ``status.json``
     ``checkpoints/last.ckpt`` ``checkpoints/best.ckpt`` ``figures/``
+
+    ``seconds`` is what the run had taken before it was opened here.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
+        self.seconds = 0.0
+        self._opened = time.monotonic()
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.csv"
         self.last = self.path / "checkpoints" / "last.ckpt"
@@ -108,6 +115,7 @@ class RunFolder:
             raise ConfigError(
                 f"resume: the run in {self.path} is still going (process {status['pid']})"
             )
+        self.seconds = status.get("seconds", 0.0)
         for torn in self.last.parent.glob("*.part"):
             torn.unlink()
 
@@ -125,13 +133,26 @@ class RunFolder:
         return self._read_json("status.json")
 
     def set_status(self, status: str, reason: str = "") -> None:
-        """Record how the run is doing, and which process says so."""
-        pid = os.getpid()
-        record = {"status": status, "reason": reason, "pid": pid, "began": _began(pid)}
-        self._write_json("status.json", {**record, "host": socket.gethostname(), "time": _now()})
+        """Record how the run is doing, how long it took so far, and which process says so."""
+        pid, seconds = os.getpid(), self.seconds + time.monotonic() - self._opened
+        record = {"status": status, "reason": reason, "seconds": round(seconds, 3), "pid": pid}
+        who = {"began": _began(pid), "host": socket.gethostname(), "time": _now()}
+        job = {"job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}
+        self._write_json("status.json", {**record, **who, **job})
+
+    def touch(self) -> None:
+        """Give a sign of life."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path / "status.json")
+
+    def changed(self) -> float:
+        """When the run gave its last sign of life, by the file system's clock."""
+        return (self.path / "status.json").stat().st_mtime
 
     def summary(self) -> dict[str, Measured]:
         """What was measured at the best weights, by name."""
+        from truerisk.risk import Measured
+
         return {name: Measured(**m) for name, m in self._read_json("summary.json").items()}
 
     def write_summary(self, summary: Mapping[str, Measured]) -> None:

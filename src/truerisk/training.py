@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from truerisk.errors import Diverged, Interrupted, UserError
 from truerisk.result import RunResult
-from truerisk.run import RunFolder, rank
+from truerisk.run import RunFolder, rank, write_atomic
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
@@ -64,6 +64,24 @@ def train_config(cfg: DictConfig, folder: Path | None = None) -> RunResult:
         return _execute(cfg, run, resumed)
 
 
+def train_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = None) -> RunResult:
+    """Begin a run in ``folder``; where one was cut off, go on with it.
+
+    It goes on as ``cfg`` has it now: loggers and threads may have changed in between.
+    ``facts`` join the run's metadata.
+    """
+    from truerisk.check import check
+
+    run = RunFolder(folder)
+    resumed = run.config.exists()
+    check(cfg)
+    if resumed and rank() == 0:
+        run.reopen()
+        write_atomic(run.config, OmegaConf.to_yaml(cfg, resolve=True))
+    with quiet():
+        return _execute(cfg, run, resumed, facts)
+
+
 def _fresh_folder() -> Path:
     return Path("outputs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}"
 
@@ -87,7 +105,9 @@ def quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _execute(cfg: DictConfig, run: RunFolder, resumed: bool) -> RunResult:
+def _execute(
+    cfg: DictConfig, run: RunFolder, resumed: bool, more: Mapping[str, Any] | None = None
+) -> RunResult:
     """Assemble, train, measure and describe; the folder tells at every moment how it stands."""
     from truerisk import rng, threads
     from truerisk.assemble import assemble
@@ -98,7 +118,7 @@ def _execute(cfg: DictConfig, run: RunFolder, resumed: bool) -> RunResult:
         if resumed:
             run.set_status("running", "resumed")
         else:
-            facts = {"threads": count, **recipe.facts()}
+            facts = {"threads": count, **recipe.facts(), **(more or {})}
             run.create(OmegaConf.to_yaml(cfg, resolve=True), facts)
     result = RunResult(run.path)
     with ExitStack() as stack:
@@ -120,6 +140,9 @@ def _told(run: RunFolder, before: Mapping[str, Any]) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         run.set_status("interrupted", "SIGINT")
+        raise
+    except SystemExit:
+        run.set_status("interrupted", "asked to exit")
         raise
     except UserError as error:
         if before:

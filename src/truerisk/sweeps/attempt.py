@@ -1,0 +1,54 @@
+"""One cell, done once: begun, gone on with, or left alone."""
+
+from __future__ import annotations
+
+import math
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from truerisk.errors import UserError
+from truerisk.outcome import Outcome
+from truerisk.run import RunFolder
+from truerisk.sweeps.cell import DONE, recorded
+from truerisk.sweeps.claim import claim
+
+if TYPE_CHECKING:
+    from truerisk.result import RunResult
+
+ELSEWHERE = Outcome(math.nan, "elsewhere", "another process is at it", new=False)
+
+
+def attempt(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = None) -> Outcome:
+    """Do what is left of a cell, unless it is done or another process is at it.
+
+    A run that was cut off goes on from its last checkpoint, and so does one that failed. A mistake
+    or a bug ends this cell alone: the outcome tells.
+    """
+    with claim([folder]) as mine:
+        if not mine:
+            return ELSEWHERE
+        before = recorded(RunFolder(folder))
+        return before if before.status in DONE else _go(cfg, folder, facts or {})
+
+
+def _go(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Outcome:
+    from truerisk.training import train_cell
+
+    try:
+        return outcome(train_cell(cfg, folder, facts))
+    except UserError as error:
+        return Outcome(math.nan, "refused", str(error))
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        return Outcome(math.nan, "failed", f"{type(error).__name__}: {error}")
+
+
+def outcome(result: RunResult) -> Outcome:
+    """A run's status and its best validation risk."""
+    risk = result.summary.get("risk/val") if result.status != "diverged" else None
+    return Outcome(risk.value if risk else math.nan, result.status, result.reason)

@@ -1,0 +1,130 @@
+"""A sweep from its command line to its outcomes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.override_parser.types import Override
+from hydra.types import HydraContext, TaskFunction
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from truerisk.config import Loader, quoted
+from truerisk.outcome import Outcome
+from truerisk.sweeps.cell import DONE, Cell
+from truerisk.sweeps.compose import Composer
+from truerisk.sweeps.examine import examined
+from truerisk.sweeps.launcher import Jobs, Launcher
+from truerisk.sweeps.launcher.plugin import Plugin
+from truerisk.sweeps.launcher.serial import Serial
+from truerisk.sweeps.study import Study, study_name
+from truerisk.sweeps.sweeper import Sweeper
+from truerisk.sweeps.sweeper.grid import Grid
+
+OWN = "truerisk."
+BASIC = "hydra._internal.core_plugins.basic_"
+
+
+class Sweep:
+    """The sweep that overrides of ``truerisk train --multirun`` ask for.
+
+    Raises:
+        ConfigError: they cannot be composed, or name no folder.
+    """
+
+    def __init__(
+        self, loader: Loader, name: str, overrides: Sequence[str], shared: DictConfig
+    ) -> None:
+        self.loader, self.name, self.shared = loader, name, shared
+        self.sweeper = _sweeper(self.shared.hydra.sweeper)
+        self.axes = self._axes(overrides)
+        swept = [o for o in self.axes if o.is_sweep_override()]
+        self.shared.study = study_name(self.shared, swept)
+        folder = Path(str(self.shared.hydra.sweep.dir)).absolute()
+        self.hydra = [
+            *(str(o) for o in self.shared.hydra.overrides.hydra if not _placed(str(o))),
+            f"study={self.shared.study}",
+            "hydra.mode=MULTIRUN",
+            f"hydra.sweep.dir={quoted(str(folder))}",
+        ]
+        self.shared.hydra.overrides.hydra = self.hydra
+        self.shared.hydra.sweep.dir = str(folder)
+        fixed = [o for o in self.axes if not o.is_sweep_override()]
+        shared = {f"{o.get_key_element()}={o.get_value_element_as_str()}" for o in fixed}
+        self.study = Study(folder, Composer(loader, name, self.hydra), shared)
+
+    def _axes(self, overrides: Sequence[str]) -> list[Override]:
+        """The sweeper's own axes, then those of the command line."""
+        params = [f"{key}={value}" for key, value in self.sweeper.params.items()]
+        parsed = self.loader.parsed([*params, *overrides])
+        return [o for o in parsed if not (o.is_hydra_override() or o.key_or_group == "study")]
+
+    def batches(self) -> Any:
+        """The sweeper's points, batch after batch."""
+        return self.sweeper.batches(self.axes, self.study)
+
+    def run(self, task: TaskFunction) -> list[Outcome]:
+        """Do what is missing of the sweep; how every cell of it ended."""
+        callbacks = Callbacks(self.shared)
+        callbacks.on_multirun_start(config=self.shared, config_name=self.name)
+        jobs = Jobs(HydraContext(self.loader, callbacks), task, self.shared)
+        outcomes = list(self._outcomes(jobs))
+        callbacks.on_multirun_end(config=self.shared, config_name=self.name)
+        return outcomes
+
+    def _outcomes(self, jobs: Jobs) -> Iterator[Outcome]:
+        launcher, batches = _launcher(self.shared.hydra.launcher), self.batches()
+        points = next(batches, None)
+        while points is not None:
+            cells = self.study.cells(points)
+            found = self._launched(cells, launcher, jobs)
+            yield from found.values()
+            folders = [cell.folder for cell in self.study.cells(points)]
+            try:
+                points = batches.send([found[folder] for folder in folders])
+            except StopIteration:
+                points = None
+
+    def _launched(
+        self, cells: Sequence[Cell], launcher: Launcher, jobs: Jobs
+    ) -> dict[Path, Outcome]:
+        found = {cell.folder: cell.outcome() for cell in cells}
+        waiting = [cell for cell in cells if found[cell.folder].status not in DONE]
+        ready = []
+        for cell in examined(waiting):
+            if cell.problem:
+                print(f"error: {cell.label}: {cell.problem}", file=sys.stderr)
+                found[cell.folder] = Outcome(float("nan"), "refused", cell.problem)
+            else:
+                ready.append(cell)
+        if ready:
+            self.study.folder.mkdir(parents=True, exist_ok=True)
+            ended = launcher.launch(ready, jobs)
+            found |= {cell.folder: end for cell, end in zip(ready, ended, strict=True)}
+        return found
+
+
+def _placed(override: str) -> bool:
+    """Whether a Hydra override is one that a sweep sets itself."""
+    return override.lstrip("+").startswith(("hydra.mode=", "hydra.sweep.dir="))
+
+
+def own(node: DictConfig) -> bool:
+    """Whether a sweeper or launcher is one of ours, or Hydra's basic one, which ours replace."""
+    return str(node._target_).startswith((OWN, BASIC))
+
+
+def _sweeper(node: DictConfig) -> Sweeper:
+    if str(node._target_).startswith(BASIC):
+        return Grid(node.params, node.max_batch_size)
+    return instantiate(node, _convert_="all")
+
+
+def _launcher(node: DictConfig) -> Launcher:
+    if str(node._target_).startswith(BASIC):
+        return Serial()
+    return instantiate(node, _convert_="all") if own(node) else Plugin()

@@ -193,7 +193,5 @@ def test_several_mistakes_at_once(tiny, here, capfd):
 def test_in_a_sweep_each_cell_is_told_apart(tiny, here, capfd):
     assert main(["train", "-m", *tiny.overrides, "optimizer.lr=fast,slow"]) == 2
     err = capfd.readouterr().err
-    assert (
-        err.count("error: optimizer.lr=") == 2 and "optimizer.lr" in err and "Traceback" not in err
-    )
+    assert err.count("error: optimizer.lr=") == 2 and "Traceback" not in err
     assert not list(here.rglob("status.json"))

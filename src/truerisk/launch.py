@@ -57,7 +57,7 @@ def _act(
         shared = loader.load_configuration(name, overrides, RunMode.MULTIRUN)
         swept = given.multirun or shared.hydra.mode == RunMode.MULTIRUN
         if swept or shared.get("study") is not None:
-            return _sweep(hydra, name, overrides, shared)
+            return _sweep(hydra, loader, name, overrides, shared)
         return _run(hydra, name, [*overrides, "hydra.mode=RUN"])
     return 0
 
@@ -88,13 +88,15 @@ def _unwritable(key: str, error: OSError) -> ConfigError:
     return ConfigError(f"{key}: cannot write {error.filename}: {error.strerror}")
 
 
-def _sweep(hydra: Hydra, name: str, overrides: list[str], shared: DictConfig) -> int:
+def _sweep(
+    hydra: Hydra, loader: Loader, name: str, overrides: list[str], shared: DictConfig
+) -> int:
     """Count how the runs of a sweep ended; it succeeds unless one failed or none finished."""
     from truerisk.sweeps.sweep import Sweep, own
 
     try:
         if own(shared.hydra.sweeper):
-            outcomes = Sweep(hydra.config_loader, name, overrides, shared).run(task)
+            outcomes = Sweep(loader, name, overrides, shared).run(task)
         else:
             outcomes = list(_outcomes(hydra.multirun(name, task, [*overrides, *_named(shared)])))
     except OSError as error:
@@ -159,7 +161,7 @@ def _train(cfg: DictConfig, folder: Path) -> Outcome:
     return outcome(result)
 
 
-def _cell(cfg: DictConfig, folder: Path, hydra: DictConfig) -> Outcome:
+def _cell(cfg: DictConfig, folder: Path, hydra: Any) -> Outcome:
     """One job of a sweep, and one line about it."""
     from truerisk.sweeps.attempt import attempt
     from truerisk.sweeps.study import placed

@@ -90,8 +90,8 @@ class Composer:
         self, base: Base, values: Sequence[Override], overrides: Sequence[str]
     ) -> dict[str, Any]:
         """As Hydra does it: for values that are no single numbers, refer to others or are wrong."""
-        cfg = OmegaConf.masked_copy(base.cfg, [str(key) for key in base.cfg if key != "hydra"])
-        cfg = OmegaConf.create(OmegaConf.to_container(cfg))
+        own = OmegaConf.masked_copy(base.cfg, [str(key) for key in base.cfg if key != "hydra"])
+        cfg = DictConfig(OmegaConf.to_container(own))
         OmegaConf.set_struct(cfg, True)
         try:
             self.loader._apply_overrides_to_config(list(values), cfg)

@@ -54,8 +54,8 @@ class Sweep:
         self.shared.hydra.overrides.hydra = self.hydra
         self.shared.hydra.sweep.dir = str(folder)
         fixed = [o for o in self.axes if not o.is_sweep_override()]
-        shared = {f"{o.get_key_element()}={o.get_value_element_as_str()}" for o in fixed}
-        self.study = Study(folder, Composer(loader, name, self.hydra), shared)
+        texts = {f"{o.get_key_element()}={o.get_value_element_as_str()}" for o in fixed}
+        self.study = Study(folder, Composer(loader, name, self.hydra), texts)
 
     def _axes(self, overrides: Sequence[str]) -> list[Override]:
         """The sweeper's own axes, then those of the command line."""

@@ -8,10 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-IGNORED = frozenset(
-    {"logger", "diagnostics", "threads", "checkpoint_seconds", "resume", "study", "hydra"}
-)
-"""Keys that only watch a run, or say where and how fast it goes."""
+IGNORED = frozenset({"logger", "threads", "checkpoint_seconds", "resume", "study", "hydra"})
+"""Keys that say where and how fast a run goes, and who else is told of it."""
 IGNORED_IN_DATA = frozenset({"in_memory", "workers", "cache"})
 """How samples get into memory."""
 DIGITS = 10
@@ -22,10 +20,11 @@ LONGEST = 120
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Ten hexadecimal digits of the SHA-256 of a plain, resolved configuration.
 
-    Left out is what does not change the result: loggers, diagnostics, threads, checkpoint times,
-    paths of the run itself. What does stays in, the device and the precision among them, which
-    change the last digits. The order of keys does not count, but that of regularizers does: they
-    edit the batch one after another. ``1`` and ``1.0`` differ, as they do for ``data.test``.
+    Left out is what does not change the result: loggers, threads, checkpoint times, paths of the
+    run itself. What does stays in: diagnostics, as what they saw is part of it, and the device and
+    the precision, which change the last digits. The order of keys does not count, but that of
+    regularizers does: they edit the batch one after another. ``1`` and ``1.0`` differ, as they do
+    for ``data.test``.
 
     >>> fingerprint({"a": 1, "b": 2, "threads": 4}) == fingerprint({"b": 2, "a": 1})
     True

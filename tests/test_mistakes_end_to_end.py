@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from truerisk.assemble import assemble
+from truerisk.check import check
 from truerisk.cli import main
+from truerisk.config import compose
+from truerisk.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
@@ -47,13 +51,9 @@ WORDS = [
     # unknown options
     ("optimizer=adm", "conf/optimizer has no option 'adm'", "'adam'"),
     ("regularizer=[l2,droput]", "regularizer", "'dropout'"),
-    ("data=mnist", "data=mnist", "'mnist1d'"),
-    ("logger=[tensorbord]", "logger", "'tensorboard'"),
     ("hydra/launcher=submitit_slrum", "hydra/launcher=submitit_slrum", "submitit_slurm"),
     # misspelt keys
     ("optimizer.lrate=1", "optimizer.lrate", "lr"),
-    ("model.widht=3", "model.widht", "'width'"),
-    ("trainer.max_epoch=3", "trainer.max_epoch", "'max_epochs'"),
     ("checkpoint_second=2", "checkpoint_second", "'checkpoint_seconds'"),
     # left over from another option
     ("optimizer=sgd optimizer.betas=[0.9,0.99]", "optimizer.betas", "conf/optimizer/sgd.yaml"),
@@ -61,40 +61,23 @@ WORDS = [
     # wrong types and values
     ("optimizer.lr=fast", "optimizer.lr", "'fast'"),
     ("optimizer.lr=-1", "optimizer", "-1"),
-    ("optimizer.betas=[0.9,1.5]", "optimizer", "1.5"),
-    ("model.width=wide", "model.width", "'wide'"),
     ("model.width=0", "width", "0"),
-    ("model.activation=rleu", "activation", "'relu'"),
     ("data.batch_size=0", "data.batch_size", "0"),
-    ("data.label_noise=2", "data.label_noise", "2"),
-    ("trainer.max_epochs=many", "trainer.max_epochs", "'many'"),
     ("trainer.max_epochs=-1", "max_epochs", "max_steps"),
-    ("step.accumulate=0", "step.accumulate", "0"),
     ("seed=-1", "seed", "-1"),
-    ("risk.every=0", "risk.every", "0"),
-    ("regularizer=[dropout] regularizer.dropout.p=1.5", "regularizer.dropout.p", "1.5"),
-    ("regularizer=[l2] regularizer.l2.coefficient=-1", "l2", "-1"),
     ("regularizer=[early_stopping] regularizer.early_stopping.monitor=risk/vall",
      "regularizer.early_stopping.monitor", "'risk/val'"),
-    ("scheduler=step scheduler.step_size=none", "scheduler.step_size", "'none'"),
     ("scheduler=cosine scheduler.warmup=5.5", "scheduler.warmup", "5.5"),
-    ("scheduler=cyclic scheduler.mode=triangel", "scheduler", "triangel"),
     # what does not fit together
     ("loss=mse data=iris", "loss=MSELoss is for regression", "cross_entropy"),
-    ("loss=hinge data=diabetes", "loss=Hinge is for classification", "mse"),
-    ("loss=cross_entropy data=diabetes", "regression", "mse"),
     ("optimizer=gd", "data.batch_size=full", "GD"),
     ("trainer.precision=16-mixed", "trainer.precision", "bf16-mixed"),
     ("trainer.gradient_clip_val=1", "gradient_clip_val", "step.clip.norm"),
     ("model=cnn", "model", "image"),
     ("data=diabetes loss=mse regularizer=[entropy]", "entropy", "class"),
     ("optimizer=custom optimizer._target_=torch.optim.Sgd", "optimizer._target_", "'SGD'"),
-    ("optimizer=custom optimizer._target_=torch.optim.SGD +optimizer.mometum=1",
-     "optimizer.mometum", "'momentum'"),
     # empty splits
     ("data.val=0", "data.val", "0"),
-    ("data.val=0.6 data.test=0.5", "data.val", "data.test"),
-    ("data.num_train=0", "data.num_train", "0"),
     ("data.num_train=1000", "data.num_train", "1000"),
     ("data.val=1000", "data.val", "none is left to train on"),
     # overrides that are none
@@ -107,6 +90,95 @@ WORDS = [
 def test_in_the_words_of_the_command(refused, case):
     overrides, *named = case
     message = refused(overrides.split())
+    assert [part for part in named if part not in message] == [], message
+
+
+MORE = [
+    ("data=mnist", "data=mnist", "'mnist1d'"),
+    ("logger=[tensorbord]", "logger", "'tensorboard'"),
+    ("model.widht=3", "model.widht", "'width'"),
+    ("trainer.max_epoch=3", "trainer.max_epoch", "'max_epochs'"),
+    ("optimizer.betas=[0.9,1.5]", "optimizer", "1.5"),
+    ("model.width=wide", "model.width", "'wide'"),
+    ("model.activation=rleu", "activation", "'relu'"),
+    ("data.label_noise=2", "data.label_noise", "2"),
+    ("trainer.max_epochs=many", "trainer.max_epochs", "'many'"),
+    ("step.accumulate=0", "step.accumulate", "0"),
+    ("risk.every=0", "risk.every", "0"),
+    ("regularizer=[dropout] regularizer.dropout.p=1.5", "regularizer.dropout.p", "1.5"),
+    ("regularizer=[l2] regularizer.l2.coefficient=-1", "l2", "-1"),
+    ("scheduler=step scheduler.step_size=none", "scheduler.step_size", "'none'"),
+    ("scheduler=cyclic scheduler.mode=triangel", "scheduler", "triangel"),
+    ("loss=hinge data=diabetes", "loss=Hinge is for classification", "mse"),
+    ("loss=cross_entropy data=diabetes", "regression", "mse"),
+    ("optimizer=custom optimizer._target_=torch.optim.SGD +optimizer.mometum=1",
+     "optimizer.mometum", "'momentum'"),
+    ("data.val=0.6 data.test=0.5", "data.val", "data.test"),
+    ("data.num_train=0", "data.num_train", "0"),
+    ("optmizer=adam", "optmizer", "'optimizer'"),
+    ("data.batchsize=3", "data.batchsize", "'batch_size'"),
+    ("data.source.shuffel=1", "data.source.shuffel", "conf/data/iris.yaml"),
+    ("step.acumulate=2", "step.acumulate", "'accumulate'"),
+    ("model=linear model.width=3", "model.width", "conf/model/linear.yaml"),
+    ("scheduler=constant scheduler.gamma=0.1", "scheduler.gamma", "conf/scheduler/constant.yaml"),
+    ("optimizer.betas=0.9", "optimizer.betas", "0.9"),
+    ("data.batch_size=all", "data.batch_size", "full"),
+    ("data.standardize=yes_please", "data.standardize", "feature"),
+    ("trainer.accelerator=gpuu", "trainer.accelerator", "'gpu'"),
+    ("step.clip.norm=0", "step.clip.norm", "0"),
+    ("threads=0", "threads", "0"),
+    ("seed=one", "seed", "'one'"),
+    ("scheduler=exponential scheduler.gamma=fast", "scheduler.gamma", "'fast'"),
+    ("loss=bce data=diabetes", "regression", "mse"),
+    ("optimizer=lbfgs data.batch_size=full step.clip.norm=1", "step.clip.norm", "LBFGS"),
+    ("step.clip.norm=1 step.clip.value=1", "step.clip", "norm and value"),
+    ("trainer.precision=16-true", "trainer.precision", "NaN"),
+    ("data=diabetes loss=mse data.label_noise=0.1", "data.label_noise", "regression"),
+    ("optimizer=custom", "optimizer._target_", "no value"),
+    ("optimizer=custom optimizer._target_=nowhere.SGD", "optimizer._target_", "nowhere"),
+    ("optimizer.lr", "'optimizer.lr' is no override", "key=value"),
+    ("optimizer.lr=[1", "optimizer.lr=[1", "brackets"),
+    # what asks for the curvature of J
+    ("optimizer=newton step.clip.value=1", "step.clip.value", "Newton"),
+    ("optimizer=newton trainer.precision=bf16-mixed", "trainer.precision=bf16-mixed", "64-true"),
+    ("optimizer=newton compile=true", "compile=false", "Newton"),
+    ("optimizer=newton optimizer.max_parameters=10", "optimizer.max_parameters", "newton_cg"),
+]  # fmt: skip
+
+WITHOUT_DATA = [
+    ("model=mlp", "data=none has none", "model=rosenbrock"),
+    ("model=rosenbrock data=iris", "model=rosenbrock", "data=none"),
+    ("model=rosenbrok", "conf/model has no option 'rosenbrok'", "'rosenbrock'"),
+    ("model=beale model.start=[1]", "model.start", "takes 2"),
+    ("model=beale initializer=zeros", "initializer=zeros", "model.start"),
+    ("model=beale regularizer=[mixup]", "regularizer=mixup", "leave mixup out"),
+    ("model=beale loss=mse", "loss=MSELoss is for regression", "loss=value"),
+]  # fmt: skip
+
+
+def complaint(overrides):
+    """What composing, checking and assembling say, without a command, which costs far more."""
+    with pytest.raises(ConfigError) as error:
+        cfg = compose(overrides)
+        check(cfg)
+        recipe = assemble(cfg)
+        recipe.schedule(recipe.optimizer(recipe.model), 100)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("case", MORE, ids=lambda case: case[0])
+def test_in_this_process(tiny, case):
+    overrides, *named = case
+    message = complaint([*tiny.overrides, *overrides.split()])
+    assert "\n" not in message
+    assert [part for part in named if part not in message] == [], message
+
+
+@pytest.mark.parametrize("case", WITHOUT_DATA, ids=lambda case: case[0])
+def test_without_data(case):
+    overrides, *named = case
+    message = complaint(["data=none", *overrides.split()])
+    assert "\n" not in message
     assert [part for part in named if part not in message] == [], message
 
 

@@ -168,5 +168,5 @@ def test_loader_composes_what_plain_hydra_does():
         theirs = hydra_compose("train", ["optimizer=sgd", "regularizer=[l2]", "seed.base=3"])
     mine = compose(["optimizer=sgd", "regularizer=[l2]", "seed=3"])
     assert mine.choices.optimizer == "sgd"
-    empty = dict.fromkeys(LISTS, {})  # plain Hydra has no node for a list of nothing
+    empty = {name: {} for name in LISTS}  # plain Hydra has no node for a list of nothing
     assert {k: v for k, v in mine.items() if k != "choices"} == {**empty, **theirs}

@@ -55,7 +55,7 @@ def differences(one, other):
 class Moments:
     """Counts the moments at which a run moves weights or touches files, and kills it at one.
 
-    A file is met half written aside, and in place.
+    A file is met half written aside, written aside, and in place.
     """
 
     def __init__(self, monkeypatch, fatal=None):
@@ -88,6 +88,7 @@ class Moments:
     def _replace(self, source, target):
         name = os.path.basename(target)
         self.moment(f"half {name}", lambda: os.truncate(source, os.path.getsize(source) // 2))
+        self.moment(f"written {name}")
         self.replace(source, target)
         self.moment(f"in place {name}")
 
@@ -274,14 +275,13 @@ def test_a_real_process_killed_again_and_again(tiny, fork, tmp_path):
     process.kill()
     assert process.wait() == -signal.SIGKILL
 
-    code, deaths, delays = None, 0, random.Random(0)
-    while code != 0:
+    draw = random.Random(0)
+    for death in range(6):  # while it starts, or a few of its hundred and more epochs later
+        goal = 0 if death % 2 else rows(cut) + draw.randint(1, 50)
         child = fork(lambda: main(["train", f"resume={cut}"]))
-        if deaths < 6:
-            time.sleep(delays.uniform(0.1, 0.6))
-            child.signal(signal.SIGKILL)
-        code = child.wait().code
-        assert code in (0, -signal.SIGKILL)
-        deaths += code != 0
-    assert deaths >= 1
+        time.sleep(draw.uniform(0, 0.3))
+        until(lambda goal=goal: rows(cut) > goal)
+        child.signal(signal.SIGKILL)
+        assert child.wait().code == -signal.SIGKILL
+    assert fork(lambda: main(["train", f"resume={cut}"])).wait().code == 0
     assert differences(tmp_path / "whole", cut) == []

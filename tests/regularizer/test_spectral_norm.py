@@ -49,3 +49,10 @@ def test_no_layer():
 def test_iterations_are_whole():
     with pytest.raises(ConfigError, match=r"regularizer\.spectral_norm\.iterations"):
         SpectralNorm(0)
+
+
+def test_a_weight_of_zero_has_no_direction():
+    layer = nn.Linear(2, 2)
+    nn.init.zeros_(layer.weight)
+    with pytest.raises(ConfigError, match="take another initializer"):
+        SpectralNorm().edit_model(nn.Sequential(layer))

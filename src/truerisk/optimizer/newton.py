@@ -18,7 +18,8 @@ class Newton(SecondOrder):
     larger: −λmin + 10⁻³·max|λ| (Nocedal & Wright 2006, §3.4). With ``saddle_free`` the step is
     instead ``d = −(|H| + τI)⁻¹ ∇J``, where |H| has the absolute values of H's eigenvalues: it moves
     away from saddles, along negative curvature, by as much as towards minima (Dauphin et al. 2014,
-    §4). t comes from backtracking. The linear algebra is done in double precision.
+    §4). Where H is zero, d = −∇J. t comes from backtracking. The linear algebra is done in double
+    precision.
 
     With n parameters a step takes n Hessian-vector products, n² numbers and n³ operations.
 
@@ -99,6 +100,15 @@ def saddle_free(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:
 
 
 def _inverse(values: Tensor, vectors: Tensor, gradient: Tensor) -> Tensor:
-    """V diag(λ)⁻¹ Vᵀ g; eigenvalues that are zero but for rounding count as that rounding."""
-    least = 10 * torch.finfo(values.dtype).eps * values.max().clamp_min(1e-300)
+    """V diag(λ)⁻¹ Vᵀ g; eigenvalues that are zero but for rounding count as that rounding.
+
+    Where all of them are zero, as those of a piecewise linear J, the answer is g.
+
+    >>> _inverse(torch.zeros(2), torch.eye(2), torch.tensor([3.0, 4.0]))
+    tensor([3., 4.])
+    """
+    largest = values.max()
+    if not largest > 0:
+        return gradient
+    least = 10 * torch.finfo(values.dtype).eps * largest
     return vectors @ ((vectors.T @ gradient) / values.clamp_min(least))

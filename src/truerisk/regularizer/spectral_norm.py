@@ -36,7 +36,7 @@ class SpectralNorm(Regularizer):
         iterations: rounds of power iteration a forward pass.
 
     Raises:
-        ConfigError: the model has no dense or convolutional layer.
+        ConfigError: the model has no dense or convolutional layer, or a weight of one is zero.
     """
 
     def __init__(self, iterations: int = 1) -> None:
@@ -49,6 +49,11 @@ class SpectralNorm(Regularizer):
             raise ConfigError(
                 "regularizer=spectral_norm finds no nn.Linear or convolution in the model: leave "
                 "it out, or pick another model"
+            )
+        if not all(layer.weight.any() for layer in layers):
+            raise ConfigError(
+                "regularizer=spectral_norm divides each weight by its largest singular value, "
+                "and one is zero: take another initializer"
             )
         for layer in layers:
             parametrizations.spectral_norm(layer, n_power_iterations=self.iterations)

@@ -51,9 +51,9 @@ class KFAC(SecondOrder):
 
     Steps are controlled in one of two ways:
 
-    * ``clip``: v ← μv − lr·ν·Δ with ``ν = min(1, √(κ / (lr² ∇JᵀΔ)))``, which bounds the change of
-      the prediction, as KL divergence, by about κ (Ba, Grosse & Martens 2017, §5). For
-      mini-batches.
+    * ``clip``: v ← μv − lr·ν·Δ with ``ν = min(1, √(κ / (lr² ∇JᵀΔ)))``, which keeps the
+      change of the prediction, as KL divergence, to the order of κ (Ba, Grosse & Martens 2017,
+      §5). For mini-batches.
     * ``search``: v ← −αΔ + μv with the α and μ that minimise the quadratic model with the
       Gauss–Newton matrix itself, not its approximation (Martens & Grosse 2015, §6.4 and §7), then
       backtracked from ``lr`` until J falls. For the full batch: there μ acts as in conjugate

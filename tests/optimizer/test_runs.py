@@ -54,7 +54,7 @@ def test_no_default_diverges(name, run, series):
 
 
 def test_newton_refuses_the_default_recipe(run):
-    with pytest.raises(ConfigError, match="15210 × 15210.*newton_cg"):
+    with pytest.raises(ConfigError, match=r"15210 × 15210.*newton_cg"):
         run("optimizer=newton")
 
 

@@ -57,23 +57,17 @@ class GradientFlow(Diagnostic):
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """The norms over the steps, a line a layer, and the ratio below."""
-        from truerisk.diagnostics.picture import layer_lines, line, panels
+        from truerisk.diagnostics.picture import layer_lines, level, line, panels
 
         norm, ratio = panels(figure, table, ["norm of the gradient, by layer", "first to last"])
         layer_lines(norm, table, "norm")
         line(ratio, table["ratio"])
-        for level, name in ((self.threshold, "vanishing"), (1 / self.threshold, "exploding")):
-            if flagged(table, name):
-                ratio.axhline(level, color="#8a8a8a", linestyle=":", linewidth=1.6)
-
-
-def flagged(table: pd.DataFrame, name: str) -> bool:
-    """Whether a flag was ever raised."""
-    return bool((table[name] > 0).any())
+        level(ratio, self.threshold, "vanishing below")
+        level(ratio, 1 / self.threshold, "exploding above")
 
 
 def first_to_last(found: Mapping[str, float], gradients: Mapping[str, Tensor]) -> float:
-    """The ratio of the first to the last layer that holds a matrix; nan without a gradient.
+    """The ratio of the first to the last layer that holds a matrix; nan where there is none.
 
     >>> import torch
     >>> names = ("a.weight", "norm.weight", "b.weight")
@@ -81,7 +75,7 @@ def first_to_last(found: Mapping[str, float], gradients: Mapping[str, Tensor]) -
     >>> first_to_last({"a": 1.0, "norm": 5.0, "b": 2.0}, gradients)
     0.5
     """
-    layers = [layer_of(name) for name, gradient in gradients.items() if gradient.ndim > 1]
+    layers = [layer_of(n) for n, gradient in gradients.items() if gradient.ndim > 1 and "." in n]
     if not layers or not found[layers[-1]]:
         return math.nan
     return found[layers[0]] / found[layers[-1]]

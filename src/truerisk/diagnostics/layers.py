@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 def layer_of(name: str) -> str:
-    """The layer that a parameter belongs to.
+    """The layer that a parameter belongs to; one that the model itself owns stands for itself.
 
-    >>> layer_of("hidden.0.linear.weight"), layer_of("w")
-    ('hidden.0.linear', 'model')
+    >>> layer_of("hidden.0.linear.weight"), layer_of("positions")
+    ('hidden.0.linear', 'positions')
     >>> layer_of("output.parametrizations.weight.original")
     'output'
     """
     owner = name.partition(".parametrizations.")[0]
-    return owner if owner != name else name.rpartition(".")[0] or "model"
+    return owner if owner != name else name.rpartition(".")[0] or name
 
 
 def by_layer(named: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

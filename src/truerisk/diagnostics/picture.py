@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from truerisk.show.figure import INCHES, INK, SIZE, frame, label_ends, plain_ticks
+from truerisk.show.figure import FAINT, INCHES, INK, SIZE, frame, label_ends, plain_ticks
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+COLORS = (INK, "#c2570c", "#0b4f8a", "#8a8a8a")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+"""Of the lines of one panel."""
+
 LABELLED = 7
 """Lines that can have their names beside them; of more only some have."""
 
-NAME = 16
+NAME = 19
 """Letters of a layer's name; of a longer one the end is shown."""
 
 
@@ -71,22 +75,32 @@ def shade(share: float) -> Any:
     return colormaps["plasma"](0.02 + 0.78 * share)
 
 
-def scale(axes: Axes, values: Sequence[pd.Series]) -> None:
-    """A log scale where the values are positive and span more than a factor of ten."""
+def scale(axes: Axes, values: Sequence[pd.Series], from_zero: bool = False) -> None:
+    """A linear scale from zero, or a log one if values are positive over a factor of ten."""
     seen = np.concatenate([np.empty(0), *(v.to_numpy(dtype=float) for v in values)])
-    seen = seen[np.isfinite(seen)]
-    log = len(seen) > 0 and seen.min() > 0 and seen.max() > 10 * seen.min()
-    axes.set_yscale("log" if log else "linear")
+    top = seen.max(initial=0.0)
+    if from_zero:
+        axes.set_ylim(0, 1.08 * top or 1)
+    elif len(seen) and seen.min() > 0 and top > 10 * seen.min():
+        axes.set_yscale("log")
 
 
-def line(axes: Axes, values: pd.Series, label: str = "", **style: Any) -> None:
+def line(axes: Axes, values: pd.Series, from_zero: bool = False) -> None:
     """One number over the steps, by itself in its panel."""
-    values = finite(values)
-    scale(axes, [values])
-    draw(axes, values, **{"color": INK, "linewidth": 2.4} | style)
+    lines(axes, {"": values}, from_zero)
+
+
+def lines(axes: Axes, named: Mapping[str, pd.Series], from_zero: bool = False) -> None:
+    """A few numbers over the steps, each with its name at the right."""
+    found = {name: finite(values) for name, values in named.items()}
+    found = {name: values for name, values in found.items() if len(values)}
+    scale(axes, list(found.values()), from_zero)
+    styles = list(zip(COLORS, DASHES, strict=True))[: len(found)]
+    for values, (color, dash) in zip(found.values(), styles, strict=True):
+        draw(axes, values, color=color, linestyle=dash, linewidth=2.4)
     plain_ticks(axes)
-    if label and len(values):
-        label_ends(axes, [(values.iloc[-1], label, style.get("color", INK))])
+    pairs = zip(found.items(), styles, strict=True)
+    label_ends(axes, [(v.iloc[-1], name, color) for (name, v), (color, _) in pairs if name])
 
 
 def draw(axes: Axes, values: pd.Series, **style: Any) -> None:
@@ -95,12 +109,12 @@ def draw(axes: Axes, values: pd.Series, **style: Any) -> None:
     axes.plot(values.index, values.to_numpy(), markersize=6, **style)
 
 
-def layer_lines(axes: Axes, table: pd.DataFrame, what: str) -> None:
+def layer_lines(axes: Axes, table: pd.DataFrame, what: str, from_zero: bool = False) -> None:
     """A line a layer, from dark for the first to light for the last, with names at the right."""
     found = {layer: finite(values) for layer, values in layers(table, what).items()}
     found = {layer: values for layer, values in found.items() if len(values)}
-    scale(axes, list(found.values()))
-    last = max(len(found) - 1, 1)
+    scale(axes, list(found.values()), from_zero)
+    names, last = short(list(found)), max(len(found) - 1, 1)
     for depth, values in enumerate(found.values()):
         draw(axes, values, color=shade(depth / last), linewidth=2.2)
     plain_ticks(axes)
@@ -108,11 +122,25 @@ def layer_lines(axes: Axes, table: pd.DataFrame, what: str) -> None:
     label_ends(
         axes,
         [
-            (values.iloc[-1], short(layer), shade(depth / last))
-            for depth, (layer, values) in enumerate(found.items())
+            (values.iloc[-1], name, shade(depth / last))
+            for depth, (name, values) in enumerate(zip(names, found.values(), strict=True))
             if depth in shown
         ],
     )
+
+
+def level(axes: Axes, value: float, name: str) -> None:
+    """A dotted line at a height, with its name on it; nothing where it is far from the curves."""
+    from matplotlib.patheffects import withStroke
+
+    low, high = axes.get_ylim()
+    if low <= value <= high:
+        axes.axhline(value, color=FAINT, linestyle=":", linewidth=1.6, zorder=1)
+        written = axes.annotate(
+            name, (0, value), xycoords=axes.get_yaxis_transform(), xytext=(6, 3),
+            textcoords="offset points", color=INK, fontsize=SIZE - 3, zorder=6,
+        )  # fmt: skip
+        written.set_path_effects([withStroke(linewidth=4, foreground="white")])
 
 
 def finite(values: pd.Series) -> pd.Series:
@@ -120,10 +148,12 @@ def finite(values: pd.Series) -> pd.Series:
     return values[np.isfinite(values.to_numpy(dtype=float))]
 
 
-def short(layer: str) -> str:
-    """A layer's name, or the end of a long one.
+def short(layers: Sequence[str]) -> list[str]:
+    """Names of layers without their last part if that tells none apart; of long ones the end.
 
-    >>> short("output"), short("encoder.layers.0.attention")
-    ('output', '…yers.0.attention')
+    >>> short(["hidden.0.linear", "output"]), short(["a.encoder.layers.0.linear"])
+    (['hidden.0', 'output'], ['a.encoder.layers.0'])
     """
-    return layer if len(layer) <= NAME else f"…{layer[-NAME:]}"
+    outer = [layer.rpartition(".")[0] or layer for layer in layers]
+    names = outer if len(set(outer)) == len(layers) else layers
+    return [name if len(name) <= NAME else f"…{name[-NAME:]}" for name in names]

@@ -39,6 +39,7 @@ def classify(
     stationary: float | None = None,
     zero: float | None = None,
     limit: int = WRITTEN_OUT,
+    eigenvalues: Tensor | None = None,
 ) -> CriticalPoint:
     """Tell what kind of point w is, by the second-order conditions.
 
@@ -58,10 +59,12 @@ def classify(
         zero: largest eigenvalue that counts as 0.
         limit: size up to which all eigenvalues are computed; above, the two ends of the spectrum,
             which tell as much.
+        eigenvalues: of ∇²J, ascending, where they are known already; at least the two ends.
     """
     value, gradient = value_and_gradient(point)
     scale = 1 + abs(float(value))
-    eigenvalues = _eigenvalues(Hessian(point), limit)
+    if eigenvalues is None:
+        eigenvalues = _eigenvalues(Hessian(point), limit)
     eps = torch.finfo(point.w.dtype).eps
     if stationary is None:
         stationary = eps ** (1 / 3) * scale

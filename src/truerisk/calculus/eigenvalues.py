@@ -57,16 +57,27 @@ def extreme_eigenvalues(
     >>> round(ends.smallest.values.item(), 3), round(ends.largest.values.item(), 3)
     (-3.0, 96.0)
     """
+    return Extremes(*(_end(a, count, tol, seed, sign) for sign in (-1, +1)))
+
+
+def largest_eigenvalues(
+    a: Operator, count: int = 1, tol: float | None = None, seed: int = 0
+) -> Eigenpairs:
+    """The ``count`` algebraically largest ones alone, descending; see `extreme_eigenvalues`."""
+    return _end(a, count, tol, seed, +1)
+
+
+def _end(a: Operator, count: int, tol: float | None, seed: int, sign: int) -> Eigenpairs:
+    """The eigenvalues farthest to one side, outermost first."""
     count = min(count, a.size)
     if a.size <= max(SMALL, 2 * count + 1):
-        return _written_out(a, count)
+        return _written_out(a, count, sign)
     tol = a.eps**0.75 if tol is None else tol
     start = torch.randn(a.size, dtype=torch.float64, generator=rng.stream(seed, "eigsh"))
-    return Extremes(_end(a, count, tol, start, -1), _end(a, count, tol, start, +1))
+    return _restarted(a, count, tol, start, sign)
 
 
-def _end(a: Operator, count: int, tol: float, start: Tensor, sign: int) -> Eigenpairs:
-    """The eigenvalues farthest to one side, outermost first."""
+def _restarted(a: Operator, count: int, tol: float, start: Tensor, sign: int) -> Eigenpairs:
     from scipy.sparse import eye_array
     from scipy.sparse.linalg import aslinearoperator, eigsh
 
@@ -84,10 +95,10 @@ def norm(a: Operator, start: Tensor, steps: int = 8) -> float:
     return float(nodes.abs().max()) or 1.0
 
 
-def _written_out(a: Operator, count: int) -> Extremes:
+def _written_out(a: Operator, count: int, sign: int) -> Eigenpairs:
     values, vectors = torch.linalg.eigh(a.dense())
-    low, high = slice(0, count), torch.arange(a.size - 1, a.size - 1 - count, -1)
-    return Extremes(*(_checked(a, values[part], vectors[:, part]) for part in (low, high)))
+    part = torch.arange(a.size)[:count] if sign < 0 else torch.arange(a.size).flip(0)[:count]
+    return _checked(a, values[part], vectors[:, part])
 
 
 def _checked(a: Operator, values: Tensor, vectors: Tensor) -> Eigenpairs:

@@ -1,16 +1,28 @@
 """Diagnostics: instruments that look at a run and leave it as it is."""
 
 from truerisk.diagnostics.activations import Activations
+from truerisk.diagnostics.critical_point import CriticalPoint
+from truerisk.diagnostics.curvature import Curvature
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
+from truerisk.diagnostics.flatness import Flatness
 from truerisk.diagnostics.gradient_flow import GradientFlow
+from truerisk.diagnostics.landscape import Landscape
 from truerisk.diagnostics.numerics import Numerics
+from truerisk.diagnostics.spectrum import Spectrum
+from truerisk.diagnostics.taylor import Taylor
 from truerisk.diagnostics.update_size import UpdateSize
 
 __all__ = [
     "Activations",
+    "CriticalPoint",
+    "Curvature",
     "Diagnostic",
+    "Flatness",
     "GradientFlow",
+    "Landscape",
     "Numerics",
+    "Spectrum",
+    "Taylor",
     "UpdateSize",
     "Values",
 ]

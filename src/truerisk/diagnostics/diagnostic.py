@@ -33,6 +33,7 @@ class Diagnostic:
     | `start`  | once, at the initial weights, in a run that is resumed too                       |
     | `before` | right before the optimizer moves the weights, in a step that is looked at after  |
     | `look`   | after a step that is due, and at the end; returns numbers by name                |
+    | `finish` | once, after the last look of a run that has come to its end; numbers again       |
     | `plot`   | once the run has ended                                                           |
 
     Numbers are logged as ``<name>/<what>``; a layer's as ``<name>/<what>/<layer>``. The figure is
@@ -115,6 +116,10 @@ class Diagnostic:
         """Measure."""
         raise NotImplementedError
 
+    def finish(self, moment: Moment) -> Values:
+        """Measure what only the end of a run tells."""
+        return {}
+
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """Draw a table of what was logged: a row a step, a column a name, without the prefix."""
         raise NotImplementedError
@@ -128,6 +133,13 @@ class Diagnostic:
         if not self._warned and rank() == 0:
             print(f"{self.name}: {text}", file=sys.stderr, flush=True)
         self._warned = True
+
+    def tell(self, text: str) -> None:
+        """Say what was found, in a line."""
+        from truerisk.run import rank
+
+        if rank() == 0:
+            print(f"{self.name}: {text}", flush=True)
 
     def draw(self, history: pd.DataFrame, path: Path, title: str = "") -> Path | None:
         """Draw the figure of a run's history and save it as a PNG; None if nothing was logged."""

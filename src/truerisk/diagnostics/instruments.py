@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -78,14 +78,16 @@ class Instruments(Callback):
         step = pl_module.take_step.count
         late = [d for d in self.diagnostics if self._looked.get(d) != step and d.first != 1]
         self._look(pl_module, late)
+        last = [d for d in self.diagnostics if type(d).finish is not Diagnostic.finish]
+        self._look(pl_module, last, finish=True)
 
-    def _look(self, module: RiskModule, due: Iterable[Diagnostic]) -> None:
+    def _look(self, module: RiskModule, due: Sequence[Diagnostic], finish: bool = False) -> None:
         if not due:
             return
         values: dict[str, float] = {}
         with moment(module) as now:
             for diagnostic in due:
-                found = diagnostic.look(now)
+                found = diagnostic.finish(now) if finish else diagnostic.look(now)
                 values |= {f"{diagnostic.name}/{k}": float(v) for k, v in found.items()}
                 self._looked[diagnostic] = now.step
         if values:

@@ -103,6 +103,18 @@ def lines(axes: Axes, named: Mapping[str, pd.Series], from_zero: bool = False) -
     label_ends(axes, [(v.iloc[-1], name, color) for (name, v), (color, _) in pairs if name])
 
 
+def level(axes: Axes, height: float, text: str = "") -> None:
+    """A thin line across a panel at a height that means something."""
+    axes.axhline(height, color=FAINT, linestyle=":", linewidth=1.8, zorder=1)
+    bottom, top = axes.get_ylim()
+    low, at, high = axes.yaxis.get_transform().transform([bottom, height, top])
+    up = at < (low + high) / 2
+    axes.annotate(
+        text, (0.01, height), xycoords=axes.get_yaxis_transform(), xytext=(0, 4 if up else -4),
+        textcoords="offset points", color=INK, fontsize=SIZE - 2, va="bottom" if up else "top",
+    )  # fmt: skip
+
+
 def draw(axes: Axes, values: pd.Series, **style: Any) -> None:
     """A line, with markers where there are few points."""
     style.setdefault("marker", "o" if len(values) < 12 else "None")

@@ -1,0 +1,146 @@
+"""How J curves, and whether the step length goes with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from truerisk.calculus import (
+    Extremes,
+    Hessian,
+    Matrix,
+    Operator,
+    Point,
+    Scaled,
+    condition_number,
+    extreme_eigenvalues,
+    hutchinson,
+    largest_eigenvalues,
+)
+from truerisk.calculus.condition import WRITTEN_OUT
+from truerisk.diagnostics.diagnostic import Diagnostic, Values
+from truerisk.diagnostics.stability import Stability, stability
+from truerisk.number import real, whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from truerisk.diagnostics.moment import Moment
+
+SMALL = WRITTEN_OUT // 4
+"""Sizes up to which the Hessian is written out, and nothing is estimated."""
+
+
+class Curvature(Diagnostic):
+    """The ends of the Hessian's spectrum, its trace and condition number, and the stability limit.
+
+    ``lambda_max``, ``lambda_min``, ``trace`` (with ``trace/stderr`` where it is estimated) and
+    ``condition`` (|λ|max/|λ|min, where products with vectors tell it: J convex or concave around w,
+    or at most 256 weights) are those of ∇²J at the weights.
+
+    ``stability`` is the sharpness times the step length, λmax of ``S^½ (∇²J + C) S^½``, and
+    ``threshold`` the value above which steps of the method on a quadratic grow instead of shrink:
+    2 for gradient descent, see `truerisk.diagnostics.stability`. They are left out for methods
+    whose threshold is not known.
+
+    Args:
+        every: when to look; see `Diagnostic`.
+        probes: random vectors for the trace.
+        tolerance: of eigenvalues, relative to |λ|max.
+    """
+
+    cost = "heavy"
+    on_functions = True
+
+    def __init__(
+        self, every: Mapping[str, Any] | None = None, probes: int = 16, tolerance: float = 1e-3
+    ) -> None:
+        super().__init__(every)
+        self.probes = whole("diagnostics.curvature.probes", probes, 2)
+        self.tolerance = real("diagnostics.curvature.tolerance", tolerance, 0, 1, above=True)
+
+    def look(self, moment: Moment) -> Values:
+        """Eigenvalues, trace, condition number, stability."""
+        h = hessian(moment.point)
+        ends = extreme_eigenvalues(h, tol=self.tolerance)
+        found = {
+            "lambda_max": float(ends.largest.values),
+            "lambda_min": float(ends.smallest.values),
+            **trace(h, self.probes),
+            "condition": condition(h, ends),
+        }
+        return found | self._stability(moment, h, ends)
+
+    def _stability(self, moment: Moment, h: Operator, ends: Extremes) -> dict[str, float]:
+        optimizer = moment.module.take_step.optimizer
+        known = stability(optimizer, moment.params)
+        if known is None:
+            if moment.step:
+                name = type(optimizer).__name__
+                self.warn(f"no stability threshold is known for {name}; none is shown")
+            return {}
+        return {
+            "stability": sharpness(known, moment.point, h, ends, self.tolerance),
+            "threshold": known.threshold,
+        }
+
+    def plot(self, figure: Figure, table: pd.DataFrame) -> None:
+        """Both ends of the spectrum and the trace, and sharpness × step length below."""
+        from truerisk.diagnostics.picture import level, lines, panels, scale
+
+        known = "stability" in table
+        headings = ["curvature of J", "sharpness × step length"][: 1 + known]
+        top, *rest = panels(figure, table, headings, (2.2, 1.5))
+        high, low = table["lambda_max"], table["lambda_min"]
+        shown = {"trace": table["trace"], "λmax": high, "−λmin": -low}
+        lines(top, {name: values.where(values > 0) for name, values in shown.items()})
+        for panel in rest:
+            lines(panel, {"": table["stability"]})
+            scale(panel, [table["stability"].dropna(), table["threshold"].dropna()])
+            level(panel, table["threshold"].dropna().iloc[-1], "steps grow above")
+        if not known:
+            top.set_xlabel("step (no stability threshold is known for this optimizer)")
+
+
+def hessian(point: Point) -> Operator:
+    """∇²J, written out where it is small."""
+    h = Hessian(point)
+    return Matrix(h.dense()) if h.size <= SMALL else h
+
+
+def trace(h: Operator, probes: int) -> dict[str, float]:
+    """The trace: exact, or estimated with its standard error."""
+    if isinstance(h, Matrix):
+        return {"trace": float(h.matrix.trace())}
+    found = hutchinson(h, probes)
+    return {"trace": float(found.value), "trace/stderr": float(found.stderr)}
+
+
+def condition(h: Operator, ends: Extremes) -> float:
+    """|λ|max/|λ|min; nan where products with vectors do not tell it."""
+    if isinstance(h, Matrix):
+        return condition_number(h)
+    low, high = (float(pairs.values) for pairs in ends)
+    error = max(float(pairs.errors) for pairs in ends)
+    if low > error or high < -error:
+        return max(abs(low), abs(high)) / min(abs(low), abs(high))
+    return math.nan
+
+
+def sharpness(
+    known: Stability, point: Point, h: Operator, ends: Extremes, tolerance: float
+) -> float:
+    """λmax of S^½ (H + C) S^½; no new eigenvalue is sought where S and C are multiples of I."""
+    scale, shift = point.space.flat(known.scale), point.space.flat(known.shift)
+    if uniform(scale) and uniform(shift):
+        return float(scale[0] * (ends.largest.values[0] + shift[0]))
+    return float(largest_eigenvalues(Scaled(h, scale, shift), tol=tolerance).values)
+
+
+def uniform(values: Tensor) -> bool:
+    """Whether all entries are equal."""
+    return bool((values == values[0]).all())

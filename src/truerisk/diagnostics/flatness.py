@@ -1,0 +1,75 @@
+"""How flat J is around the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from truerisk.calculus import ball_sharpness, box_sharpness
+from truerisk.diagnostics.curvature import hessian, trace
+from truerisk.diagnostics.diagnostic import Diagnostic, Values
+from truerisk.number import real, whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from truerisk.diagnostics.moment import Moment
+
+
+class Flatness(Diagnostic):
+    """Three measures of how much J rises around w.
+
+    * ``box``: ``100 (max J(w + y) − J(w)) / (1 + J(w))`` over ``|yᵢ| ≤ ε(|wᵢ| + 1)``, in percent:
+      the ε-sharpness of Keskar et al. (ICLR 2017), metric 2.1, by some iterations of L-BFGS-B.
+    * ``sam``: ``J(w + ρ g/‖g‖) − J(w)``, to first order the most J rises at a distance of ρ (Foret
+      et al., ICLR 2021).
+    * ``trace``: of ∇²J; for noise of variance σ² on every weight, J rises by ½σ² tr ∇²J on average.
+
+    None of them is invariant to how a network's layers are scaled (Dinh et al., ICML 2017).
+
+    Args:
+        every: when to look; see `Diagnostic`.
+        epsilon: ε.
+        iterations: of L-BFGS-B.
+        rho: ρ.
+        probes: random vectors for the trace.
+    """
+
+    cost = "moderate"
+    on_functions = True
+
+    def __init__(
+        self,
+        every: Mapping[str, Any] | None = None,
+        epsilon: float = 1e-3,
+        iterations: int = 10,
+        rho: float = 0.05,
+        probes: int = 16,
+    ) -> None:
+        super().__init__(every)
+        self.epsilon = real("diagnostics.flatness.epsilon", epsilon, 0, above=True)
+        self.iterations = whole("diagnostics.flatness.iterations", iterations)
+        self.rho = real("diagnostics.flatness.rho", rho, 0, above=True)
+        self.probes = whole("diagnostics.flatness.probes", probes, 2)
+
+    def look(self, moment: Moment) -> Values:
+        """The three measures."""
+        return {
+            "box": box_sharpness(moment.point, self.epsilon, self.iterations).percent,
+            "sam": ball_sharpness(moment.point, self.rho).rise,
+            **trace(hessian(moment.point), self.probes),
+        }
+
+    def plot(self, figure: Figure, table: pd.DataFrame) -> None:
+        """A panel a measure."""
+        from truerisk.diagnostics.picture import line, panels
+
+        headings = [
+            f"ε-sharpness, % (ε = {self.epsilon:g})",
+            f"rise of J along its gradient (ρ = {self.rho:g})",
+            "trace of the Hessian",
+        ]
+        drawn = panels(figure, table, headings, (1, 1, 1))
+        for panel, name in zip(drawn, ("box", "sam", "trace"), strict=True):
+            line(panel, table[name])

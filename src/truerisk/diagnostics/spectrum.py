@@ -1,0 +1,133 @@
+"""The density of the eigenvalues of the curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from truerisk.calculus import Density, GaussNewton, Hessian, Operator, spectral_density
+from truerisk.diagnostics import arrays
+from truerisk.diagnostics.diagnostic import Diagnostic, Values
+from truerisk.errors import ConfigError, nearest
+from truerisk.number import whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from truerisk.diagnostics.moment import Moment
+
+KINDS: Mapping[str, type[Hessian | GaussNewton]] = {
+    "hessian": Hessian,
+    "gauss_newton": GaussNewton,
+}
+NUMBERS = 2**26
+"""Most numbers that the Lanczos vectors may take at once."""
+
+NEAR = 0.01
+"""Eigenvalues up to this share of |λ|max count as near 0."""
+
+DRAWN = 3
+"""Densities in the figure: the first, one in the middle, the last."""
+
+
+class Spectrum(Diagnostic):
+    """The eigenvalue density of the Hessian of J or of its Gauss–Newton matrix.
+
+    By stochastic Lanczos quadrature (Ghorbani, Krishnan & Xiao, ICML 2019; see
+    `truerisk.calculus.spectral_density`). Logged are both ends of what it found, ``lambda_min`` and
+    ``lambda_max``, and the shares of eigenvalues ``near_zero``, within 1 % of |λ|max, and
+    ``negative``, below that. The nodes and weights are in ``figures/spectrum.npz``, [looks, probes,
+    steps].
+
+    Args:
+        every: when to look; see `Diagnostic`.
+        of: ``hessian`` or ``gauss_newton``.
+        probes: random vectors.
+        steps: Lanczos steps for each.
+    """
+
+    cost = "heavy"
+    on_functions = True
+
+    def __init__(
+        self,
+        every: Mapping[str, Any] | None = None,
+        of: str = "hessian",
+        probes: int = 4,
+        steps: int = 64,
+    ) -> None:
+        super().__init__(every)
+        if of not in KINDS:
+            raise ConfigError(f"diagnostics.spectrum.of={of}: {nearest(str(of), KINDS)}")
+        self.of = of
+        self.probes = whole("diagnostics.spectrum.probes", probes)
+        self.steps = whole("diagnostics.spectrum.steps", steps, 2)
+
+    def look(self, moment: Moment) -> Values:
+        """Measure the density, and keep it for the figure."""
+        found = density(KINDS[self.of](moment.point), self.probes, self.steps)
+        nodes, weights = (part.cpu().numpy() for part in found)
+        arrays.keep_row(moment, self.name, nodes=nodes, weights=weights)
+        return numbers(found)
+
+    def draw(self, history: pd.DataFrame, path: Path, title: str = "") -> Path | None:
+        """Draw the densities that were kept beside the figure."""
+        self.densities = arrays.load(path.with_suffix(".npz"))
+        return super().draw(history, path, title) if self.densities else None
+
+    def plot(self, figure: Figure, table: pd.DataFrame) -> None:
+        """The densities at the first and the last look and between them, each on its own scale."""
+        from truerisk.show.figure import INK, SIZE
+
+        steps = self.densities["step"]
+        shown = sorted({0, len(steps) // 2, len(steps) - 1})
+        panels = figure.subplots(len(shown), squeeze=False)[:, 0]
+        for axes, i in zip(panels, shown, strict=True):
+            nodes, weights = (
+                torch.from_numpy(self.densities[name][i]) for name in ("nodes", "weights")
+            )
+            draw_density(axes, Density(nodes, weights), int(steps[i]))
+        matrix = "Hessian" if self.of == "hessian" else "Gauss–Newton matrix"
+        panels[-1].set_xlabel(f"eigenvalue λ of the {matrix}", fontsize=SIZE, color=INK)
+
+
+def density(a: Operator, probes: int, steps: int) -> Density:
+    """The density, with as many vectors at once as memory allows."""
+    together = max(1, NUMBERS // (a.size * steps))
+    return spectral_density(a, probes, steps, together=min(together, probes))
+
+
+def numbers(found: Density) -> dict[str, float]:
+    """What is logged."""
+    low, high = float(found.nodes.min()), float(found.nodes.max())
+    near = NEAR * max(abs(low), abs(high))
+    return {
+        "lambda_min": low,
+        "lambda_max": high,
+        "near_zero": float(found.share(-near, near).value),
+        "negative": float(found.share(high=np.nextafter(-near, -np.inf)).value),
+    }
+
+
+def draw_density(axes: Axes, found: Density, step: int) -> None:
+    """One density on a log scale, over a little more than its extent."""
+    from truerisk.show.figure import INK, SIZE, frame
+
+    low, high = float(found.nodes.min()), float(found.nodes.max())
+    room = 0.06 * (high - low or 1.0)
+    grid = torch.linspace(low - room, high + room, 800, dtype=torch.float64)
+    values = found.on(grid).numpy()
+    axes.fill_between(grid.numpy(), values, 0, color="#0b4f8a", alpha=0.25, linewidth=0)
+    axes.plot(grid.numpy(), values, color="#0b4f8a", linewidth=2)
+    axes.axvline(0, color="#8a8a8a", linestyle=":", linewidth=1.4)
+    axes.set(yscale="log", ylim=(values.max() * 1e-7, values.max() * 3))
+    frame(axes, f"density at step {step}")
+    axes.locator_params(axis="x", nbins=6)
+    axes.tick_params(axis="y", which="minor", left=False)
+    axes.set_ylabel("", fontsize=SIZE, color=INK)

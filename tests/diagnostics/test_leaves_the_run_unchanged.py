@@ -27,10 +27,17 @@ NOISY = [
 ALL = [name for name in options("diagnostics", (conf_dir(),)) if name != "recurrence"]
 
 
+QUICK = [
+    "diagnostics.spectrum.steps=8",
+    "diagnostics.landscape.points=3",
+    "diagnostics.critical_point.points=3",
+]
+"""What would take long and is the same for any number."""
+
+
 def every(steps):
-    return [f"diagnostics=[{','.join(ALL)}]"] + [
-        f"diagnostics.{n}.every.steps={steps}" for n in ALL
-    ]
+    eyes = [f"diagnostics.{n}.every.steps={steps}" for n in ALL if n != "critical_point"]
+    return [f"diagnostics=[{','.join(ALL)}]", *eyes, *QUICK]
 
 
 def state(result):

@@ -1,0 +1,75 @@
+"""One run with every instrument that looks at the curvature of J, and J at its last weights."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from truerisk.calculus import Point
+from truerisk.diagnostics import arrays
+from truerisk.diagnostics.picture import table_of
+from truerisk.objective import Objective
+
+CURVED = ["curvature", "spectrum", "taylor", "flatness", "landscape", "critical_point"]
+RECIPE = [
+    "data=iris",
+    "data.batch_size=30",
+    "model.width=16",
+    "model.activation=tanh",
+    "regularizer=[l2]",
+    "optimizer=momentum",
+    "trainer.precision=64-true",
+    "trainer.max_epochs=4",
+    "risk.train_samples=1000",
+]
+"""Three steps an epoch; 403 weights, too many to write their Hessian out; all samples measured."""
+
+
+def looked(run, *overrides):
+    """What a run's instruments logged and kept."""
+    result = run(*overrides)
+    tables = {name: table_of(result.history, name) for name in CURVED}
+    kept = {f.stem: arrays.load(f) for f in result.run.figures.glob("*.npz")}
+    return SimpleNamespace(result=result, tables=tables, kept=kept)
+
+
+@pytest.fixture(scope="session")
+def watched(run, assembled, last_weights):
+    eyes = [f"diagnostics=[{','.join(CURVED)}]", "diagnostics.curvature.every.epochs=2"]
+    spectrum = ["diagnostics.spectrum.every.steps=5", "diagnostics.landscape.points=5"]
+    found = looked(run, *RECIPE, *eyes, *spectrum)
+    recipe = assembled(*RECIPE)
+    recipe.model.load_state_dict(last_weights(found.result))
+    recipe.model.eval()
+    objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
+    every = torch.arange(len(recipe.data.train))
+    found.point = Point(objective, None, list(recipe.data.train.batches([every])))
+    return found
+
+
+@pytest.fixture(scope="session")
+def hessian(watched):
+    """∇²J at the last weights, by ordinary autograd."""
+    point = watched.point
+    (batch,) = point.batches
+    return torch.autograd.functional.hessian(
+        lambda w: point.objective(point.space.named(w), batch).objective, point.w
+    )
+
+
+@pytest.fixture(scope="session")
+def on_function(run):
+    """Logged and kept on a test function."""
+    return lambda *overrides: looked(run, "data=none", *overrides)
+
+
+@pytest.fixture(scope="session")
+def symmetric_matrix():
+    def build(*values):
+        q = np.linalg.qr(np.random.default_rng(0).normal(size=(len(values),) * 2))[0]
+        return torch.from_numpy(q @ np.diag(values) @ q.T)
+
+    return build

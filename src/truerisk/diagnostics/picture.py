@@ -103,18 +103,6 @@ def lines(axes: Axes, named: Mapping[str, pd.Series], from_zero: bool = False) -
     label_ends(axes, [(v.iloc[-1], name, color) for (name, v), (color, _) in pairs if name])
 
 
-def level(axes: Axes, height: float, text: str = "") -> None:
-    """A thin line across a panel at a height that means something."""
-    axes.axhline(height, color=FAINT, linestyle=":", linewidth=1.8, zorder=1)
-    bottom, top = axes.get_ylim()
-    low, at, high = axes.yaxis.get_transform().transform([bottom, height, top])
-    up = at < (low + high) / 2
-    axes.annotate(
-        text, (0.01, height), xycoords=axes.get_yaxis_transform(), xytext=(0, 4 if up else -4),
-        textcoords="offset points", color=INK, fontsize=SIZE - 2, va="bottom" if up else "top",
-    )  # fmt: skip
-
-
 def draw(axes: Axes, values: pd.Series, **style: Any) -> None:
     """A line, with markers where there are few points."""
     style.setdefault("marker", "o" if len(values) < 12 else "None")
@@ -141,16 +129,19 @@ def layer_lines(axes: Axes, table: pd.DataFrame, what: str, from_zero: bool = Fa
     )
 
 
-def level(axes: Axes, value: float, name: str) -> None:
+def level(axes: Axes, value: float, name: str = "") -> None:
     """A dotted line at a height, with its name on it; nothing where it is far from the curves."""
     from matplotlib.patheffects import withStroke
 
     low, high = axes.get_ylim()
     if low <= value <= high:
         axes.axhline(value, color=FAINT, linestyle=":", linewidth=1.6, zorder=1)
+        bottom, at, top = axes.yaxis.get_transform().transform([low, value, high])
+        up = at < (bottom + top) / 2
         written = axes.annotate(
-            name, (0, value), xycoords=axes.get_yaxis_transform(), xytext=(6, 3),
+            name, (0, value), xycoords=axes.get_yaxis_transform(), xytext=(6, 3 if up else -3),
             textcoords="offset points", color=INK, fontsize=SIZE - 3, zorder=6,
+            va="bottom" if up else "top",
         )  # fmt: skip
         written.set_path_effects([withStroke(linewidth=4, foreground="white")])
 

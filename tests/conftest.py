@@ -101,8 +101,8 @@ class Child:
 
 @pytest.fixture
 def fork(tmp_path):
-    """Start work in a `Child`."""
-    return lambda work: Child(work, tmp_path / "output.txt")
+    """Start work in a `Child`; several at once write to files of their own."""
+    return lambda work, output="output.txt": Child(work, tmp_path / output)
 
 
 @pytest.fixture(scope="session", autouse=True)

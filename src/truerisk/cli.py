@@ -1,4 +1,4 @@
-"""The command line: ``truerisk train | parts | evaluate``."""
+"""The command line: ``truerisk train | plan | parts | evaluate``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ truerisk finds out which training recipe lowers the risk on data it has not seen
 
   truerisk train [OVERRIDE…]              train one recipe; show train, validation and test risk
   truerisk train -m optimizer=sgd,adam    train every combination
+  truerisk plan OVERRIDE…                 the cells of such a sweep: done, to run, impossible; time
   truerisk train resume=FOLDER            go on with a run that was cut off
   truerisk parts [GROUP]                  list what there is to choose from
   truerisk evaluate FOLDER [OVERRIDE…]    measure a finished run's best weights again
@@ -32,6 +33,13 @@ def train(args: Sequence[str]) -> int:
     from truerisk.launch import launch
 
     return launch(args)
+
+
+def plan(args: Sequence[str]) -> int:
+    """``truerisk plan``: the cells of a sweep, before it starts."""
+    from truerisk.launch import plan as show
+
+    return show(args)
 
 
 def parts(args: Sequence[str]) -> int:
@@ -85,6 +93,7 @@ def allowed(overrides: Sequence[str]) -> list[str]:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
+    "plan": plan,
     "parts": parts,
     "evaluate": evaluate,
 }

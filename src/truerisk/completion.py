@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from truerisk.errors import UserError
 
-COMMANDS = ("train", "parts", "evaluate")
+COMMANDS = ("train", "plan", "parts", "evaluate")
 
 
 def complete(args: Sequence[str]) -> int:
@@ -19,7 +19,7 @@ def complete(args: Sequence[str]) -> int:
         _train(args)
     elif typed is None:
         print(" ".join(COMMANDS))
-    elif typed[1] == "train":
+    elif typed[1] in ("train", "plan"):
         os.environ["COMP_LINE"] = f"truerisk {typed[2]}"
         _train([*args, *_config_dir(typed[2])])
     elif typed[1] == "parts":

@@ -39,6 +39,29 @@ def launch(args: Sequence[str]) -> int:
         return _act(Hydra("truerisk", loader), loader, parser, given)
 
 
+def plan(args: Sequence[str]) -> int:
+    """Show what ``truerisk train --multirun`` would do with the same arguments."""
+    parser = get_args_parser()
+    parser.prog = "truerisk plan"
+    given = parser.parse_intermixed_args(list(args))
+    overrides = resuming(normalize(given.overrides), multirun=True)
+    name = given.config_name or PRIMARY
+    with session():
+        loader = Loader(given.config_dir, given.config_path)
+        shared = loader.load_configuration(name, overrides, RunMode.MULTIRUN)
+        print("\n".join(_planned(loader, name, overrides, shared)))
+    return 0
+
+
+def _planned(loader: Loader, name: str, overrides: list[str], shared: DictConfig) -> Iterable[str]:
+    from truerisk.sweeps.plan import planned
+    from truerisk.sweeps.sweep import Sweep, own
+
+    if not own(shared.hydra.sweeper):
+        raise ConfigError("the points of a sweeper that is a Hydra plugin are not known beforehand")
+    return planned(Sweep(loader, name, overrides, shared)).lines()
+
+
 def _act(
     hydra: Hydra, loader: Loader, parser: argparse.ArgumentParser, given: argparse.Namespace
 ) -> int:

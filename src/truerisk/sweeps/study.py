@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 
 from truerisk.errors import ConfigError
@@ -39,10 +39,17 @@ class Study:
         """Compose a cell for each list of overrides; the same configuration is one cell.
 
         Raises:
-            ConfigError: an override names an option that there is none of.
+            ConfigError: an override names an option that there is none of, or a key that no cell
+                has.
         """
-        known = dict(self._folders())
-        made = {cell.folder: cell for cell in (self._cell(point, known) for point in points)}
+        known, failed = dict(self._folders()), []
+        made: dict[Path, Cell] = {}
+        for point in points:
+            cell, error = self._cell(tuple(point), known)
+            made[cell.folder] = cell
+            failed += [error] if error and isinstance(error.__cause__, HydraException) else []
+        if failed and len(failed) == len(points):
+            raise failed[0]
         return list(made.values())
 
     def _folders(self) -> Iterator[tuple[str, Path]]:
@@ -51,8 +58,9 @@ class Study:
             for path in self.folder.iterdir():
                 yield path.name.rpartition("-")[2], path
 
-    def _cell(self, point: Sequence[str], known: dict[str, Path]) -> Cell:
-        overrides = tuple(point)
+    def _cell(
+        self, overrides: tuple[str, ...], known: Mapping[str, Path]
+    ) -> tuple[Cell, ConfigError | None]:
         varied = tuple(o for o in overrides if o not in self.shared)
         name = slug(varied or overrides)
         try:
@@ -60,10 +68,10 @@ class Study:
         except ConfigError as error:
             if isinstance(error.__cause__, MissingConfigException):
                 raise
-            return Cell(overrides, varied, {}, self.folder / name, problem=str(error))
+            return Cell(overrides, varied, {}, self.folder / name, problem=str(error)), error
         mark = fingerprint(config)
         folder = known.get(mark, self.folder / f"{name}-{mark}")
-        return Cell(overrides, varied, config, folder, hydra)
+        return Cell(overrides, varied, config, folder, hydra), None
 
 
 def placed(config: Mapping[str, Any], folder: Path, overrides: Sequence[str]) -> Path:

@@ -67,6 +67,13 @@ class Sweep:
         """The sweeper's points, batch after batch."""
         return self.sweeper.batches(self.axes, self.study)
 
+    def launcher(self) -> Launcher:
+        """The chosen option of ``hydra/launcher``."""
+        node = self.shared.hydra.launcher
+        if str(node._target_).startswith(BASIC):
+            return Serial()
+        return instantiate(node, _convert_="all") if own(node) else Plugin()
+
     def run(self, task: TaskFunction) -> list[Outcome]:
         """Do what is missing of the sweep; how every cell of it ended."""
         callbacks = Callbacks(self.shared)
@@ -77,7 +84,7 @@ class Sweep:
         return outcomes
 
     def _outcomes(self, jobs: Jobs) -> Iterator[Outcome]:
-        launcher, batches = _launcher(self.shared.hydra.launcher), self.batches()
+        launcher, batches = self.launcher(), self.batches()
         points = next(batches, None)
         while points is not None:
             cells = self.study.cells(points)
@@ -122,9 +129,3 @@ def _sweeper(node: DictConfig) -> Sweeper:
     if str(node._target_).startswith(BASIC):
         return Grid(node.params, node.max_batch_size)
     return instantiate(node, _convert_="all")
-
-
-def _launcher(node: DictConfig) -> Launcher:
-    if str(node._target_).startswith(BASIC):
-        return Serial()
-    return instantiate(node, _convert_="all") if own(node) else Plugin()

@@ -1,0 +1,99 @@
+"""Launches side by side share the cells of a study: none is done twice, no file is harmed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from truerisk import training
+from truerisk.run import RunFolder
+from truerisk.sweeps.attempt import attempt
+from truerisk.sweeps.claim import SILENCE, claim
+
+
+def test_two_launches_at_once(sweep, cells, tiny, fork, here, monkeypatch):
+    seeds = range(8)
+    train = training.train_cell
+
+    def noted(cfg, folder, facts):
+        with (here / "begun").open("a") as file:
+            file.write(f"{os.getpid()} {cfg.seed.base}\n")
+        return train(cfg, folder, facts)
+
+    monkeypatch.setattr(training, "train_cell", noted)
+    children = [fork(lambda: sweep("seed=range(8)"), f"{i}.txt") for i in range(2)]
+    ends = [child.wait() for child in children]
+    assert [end.code for end in ends] == [0, 0], [end.text for end in ends]
+    begun = [line.split() for line in (here / "begun").read_text().splitlines()]
+    assert sorted(int(seed) for _, seed in begun) == list(seeds)
+    assert {int(pid) for pid, _ in begun} == {child.pid for child in children}
+    assert {run.status for run in cells().values()} == {"finished"} and len(cells()) == 8
+    assert not list(here.rglob("*.part"))
+    for seed in (0, 7):
+        alone = tiny(here / f"alone{seed}", [f"seed={seed}"])
+        assert alone.run.metrics.read_bytes() == cells()[f"seed={seed}"].run.metrics.read_bytes()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "s" / "seed=1-0123456789"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def claimed(folder):
+    with claim([folder]) as mine:
+        return mine == [folder]
+
+
+def test_a_claim_keeps_others_out_and_ends_with_its_process(folder, fork, tmp_path):
+    def hold():
+        with claim([folder]):
+            (tmp_path / "held").touch()
+            time.sleep(60)
+
+    child = fork(hold)
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    assert not claimed(folder)
+    assert claimed(folder.with_name("seed=2-123456789a"))
+    assert not claimed(folder)  # closing the file for the other cell has given nothing back
+    child.signal(signal.SIGKILL)
+    child.wait()
+    assert claimed(folder)
+
+
+def test_within_a_process_too(folder):
+    with claim([folder]) as mine, claim([folder]) as again:
+        assert (mine, again) == ([folder], [])
+    assert claimed(folder)
+
+
+def test_a_machine_that_shares_no_locks(folder, monkeypatch):
+    run = RunFolder(folder)
+    monkeypatch.setattr(socket, "gethostname", lambda: "far")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    run.set_status("running")
+    assert claimed(folder)  # ours: this job, put back in line
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    monkeypatch.setattr(socket, "gethostname", lambda: "near")
+    assert not claimed(folder)
+    past = time.time() - SILENCE - 10
+    os.utime(folder / "status.json", (past, past))
+    assert claimed(folder)
+    run.touch()
+    assert not claimed(folder)
+    monkeypatch.setattr(socket, "gethostname", lambda: "far")
+    run.set_status("interrupted", "SIGTERM")
+    monkeypatch.setattr(socket, "gethostname", lambda: "near")
+    assert claimed(folder)
+
+
+def test_a_cell_in_others_hands_is_left_alone(folder):
+    with claim([folder]):
+        ended = attempt(None, folder)
+    assert (ended.status, ended.code, ended.new) == ("elsewhere", 0, False)

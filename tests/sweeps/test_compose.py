@@ -1,0 +1,88 @@
+"""Cells are composed as Hydra composes them, only faster."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.types import RunMode
+
+from truerisk.config import Loader, resolved, session
+from truerisk.errors import ConfigError
+from truerisk.parts import PRIMARY
+from truerisk.sweeps.compose import Composer
+
+
+@pytest.fixture(scope="module")
+def loader():
+    with session():
+        yield Loader()
+
+
+@pytest.fixture(scope="module")
+def composer(loader):
+    return Composer(loader)
+
+
+CELLS = [
+    "optimizer=sgd optimizer.lr=0.1 seed.base=3",
+    "optimizer=sgd optimizer.lr=1e-3 seed.base=4 seed.order=0",
+    "model=linear data=iris data.batch_size=full",
+    "optimizer.lr=0.1 optimizer=momentum",
+    "regularizer=[l2,dropout] regularizer.l2.coefficient=0.1 regularizer.dropout.p=0",
+    "regularizer=[dropout,l2]",
+    "data=table data.source.path='a file, with commas.csv' data.source.target=y",
+    "data=table data.source.path=x.csv data.source.target=[a,b] data.source.drop=[c]",
+    "optimizer.betas=[0.8,0.99]",
+    "step.clip={norm:1}",
+    "step.clip.norm=null compile=true",
+    "+trainer.benchmark=true seed.base=2",
+    "+trainer.benchmark=true trainer.benchmark=false",
+    "trainer.max_epochs=3 ~trainer.precision",
+    "++trainer.max_epochs=7 trainer.max_epochs=8",
+    "optimizer.lr=${seed.base} seed.base=2",
+    "+x=${seed.base} seed.base=2",
+    "experiment=mnist1d_table model=gru",
+    "seed={base:3,init:1}",
+    "hydra.verbose=true seed.base=9",
+]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_as_hydra_does(loader, composer, cell):
+    overrides = cell.split(" ") if "'" not in cell else SPLIT
+    theirs = loader.load_configuration(PRIMARY, overrides, RunMode.RUN)
+    for _ in range(2):  # the second time from what was kept
+        assert composer(overrides).config == resolved(theirs)
+
+
+SPLIT = ["data=table", "data.source.path='a file, with commas.csv'", "data.source.target=y"]
+
+
+def test_the_order_of_regularizers_is_kept(composer):
+    for names in ("l2,dropout", "dropout,l2"):
+        found = composer([f"regularizer=[{names}]", "seed.base=1"]).config["regularizer"]
+        assert ",".join(found) == names
+
+
+def test_one_cell_does_not_leak_into_another(composer):
+    first = composer(["optimizer.lr=0.5"]).config
+    composer(["optimizer.lr=0.25", "seed.base=8", "trainer.max_epochs=2"])
+    assert first["optimizer"]["lr"] == 0.5 and first["seed"]["base"] == 0
+    assert composer([]).config["optimizer"]["lr"] != 0.25
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("optimizer.lrr=1", "optimizer.lrr: there is no 'lrr'; did you mean 'lr'?"),
+        ("optimizer=adm", "did you mean 'adam'?"),
+        ("optimizer.lr.x=1", "optimizer.lr"),
+        ("optimizer.momentum=0.5", "belongs to"),
+        ("optimizer.lr=${nowhere}", "'nowhere' not found"),
+        ("optimizer.lr=???", "optimizer.lr has no value yet"),
+        ("optimizer.lr=[", "cannot read the override"),
+    ],
+)
+def test_mistakes(composer, cell, message):
+    with pytest.raises(ConfigError) as error:
+        composer([cell])
+    assert message in str(error.value)

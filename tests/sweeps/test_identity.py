@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+
+from truerisk.config import compose, resolved
+from truerisk.sweeps.identity import fingerprint, slug
+
+
+def mark(*overrides):
+    return fingerprint(resolved(compose(overrides)))
+
+
+@pytest.fixture(scope="module")
+def default():
+    return mark()
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "logger=[csv,tensorboard]",
+        "threads=2",
+        "checkpoint_seconds=0",
+        "study=x",
+        "data.in_memory=false",
+        "data.workers=2",
+        "hydra.run.dir=elsewhere",
+    ],
+)
+def test_what_does_not_change_the_result(default, same):
+    assert mark(same) == default
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "seed=1",
+        "seed.order=1",
+        "optimizer.lr=0.02",
+        "optimizer=sgd",
+        "trainer.precision=64-true",
+        "trainer.max_epochs=99",
+        "risk.every=2",
+        "data.val=1",
+        "compile=true",
+        "step.clip.norm=1",
+        "+model.more=1",
+    ],
+)
+def test_what_does(default, other):
+    assert mark(other) != default
+
+
+def test_a_count_is_not_a_share():
+    assert mark("data.val=1") != mark("data.val=1.0")
+
+
+def test_the_order_of_overrides_does_not_count_and_that_of_regularizers_does():
+    assert mark("seed=1", "+trainer.benchmark=true", "+model.x=1") == mark(
+        "+model.x=1", "+trainer.benchmark=true", "seed=1"
+    )
+    assert mark("regularizer=[mixup,input_noise]") != mark("regularizer=[input_noise,mixup]")
+
+
+def test_long_and_odd_names_are_still_names():
+    assert len(slug([f"key{i}={i}" for i in range(99)])) <= 120
+    assert slug([]) == "run" and slug(["x='../a'"]) == "x=..-a"
+    assert "/" not in slug(["data.source.path=/a/b", "x={a:1}"])

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from truerisk.cli import main
+
+
+def test_a_plan_tells_what_would_happen_and_does_nothing(sweep, tiny, here, capsys):
+    assert sweep("seed=1,2") == 0
+    capsys.readouterr()
+    before = sorted(here.rglob("*"))
+    asked = [*tiny.overrides, "study=s", "seed=1,2,3", "optimizer=adam,gd_backtracking"]
+    assert main(["plan", "--multirun", *asked]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(here.rglob("*")) == before
+    assert len(lines) == 8
+    assert [line.split()[1] for line in lines[:6:2]] == ["finished", "finished", "to"]
+    assert all("cannot work" in line and "data.batch_size=full" in line for line in lines[1:6:2])
+    assert "6 cells: 2 finished, 3 cannot work, 1 to run" in lines[6]
+    assert lines[7].startswith("expected: ") and "mean of 2 timed" in lines[7]
+
+
+def test_a_plan_of_nothing_timed(tiny, here, capsys):
+    assert main(["plan", *tiny.overrides, "seed=1,2"]) == 0
+    out = capsys.readouterr().out
+    assert "outputs/seed: 2 cells: 2 to run" in out and "expected" not in out
+    assert not list(here.iterdir())
+
+
+def test_mistakes(here, capsys):
+    assert main(["plan", "optimzer=adam,sgd"]) == 2
+    assert "did you mean 'optimizer'" in capsys.readouterr().err

@@ -62,6 +62,15 @@ class StopOptions:
 
 
 @dataclass(frozen=True)
+class HalvingOptions:
+    """``halving``: when the cells of a sweep are compared, and how many go on."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+    first: PositiveInt | None = None
+    factor: Annotated[int, Field(ge=2)] = 3
+
+
+@dataclass(frozen=True)
 class ParamGroups:
     """``param_groups``: ordered rules (``truerisk.rules``)."""
 
@@ -83,3 +92,4 @@ class Options:
     resume: str | None
     study: str | None = None
     stop: StopOptions = field(default_factory=StopOptions)
+    halving: HalvingOptions = field(default_factory=HalvingOptions)

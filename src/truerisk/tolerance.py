@@ -82,5 +82,6 @@ def tolerances(cfg: DictConfig, recipe: Recipe) -> list[Tolerance]:
 
 def reached(trainer: Trainer) -> str:
     """Why a run stopped before its time; empty where it did not."""
-    found = [c.reason for c in trainer.callbacks if isinstance(c, Tolerance)]  # type: ignore[attr-defined]
+    callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
+    found = [c.reason for c in callbacks if getattr(c, "reason", "")]
     return found[0] if found else ""

@@ -195,6 +195,7 @@ def _trainer(
     from truerisk.assemble import build_diagnostics, build_loggers, build_trainer
     from truerisk.checkpoint import Checkpointer, load
     from truerisk.diagnostics.instruments import instruments
+    from truerisk.halving import halvings
     from truerisk.show.progress import FUNCTION, RISKS, Progress
     from truerisk.tolerance import tolerances
     from truerisk.trail import trails
@@ -210,7 +211,7 @@ def _trainer(
     ]
     callbacks += trails(recipe.model)
     callbacks += [c for r in recipe.regularizers.values() for c in r.callbacks()]
-    callbacks += tolerances(cfg, recipe)
+    callbacks += [*tolerances(cfg, recipe), *halvings(cfg, run.path)]
     callbacks += instruments(build_diagnostics(cfg))
     return build_trainer(cfg, run.path, loggers, callbacks), checkpoint
 

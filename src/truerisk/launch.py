@@ -33,10 +33,17 @@ def launch(args: Sequence[str]) -> int:
     given = parser.parse_intermixed_args(list(args))
     if given.experimental_rerun:
         raise UserError("--experimental-rerun is not supported; use resume=FOLDER")
-    given.overrides = resuming(normalize(given.overrides), given.multirun)
+    given.overrides = resuming(_read(given.overrides, given.multirun), given.multirun)
     with session():
         loader = Loader(given.config_dir, given.config_path)
         return _act(Hydra("truerisk", loader), loader, parser, given)
+
+
+def _read(overrides: Sequence[str], multirun: bool) -> list[str]:
+    """Overrides with our short forms written out."""
+    from truerisk.sweeps.sweeper.axis import draws
+
+    return draws(normalize(overrides)) if multirun else normalize(overrides)
 
 
 def plan(args: Sequence[str]) -> int:
@@ -44,7 +51,7 @@ def plan(args: Sequence[str]) -> int:
     parser = get_args_parser()
     parser.prog = "truerisk plan"
     given = parser.parse_intermixed_args(list(args))
-    overrides = resuming(normalize(given.overrides), multirun=True)
+    overrides = resuming(_read(given.overrides, True), multirun=True)
     name = given.config_name or PRIMARY
     with session():
         loader = Loader(given.config_dir, given.config_path)

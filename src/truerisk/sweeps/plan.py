@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from truerisk.errors import ConfigError
 from truerisk.sweeps.cell import DONE, Cell
 from truerisk.sweeps.examine import examined
 from truerisk.sweeps.sweep import Sweep
@@ -82,7 +83,13 @@ def spell(seconds: float) -> str:
 
 
 def planned(sweep: Sweep) -> Plan:
-    """Look at a sweep without starting anything or writing a file."""
+    """Look at a sweep without starting anything or writing a file.
+
+    Raises:
+        ConfigError: its points follow from the outcomes of others.
+    """
+    if getattr(sweep.sweeper, "adaptive", False):
+        raise ConfigError("a tuner's cells follow from what earlier ones found: there is no plan")
     cells = sweep.study.cells(next(sweep.batches(), []))
     states = {cell.folder: cell.outcome().status for cell in cells}
     waiting = [cell for cell in cells if states[cell.folder] not in DONE]

@@ -10,10 +10,10 @@ from typing import Any
 from hydra._internal.callbacks import Callbacks
 from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
 
-from truerisk.config import Loader, quoted
+from truerisk.config import Loader, normalize, quoted
 from truerisk.outcome import Outcome
 from truerisk.sweeps.cell import DONE, Cell
 from truerisk.sweeps.compose import Composer
@@ -23,6 +23,7 @@ from truerisk.sweeps.launcher.plugin import Plugin
 from truerisk.sweeps.launcher.serial import Serial
 from truerisk.sweeps.study import Study, study_name
 from truerisk.sweeps.sweeper import Sweeper
+from truerisk.sweeps.sweeper.axis import draws
 from truerisk.sweeps.sweeper.grid import Grid
 
 OWN = "truerisk."
@@ -60,7 +61,7 @@ class Sweep:
     def _axes(self, overrides: Sequence[str]) -> list[Override]:
         """The sweeper's own axes, then those of the command line."""
         params = [f"{key}={value}" for key, value in self.sweeper.params.items()]
-        parsed = self.loader.parsed([*params, *overrides])
+        parsed = self.loader.parsed([*draws(normalize(params)), *overrides])
         return [o for o in parsed if not (o.is_hydra_override() or o.key_or_group == "study")]
 
     def batches(self) -> Any:
@@ -72,7 +73,7 @@ class Sweep:
         node = self.shared.hydra.launcher
         if str(node._target_).startswith(BASIC):
             return Serial()
-        return instantiate(node, _convert_="all") if own(node) else Plugin()
+        return _made(node) if own(node) else Plugin()
 
     def run(self, task: TaskFunction) -> list[Outcome]:
         """Do what is missing of the sweep; how every cell of it ended."""
@@ -128,4 +129,10 @@ def own(node: DictConfig) -> bool:
 def _sweeper(node: DictConfig) -> Sweeper:
     if str(node._target_).startswith(BASIC):
         return Grid(node.params, node.max_batch_size)
-    return instantiate(node, _convert_="all")
+    return _made(node)
+
+
+def _made(node: DictConfig) -> Any:
+    """What a node stands for; not by Hydra's ``instantiate``, which wraps our errors."""
+    options: Any = OmegaConf.to_container(node, resolve=True)
+    return get_object(options.pop("_target_"))(**options)

@@ -7,10 +7,9 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 
-from truerisk.errors import ConfigError
 from truerisk.sweeps.sweeper import Batches, Point
+from truerisk.sweeps.sweeper.axis import values
 
 
 class Grid:
@@ -40,11 +39,7 @@ def product(overrides: Sequence[Override]) -> list[Point]:
     Raises:
         ConfigError: an axis has no values to go through, such as ``interval(0,1)``.
     """
-    try:
-        return BasicSweeper.split_arguments(list(overrides), None)[0]
-    except HydraException as error:
-        axis = next(o for o in overrides if o.is_sweep_override() and not o.is_discrete_sweep())
-        raise ConfigError(
-            f"{axis.input_line}: a grid needs values, as in {axis.key_or_group}=1,2,3; "
-            "take hydra/sweeper=random or optuna to search an interval"
-        ) from error
+    for override in overrides:
+        if override.is_sweep_override():
+            values(override)
+    return BasicSweeper.split_arguments(list(overrides), None)[0]

@@ -1,0 +1,51 @@
+"""Points drawn at random."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from zlib import crc32
+
+from hydra.core.override_parser.types import Override
+
+from truerisk.number import whole
+from truerisk.sweeps.sweeper import Batches
+from truerisk.sweeps.sweeper.axis import axes, draw
+
+
+class Random:
+    """``count`` points: each axis is an interval, a choice, or a distribution of scipy.stats.
+
+    Each axis has a stream of draws of its own, so that a larger ``count`` adds points to those of
+    a smaller one, and another axis changes none of the numbers.
+
+    Source: Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization" (JMLR 2012).
+
+    Args:
+        params: axes, as on the command line.
+        count: points.
+        seed: of the draws.
+        crossed: axes that are not drawn, but combined with every point.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Any] | None = None,
+        count: int = 20,
+        seed: int = 0,
+        crossed: Sequence[str] = ("seed",),
+    ) -> None:
+        self.params, self.seed, self.crossed = params or {}, seed, crossed
+        self.count = whole("hydra.sweeper.count", count)
+
+    def batches(self, overrides: Sequence[Override], study: Any) -> Batches:
+        """All points at once."""
+        from numpy.random import default_rng
+
+        found = axes(overrides, self.crossed)
+        streams = {k: default_rng([self.seed, crc32(k.encode())]) for k in found.searched}
+        points = []
+        for _ in range(self.count):
+            chosen = {key: draw(o, streams[key]) for key, o in found.searched.items()}
+            points += found.points(chosen)
+        yield points

@@ -1,0 +1,41 @@
+"""Axes that go hand in hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+from truerisk.errors import ConfigError
+from truerisk.sweeps.sweeper import Batches
+from truerisk.sweeps.sweeper.axis import axes, values
+
+
+class Zipped:
+    """``a=1,2,3 b=4,5,6`` are the three points (1, 4), (2, 5) and (3, 6).
+
+    Args:
+        params: axes, as on the command line.
+        crossed: axes that are not zipped, but combined with every point.
+
+    Raises:
+        ConfigError: (from ``batches``) the zipped axes differ in length.
+    """
+
+    def __init__(
+        self, params: Mapping[str, Any] | None = None, crossed: Sequence[str] = ()
+    ) -> None:
+        self.params, self.crossed = params or {}, crossed
+
+    def batches(self, overrides: Sequence[Override], study: Any) -> Batches:
+        """All points at once."""
+        found = axes(overrides, self.crossed)
+        lists = {key: values(override) for key, override in found.searched.items()}
+        lengths = {key: len(texts) for key, texts in lists.items()}
+        if len(set(lengths.values())) > 1:
+            said = ", ".join(f"{key} has {n}" for key, n in lengths.items())
+            raise ConfigError(f"hydra/sweeper=list pairs values, so lengths must agree: {said}")
+        rows = zip(*lists.values(), strict=True) if lists else [()]
+        chosen = [dict(zip(lists, row, strict=True)) for row in rows]
+        yield [point for choice in chosen for point in found.points(choice)]

@@ -1,0 +1,275 @@
+"""Which points the sweepers ask for."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from truerisk.cli import main
+from truerisk.config import Loader, normalize, session
+from truerisk.errors import ConfigError
+from truerisk.outcome import Outcome
+from truerisk.sweeps.compose import Composer
+from truerisk.sweeps.study import Study
+from truerisk.sweeps.sweeper.axis import draws
+from truerisk.sweeps.sweeper.grid import Grid
+from truerisk.sweeps.sweeper.grids import Grids
+from truerisk.sweeps.sweeper.random import Random
+from truerisk.sweeps.sweeper.tuner import Tuner
+from truerisk.sweeps.sweeper.zipped import Zipped
+
+
+@pytest.fixture(scope="module")
+def loader():
+    with session():
+        yield Loader()
+
+
+@pytest.fixture
+def study(loader, tmp_path):
+    return Study(tmp_path / "s", Composer(loader))
+
+
+@pytest.fixture
+def asked(loader, study):
+    """The batches of a sweeper for a command line."""
+
+    def batches(sweeper, *line):
+        return sweeper.batches(loader.parsed(draws(normalize(line))), study)
+
+    return batches
+
+
+@pytest.fixture
+def points(asked):
+    return lambda sweeper, *line: [" ".join(p) for batch in asked(sweeper, *line) for p in batch]
+
+
+def test_a_grid_is_hydras(points, asked):
+    assert points(Grid(), "a=1,2", "b=x", "seed=range(2)") == [
+        "a=1 b=x seed.base=0",
+        "a=1 b=x seed.base=1",
+        "a=2 b=x seed.base=0",
+        "a=2 b=x seed.base=1",
+    ]
+    assert [len(batch) for batch in asked(Grid(max_batch_size=3), "a=1,2", "b=3,4")] == [3, 1]
+
+
+def test_a_list_pairs_values(points):
+    assert points(Zipped(crossed=["seed"]), "a=1,2", "c=0", "b=x,y", "seed=7,8") == [
+        "a=1 c=0 b=x seed.base=7",
+        "a=1 c=0 b=x seed.base=8",
+        "a=2 c=0 b=y seed.base=7",
+        "a=2 c=0 b=y seed.base=8",
+    ]
+    assert points(Zipped(), "a=1") == ["a=1"]
+    with pytest.raises(ConfigError, match="lengths must agree: a has 2, b has 3"):
+        points(Zipped(), "a=1,2", "b=1,2,3")
+
+
+def test_grids_follow_each_other(points):
+    grids = [{"optimizer": "sgd", "optimizer.lr": "0.1,1"}, {"optimizer": "adam"}]
+    assert points(Grids(grids), "seed=1,2") == [
+        "optimizer=sgd optimizer.lr=0.1 seed.base=1",
+        "optimizer=sgd optimizer.lr=0.1 seed.base=2",
+        "optimizer=sgd optimizer.lr=1 seed.base=1",
+        "optimizer=sgd optimizer.lr=1 seed.base=2",
+        "optimizer=adam seed.base=1",
+        "optimizer=adam seed.base=2",
+    ]
+
+
+def column(found, key):
+    return np.array([float(dict(o.split("=") for o in p.split())[key]) for p in found])
+
+
+LAWS = {
+    "interval(2,3)": stats.uniform(2, 1),
+    "tag(log,interval(1e-4,10))": stats.loguniform(1e-4, 10),
+    "loguniform(1e-4,10)": stats.loguniform(1e-4, 10),
+    "norm(5,2)": stats.norm(5, 2),
+    "beta(2,3)": stats.beta(2, 3),
+}
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_draws_follow_their_law(points, law):
+    found = column(points(Random(count=600), f"a={law}"), "a")
+    assert stats.kstest(found, LAWS[law].cdf).pvalue > 0.01
+    other = column(points(Random(count=600, seed=1), f"a={law}"), "a")
+    assert stats.kstest(other, LAWS[law].cdf).pvalue > 0.01 and not np.any(other == found)
+
+
+def test_whole_numbers_reach_both_ends(points):
+    for law in ("int(interval(1,4))", "int(tag(log,interval(1,4)))", "randint(1,5)"):
+        found = points(Random(count=300), f"a={law}")
+        assert set(found) == {"a=1", "a=2", "a=3", "a=4"}, law
+    choices = points(Random(count=300), "a=x,y", "b=range(3)")
+    assert len(set(choices)) == 6
+
+
+def test_more_points_and_more_axes_change_none(points):
+    few, many = (points(Random(count=n), "a=norm(0,1)") for n in (5, 9))
+    assert many[:5] == few
+    two = points(Random(count=5), "b=interval(0,1)", "a=norm(0,1)")
+    assert [point.split()[1] for point in two] == few
+
+
+def test_seeds_are_taken_with_every_point(points):
+    found = points(Random(count=3), "a=interval(0,1)", "seed=1,2")
+    assert [point.split()[1] for point in found] == ["seed.base=1", "seed.base=2"] * 3
+    assert len({point.split()[0] for point in found}) == 3
+
+
+@pytest.mark.parametrize(
+    ("sweeper", "axis", "message"),
+    [
+        (Grid(), "a=interval(0,1)", "hydra/sweeper=random"),
+        (Grid(), "a=loguniform(1,2)", "a=loguniform(1,2): values are needed"),
+        (Grid(), "seed=rnage(3)", "there is no rnage(…); did you mean 'range'?"),
+        (Zipped(), "a=interval(0,1)", "hydra/sweeper=random"),
+        (Random(), "a=lognrom(1)", "did you mean 'lognorm'?"),
+        (Random(), "a=norm(0,1,2,3,4)", "scipy.stats.norm"),
+        (Random(), "a=norm(x)", "numbers belong between the brackets"),
+        (Random(), "a=interval(3,1)", "is empty"),
+        (Random(), "a=tag(log,interval(0,1))", "tagged log"),
+        (Tuner(), "a=norm(0,1)", "optuna searches interval(a,b)"),
+    ],
+)
+def test_axes_that_make_no_sense(points, sweeper, axis, message):
+    with pytest.raises(ConfigError) as error:
+        points(sweeper, axis)
+    assert message in str(error.value)
+
+
+# --- tuning -----------------------------------------------------------------------------------
+
+
+def valley(point):
+    """(log₁₀ lr + 2)² + (width − 5)²/10, least at lr = 0.01 and width = 5."""
+    values = dict(o.split("=") for o in point)
+    return (math.log10(float(values["lr"])) + 2) ** 2 + (int(values["width"]) - 5) ** 2 / 10
+
+
+SPACE = ("lr=loguniform(1e-6,1e2)", "width=int(interval(1,9))")
+
+
+def tune(batches, judge, most=10**6):
+    """Answer a tuner's batches; what was asked for."""
+    seen, batch = [], next(batches, None)
+    while batch is not None and len(seen) < most:
+        seen.append(batch)
+        try:
+            batch = batches.send([judge(point) for point in batch])
+        except StopIteration:
+            batch = None
+    return seen
+
+
+def finished(point):
+    return Outcome(valley(point), "finished")
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
+def test_tuners_find_the_valley(asked, sampler):
+    tuner = Tuner(trials=48, batch=8, sampler=sampler, startup=16)
+    seen = tune(asked(tuner, *SPACE), finished)
+    assert [len(batch) for batch in seen] == [8] * 6
+    values = [valley(point) for batch in seen for point in batch]
+    assert np.median(values[-16:]) < np.median(values[:16]) / 2 and min(values) < 0.5
+
+
+def test_the_same_command_goes_on(asked):
+    tuner = Tuner(trials=7, batch=3, sampler="random")
+    first = tune(asked(tuner, *SPACE), finished, most=1)  # killed in its second batch
+    assert len(first) == 1
+    rest = tune(asked(tuner, *SPACE), finished)
+    assert [len(batch) for batch in rest] == [3, 1] and not tune(asked(tuner, *SPACE), finished)
+    assert len(tune(asked(Tuner(trials=9, sampler="random"), *SPACE), finished)) == 2
+    other = tune(asked(tuner, *SPACE, "model=linear"), finished)
+    assert sum(map(len, other)) == 7
+
+
+def test_a_trial_that_was_cut_off_is_asked_for_again(asked):
+    tuner = Tuner(trials=4, batch=2, sampler="random")
+    cut = next(asked(tuner, *SPACE))
+    seen = tune(asked(tuner, *SPACE), finished)
+    assert seen[0] == cut and len(seen) == 2
+
+
+def test_a_trial_in_other_hands_is_left_to_them(asked):
+    tuner = Tuner(trials=4, batch=2, sampler="random")
+    theirs = asked(tuner, *SPACE)
+    held = next(theirs)
+
+    def judge(point):
+        return Outcome(math.nan, "elsewhere") if point in held else finished(point)
+
+    mine = tune(asked(tuner, *SPACE), judge)
+    assert mine[0] == held and sum(map(len, mine)) == 4
+    with pytest.raises(StopIteration):
+        theirs.send([finished(point) for point in held])
+
+
+def trials(study):
+    import optuna
+
+    storage = f"sqlite:///{study.folder / 'optuna.db'}"
+    (summary,) = optuna.get_all_study_summaries(storage)
+    return optuna.load_study(study_name=summary.study_name, storage=storage).trials
+
+
+def test_how_trials_end(asked, study):
+    ends = iter(
+        [
+            Outcome(1.0, "finished"),
+            Outcome(2.0, "finished"),
+            Outcome(math.nan, "diverged", "step 3"),
+            Outcome(1.0, "finished"),
+            Outcome(3.0, "finished", "successive halving: at epoch 9 its validation risk …"),
+            Outcome(5.0, "finished"),
+            Outcome(math.nan, "failed"),
+            Outcome(1.0, "finished"),
+        ]
+    )
+    tune(asked(Tuner(trials=4), *SPACE, "seed=1,2"), lambda point: next(ends))
+    found = trials(study)
+    assert [t.state.name for t in found] == ["COMPLETE", "PRUNED", "PRUNED", "FAIL"]
+    assert found[0].value == 1.5 and found[2].intermediate_values == {9: 4.0}
+
+
+def test_a_log_file_for_clusters(asked, tmp_path):
+    tuner = Tuner(trials=2, storage=str(tmp_path / "trials.log"))
+    assert len(tune(asked(tuner, *SPACE), finished)) == 2
+    assert (tmp_path / "trials.log").exists() and not (tmp_path / "s" / "optuna.db").exists()
+
+
+def test_settings(asked, sweep, capsys):
+    assert sweep("hydra/sweeper=optuna", "hydra.sweeper.sampler=cmae") == 2
+    assert "error: hydra.sweeper.sampler=cmae: did you mean" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="did you mean 'cmaes'"):
+        Tuner(sampler="cmae")
+    with pytest.raises(ConfigError, match=r"hydra.sweeper.trials"):
+        Tuner(trials=0)
+
+
+def test_tuning_from_the_command_line(sweep, cells, capsys):
+    asked = ["hydra/sweeper=optuna", "hydra.sweeper.trials=3", "hydra.sweeper.batch=2", "seed=1,2"]
+    asked += ["optimizer.lr=tag(log,interval(1e-4,1))", "hydra.sweeper.sampler=random"]
+    assert sweep(*asked) == 0
+    assert "6 runs: 6 finished\n" in capsys.readouterr().out
+    found = cells()
+    assert len(found) == 6 and len({run.config.optimizer.lr for run in found.values()}) == 3
+    assert sweep(*asked) == 0 and len(cells()) == 6
+    assert main(["plan", *asked]) == 2 and "there is no plan" in capsys.readouterr().err
+
+
+def test_random_search_from_the_command_line(sweep, cells):
+    assert (
+        sweep("hydra/sweeper=random", "hydra.sweeper.count=2", "optimizer.lr=loguniform(1e-4,1)")
+        == 0
+    )
+    assert len(cells()) == 2

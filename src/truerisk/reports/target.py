@@ -1,0 +1,77 @@
+"""How soon methods reach a risk, and how often they are among the fastest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from truerisk.reports.collect import Run
+from truerisk.reports.methods import Tuned
+
+
+class Race(NamedTuple):
+    """A target on one problem, and the steps in which each tuned method reached it."""
+
+    target: float
+    steps: dict[str, float]
+    """median over seeds; infinite where half of the seeds or more did not reach it"""
+    reached: dict[str, tuple[int, int]]
+    """seeds that reached it, of how many"""
+
+
+def steps_to(run: Run, target: float) -> float:
+    """The optimizer step at which a run's validation risk first was at most ``target``."""
+    curve = run.curves.get("risk/val")
+    if curve is None:
+        return math.inf
+    there = np.flatnonzero(curve.value <= target)
+    return float(curve.step[there[0]]) if len(there) else math.inf
+
+
+def race(methods: Sequence[Tuned], target: float | None = None) -> Race | None:
+    """How soon each method, as it was tuned, reaches a target.
+
+    Without one it is the risk that the weakest of the tuned methods has at its best epoch, so that
+    each of them can reach it.
+    """
+    if not methods:
+        return None
+    goal = max(m.selection.val.mean for m in methods) if target is None else target
+    times = {m.name: _times(m.selection.recipe.runs, goal) for m in methods}
+    steps = {name: float(np.median(t)) if len(t) else math.inf for name, t in times.items()}
+    reached = {name: (int(np.isfinite(t).sum()), len(t)) for name, t in times.items()}
+    return Race(goal, steps, reached)
+
+
+def _times(runs: Sequence[Run], goal: float) -> np.ndarray:
+    ended = [run for run in runs if run.status in ("finished", "diverged")]
+    return np.array([steps_to(run, goal) for run in ended])
+
+
+def performance_profile(
+    times: Sequence[Mapping[str, float]],
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """For each method (r, ρ(r)): on which share of problems it takes at most r times the fastest.
+
+    ``ρ(r) = |{p : t(p, s) ≤ r · minₛ t(p, s)}| / |problems|`` (Dolan & Moré 2002; Dahl et al. 2023,
+    §4). A method that was not tried on a problem, or did not reach its target, is never within it.
+
+    >>> found = performance_profile([{"a": 10.0, "b": 20.0}, {"a": 30.0, "b": 10.0}])
+    >>> found["a"]
+    (array([1., 3.]), array([0.5, 1. ]))
+    """
+    names = dict.fromkeys(name for t in times for name in t)
+    fastest = [min(t.values()) for t in times]
+    found = {}
+    for name in names:
+        pairs = zip(times, fastest, strict=True)
+        ratios = sorted(t.get(name, math.inf) / best for t, best in pairs if 0 < best < math.inf)
+        finite = np.array([r for r in ratios if math.isfinite(r)])
+        share = np.arange(1, len(finite) + 1) / max(len(ratios), 1)
+        if not len(finite) or finite[0] > 1:
+            finite, share = np.insert(finite, 0, 1.0), np.insert(share, 0, 0.0)
+        found[name] = (finite, share)
+    return found

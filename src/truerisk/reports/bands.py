@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from truerisk.reports.collect import Curve, Run
 from truerisk.reports.estimate import LEVEL
@@ -55,5 +55,5 @@ def intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     squares = (np.where(there, values - mean, 0.0) ** 2).sum(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         stderr = np.sqrt(squares / (n - 1) / n)
-        reach = stats.t.ppf((1 + LEVEL) / 2, n - 1) * stderr
+        reach = special.stdtrit(n - 1, (1 + LEVEL) / 2) * stderr
     return mean, mean - reach, mean + reach

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from truerisk.reports.estimate import LEVEL, Estimate, estimate
 from truerisk.reports.improvement import Improvement, improvement
@@ -68,20 +68,25 @@ def _paired(d: np.ndarray) -> tuple[Estimate, float]:
     found = estimate(d)
     if found.stderr == 0:
         return found, 1.0 if found.mean == 0 else math.nan
-    t = found.mean / found.stderr
-    return found, float(2 * stats.t.sf(abs(t), len(d) - 1))
+    return found, _two_sided(found.mean / found.stderr, len(d) - 1)
 
 
 def _welch(a: np.ndarray, b: np.ndarray) -> tuple[Estimate, float]:
     """The difference of two means with Welch's interval, and its p-value."""
     n = min(len(a), len(b))
     mean = float(a.mean() - b.mean()) if n else math.nan
-    if n < 2 or not (a.var() + b.var()):
+    one, two = (float(x.var(ddof=1)) / len(x) if n > 1 else 0.0 for x in (a, b))
+    if one + two == 0:
         return Estimate(mean, math.nan, math.nan, math.nan, n), math.nan
-    found = stats.ttest_ind(a, b, equal_var=False)
-    low, high = found.confidence_interval(LEVEL)
-    stderr = abs(mean / found.statistic) if found.statistic else math.nan
-    return Estimate(mean, stderr, float(low), float(high), n), float(found.pvalue)
+    freedom = (one + two) ** 2 / (one**2 / (len(a) - 1) + two**2 / (len(b) - 1))
+    stderr = math.sqrt(one + two)
+    reach = float(special.stdtrit(freedom, (1 + LEVEL) / 2)) * stderr
+    return Estimate(mean, stderr, mean - reach, mean + reach, n), _two_sided(mean / stderr, freedom)
+
+
+def _two_sided(t: float, freedom: float) -> float:
+    """How often |t| is as large as this where there is no difference."""
+    return float(2 * special.stdtr(freedom, -abs(t)))
 
 
 def _effect(a: np.ndarray, b: np.ndarray) -> float:

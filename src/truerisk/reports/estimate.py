@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 LEVEL = 0.95
 """How often an interval holds the truth."""
@@ -38,5 +38,5 @@ def estimate(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Esti
     if n < 2:
         return Estimate(mean, math.nan, math.nan, math.nan, n)
     stderr = float(x.std(ddof=1)) / math.sqrt(n)
-    reach = float(stats.t.ppf((1 + level) / 2, n - 1)) * stderr
+    reach = float(special.stdtrit(n - 1, (1 + level) / 2)) * stderr
     return Estimate(mean, stderr, mean - reach, mean + reach, n)

@@ -85,9 +85,14 @@ def select(problem: Problem, recipes: list[Recipe] | None = None) -> Selection |
     fresh = crossfit(val, val)
     both = np.isfinite(fresh) & np.isfinite(own)
     optimism = float((fresh - own)[both].mean()) if both.sum() > 1 else float("nan")
-    means = (estimate(_finite(values)) for values in (own, other, other - own))
     return Selection(
-        recipes[best], len(recipes), *means, estimate(_finite(crossfit(val, unseen))), optimism
+        recipes[best],
+        among=len(recipes),
+        val=estimate(_finite(own)),
+        unseen=estimate(_finite(other)),
+        difference=estimate(_finite(other - own)),
+        crossfit=estimate(_finite(crossfit(val, unseen))),
+        optimism=optimism,
     )
 
 

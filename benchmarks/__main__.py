@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import large, memory, startup, step
+from benchmarks import large, memory, report, startup, step
 from benchmarks.row import Row
 from benchmarks.table import show
 
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "large": large.rows,
     "startup": startup.rows,
     "memory": memory.rows,
+    "report": report.rows,
 }
 
 

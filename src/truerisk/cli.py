@@ -1,4 +1,4 @@
-"""The command line: ``truerisk train | plan | parts | evaluate``."""
+"""The command line: ``truerisk train | plan | parts | evaluate | report``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ truerisk finds out which training recipe lowers the risk on data it has not seen
   truerisk train resume=FOLDER            go on with a run that was cut off
   truerisk parts [GROUP]                  list what there is to choose from
   truerisk evaluate FOLDER [OVERRIDE…]    measure a finished run's best weights again
+  truerisk report FOLDER…                 a page of what runs and sweeps show, and how surely
 
   truerisk train --help                   groups, keys and Hydra's options
   truerisk --version
@@ -79,6 +80,24 @@ def evaluate(args: Sequence[str]) -> int:
     return 0
 
 
+def report(args: Sequence[str]) -> int:
+    """``truerisk report FOLDER…``."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        "truerisk report", description="A page, tables and figures of every run below folders."
+    )
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="of sweeps or runs")
+    parser.add_argument("--out", metavar="DIR", help="default: FOLDER/report; ./report for several")
+    parser.add_argument("--baseline", metavar="RECIPE", help="compare every recipe with this one")
+    parser.add_argument("--target", type=float, help="validation risk for the steps to a target")
+    given = parser.parse_args(args)
+    from truerisk.reports.report import tell, write_report
+
+    tell(write_report(given.folders, given.out, baseline=given.baseline, target=given.target))
+    return 0
+
+
 def allowed(overrides: Sequence[str]) -> list[str]:
     """The overrides, if each is of a group that an evaluation may change."""
     for override in overrides:
@@ -96,6 +115,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plan": plan,
     "parts": parts,
     "evaluate": evaluate,
+    "report": report,
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truerisk.errors import ConfigError
-from truerisk.risk import Measured
+from truerisk.measured import Measured
 from truerisk.run import RunFolder
 
 if TYPE_CHECKING:

@@ -11,17 +11,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from truerisk.batch import Batch
+from truerisk.measured import Measured
 
 if TYPE_CHECKING:
     from truerisk.objective import Objective
-
-
-class Measured(NamedTuple):
-    """A measured number, its standard error, and after which epoch it was measured."""
-
-    value: float
-    stderr: float | None = None
-    epoch: int | None = None
 
 
 class MeanEstimate(Metric):

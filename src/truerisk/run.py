@@ -16,12 +16,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from truerisk.errors import ConfigError
-
-if TYPE_CHECKING:
-    from truerisk.risk import Measured
+from truerisk.measured import Measured
 
 PACKAGES = ("truerisk", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchmetrics")
 
@@ -151,8 +149,6 @@ class RunFolder:
 
     def summary(self) -> dict[str, Measured]:
         """What was measured at the best weights, by name."""
-        from truerisk.risk import Measured
-
         return {name: Measured(**m) for name, m in self._read_json("summary.json").items()}
 
     def write_summary(self, summary: Mapping[str, Measured]) -> None:

@@ -15,10 +15,10 @@ def test_every_draw_of_n_trials_by_brute_force():
         assert found.val[n - 1] == pytest.approx(val[picks].mean(), rel=1e-10)
         assert found.unseen[n - 1] == pytest.approx(unseen[picks].mean(), rel=1e-10)
         assert found.low[n - 1] == pytest.approx(
-            np.quantile(val[picks], 0.05, method="inverted_cdf")
+            np.quantile(val[picks], 0.25, method="inverted_cdf")
         )
         assert found.high[n - 1] == pytest.approx(
-            np.quantile(val[picks], 0.95, method="inverted_cdf")
+            np.quantile(val[picks], 0.75, method="inverted_cdf")
         )
 
 

@@ -15,9 +15,9 @@ class Found(NamedTuple):
     val: np.ndarray
     """expected validation risk of the best"""
     low: np.ndarray
-    """its 5 % quantile over which trials one happens to make"""
+    """its lower quartile over which trials one happens to make"""
     high: np.ndarray
-    """its 95 % quantile"""
+    """its upper quartile"""
     unseen: np.ndarray
     """expected risk on unseen data of the best on validation"""
 
@@ -56,6 +56,6 @@ def best_found(val: np.ndarray, unseen: np.ndarray) -> Found:
     weights = chances(len(val))
     ranked = val[order]
     below = np.cumsum(weights, axis=1) + 1e-12
-    low, high = (ranked[(below >= q).argmax(1)] for q in (0.05, 0.95))
+    low, high = (ranked[(below >= q).argmax(1)] for q in (0.25, 0.75))
     trials = np.arange(1, len(val) + 1)
     return Found(trials, weights @ ranked, low, high, weights @ unseen[order])

@@ -15,9 +15,9 @@ import yaml
 
 from truerisk.errors import ConfigError
 from truerisk.logger.history import whole_rows
+from truerisk.measured import Measured
 from truerisk.parts import existing
 from truerisk.reports.command import command_line
-from truerisk.risk import Measured
 from truerisk.run import RunFolder
 from truerisk.seeds import streams
 

@@ -6,9 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from truerisk.sweeps import identity
+
 IGNORED = (
-    "seed", "logger", "diagnostics", "resume", "checkpoint_seconds", "threads", "compile", "study",
-    "data.workers", "data.in_memory", "choices.logger", "choices.diagnostics",
+    "seed", "diagnostics", "compile", "choices.logger", "choices.diagnostics", *identity.IGNORED,
+    *(f"data.{key}" for key in identity.IGNORED_IN_DATA),
+    *(f"data.source.{key}" for key in identity.IGNORED_IN_DATA),
 )  # fmt: skip
 """Keys that do not change what a recipe is: its seeds, and what only watches, stores or hurries."""
 

@@ -34,16 +34,21 @@ def steps_to(run: Run, target: float) -> float:
 def race(methods: Sequence[Tuned], target: float | None = None) -> Race | None:
     """How soon each method, as it was tuned, reaches a target.
 
-    Without one it is the risk that the weakest of the tuned methods has at its best epoch, so that
-    each of them can reach it.
+    Without one it is the lowest risk that every method reaches on more than half of its seeds.
     """
     if not methods:
         return None
-    goal = max(m.selection.val.mean for m in methods) if target is None else target
+    goal = max(map(_reached_by_most, methods)) if target is None else target
     times = {m.name: _times(m.selection.recipe.runs, goal) for m in methods}
     steps = {name: float(np.median(t)) if len(t) else math.inf for name, t in times.items()}
     reached = {name: (int(np.isfinite(t).sum()), len(t)) for name, t in times.items()}
     return Race(goal, steps, reached)
+
+
+def _reached_by_most(method: Tuned) -> float:
+    """The risk that more than half of a method's runs reach."""
+    risks = sorted(method.selection.recipe.series("risk/val").values())
+    return risks[len(risks) // 2]
 
 
 def _times(runs: Sequence[Run], goal: float) -> np.ndarray:
@@ -69,8 +74,9 @@ def performance_profile(
     for name in names:
         pairs = zip(times, fastest, strict=True)
         ratios = sorted(t.get(name, math.inf) / best for t, best in pairs if 0 < best < math.inf)
-        finite = np.array([r for r in ratios if math.isfinite(r)])
-        share = np.arange(1, len(finite) + 1) / max(len(ratios), 1)
+        finite, last = np.unique([r for r in ratios if math.isfinite(r)], return_index=True)
+        share = np.append(last[1:], sum(map(math.isfinite, ratios))) / max(len(ratios), 1)
+        share = share[: len(finite)]
         if not len(finite) or finite[0] > 1:
             finite, share = np.insert(finite, 0, 1.0), np.insert(share, 0, 0.0)
         found[name] = (finite, share)

@@ -1,0 +1,152 @@
+// The page: a problem's findings, and what a reader may pick.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const find = (query) => document.querySelector(query);
+
+function showProblem(problem) {
+  find("#said ul").replaceChildren(...problem.said.map((line) => make("li", {}, line)));
+  const picked = new Set(problem.picked);
+  showRecipes(problem, picked, () => showCurves(problem, picked));
+  showCurves(problem, picked);
+  showComparisons(problem);
+  showMethods(problem);
+  const charts = find("#tuning .charts");
+  charts.replaceChildren();
+  for (const chart of problem.charts) addChart(charts, chart);
+  for (const heat of problem.heats) {
+    charts.append(make("h3", {}, heat.title));
+    drawHeat(charts, heat);
+  }
+  find("#tuning").hidden = !problem.charts.length && !problem.heats.length;
+}
+
+function addChart(place, chart) {
+  const box = make("div", { class: "chart" });
+  place.append(make("h3", {}, chart.title), box);
+  if (chart.note) place.append(make("p", { class: "note" }, chart.note));
+  drawChart(box, chart);
+}
+
+function showRecipes(problem, picked, changed) {
+  const tick = (recipe) => {
+    const i = problem.recipes.indexOf(recipe);
+    const box = make("input", { type: "checkbox", "aria-label": `draw ${recipe.label}`, onchange: () => {
+      if (!picked.delete(i)) picked.add(i);
+      changed();
+    } });
+    box.checked = picked.has(i);
+    return box;
+  };
+  const columns = [
+    { title: "recipe", name: true, sort: (r) => r.label, cell: (r) => make("label", {}, tick(r), ` ${r.label}`) },
+    { title: "runs", sort: (r) => r.runs.length, cell: (r) => r.endings },
+    ...problem.metrics.map((metric) => ({
+      title: headingOf(metric), sort: (r) => r.estimates[metric][0],
+      cell: (r) => withError(r.estimates[metric], scaleOf(metric)),
+    })),
+  ];
+  sortable(find("#recipes .table"), columns, problem.recipes, {
+    opens: (recipe) => runsOf(problem, recipe), chosen: (r) => problem.recipes.indexOf(r) === problem.selected,
+    filter: find("#recipes input"), text: (r) => r.label,
+  });
+}
+
+function runsOf(problem, recipe) {
+  const rows = recipe.estimates;
+  const told = Object.keys(rows).filter((m) => rows[m][2] !== null)
+    .map((m) => `${headingOf(m)} ${interval(rows[m], scaleOf(m))}`).join("; ");
+  const place = make("div");
+  sortable(place, [
+    { title: "seed", sort: (r) => r.seed, cell: (r) => String(r.seed) },
+    { title: "ended", name: true, sort: (r) => r.status, cell: (r) => r.status + (r.reason ? `: ${r.reason}` : "") },
+    ...problem.metrics.map((m, i) => ({ title: headingOf(m), sort: (r) => r.values[i],
+      cell: (r) => digits(r.values[i] === null ? null : scaleOf(m) * r.values[i]) })),
+    { title: "files", cell: (r) => links(r) },
+  ], recipe.runs);
+  const commands = make("details", {}, make("summary", {}, "command lines"),
+    ...recipe.runs.map((r) => make("div", {}, make("code", {}, r.command))));
+  return make("div", {}, told ? make("p", {}, `95 % intervals: ${told}.`) : "", place, commands);
+}
+
+const links = (run) => make("span", {}, make("a", { href: run.folder }, "folder"), " ", make("a", { href: run.config }, "config"));
+
+function showCurves(problem, picked) {
+  const place = find("#curves .chart"), kind = find("#curves select"), log = find("#curves input");
+  const chart = () => {
+    const lines = [...picked].sort((a, b) => a - b).flatMap((i, k) => ["train", "val"].map((split) => {
+      const curve = problem.recipes[i].curves[`${kind.value}/${split}`];
+      const name = split === "val" ? "validation" : split;
+      return curve && { ...curve, name: `${problem.recipes[i].label}, ${name}`, color: k, dashed: split === "train" };
+    })).filter(Boolean);
+    return { x: "epoch", y: `${kind.value}; – – train, —— validation`, lines, log_y: log.checked };
+  };
+  const has = problem.recipes.some((r) => r.curves["error/val"]);
+  kind.parentNode.hidden = !has;
+  if (!has) kind.value = "risk";
+  kind.onchange = log.onchange = () => drawChart(place, chart());
+  drawChart(place, chart());
+}
+
+function differences(place, rows, metric, options = {}) {
+  const reach = Math.max(...rows.flatMap((c) => c.difference.slice(2, 4).map(Math.abs)), 1e-30);
+  const order = rows.map((c) => Math.abs(c.difference[0])).sort((a, b) => a - b);
+  const near = Math.min(reach, 4 * (order[Math.floor(order.length / 2)] || reach));
+  const scaled = scaleOf(metric);
+  sortable(place, [
+    { title: "first", name: true, sort: (c) => c.first, cell: (c) => c.first },
+    { title: "second", name: true, sort: (c) => c.second, cell: (c) => c.second },
+    { title: "first − second", sort: (c) => c.difference[0], cell: (c) => interval(c.difference, scaled) },
+    { title: "95 %", bar: true, cell: (c) => bar(c.difference, near) },
+    { title: "verdict: the first is", name: true, sort: (c) => c.verdict, cell: (c) => make("span", { class: `said ${c.verdict}` }, c.verdict) },
+    { title: "seeds", sort: (c) => c.difference[4], cell: (c) => `${c.difference[4]}${c.paired ? "" : ", unpaired"}` },
+    { title: "p", sort: (c) => c.p, cell: (c) => chance(c.p) },
+    { title: "p, Holm", sort: (c) => c.adjusted, cell: (c) => chance(c.adjusted) },
+    { title: "effect", sort: (c) => c.effect, cell: (c) => digits(c.effect, 3) },
+    { title: "P(first lower)", sort: (c) => c.improvement[0], cell: (c) => interval([c.improvement[0], 0, c.improvement[1], c.improvement[2]]) },
+    { title: "lower on", sort: (c) => c.wins, cell: (c) => (c.wins === null ? "–" : `${Math.round(100 * c.wins)} %`) },
+  ], rows, { text: (c) => `${c.first} ${c.second} ${c.verdict}`, ...options });
+}
+
+function showComparisons(problem) {
+  const pick = find("#comparisons select"), metrics = Object.keys(problem.comparisons).filter((m) => problem.comparisons[m].length);
+  pick.replaceChildren(...metrics.map((m) => make("option", { value: m }, headingOf(m))));
+  find("#comparisons").hidden = !metrics.length;
+  const show = () => differences(find("#comparisons .table"), problem.comparisons[pick.value], pick.value, { filter: find("#comparisons input") });
+  pick.onchange = show;
+  if (metrics.length) show();
+}
+
+function showMethods(problem) {
+  const section = find("#methods"), unseen = DATA.titles[problem.unseen];
+  section.hidden = problem.methods.length < 2 || problem.methods.every((m) => m.trials < 2);
+  if (section.hidden) return;
+  const reached = (m) => (m.reached ? ` (${m.reached[0]} of ${m.reached[1]} seeds)` : "");
+  sortable(find("#methods .table"), [
+    { title: "method", name: true, sort: (m) => m.name, cell: (m) => m.name },
+    { title: "settings tried", sort: (m) => m.trials, cell: (m) => String(m.trials) },
+    { title: "picked", name: true, sort: (m) => m.picked, cell: (m) => m.picked },
+    { title: "validation risk", sort: (m) => m.val[0], cell: (m) => withError(m.val) },
+    { title: `${unseen}, cross-fitted`, sort: (m) => m.unseen[0], cell: (m) => interval(m.unseen) },
+    { title: `steps to ${digits(problem.target, 3)}`, sort: (m) => m.steps, cell: (m) => `${m.steps === null ? "not reached" : digits(m.steps)}${reached(m)}` },
+  ], problem.methods);
+  find("#methods .note").textContent = `A method is what differs by more than numbers. Each is tuned on the validation risks of
+    all seeds but one and its ${unseen} taken on that one, in turn. Steps: median over seeds until the validation risk
+    first is at most ${digits(problem.target, 3)}.`;
+  differences(find("#methods .contest"), problem.contest, problem.unseen);
+}
+
+function start() {
+  find("#counted").textContent = DATA.counted;
+  find("#made").textContent = DATA.made;
+  find("#notes").textContent = DATA.notes.join(" ");
+  find("#notes").hidden = !DATA.notes.length;
+  const label = find("#problems"), pick = find("#problems select");
+  label.hidden = DATA.problems.length < 2;
+  pick.replaceChildren(...DATA.problems.map((p, i) => make("option", { value: i }, p.name)));
+  pick.onchange = () => showProblem(DATA.problems[pick.value]);
+  find("#across").hidden = !DATA.across;
+  if (DATA.across) addChart(find("#across .charts"), DATA.across);
+  showProblem(DATA.problems[0]);
+}
+
+start();

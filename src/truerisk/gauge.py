@@ -15,7 +15,7 @@ from truerisk.batch import Batch
 from truerisk.function import standing
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
-from truerisk.risk import MeanEstimate, Measured, Measurement, gap, measure
+from truerisk.risk import MeanEstimate, Measured, Measurement, beside, measure
 
 if TYPE_CHECKING:
     import lightning as L
@@ -47,23 +47,17 @@ class Gauge:
     def during(self, state: State, epoch: int) -> dict[str, Measured]:
         """What is measured after an epoch: train and validation risk alike, their gap, and J."""
         train, val = self.split("train", state, self.subset), self.split("val", state)
-        metrics = train.named("train", epoch, self._known("train"))
-        metrics |= val.named("val", epoch, self._known("val"))
-        metrics["risk/gap"] = gap(metrics["risk/train"], metrics["risk/val"])
-        penalty = sum(train.penalties.values())
-        metrics["objective"] = Measured(metrics["risk/train"].value + penalty, None, epoch)
-        metrics["penalty"] = Measured(penalty, None, epoch)
-        each = {f"penalty/{k}": Measured(v, None, epoch) for k, v in train.penalties.items()}
-        return metrics | each | standing(self.objective.model, state, epoch)
+        known = self.known("train"), self.known("val")
+        return beside(train, val, epoch, known) | standing(self.objective.model, state, epoch)
 
     def finally_(self, name: str, epoch: int | None) -> dict[str, Measured]:
         """What is measured at the end: a whole split, or ``true``, the risk under P itself."""
         if name == "true":
             return self._true(epoch)
-        found = self.split(name, None).named(name, epoch, self._known(name))
+        found = self.split(name, None).named(name, epoch, self.known(name))
         return found | standing(self.objective.model, None, epoch)
 
-    def _known(self, name: str) -> float:
+    def known(self, name: str) -> float:
         """How many samples a split is drawn from: all of P's, or those that are all there is."""
         exact = name == "train" or self.recipe.surrogate.task == "function"
         return len(getattr(self.data, name)) if exact else math.inf
@@ -106,8 +100,7 @@ class Gauge:
     def _samples(self, found: Measurement, spare: float = 1.0) -> int:
         """How many samples bring the standard error down to what was asked for, if allowed."""
         options = self.recipe.risk
-        _, _, variance = found.risk.compute().tolist()
-        needed = max(PILOT, spare * variance / options.true_stderr**2)
+        needed = max(PILOT, spare * found.risk.variance / options.true_stderr**2)
         return math.ceil(min(options.true_samples, needed))
 
     def _fresh(self, samples: int, stream: str) -> Iterator[Batch]:

@@ -19,7 +19,7 @@ from truerisk.errors import Diverged
 from truerisk.gauge import Gauge
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
-from truerisk.risk import Measured, gap
+from truerisk.risk import Measured, gap, numbers
 from truerisk.statistics import refreshed
 from truerisk.step import MicroBatches, Step
 
@@ -211,9 +211,7 @@ class RiskModule(L.LightningModule):
 
         Not by ``self.log``, which costs tens of µs a value and counts in Lightning's batches.
         """
-        values = {name: m.value for name, m in metrics.items()} | plain
-        values |= {f"{n}/stderr": m.stderr for n, m in metrics.items() if m.stderr is not None}
-        self.log_values(values, epoch)
+        self.log_values(numbers(metrics, plain), epoch)
 
     def log_values(self, values: dict[str, float], epoch: int | None = None) -> None:
         """Log numbers by name, at the present step."""

@@ -49,23 +49,45 @@ class MeanEstimate(Metric):
 
     def compute(self) -> Tensor:
         """Return [n, mean, sample variance]; the variance of a single value is nan."""
-        n, total, squares = self.sums
-        mean = total / n
-        variance = (squares - n * mean.square()).clamp(min=0) / (n - 1)
-        return torch.stack([n, mean, variance])
+        return moments(self.sums)
+
+    @property
+    def variance(self) -> float:
+        """The sample variance."""
+        return self.compute()[2].item()
 
     def measured(self, population: float = math.inf, epoch: int | None = None) -> Measured:
         """The mean with its standard error, for a sample out of ``population`` values."""
-        n, mean, variance = self.compute().tolist()
-        left = max(0.0, 1 - n / population)
-        return Measured(mean, math.sqrt(variance / n * left) if left else 0.0, epoch)
+        return Moments(*self.compute().tolist()).measured(population, epoch)
+
+
+def moments(sums: Tensor) -> Tensor:
+    """From [n, Σl, Σl²] along the last axis, [n, mean, sample variance]."""
+    n, total, squares = sums.unbind(-1)
+    mean = total / n
+    variance = (squares - n * mean.square()).clamp(min=0) / (n - 1)
+    return torch.stack([n, mean, variance], -1)
+
+
+class Moments(NamedTuple):
+    """Number, mean and sample variance of some values."""
+
+    size: float
+    mean: float
+    variance: float
+
+    def measured(self, population: float = math.inf, epoch: int | None = None) -> Measured:
+        """The mean with its standard error, for a sample out of ``population`` values."""
+        left = max(0.0, 1 - self.size / population)
+        stderr = math.sqrt(self.variance / self.size * left) if left else 0.0
+        return Measured(self.mean, stderr, epoch)
 
 
 class Measurement(NamedTuple):
     """What one pass over a set of samples shows."""
 
-    risk: MeanEstimate
-    errors: MeanEstimate | None
+    risk: MeanEstimate | Moments
+    errors: MeanEstimate | Moments | None
     penalties: dict[str, float]
 
     def named(
@@ -76,6 +98,28 @@ class Measurement(NamedTuple):
         if self.errors is not None:
             found[f"error/{split}"] = self.errors.measured(population, epoch)
         return found
+
+
+def beside(
+    train: Measurement, val: Measurement, epoch: int, known: tuple[float, float]
+) -> dict[str, Measured]:
+    """What is reported of an epoch: both risks, their gap, J and the penalties.
+
+    ``known`` is how many samples the two splits are drawn from.
+    """
+    metrics = train.named("train", epoch, known[0]) | val.named("val", epoch, known[1])
+    metrics["risk/gap"] = gap(metrics["risk/train"], metrics["risk/val"])
+    penalty = sum(train.penalties.values())
+    metrics["objective"] = Measured(metrics["risk/train"].value + penalty, None, epoch)
+    metrics["penalty"] = Measured(penalty, None, epoch)
+    each = {f"penalty/{k}": Measured(v, None, epoch) for k, v in train.penalties.items()}
+    return metrics | each
+
+
+def numbers(metrics: Mapping[str, Measured], plain: Mapping[str, float]) -> dict[str, float]:
+    """Measured values and plain ones by name, then the standard errors, as they are logged."""
+    values = {name: m.value for name, m in metrics.items()} | dict(plain)
+    return values | {f"{n}/stderr": m.stderr for n, m in metrics.items() if m.stderr is not None}
 
 
 @torch.no_grad()

@@ -1,0 +1,104 @@
+"""Measuring the risks of many members, as ``truerisk.gauge`` measures those of one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from truerisk.gauge import BATCH, Gauge
+from truerisk.objective import Objective
+from truerisk.risk import Moments, Measurement, moments
+from truerisk.sweeps.vectorized.feed import Feed
+from truerisk.sweeps.vectorized.member import Member
+from truerisk.sweeps.vectorized.value import StackedObjective
+
+VALUES = 2**18
+"""Inputs and weights of the members measured at a time: what fits in a core's cache."""
+
+
+class Measuring:
+    """Measures members in eval mode, a few at a time."""
+
+    def __init__(self, members: Sequence[Member], feeds: Mapping[str, Feed]) -> None:
+        self.feeds = feeds
+        self.gauges = [gauge(member) for member in members]
+        first = self.gauges[0]
+        self.subset = torch.stack([g.subset for g in self.gauges])
+        weights = sum(p.numel() for p in first.objective.model.parameters())
+        inputs = min(BATCH, len(first.data.train)) * first.data.train.x[0].numel()
+        self.block = max(1, VALUES // max(weights, inputs))
+
+    def rows(self, rows: Sequence[int]) -> Measuring:
+        """The same for some of the members."""
+        some = copy.copy(self)
+        some.gauges = [self.gauges[row] for row in rows]
+        some.feeds = {name: feed.rows(rows) for name, feed in self.feeds.items()}
+        some.subset = self.subset[list(rows)]
+        return some
+
+    def epoch(
+        self, objective: StackedObjective, state: Mapping[str, Tensor]
+    ) -> list[tuple[Measurement, Measurement]]:
+        """Train and validation risk of each member at its ``state``."""
+        train = self.split("train", objective, state, self.subset)
+        return list(zip(train, self.split("val", objective, state), strict=True))
+
+    @torch.no_grad()
+    def split(
+        self,
+        name: str,
+        objective: StackedObjective,
+        state: Mapping[str, Tensor],
+        index: Tensor | None = None,
+    ) -> list[Measurement]:
+        """Measure a split of each member's data, or the samples ``index`` [K, n] of it."""
+        feed, count = self.feeds[name], len(self.gauges)
+        if index is None:
+            index = torch.arange(feed.size).expand(count, -1)
+        blocks = (slice(i, i + self.block) for i in range(0, count, self.block))
+        return [m for rows in blocks for m in _measured(feed, objective, state, index, rows)]
+
+
+def gauge(member: Member) -> Gauge:
+    """The gauge of an ordinary run."""
+    strategy = SimpleNamespace(root_device=member.place.device)
+    trainer: Any = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy)
+    recipe = member.recipe
+    objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
+    return Gauge(recipe, objective, trainer)
+
+
+def _measured(
+    feed: Feed,
+    objective: StackedObjective,
+    state: Mapping[str, Tensor],
+    index: Tensor,
+    rows: slice,
+) -> list[Measurement]:
+    own = {name: tensor[rows] for name, tensor in state.items()}
+    sums: dict[str, Tensor] = {}
+    for part in index[rows].split(BATCH, 1):
+        found = objective.measured(own, feed.batch(part, rows), rows, penalties=True)
+        for key, values in found.items():
+            spread = values if values.ndim == 2 else values[:, None].expand(part.shape)
+            sums[key] = sums.get(key, 0) + _sums(spread)
+    read = {key: moments(total).tolist() for key, total in sums.items()}
+    return [_of_member(read, k) for k in range(len(index[rows]))]
+
+
+def _sums(values: Tensor) -> Tensor:
+    """[n, Σl, Σl²] of each row, in double precision."""
+    values = values.double()
+    count = values.new_full((len(values),), values.shape[1])
+    return torch.stack([count, values.sum(1), values.square().sum(1)], 1)
+
+
+def _of_member(read: Mapping[str, list[list[float]]], k: int) -> Measurement:
+    penalties = {key[8:]: rows[k][1] for key, rows in read.items() if key.startswith("penalty/")}
+    errors = Moments(*read["errors"][k]) if "errors" in read else None
+    return Measurement(Moments(*read["losses"][k]), errors, penalties)

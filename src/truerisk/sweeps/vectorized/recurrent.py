@@ -1,0 +1,105 @@
+"""Recurrent layers of many members at once, written out on stacked tensors.
+
+torch's own cannot be mapped where no gradient is taken. Both directions of a layer take their steps
+together, as so many more members. Formulas and the order of the gates are those of ``torch.nn``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+State = tuple[Tensor, ...]
+Cell = Callable[[Tensor, State, Tensor, Tensor | None], State]
+
+
+def _product(weight: Tensor, bias: Tensor | None, h: Tensor) -> Tensor:
+    """W h + b for h [M, width, n]."""
+    return torch.bmm(weight, h) if bias is None else torch.baddbmm(bias[..., None], weight, h)
+
+
+def _elman(act: Callable[[Tensor], Tensor], x: Tensor, s: State, w: Tensor, b: Any) -> State:
+    return (act(x + _product(w, b, s[0])),)
+
+
+def _gru(x: Tensor, state: State, w: Tensor, b: Tensor | None) -> State:
+    width = w.shape[2]
+    (h,) = state
+    inner = _product(w, b, h)
+    gates = (x[:, : 2 * width] + inner[:, : 2 * width]).sigmoid()
+    reset, update = gates[:, :width], gates[:, width:]
+    new = (x[:, 2 * width :] + reset * inner[:, 2 * width :]).tanh()
+    return (new + update * (h - new),)
+
+
+def _lstm(x: Tensor, state: State, w: Tensor, b: Tensor | None) -> State:
+    h, c = state
+    i, f, g, o = (x + _product(w, b, h)).chunk(4, dim=1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+def _layer(cell: Cell, x: Tensor, start: State, weights: Sequence[Any], both: bool) -> Any:
+    """One layer: x [K, steps, features, n] → states [K, steps, directions · width, n]."""
+    members, steps = x.shape[:2]
+    runs = [x, x.flip(1)] if both else [x]
+    half = len(weights) // len(runs)
+    sides = [weights[i * half : (i + 1) * half] for i in range(len(runs))]
+    w, u = (torch.cat([side[i] for side in sides]) for i in (0, 1))
+    b, c = (torch.cat([side[i] for side in sides]) if half == 4 else None for i in (2, 3))
+    inputs = torch.cat(runs).permute(0, 2, 1, 3).flatten(2)
+    driven = _product(w, b, inputs).unflatten(2, (steps, -1))
+    state, states = start, []
+    for t in range(steps):
+        state = cell(driven[:, :, t], state, u, c)
+        states.append(state[0])
+    out = torch.stack(states, 1).split(members)
+    return (torch.cat([out[0], out[1].flip(1)], 2) if both else out[0]), state
+
+
+def recurrent(
+    cell: Cell,
+    x: Tensor,
+    starts: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    biases: bool,
+    layers: int,
+    dropout: float,
+    training: bool,
+    both: bool,
+    batch_first: bool,
+) -> tuple[Tensor, ...]:
+    """Outputs and last states for x [K, n, steps, features] (or steps first), starts [K, l, n, h].
+
+    Raises:
+        NotImplementedError: dropout between the layers.
+    """
+    if dropout and training:
+        raise NotImplementedError("dropout between recurrent layers")
+    h = x.permute(0, 2, 3, 1) if batch_first else x.permute(0, 1, 3, 2)
+    sides, each = (2 if both else 1), (4 if biases else 2)
+    last: list[State] = []
+    for layer in range(layers):
+        rows = range(layer * sides, (layer + 1) * sides)
+        start = tuple(torch.cat([s[:, row].transpose(1, 2) for row in rows]) for s in starts)
+        own = weights[layer * sides * each : (layer + 1) * sides * each]
+        h, state = _layer(cell, h, start, own, both)
+        last.append(state)
+    out = h.permute(0, 3, 1, 2) if batch_first else h.permute(0, 1, 3, 2)
+    return out, *(_ends(part, len(x)) for part in zip(*last, strict=True))
+
+
+def _ends(parts: Sequence[Tensor], members: int) -> Tensor:
+    """Last states [K, layers · directions, n, width]."""
+    sides = [side.transpose(1, 2) for part in parts for side in part.split(members)]
+    return torch.stack(sides, 1)
+
+
+gru = partial(recurrent, _gru)
+lstm = partial(recurrent, _lstm)
+rnn_tanh = partial(recurrent, partial(_elman, torch.tanh))
+rnn_relu = partial(recurrent, partial(_elman, torch.relu))

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor
+from torch._C._functorch import TransformType, is_batchedtensor, peek_interpreter_stack
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -97,11 +97,17 @@ class Lifting(TorchFunctionMode):
         """Call a function, or its rule where its first argument is stacked."""
         kwargs = kwargs or {}
         lift = _LIFTS.get(func)
-        if lift is not None:
+        if lift is not None and _is_mapping():
             lifted = lift(self, *args, **kwargs)
             if lifted is not NotImplemented:
                 return lifted
         return func(*args, **kwargs)
+
+
+def _is_mapping() -> bool:
+    """Whether vmap is the innermost transform: inside a gradient of its own, torch's rules hold."""
+    inner = peek_interpreter_stack()
+    return inner is not None and inner.key() == TransformType.Vmap
 
 
 def _linear(_mode: Lifting, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:

@@ -26,7 +26,9 @@ class Place(NamedTuple):
         """What Lightning's precision plugins put around a step."""
         with ExitStack() as stack:
             if self.precision == "bf16-mixed":
-                stack.enter_context(torch.autocast(self.device.type, dtype=torch.bfloat16))
+                # the weights change inside the block, so their casts must not be kept
+                half = torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
+                stack.enter_context(half)
             if self.precision == "64-true":
                 stack.enter_context(_default(torch.float64))
             yield

@@ -17,8 +17,8 @@ class ConfigError(UserError):
 class Diverged(Exception):
     """A loss, gradient or weight is no longer finite."""
 
-    def __init__(self, step: int, what: str) -> None:
-        super().__init__(f"step {step}: {what} is not finite")
+    def __init__(self, step: int, what: str, fault: str = "is not finite") -> None:
+        super().__init__(f"step {step}: {what} {fault}")
         self.step, self.what = step, what
 
 

@@ -132,6 +132,7 @@ def _sweep(
     except OSError as error:
         raise _unwritable("hydra.sweep.dir", error) from error
     _count(outcomes)
+    _compare(Path(shared.hydra.sweep.dir))
     codes = {outcome.code for outcome in outcomes}
     bad = codes - {EXIT["finished"], EXIT["diverged"]}
     if bad:
@@ -153,6 +154,14 @@ def _count(outcomes: Sequence[Outcome]) -> None:
         done = f" ({before} of them before)" if before else ""
         ended = ", ".join(f"{n} {status}" for status, n in counts.items())
         print(f"{len(outcomes)} runs: {ended}{done}")
+
+
+def _compare(folder: Path) -> None:
+    """Draw the paths on each test function in one figure."""
+    from truerisk.show.contour import contours
+
+    for path in contours(folder):
+        print(f"figure  {path}")
 
 
 def _outcomes(returned: Any) -> Iterable[Outcome]:

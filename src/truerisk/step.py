@@ -99,7 +99,7 @@ class Step:
         """Take one step."""
         micro_batches = [(self._edited(batch), share) for batch, share in micro_batches]
         if self.needs.closure:
-            self.optimizer.step(self._closure(micro_batches))  # type: ignore[arg-type]
+            self._search(micro_batches)
         elif self.needs.problem:
             self.optimizer.step(self._problem(micro_batches))  # type: ignore[call-overload]
         else:
@@ -210,6 +210,23 @@ class Step:
         if self.needs.graph:
             for p in self.params:
                 p.grad = None if p.grad is None else p.grad.detach()
+
+    def _search(self, micro_batches: MicroBatches) -> None:
+        """A step that looks several times; one that breaks off where J is not finite diverges."""
+        seen: list[Tensor] = []
+        closure = self._closure(micro_batches)
+
+        def look(gradient: bool = True) -> Tensor:
+            seen.append(closure(gradient))
+            return seen[-1]
+
+        try:
+            self.optimizer.step(look)  # type: ignore[arg-type]
+        except (ArithmeticError, LookupError, ValueError) as error:
+            if all(value.isfinite() for value in seen):
+                raise
+            cause = nonfinite.culprit(self.model, micro_batches[-1][0].x)
+            raise Diverged(self.count + 1, cause) from error
 
     def _closure(self, micro_batches: MicroBatches) -> Callable[..., Tensor]:
         """J and ∇J on this step's samples: the same function however often it is called.

@@ -8,10 +8,14 @@ import lightning as L
 import torch
 from lightning.pytorch import Callback
 
+from truerisk.errors import Diverged
 from truerisk.model import Function
 
 LARGEST = 10
 """The dimension up to which a path is kept."""
+
+FAR = 1e15
+"""A path that has come this far does not come back: there, a step of 1 drowns in rounding."""
 
 
 class Trail(Callback):
@@ -19,6 +23,10 @@ class Trail(Callback):
 
     They are the weights that are measured: an average's where a regularizer keeps one. As rows of
     metrics.csv they survive an interruption as the other rows do.
+
+    Raises:
+        Diverged: the path goes to infinity. A line search stays clear of what is not finite, and
+            would never tell.
     """
 
     def until(self, _count: int) -> float:
@@ -35,6 +43,8 @@ class Trail(Callback):
     ) -> None:
         """Log where the step has led to, beside the epoch that ends with it."""
         self.look(pl_module, pl_module.epoch + 1)
+        if pl_module.model.w.abs().max() > FAR:
+            raise Diverged(pl_module.take_step.count, "the path", f"has come further than {FAR:g}")
 
     def look(self, module: Any, epoch: int) -> None:
         """Log the weights, if they are few."""

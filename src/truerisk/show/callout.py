@@ -97,4 +97,4 @@ def _cost(
     near = spot.grown(size).holds(others).sum()
     shared = sum(spot.grown(0.3 * size).overlap(other) for other in taken)
     outside = area - spot.overlap(frame)
-    return float(3 * hidden + near + 100 * shared / area + 1000 * outside / area)
+    return float(3 * hidden + near + 1000 * shared / area + 1000 * outside / area)

@@ -4,45 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from truerisk.errors import ConfigError
 from truerisk.logger.label import choice
-from truerisk.show.callout import Box, place
-from truerisk.show.figure import FAINT, INK, SIZE, apart, frame, plain_ticks
-from truerisk.show.number import significant
+from truerisk.show.figure import INK, SIZE
+from truerisk.show.map import draw_graph, draw_map, name_paths
+from truerisk.show.palette import MOST
 from truerisk.show.png import save
 from truerisk.show.trajectory import (
     Trajectory,
-    at,
     function_of,
     identity,
     labels,
     runs_in,
     trajectory,
 )
+from truerisk.show.values import draw_values
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from truerisk.model import Function
     from truerisk.result import RunResult
-
-COLORS = ("#0b4f8a", "#c2570c", "#1f7a4d", "#8a1c5c", "#4a3a9c", "#7a5c00", "#222222", "#a61c1c")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
-MOST = len(COLORS)
-"""Paths that can be told apart in one figure."""
-
-GRID = 301
-LINES = 16
-NEAR = 1.5
-"""Points further from the region's centre than so many of its half-widths do not widen the map."""
-
-LOST = 1e15
-"""A path that has come this far does not come back."""
 
 
 def contour(folders: Iterable[str | Path], path: str | Path) -> Path:
@@ -105,11 +89,12 @@ def draw(function: Function, paths: Sequence[Trajectory], title: str = "") -> Fi
     from matplotlib.figure import Figure
 
     mapped = function.size <= 2 and any(len(path.points) for path in paths)
-    size = (7.0, 8.6) if mapped else (7.0, 4.4)
+    size = (7.0, 8.8) if mapped else (7.0, 4.4)
     figure = Figure(figsize=size, dpi=130, facecolor="white", layout="constrained")
-    ratios = [3.3, 1] if mapped else [1]
-    panels = figure.subplots(len(ratios), squeeze=False, height_ratios=ratios)[:, 0]
     figure.suptitle(title, x=0.01, ha="left", fontsize=SIZE + 2, fontweight="bold", color=INK)
+    ratios = [3.1, 1] if mapped else [1]
+    parts = figure.subfigures(len(ratios), squeeze=False, height_ratios=ratios)[:, 0]
+    panels = [part.subplots() for part in parts]  # names beside one do not narrow the other
     draw_values(panels[-1], function, paths)
     if mapped:
         drawn = draw_map if function.size == 2 else draw_graph
@@ -117,255 +102,3 @@ def draw(function: Function, paths: Sequence[Trajectory], title: str = "") -> Fi
         figure.draw_without_rendering()  # names are placed by what the layout leaves
         name_paths(panels[0], function, paths)
     return figure
-
-
-def style(i: int) -> dict[str, Any]:
-    """The color and dashes of one of several lines, which differ without their color, too."""
-    return {"color": COLORS[i % MOST], "linestyle": DASHES[i % len(DASHES)]}
-
-
-# --- the map --------------------------------------------------------------------------------------
-
-
-def window(function: Function, paths: Sequence[Trajectory]) -> list[tuple[float, float]]:
-    """What a map shows, a pair an axis and as wide as high: the function's region and the paths.
-
-    Points of a path that leaves far away do not count, but its start always does.
-    """
-    low, high = np.array(function.region, dtype=float).T
-    centre, reach = (low + high) / 2, (high - low).max() / 2
-    points = np.concatenate([path.points for path in paths])
-    reach *= NEAR if function.bounded else 1.0
-    near = (np.abs(points - centre) <= reach).all(1)
-    starts = np.array([path.points[0] for path in paths if len(path.points)])
-    points = np.concatenate([points[near], starts])
-    room = 0.04 * (points.max(0) - points.min(0))
-    low, high = np.minimum(low, points.min(0) - room), np.maximum(high, points.max(0) + room)
-    centre, half = (low + high) / 2, (high - low).max() / 2
-    return [(float(c - half), float(c + half)) for c in centre]
-
-
-def levels(value: np.ndarray, lowest: float | None) -> np.ndarray:
-    """Heights of contour lines in equal ratios above the lowest value, or both ways from 0.
-
-    >>> levels(np.array([1.0, 10001.0]), 1.0)[[0, -1]].round(3).tolist()
-    [1.1, 10001.0]
-    >>> (levels(np.array([-4.0, 4.0]), None)[-3:] / 4).round(3).tolist()
-    [0.398, 0.631, 1.0]
-    """
-    if lowest is None:
-        top = np.abs(value).max()
-        half = np.geomspace(top / 10**1.4, top, LINES // 2)
-        return np.concatenate([-half[::-1], [0.0], half])
-    above = value - lowest
-    top = above.max()
-    bottom = max(1e-5 * top, float(np.quantile(above, 0.001)))
-    return lowest + np.geomspace(min(bottom, top / 10), top, LINES)
-
-
-def draw_map(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> None:
-    """Contour lines of a function of two variables, its minima, and the paths over them."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    limits = window(function, paths)
-    x, y = (np.linspace(*pair, GRID) for pair in limits)
-    value = at(function, np.stack(np.meshgrid(x, y), -1))
-    heights = levels(value, function.minimum)
-    shades = LinearSegmentedColormap.from_list("shades", ["#c9d3df", "#fafafa"])
-    edges = [value.min() - 1.0, *heights[:-1], value.max() + 1.0]
-    axes.contourf(x, y, value, edges, colors=shades(np.linspace(0, 1, len(edges) - 1)))
-    axes.contour(x, y, value, heights, colors="#8793a3", linewidths=0.7, linestyles="-")
-    for i, path in enumerate(paths):
-        draw_path(axes, shown(path.points, limits), style(i), len(path.points))
-    mark(axes, function.minima.numpy(), marker="*", markersize=17, label="minimum")
-    starts = np.unique([path.points[0] for path in paths if len(path.points)], axis=0)
-    mark(axes, starts, marker="o", markersize=11, label="start")
-    axes.set(xlim=limits[0], ylim=limits[1], aspect="equal")
-    axes.set_xlabel("$w_0$", fontsize=SIZE, color=INK)
-    axes.set_ylabel("$w_1$", fontsize=SIZE, color=INK, rotation=0)
-    axes.locator_params(nbins=5)
-    frame(axes, heading(function))
-    axes.grid(visible=False)
-
-
-def heading(function: Function) -> str:
-    """What the lines of a map are."""
-    if function.minimum is None:
-        return "lines of equal $f$, in equal ratios; ■ end"
-    lowest = f" - {significant(function.minimum, 3)}" if function.minimum else ""
-    lowest = lowest.replace("- -", "+ ")
-    return f"lines of equal $f{lowest}$, in equal ratios; ☆ minimum, ■ end"
-
-
-def shown(points: np.ndarray, limits: Sequence[tuple[float, float]]) -> np.ndarray:
-    """A path as far as it can be drawn: what comes after a point far outside is left out."""
-    low, high = np.array(limits).T
-    far = ~(np.abs(points - (low + high) / 2) <= 50 * (high - low)).all(1)
-    return points[: int(far.argmax())] if far.any() else points
-
-
-def draw_path(axes: Axes, points: np.ndarray, look: dict[str, Any], steps: int) -> None:
-    """A path with a white edge, a dot for each step where they are few, and its end."""
-    if not len(points):
-        return
-    axes.plot(*points.T, color="white", linewidth=4.6, zorder=3, solid_joinstyle="round")
-    axes.plot(*points.T, **look, linewidth=2.4, zorder=4, solid_joinstyle="round")
-    if steps <= 120:
-        draw_dots(axes, points, look["color"], 4.5)
-    axes.plot(
-        *points[-1:].T, marker="s", markersize=8.5, color=look["color"],
-        markeredgecolor="white", markeredgewidth=1.4, zorder=7,
-    )  # fmt: skip
-
-
-def draw_dots(axes: Axes, points: np.ndarray, color: str, size: float) -> None:
-    """A dot for each step."""
-    axes.plot(
-        *points.T, linestyle="", marker="o", markersize=size, markerfacecolor=color,
-        markeredgecolor="white", markeredgewidth=0.6, zorder=5,
-    )  # fmt: skip
-
-
-def mark(axes: Axes, points: np.ndarray, **look: Any) -> None:
-    """White marks with a dark edge."""
-    if len(points):
-        axes.plot(
-            *points.T, linestyle="", markerfacecolor="white", markeredgecolor=INK,
-            markeredgewidth=1.8, zorder=6, **look,
-        )  # fmt: skip
-
-
-def draw_graph(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> None:
-    """A function of one variable, with the points of the paths on it."""
-    limits = window(function, paths)
-    x = np.linspace(*limits[0], 4 * GRID)
-    value = at(function, x[:, None])
-    axes.plot(x, value, color=FAINT, linewidth=2, zorder=2)
-    for i, path in enumerate(paths):
-        draw_dots(axes, on_graph(path, limits), COLORS[i % MOST], 7.5)
-    minima = function.minima.numpy()
-    mark(axes, np.column_stack([minima, at(function, minima)]), marker="*", markersize=17,
-         label="minimum")  # fmt: skip
-    starts = np.array([[path.points[0, 0], path.value[0]] for path in paths if len(path.points)])
-    mark(axes, starts, marker="o", markersize=11, label="start")
-    room = 0.06 * (value.max() - value.min())
-    axes.set(xlim=limits[0], ylim=(value.min() - room, value.max() + room))
-    axes.set_xlabel("$w_0$", fontsize=SIZE, color=INK)
-    frame(axes, "$f(w)$; ☆ local minimum")
-
-
-def on_graph(path: Trajectory, limits: Sequence[tuple[float, float]]) -> np.ndarray:
-    """A path's points on the function's graph, as far as they can be drawn."""
-    count = len(shown(path.points, limits))
-    return np.column_stack([path.points[:count, 0], path.value[:count]])
-
-
-def name_paths(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> None:
-    """The names of the paths beside them, the start, and a key of the marks."""
-    from matplotlib.patheffects import withStroke
-
-    limits = [axes.get_xlim(), axes.get_ylim()]
-    points = [p.points if function.size == 2 else on_graph(p, limits[:1]) for p in paths]
-    known = [(i, shown(p, limits)) for i, p in enumerate(points) if len(p)]
-    scale = 72 / axes.figure.dpi
-    lines = [scale * axes.transData.transform(p) for _, p in known]
-    edge = axes.get_window_extent()
-    inner = Box(*(scale * v for v in (edge.x0, edge.y0, edge.x1, edge.y1))).grown(-3)
-    stars = function.minima.numpy()
-    stars = stars if function.size == 2 else np.column_stack([stars, at(function, stars)])
-    marks = scale * axes.transData.transform(stars.reshape(-1, 2))
-    starts = [line[0] for line in lines]
-    texts = [paths[i].label for i, _ in known]
-    first = list({tuple(np.round(s, 1)): None for s in starts})
-    spots = place(
-        [*texts, *["start"] * len(first)],
-        [*lines, *(np.array([s]) for s in first)],
-        inner, SIZE, np.concatenate([marks, np.array(starts).reshape(-1, 2)]),
-    )  # fmt: skip
-    colors = [*(COLORS[i % MOST] for i, _ in known), *[INK] * len(first)]
-    for text, spot, color in zip([*texts, *["start"] * len(first)], spots, colors, strict=True):
-        if spot is None:
-            continue
-        middle = ((spot.left + spot.right) / 2 / scale, (spot.bottom + spot.top) / 2 / scale)
-        x, y = axes.transData.inverted().transform(middle)
-        written = axes.text(
-            x, y, text, color=color, fontsize=SIZE, fontweight="bold",
-            ha="center", va="center", zorder=9,
-        )  # fmt: skip
-        written.set_path_effects([withStroke(linewidth=4, foreground="white")])
-
-
-# --- the values -----------------------------------------------------------------------------------
-
-
-def draw_values(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> None:
-    """The value after each step, above the minimum and on a log scale where there is one."""
-    lowest = function.minimum if function.bounded else None
-    heights = [path.value - (lowest or 0.0) for path in paths]
-    finite = np.concatenate([h[np.isfinite(h)] for h in heights])
-    log = lowest is not None and bool((finite > 0).any())
-    for i, (path, height) in enumerate(zip(paths, heights, strict=True)):
-        keep = np.isfinite(height) & ((height > 0) | (not log))
-        axes.plot(path.step[keep], height[keep], **style(i), linewidth=2.4, zorder=3)
-    if log:
-        axes.set_yscale("log")
-    elif np.abs(finite).max(initial=0.0) > 1e3:
-        axes.set_yscale("symlog", linthresh=max(1.0, *(abs(h[0]) for h in heights if len(h))))
-    axes.set_xlabel("step", fontsize=SIZE, color=INK)
-    above = log and bool(lowest)
-    frame(axes, "value above the minimum" if above else "value")
-    sparse_ticks(axes)
-    ends = [(h[-1], p.label, COLORS[i % MOST]) for i, (p, h) in
-            enumerate(zip(paths, heights, strict=True)) if len(h)]  # fmt: skip
-    if len(ends) > 1:
-        label_right(axes, ends)
-    for path in paths:
-        if path.status == "diverged" or np.abs(path.points[-1:]).max(initial=0.0) > LOST:
-            tell_divergence(axes, path)
-
-
-def sparse_ticks(axes: Axes) -> None:
-    """Few enough ticks on the value's axis to be read, however far it reaches."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    if axes.get_yscale() != "symlog":
-        plain_ticks(axes)
-        return
-    low, high = axes.get_ylim()
-    powers = np.log10(np.maximum(np.abs([low, high]), 1.0))
-    signs = [
-        (sign, power)
-        for sign, power in zip((-1, 1), powers, strict=True)
-        if power > 0.2 * powers.max()
-    ]
-    ticks = [sign * 10.0 ** round(share * power) for sign, power in signs for share in (0.5, 1)]
-    axes.yaxis.set_major_locator(
-        FixedLocator(sorted({0.0, *(t for t in ticks if low <= t <= high)}))
-    )
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}".replace("e+", "e")))
-
-
-def label_right(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Names at the right of the axes, level with the lines' ends and clear of each other."""
-    scale = axes.yaxis.get_transform()
-    low, high = (scale.transform(y) for y in axes.get_ylim())
-    with np.errstate(all="ignore"):
-        spots = [float((scale.transform(y) - low) / (high - low)) for y, _, _ in ends]
-    spots = [min(1.0, max(0.0, s)) if np.isfinite(s) else 0.0 for s in spots]
-    for spot, (_, text, color) in zip(apart(spots, 0.19), ends, strict=True):
-        axes.annotate(
-            text, (1, spot), xycoords="axes fraction", xytext=(8, 0), textcoords="offset points",
-            va="center", color=color, fontsize=SIZE - 1, fontweight="bold", annotation_clip=False,
-        )  # fmt: skip
-
-
-def tell_divergence(axes: Axes, path: Trajectory) -> None:
-    """Say of a path that leaves the finite numbers where it does."""
-    last = path.step[-1]
-    axes.annotate(
-        f"{path.label} diverges", (last, 0.95), xytext=(-6, 0), va="top", ha="right",
-        xycoords=axes.get_xaxis_transform(), textcoords="offset points", color=INK,
-        fontsize=SIZE - 2,
-    )  # fmt: skip
-    axes.axvline(last, color=FAINT, linestyle=":", linewidth=1.4)

@@ -1,0 +1,192 @@
+"""The map of a test function: its contour lines, or its graph, with paths on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from truerisk.show.callout import Box, place
+from truerisk.show.figure import FAINT, INK, SIZE, frame
+from truerisk.show.number import significant
+from truerisk.show.palette import COLORS, MOST, style
+from truerisk.show.trajectory import Trajectory, at
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from truerisk.model import Function
+
+GRID = 301
+LINES = 16
+NEAR = 1.5
+"""Points further from the region's centre than so many of its half-widths do not widen the map."""
+
+
+def window(function: Function, paths: Sequence[Trajectory]) -> list[tuple[float, float]]:
+    """What a map shows, a pair an axis and as wide as high: the function's region and the paths.
+
+    Points of a path that leaves far away do not count, but its start always does.
+    """
+    low, high = np.array(function.region, dtype=float).T
+    centre, reach = (low + high) / 2, (high - low).max() / 2
+    points = np.concatenate([path.points for path in paths])
+    reach *= NEAR if function.bounded else 1.0
+    near = (np.abs(points - centre) <= reach).all(1)
+    starts = np.array([path.points[0] for path in paths if len(path.points)])
+    points = np.concatenate([points[near], starts])
+    room = 0.04 * (points.max(0) - points.min(0))
+    low, high = np.minimum(low, points.min(0) - room), np.maximum(high, points.max(0) + room)
+    centre, half = (low + high) / 2, (high - low).max() / 2
+    return [(float(c - half), float(c + half)) for c in centre]
+
+
+def levels(value: np.ndarray, lowest: float | None) -> np.ndarray:
+    """Heights of contour lines in equal ratios above the lowest value, or both ways from 0.
+
+    >>> levels(np.array([1.0, 10001.0]), 1.0)[[0, -1]].round(3).tolist()
+    [1.1, 10001.0]
+    >>> (levels(np.array([-4.0, 4.0]), None)[-3:] / 4).round(3).tolist()
+    [0.398, 0.631, 1.0]
+    """
+    if lowest is None:
+        top = np.abs(value).max()
+        half = np.geomspace(top / 10**1.4, top, LINES // 2)
+        return np.concatenate([-half[::-1], [0.0], half])
+    above = value - lowest
+    top = above.max()
+    bottom = max(1e-5 * top, float(np.quantile(above, 0.001)))
+    return lowest + np.geomspace(min(bottom, top / 10), top, LINES)
+
+
+def draw_map(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> None:
+    """Contour lines of a function of two variables, its minima, and the paths over them."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    limits = window(function, paths)
+    x, y = (np.linspace(*pair, GRID) for pair in limits)
+    value = at(function, np.stack(np.meshgrid(x, y), -1))
+    heights = levels(value, function.minimum)
+    shades = LinearSegmentedColormap.from_list("shades", ["#c9d3df", "#fafafa"])
+    edges = [value.min() - 1.0, *heights[:-1], value.max() + 1.0]
+    axes.contourf(x, y, value, edges, colors=shades(np.linspace(0, 1, len(edges) - 1)))
+    axes.contour(x, y, value, heights, colors="#8793a3", linewidths=0.7, linestyles="-")
+    for i, path in enumerate(paths):
+        draw_path(axes, shown(path.points, limits), style(i), len(path.points))
+    mark(axes, function.minima.numpy(), marker="*", markersize=17, label="minimum")
+    starts = np.unique([path.points[0] for path in paths if len(path.points)], axis=0)
+    mark(axes, starts, marker="o", markersize=11, label="start")
+    axes.set(xlim=limits[0], ylim=limits[1], aspect="equal")
+    axes.set_xlabel("$w_0$", fontsize=SIZE, color=INK)
+    axes.set_ylabel("$w_1$", fontsize=SIZE, color=INK, rotation=0)
+    axes.locator_params(nbins=5)
+    frame(axes, heading(function))
+    axes.grid(visible=False)
+
+
+def heading(function: Function) -> str:
+    """What the lines of a map are."""
+    if function.minimum is None:
+        return "lines of equal $f$, in equal ratios; ■ end"
+    lowest = f" - {significant(function.minimum, 3)}" if function.minimum else ""
+    lowest = lowest.replace("- -", "+ ")
+    return f"lines of equal $f{lowest}$, in equal ratios; ☆ minimum, ■ end"
+
+
+def shown(points: np.ndarray, limits: Sequence[tuple[float, float]]) -> np.ndarray:
+    """A path as far as it can be drawn: what comes after a point far outside is left out."""
+    low, high = np.array(limits).T
+    far = ~(np.abs(points - (low + high) / 2) <= 50 * (high - low)).all(1)
+    return points[: int(far.argmax())] if far.any() else points
+
+
+def draw_path(axes: Axes, points: np.ndarray, look: dict[str, Any], steps: int) -> None:
+    """A path with a white edge, a dot for each step where they are few, and its end."""
+    if not len(points):
+        return
+    axes.plot(*points.T, color="white", linewidth=4.6, zorder=3, solid_joinstyle="round")
+    axes.plot(*points.T, **look, linewidth=2.4, zorder=4, solid_joinstyle="round")
+    if steps <= 120:
+        draw_dots(axes, points, look["color"], 4.5)
+    axes.plot(
+        *points[-1:].T, marker="s", markersize=8.5, color=look["color"],
+        markeredgecolor="white", markeredgewidth=1.4, zorder=7,
+    )  # fmt: skip
+
+
+def draw_dots(axes: Axes, points: np.ndarray, color: str, size: float) -> None:
+    """A dot for each step."""
+    axes.plot(
+        *points.T, linestyle="", marker="o", markersize=size, markerfacecolor=color,
+        markeredgecolor="white", markeredgewidth=0.6, zorder=5,
+    )  # fmt: skip
+
+
+def mark(axes: Axes, points: np.ndarray, **look: Any) -> None:
+    """White marks with a dark edge."""
+    if len(points):
+        axes.plot(
+            *points.T, linestyle="", markerfacecolor="white", markeredgecolor=INK,
+            markeredgewidth=1.8, zorder=6, **look,
+        )  # fmt: skip
+
+
+def draw_graph(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> None:
+    """A function of one variable, with the points of the paths on it."""
+    limits = window(function, paths)
+    x = np.linspace(*limits[0], 4 * GRID)
+    value = at(function, x[:, None])
+    axes.plot(x, value, color=FAINT, linewidth=2, zorder=2)
+    for i, path in enumerate(paths):
+        draw_dots(axes, on_graph(path, limits), COLORS[i % MOST], 7.5)
+    minima = function.minima.numpy()
+    mark(axes, np.column_stack([minima, at(function, minima)]), marker="*", markersize=17,
+         label="minimum")  # fmt: skip
+    starts = np.array([[path.points[0, 0], path.value[0]] for path in paths if len(path.points)])
+    mark(axes, starts, marker="o", markersize=11, label="start")
+    room = 0.06 * (value.max() - value.min())
+    axes.set(xlim=limits[0], ylim=(value.min() - room, value.max() + room))
+    axes.set_xlabel("$w_0$", fontsize=SIZE, color=INK)
+    frame(axes, "$f(w)$; ☆ local minimum")
+
+
+def on_graph(path: Trajectory, limits: Sequence[tuple[float, float]]) -> np.ndarray:
+    """A path's points on the function's graph, as far as they can be drawn."""
+    count = len(shown(path.points, limits))
+    return np.column_stack([path.points[:count, 0], path.value[:count]])
+
+
+def name_paths(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> None:
+    """The names of the paths beside them, the start, and a key of the marks."""
+    from matplotlib.patheffects import withStroke
+
+    limits = [axes.get_xlim(), axes.get_ylim()]
+    points = [p.points if function.size == 2 else on_graph(p, limits[:1]) for p in paths]
+    known = [(i, shown(p, limits)) for i, p in enumerate(points) if len(p)]
+    scale = 72 / axes.figure.dpi
+    lines = [scale * axes.transData.transform(p) for _, p in known]
+    edge = axes.get_window_extent()
+    inner = Box(*(scale * v for v in (edge.x0, edge.y0, edge.x1, edge.y1))).grown(-3)
+    stars = function.minima.numpy()
+    stars = stars if function.size == 2 else np.column_stack([stars, at(function, stars)])
+    marks = scale * axes.transData.transform(stars.reshape(-1, 2))
+    starts = [line[0] for line in lines]
+    texts = [paths[i].label for i, _ in known]
+    first = list({tuple(np.round(s, 1)): None for s in starts})
+    spots = place(
+        [*texts, *["start"] * len(first)],
+        [*lines, *(np.array([s]) for s in first)],
+        inner, SIZE, np.concatenate([marks, np.array(starts).reshape(-1, 2)]),
+    )  # fmt: skip
+    colors = [*(COLORS[i % MOST] for i, _ in known), *[INK] * len(first)]
+    for text, spot, color in zip([*texts, *["start"] * len(first)], spots, colors, strict=True):
+        if spot is None:
+            continue
+        middle = ((spot.left + spot.right) / 2 / scale, (spot.bottom + spot.top) / 2 / scale)
+        x, y = axes.transData.inverted().transform(middle)
+        written = axes.text(
+            x, y, text, color=color, fontsize=SIZE, fontweight="bold",
+            ha="center", va="center", zorder=9,
+        )  # fmt: skip
+        written.set_path_effects([withStroke(linewidth=4, foreground="white")])

@@ -46,7 +46,7 @@ def levels(value: np.ndarray, lowest: float | None) -> np.ndarray:
     """Heights of contour lines in equal ratios above the lowest value, or both ways from 0.
 
     >>> levels(np.array([1.0, 10001.0]), 1.0)[[0, -1]].round(3).tolist()
-    [1.1, 10001.0]
+    [11.0, 10001.0]
     >>> (levels(np.array([-4.0, 4.0]), None)[-3:] / 4).round(3).tolist()
     [0.398, 0.631, 1.0]
     """

@@ -200,3 +200,5 @@ class Block:
             self.stack.bring_back(k)
             self.members[k].masks = masks[k]
             self.members[k].epoch, self.members[k].step_in_epoch = self.epoch, self.step_in_epoch
+
+

@@ -15,7 +15,7 @@ LARGEST = 10
 """The dimension up to which a path is kept."""
 
 FAR = 1e15
-"""A path that has come this far does not come back: there, a step of 1 drowns in rounding."""
+"""A path that is so many times as far as the start does not come back."""
 
 
 class Trail(Callback):
@@ -43,8 +43,9 @@ class Trail(Callback):
     ) -> None:
         """Log where the step has led to, beside the epoch that ends with it."""
         self.look(pl_module, pl_module.epoch + 1)
-        if pl_module.model.w.abs().max() > FAR:
-            raise Diverged(pl_module.take_step.count, "the path", f"has come further than {FAR:g}")
+        far = FAR * pl_module.model.reach
+        if pl_module.model.w.abs().max() > far:
+            raise Diverged(pl_module.take_step.count, "the path", f"has come further than {far:g}")
 
     def look(self, module: Any, epoch: int) -> None:
         """Log the weights, if they are few."""

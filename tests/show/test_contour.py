@@ -53,8 +53,8 @@ def test_a_sweep_ends_with_one_figure(sweep):
 
 
 def test_each_run_has_its_own(sweep):
-    for number in "012":
-        assert (sweep[0] / number / "figures" / "path.png").exists()
+    runs = runs_in([sweep[0]])
+    assert len(runs) == 3 and all(run.figure.exists() for run in runs)
 
 
 def test_the_map_shows_every_path(drawn):

@@ -20,7 +20,8 @@ class Function(nn.Module):
 
     A subclass writes ``value``; derivatives are autograd's. ``known`` are minimizers, global ones
     where f is bounded below and local ones where it is not, and ``minimum`` is the value there.
-    ``region`` is the part of the space worth looking at, a pair (low, high) an axis.
+    ``region`` is the part of the space worth looking at, a pair (low, high) an axis; ``reach`` is
+    the largest entry of the start, at least 1.
 
     Args:
         start: w before the first step, d numbers.
@@ -43,6 +44,7 @@ class Function(nn.Module):
             raise ConfigError(
                 f"model.start has {len(numbers)} numbers, but this function takes {self.size}"
             )
+        self.reach = max(1.0, *map(abs, numbers))
         self.w = nn.Parameter(torch.tensor(numbers, dtype=dtype or torch.get_default_dtype()))
 
     def value(self, w: Tensor) -> Tensor:

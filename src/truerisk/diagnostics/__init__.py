@@ -6,8 +6,10 @@ from truerisk.diagnostics.curvature import Curvature
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 from truerisk.diagnostics.flatness import Flatness
 from truerisk.diagnostics.gradient_flow import GradientFlow
+from truerisk.diagnostics.gradient_noise import GradientNoise
 from truerisk.diagnostics.landscape import Landscape
 from truerisk.diagnostics.numerics import Numerics
+from truerisk.diagnostics.recurrence import Recurrence
 from truerisk.diagnostics.spectrum import Spectrum
 from truerisk.diagnostics.taylor import Taylor
 from truerisk.diagnostics.update_size import UpdateSize
@@ -19,8 +21,10 @@ __all__ = [
     "Diagnostic",
     "Flatness",
     "GradientFlow",
+    "GradientNoise",
     "Landscape",
     "Numerics",
+    "Recurrence",
     "Spectrum",
     "Taylor",
     "UpdateSize",

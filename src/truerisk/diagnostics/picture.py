@@ -34,7 +34,7 @@ def table_of(history: pd.DataFrame, name: str) -> pd.DataFrame:
     return wide.reindex(columns=list(dict.fromkeys(rows.name)))
 
 
-def layers(table: pd.DataFrame, what: str) -> dict[str, pd.Series]:
+def columns(table: pd.DataFrame, what: str) -> dict[str, pd.Series]:
     """The columns ``what/<layer>``, by layer, in the model's order."""
     prefix = f"{what}/"
     names = [name for name in table.columns if name.startswith(prefix)]
@@ -61,11 +61,16 @@ def panels(
     axes = figure.subplots(count, sharex=True, squeeze=False, height_ratios=ratios[:count])[:, 0]
     for panel, heading in zip(axes, headings, strict=True):
         frame(panel, heading)
+    over_steps(axes[-1], table)
+    return list(axes)
+
+
+def over_steps(axes: Axes, table: pd.DataFrame) -> None:
+    """Let the horizontal axis be the steps that were looked at."""
     low, high = table.index.min(), table.index.max()
     margin = max(0.5, 0.03 * (high - low))
-    axes[-1].set_xlim(low - margin, high + margin)
-    axes[-1].set_xlabel("step", fontsize=SIZE, color=INK)
-    return list(axes)
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_xlabel("step", fontsize=SIZE, color=INK)
 
 
 def shade(share: float) -> Any:
@@ -111,7 +116,7 @@ def draw(axes: Axes, values: pd.Series, **style: Any) -> None:
 
 def layer_lines(axes: Axes, table: pd.DataFrame, what: str, from_zero: bool = False) -> None:
     """A line a layer, from dark for the first to light for the last, with names at the right."""
-    found = {layer: finite(values) for layer, values in layers(table, what).items()}
+    found = {layer: finite(values) for layer, values in columns(table, what).items()}
     found = {layer: values for layer, values in found.items() if len(values)}
     scale(axes, list(found.values()), from_zero)
     names, last = short(list(found)), max(len(found) - 1, 1)

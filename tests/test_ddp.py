@@ -29,6 +29,7 @@ RECIPE = [
     "trainer.precision=64-true",
     "trainer.max_epochs=5",
     "trainer.max_steps=36",
+    "diagnostics=[gradient_flow,activations,update_size,numerics,gradient_noise]",
 ]
 
 
@@ -54,6 +55,7 @@ def test_all_that_was_logged_is_the_same(one, two):
     both = mine.merge(theirs, on=key, how="outer", suffixes=("", "_2"))
     assert len(both) == len(mine) == len(theirs) > 100
     assert {"batch/loss", "grad_norm", "lr/0", "penalty/entropy", "error/val"} <= set(both.name)
+    assert {"gradient_flow/ratio", "update_size/distance", "numerics/zero"} <= set(both.name)
     off = both[~((both.value - both.value_2).abs() <= 1e-10)]
     assert off.empty, off
 

@@ -1,15 +1,19 @@
-"""One run with every instrument that looks at the curvature of J, and J at its last weights."""
+"""What diagnostics see without a run, and a run that all those that look at curvature see."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from truerisk.batch import Batch
 from truerisk.calculus import Point
+from truerisk.data.split import TensorSplit
 from truerisk.diagnostics import arrays
+from truerisk.diagnostics.moment import Moment
 from truerisk.diagnostics.picture import table_of
 from truerisk.objective import Objective
 
@@ -73,3 +77,42 @@ def symmetric_matrix():
         return torch.from_numpy(q @ np.diag(values) @ q.T)
 
     return build
+
+
+def _seen(model, x, y, gradients=None, precision="64-true", context=nullcontext, scaler=None, m=1):
+    """What a diagnostic would see of a model and its samples in a run, without the run."""
+
+    def squares(outputs, y):
+        return (outputs - y).square().flatten(1).sum(1)
+
+    trainer = SimpleNamespace(
+        precision=precision, precision_plugin=SimpleNamespace(forward_context=context)
+    )
+    engine = SimpleNamespace(scaler=scaler)
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    module = SimpleNamespace(
+        model=model.eval(),
+        objective=Objective(model, squares),
+        data=SimpleNamespace(train=TensorSplit(x, y)),
+        gauge=SimpleNamespace(subset=torch.arange(len(x))),
+        plan=SimpleNamespace(step_size=m),
+        take_step=SimpleNamespace(count=1, named=named, engine=engine),
+        trainer=trainer,
+    )
+    return Moment(module, gradients or {})
+
+
+@pytest.fixture(scope="session")
+def seen():
+    return _seen
+
+
+@pytest.fixture(scope="session")
+def losses():
+    """The loss of one sample, as `seen` has it."""
+
+    def loss(model, x, y):
+        batch = Batch(x[None], y[None])
+        return (model(batch.x) - batch.y).square().sum()
+
+    return loss

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import jacfwd, vmap
+from torch.func import jacrev, vmap
 
 GATES = {"RNN": "", "LSTM": "ifgo", "GRU": "rzn"}
 """The letters of a layer's gates, in the order of its weights."""
@@ -66,7 +66,7 @@ class Cell(NamedTuple):
         """∂s_t/∂s_{t−1} for t = 1, …, T: [T, n, |s|, |s|]."""
         states = self.states(x)
         before = torch.cat([self.start.expand(1, len(x), -1), states[:-1]])
-        each = vmap(vmap(jacfwd(self.step)))
+        each = vmap(vmap(jacrev(self.step)))
         return each(before, x.transpose(0, 1))
 
 

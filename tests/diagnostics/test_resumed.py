@@ -1,0 +1,54 @@
+"""A run that was killed logs what it would have logged."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from omegaconf import OmegaConf
+
+import truerisk
+from truerisk import chunks
+from truerisk.parts import conf_dir, options
+from truerisk.step import Step
+
+ALL = [name for name in options("diagnostics", (conf_dir(),)) if name != "recurrence"]
+RECIPE = [
+    "model.normalization=batch",
+    "regularizer=[dropout,mixup,early_stopping]",
+    "data.batch_size=23",
+    "trainer.max_epochs=2",
+    f"diagnostics=[{','.join(ALL)}]",
+    *(f"diagnostics.{name}.every.steps=3" for name in ALL),
+]
+"""Five steps an epoch, with looks in the middle of both."""
+
+
+def test_killed_after_any_step(tiny, fork, tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "SECONDS", 0)  # a checkpoint after every step
+    tiny(tmp_path / "whole", RECIPE)
+    wanted = (tmp_path / "whole" / "metrics.csv").read_text()
+    take = Step.__call__
+    for fatal in (3, 4, 6):
+        folder = tmp_path / str(fatal)
+
+        def work(fatal=fatal, folder=folder):
+            def step(instance, batches):
+                take(instance, batches)
+                if instance.count == fatal:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            monkeypatch.setattr(Step, "__call__", step)
+            tiny(folder, RECIPE)
+
+        assert fork(work).wait().code == -signal.SIGKILL
+        truerisk.train(OmegaConf.create({"resume": str(folder)}))
+        assert (folder / "metrics.csv").read_text() == wanted
+
+
+@pytest.mark.parametrize("name", ["update_size"])
+def test_the_last_step_is_looked_at(name, tiny, tmp_path):
+    result = tiny(tmp_path / "run", [f"diagnostics=[{name}]", f"diagnostics.{name}.every.epochs=9"])
+    rows = result.history[result.history.name == f"{name}/distance"]
+    assert list(rows.step) == [1, result.history.step.max()]

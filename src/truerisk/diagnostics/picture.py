@@ -18,6 +18,15 @@ COLORS = (INK, "#c2570c", "#0b4f8a", "#8a8a8a")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 """Of the lines of one panel."""
 
+MARGINS = {"left": 0.135, "right": 0.98, "bottom": 0.1, "top": 0.89}
+"""Of panels, in shares of the figure."""
+
+GAP = 0.52
+"""Inches between two panels."""
+
+LETTER = 0.68 * SIZE
+"""Width of a letter of a name, in points."""
+
 LABELLED = 7
 """Lines that can have their names beside them; of more only some have."""
 
@@ -27,11 +36,13 @@ NAME = 19
 
 def table_of(history: pd.DataFrame, name: str) -> pd.DataFrame:
     """What one diagnostic logged: a row a step, a column a name without the prefix, in order."""
-    rows = history[history.name.str.startswith(f"{name}/")]
-    rows = rows.assign(name=rows.name.str.removeprefix(f"{name}/"))
-    rows = rows.drop_duplicates(["step", "name"])
-    wide = rows.pivot(index="step", columns="name", values="value")
-    return wide.reindex(columns=list(dict.fromkeys(rows.name)))
+    import pandas as pd
+
+    found: dict[str, dict[int, float]] = {}
+    for step, full, value in zip(history.step, history.name, history.value, strict=True):
+        if full.startswith(f"{name}/"):
+            found.setdefault(full.removeprefix(f"{name}/"), {}).setdefault(step, value)
+    return pd.DataFrame(found).sort_index()
 
 
 def columns(table: pd.DataFrame, what: str) -> dict[str, pd.Series]:
@@ -56,13 +67,29 @@ def panels(
     headings: Sequence[str],
     ratios: Sequence[float] = (3, 1.3),
 ) -> list[Axes]:
-    """Panels one above the other, over the steps that were looked at."""
+    """Panels one above the other, over the steps that were looked at.
+
+    Their margins are fixed but for the one that holds the names of lines (`fit`): a constrained
+    layout, which a blank figure has, takes longer than drawing the lines.
+    """
     count = len(headings)
+    figure.set_layout_engine(None)
+    room = (MARGINS["top"] - MARGINS["bottom"]) * INCHES[1] - (count - 1) * GAP
+    figure.subplots_adjust(**MARGINS, hspace=GAP / (room / count))
     axes = figure.subplots(count, sharex=True, squeeze=False, height_ratios=ratios[:count])[:, 0]
     for panel, heading in zip(axes, headings, strict=True):
         frame(panel, heading)
     over_steps(axes[-1], table)
     return list(axes)
+
+
+def fit(figure: Figure) -> None:
+    """Make room at the right for the names of lines, where nothing else does."""
+    if figure.get_layout_engine() is None:
+        texts: list[Any] = [text for axes in figure.axes for text in axes.texts]
+        names = [text.get_text() for text in texts if text.xycoords == "axes fraction"]
+        letters = max(map(len, names), default=0)
+        figure.subplots_adjust(right=0.98 - (letters + 1) * LETTER / (72 * INCHES[0]))
 
 
 def over_steps(axes: Axes, table: pd.DataFrame) -> None:

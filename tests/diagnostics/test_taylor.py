@@ -29,7 +29,7 @@ def test_the_optimal_length_on_a_bowl_is_that_of_exact_line_search(on_function):
 def test_no_length_is_best_where_j_bends_down(on_function):
     short = ["optimizer=gd", "trainer.max_epochs=3"]
     found = on_function("model=saddle", "model.start=[0,1]", *EYE, *short)
-    assert found.tables["taylor"]["optimal"].isna().all()
+    assert "optimal" not in found.tables["taylor"]
 
 
 def test_the_last_step_of_a_run(watched, hessian):

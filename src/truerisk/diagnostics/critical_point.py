@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from truerisk.diagnostics.moment import Moment
 
 
+ENDS = ("max", "min")
+REACH = 0.03
+"""How far the curves reach either way, as a share of ‖w‖."""
+
+
 class CriticalPoint(Diagnostic):
     """Whether the last weights are a minimum, a maximum, a saddle, degenerate or not stationary.
 
@@ -71,24 +76,30 @@ class CriticalPoint(Diagnostic):
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """J along the eigenvectors of the largest and the smallest eigenvalue."""
-        from truerisk.show.figure import INK, SIZE, frame, label_ends, plain_ticks
+        from truerisk.show.figure import INK, SIZE, frame, plain_ticks
 
-        last = table.iloc[-1]
+        last, at = table.iloc[-1], self.curves["at"]
         kind = next(k for k in get_args(Kind) if last[key(k)] == 1)
-        axes = figure.subplots()
-        frame(axes, f"{kind}, ‖∇J‖ = {significant(last['gradient_norm'], 3)}")
-        at, ends = self.curves["at"], []
-        looks = zip(("lambda_min", "lambda_max"), ("#e08a1e", "#0b4f8a"), ("--", "-"), strict=True)
-        for values, (name, color, dashes) in zip(self.curves["values"], looks, strict=True):
-            axes.plot(at, values, color=color, linestyle=dashes, linewidth=2.6)
-            label = "λmin" if name == "lambda_min" else "λmax"
-            number = significant(last[name], 3).replace("-", "−")
-            ends.append((float(values[-1]), f"{label}\n{number}", color))
-        axes.plot([0], [self.curves["values"][0][len(at) // 2]], "o", color=INK, markersize=8)
-        axes.set_xlabel("distance along the eigenvector of …", fontsize=SIZE, color=INK)
-        axes.set_ylabel("J", fontsize=SIZE, color=INK, rotation=0, labelpad=12)
-        plain_ticks(axes)
-        label_ends(axes, ends)
+        panels = figure.subplots(2)
+        for axes, values, name in zip(panels, self.curves["values"][::-1], ENDS, strict=True):
+            bend = last[f"lambda_{name}"]
+            axes.plot(at, values, color="#0b4f8a", linewidth=2.6)
+            model = parabola(at, values, bend)
+            axes.plot(at, model, color="#c2570c", linestyle="--", linewidth=2.2)
+            axes.plot(at[[len(at) // 2]], values[[len(at) // 2]], "o", color=INK, markersize=8)
+            number = significant(bend, 3).replace("-", "−")
+            frame(axes, f"J along the eigenvector of λ{name} = {number}")
+            plain_ticks(axes)
+        size = significant(last["gradient_norm"], 3)
+        below = f"distance (dashed: to second order)\n{kind}, ‖∇J‖ = {size}"
+        panels[-1].set_xlabel(below, fontsize=SIZE, color=INK)
+
+
+def parabola(at: np.ndarray, values: np.ndarray, bend: float) -> np.ndarray:
+    """The second-order model of a curve in the middle of it."""
+    middle = len(at) // 2
+    slope = (values[middle + 1] - values[middle - 1]) / (at[middle + 1] - at[middle - 1])
+    return values[middle] + slope * at + 0.5 * bend * at**2
 
 
 def key(kind: str) -> str:
@@ -117,8 +128,8 @@ def sentence(found: Found, step: int) -> str:
 
 
 def curves(point: Point, vectors: Tensor, count: int) -> dict[str, np.ndarray]:
-    """J along vectors [p, k], a tenth of ‖w‖ either way: ``at`` [n] and ``values`` [k, n]."""
-    reach = 0.1 * (float(point.w.norm()) or 1.0)
+    """J along vectors [p, k], a little either way: ``at`` [n] and ``values`` [k, n]."""
+    reach = REACH * (float(point.w.norm()) or 1.0)
     at = torch.linspace(-reach, reach, count + 1 - count % 2, dtype=torch.float64)
     values = torch.stack([line(point, vector, at) for vector in vectors.T])
     return {"at": at.numpy(), "values": values.double().cpu().numpy()}

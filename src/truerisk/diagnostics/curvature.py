@@ -39,8 +39,9 @@ class Curvature(Diagnostic):
     """The ends of the Hessian's spectrum, its trace and condition number, and the stability limit.
 
     ``lambda_max``, ``lambda_min``, ``trace`` (with ``trace/stderr`` where it is estimated) and
-    ``condition`` (|λ|max/|λ|min, where products with vectors tell it: J convex or concave around w,
-    or at most 256 weights) are those of ∇²J at the weights.
+    ``condition`` (|λ|max/|λ|min) are those of ∇²J at the weights. The condition number is left out
+    where products with vectors do not tell it: with more than 256 weights, unless J is convex or
+    concave there.
 
     ``stability`` is the sharpness times the step length, λmax of ``S^½ (∇²J + C) S^½``, and
     ``threshold`` the value above which steps of the method on a quadratic grow instead of shrink:
@@ -71,8 +72,10 @@ class Curvature(Diagnostic):
             "lambda_max": float(ends.largest.values),
             "lambda_min": float(ends.smallest.values),
             **trace(h, self.probes),
-            "condition": condition(h, ends),
         }
+        told = condition(h, ends)
+        if not math.isnan(told):
+            found["condition"] = told
         return found | self._stability(moment, h, ends)
 
     def _stability(self, moment: Moment, h: Operator, ends: Extremes) -> dict[str, float]:
@@ -90,20 +93,25 @@ class Curvature(Diagnostic):
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """Both ends of the spectrum and the trace, and sharpness × step length below."""
-        from truerisk.diagnostics.picture import level, lines, panels, scale
+        from truerisk.diagnostics.picture import lines, panels
 
-        known = "stability" in table
-        headings = ["curvature of J", "sharpness × step length"][: 1 + known]
-        top, *rest = panels(figure, table, headings, (2.2, 1.5))
-        high, low = table["lambda_max"], table["lambda_min"]
-        shown = {"trace": table["trace"], "λmax": high, "−λmin": -low}
-        lines(top, {name: values.where(values > 0) for name, values in shown.items()})
-        for panel in rest:
-            lines(panel, {"": table["stability"]})
-            scale(panel, [table["stability"].dropna(), table["threshold"].dropna()])
-            level(panel, table["threshold"].dropna().iloc[-1], "steps grow above")
-        if not known:
-            top.set_xlabel("step (no stability threshold is known for this optimizer)")
+        shown: dict[str, dict[str, pd.Series]] = {
+            "curvature of J": {
+                "trace": table["trace"],
+                "λmax": table["lambda_max"],
+                "−λmin": -table["lambda_min"],
+            }
+        }
+        if "stability" in table:
+            limit = {"reached": table["stability"], "limit": table["threshold"]}
+            shown["sharpness × step length"] = limit
+        if "condition" in table:
+            shown["condition number"] = {"": table["condition"]}
+        drawn = panels(figure, table, list(shown), (2.2, 1.5, 1.2))
+        for panel, named in zip(drawn, shown.values(), strict=True):
+            lines(panel, {name: values.where(values > 0) for name, values in named.items()})
+        if "stability" not in table:
+            drawn[-1].set_xlabel("step (no stability threshold is known for this optimizer)")
 
 
 def hessian(point: Point) -> Operator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,8 @@ class Taylor(Diagnostic):
     For a step s from w: ``real`` is ``J(w) − J(w + s)``, ``first`` is ``−∇Jᵀs`` and ``second`` is
     ``−∇Jᵀs − ½ sᵀ∇²J s``; all on the measured part of the training set, in eval mode. ``optimal``
     is the length, in units of the step taken, that the second-order model calls best along it,
-    ``−∇Jᵀs / sᵀ∇²Js``: below 1 the step was too long, above too short, negative uphill; nan where
-    J bends down along s and no length is best.
+    ``−∇Jᵀs / sᵀ∇²Js``: below 1 the step was too long, above too short, negative uphill. It is left
+    out where J bends down along s and no length is best.
 
     Args:
         every: when to look; see `Diagnostic`.
@@ -54,13 +53,15 @@ class Taylor(Diagnostic):
         """The decreases, and the step taken over the optimal one below."""
         from truerisk.diagnostics.picture import level, lines, panels
 
-        headings = ["decrease of J in one step", "optimal length / length taken"]
-        top, below = panels(figure, table, headings, (2.2, 1.5))
+        headings = ["decrease of J in one step", "optimal length / length taken (best: 1)"]
+        told = "optimal" in table
+        top, *below = panels(figure, table, headings[: 1 + told], (2.2, 1.5))
         names = {"real": "real", "second": "2nd order", "first": "1st order"}
         lines(top, {label: table[name] for name, label in names.items()})
-        level(top, 0)
-        lines(below, {"": table["optimal"]})
-        level(below, 1, "the step is as long as is best")
+        level(top, 0, "")
+        for panel in below:
+            lines(panel, {"": table["optimal"]})
+            level(panel, 1, "")
 
 
 def decreases(start: Point, step: Tensor) -> dict[str, float]:
@@ -68,9 +69,9 @@ def decreases(start: Point, step: Tensor) -> dict[str, float]:
     model = taylor(start, step)
     value = float(model.value)
     slope, bend = float(model.slope), float(model.curvature)
-    return {
+    found = {
         "real": value - float(start.moved(start.w + step).value()),
         "first": -slope,
         "second": -slope - 0.5 * bend,
-        "optimal": -slope / bend if bend > 0 else math.nan,
     }
+    return found | ({"optimal": -slope / bend} if bend > 0 else {})

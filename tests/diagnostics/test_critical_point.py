@@ -44,6 +44,15 @@ def test_curves_bend_as_the_eigenvalues_say(watched):
         assert bend == pytest.approx(eigenvalue, rel=0.02)
 
 
+def test_on_the_way(on_function, capsys):
+    every = ["diagnostics.critical_point.every.epochs=1", "trainer.max_epochs=2"]
+    found = on_function("model=paraboloid", "optimizer.lr=0.5", *LOOK, *every)
+    table = found.tables["critical_point"]
+    assert table["minimum"].tolist() == [0, 1, 1]
+    assert table["not_stationary"].tolist() == [1, 0, 0]
+    assert capsys.readouterr().out.count("critical_point: ") == 3
+
+
 def test_a_run_that_stops_early_is_told_where_it_stopped(on_function):
     stop = ["stop.gradient_norm=0.1", "trainer.max_epochs=50", "optimizer.lr=0.25"]
     found = on_function("model=paraboloid", *LOOK, *stop)

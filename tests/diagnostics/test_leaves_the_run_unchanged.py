@@ -36,7 +36,7 @@ QUICK = [
 
 
 def every(steps):
-    eyes = [f"diagnostics.{n}.every.steps={steps}" for n in ALL if n != "critical_point"]
+    eyes = [f"diagnostics.{n}.every.steps={steps}" for n in ALL]
     return [f"diagnostics=[{','.join(ALL)}]", *eyes, *QUICK]
 
 

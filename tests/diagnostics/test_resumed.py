@@ -21,6 +21,7 @@ RECIPE = [
     "trainer.max_epochs=2",
     f"diagnostics=[{','.join(ALL)}]",
     *(f"diagnostics.{name}.every.steps=3" for name in ALL),
+    "diagnostics.landscape.points=3",
 ]
 """Five steps an epoch, with looks in the middle of both."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -40,19 +41,24 @@ class CriticalPoint(Diagnostic):
     ``lambda_max``. The figure shows J along their eigenvectors.
 
     Args:
+        every: when to look; only at the end where neither steps nor epochs are set.
         stationary: largest entry of the gradient that counts as 0; None: by the rounding of J.
         zero: largest |λ| that counts as 0; None: by the rounding of J.
         points: of each curve in the figure.
     """
 
     cost = "heavy"
-    first = math.inf
     on_functions = True
 
     def __init__(
-        self, stationary: float | None = None, zero: float | None = None, points: int = 41
+        self,
+        every: Mapping[str, Any] | None = None,
+        stationary: float | None = None,
+        zero: float | None = None,
+        points: int = 41,
     ) -> None:
-        super().__init__({})
+        super().__init__(every or {})
+        self.first = 0 if any(self.every.values()) else math.inf
         for name, value in (("stationary", stationary), ("zero", zero)):
             if value is not None:
                 real(f"diagnostics.critical_point.{name}", value)

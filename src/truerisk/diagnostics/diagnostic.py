@@ -59,7 +59,7 @@ class Diagnostic:
     """The name in the configuration."""
     cost: ClassVar[str] = "cheap"
     """``cheap``, ``moderate`` or ``heavy``."""
-    first: ClassVar[float] = 0
+    first: float = 0
     """The first step looked at: 0, 1 for what needs a step, ``math.inf`` for none but the last."""
     reads_gradients: ClassVar[bool] = False
     """Whether it looks at the gradient that a step leaves in ``.grad``."""

@@ -185,7 +185,7 @@ def task(cfg: DictConfig) -> Outcome:
 
 
 def _train(cfg: DictConfig, folder: Path) -> Outcome:
-    from truerisk.sweeps.attempt import outcome
+    from truerisk.sweeps.cell import outcome
 
     try:
         resolved(cfg)

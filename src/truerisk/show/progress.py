@@ -13,6 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 RISKS = {"objective": "objective", "train": "risk/train", "val": "risk/val"}
 FUNCTION = {"distance": "distance", "value": "risk/val"}
 """What is shown of a run, by its name there; the last one weighs most."""
+quiet = False
+"""Set in a process whose lines would mix with those of others beside it."""
 REFRESH = 0.2
 """Seconds between two redraws of the live line; a redraw takes about 0.5 ms."""
 
@@ -91,7 +93,7 @@ class Progress(Callback):
     """
 
     def __init__(self, enabled: bool = True, shown: Mapping[str, str] = RISKS) -> None:
-        self.enabled, self.shown = enabled, shown
+        self.enabled, self.shown = enabled and not quiet, shown
         self._live: Any = None
         self._on = False
 

@@ -7,18 +7,16 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig
 
 from truerisk.errors import UserError
 from truerisk.outcome import Outcome
 from truerisk.run import RunFolder
-from truerisk.sweeps.cell import DONE, recorded
+from truerisk.sweeps.cell import DONE, outcome, recorded
 from truerisk.sweeps.claim import claim
-
-if TYPE_CHECKING:
-    from truerisk.result import RunResult
+from truerisk.sweeps.ranks import in_processes
 
 ELSEWHERE = Outcome(math.nan, "elsewhere", "another process is at it", new=False)
 
@@ -37,18 +35,14 @@ def attempt(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = Non
 
 
 def _go(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Outcome:
-    from truerisk.training import train_cell
+    from truerisk import training
 
     try:
-        return outcome(train_cell(cfg, folder, facts))
+        if cfg.trainer.get("strategy", "auto") != "auto":
+            return in_processes(cfg, folder, facts)
+        return outcome(training.train_cell(cfg, folder, facts))
     except UserError as error:
         return Outcome(math.nan, "refused", str(error))
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
         return Outcome(math.nan, "failed", f"{type(error).__name__}: {error}")
-
-
-def outcome(result: RunResult) -> Outcome:
-    """A run's status and its best validation risk."""
-    risk = result.summary.get("risk/val") if result.status != "diverged" else None
-    return Outcome(risk.value if risk else math.nan, result.status, result.reason)

@@ -17,6 +17,8 @@ from truerisk.run import RunFolder
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from truerisk.result import RunResult
+
 DONE = ("finished", "diverged")
 """How a cell ends that is not tried again."""
 
@@ -80,6 +82,12 @@ def recorded(run: RunFolder) -> Outcome:
     status = record.get("status", "missing") if run.config.exists() else "missing"
     risk = math.nan if status == "diverged" else _validation_risk(run.path)
     return Outcome(risk, status, record.get("reason", ""), new=False)
+
+
+def outcome(result: RunResult) -> Outcome:
+    """How a run ended that has just been at work."""
+    risk = result.summary.get("risk/val") if result.status != "diverged" else None
+    return Outcome(risk.value if risk else math.nan, result.status, result.reason)
 
 
 def _validation_risk(folder: Path) -> float:

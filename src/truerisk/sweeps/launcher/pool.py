@@ -1,0 +1,137 @@
+"""Worker processes on this machine, warm from the start."""
+
+from __future__ import annotations
+
+import gc
+import math
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Literal, NamedTuple
+
+from truerisk.number import whole
+from truerisk.outcome import INTERRUPTED, Outcome
+from truerisk.sweeps.cell import Cell
+from truerisk.sweeps.launcher.job import Jobs
+from truerisk.sweeps.launcher.slot import Slot, slots
+
+FORK = multiprocessing.get_context("fork")
+
+
+class Worker(NamedTuple):
+    """A process at work on a cell."""
+
+    process: BaseProcess
+    pipe: Connection
+    number: int
+    slot: Slot
+
+
+class Pool:
+    """A queue of cells, as many at once as there are slots, each in a process of its own.
+
+    The processes are forked from this one, which has imported everything and run once: a cell
+    costs a fork of some ten milliseconds instead of an import of seconds, and one that crashes
+    takes no other with it. Each is pinned to its share of the cores, or to its GPU.
+
+    Args:
+        slots: cells at once; ``auto`` is one for each GPU, or each core where none is used.
+    """
+
+    def __init__(self, slots: int | Literal["auto"] = "auto") -> None:
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looks without starting CUDA
+        self.slots = slots if slots == "auto" else whole("hydra.launcher.slots", slots)
+        self.stopped = ""
+
+    def launch(self, cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
+        """Do the cells; one that was asked to stop ends the others and the sweep."""
+        from truerisk.signals import on_stop
+        from truerisk.sweeps.launcher.warm import warm
+
+        free, ended = slots(self.slots, cells), dict[int, Outcome]()
+        warm()
+        gc.freeze()  # collecting would touch, and so copy, every page that workers share
+        waiting, busy = iter(enumerate(cells)), list[Worker]()
+        with on_stop(lambda name: self._stop(name, busy)):
+            busy += [_start(jobs, n, c, free.pop()) for n, c in _first(waiting, len(free))]
+            while busy:
+                for worker in _ready(busy):
+                    busy.remove(worker)
+                    ended[worker.number] = _end(worker, cells[worker.number])
+                    following = None if self.stopped else next(waiting, None)
+                    if following is not None:
+                        busy.append(_start(jobs, *following, worker.slot))
+        gc.unfreeze()
+        if self.stopped:
+            raise SystemExit(INTERRUPTED[self.stopped])
+        return [ended[number] for number in range(len(cells))]
+
+    def _stop(self, name: str, busy: Sequence[Worker]) -> None:
+        """Pass a signal on: every cell saves itself, and no new one begins."""
+        self.stopped = name
+        for worker in busy:
+            with suppress(ProcessLookupError):
+                os.kill(worker.process.pid or 0, signal.Signals[name])
+
+
+def _first(cells: Iterator[tuple[int, Cell]], count: int) -> list[tuple[int, Cell]]:
+    return [pair for _, pair in zip(range(count), cells, strict=False)]
+
+
+def _start(jobs: Jobs, number: int, cell: Cell, slot: Slot) -> Worker:
+    ours, theirs = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=_work, args=(jobs, number, cell, slot, theirs))
+    process.start()
+    theirs.close()
+    return Worker(process, ours, number, slot)
+
+
+def _work(jobs: Jobs, number: int, cell: Cell, slot: Slot, pipe: Connection) -> None:
+    """In the worker: one cell. Ctrl-C reaches the pool alone, which passes it on once."""
+    from truerisk.show import progress
+
+    os.setpgrp()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    progress.quiet = True
+    slot.take()
+    try:
+        pipe.send(jobs.run(cell, number))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED["SIGINT"])
+
+
+def _ready(busy: Sequence[Worker]) -> list[Worker]:
+    """Workers that have something to say, or have died."""
+    heard: list[Any] = wait([worker.process.sentinel for worker in busy])
+    return [worker for worker in busy if worker.process.sentinel in heard]
+
+
+def _end(worker: Worker, cell: Cell) -> Outcome:
+    """What a worker has sent; where it died, that is written to the run's status too."""
+    with worker.pipe:
+        sent = _received(worker.pipe)
+    worker.process.join()
+    if sent is not None:
+        return sent
+    code = worker.process.exitcode or 0
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    if code in INTERRUPTED.values() or how in INTERRUPTED:
+        return Outcome(math.nan, "interrupted", signal.Signals(abs(code) % 128).name)
+    reason = f"its process ended with {how}"
+    if cell.run.status().get("pid") == worker.process.pid:
+        cell.run.set_status("failed", reason)
+    print(f"{cell.label}: failed ({reason})  {cell.folder}", flush=True)
+    return Outcome(math.nan, "failed", reason)
+
+
+def _received(pipe: Connection) -> Outcome | None:
+    try:
+        return pipe.recv() if pipe.poll() else None
+    except EOFError:
+        return None

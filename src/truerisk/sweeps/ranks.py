@@ -1,0 +1,73 @@
+"""A cell that trains in several processes (DDP, FSDP), from a command of its own.
+
+Lightning starts the other processes by the command that started the first. In a sweep that would
+be the sweep, so the cell gets one: ``python -m truerisk.sweeps.ranks FOLDER ERRAND``. It leaves
+the variables and process groups of its training behind when it ends, too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from truerisk.errors import UserError
+from truerisk.outcome import INTERRUPTED, Outcome
+from truerisk.run import RunFolder, rank, write_atomic
+from truerisk.signals import on_stop
+from truerisk.sweeps.cell import outcome
+
+
+def in_processes(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Outcome:
+    """Train a cell in processes of its own; a signal is passed on to the first of them."""
+    with TemporaryDirectory(prefix="truerisk-") as errand:
+        Path(errand, "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+        Path(errand, "facts.json").write_text(json.dumps(facts))
+        command = [sys.executable, "-m", __name__, str(folder), errand]
+        process = subprocess.Popen(command, start_new_session=True)
+        with on_stop(lambda name: process.send_signal(_number(name))):
+            code = process.wait()
+        found = Path(errand, "outcome.json")
+        if found.exists():
+            return Outcome(**json.loads(found.read_text()))
+    reason = f"its process ended with exit code {code}"
+    if RunFolder(folder).config.exists():
+        RunFolder(folder).set_status("failed", reason)
+    return Outcome(math.nan, "failed", reason)
+
+
+def _number(name: str) -> int:
+    return INTERRUPTED[name] - 128
+
+
+def main() -> int:
+    """In each of the processes; the first writes down how it ended."""
+    from truerisk import training
+
+    folder, errand = map(Path, sys.argv[1:])
+    cfg = OmegaConf.load(errand / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    facts = json.loads((errand / "facts.json").read_text())
+    try:
+        ended = outcome(training.train_cell(cfg, folder, facts))
+    except UserError as error:
+        ended = Outcome(math.nan, "refused", str(error))
+    except Exception as error:
+        traceback.print_exc()
+        ended = Outcome(math.nan, "failed", f"{type(error).__name__}: {error}")
+    if rank() == 0:
+        record = {"value": float(ended), "status": ended.status, "reason": ended.reason}
+        write_atomic(errand / "outcome.json", json.dumps(record))
+    return ended.code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

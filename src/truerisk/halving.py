@@ -91,7 +91,8 @@ class Halving(EarlyStopping):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """At a rung, or the first measurement after it, compare."""
         rung = self.rungs.reached(pl_module.epoch)
-        if rung == self._rung or pl_module.epoch % pl_module.recipe.risk.every:
+        due = pl_module.epoch % pl_module.recipe.risk.every == 0
+        if rung is None or rung == self._rung or not due:
             return
         self._rung = rung
         risk = float(trainer.callback_metrics[self.monitor])

@@ -44,9 +44,7 @@ def test_each_cell_trains_once_in_its_processes(study):
 
 def test_their_numbers_are_those_of_one_process(study, run):
     here = study[0]
-    alone = run(
-        "data=iris", "data.batch_size=30", "model.width=8", "trainer.max_epochs=2", "seed=2"
-    )
+    alone = run(*TINY, "trainer.max_epochs=2", "seed=2")
     (folder,) = (here / "outputs" / "s").glob("seed=2-*/")
     mine, theirs = alone.summary, load_run(folder).summary
     assert mine.keys() == theirs.keys()

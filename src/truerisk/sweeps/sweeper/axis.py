@@ -35,7 +35,11 @@ class Axes(NamedTuple):
         """The cells of one choice of the searched axes: one for each value of the crossed."""
         every = product(*self.crossed.values())
         texts = [dict(zip(self.crossed, values, strict=True)) for values in every]
-        return [[f"{k}={(self.fixed | chosen | text)[k]}" for k in self.order] for text in texts]
+        return [_point(self.order, {**self.fixed, **chosen, **text}) for text in texts]
+
+
+def _point(order: Sequence[str], texts: Mapping[str, str]) -> Point:
+    return [f"{key}={texts[key]}" for key in order]
 
 
 def axes(overrides: Sequence[Override], crossed: Collection[str]) -> Axes:
@@ -119,8 +123,9 @@ def _between(interval: IntervalSweep, rng: Generator) -> str:
         top = high + 1 if isinstance(high, int) else high
         found = float(np.exp(rng.uniform(np.log(low), np.log(top))))
         return number(min(int(found), high) if isinstance(high, int) else found)
-    whole = isinstance(low, int) and isinstance(high, int)
-    return number(rng.integers(low, high, endpoint=True) if whole else rng.uniform(low, high))
+    if isinstance(low, int) and isinstance(high, int):
+        return number(rng.integers(low, high, endpoint=True))
+    return number(rng.uniform(low, high))
 
 
 def bounds(interval: IntervalSweep) -> tuple[float, float]:

@@ -86,8 +86,9 @@ class Tuner:
         study.folder.mkdir(parents=True, exist_ok=True)
         storage: Any = self.storage or f"sqlite:///{study.folder / 'optuna.db'}"
         if storage.endswith(".log"):
-            backend = optuna.storages.journal.JournalFileBackend(storage)
-            storage = optuna.storages.JournalStorage(backend)
+            from optuna.storages.journal import JournalFileBackend
+
+            storage = optuna.storages.JournalStorage(JournalFileBackend(storage))
         name = f"{study.folder.name}-{_problem(found)}"
         return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
 
@@ -148,7 +149,8 @@ def distribution(override: Override) -> Any:
                 f"{text(override)}: optuna searches interval(a,b), tag(log,interval(a,b)), "
                 "loguniform(a,b) and lists of values"
             )
-        return distributions.FloatDistribution(*map(float, numbers), log=True)
+        low, high = map(float, numbers)
+        return distributions.FloatDistribution(low, high, log=True)
     return distributions.CategoricalDistribution(values(override))
 
 

@@ -23,7 +23,12 @@ def mine(tmp_path):
 
 
 def test_every_group_is_found():
-    assert set(groups(folders())) == {*GROUPS.split(), "experiment"}
+    assert set(groups(folders())) == {
+        *GROUPS.split(),
+        "experiment",
+        "hydra/launcher",
+        "hydra/sweeper",
+    }
 
 
 def test_every_option_says_in_one_line_what_it_is():

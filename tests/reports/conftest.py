@@ -58,7 +58,7 @@ def write_run(folder, config, summary, epochs=3, status="finished", reason="", s
         f"{10 * e},{e},{name},{value * (1 + 1 / (1 + e))!r}\n"
         for e in range(epochs + 1)
         for name, value in summary.items()
-        if name in ("risk/train", "risk/val")
+        if not name.endswith("test")
     ]
     (folder / "metrics.csv").write_text("step,epoch,name,value\n" + "".join(rows))
     return folder

@@ -99,4 +99,6 @@ def tell(report: Report) -> None:
     for found in report.found:
         console.print(tables.terminal(tables.short_sheet(found)))
         console.print("\n".join(headline(found)), markup=False)
+    if not (report.folder / "results.parquet").exists():
+        print("no results.parquet, only results.csv: pip install 'truerisk[parquet]'")
     print(f"\npage  {report.page}")

@@ -20,7 +20,8 @@ def tidy(study: Study) -> pd.DataFrame:
     """
     import pandas as pd
 
-    return pd.DataFrame(list(_rows(study))).convert_dtypes(convert_integer=False)
+    table = pd.DataFrame(list(_rows(study)))
+    return table.astype({"epoch": "Int64"}) if "epoch" in table else table
 
 
 def _rows(study: Study) -> Iterator[dict[str, Any]]:
@@ -44,7 +45,8 @@ def write_results(study: Study, folder: Path) -> list[Path]:
     table.to_csv(folder / "results.csv.part", index=False)
     written = [(folder / "results.csv.part").replace(folder / "results.csv")]
     if find_spec("pyarrow"):
-        mixed = table.select_dtypes("object").columns  # a key that is a number here, a word there
+        # a key may be a number here and a word there
+        mixed = [name for name in table if table[name].dtype == object]
         table = table.astype(dict.fromkeys(mixed, "string"))
         table.to_parquet(folder / "results.parquet.part", index=False)
         written.append((folder / "results.parquet.part").replace(folder / "results.parquet"))

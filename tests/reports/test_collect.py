@@ -1,0 +1,89 @@
+import math
+
+import numpy as np
+import pytest
+
+from truerisk.config import compose
+from truerisk.errors import ConfigError
+from truerisk.reports.collect import collect, read_curves
+from truerisk.reports.command import command_line
+from truerisk.show.figure import curve
+
+SUMMARY = {"risk/train": 0.1, "risk/val": 0.2, "risk/test": 0.3}
+
+
+def test_runs_are_found_wherever_they_lie_and_once(synthetic, tmp_path):
+    names = ("a/run10", "a/run9", "b/c/run", ".hidden/run")
+    for i, name in enumerate(names):
+        synthetic.write(tmp_path / name, synthetic.config(seed=i), SUMMARY)
+    (tmp_path / "a" / "notes").mkdir()
+    (tmp_path / "a" / "notes" / "config.yaml").write_text("not: a run")
+    found = collect([tmp_path, tmp_path / "b", tmp_path / "b" / "c" / "run"])
+    folders = [run.folder.relative_to(tmp_path.resolve()).as_posix() for run in found.runs]
+    assert folders == ["a/run9", "a/run10", "b/c/run"]
+    assert found.runs[0].value("risk/test") == 0.3 and math.isnan(found.runs[0].value("x"))
+
+
+def test_a_folder_without_runs_is_one_clear_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"report: there is no run below .*config\.yaml"):
+        collect([tmp_path])
+    (tmp_path / "study").mkdir()
+    with pytest.raises(ConfigError, match="did you mean 'study'"):
+        collect([tmp_path / "studi"])
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("config.yaml", "a: [1"), ("summary.json", '{"risk/val": '), ("config.yaml", "a: 1")],
+)
+def test_a_run_that_cannot_be_read_is_told_and_the_others_count(synthetic, tmp_path, file, text):
+    synthetic.write(tmp_path / "good", synthetic.config(), SUMMARY)
+    (synthetic.write(tmp_path / "torn", synthetic.config(), SUMMARY) / file).write_text(text)
+    found = collect([tmp_path])
+    assert len(found.runs) == 1 and len(found.unreadable) == 1
+    assert str(tmp_path / "torn") in found.unreadable[0] and "\n" not in found.unreadable[0]
+
+
+def test_a_run_still_going_has_a_curve_and_no_summary(synthetic, tmp_path):
+    folder = synthetic.write(tmp_path / "run", synthetic.config(), SUMMARY, status="running")
+    (folder / "summary.json").unlink()
+    with (folder / "metrics.csv").open("a") as file:
+        file.write("40,4,risk/val,0.1")  # a row being written
+    run = collect([tmp_path]).runs[0]
+    assert run.status == "running" and not run.summary
+    assert run.curves["risk/val"].epoch.tolist() == [0, 1, 2, 3]
+
+
+def test_a_validation_risk_that_is_no_number_is_divergence(synthetic, tmp_path):
+    synthetic.write(tmp_path / "run", synthetic.config(), {**SUMMARY, "risk/val": math.inf})
+    assert collect([tmp_path]).runs[0].status == "diverged"
+
+
+def test_curves_of_a_real_run_are_those_of_its_figure(run):
+    result = run("data=iris", "model.width=8", "trainer.max_epochs=3", "regularizer=[l2]")
+    found = read_curves(result.run.metrics)
+    for name in ("risk/train", "risk/val", "error/val"):
+        expected = curve(result.history, name)
+        assert np.array_equal(found[name].epoch, expected.epoch)
+        assert np.array_equal(found[name].value, expected.value)
+    assert found["risk/val"].step.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        ["optimizer=momentum", "optimizer.lr=0.05", "seed=3", "data=iris"],
+        ["regularizer=[l2,dropout]", "regularizer.l2.coefficient=0.001", "model.bias=false"],
+        ["model=cnn1d", "trainer.max_epochs=7", "optimizer.betas=[0.8,0.9]", "step.clip.norm=null"],
+    ],
+)
+def test_the_command_of_a_cell_composes_to_its_config(cell):
+    """Every override of a sweep is replaced by the cell's own value, whatever stood there."""
+    import shlex
+
+    config = compose(cell)
+    swept = [f"{key}=choice({value},{value})" for key, _, value in (o.partition("=") for o in cell)]
+    command = command_line(["/bin/truerisk", "train", "-m", *swept, "study=x"], config)
+    again = shlex.split(command)
+    assert again[:2] == ["truerisk", "train"] and not any("choice" in word for word in again)
+    assert compose(again[2:]) == config

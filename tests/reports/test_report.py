@@ -1,0 +1,150 @@
+"""`truerisk report` from real runs to files."""
+
+import csv
+import importlib.util
+import math
+
+import pandas as pd
+import pytest
+
+from truerisk.cli import main
+from truerisk.reports import results
+from truerisk.reports.report import write_report
+from truerisk.reports.tables import markdown, recipes_sheet
+
+GRID = [(o, lr, s) for o in ("sgd", "adam") for lr in (0.01, 0.1) for s in range(3)]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Real runs on two data sets, one of which diverges."""
+    from unittest import mock
+
+    import truerisk
+
+    top = tmp_path_factory.mktemp("studies") / "tiny"
+    shared = ["model.width=8", "trainer.max_epochs=4", "data.batch_size=30"]
+    with mock.patch("truerisk.training._draw"):
+        for data in ("iris", "wine"):
+            for optimizer, lr, seed in GRID:
+                own = [f"data={data}", f"optimizer={optimizer}", f"optimizer.lr={lr}"]
+                name = f"{data}-{optimizer}-{lr}-{seed}"
+                truerisk.train([*own, f"seed={seed}", *shared], folder=top / name)
+        lost = ["data=iris", "optimizer=sgd", "optimizer.lr=1e12", "seed=0", *shared]
+        truerisk.train(lost, folder=top / "lost")
+    return top
+
+
+@pytest.fixture(scope="module")
+def report(study):
+    return write_report([study])
+
+
+def test_every_file_is_there(report):
+    assert report.folder.name == "report" and report.page.exists()
+    names = {p.relative_to(report.folder).as_posix() for p in report.folder.rglob("*.*")}
+    kinds = ("svg", "png")
+    for data in ("iris", "wine"):
+        drawn = ("curves", "swept-lr", "trials")
+        assert {f"figures/{data}/{d}.{k}" for d in drawn for k in kinds} <= names
+        tables = ("recipes", "comparisons-risk-test", "comparisons-error-test", "methods")
+        assert {f"tables/{data}/{t}.{k}" for t in tables for k in ("md", "tex")} <= names
+    assert {f"figures/profiles.{k}" for k in kinds} | {"results.csv", "index.html"} <= names
+    assert not any(".part" in name for name in names)
+
+
+def test_the_tables_say_what_the_summaries_say(report, study):
+    from truerisk.result import load_run
+
+    values = [load_run(study / f"iris-adam-0.1-{s}").summary["risk/test"].value for s in range(3)]
+    mean, error = pd.Series(values).mean(), pd.Series(values).sem()
+    text = markdown(recipes_sheet(report.found[0]))
+    cells = next(line for line in text.splitlines() if line.startswith("| adam lr=0.1")).split("|")
+    shown, spread = cells[6].split("±")
+    assert float(shown) == pytest.approx(mean, abs=10 * error / 100 + 1e-3)
+    assert float(spread) == pytest.approx(error, rel=0.06)
+    assert "| sgd lr=1e+12 | 0 of 1, 1 diverged |" in text
+
+
+def test_the_tidy_table_loses_no_run(report, study):
+    table = pd.read_csv(report.folder / "results.csv")
+    assert table.folder.nunique() == len(list(study.glob("*/status.json"))) == 25
+    assert set(table.status) == {"finished", "diverged"}
+    one = table.query("metric == 'risk/test' and recipe == 'adam lr=0.1' and problem == 'iris'")
+    assert len(one) == 3 and set(one.lr) == {0.1} and set(one.seed) == {0, 1, 2}
+    if importlib.util.find_spec("pyarrow"):
+        again = pd.read_parquet(report.folder / "results.parquet")
+        assert list(again.columns) == list(table.columns) and len(again) == len(table)
+        assert again.value.tolist() == table.value.tolist()
+
+
+def test_without_pyarrow_there_is_no_parquet_and_it_is_said(study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(results, "find_spec", lambda name: None)
+    assert main(["report", str(study), "--out", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "out" / "results.parquet").exists()
+    assert "truerisk[parquet]" in capsys.readouterr().out
+
+
+def test_the_command_ends_with_a_table_words_and_the_page(study, tmp_path, capsys):
+    assert main(["report", str(study), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("25 runs of 9 recipes on 2 problems: 24 finished, 1 diverged")
+    assert "adam lr=0.1" in printed and "lowest validation risk" in printed
+    assert printed.rstrip().endswith(str(tmp_path / "out" / "index.html"))
+
+
+def test_several_folders_go_to_one_report_here(study, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folders = sorted(str(p) for p in study.glob("iris-sgd-*"))
+    assert main(["report", *folders]) == 0
+    assert (tmp_path / "report" / "index.html").exists()
+    assert capsys.readouterr().out.startswith("6 runs of 2 recipes: 6 finished")
+
+
+def test_a_baseline_makes_the_family_small(study, tmp_path):
+    out = tmp_path / "out"
+    folders = list(study.glob("wine-*"))
+    free = write_report(folders, out).found[0].comparisons["risk/test"]
+    named = write_report(folders, out, baseline="sgd lr=0.1").found[0].comparisons["risk/test"]
+    assert len(free) == 6 and {c.family for c in free} == {6}
+    assert len(named) == 3 and {c.family for c in named} == {3}
+    assert {c.second for c in named} == {"sgd lr=0.1"}
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["nowhere"], "report: there is no folder nowhere"),
+        (["."], "report: there is no run below ."),
+        (["STUDY", "--baseline", "sgd lr=0.2"], "--baseline: there is no recipe 'sgd lr=0.2'; did"),
+        (["STUDY", "--out", "file/x"], "report: cannot write file/x: Not a directory"),
+    ],
+)
+def test_mistakes_are_one_line(study, tmp_path, monkeypatch, capsys, args, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main(["report", *(str(study) if a == "STUDY" else a for a in args)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {words}") and said.count("\n") == 1
+
+
+def test_a_study_that_has_only_begun(synthetic, tmp_path, capsys):
+    for seed in range(2):
+        folder = synthetic.write(tmp_path / f"{seed}", synthetic.config(seed=seed), {"risk/val": 1},
+                                 status="running")  # fmt: skip
+        (folder / "summary.json").unlink()
+    assert main(["report", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "2 runs of 1 recipe: 2 running" in printed and "nothing is selected" in printed
+    rows = list(csv.DictReader((tmp_path / "report" / "results.csv").open()))
+    assert [row["status"] for row in rows] == ["running", "running"]
+
+
+def test_sentences_of_numbers_that_are_missing(synthetic, tmp_path):
+    """One seed, no test set: nothing is claimed that is not known."""
+    synthetic.write(tmp_path / "run", synthetic.config(), {"risk/train": 1.0, "risk/val": 1.5})
+    from truerisk.reports.text import headline
+
+    said = " ".join(headline(write_report([tmp_path]).found[0]))
+    assert "1.500 over 1 seed" in said and "There is no test risk" in said
+    assert "±" not in said and "nan" not in said and not math.isnan(len(said))

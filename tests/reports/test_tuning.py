@@ -1,0 +1,108 @@
+import math
+
+import numpy as np
+import pytest
+
+from truerisk.reports.bands import band, intervals
+from truerisk.reports.charts import leading, trials
+from truerisk.reports.collect import Collected
+from truerisk.reports.estimate import estimate
+from truerisk.reports.findings import findings
+from truerisk.reports.study import build
+from truerisk.reports.target import performance_profile, steps_to
+from truerisk.reports.tuning import grid, profile, sensitivity
+
+
+@pytest.fixture
+def problem(synthetic):
+    """Two rates by two widths, two seeds; the highest rate diverges at the larger width."""
+    runs = []
+    for lr in (0.1, 1.0):
+        for width in (10, 20):
+            for seed in range(2):
+                config = {**synthetic.config(lr=lr, seed=seed), "model": {"width": width}}
+                lost = (lr, width) == (1.0, 20)
+                risk = lr + width / 100 + 0.01 * seed
+                summary = {"risk/val": risk, "risk/test": risk + 1}
+                curve = [2.0, math.nan] if lost else [2.0, risk + 0.1, risk]
+                status = "diverged" if lost else "finished"
+                runs.append(synthetic.run(seed, summary, status, curve, config))
+    return build(Collected(runs, [])).problems[0]
+
+
+def test_a_swept_number_is_shown_at_the_best_of_the_others(problem):
+    points = profile(problem, problem.recipes, "optimizer.lr")
+    assert [p.at for p in points] == [0.1, 1.0]
+    assert [p.val.mean for p in points] == pytest.approx([0.205, 1.105])
+    assert [p.unseen.mean for p in points] == pytest.approx([1.205, 2.105])
+    assert [p.diverged for p in points] == [0.0, 0.5]
+
+
+def test_sensitivity_where_one_of_two_values_is_worse(problem):
+    points = profile(problem, problem.recipes, "optimizer.lr")
+    assert sensitivity(points, initial=2.0) == pytest.approx((1.105 - 0.205) / 2)
+    assert sensitivity(points, initial=0.605) == pytest.approx((0.605 - 0.205) / 2)
+    assert math.isnan(sensitivity(points, math.nan))
+
+
+def test_a_map_of_two_numbers(problem):
+    found = grid(problem, problem.recipes, "optimizer.lr", "model.width")
+    assert found.x == [0.1, 1.0] and found.y == [10.0, 20.0]
+    assert found.risk[:, 0] == pytest.approx([0.205, 0.305])
+    assert found.risk[0, 1] == pytest.approx(1.105) and math.isnan(found.risk[1, 1])
+    assert grid(problem, problem.recipes, "optimizer.lr", "model.depth") is None
+
+
+def test_a_trial_that_diverged_counts_as_the_risk_before_training(problem):
+    val = next(line for line in trials(findings(problem)).lines if not line.dashed)
+    assert val.x == [1, 2, 3, 4]
+    assert val.y[0] == pytest.approx(np.mean([0.205, 0.305, 1.105, 2.0]))
+    assert val.y[-1] == pytest.approx(0.205)
+
+
+def test_what_is_drawn_first(problem):
+    assert [r.label for r in leading(findings(problem), 2)] == [
+        "lr=0.1 width=10",
+        "lr=0.1 width=20",
+    ]
+
+
+def test_steps_to_a_target(synthetic):
+    run = synthetic.run(val=[1.0, 0.6, 0.4, 0.5])
+    assert steps_to(run, 0.6) == 10 and steps_to(run, 0.45) == 20 and steps_to(run, 1.0) == 0
+    assert steps_to(run, 0.1) == math.inf and steps_to(synthetic.run(), 1.0) == math.inf
+
+
+def test_profiles_by_hand():
+    times = [{"a": 10.0, "b": 20.0}, {"a": 30.0, "b": 10.0}, {"a": 5.0, "b": math.inf}]
+    found = performance_profile(times)
+    assert found["a"][0].tolist() == [1.0, 3.0]
+    assert found["a"][1] == pytest.approx([2 / 3, 1.0])
+    assert found["b"][0].tolist() == [1.0, 2.0]
+    assert found["b"][1] == pytest.approx([1 / 3, 2 / 3])
+
+
+def test_a_method_that_reaches_nothing_stays_at_zero():
+    found = performance_profile([{"a": 1.0, "b": math.inf}])
+    assert found["b"][0].tolist() == [1.0] and found["b"][1].tolist() == [0.0]
+
+
+def test_a_band_is_the_interval_of_each_epoch(synthetic):
+    runs = [synthetic.run(s, val=v) for s, v in enumerate(([3, 2, 1.0], [4, 2.5], [5, 2.2, 1.5]))]
+    found = band(runs, "risk/val")
+    assert found.epoch.tolist() == [0, 1, 2] and found.n.tolist() == [3, 3, 2]
+    expected = estimate([2, 2.5, 2.2])
+    assert (found.mean[1], found.low[1], found.high[1]) == pytest.approx(
+        (expected.mean, expected.low, expected.high)
+    )
+
+
+def test_a_band_ends_where_fewer_than_half_of_the_runs_got(synthetic):
+    runs = [synthetic.run(0, val=[1.0] * 9), *(synthetic.run(s, val=[1.0] * 4) for s in (1, 2))]
+    assert band(runs, "risk/val").epoch.tolist() == [0, 1, 2, 3]
+    assert band([synthetic.run()], "risk/val") is None
+
+
+def test_one_run_has_no_band():
+    mean, low, high = intervals(np.array([[1.0, 2.0]]))
+    assert mean.tolist() == [1.0, 2.0] and np.isnan(low).all() and np.isnan(high).all()

@@ -69,6 +69,13 @@ def test_curves_of_a_real_run_are_those_of_its_figure(run):
     assert found["risk/val"].step.tolist() == [0, 1, 2, 3]
 
 
+def test_what_is_measured_once_more_at_the_end_is_not_of_the_curve(tmp_path):
+    rows = ["0,0,risk/val,2.0", "5,1,risk/val,1.0", "5,1,risk/test,3.0", "5,1,risk/val,9.0"]
+    (tmp_path / "metrics.csv").write_text("\n".join(["step,epoch,name,value", *rows, ""]))
+    found = read_curves(tmp_path / "metrics.csv")
+    assert list(found) == ["risk/val"] and found["risk/val"].value.tolist() == [2.0, 1.0]
+
+
 @pytest.mark.parametrize(
     "cell",
     [

@@ -55,7 +55,7 @@ def page(synthetic, tmp_path_factory):
                 synthetic.write(top / f"{optimizer}-{lr}-{seed}", config, summary)
     for seed in range(2):
         config = synthetic.config("sgd", 1e8, seed=seed)
-        reason = "step 3: <b>loss</b>"
+        reason = "step 3: </script><b>loss</b>"
         synthetic.write(top / f"lost-{seed}", config, {}, status="diverged", reason=reason)
     return write_report([top]).page
 
@@ -97,7 +97,7 @@ def test_curves_of_what_is_picked_and_values_under_the_pointer(found):
 
 
 def test_a_row_opens_to_its_runs_their_files_and_their_commands(page, found):
-    assert found["opened"] == ["diverged: step 3: <b>loss</b>"] * 2
+    assert found["opened"] == ["diverged: step 3: </script><b>loss</b>"] * 2
     assert found["links"][:2] == ["../lost-0/", "../lost-0/config.yaml"]
     assert (page.parent / found["links"][1]).exists()
     assert found["commands"][0] == "truerisk train optimizer.lr=100000000.0"

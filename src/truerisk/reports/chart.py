@@ -21,6 +21,8 @@ class Line:
     dashed: bool = False
     steps: bool = False
     """constant up to the next point"""
+    dots: bool = False
+    """points that no line joins"""
 
 
 @dataclass(frozen=True)

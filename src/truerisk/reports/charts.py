@@ -19,6 +19,9 @@ from truerisk.reports.tuning import Point, grid, initial_risk, profile, sensitiv
 MOST = 8
 """Lines of different color that can be told apart."""
 
+CROWD = 25
+"""Values of a swept number above which points are not joined: each was drawn by itself."""
+
 SHOWN = 5
 """Recipes whose curves are drawn before a reader picks others."""
 
@@ -101,7 +104,8 @@ def _keys(found: Findings) -> set[str]:
 def _swept_lines(name: str, points: list[Point], color: int, unseen: str) -> list[Line]:
     short = TITLES[unseen].partition(" ")[0]
     sides = [("validation", [p.val for p in points], False)]
-    sides += [(short, [p.unseen for p in points], True)] if unseen != "risk/val" else []
+    if unseen != "risk/val" and len(points) <= CROWD:
+        sides.append((short, [p.unseen for p in points], True))
     return [_estimates(f"{name}, {s}", points, e, color, d) for s, e, d in sides]
 
 
@@ -110,7 +114,10 @@ def _estimates(
 ) -> Line:
     at = [point.at for point in points]
     mean, low, high = ([getattr(e, part) for e in found] for part in ("mean", "low", "high"))
-    return Line(name, at, mean, color, low, high, [e.n for e in found], dashed=dashed)
+    n = [e.n for e in found]
+    many = len(points) > CROWD
+    band: tuple[list[float], list[float]] = ([], []) if many else (low, high)
+    return Line(name, at, mean, color, *band, n, dashed=dashed, dots=many)
 
 
 def _swept_note(methods: Sequence[tuple[str, list[Point], float]]) -> str:

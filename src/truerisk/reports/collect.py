@@ -51,6 +51,11 @@ class Run:
     summary: Mapping[str, Measured]
     curves: Mapping[str, Curve]
 
+    @property
+    def halved(self) -> bool:
+        """Whether successive halving ended it before its time."""
+        return self.reason.startswith("successive halving")
+
     def value(self, metric: str) -> float:
         """What the summary says of a metric; nan where it says nothing."""
         found = self.summary.get(metric)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,15 +64,21 @@ def draw_line(axes: Axes, line: Line, log: bool) -> None:
     color = COLORS[line.color % len(COLORS)]
     x, y = np.array(line.x, dtype=float), np.array(line.y, dtype=float)
     axes.plot(
-        x, y, color=color, zorder=3, linestyle=DASHES[1] if line.dashed else "-",
+        x, y, color=color, zorder=3, linestyle=_stroke(line),
         linewidth=1.8 if line.dashed else 2.6,
-        marker="o" if len(x) < 12 else "None", markersize=6,
+        marker="o" if line.dots or (len(x) < 12 and not line.steps) else "None", markersize=6,
         drawstyle="steps-post" if line.steps else "default",
     )  # fmt: skip
     if len(line.low) and not line.dashed:
         low, high = np.array(line.low, dtype=float), np.array(line.high, dtype=float)
         low = np.where(low > 0, low, y / 10) if log else low
         axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _stroke(line: Line) -> Any:
+    if line.dots:
+        return ""
+    return DASHES[1] if line.dashed else "-"
 
 
 def limit(axes: Axes, chart: Chart) -> None:

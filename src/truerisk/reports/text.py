@@ -57,6 +57,8 @@ def endings(recipe: Recipe) -> str:
     """
     counts = recipe.counts
     others = [f"{counts[name]} {name}" for name in ENDINGS[1:] if counts[name]]
+    halved = sum(run.halved for run in recipe.runs)
+    others += [f"{halved} halved"] if halved else []
     return ", ".join([f"{counts['finished']} of {len(recipe.runs)}" if others else
                       str(len(recipe.runs)), *others])  # fmt: skip
 
@@ -161,6 +163,12 @@ def warnings(found: Findings) -> list[str]:
             f"Runs of {plural(len(lost), 'recipe')} diverged or failed. Means are over the runs "
             "that finished, which flatters those recipes; they lose in selection and in the "
             "probability of improvement."
+        )
+    halved = sum(run.halved for r in recipes for run in r.runs)
+    if halved:
+        notes.append(
+            f"{plural(halved, 'run')} ended early by successive halving: the risks there are those "
+            "of shorter training, and count as they are."
         )
     few = [r for r in recipes if r.counts["finished"] == 1]
     if few:

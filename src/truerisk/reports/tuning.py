@@ -75,13 +75,39 @@ class Grid(NamedTuple):
 
 
 def grid(problem: Problem, recipes: list[Recipe], x: str, y: str) -> Grid | None:
-    """The risk against two numbers; None unless half of the pairs of their values were tried."""
+    """The risk against two numbers; None unless half of the pairs of their values were tried.
+
+    Numbers of many values are rounded to a few that are evenly spread.
+    """
     having = [recipe for recipe in recipes if {x, y} <= set(recipe.numbers)]
-    xs, ys = (sorted({recipe.numbers[key] for recipe in having}) for key in (x, y))
+    if not having:
+        return None
+    across, up = (rounded([recipe.numbers[key] for recipe in having]) for key in (x, y))
+    xs, ys = sorted(set(across)), sorted(set(up))
     risk = np.full((len(ys), len(xs)), np.nan)
-    tried = {(recipe.numbers[x], recipe.numbers[y]) for recipe in having}
+    tried = set(zip(across, up, strict=True))
     for a, b in tried:
-        here = [r for r in having if (r.numbers[x], r.numbers[y]) == (a, b)]
+        here = [r for r, *at in zip(having, across, up, strict=True) if at == [a, b]]
         risk[ys.index(b), xs.index(a)] = _point(problem, here, a).val.mean
     enough = min(len(xs), len(ys)) > 1 and 2 * len(tried) >= risk.size
-    return Grid(xs, ys, risk) if enough else None
+    return Grid(xs, ys, risk) if enough and np.isfinite(risk).any() else None
+
+
+def rounded(values: list[float], most: int = 12, bins: int = 6) -> list[float]:
+    """The values, or where they are too many the middles of ``bins`` equal steps they lie in.
+
+    Steps are equal in ratio where all values are positive and span more than a factor of 20.
+
+    >>> rounded([1.0, 2.0, 1.0])
+    [1.0, 2.0, 1.0]
+    >>> rounded([1.0, 10.0, 100.0], most=2, bins=2)
+    [3.16, 31.6, 31.6]
+    """
+    if len(set(values)) <= most:
+        return values
+    log = min(values) > 0 and max(values) > 20 * min(values)
+    x = np.log(values) if log else np.array(values)
+    edges = np.linspace(x.min(), x.max(), bins + 1)
+    middle = (edges[1:] + edges[:-1]) / 2
+    at = middle[np.clip(np.digitize(x, edges) - 1, 0, bins - 1)]
+    return [float(f"{v:.3g}") for v in (np.exp(at) if log else at)]

@@ -100,10 +100,10 @@ function linePath(line, x, y, log) {
   });
   const path = make("path", { d, fill: "none", stroke: color(line.color), "stroke-width": line.dashed ? 1.6 : 2.4,
     "stroke-dasharray": dash(line), "stroke-linejoin": "round" });
-  const few = line.x.length < 12 && !line.steps;
+  const few = line.dots || (line.x.length < 12 && !line.steps);
   const dots = few ? line.x.map((at, i) => drawable(line.y[i], log)
     ? make("circle", { cx: x.at(at), cy: y.at(line.y[i]), r: 3, fill: color(line.color) }) : "") : [];
-  return [path, ...dots.filter(Boolean)];
+  return [...(line.dots ? [] : [path]), ...dots.filter(Boolean)];
 }
 
 function bandPath(line, x, y, box, log) {

@@ -195,9 +195,7 @@ def _trainer(
     from truerisk.assemble import build_diagnostics, build_loggers, build_trainer
     from truerisk.checkpoint import Checkpointer, load
     from truerisk.diagnostics.instruments import instruments
-    from truerisk.halving import halvings
     from truerisk.show.progress import FUNCTION, RISKS, Progress
-    from truerisk.tolerance import tolerances
     from truerisk.trail import trails
 
     checkpoint = run.last if resumed and run.last.exists() else None
@@ -210,10 +208,18 @@ def _trainer(
         Checkpointer(run.path, cfg.checkpoint_seconds),
     ]
     callbacks += trails(recipe.model)
-    callbacks += [c for r in recipe.regularizers.values() for c in r.callbacks()]
-    callbacks += [*tolerances(cfg, recipe), *halvings(cfg, run.path)]
+    callbacks += deciding(cfg, recipe, run.path)
     callbacks += instruments(build_diagnostics(cfg))
     return build_trainer(cfg, run.path, loggers, callbacks), checkpoint
+
+
+def deciding(cfg: DictConfig, recipe: Recipe, folder: Path) -> list[Callback]:
+    """What decides when a run stops: callbacks of the regularizers, of ``stop`` and the study's."""
+    from truerisk.halving import halvings
+    from truerisk.tolerance import tolerances
+
+    callbacks = [c for r in recipe.regularizers.values() for c in r.callbacks()]
+    return [*callbacks, *tolerances(cfg, recipe), *halvings(cfg, folder)]
 
 
 def _measure_best(run: RunFolder, module: RiskModule, trainer: Trainer) -> None:

@@ -57,8 +57,9 @@ class Block:
 
     def train(self) -> Iterable[int]:
         """Train; after each step, gives how many members took it."""
+        for member in self.members:
+            member.call("on_train_start")
         if self.count == 0:
-            self._train_mode(True)
             self.records.start()
         while self.members:
             yield from self._rest_of_epoch()

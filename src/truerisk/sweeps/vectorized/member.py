@@ -18,6 +18,7 @@ from truerisk.risk import Measured
 from truerisk.run import RunFolder
 from truerisk.step import StepSums
 from truerisk.sweeps.vectorized.place import Place
+from truerisk.training import deciding
 
 SPLITS = ("train", "val", "test")
 
@@ -63,6 +64,13 @@ class Member:
         data = OmegaConf.to_container(self.cfg.data, resolve=True)
         options = self.recipe.risk.train_samples
         return json.dumps([data, self.recipe.streams.data, options], default=str)
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """The same for members that can be in one block: sizes of the data, and where they stand."""
+        sizes = [len(getattr(self.recipe.data, name)) for name in self.splits()]
+        where = self.epoch, self.step_in_epoch, self.count, self.horizon
+        return (*sizes, *self.splits(), *self.recipe.data.info[:3], *where)
 
     @property
     def take_step(self) -> Any:
@@ -162,16 +170,16 @@ def _trainer(cfg: DictConfig, member: Member) -> Any:
     """What a run's callbacks need of Lightning's Trainer."""
     from lightning.pytorch.trainer.states import TrainerFn
 
-    from truerisk.tolerance import tolerances
-
-    callbacks = [c for r in member.recipe.regularizers.values() for c in r.callbacks()]
     return SimpleNamespace(
-        callbacks=[*callbacks, *tolerances(cfg, member.recipe)],
+        callbacks=deciding(cfg, member.recipe),
         callback_metrics={},
         should_stop=False,
         current_epoch=0,
         state=SimpleNamespace(fn=TrainerFn.FITTING),
         sanity_checking=False,
         fast_dev_run=False,
-        strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision),
+        is_global_zero=True,
+        strategy=SimpleNamespace(
+            reduce_boolean_decision=lambda decision, all: decision, broadcast=lambda value: value
+        ),
     )

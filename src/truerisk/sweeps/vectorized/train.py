@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from truerisk import threads
-from truerisk.errors import Interrupted
-from truerisk.run import RunFolder
+from truerisk.errors import Interrupted, UserError
+from truerisk.run import RunFolder, write_atomic
 from truerisk.signals import on_stop
 from truerisk.sweeps.vectorized.block import Block
 from truerisk.sweeps.vectorized.files import begun
@@ -19,36 +20,58 @@ from truerisk.sweeps.vectorized.member import Member
 from truerisk.sweeps.vectorized.place import place_of
 from truerisk.training import quiet
 
-Cells = Sequence[tuple[DictConfig, Path]]
-
-LARGEST = 32
-"""Members in a block, where memory allows; more fall out of a core's cache."""
-
 SHARE = 20
 """Checkpoints of a block may take one part in so many of its time."""
+
+NUMBERS = 2**18
+"""Weights that a block holds: those, their gradients and the optimizer's stay near the core."""
+
+SMALLEST, LARGEST = 16, 128
+"""Members in a block, where memory allows."""
+
+
+class Job(NamedTuple):
+    """A cell to train: its configuration, its folder, and what joins its metadata."""
+
+    cfg: DictConfig
+    folder: Path
+    facts: Mapping[str, Any]
 
 
 class Group:
     """Cells that stack, trained block by block.
 
-    Each leaves the files of an ordinary run in its folder, checkpoints included, from which this,
-    or ``truerisk train resume=``, goes on with it.
+    Each leaves the files of an ordinary run in its folder, checkpoints among them, from which this
+    or ``truerisk train resume=`` goes on with it.
+
+    Args:
+        jobs: the cells.
+        size: members in a block at most; None for what suits the model.
+        tell: called with the number of steps that were taken, and by how many whole runs that,
+            and what need not be run, brings the cells on.
     """
 
-    def __init__(self, cells: Cells, size: int = LARGEST) -> None:
-        self.cells, self.size = list(cells), size
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        size: int | None = None,
+        tell: Callable[[int, float], None] = lambda taken, done: None,
+    ) -> None:
+        self.jobs, self.size, self.tell = list(jobs), size, tell
+        self.refused: dict[Path, str] = {}
         self.stop = ""
 
     def train(self) -> None:
-        """Train what has not ended yet.
+        """Train what has not ended yet; cells that cannot begin are left in ``refused``.
 
         Raises:
             Interrupted: the process was asked to stop; every cell in progress has been saved.
         """
-        with quiet(), threads.limited(1), on_stop(self._request_stop):
-            waiting = self.cells
+        with quiet(), threads.limited(_threads(self.jobs[0].cfg)), on_stop(self._request_stop):
+            waiting = self.jobs
             while waiting:
-                now, waiting = waiting[: self.size], waiting[self.size :]
+                size = self.size or suitable(self.jobs[0].cfg)
+                now, waiting = waiting[:size], waiting[size:]
                 try:
                     self._together(now)
                 except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -60,20 +83,29 @@ class Group:
     def _request_stop(self, why: str) -> None:
         self.stop = why
 
-    def _together(self, cells: Cells) -> None:
-        """Train some cells; those that stand at different steps, one after another."""
-        members = [opened(cfg, RunFolder(folder)) for cfg, folder in cells]
-        places = {(m.epoch, m.step_in_epoch): [] for m in members}
-        for member in members:
-            places[member.epoch, member.step_in_epoch].append(member)
-        for together in places.values():
-            self._block(Block(together))
+    def _together(self, jobs: Sequence[Job]) -> None:
+        """Train some cells; those of another shape or at another step, one after another."""
+        blocks: dict[Any, list[Member]] = {}
+        for job in jobs:
+            try:
+                member = opened(job)
+            except UserError as error:
+                self.refused[job.folder] = str(error)
+            else:
+                self.tell(0, member.count / member.horizon)
+                blocks.setdefault(member.shape, []).append(member)
+        for members in blocks.values():
+            self._block(Block(members))
 
     def _block(self, block: Block) -> None:
         with block.members[0].place.computing():
             saved, took = time.monotonic(), 0.0
             seconds = block.members[0].cfg.checkpoint_seconds
+            members = len(block.members)
             for _ in block.train():
+                spared = (members - len(block.members)) * (block.horizon - block.count)
+                self.tell(members, (members + spared) / block.horizon)
+                members = len(block.members)
                 if time.monotonic() - saved >= max(seconds, SHARE * took) or self.stop:
                     began = time.monotonic()
                     block.save("interrupted" if self.stop else "", self.stop)
@@ -83,21 +115,36 @@ class Group:
                     raise Interrupted
 
 
-def opened(cfg: DictConfig, run: RunFolder) -> Member:
-    """A member at its start, or where its checkpoint left it."""
-    resumed = run.config.exists()
+def opened(job: Job) -> Member:
+    """A member at its start, or where its checkpoint left it.
+
+    Raises:
+        UserError: it cannot begin, or go on.
+    """
+    run = RunFolder(job.folder)
+    resumed, config = run.config.exists(), OmegaConf.to_yaml(job.cfg, resolve=True)
     if resumed:
         run.reopen()
-    member = Member(cfg, run, place_of(cfg))
+        write_atomic(run.config, config)
+    member = Member(job.cfg, run, place_of(job.cfg))
     checkpoint = begun(run) if resumed else None
     if checkpoint is not None:
         member.restore(checkpoint)
     if resumed:
         run.set_status("running", "resumed")
     else:
-        facts = {"threads": torch.get_num_threads(), **member.recipe.facts()}
-        run.create(OmegaConf.to_yaml(cfg, resolve=True), facts)
+        facts = {"threads": torch.get_num_threads(), **member.recipe.facts(), **job.facts}
+        run.create(config, facts)
     return member
+
+
+def suitable(cfg: DictConfig) -> int:
+    """How many members to train at once."""
+    return 32
+
+
+def _threads(cfg: DictConfig) -> int:
+    return 1 if cfg.threads == "auto" else int(cfg.threads)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -217,3 +217,6 @@ RULES: dict[str, Rule] = {
 
 SINGLE = {"mu_product": 1.0}
 """What is kept as one number a member, [K, 1], rather than one a weight, and where it starts."""
+
+OTHERS = ("_target_", "_partial_", "fused", "foreach", "initial_accumulator_value")
+"""Keys of an optimizer's configuration that no update looks at."""

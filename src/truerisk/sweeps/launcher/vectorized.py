@@ -1,0 +1,89 @@
+"""Cells that differ only in numbers, trained as one stacked model."""
+
+from __future__ import annotations
+
+import math
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from truerisk.errors import ConfigError, Interrupted
+from truerisk.outcome import INTERRUPTED, Outcome
+from truerisk.run import RunFolder
+from truerisk.sweeps.attempt import ELSEWHERE
+from truerisk.sweeps.cell import DONE, Cell, recorded
+from truerisk.sweeps.claim import claim
+from truerisk.sweeps.launcher.job import Jobs
+
+
+class Vectorized:
+    """``hydra/launcher=vectorized``: groups by `torch.vmap`, and the rest one after another.
+
+    Args:
+        size: cells trained at once at most, or ``auto``.
+        processes: processes that share the cells of a group.
+
+    Raises:
+        ConfigError: one of them is no whole number.
+    """
+
+    def __init__(self, size: int | str = "auto", processes: int = 1) -> None:
+        self.size = None if size == "auto" else _whole("hydra.launcher.size", size)
+        self.processes = _whole("hydra.launcher.processes", processes)
+
+    def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        """The cells that will be trained together; a cell that runs by itself is a list of one."""
+        from truerisk.sweeps.vectorized.grouping import groups
+
+        made = groups([cell.config for cell in cells])
+        return [[cells[row] for row in group.rows] for group in made]
+
+    def launch(self, cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
+        """Train the groups, then the other cells in turn; how they ended, in their order."""
+        from truerisk.sweeps.vectorized.grouping import groups
+
+        made = groups([cell.config for cell in cells])
+        found: dict[int, Outcome] = {}
+        alone = {group.rows[0]: group.why for group in made if group.why}
+        for group in made:
+            if not group.why:
+                found |= self._group({row: cells[row] for row in group.rows}, alone)
+        for row, why in sorted(alone.items()):
+            if len(cells) > 1:
+                print(f"{cells[row].label}: by itself, as {why}", file=sys.stderr)
+            found[row] = jobs.run(cells[row], row)
+        return [found[row] for row in range(len(cells))]
+
+    def _group(self, cells: dict[int, Cell], alone: dict[int, str]) -> dict[int, Outcome]:
+        """Train a group; what breaks it goes to ``alone``, to be run cell by cell."""
+        from truerisk.sweeps.vectorized.parallel import trained
+
+        found = dict.fromkeys(cells, ELSEWHERE)
+        with claim([cell.folder for cell in cells.values()]) as mine:
+            own = {row: cell for row, cell in cells.items() if cell.folder in mine}
+            found |= {row: recorded(cell.run) for row, cell in own.items()}
+            left = {row: cell for row, cell in own.items() if found[row].status not in DONE}
+            try:
+                refused = trained(list(left.values()), self.size, self.processes) if left else {}
+            except Interrupted as stop:
+                raise SystemExit(INTERRUPTED.get(str(stop), 130)) from None
+            except Exception as error:
+                traceback.print_exc(file=sys.stderr)
+                refused, why = {}, f"{type(error).__name__}: {error}".splitlines()[0]
+                unfinished = [row for row in left if recorded(left[row].run).status not in DONE]
+                alone |= {row: f"training it with others failed: {why}" for row in unfinished}
+            return found | {row: _outcome(cell.folder, refused) for row, cell in left.items()}
+
+
+def _outcome(folder: Path, refused: dict[Path, str]) -> Outcome:
+    if folder in refused:
+        return Outcome(math.nan, "refused", refused[folder])
+    now = recorded(RunFolder(folder))
+    return Outcome(float(now), now.status, now.reason)
+
+
+def _whole(key: str, value: int | str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{key} is {value!r}: give a whole number of at least 1")
+    return value

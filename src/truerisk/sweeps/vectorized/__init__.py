@@ -1,0 +1,1 @@
+"""Cells that differ only in numbers, trained as one stacked model."""

@@ -1,0 +1,113 @@
+"""A group of cells shared out to processes, with one line of progress."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from truerisk.errors import Interrupted
+from truerisk.signals import on_stop
+from truerisk.sweeps.cell import Cell
+from truerisk.sweeps.vectorized.progress import Bar
+from truerisk.sweeps.vectorized.train import Group, Job
+
+LOOK = 0.2
+"""Seconds between two looks at what the processes have done."""
+
+
+def trained(cells: Sequence[Cell], size: int | None, processes: int) -> dict[Path, str]:
+    """Train cells that stack; gives the reasons of those that could not begin.
+
+    Raises:
+        Interrupted: a signal asked for an end; its name is the message.
+    """
+    jobs = [Job(cell.cfg, cell.folder, {"overrides": list(cell.overrides)}) for cell in cells]
+    bar = Bar(len(jobs))
+    try:
+        count = min(processes, len(jobs))
+        return _shared(jobs, size, count, bar) if count > 1 else _here(jobs, size, bar)
+    finally:
+        bar.close()
+
+
+def _here(jobs: Sequence[Job], size: int | None, bar: Bar) -> dict[Path, str]:
+    group = Group(jobs, size, bar.add)
+    try:
+        group.train()
+    except Interrupted:
+        raise Interrupted(group.stop) from None
+    return group.refused
+
+
+def _shared(jobs: Sequence[Job], size: int | None, count: int, bar: Bar) -> dict[Path, str]:
+    """Every ``count``-th job to each of ``count`` processes, forked with all they need imported."""
+    context = multiprocessing.get_context("fork")
+    ends = []
+    for i in range(count):
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(jobs[i::count], size, theirs))
+        process.start()
+        theirs.close()
+        ends.append((process, ours))
+    stopped: list[str] = []
+
+    def stop(why: str) -> None:
+        stopped.append(why)
+        for process, _ in ends:
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, signal.SIGTERM)
+
+    with on_stop(stop):
+        refused = _heard([ours for _, ours in ends], bar)
+        for process, _ in ends:
+            process.join()
+    if stopped:
+        raise Interrupted(stopped[0])
+    bad = [process.exitcode for process, _ in ends if process.exitcode]
+    if bad:
+        raise RuntimeError(f"a process of the group ended with exit code {bad[0]}")
+    return refused
+
+
+def _heard(pipes: list[Any], bar: Bar) -> dict[Path, str]:
+    """What the processes tell until they have ended."""
+    refused: dict[Path, str] = {}
+    while pipes:
+        for pipe in multiprocessing.connection.wait(pipes, LOOK):
+            try:
+                told = pipe.recv()  # type: ignore[union-attr]
+            except EOFError:
+                pipes.remove(pipe)
+                continue
+            if isinstance(told, dict):
+                refused |= told
+            else:
+                bar.add(*told)
+    return refused
+
+
+def _work(jobs: Sequence[Job], size: int | None, pipe: Any) -> None:
+    """One process's share."""
+    taken, done, told = 0, 0.0, time.monotonic()
+
+    def tell(steps: int, runs: float) -> None:
+        nonlocal taken, done, told
+        taken, done = taken + steps, done + runs
+        if time.monotonic() - told >= LOOK:
+            pipe.send((taken, done))
+            taken, done, told = 0, 0.0, time.monotonic()
+
+    group = Group(jobs, size, tell)
+    try:
+        group.train()
+    except Interrupted:
+        sys.exit(1)
+    pipe.send((taken, done))
+    pipe.send(group.refused)

@@ -201,5 +201,3 @@ class Block:
             self.stack.bring_back(k)
             self.members[k].masks = masks[k]
             self.members[k].epoch, self.members[k].step_in_epoch = self.epoch, self.step_in_epoch
-
-

@@ -84,5 +84,3 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 def begun(run: RunFolder) -> Mapping[str, Any] | None:
     """The checkpoint of a run that was cut off; None where it must start anew."""
     return load(run.last) if run.last.exists() else None
-
-

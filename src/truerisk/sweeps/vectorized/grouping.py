@@ -114,9 +114,7 @@ def _structural(node: Mapping[str, Any]) -> Any:
 def _without(node: Any, keep: Sequence[str]) -> Any:
     """A node without its numbers, but for those that shape what it makes."""
     if isinstance(node, Mapping):
-        return {
-            k: _without(v, keep) for k, v in node.items() if k in keep or not _is_number(v)
-        }
+        return {k: _without(v, keep) for k, v in node.items() if k in keep or not _is_number(v)}
     return [_without(value, keep) for value in node] if isinstance(node, list) else node
 
 

@@ -57,7 +57,9 @@ def _columns(
     rows: dict[str, list[float]] = {}
     for name in names:
         if name == "betas":
-            rows["beta1"], rows["beta2"] = map(list, zip(*(g["betas"] for g in groups), strict=True))
+            rows["beta1"], rows["beta2"] = map(
+                list, zip(*(g["betas"] for g in groups), strict=True)
+            )
         else:
             rows[name] = [group.get(name, 0.0) for group in groups]
     return {

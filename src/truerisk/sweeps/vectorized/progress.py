@@ -35,7 +35,11 @@ class Bar:
 
     def _parts(self) -> list[str]:
         passed = time.monotonic() - self._began
-        return [f"{self.cells} cells, {self.share:.0%}", duration(passed), speed(self.taken, passed)]
+        return [
+            f"{self.cells} cells, {self.share:.0%}",
+            duration(passed),
+            speed(self.taken, passed),
+        ]
 
     def _draw(self) -> None:
         from rich.text import Text

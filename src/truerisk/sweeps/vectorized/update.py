@@ -188,9 +188,7 @@ _ADAM = Rule(adam, _moments_kept, _BETAS, ("amsgrad",))
 RULES: dict[str, Rule] = {
     "torch.optim.SGD": _SGD,
     "truerisk.optimizer.GD": _SGD,
-    "torch.optim.Adagrad": Rule(
-        adagrad, _always("sum"), ("lr", "lr_decay", "eps", "weight_decay")
-    ),
+    "torch.optim.Adagrad": Rule(adagrad, _always("sum"), ("lr", "lr_decay", "eps", "weight_decay")),
     "torch.optim.RMSprop": Rule(
         rmsprop,
         _with_momentum("square_avg"),

@@ -61,7 +61,10 @@ class StackedObjective:
             with given(self.places, values):
                 value = objective(state, Batch(**parts))
                 errors = surrogate.errors(value.outputs, parts["y"])
-            found = {"losses": value.losses, **{f"penalty/{k}": p for k, p in value.penalties.items()}}
+            found = {
+                "losses": value.losses,
+                **{f"penalty/{k}": p for k, p in value.penalties.items()},
+            }
             return found if errors is None else {**found, "errors": errors}
 
         values = {key: value[rows] for key, value in self.values.items()}

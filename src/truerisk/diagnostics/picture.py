@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from truerisk.show.figure import FAINT, INCHES, INK, SIZE, frame, label_ends, plain_ticks
+from truerisk.show.palette import DASHES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = (INK, "#c2570c", "#0b4f8a", "#8a8a8a")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 """Of the lines of one panel."""
 
 MARGINS = {"left": 0.135, "right": 0.98, "bottom": 0.1, "top": 0.89}

@@ -145,8 +145,9 @@ def jacobian_norms(cell: Cell, x: Tensor) -> Tensor:
 
 def _draw_norms(axes: Axes, table: pd.DataFrame) -> None:
     """A line for each layer and direction, and the bound on those of a plain RNN."""
-    from truerisk.diagnostics.picture import COLORS, DASHES, columns, short
+    from truerisk.diagnostics.picture import COLORS, columns, short
     from truerisk.show.figure import label_ends, plain_ticks
+    from truerisk.show.palette import DASHES
 
     axes.set_yscale("log")
     found = by_lag(columns(table, "norm"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,8 @@ def edited(members: Sequence[Member], batch: Batch) -> Batch:
     if not members[0].recipe.hooks("edit_batch"):
         return batch
     rows = [_edited(m, Batch(batch.x[k], batch.y[k])) for k, m in enumerate(members)]
-    return Batch(*(_joined([getattr(row, name) for row in rows]) for name in Batch.__slots__))
+    joined: dict[str, Any] = {n: _joined([getattr(r, n) for r in rows]) for n in Batch.__slots__}
+    return Batch(**joined)
 
 
 def _edited(member: Member, batch: Batch) -> Batch:

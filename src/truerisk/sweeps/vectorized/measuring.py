@@ -12,7 +12,7 @@ from torch import Tensor
 
 from truerisk.gauge import BATCH, Gauge
 from truerisk.objective import Objective
-from truerisk.risk import Moments, Measurement, moments
+from truerisk.risk import Measurement, Moments, moments
 from truerisk.sweeps.vectorized.feed import Feed
 from truerisk.sweeps.vectorized.member import Member
 from truerisk.sweeps.vectorized.value import StackedObjective

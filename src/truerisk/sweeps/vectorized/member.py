@@ -67,7 +67,7 @@ class Member:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """The same for members that can be in one block: sizes of the data, and where they stand."""
+        """The same for members of one block: sizes of the data, and where they stand."""
         sizes = [len(getattr(self.recipe.data, name)) for name in self.splits()]
         where = self.epoch, self.step_in_epoch, self.count, self.horizon
         return (*sizes, *self.splits(), *self.recipe.data.info[:3], *where)
@@ -171,7 +171,7 @@ def _trainer(cfg: DictConfig, member: Member) -> Any:
     from lightning.pytorch.trainer.states import TrainerFn
 
     return SimpleNamespace(
-        callbacks=deciding(cfg, member.recipe),
+        callbacks=deciding(cfg, member.recipe, member.run.path),
         callback_metrics={},
         should_stop=False,
         current_epoch=0,

@@ -82,7 +82,7 @@ def _heard(pipes: list[Any], bar: Bar) -> dict[Path, str]:
     while pipes:
         for pipe in multiprocessing.connection.wait(pipes, LOOK):
             try:
-                told = pipe.recv()  # type: ignore[union-attr]
+                told = pipe.recv()  # type: ignore[union-attr,call-arg]
             except EOFError:
                 pipes.remove(pipe)
                 continue

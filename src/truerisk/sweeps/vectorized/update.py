@@ -1,9 +1,9 @@
 """The update rules of first-order optimizers, written out on stacked parameters.
 
 A rule moves the weights w [K, P] of K members, given their gradients g [K, P] (which it may
-overwrite), the tensors it keeps [K, P], each member's numbers [K, 1], and the count t of steps, this
-one included. Formulas and names are those of ``torch.optim`` and ``pytorch_optimizer``. What is
-computed of the numbers alone is computed in double precision, as those do.
+overwrite), the tensors it keeps [K, P], each member's numbers [K, 1], and the count t of steps,
+this one included. Formulas and names are those of ``torch.optim`` and ``pytorch_optimizer``. What
+is computed of the numbers alone is computed in double precision, as those do.
 """
 
 from __future__ import annotations

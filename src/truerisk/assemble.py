@@ -47,6 +47,7 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     data.load_state_dict(fitted or {})
     data.prepare()
     regularizers = {name: build(node) for name, node in cfg.regularizer.items()}
+    _refuse_two_averages(regularizers)
     if data.info.task == "function":
         regularizers = function.acting(regularizers)
     model = build_model(cfg, data.info, regularizers, seeds.init, data)
@@ -190,6 +191,16 @@ def build_diagnostics(cfg: DictConfig) -> dict[str, Any]:
         if isinstance(diagnostic, Diagnostic):
             diagnostic.name = name
     return built
+
+
+def _refuse_two_averages(regularizers: Mapping[str, Regularizer]) -> None:
+    """The weights that are measured and kept can be one average only."""
+    kept = [n for n, r in regularizers.items() if type(r).averaged is not Regularizer.averaged]
+    if len(kept) > 1:
+        raise ConfigError(
+            f"{' and '.join(kept)} each average the weights, and only one average can be measured: "
+            "leave one of them out of `regularizer`"
+        )
 
 
 def build_loggers(cfg: DictConfig, **available: Any) -> list[Logger]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from truerisk.errors import ConfigError, nearest
 from truerisk.model.shape import sequence, sequence_shape
-from truerisk.number import whole
+from truerisk.number import real, whole
 
 READOUTS = ("last", "flatten", "mean")
 
@@ -30,12 +30,13 @@ class Recurrent(nn.Module):
         readout: what the linear layer sees: ``last``, the state after the whole sequence has been
             read (in each direction), ``flatten``, the states at all steps, or ``mean``, their mean.
         bias: whether layers have a bias.
+        dropout: share of a layer's states that the next one does not see while training.
 
     Raises:
         ConfigError: a size is not a whole number, or a name is not known.
     """
 
-    cell: ClassVar[Callable[..., nn.RNNBase]]
+    cell: Callable[..., nn.RNNBase]
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class Recurrent(nn.Module):
         bidirectional: bool = True,
         readout: str = "flatten",
         bias: bool = True,
-        **options: Any,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if readout not in READOUTS:
@@ -60,7 +61,7 @@ class Recurrent(nn.Module):
             bias=bias,
             batch_first=True,
             bidirectional=bidirectional,
-            **options,
+            dropout=real("model.dropout", dropout, high=1.0),
         )
         states = (1 + bidirectional) * width * (steps if readout == "flatten" else 1)
         self.output = nn.Linear(states, output_size, bias=bias)
@@ -94,24 +95,29 @@ class RNN(Recurrent):
         input_shape: shape of one sample.
         output_size: number of outputs.
         activation: φ, tanh or relu.
-        options: those of `Recurrent`.
+        others: those of `Recurrent`.
 
     >>> RNN((1, 40), 10, activation="relu").recurrent
     RNN(1, 6, batch_first=True, bidirectional=True)
     """
 
-    cell = nn.RNN
-
     def __init__(
         self,
         input_shape: Sequence[int],
         output_size: int,
+        width: int = 6,
+        depth: int = 1,
+        bidirectional: bool = True,
+        readout: str = "flatten",
+        bias: bool = True,
+        dropout: float = 0.0,
         activation: str = "tanh",
-        **options: Any,
     ) -> None:
         if activation not in ("tanh", "relu"):
             raise ConfigError(f"model.activation={activation} does not fit model=rnn: tanh or relu")
-        super().__init__(input_shape, output_size, nonlinearity=activation, **options)
+        self.cell = partial(nn.RNN, nonlinearity=activation)
+        sizes = (width, depth, bidirectional, readout, bias, dropout)
+        super().__init__(input_shape, output_size, *sizes)
 
 
 class LSTM(Recurrent):

@@ -1,0 +1,151 @@
+"""What combinations are made of: small data, small models, few steps."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+import truerisk
+from truerisk.config import LISTS, compose
+from truerisk.model import Function
+from truerisk.parts import conf_dir, groups, options
+
+SHORT = ["trainer.max_epochs=-1", "trainer.max_steps=3", "risk.true_samples=1000"]
+FEW = ["data.num_train=20", "data.val=20"]
+RISKS = {"risk/train", "risk/val", "risk/test"}
+
+DATA = {
+    "mnist1d": ["data.source.num_samples=100"],
+    "digits": ["data.test=30"],
+    "breast_cancer": ["data.test=30"],
+    "gaussians": ["data.source.num_samples=60"],
+    "teacher": ["data.source.num_samples=60"],
+    "polynomial": ["data.source.num_samples=60"],
+    "table": ["data.source.path={files}/table.csv", "data.source.target=price"],
+    "arrays": ["data.source.path={files}/images.npz"],
+    "arrays (signals)": ["data.source.path={files}/signals.npz"],
+    "hub": ["data.source.path={files}/table.parquet"],
+}
+"""What a data option needs beside its name; a second kind of the same has a remark."""
+
+MODEL = {
+    "mlp": ["model.width=8"],
+    "mlp_residual": ["model.width=8"],
+    "cnn": ["model.width=4"],
+    "cnn1d": ["model.width=5"],
+    "resnet": ["model.width=4", "model.stages=1"],
+    **{name: ["model.width=3", "model.readout=mean"] for name in ("rnn", "lstm", "gru")},
+    "transformer": ["model.width=8", "model.heads=2", "model.depth=1"],
+}
+OPTIMIZER = {
+    "custom": ["optimizer._target_=torch.optim.ASGD", "+optimizer.lr=0.01"],
+    **{name: ["optimizer.max_iter=4"] for name in ("lbfgs", "newton_cg", "gauss_newton")},
+}
+WITHOUT_DATA = {("data", "none"), ("loss", "value")}
+"""What goes with functions of the weights, whose combinations are another file's."""
+
+
+def is_function(option):
+    """Whether a model is a function of its weights alone."""
+    node = OmegaConf.load(options("model", (conf_dir(),))[option])
+    target = get_object(node.get("_target_", "torch.nn.Module"))  # none: an option's it builds on
+    return isinstance(target, type) and issubclass(target, Function)
+
+
+def on_samples(group, option):
+    return (group, option) not in WITHOUT_DATA and not (group == "model" and is_function(option))
+
+
+def pytest_generate_tests(metafunc):
+    """Every option by itself; every test function."""
+    if {"group", "option"} <= set(metafunc.fixturenames):
+        names = [group for group in groups((conf_dir(),)) if not group.startswith("hydra")]
+        every = [(g, o) for g in names for o in options(g, (conf_dir(),)) if on_samples(g, o)]
+        metafunc.parametrize(("group", "option"), every)
+    if "function" in metafunc.fixturenames:
+        models = options("model", (conf_dir(),))
+        metafunc.parametrize("function", [name for name in models if is_function(name)])
+
+
+@pytest.fixture(scope="session")
+def sizes():
+    """The overrides that make a run on data short."""
+    return [*FEW, *SHORT]
+
+
+@pytest.fixture(scope="session")
+def listed():
+    """The options of a group that go with samples; a data option may be of several kinds."""
+
+    def names(group):
+        found = [name for name in options(group, (conf_dir(),)) if on_samples(group, name)]
+        return found + [name for name in DATA if " " in name and group == "data"]
+
+    return names
+
+
+@pytest.fixture(scope="session")
+def chosen():
+    """The overrides that pick one option in a small size."""
+
+    def overrides(group, name):
+        option = name.partition(" ")[0]
+        sizes = {"data": DATA, "model": MODEL, "optimizer": OPTIMIZER}.get(group, {})
+        value = f"[{option}]" if group in LISTS else option
+        return [f"{group}={value}", *sizes.get(name, [])]
+
+    return overrides
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """The files that data options without data of their own read."""
+    import numpy as np
+    import pandas as pd
+
+    folder, draw = tmp_path_factory.mktemp("files"), np.random.default_rng(0)
+    numbers = {name: draw.normal(size=60) for name in ("area", "age", "price")}
+    table = pd.DataFrame({**numbers, "town": draw.choice(["Ulm", "Bonn"], 60)})
+    table.to_csv(folder / "table.csv", index=False)
+    labelled = table.drop(columns="town").assign(label=draw.integers(0, 3, 60))
+    labelled.to_parquet(folder / "table.parquet")
+    for name, shape in {"images": (1, 6, 6), "signals": (2, 12)}.items():
+        x = draw.normal(size=(60, *shape)).astype("float32")
+        np.savez(folder / f"{name}.npz", x=x, y=draw.normal(size=(60, 2)))
+    return folder
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, files):
+    """Train what overrides say for a few steps, without the figure and with a short pilot."""
+    monkeypatch.setattr("truerisk.training._draw", lambda result: None)
+    monkeypatch.setattr("truerisk.gauge.PILOT", 100)
+    count = iter(range(10**6))
+
+    def run(*overrides):
+        given = overrides[0]
+        if isinstance(given, str):
+            given = compose([text.format(files=files) for text in overrides])
+        return truerisk.train(given, folder=tmp_path / str(next(count)))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def complete():
+    """A finished run's folder has every risk with its error, and a history."""
+
+    def check(result):
+        assert result.status == "finished", result.reason
+        assert result.summary.keys() >= RISKS
+        for name in RISKS:
+            measured = result.summary[name]
+            assert math.isfinite(measured.value) and measured.stderr >= 0
+        history = result.history
+        assert {"risk/train", "risk/val", "risk/val/stderr", "objective"} <= set(history.name)
+        assert history.step.max() >= 1
+
+    return check

@@ -1,0 +1,57 @@
+"""Every option of every group by itself, with the default recipe or the nearest that it fits.
+
+An option that is new in ``conf/`` is covered by itself.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from truerisk.check import check
+from truerisk.config import compose
+from truerisk.errors import ConfigError
+
+NEAREST = {
+    ("data", "diabetes"): ["loss=mse"],
+    ("data", "teacher"): ["loss=mse"],
+    ("data", "polynomial"): ["loss=mse"],
+    ("data", "table"): ["loss=mse"],
+    ("data", "arrays"): ["loss=mse"],
+    ("model", "cnn"): ["data=digits"],
+    ("loss", "mse"): ["data=diabetes"],
+    ("loss", "mae"): ["data=diabetes"],
+    ("loss", "huber"): ["data=diabetes"],
+    ("initializer", "identity_rnn"): ["model=rnn", "model.activation=relu"],
+    ("logger", "wandb"): ["logger.wandb.mode=offline"],
+    ("logger", "mlflow"): ["logger.mlflow.tracking_uri=sqlite:///{files}/mlflow.db"],
+}
+"""The recipe nearest to the default one that an option fits."""
+
+ELSEWHERE = {"ddp", "fsdp"}
+"""Trainers of several processes, which other tests run."""
+
+
+def refusal(group, option):
+    """Why an option cannot work on this machine, if it cannot."""
+    if group != "trainer":
+        return None
+    missing = {"gpu": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+    return "torch finds none on this machine" if missing.get(option) else None
+
+
+def test_every_option_with_the_nearest_recipe(group, option, train, chosen, sizes, complete):
+    if group == "logger":
+        pytest.importorskip({"csv": "csv"}.get(option, option))
+    near = NEAREST.get((group, option), [])
+    used = {text.partition("=")[0]: text.partition("=")[2] for text in near if "." not in text}
+    recipe = {"data": "mnist1d", "model": "mlp"} | used | {group: option}
+    picks = [text for g, o in recipe.items() for text in chosen(g, o)]
+    overrides = [*picks, *sizes, *(text for text in near if "." in text)]
+    if why := refusal(group, option):
+        with pytest.raises(ConfigError, match=why):
+            train(*overrides)
+    elif option in ELSEWHERE:
+        check(compose([*overrides, "trainer.accelerator=cpu", "trainer.devices=2"]))
+    else:
+        complete(train(*overrides))

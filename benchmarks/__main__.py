@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import large, memory, report, startup, step
+from benchmarks import large, memory, optimizers, report, startup, step
 from benchmarks.row import Row
 from benchmarks.table import show
 
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "startup": startup.rows,
     "memory": memory.rows,
     "report": report.rows,
+    "optimizers": optimizers.rows,
 }
 
 

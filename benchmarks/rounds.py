@@ -22,6 +22,10 @@ class Pairs:
         self.measured.append(measured)
         self.against.append(against)
 
+    def scaled(self, factor: float) -> Pairs:
+        """The same in another unit."""
+        return Pairs([factor * v for v in self.measured], [factor * v for v in self.against])
+
     @property
     def ratios(self) -> list[float]:
         """One a round."""

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import large, memory, optimizers, report, startup, step
+from benchmarks import diagnostics, large, memory, optimizers, report, startup, step
 from benchmarks.row import Row
 from benchmarks.table import show
 
@@ -15,8 +15,9 @@ BENCHMARKS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "large": large.rows,
     "startup": startup.rows,
     "memory": memory.rows,
-    "report": report.rows,
+    "diagnostics": diagnostics.rows,
     "optimizers": optimizers.rows,
+    "report": report.rows,
 }
 
 

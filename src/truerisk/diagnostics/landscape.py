@@ -101,7 +101,6 @@ class Landscape(Diagnostic):
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """J along the random directions, on their plane, and on the path's with the path."""
         figure.set_size_inches(7, 14)
-        figure.set_dpi(110)
         lines, random, path = figure.subplots(3, height_ratios=(1, 1.6, 1.6))
         draw_lines(lines, self.slices)
         draw_random(random, self.slices)

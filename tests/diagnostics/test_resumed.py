@@ -22,6 +22,7 @@ RECIPE = [
     f"diagnostics=[{','.join(ALL)}]",
     *(f"diagnostics.{name}.every.steps=3" for name in ALL),
     "diagnostics.landscape.points=3",
+    "diagnostics.spectrum.steps=8",
 ]
 """Five steps an epoch, with looks in the middle of both."""
 

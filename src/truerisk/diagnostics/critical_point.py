@@ -15,7 +15,6 @@ from truerisk.calculus import CriticalPoint as Found
 from truerisk.calculus import Point, classify, extreme_eigenvalues, line
 from truerisk.calculus.critical_point import Kind
 from truerisk.diagnostics import arrays
-from truerisk.diagnostics.curvature import hessian
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 from truerisk.number import real, whole
 from truerisk.show.number import significant
@@ -67,7 +66,7 @@ class CriticalPoint(Diagnostic):
 
     def look(self, moment: Moment) -> Values:
         """Tell the kind, and keep the two curves for the figure."""
-        ends = extreme_eigenvalues(hessian(moment.point))
+        ends = extreme_eigenvalues(moment.hessian)
         values = torch.cat([ends.smallest.values, ends.largest.values])
         found = classify(moment.point, self.stationary, self.zero, eigenvalues=values)
         self.tell(sentence(found, moment.step))

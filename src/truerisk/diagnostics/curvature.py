@@ -10,7 +10,6 @@ from torch import Tensor
 
 from truerisk.calculus import (
     Extremes,
-    Hessian,
     Matrix,
     Operator,
     Point,
@@ -20,7 +19,6 @@ from truerisk.calculus import (
     hutchinson,
     largest_eigenvalues,
 )
-from truerisk.calculus.condition import WRITTEN_OUT
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 from truerisk.diagnostics.stability import Stability, stability
 from truerisk.number import real, whole
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from truerisk.diagnostics.moment import Moment
-
-SMALL = WRITTEN_OUT // 4
-"""Sizes up to which the Hessian is written out, and nothing is estimated."""
 
 
 class Curvature(Diagnostic):
@@ -66,7 +61,7 @@ class Curvature(Diagnostic):
 
     def look(self, moment: Moment) -> Values:
         """Eigenvalues, trace, condition number, stability."""
-        h = hessian(moment.point)
+        h = moment.hessian
         ends = extreme_eigenvalues(h, tol=self.tolerance)
         found = {
             "lambda_max": float(ends.largest.values),
@@ -112,12 +107,6 @@ class Curvature(Diagnostic):
             lines(panel, {name: values.where(values > 0) for name, values in named.items()})
         if "stability" not in table:
             drawn[-1].set_xlabel("step (no stability threshold is known for this optimizer)")
-
-
-def hessian(point: Point) -> Operator:
-    """∇²J, written out where it is small."""
-    h = Hessian(point)
-    return Matrix(h.dense()) if h.size <= SMALL else h
 
 
 def trace(h: Operator, probes: int) -> dict[str, float]:

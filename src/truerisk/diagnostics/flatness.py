@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from truerisk.calculus import ball_sharpness, box_sharpness
-from truerisk.diagnostics.curvature import hessian, trace
+from truerisk.diagnostics.curvature import trace
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 from truerisk.number import real, whole
 
@@ -58,7 +58,7 @@ class Flatness(Diagnostic):
         return {
             "box": box_sharpness(moment.point, self.epsilon, self.iterations).percent,
             "sam": ball_sharpness(moment.point, self.rho).rise,
-            **trace(hessian(moment.point), self.probes),
+            **trace(moment.hessian, self.probes),
         }
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:

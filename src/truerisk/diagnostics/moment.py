@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from truerisk import rng
 from truerisk.batch import Batch
-from truerisk.calculus import Point
+from truerisk.calculus import Hessian, Matrix, Operator, Point
 from truerisk.calculus.gradient import Slope, value_and_gradient
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 BATCH = 1000
 """Samples in one forward pass."""
+
+SMALL = 256
+"""Weights up to which the Hessian is written out, so that nothing about it is estimated."""
 
 
 class Moment:
@@ -65,6 +68,12 @@ class Moment:
     def slope(self) -> Slope:
         """J and its gradient at the present weights."""
         return value_and_gradient(self.point)
+
+    @cached_property
+    def hessian(self) -> Operator:
+        """∇²J at the present weights, written out where it is small."""
+        h = Hessian(self.point)
+        return Matrix(h.dense()) if h.size <= SMALL else h
 
     def precision(self) -> AbstractContextManager[None]:
         """The run's own precision; a look is in the precision of the weights otherwise."""

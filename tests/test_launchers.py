@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 
 import pytest
 
+from truerisk import chunks
 from truerisk.cli import main
 from truerisk.config import compose
 from truerisk.result import load_run
+from truerisk.step import Step
 
 
 @pytest.fixture
@@ -34,6 +37,8 @@ def test_two_jobs(tiny, here, capfd, launcher):
     for run in runs:
         alone = tiny(here / f"alone{run.config.seed.base}", [f"seed={run.config.seed.base}"])
         assert run.run.metrics.read_bytes() == alone.run.metrics.read_bytes()
+    assert main(["train", "-m", *args]) == 0
+    assert capfd.readouterr().out == "2 runs: 2 finished (2 of them before)\n"
     pids = {json.loads((run.folder / "status.json").read_text())["pid"] for run in runs}
     assert (os.getpid() in pids) == (launcher == "basic")
 
@@ -44,6 +49,33 @@ def test_a_bad_cell_does_not_stop_the_others(tiny, here, capfd):
     assert "2 runs: 1 diverged, 1 finished" in capfd.readouterr().out
     folders = [cell(here / "sweep", f"optimizer.lr={lr}") for lr in ("1e+30", "0.01")]
     assert [load_run(folder).status for folder in folders] == ["diverged", "finished"]
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_cell_that_was_cut_off_goes_on(tiny, here, fork, monkeypatch, launcher):
+    args = [*tiny.overrides, "seed=1,2", "study=s"]
+
+    def work():
+        step = Step.__call__
+
+        def stepped(instance, batches):
+            step(instance, batches)
+            if instance.count == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(chunks, "SECONDS", 0)
+        monkeypatch.setattr(Step, "__call__", stepped)
+        return main(["train", "-m", *args])
+
+    assert fork(work).wait().code == -signal.SIGKILL
+    study = here / "outputs" / "s"
+    identity = load_run(cell(study, "seed=1")).run.id
+    assert main(["train", "-m", *args, f"hydra/launcher={launcher}"]) == 0
+    for seed in (1, 2):
+        run, alone = load_run(cell(study, f"seed={seed}")), tiny(here / str(seed), [f"seed={seed}"])
+        assert run.status == "finished"
+        assert run.run.metrics.read_bytes() == alone.run.metrics.read_bytes()
+    assert load_run(cell(study, "seed=1")).run.id == identity
 
 
 def test_slurm(here, capfd):

@@ -89,3 +89,8 @@ def test_the_finished_run_of_a_seed_counts_and_the_rest_are_told(synthetic):
     done = synthetic.run(0, {"risk/val": 0.5})
     study = build(Collected([done, cut], []))
     assert study.repeated == 1 and study.counts == {"finished": 1}
+
+
+def test_labels_are_never_alike(sorted_, synthetic):
+    study = sorted_(synthetic.config(lr=0.123456), synthetic.config(lr=0.123457))
+    assert labels(study) == [["lr=0.1235 (1)", "lr=0.1235 (2)"]]

@@ -9,6 +9,7 @@ from truerisk.reports.collect import Collected
 from truerisk.reports.estimate import estimate
 from truerisk.reports.findings import findings
 from truerisk.reports.study import build
+from truerisk.reports.swept import swept_number
 from truerisk.reports.target import performance_profile, steps_to
 from truerisk.reports.tuning import grid, profile, sensitivity
 
@@ -43,6 +44,26 @@ def test_sensitivity_where_one_of_two_values_is_worse(problem):
     assert sensitivity(points, initial=2.0) == pytest.approx((1.105 - 0.205) / 2)
     assert sensitivity(points, initial=0.605) == pytest.approx((0.605 - 0.205) / 2)
     assert math.isnan(sensitivity(points, math.nan))
+
+
+def test_numbers_drawn_at_random_are_dots_and_a_map_rounds_them(synthetic):
+    draw, runs = np.random.default_rng(0), []
+    for lr, width in np.exp(draw.uniform(0, 5, size=(60, 2))):
+        config = {**synthetic.config(lr=float(lr)), "model": {"width": float(width)}}
+        runs.append(synthetic.run(0, {"risk/val": lr, "risk/test": lr}, config=config))
+    found = findings(build(Collected(runs, [])).problems[0])
+    lines = swept_number(found, found.methods, "optimizer.lr", "lr").lines
+    assert [(line.dots, len(line.x)) for line in lines] == [(True, 60)]
+    recipes = found.problem.recipes
+    map_ = grid(found.problem, recipes, "optimizer.lr", "model.width")
+    assert map_.risk.shape == (6, 6)
+    assert np.nanmin(map_.risk) == min(r.numbers["optimizer.lr"] for r in recipes)
+
+
+def test_a_grid_is_joined(problem):
+    found = findings(problem)
+    lines = swept_number(found, found.methods, "optimizer.lr", "lr").lines
+    assert [(line.dots, line.dashed) for line in lines] == [(False, False), (False, True)]
 
 
 def test_a_map_of_two_numbers(problem):

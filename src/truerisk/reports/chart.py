@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Line:
@@ -61,3 +63,9 @@ class Charts:
 
     lines: list[Chart] = field(default_factory=list)
     heats: list[Heat] = field(default_factory=list)
+
+
+def spans(values: Sequence[Sequence[float]], factor: float = 20.0) -> bool:
+    """Whether the values are positive and span more than a factor, so that a log scale helps."""
+    seen = np.array([v for row in values for v in row if np.isfinite(v)])
+    return bool(len(seen)) and bool(seen.min() > 0) and bool(seen.max() > factor * seen.min())

@@ -9,18 +9,15 @@ import numpy as np
 
 from truerisk.reports.bands import band
 from truerisk.reports.budget import best_found
-from truerisk.reports.chart import Chart, Charts, Heat, Line
-from truerisk.reports.estimate import Estimate
+from truerisk.reports.chart import Chart, Charts, Line, spans
 from truerisk.reports.findings import Findings
 from truerisk.reports.study import TITLES, Problem, Recipe, Study
+from truerisk.reports.swept import heats, swept_number
 from truerisk.reports.target import performance_profile
-from truerisk.reports.tuning import Point, grid, initial_risk, profile, sensitivity
+from truerisk.reports.tuning import initial_risk
 
 MOST = 8
 """Lines of different color that can be told apart."""
-
-CROWD = 25
-"""Values of a swept number above which points are not joined: each was drawn by itself."""
 
 SHOWN = 5
 """Recipes whose curves are drawn before a reader picks others."""
@@ -30,10 +27,11 @@ def charts(found: Findings, study: Study) -> Charts:
     """Everything that is drawn for one problem."""
     problem = found.problem
     curves = [risk_curves(problem, leading(found))]
-    swept = [swept_number(found, key, study.names[key]) for key in study.numeric]
+    methods = found.methods[:MOST]
+    swept = [swept_number(found, methods, key, study.names[key]) for key in study.numeric]
     drawn = Charts([c for c in (*curves, *swept, trials(found)) if c is not None and c.lines])
     for x, y in combinations(study.numeric, 2):
-        drawn.heats += heats(found, x, y, study)
+        drawn.heats += heats(found, methods, x, y, study.names)
     return drawn
 
 
@@ -69,82 +67,6 @@ def curve_line(recipe: Recipe, name: str, color: int, dashed: bool) -> Line | No
     parts = (p.tolist() for p in found)
     epoch, mean, low, high, n = parts
     return Line(title, epoch, mean, color, low, high, n, dashed=dashed)
-
-
-def spans(values: Sequence[Sequence[float]], factor: float = 20.0) -> bool:
-    """Whether the values are positive and span more than a factor, so that a log scale helps."""
-    seen = np.array([v for row in values for v in row if np.isfinite(v)])
-    return bool(len(seen)) and bool(seen.min() > 0) and bool(seen.max() > factor * seen.min())
-
-
-def swept_number(found: Findings, key: str, name: str) -> Chart | None:
-    """Validation risk, and risk on unseen data, against one swept number, a color a method."""
-    problem, lines, notes = found.problem, [], []
-    for color, method in enumerate(found.methods[:MOST]):
-        recipes = problem.methods[method.name]
-        points = profile(problem, recipes, key)
-        if len(points) > 1:
-            lines += _swept_lines(method.name, points, color, problem.unseen)
-            notes.append((method.name, points, sensitivity(points, initial_risk(recipes))))
-    if not lines:
-        return None
-    others = " at the best of the other swept numbers" if len(_keys(found)) > 1 else ""
-    y = f"risk{others}; —— validation, – – {TITLES[problem.unseen].partition(' ')[0]}"
-    return Chart(
-        f"swept-{name.replace('.', '-')}", f"Risk against {name}", name, y, lines,
-        log_x=spans([ln.x for ln in lines], 10), log_y=spans([ln.y for ln in lines]),
-        note=_swept_note(notes),
-    )  # fmt: skip
-
-
-def _keys(found: Findings) -> set[str]:
-    return {key for recipe in found.problem.recipes for key in recipe.numbers}
-
-
-def _swept_lines(name: str, points: list[Point], color: int, unseen: str) -> list[Line]:
-    short = TITLES[unseen].partition(" ")[0]
-    sides = [("validation", [p.val for p in points], False)]
-    if unseen != "risk/val" and len(points) <= CROWD:
-        sides.append((short, [p.unseen for p in points], True))
-    return [_estimates(f"{name}, {s}", points, e, color, d) for s, e, d in sides]
-
-
-def _estimates(
-    name: str, points: list[Point], found: list[Estimate], color: int, dashed: bool
-) -> Line:
-    at = [point.at for point in points]
-    mean, low, high = ([getattr(e, part) for e in found] for part in ("mean", "low", "high"))
-    n = [e.n for e in found]
-    many = len(points) > CROWD
-    band: tuple[list[float], list[float]] = ([], []) if many else (low, high)
-    return Line(name, at, mean, color, *band, n, dashed=dashed, dots=many)
-
-
-def _swept_note(methods: Sequence[tuple[str, list[Point], float]]) -> str:
-    """What cannot be seen in the lines: how sensitive a method is, and where runs diverged."""
-    known = [f"{name} {value:.3g}" for name, _, value in methods if np.isfinite(value)]
-    lost = [
-        f"{name} at {point.at:g} ({point.diverged:.0%} of runs)"
-        for name, points, _ in methods
-        for point in points
-        if point.diverged
-    ]
-    told = "Sensitivity, the mean of min(f, f₀) − f* over the values tried (0: none): "
-    parts = [told + ", ".join(known)] if known else []
-    parts += ["Diverged: " + ", ".join(lost)] if lost else []
-    return " ".join(f"{part}." for part in parts)
-
-
-def heats(found: Findings, x: str, y: str, study: Study) -> list[Heat]:
-    """Validation risk against two swept numbers, a map a method."""
-    drawn, names = [], study.names
-    for i, method in enumerate(found.methods[:MOST]):
-        map_ = grid(found.problem, found.problem.methods[method.name], x, y)
-        if map_ is not None:
-            key = f"map-{names[x]}-{names[y]}".replace(".", "-") + (f"-{i}" if i else "")
-            title = f"Validation risk of {method.name}"
-            drawn.append(Heat(key, title, names[x], names[y], map_.x, map_.y, map_.risk.tolist()))
-    return drawn
 
 
 def trials(found: Findings) -> Chart | None:

@@ -139,13 +139,13 @@ def _shortest(name: str, names: Sequence[str]) -> str:
 def shown(value: Any) -> str:
     """A value as labels write it.
 
-    >>> shown(0.0010), shown(None), shown("truerisk.model.MLP")
-    ('0.001', 'null', 'MLP')
+    >>> shown(0.0063095734), shown(None), shown("truerisk.model.MLP")
+    ('0.00631', 'null', 'MLP')
     """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:.4g}"
     text = str(value)
     return (
         text.rpartition(".")[2]

@@ -151,8 +151,19 @@ def build(collected: Collected) -> Study:
             runs = once([collected.runs[i] for i in members])
             study.repeated += len(members) - len(runs)
             problem_.recipes.append(make(split(flats[members[0]], keys)[1], runs, names, numeric))
+        tell_apart(problem_.recipes)
         study.problems.append(problem_)
     return study
+
+
+def tell_apart(recipes: Sequence[Recipe]) -> None:
+    """Number the recipes whose labels are alike, as they differ in later digits only."""
+    again = Counter(recipe.label for recipe in recipes)
+    seen: Counter[str] = Counter()
+    for recipe in recipes:
+        seen[recipe.label] += 1
+        if again[recipe.label] > 1:
+            recipe.label += f" ({seen[recipe.label]})"
 
 
 def drop_shared_regularizers(flats: Iterable[dict[str, Any]]) -> None:

@@ -168,8 +168,10 @@ def terminal(sheet: Sheet, most: int = 12) -> Table:
     from rich.table import Table, box
 
     table = Table(title=sheet.title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for i, name in enumerate(sheet.headings):
-        table.add_column(name, justify="right" if i else "left", no_wrap=not i)
+    first, *others = sheet.headings
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
     for row in sheet.rows[:most]:
         table.add_row(*row)
     if len(sheet.rows) > most:

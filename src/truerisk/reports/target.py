@@ -46,14 +46,19 @@ def race(methods: Sequence[Tuned], target: float | None = None) -> Race | None:
 
 
 def _reached_by_most(method: Tuned) -> float:
-    """The risk that more than half of a method's runs reach."""
-    risks = sorted(method.selection.recipe.series("risk/val").values())
-    return risks[len(risks) // 2]
+    """The risk that more than half of a method's runs reach, by their curves."""
+    runs = method.selection.recipe.runs
+    curves = [run.curves["risk/val"].value for run in _ended(runs) if "risk/val" in run.curves]
+    risks = sorted(float(np.nanmin(curve)) for curve in curves)
+    return risks[len(risks) // 2] if risks else math.inf
+
+
+def _ended(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run.status in ("finished", "diverged")]
 
 
 def _times(runs: Sequence[Run], goal: float) -> np.ndarray:
-    ended = [run for run in runs if run.status in ("finished", "diverged")]
-    return np.array([steps_to(run, goal) for run in ended])
+    return np.array([steps_to(run, goal) for run in _ended(runs)])
 
 
 def performance_profile(

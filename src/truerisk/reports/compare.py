@@ -68,7 +68,7 @@ def _paired(d: np.ndarray) -> tuple[Estimate, float]:
     found = estimate(d)
     if found.stderr == 0:
         return found, 1.0 if found.mean == 0 else math.nan
-    return found, _two_sided(found.mean / found.stderr, len(d) - 1)
+    return found, two_sided(found.mean / found.stderr, len(d) - 1)
 
 
 def _welch(a: np.ndarray, b: np.ndarray) -> tuple[Estimate, float]:
@@ -81,10 +81,10 @@ def _welch(a: np.ndarray, b: np.ndarray) -> tuple[Estimate, float]:
     freedom = (one + two) ** 2 / (one**2 / (len(a) - 1) + two**2 / (len(b) - 1))
     stderr = math.sqrt(one + two)
     reach = float(special.stdtrit(freedom, (1 + LEVEL) / 2)) * stderr
-    return Estimate(mean, stderr, mean - reach, mean + reach, n), _two_sided(mean / stderr, freedom)
+    return Estimate(mean, stderr, mean - reach, mean + reach, n), two_sided(mean / stderr, freedom)
 
 
-def _two_sided(t: float, freedom: float) -> float:
+def two_sided(t: float, freedom: float) -> float:
     """How often |t| is as large as this where there is no difference."""
     return float(2 * special.stdtr(freedom, -abs(t)))
 

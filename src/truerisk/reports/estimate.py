@@ -37,6 +37,10 @@ def estimate(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Esti
     mean = float(x.mean()) if n else math.nan
     if n < 2:
         return Estimate(mean, math.nan, math.nan, math.nan, n)
-    stderr = float(x.std(ddof=1)) / math.sqrt(n)
+    return student(mean, float(x.std(ddof=1)) / math.sqrt(n), n, level)
+
+
+def student(mean: float, stderr: float, n: int, level: float = LEVEL) -> Estimate:
+    """A mean of n numbers with Student's interval for a standard error."""
     reach = float(special.stdtrit(n - 1, (1 + level) / 2)) * stderr
     return Estimate(mean, stderr, mean - reach, mean + reach, n)

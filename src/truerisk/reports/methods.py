@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 
-from truerisk.reports.compare import Comparison, adjust, compare
-from truerisk.reports.estimate import Estimate, estimate
-from truerisk.reports.selection import Selection, crossfit, select
+from truerisk.reports.compare import Comparison, adjust, compare, two_sided
+from truerisk.reports.crossfit import Fresh, fresh
+from truerisk.reports.estimate import Estimate
+from truerisk.reports.selection import Selection, select
 from truerisk.reports.study import Problem, Recipe, Seed
 
 
@@ -19,34 +21,51 @@ class Tuned(NamedTuple):
     name: str
     trials: int
     selection: Selection
-    unseen: dict[Seed, float]
-    """by seed, of the setting that the other seeds pick"""
+    fresh: Fresh
+    """the risk on each seed of the setting that the other seeds pick"""
+    seeds: list[Seed]
 
     @property
     def risk(self) -> Estimate:
         """The cross-fitted risk on unseen data."""
-        return estimate(list(self.unseen.values()))
+        return self.fresh.estimate()
+
+    @property
+    def series(self) -> dict[Seed, float]:
+        """The cross-fitted risk by seed."""
+        pairs = zip(self.seeds, self.fresh.values, strict=True)
+        return {seed: float(value) for seed, value in pairs if np.isfinite(value)}
 
 
 def tuned(problem: Problem) -> list[Tuned]:
-    """Every method that was tried in several settings, or beside others; the best tuned first."""
+    """Every method, in one setting or many; the best tuned first."""
     found = []
     for name, recipes in problem.methods.items():
         chosen = select(problem, recipes)
         if chosen is not None:
-            found.append(Tuned(name, len(recipes), chosen, unseen(problem, recipes)))
+            judged = unseen(problem, recipes)
+            found.append(Tuned(name, len(recipes), chosen, judged, problem.seeds))
     return sorted(found, key=lambda method: method.selection.val.mean)
 
 
-def unseen(problem: Problem, recipes: list[Recipe]) -> dict[Seed, float]:
+def unseen(problem: Problem, recipes: list[Recipe]) -> Fresh:
     """The risk on unseen data, on each seed, of the recipe that the other seeds pick."""
-    val, scored = (problem.matrix(metric, recipes) for metric in ("risk/val", problem.unseen))
-    values = crossfit(val, scored)
-    pairs = zip(problem.seeds, values, strict=True)
-    return {seed: float(value) for seed, value in pairs if np.isfinite(value)}
+    return fresh(*(problem.matrix(metric, recipes) for metric in ("risk/val", problem.unseen)))
 
 
 def contest(methods: list[Tuned]) -> list[Comparison]:
     """All pairs of methods, adjusted for their number."""
-    pairs = combinations(methods, 2)
-    return adjust([compare(a.name, b.name, a.unseen, b.unseen) for a, b in pairs])
+    return adjust([versus(a, b) for a, b in combinations(methods, 2)])
+
+
+def versus(a: Tuned, b: Tuned) -> Comparison:
+    """Two methods as tuned; where either was, with the standard error that tuning asks for."""
+    found = compare(a.name, b.name, a.series, b.series)
+    if not found.paired or max(a.trials, b.trials) == 1:
+        return found
+    difference = a.fresh.minus(b.fresh).estimate()
+    if difference.stderr == 0:
+        return found._replace(difference=difference)
+    known = math.isfinite(difference.stderr)
+    t = difference.mean / difference.stderr if known else math.nan
+    return found._replace(difference=difference, p=two_sided(t, difference.n - 1))

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from truerisk.reports.crossfit import pick
 from truerisk.reports.estimate import Estimate, estimate
-from truerisk.reports.selection import pick
 from truerisk.reports.study import Problem, Recipe
 
 

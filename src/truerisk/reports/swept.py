@@ -34,7 +34,7 @@ def swept_number(found: Findings, methods: Sequence[Tuned], key: str, name: str)
     return Chart(
         f"swept-{name.replace('.', '-')}", f"Risk against {name}{others}", name,
         f"risk; —— validation, – – {unseen}", lines, note=_note(notes),
-        log_x=spans([ln.x for ln in lines], 10), log_y=spans([ln.y for ln in lines]),
+        log_x=spans([ln.x for ln in lines], 8), log_y=spans([ln.y for ln in lines]),
     )  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def judged(chosen: Selection, unseen: str) -> str:
     name = TITLES[unseen]
     told = f"Its {name} is {interval(chosen.unseen)} (mean and 95 % interval over seeds)."
     if chosen.difference.n:
-        told += f" That is {interval(chosen.difference)} above its validation risk."
+        told += f" {name.capitalize()} minus validation risk: {interval(chosen.difference)}."
     return told
 
 

@@ -57,7 +57,8 @@ function drawInto(place, chart) {
   const box = { left: 58, right: width - 12, top: 22, bottom: height - 40 };
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", tabindex: 0, "aria-label": chart.title || chart.y });
   const lines = chart.lines.filter((line) => line.y.some((v) => v !== null));
-  const legend = make("ul", { class: "legend" }, ...lines.map((line) => make("li", {}, swatch(line), line.name)));
+  const solid = lines.filter((line) => !line.dashed), first = solid.filter((line, i) => solid.findIndex((other) => other.color === line.color) === i);
+  const legend = make("ul", { class: "legend" }, ...first.map((line) => make("li", {}, swatch(line), line.name.replace(/, [^,]*$/, ""))));
   place.replaceChildren(legend, svg);
   if (!lines.length) { svg.append(make("text", { x: 20, y: 40 }, "nothing to draw: tick a recipe above")); return; }
   const x = scale(lines.flatMap((line) => line.x), chart.log_x, box.left, box.right);
@@ -176,10 +177,9 @@ function drawHeat(place, heat) {
 }
 
 // An interval on a common scale, with a line at zero.
-function bar([mean, , low, high], reach) {
+function bar([mean, , low, high], reach, sure) {
   if (mean === null || low === null) return "";
   const at = (v) => 60 + 58 * Math.max(-1, Math.min(1, v / reach));
-  const sure = low > 0 || high < 0;
   return make("svg", { width: 120, height: 18, viewBox: "0 0 120 18", "aria-hidden": true },
     make("line", { x1: 60, x2: 60, y1: 1, y2: 17, stroke: "var(--faint)" }),
     make("line", { x1: at(low), x2: at(high), y1: 9, y2: 9, stroke: sure ? "var(--good)" : "var(--faint)", "stroke-width": 3 }),

@@ -96,7 +96,7 @@ function differences(place, rows, metric, options = {}) {
     { title: "first", name: true, sort: (c) => c.first, cell: (c) => c.first },
     { title: "second", name: true, sort: (c) => c.second, cell: (c) => c.second },
     { title: "first − second", sort: (c) => c.difference[0], cell: (c) => interval(c.difference, scaled) },
-    { title: "95 %", bar: true, cell: (c) => bar(c.difference, near) },
+    { title: "95 %", bar: true, cell: (c) => bar(c.difference, near, ["lower", "higher"].includes(c.verdict)) },
     { title: "verdict: the first is", name: true, sort: (c) => c.verdict, cell: (c) => make("span", { class: `said ${c.verdict}` }, c.verdict) },
     { title: "seeds", sort: (c) => c.difference[4], cell: (c) => `${c.difference[4]}${c.paired ? "" : ", unpaired"}` },
     { title: "p", sort: (c) => c.p, cell: (c) => chance(c.p) },

@@ -44,6 +44,15 @@ OPTIMIZER = {
     "custom": ["optimizer._target_=torch.optim.ASGD", "+optimizer.lr=0.01"],
     **{name: ["optimizer.max_iter=4"] for name in ("lbfgs", "newton_cg", "gauss_newton")},
 }
+DIAGNOSTICS = {
+    "curvature": ["diagnostics.curvature.probes=2"],
+    "spectrum": ["diagnostics.spectrum.probes=1", "diagnostics.spectrum.steps=4"],
+    "flatness": ["diagnostics.flatness.probes=2", "diagnostics.flatness.iterations=2"],
+    "landscape": ["diagnostics.landscape.points=3"],
+    "critical_point": ["diagnostics.critical_point.points=3"],
+    "gradient_noise": ["diagnostics.gradient_noise.samples=8"],
+}
+
 WITHOUT_DATA = {("data", "none"), ("loss", "value")}
 """What goes with functions of the weights, whose combinations are another file's."""
 
@@ -93,9 +102,9 @@ def chosen():
 
     def overrides(group, name):
         option = name.partition(" ")[0]
-        sizes = {"data": DATA, "model": MODEL, "optimizer": OPTIMIZER}.get(group, {})
+        small = {"data": DATA, "model": MODEL, "optimizer": OPTIMIZER, "diagnostics": DIAGNOSTICS}
         value = f"[{option}]" if group in LISTS else option
-        return [f"{group}={value}", *sizes.get(name, [])]
+        return [f"{group}={value}", *small.get(group, {}).get(name, [])]
 
     return overrides
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from truerisk.config import LISTS
 from truerisk.errors import ConfigError
 from truerisk.parts import conf_dir, options
 
@@ -25,8 +26,10 @@ NEEDED = {
 }
 VECTORS = ("elastic_net", "group_lasso", "l1", "l2", "max_norm", "orthogonality")
 SAMPLES = ("cutmix", "dropout", "entropy", "input_gradient", "input_noise", "mixup")
+LAYERS = ("activations", "gradient_flow", "gradient_noise", "numerics", "recurrence")
 REFUSED = {
     ("optimizer", "muon"): "found no matrix",
+    **{("diagnostics", name): "looks at layers and samples" for name in LAYERS},
     **{("regularizer", name): "leaves out vectors" for name in VECTORS},
     **{("regularizer", name): "acts on samples or layers" for name in (*SAMPLES, "spectral_norm")},
 }
@@ -54,6 +57,7 @@ def test_every_function_with_every_kind_of_method(function, method, train):
 
 
 GROUPS = ("optimizer", "scheduler", "regularizer", "initializer", "loss", "param_groups", "logger")
+GROUPS += ("diagnostics",)
 PAIRS = [(group, option) for group in GROUPS for option in options(group, (conf_dir(),))]
 
 
@@ -61,7 +65,7 @@ PAIRS = [(group, option) for group in GROUPS for option in options(group, (conf_
 def test_every_option_on_a_function(group_of, name, train, tmp_path):
     if group_of == "logger":
         pytest.importorskip({"csv": "csv"}.get(name, name))
-    value = f"[{name}]" if group_of in ("regularizer", "logger") else name
+    value = f"[{name}]" if group_of in LISTS else name
     needed = [text.format(folder=tmp_path) for text in NEEDED.get((group_of, name), [])]
     line = ["data=none", "model=booth", f"{group_of}={value}", *needed, *SHORT]
     works, why = BY_KIND.get(group_of, (name, ""))

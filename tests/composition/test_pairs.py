@@ -124,6 +124,15 @@ CLASHES = {
     ("optimizer", "compile"): Clash(
         lambda name, on: name in CURVATURE | DIAGONAL and on == "true", "set compile=false"
     ),
+    ("optimizer", "gradient_flow"): Clash(
+        lambda name, on: name in {*CURVATURE, "hill_climbing"} and on == "on", "leaves no gradient"
+    ),
+    ("model", "recurrence"): Clash(
+        lambda model, on: model not in RECURRENT and on == "on", "no recurrent layer"
+    ),
+    ("model", "activations"): Clash(
+        lambda model, on: model in {"linear", "lstm", "gru"} and on == "on", "an activation"
+    ),
     ("mixup", "cutmix"): Clash(both, "mixed only once"),
     ("ema", "swa"): Clash(both, "only one average can be measured"),
 }

@@ -130,6 +130,9 @@ CLASHES = {
     ("model", "recurrence"): Clash(
         lambda model, on: model not in RECURRENT and on == "on", "no recurrent layer"
     ),
+    ("recurrence", "normalization"): Clash(
+        lambda on, norm: on == "on" and norm != PLAIN, "'normalization'|no recurrent layer"
+    ),
     ("model", "activations"): Clash(
         lambda model, on: model in {"linear", "lstm", "gru"} and on == "on", "an activation"
     ),

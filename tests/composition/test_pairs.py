@@ -227,19 +227,21 @@ def configuration(files, chosen, sizes):
     return build
 
 
-def without_compiling(factors, clash):
-    """The space without what takes a C++ compiler half a minute a row."""
-    return factors | {"compile": [("compile", "false")]}, clash
+@pytest.fixture(scope="module")
+def rows(space):
+    """All but torch.compile, which takes a C++ compiler half a minute a row."""
+    factors, clash = space
+    return list(covering(factors | {"compile": [("compile", "false")]}, clash))
 
 
 PARTS = 12
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_every_two_options_beside_each_other(part, space, configuration, train, complete):
+def test_every_two_options_beside_each_other(part, rows, configuration, train, complete):
     """Each row ends with all its risks: none diverges, is refused, or breaks off."""
     failed = {}
-    for row in list(covering(*without_compiling(*space)))[part::PARTS]:
+    for row in rows[part::PARTS]:
         try:
             complete(train(configuration(row)))
         except Exception as error:

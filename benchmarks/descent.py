@@ -83,10 +83,10 @@ class Descent:
 
 
 def cost(overrides: Sequence[str], least: float = 0.1) -> float:
-    """Seconds a step, after a first one, over at least ``least`` seconds and three steps."""
+    """Seconds a step, after a first one, over at least ``least`` seconds."""
     descent = Descent(overrides)
     descent.take()
     descent.steps, descent.seconds = 0, 0.0
-    while descent.seconds < least or descent.steps < 3:
+    while descent.seconds < least:
         descent.take()
     return descent.seconds / descent.steps

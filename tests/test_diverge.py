@@ -154,6 +154,27 @@ def test_a_line_search_may_overflow_and_come_back(stepping, micro_batches):
     step(second)
 
 
+class Breaking(torch.optim.SGD):
+    """A search that looks as far away as it is told, and breaks off."""
+
+    def step(self, closure):
+        closure()
+        with torch.no_grad():
+            for p in self.param_groups[0]["params"]:
+                p += self.param_groups[0]["lr"]
+        closure()
+        raise IndexError("bracket")
+
+
+@pytest.mark.parametrize(("far", "error"), [("1e200", Diverged), ("1.0", IndexError)])
+def test_a_search_that_breaks_off(stepping, micro_batches, far, error):
+    """Where J was not finite that is why; elsewhere the error is the optimizer's own."""
+    given = ["optimizer=custom", f"optimizer._target_={__name__}.Breaking", f"+optimizer.lr={far}"]
+    recipe, step = stepping(*RECIPE, *given)
+    with pytest.raises(error, match="step 1: " if error is Diverged else "bracket"):
+        step(next(micro_batches(recipe, 1)))
+
+
 def test_a_norm_that_overflows_ends_the_run(stepping, micro_batches):
     """Gradients of 1e200 are finite, but have no norm in float64 to clip them by."""
     recipe, step = stepping(*STEP)

@@ -23,7 +23,7 @@ def series_of(result, name):
     return list(history[history.name == name].value)
 
 
-def test_a_small_gradient_ends_the_run(run):
+def test_a_small_gradient_ends_the_run(run, capsys):
     whole = run(*SOLVABLE)
     norms = series_of(whole, "grad_norm")
     assert (whole.status, whole.reason, len(norms)) == ("finished", "", 60)
@@ -32,6 +32,8 @@ def test_a_small_gradient_ends_the_run(run):
     assert series_of(result, "grad_norm") == norms[:21]
     assert result.status == "finished"
     assert result.reason.startswith(f"‖∇J‖ = {norms[20]:.3g} is at most stop.gradient_norm=")
+    result.report()
+    assert f"stopped early: {result.reason}" in capsys.readouterr().out
 
 
 def test_a_small_decrease_ends_the_run(run):

@@ -37,6 +37,8 @@ def print_report(run: RunResult) -> None:
         return
     if run.status == "diverged":
         print(f"\ndiverged at {run.reason}; the numbers are those of the best epoch before it")
+    if run.status == "finished" and run.reason:
+        print(f"\nstopped early: {run.reason}")
     if run.summary:
         print_table(run.summary, BEST.get(run.task, BEST["risk"]), run.task)
     print(f"run     {run.folder}")

@@ -66,6 +66,8 @@ class CriticalPoint(Diagnostic):
 
     def look(self, moment: Moment) -> Values:
         """Tell the kind, and keep the two curves for the figure."""
+        if not moment.finite:
+            return {}
         ends = extreme_eigenvalues(moment.hessian)
         values = torch.cat([ends.smallest.values, ends.largest.values])
         found = classify(moment.point, self.stationary, self.zero, eigenvalues=values)

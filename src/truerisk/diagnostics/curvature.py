@@ -61,6 +61,8 @@ class Curvature(Diagnostic):
 
     def look(self, moment: Moment) -> Values:
         """Eigenvalues, trace, condition number, stability."""
+        if not moment.finite:
+            return {}
         h = moment.hessian
         ends = extreme_eigenvalues(h, tol=self.tolerance)
         found = {

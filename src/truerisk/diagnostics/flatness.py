@@ -55,6 +55,8 @@ class Flatness(Diagnostic):
 
     def look(self, moment: Moment) -> Values:
         """The three measures."""
+        if not moment.finite:
+            return {}
         return {
             "box": box_sharpness(moment.point, self.epsilon, self.iterations).percent,
             "sam": ball_sharpness(moment.point, self.rho).rise,

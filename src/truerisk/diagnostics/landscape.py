@@ -83,7 +83,7 @@ class Landscape(Diagnostic):
 
     def finish(self, moment: Moment) -> Values:
         """Evaluate J on the planes."""
-        if not moment.module.trainer.is_global_zero:
+        if not moment.module.trainer.is_global_zero or not moment.finite:
             return {}
         kept = arrays.load(arrays.beside(moment, f"{self.name}_path"))
         point = moment.point

@@ -75,6 +75,13 @@ class Moment:
         h = Hessian(self.point)
         return Matrix(h.dense()) if h.size <= SMALL else h
 
+    @cached_property
+    def finite(self) -> bool:
+        """Whether J, its gradient and a product with its Hessian are, in a run that may diverge."""
+        value, gradient = self.slope
+        parts = (value, gradient, self.hessian @ gradient)
+        return all(bool(part.isfinite().all()) for part in parts)
+
     def precision(self) -> AbstractContextManager[None]:
         """The run's own precision; a look is in the precision of the weights otherwise."""
         return self.module.trainer.precision_plugin.forward_context()

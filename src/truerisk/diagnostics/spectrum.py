@@ -71,6 +71,8 @@ class Spectrum(Diagnostic):
 
     def look(self, moment: Moment) -> Values:
         """Measure the density, and keep it for the figure."""
+        if not moment.finite:
+            return {}
         found = density(KINDS[self.of](moment.point), self.probes, self.steps)
         nodes, weights = (part.cpu().numpy() for part in found)
         arrays.keep_row(moment, self.name, nodes=nodes, weights=weights)

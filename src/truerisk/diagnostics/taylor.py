@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,8 @@ class Taylor(Diagnostic):
         if self._start is None:
             return {}
         start, self._start = self._start, None
-        return decreases(moment.point.moved(start), moment.point.w - start)
+        found = decreases(moment.point.moved(start), moment.point.w - start)
+        return found if all(map(math.isfinite, found.values())) else {}
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """The decreases, and the step taken over the optimal one below."""

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import diagnostics, large, memory, optimizers, report, startup, step
+from benchmarks import diagnostics, large, memory, optimizers, pool, report, startup, step
 from benchmarks.row import Row
 from benchmarks.table import show
 
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "diagnostics": diagnostics.rows,
     "optimizers": optimizers.rows,
     "report": report.rows,
+    "pool": pool.rows,
 }
 
 

@@ -1,0 +1,80 @@
+"""``python -m benchmarks.cells basic|pool|skip COUNT`` prints seconds: a cell's, or all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from time import perf_counter
+
+from hydra.types import HydraContext, RunMode
+
+from truerisk.config import Loader, normalize, session
+from truerisk.launch import task
+from truerisk.sweeps.cell import Cell
+from truerisk.sweeps.launcher import Jobs
+from truerisk.sweeps.launcher.plugin import Plugin
+from truerisk.sweeps.launcher.pool import Pool
+from truerisk.sweeps.launcher.warm import warm
+from truerisk.sweeps.sweep import Sweep
+
+TINY = ["data=iris", "data.batch_size=30", "model.width=8", "trainer.max_epochs=3"]
+
+
+def sweep(loader: Loader, count: int) -> Sweep:
+    """A sweep over seeds."""
+    overrides = normalize([*TINY, "study=s", f"seed=range({count})"])
+    shared = loader.load_configuration("train", overrides, RunMode.MULTIRUN)
+    return Sweep(loader, "train", overrides, shared)
+
+
+def launch(name: str, asked: Sweep, cells: Sequence[Cell]) -> float:
+    """Seconds a cell, once everything is imported and has run."""
+    from hydra._internal.callbacks import Callbacks
+
+    jobs = Jobs(HydraContext(asked.loader, Callbacks(asked.shared)), task, asked.shared)
+    launcher = Pool(slots=1) if name == "pool" else Plugin()
+    began = perf_counter()
+    launcher.launch(cells, jobs)
+    return (perf_counter() - began) / len(cells)
+
+
+def finish(cells: Sequence[Cell]) -> None:
+    """Folders as finished runs leave them, as far as skipping looks at them."""
+    for cell in cells:
+        cell.folder.mkdir(parents=True)
+        (cell.folder / "config.yaml").write_text("{}\n")
+        (cell.folder / "status.json").write_text(json.dumps({"status": "finished"}))
+        (cell.folder / "summary.json").write_text(json.dumps({"risk/val": {"value": 0.5}}))
+
+
+def skip(cells: Sequence[Cell], count: int) -> float:
+    """Seconds for the command that finds all of them finished."""
+    finish(cells)
+    command = [sys.executable, "-m", "truerisk", "train", "-m", *TINY, "study=s"]
+    began = perf_counter()
+    done = subprocess.run([*command, f"seed=range({count})"], capture_output=True, text=True)
+    assert f"{count} finished ({count} of them before)" in done.stdout, done.stderr
+    return perf_counter() - began
+
+
+def main(name: str, count: int) -> float:
+    """What is asked for, measured in an empty folder."""
+    with session():
+        asked = sweep(Loader(), count)
+        cells = asked.study.cells(next(asked.batches()))
+        if name == "skip":
+            return skip(cells, count)
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        with contextlib.redirect_stdout(io.StringIO()):
+            warm()
+            return launch(name, asked, cells)
+
+
+if __name__ == "__main__":
+    print(main(sys.argv[1], int(sys.argv[2])))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import traceback
@@ -32,7 +33,7 @@ def in_processes(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Out
         Path(errand, "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
         Path(errand, "facts.json").write_text(json.dumps(facts))
         command = [sys.executable, "-m", __name__, str(folder), errand]
-        process = subprocess.Popen(command, start_new_session=True)
+        process = subprocess.Popen(command, start_new_session=True, env=_environment())
         with on_stop(lambda name: process.send_signal(_number(name))):
             code = process.wait()
         found = Path(errand, "outcome.json")
@@ -42,6 +43,12 @@ def in_processes(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Out
     if RunFolder(folder).config.exists():
         RunFolder(folder).set_status("failed", reason)
     return Outcome(math.nan, "failed", reason)
+
+
+def _environment() -> dict[str, str]:
+    """This one's; a SLURM job of one task must start the other processes itself."""
+    alone = os.environ.get("SLURM_NTASKS") == "1"
+    return {k: v for k, v in os.environ.items() if not (alone and k == "SLURM_NTASKS")}
 
 
 def _number(name: str) -> int:

@@ -6,7 +6,7 @@ import pytest
 from truerisk.config import compose
 from truerisk.errors import ConfigError
 from truerisk.reports.collect import collect, read_curves
-from truerisk.reports.command import command_line
+from truerisk.reports.command import command_line, completed
 from truerisk.show.figure import curve
 
 SUMMARY = {"risk/train": 0.1, "risk/val": 0.2, "risk/test": 0.3}
@@ -94,3 +94,11 @@ def test_the_command_of_a_cell_composes_to_its_config(cell):
     again = shlex.split(command)
     assert again[:2] == ["truerisk", "train"] and not any("choice" in word for word in again)
     assert compose(again[2:]) == config
+
+
+def test_axes_from_a_file_are_added_to_the_command():
+    config = compose(["optimizer=sgd", "optimizer.lr=0.05", "regularizer=[l2]", "seed=3"])
+    keys = ["choices.optimizer", "choices.regularizer", "optimizer.lr"]
+    command = completed("truerisk train optimizer=sgd", keys, config)
+    assert command == ("truerisk train optimizer=sgd 'regularizer=[l2]' optimizer.lr=0.05 seed=3")
+    assert completed("truerisk train seed.base=3", [], config) == "truerisk train seed.base=3"

@@ -99,7 +99,7 @@ def test_a_row_opens_to_its_runs_their_files_and_their_commands(page, found):
     assert found["opened"] == ["diverged: step 3: </script><b>loss</b>"] * 2
     assert found["links"][:2] == ["../lost-0/", "../lost-0/config.yaml"]
     assert (page.parent / found["links"][1]).exists()
-    assert found["commands"][0] == "truerisk train optimizer.lr=100000000.0"
+    assert found["commands"][0] == "truerisk train optimizer.lr=100000000.0 optimizer=sgd seed=0"
 
 
 def test_comparisons_methods_and_tuning_are_there(found):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _MISSING = object()
@@ -23,6 +23,25 @@ def command_line(command: Sequence[str], config: Mapping[str, Any]) -> str:
     kept = [word for word in words if word not in ("-m", "--multirun")]
     kept = [word for word in kept if not word.startswith(("hydra.", "hydra/", "study="))]
     return shlex.join(["truerisk", *(_own(word, config) for word in kept)])
+
+
+def completed(command: str, keys: Iterable[str], config: Mapping[str, Any]) -> str:
+    """The command with the values of ``keys`` and the seed, where it does not give them.
+
+    A sweeper may take its axes from a file, and the command line says nothing of them.
+
+    >>> config = {"choices": {}, "optimizer": {"lr": 0.1}, "seed": {"base": 3}}
+    >>> completed("truerisk train data=iris", ["optimizer.lr"], config)
+    'truerisk train data=iris optimizer.lr=0.1 seed=3'
+    """
+    if not command.startswith("truerisk train"):
+        return command
+    given = {word.lstrip("+").partition("=")[0] for word in shlex.split(command)}
+    given |= {"seed"} & {key.partition(".")[0] for key in given}
+    named = [key.removeprefix("choices.") for key in (*keys, "seed") if "_target_" not in key]
+    values = {key: _value(key, config) for key in named if key not in given}
+    more = [f"{key}={value}" for key, value in values.items() if value is not _MISSING]
+    return " ".join([command, *map(shlex.quote, more)])
 
 
 def _own(word: str, config: Mapping[str, Any]) -> str:

@@ -15,10 +15,11 @@ from truerisk.reports.bands import band
 from truerisk.reports.chart import Chart, Charts
 from truerisk.reports.charts import leading
 from truerisk.reports.collect import CURVES, Run
+from truerisk.reports.command import completed
 from truerisk.reports.compare import Comparison, verdict
 from truerisk.reports.estimate import estimate
 from truerisk.reports.findings import Findings
-from truerisk.reports.study import TITLES, Recipe, Study
+from truerisk.reports.study import TITLES, Problem, Recipe, Study
 from truerisk.reports.tables import ordered
 from truerisk.reports.text import counted, endings, headline
 
@@ -66,7 +67,7 @@ def problem(where: Path, found: Findings, drawn: Charts) -> dict[str, Any]:
         "said": headline(found),
         "metrics": found.problem.metrics,
         "unseen": found.problem.unseen,
-        "recipes": [recipe(where, r, found.problem.metrics) for r in recipes],
+        "recipes": [recipe(where, r, found.problem) for r in recipes],
         "selected": place[id(found.selection.recipe)] if found.selection else None,
         "picked": [place[id(r)] for r in leading(found)],
         "comparisons": {m: [comparison(c) for c in cs] for m, cs in found.comparisons.items()},
@@ -78,12 +79,13 @@ def problem(where: Path, found: Findings, drawn: Charts) -> dict[str, Any]:
     }
 
 
-def recipe(where: Path, of: Recipe, metrics: Sequence[str]) -> dict[str, Any]:
+def recipe(where: Path, of: Recipe, problem: Problem) -> dict[str, Any]:
     """A recipe's estimates, curves and runs."""
+    metrics, keys = problem.metrics, [*problem.values, *of.values]
     return {
         "label": of.label,
         "endings": endings(of),
-        "runs": [run(where, r, metrics) for r in of.runs],
+        "runs": [run(where, r, metrics, keys) for r in of.runs],
         "estimates": {m: estimate(list(of.series(m).values())) for m in metrics},
         "curves": {name: curve(of, name) for name in CURVES if band(of.runs, name) is not None},
     }
@@ -99,7 +101,7 @@ def curve(of: Recipe, name: str) -> dict[str, Any]:
             "n": n}  # fmt: skip
 
 
-def run(where: Path, of: Run, metrics: Sequence[str]) -> dict[str, Any]:
+def run(where: Path, of: Run, metrics: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
     """A run, and the way to its files."""
     way = quote(os.path.relpath(of.folder, where))
     return {
@@ -109,7 +111,7 @@ def run(where: Path, of: Run, metrics: Sequence[str]) -> dict[str, Any]:
         "name": of.folder.name,
         "folder": f"{way}/",
         "config": f"{way}/config.yaml",
-        "command": of.command,
+        "command": completed(of.command, keys, of.config),
         "values": [of.value(metric) for metric in metrics],
     }
 

@@ -102,12 +102,13 @@ class Block:
         total: list[Tensor] = []
         objective, risks = torch.zeros(()), []
         for batch, share in batches:
-            value, risk = self.objective(self.stack.params | self.stack.buffers, batch)
-            part = value if share == 1 else value * share
-            found = self._flat(torch.autograd.grad(part.sum(), list(self.stack.params.values())))
-            total = [a + b for a, b in zip(total, found, strict=True)] if total else found
-            objective = objective + part.detach()
-            risks.append((risk.detach().tolist(), batch.x.shape[1]))
+            value, risk, found = self.objective.gradient(
+                self.stack.params, self.stack.buffers, batch, share
+            )
+            flat = self._flat(found)
+            total = [a + b for a, b in zip(total, flat, strict=True)] if total else flat
+            objective = objective.to(value.device) + value
+            risks.append((risk.tolist(), batch.x.shape[1]))
         return total, objective, risks
 
     def _flat(self, gradients: Sequence[Tensor]) -> list[Tensor]:

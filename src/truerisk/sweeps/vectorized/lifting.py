@@ -33,6 +33,22 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out.transpose(1, 2).unflatten(1, x.shape[1:-1])
 
 
+def conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int
+) -> Tensor:
+    """The convolution of x [K, n, c, L] with weight [K, o, c, k], as one product a member.
+
+    Its columns are all positions of all samples: [K, c·k, n·L′].
+    """
+    kernel = weight.shape[3]
+    signals = F.pad(x.permute(0, 2, 1, 3), (padding, padding))
+    windows = signals.unfold(3, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+    columns = windows.permute(0, 1, 4, 2, 3).reshape(len(x), weight[0, 0].numel(), -1)
+    rows = weight.flatten(2)
+    out = torch.bmm(rows, columns) if bias is None else torch.baddbmm(bias[..., None], rows, columns)
+    return out.unflatten(2, windows.shape[2:4]).transpose(1, 2)
+
+
 def cross_entropy(
     outputs: Tensor,
     y: Tensor,
@@ -52,6 +68,11 @@ def cross_entropy(
     share = smoothing.to(log_p.dtype)[:, None]
     plain = F.nll_loss(log_p, y, w, reduction="none")
     return (1 - share) * plain + share / scores.shape[1] * spread
+
+
+def argmax(outputs: Tensor, dim: int) -> Tensor:
+    """The first of the largest entries of a row: torch's own is slow along any other axis."""
+    return outputs.transpose(1, 2).max(1).indices
 
 
 class _Mapped(torch.autograd.Function):
@@ -116,6 +137,22 @@ def _linear(_mode: Lifting, x: Tensor, weight: Tensor, bias: Tensor | None = Non
     return _Mapped.apply(linear, x, weight, bias)
 
 
+def _conv1d(
+    _mode: Lifting,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    if groups != 1 or isinstance(padding, str) or x.ndim != 3 or not is_batchedtensor(weight):
+        return NotImplemented
+    sizes = (s if isinstance(s, int) else s[0] for s in (stride, padding, dilation))
+    return _Mapped.apply(conv1d, x, weight, bias, *sizes)
+
+
 def _cross_entropy(
     _mode: Lifting,
     outputs: Tensor,
@@ -143,6 +180,12 @@ def _dropout(
     return _Mapped.apply(mode.masks.dropped, x, p)
 
 
+def _argmax(_mode: Lifting, x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    if dim != -1 or keepdim or x.ndim != 2 or not is_batchedtensor(x):
+        return NotImplemented
+    return _Mapped.apply(argmax, x, dim)
+
+
 def _recurrent(rule: Rule) -> Rule:
     def lift(_mode: Lifting, x: Tensor, start: Any, weights: Any, *options: Any) -> Any:
         if not isinstance(weights, list | tuple) or not is_batchedtensor(weights[0]):
@@ -161,8 +204,11 @@ def _recurrent(rule: Rule) -> Rule:
 
 _LIFTS: dict[Any, Rule] = {
     F.linear: _linear,
+    F.conv1d: _conv1d,
     F.cross_entropy: _cross_entropy,
     F.dropout: _dropout,
+    Tensor.argmax: _argmax,
+    torch.argmax: _argmax,
     torch.gru: _recurrent(recurrent.gru),
     torch.lstm: _recurrent(recurrent.lstm),
     torch.rnn_tanh: _recurrent(recurrent.rnn_tanh),

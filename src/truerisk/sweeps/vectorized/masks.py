@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,9 @@ class Masks:
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.streams: list[Any] = [np.random.SFC64(seed) for seed in seeds]
+        self._wanted: list[int] = []
+        self._asked: list[int] = []
+        self._given: list[Tensor] | None = None
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with some of the members."""
@@ -40,14 +44,32 @@ class Masks:
         raw = np.stack([stream.random_raw(words) for stream in self.streams])
         return torch.from_numpy(raw.view(np.int16)[:, :count])
 
+    def drawn(self) -> list[Tensor]:
+        """All that one forward pass will ask for, once it is known from a first one."""
+        return [self.draw(count) for count in self._wanted]
+
+    @contextmanager
+    def given(self, drawn: list[Tensor]) -> Iterator[None]:
+        """What is asked for inside the block is taken from what has been drawn, if anything has."""
+        self._given, self._asked = drawn or None, []
+        try:
+            yield
+            self._wanted = self._asked
+        finally:
+            self._given = None
+
+    def _next(self, count: int) -> Tensor:
+        self._asked.append(count)
+        return self.draw(count) if self._given is None else self._given[len(self._asked) - 1]
+
     def dropped(self, x: Tensor, p: Tensor | float) -> Tensor:
         """x [K, …] with its units dropped with probability p, one for all or one a member [K]."""
         p = torch.as_tensor(p, dtype=torch.float64, device="cpu").expand(len(x))
         cut = (p * LEVELS).round()
         least = (cut - LEVELS // 2).clamp(max=LEVELS // 2 - 1).to(torch.int16)
-        kept = self.draw(x[0].numel()) >= least[:, None]
+        kept = self._next(x[0].numel()).to(x.device) >= least.to(x.device)[:, None]
         scale = (LEVELS / (LEVELS - cut)).view(-1, *(1,) * (x.ndim - 1))
-        return x * _laid_out_as(x, kept.to(x.device)) * scale.to(x.device, x.dtype)
+        return x * _laid_out_as(x, kept) * scale.to(x.device, x.dtype)
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Each member's stream, in plain numbers."""

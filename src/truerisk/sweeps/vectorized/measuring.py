@@ -8,8 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from truerisk.data.split import TensorSplit
 from truerisk.gauge import BATCH, Gauge
 from truerisk.objective import Objective
 from truerisk.risk import Measurement, Moments, moments
@@ -17,8 +18,8 @@ from truerisk.sweeps.vectorized.feed import Feed
 from truerisk.sweeps.vectorized.member import Member
 from truerisk.sweeps.vectorized.value import StackedObjective
 
-VALUES = 2**18
-"""Inputs and weights of the members measured at a time: what fits in a core's cache."""
+VALUES = 2**21
+"""Numbers in the widest layer, over all members measured at a time: what fits in a cache."""
 
 
 class Measuring:
@@ -29,9 +30,8 @@ class Measuring:
         self.gauges = [gauge(member) for member in members]
         first = self.gauges[0]
         self.subset = torch.stack([g.subset for g in self.gauges])
-        weights = sum(p.numel() for p in first.objective.model.parameters())
-        inputs = min(BATCH, len(first.data.train)) * first.data.train.x[0].numel()
-        self.block = max(1, VALUES // max(weights, inputs))
+        samples = min(BATCH, self.subset.shape[1])
+        self.block = max(1, VALUES // (samples * widest(first.objective.model, first.data.train)))
 
     def rows(self, rows: Sequence[int]) -> Measuring:
         """The same for some of the members."""
@@ -64,6 +64,24 @@ class Measuring:
         return [m for rows in blocks for m in _measured(feed, objective, state, index, rows)]
 
 
+@torch.no_grad()
+def widest(model: nn.Module, split: TensorSplit) -> int:
+    """Numbers in the widest layer of a model, for one sample."""
+    sizes: list[int] = []
+
+    def look(_module: nn.Module, _args: Any, output: Any) -> None:
+        out = output[0] if isinstance(output, tuple) else output
+        sizes.append(out.numel())
+
+    handles = [module.register_forward_hook(look) for module in model.modules()]
+    was_training = model.training
+    model.eval()(split.x[:1])
+    model.train(was_training)
+    for handle in handles:
+        handle.remove()
+    return max(sizes)
+
+
 def gauge(member: Member) -> Gauge:
     """The gauge of an ordinary run."""
     strategy = SimpleNamespace(root_device=member.place.device)
@@ -83,7 +101,7 @@ def _measured(
     own = {name: tensor[rows] for name, tensor in state.items()}
     sums: dict[str, Tensor] = {}
     for part in index[rows].split(BATCH, 1):
-        found = objective.measured(own, feed.batch(part, rows), rows, penalties=True)
+        found = objective.measured(own, feed.batch(part, rows), rows)
         for key, values in found.items():
             spread = values if values.ndim == 2 else values[:, None].expand(part.shape)
             sums[key] = sums.get(key, 0) + _sums(spread)

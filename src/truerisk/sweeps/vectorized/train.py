@@ -17,6 +17,7 @@ from truerisk.signals import on_stop
 from truerisk.sweeps.vectorized.block import Block
 from truerisk.sweeps.vectorized.files import begun
 from truerisk.sweeps.vectorized.member import Member
+from truerisk.sweeps.vectorized.memory import keep_freed_memory, ran_out
 from truerisk.sweeps.vectorized.place import place_of
 from truerisk.training import quiet
 
@@ -67,6 +68,7 @@ class Group:
         Raises:
             Interrupted: the process was asked to stop; every cell in progress has been saved.
         """
+        keep_freed_memory()
         with quiet(), threads.limited(_threads(self.jobs[0].cfg)), on_stop(self._request_stop):
             waiting = self.jobs
             while waiting:
@@ -75,7 +77,7 @@ class Group:
                 try:
                     self._together(now)
                 except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                    if len(now) == 1 or not out_of_memory(error):
+                    if len(now) == 1 or not ran_out(error):
                         raise
                     self.size = -(-len(now) // 2)
                     waiting = [*now, *waiting]
@@ -146,10 +148,3 @@ def suitable(cfg: DictConfig) -> int:
 def _threads(cfg: DictConfig) -> int:
     return 1 if cfg.threads == "auto" else int(cfg.threads)
 
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        word in str(error) for word in words
-    )

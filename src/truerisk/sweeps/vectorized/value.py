@@ -14,6 +14,7 @@ from truerisk.objective import Objective
 from truerisk.recipe import Recipe
 from truerisk.sweeps.vectorized.lifting import Lifting
 from truerisk.sweeps.vectorized.masks import Masks
+from truerisk.sweeps.vectorized.recording import Function, Recorded
 from truerisk.sweeps.vectorized.varied import given, places, stacked
 
 State = Mapping[str, Tensor]
@@ -29,46 +30,84 @@ class StackedObjective:
         self, recipe: Recipe, varied: Mapping[str, Sequence[float]], masks: Masks, like: Tensor
     ) -> None:
         self.objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
-        self.plain = Objective(recipe.model, recipe.surrogate)
         self.places = places(recipe)
         self.values = stacked(varied, like)
-        self.lifting = Lifting(masks)
+        self.masks, self.lifting = masks, Lifting(masks)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._gradient: dict[Any, Recorded] = {}
+        self._measured: dict[Any, Recorded] = {}
 
     def rows(self, rows: Sequence[int]) -> StackedObjective:
         """The same for some of the members."""
         some = copy.copy(self)
         some.values = {key: values[list(rows)] for key, values in self.values.items()}
+        some._begin()
         return some
 
-    def __call__(self, state: State, batch: Batch) -> tuple[Tensor, Tensor]:
-        """J and the risk, each [K], of a training batch."""
+    def gradient(
+        self, params: State, buffers: State, batch: Batch, share: float = 1.0
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """J times ``share`` and the risk, each [K], and ∇J by parameter, [K, …]."""
+        given_parts = parts(batch)
+        names = list(params), list(buffers), list(given_parts)
+        key = share, *names[2]
+        if key not in self._gradient:
+            self._gradient[key] = Recorded(self._gradient_of(names, share))
+        state = [*params.values(), *buffers.values(), *given_parts.values()]
+        value, risk, *gradients = self._gradient[key]([*state, *self.masks.drawn()])
+        return value, risk, gradients
 
+    def _gradient_of(self, names: Sequence[Sequence[str]], share: float) -> Function:
         def one(state: State, values: State, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             with given(self.places, values):
                 value = self.objective(state, Batch(**parts))
             return value.objective, value.risk
 
-        return self._mapped(one, state, self.values, parts(batch))
+        def gradient(*tensors: Tensor) -> tuple[Tensor, ...]:
+            rest, state = iter(tensors), {}
+            state = {name: next(rest) for name in (*names[0], *names[1])}
+            own = {name: next(rest) for name in names[2]}
+            with self.masks.given(list(rest)):
+                value, risk = self._mapped(one, state, self.values, own)
+            value = value if share == 1 else value * share
+            leaves = [state[name] for name in names[0]]
+            return value.detach(), risk.detach(), *torch.autograd.grad(value.sum(), leaves)
 
-    def measured(
-        self, state: State, batch: Batch, rows: slice, penalties: bool
-    ) -> dict[str, Tensor]:
-        """Losses and errors [K, n] of some members, and with ``penalties`` those, each [K]."""
-        objective = self.objective if penalties else self.plain
-        surrogate = objective.surrogate
+        return gradient
 
-        def one(state: State, values: State, parts: dict[str, Tensor]) -> dict[str, Tensor]:
-            with given(self.places, values):
-                value = objective(state, Batch(**parts))
-                errors = surrogate.errors(value.outputs, parts["y"])
-            found = {
-                "losses": value.losses,
-                **{f"penalty/{k}": p for k, p in value.penalties.items()},
-            }
-            return found if errors is None else {**found, "errors": errors}
+    def measured(self, state: State, batch: Batch, rows: slice) -> dict[str, Tensor]:
+        """Losses and errors [K, n] of some members, and their penalties, each [K]."""
+        names, own = list(state), parts(batch)
+        key = rows.start, *names
+        if key not in self._measured:
+            self._measured[key] = Recorded(self._measured_of(names, list(own), rows))
+        found = self._measured[key]([*state.values(), *own.values()])
+        return dict(zip(self._measures, found, strict=True))
 
+    @property
+    def _measures(self) -> list[str]:
+        errors = ["errors"] if self.objective.surrogate.task == "classification" else []
+        return ["losses", *errors, *(f"penalty/{name}" for name in self.objective.penalties)]
+
+    def _measured_of(self, names: Sequence[str], parts: Sequence[str], rows: slice) -> Function:
+        surrogate = self.objective.surrogate
         values = {key: value[rows] for key, value in self.values.items()}
-        return self._mapped(one, state, values, parts(batch))
+
+        def one(state: State, values: State, own: dict[str, Tensor]) -> tuple[Tensor, ...]:
+            with given(self.places, values):
+                value = self.objective(state, Batch(**own))
+                errors = surrogate.errors(value.outputs, own["y"])
+            wrong = () if errors is None else (errors,)
+            return value.losses, *wrong, *value.penalties.values()
+
+        def measured(*tensors: Tensor) -> tuple[Tensor, ...]:
+            rest = iter(tensors)
+            state = {name: next(rest) for name in names}
+            return self._mapped(one, state, values, {name: next(rest) for name in parts})
+
+        return measured
 
     def _mapped(self, function: Any, *args: Any) -> Any:
         with self.lifting:

@@ -38,7 +38,7 @@ def test_two_jobs(tiny, here, capfd, launcher):
         alone = tiny(here / f"alone{run.config.seed.base}", [f"seed={run.config.seed.base}"])
         assert run.run.metrics.read_bytes() == alone.run.metrics.read_bytes()
     assert main(["train", "-m", *args]) == 0
-    assert capfd.readouterr().out == "2 runs: 2 finished (2 of them before)\n"
+    assert capfd.readouterr().out.startswith("2 runs: 2 finished (2 of them before)\n")
     pids = {json.loads((run.folder / "status.json").read_text())["pid"] for run in runs}
     assert (os.getpid() in pids) == (launcher == "basic")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 import traceback
 from collections import Counter
@@ -131,8 +132,9 @@ def _sweep(
             outcomes = list(_outcomes(hydra.multirun(name, task, [*overrides, *_named(shared)])))
     except OSError as error:
         raise _unwritable("hydra.sweep.dir", error) from error
-    _count(outcomes)
-    _compare(Path(shared.hydra.sweep.dir))
+    folder = Path(shared.hydra.sweep.dir)
+    _count(outcomes, folder)
+    _compare(folder)
     codes = {outcome.code for outcome in outcomes}
     bad = codes - {EXIT["finished"], EXIT["diverged"]}
     if bad:
@@ -147,13 +149,21 @@ def _named(shared: DictConfig) -> list[str]:
     return ["hydra.mode=MULTIRUN", f"study={quoted(study_name(shared, []))}"]
 
 
-def _count(outcomes: Sequence[Outcome]) -> None:
+def _count(outcomes: Sequence[Outcome], folder: Path) -> None:
     counts = Counter(outcome.status for outcome in outcomes)
     before = sum(not outcome.new for outcome in outcomes if outcome.status != "elsewhere")
     if outcomes:
         done = f" ({before} of them before)" if before else ""
         ended = ", ".join(f"{n} {status}" for status, n in counts.items())
         print(f"{len(outcomes)} runs: {ended}{done}")
+    if {"finished", "diverged"} & counts.keys():
+        print(f"truerisk report {shlex.quote(_short(folder))} makes a page of them")
+
+
+def _short(folder: Path) -> str:
+    """A folder's path, from here where it lies below."""
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
 def _compare(folder: Path) -> None:

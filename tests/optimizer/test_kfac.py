@@ -255,6 +255,13 @@ def test_factors_are_running_means():
         torch.testing.assert_close(factors["input"], mean, rtol=1e-12, atol=0)
 
 
+def test_eigenvalues_that_rounding_made_negative_count_as_zero():
+    a = torch.diag(torch.tensor([4.0, -1e-3]))
+    found, _ = inverses(a, torch.eye(2), 1e-12)
+    shift = math.sqrt((4 - 1e-3) / 2) * 1e-6
+    torch.testing.assert_close(found.diagonal(), torch.tensor([0.25, 1 / shift]))
+
+
 def changes(seen, name):
     return [
         i for i in range(len(seen)) if i == 0 or not torch.equal(seen[i][name], seen[i - 1][name])

@@ -127,8 +127,11 @@ def _inverse(matrix: Tensor, shift: float) -> Tensor:
     if matrix.ndim == 1:
         return 1 / (matrix + shift)
     exact = matrix.double() if matrix.device.type != "mps" else matrix
-    shifted = exact + shift * torch.eye(len(matrix)).to(exact)
-    return torch.cholesky_inverse(torch.linalg.cholesky(shifted)).to(matrix)
+    factor, failed = torch.linalg.cholesky_ex(exact + shift * torch.eye(len(matrix)).to(exact))
+    if not failed:
+        return torch.cholesky_inverse(factor).to(matrix)
+    values, vectors = torch.linalg.eigh(exact)  # rounding made some of them negative
+    return ((vectors / (values.clamp_min(0) + shift)) @ vectors.mT).to(matrix)
 
 
 def norm_diagonal(layer: Any, inputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> list[Tensor]:

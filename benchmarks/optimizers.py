@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from math import isnan, nan
+from math import inf, isnan, nan
 
 from benchmarks.rounds import interleaved
 from benchmarks.row import Row
@@ -51,10 +51,10 @@ def costs(data: str, rounds: int) -> Iterator[Row]:
     for names, batch in ((MINI, []), (FULL, ["data.batch_size=full"])):
         adam = partial(cost, recipe(data, "adam", *batch))
         contenders = {name: partial(cost, recipe(data, name)) for name in names}
-        size = "the full batch" if batch else "100 samples"
+        size = "all samples" if batch else "100"
         for name, pairs in interleaved(adam, contenders, rounds).items():
             micro = pairs.scaled(1e6)
-            yield Row(f"{data}, {name}, a step", f"Adam, {size}", "µs", micro)
+            yield Row(f"{data}, {name}", f"Adam, {size}", "µs", micro)
 
 
 def descents(data: str, risk: float, limit: float, rounds: int) -> Iterator[Row]:
@@ -63,15 +63,15 @@ def descents(data: str, risk: float, limit: float, rounds: int) -> Iterator[Row]
 
     steps: dict[str, int] = {}
 
-    def reach(name: str) -> float:
+    def reach(name: str, limit: float = inf) -> float:
         descent = Descent(recipe(data, name))
         reached = descent.until(risk, limit)
         steps[name] = descent.steps
         return descent.seconds if reached else nan
 
-    contenders = {name: partial(reach, name) for name in (*MINI, *FULL)}
+    contenders = {name: partial(reach, name, limit) for name in (*MINI, *FULL)}
     for name, pairs in interleaved(partial(reach, "adam"), contenders, rounds).items():
         late = any(isnan(value) for value in pairs.measured)
-        told = f"not in {steps[name]} steps" if late else f"in {steps[name]} steps"
-        peer = f"Adam, {steps['adam']} steps"
-        yield Row(f"{data}, {name}, to risk {risk:g} {told}", peer, "s", pairs)
+        told = f"{'not in' if late else 'in'} {steps[name]}"
+        peer = f"Adam in {steps['adam']}"
+        yield Row(f"{data} to {risk:g}, {name} {told}", peer, "CPU s", pairs)

@@ -41,6 +41,8 @@ def test_vanishing_and_exploding_gradients_are_named_once(flag, run, capsys):
     logged = run(*recipe, *short).history
     flags = logged[logged.name == f"gradient_flow/{flag}"].value
     assert (flags == 1).all() and len(flags) > 1
+    (other,) = DEEP.keys() - {flag}
+    assert (logged[logged.name == f"gradient_flow/{other}"].value == 0).all()
     said = [line for line in capsys.readouterr().err.splitlines() if "gradient_flow" in line]
     assert len(said) == 1 and flag[:5] in said[0] and "at step 1" in said[0]
 

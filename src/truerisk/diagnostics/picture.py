@@ -27,9 +27,6 @@ GAP = 0.52
 LETTER = 0.68 * SIZE
 """Width of a letter of a name, in points."""
 
-LABELLED = 7
-"""Lines that can have their names beside them; of more only some have."""
-
 NAME = 19
 """Letters of a layer's name; of a longer one the end is shown."""
 
@@ -150,7 +147,8 @@ def layer_lines(axes: Axes, table: pd.DataFrame, what: str, from_zero: bool = Fa
     for depth, values in enumerate(found.values()):
         draw(axes, values, color=shade(depth / last), linewidth=2.2)
     plain_ticks(axes)
-    shown = set(np.linspace(0, len(found) - 1, min(len(found), LABELLED)).round().astype(int))
+    room = max(2, int(axes.get_position().height * INCHES[1] * 72 / (1.3 * SIZE)))
+    shown = set(np.linspace(0, len(found) - 1, min(len(found), room)).round().astype(int))
     label_ends(
         axes,
         [

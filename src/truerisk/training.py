@@ -95,6 +95,7 @@ def quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning", message=".*LeafSpec.*")
+        warnings.filterwarnings("ignore", message=".*srun.*is available on your system.*")
         warnings.filterwarnings("ignore", message=".*create_graph=True.*")  # Step breaks the cycle
         for logger in loggers:
             logger.setLevel(logging.WARNING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -265,6 +266,15 @@ def test_tuning_from_the_command_line(sweep, cells, capsys):
     assert len(found) == 6 and len({run.config.optimizer.lr for run in found.values()}) == 3
     assert sweep(*asked) == 0 and len(cells()) == 6
     assert main(["plan", *asked]) == 2 and "there is no plan" in capsys.readouterr().err
+
+
+def test_trials_that_ask_for_the_same_cell_share_its_outcome(sweep, cells, here, capsys):
+    asked = ["hydra/sweeper=optuna", "hydra.sweeper.trials=3", "hydra.sweeper.batch=3"]
+    assert sweep(*asked, "optimizer.lr=0.1,0.2") == 0
+    assert "2 runs: 2 finished\n" in capsys.readouterr().out and len(cells()) == 2
+    assert [t.state.name for t in trials(SimpleNamespace(folder=here / "outputs/s"))] == [
+        "COMPLETE"
+    ] * 3
 
 
 def test_random_search_from_the_command_line(sweep, cells):

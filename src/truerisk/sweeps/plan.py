@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from truerisk.errors import ConfigError
 from truerisk.sweeps.cell import DONE, Cell
 from truerisk.sweeps.examine import examined
+from truerisk.sweeps.study import distinct
 from truerisk.sweeps.sweep import Sweep
 
 
@@ -90,7 +91,7 @@ def planned(sweep: Sweep) -> Plan:
     """
     if getattr(sweep.sweeper, "adaptive", False):
         raise ConfigError("a tuner's cells follow from what earlier ones found: there is no plan")
-    cells = sweep.study.cells(next(sweep.batches(), []))
+    cells = distinct(sweep.study.cells(next(sweep.batches(), [])))
     states = {cell.folder: cell.outcome().status for cell in cells}
     waiting = [cell for cell in cells if states[cell.folder] not in DONE]
     found = {cell.folder: cell for cell in examined(waiting)}

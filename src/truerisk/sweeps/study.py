@@ -36,21 +36,21 @@ class Study:
     shared: Collection[str] = ()
 
     def cells(self, points: Sequence[Sequence[str]]) -> list[Cell]:
-        """Compose a cell for each list of overrides; the same configuration is one cell.
+        """Compose a cell for each list of overrides; equal configurations have one folder.
 
         Raises:
             ConfigError: an override names an option that there is none of, or a key that no cell
                 has.
         """
         known, failed = dict(self._folders()), []
-        made: dict[Path, Cell] = {}
+        made = []
         for point in points:
             cell, error = self._cell(tuple(point), known)
-            made[cell.folder] = cell
+            made.append(cell)
             failed += [error] if error and isinstance(error.__cause__, HydraException) else []
         if failed and len(failed) == len(points):
             raise failed[0]
-        return list(made.values())
+        return made
 
     def _folders(self) -> Iterator[tuple[str, Path]]:
         """Folders that exist, by the hash their names end in, whatever they begin with."""
@@ -72,6 +72,11 @@ class Study:
         mark = fingerprint(config)
         folder = known.get(mark, self.folder / f"{name}-{mark}")
         return Cell(overrides, varied, config, folder, hydra), None
+
+
+def distinct(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells, those of one folder once."""
+    return list({cell.folder: cell for cell in cells}.values())
 
 
 def placed(config: Mapping[str, Any], folder: Path, overrides: Sequence[str]) -> Path:

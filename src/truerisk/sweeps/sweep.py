@@ -21,7 +21,7 @@ from truerisk.sweeps.examine import examined
 from truerisk.sweeps.launcher import Jobs, Launcher
 from truerisk.sweeps.launcher.plugin import Plugin
 from truerisk.sweeps.launcher.serial import Serial
-from truerisk.sweeps.study import Study, study_name
+from truerisk.sweeps.study import Study, distinct, study_name
 from truerisk.sweeps.sweeper import Sweeper
 from truerisk.sweeps.sweeper.axis import draws
 from truerisk.sweeps.sweeper.grid import Grid
@@ -89,11 +89,10 @@ class Sweep:
         points = next(batches, None)
         while points is not None:
             cells = self.study.cells(points)
-            found = self._launched(cells, launcher, jobs)
+            found = self._launched(distinct(cells), launcher, jobs)
             yield from found.values()
-            folders = [cell.folder for cell in self.study.cells(points)]
             try:
-                points = batches.send([found[folder] for folder in folders])
+                points = batches.send([found[cell.folder] for cell in cells])
             except StopIteration:
                 points = None
 

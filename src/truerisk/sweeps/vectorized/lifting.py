@@ -45,7 +45,9 @@ def conv1d(
     windows = signals.unfold(3, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
     columns = windows.permute(0, 1, 4, 2, 3).reshape(len(x), weight[0, 0].numel(), -1)
     rows = weight.flatten(2)
-    out = torch.bmm(rows, columns) if bias is None else torch.baddbmm(bias[..., None], rows, columns)
+    out = (
+        torch.bmm(rows, columns) if bias is None else torch.baddbmm(bias[..., None], rows, columns)
+    )
     return out.unflatten(2, windows.shape[2:4]).transpose(1, 2)
 
 

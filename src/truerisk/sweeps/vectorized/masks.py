@@ -30,7 +30,7 @@ class Masks:
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.streams: list[Any] = [np.random.SFC64(seed) for seed in seeds]
-        self._wanted: list[int] = []
+        self._wanted: dict[Any, list[int]] = {}
         self._asked: list[int] = []
         self._given: list[Tensor] | None = None
 
@@ -44,17 +44,17 @@ class Masks:
         raw = np.stack([stream.random_raw(words) for stream in self.streams])
         return torch.from_numpy(raw.view(np.int16)[:, :count])
 
-    def drawn(self) -> list[Tensor]:
-        """All that one forward pass will ask for, once it is known from a first one."""
-        return [self.draw(count) for count in self._wanted]
+    def drawn(self, kind: Any) -> list[Tensor]:
+        """All that a forward pass of some kind will ask for, once one has shown what that is."""
+        return [self.draw(count) for count in self._wanted.get(kind, ())]
 
     @contextmanager
-    def given(self, drawn: list[Tensor]) -> Iterator[None]:
+    def given(self, drawn: list[Tensor], kind: Any) -> Iterator[None]:
         """What is asked for inside the block is taken from what has been drawn, if anything has."""
         self._given, self._asked = drawn or None, []
         try:
             yield
-            self._wanted = self._asked
+            self._wanted[kind] = self._asked
         finally:
             self._given = None
 

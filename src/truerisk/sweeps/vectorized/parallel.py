@@ -80,9 +80,10 @@ def _heard(pipes: list[Any], bar: Bar) -> dict[Path, str]:
     """What the processes tell until they have ended."""
     refused: dict[Path, str] = {}
     while pipes:
-        for pipe in multiprocessing.connection.wait(pipes, LOOK):
+        ready: list[Any] = multiprocessing.connection.wait(pipes, LOOK)
+        for pipe in ready:
             try:
-                told = pipe.recv()  # type: ignore[union-attr,call-arg]
+                told = pipe.recv()
             except EOFError:
                 pipes.remove(pipe)
                 continue

@@ -147,4 +147,3 @@ def suitable(cfg: DictConfig) -> int:
 
 def _threads(cfg: DictConfig) -> int:
     return 1 if cfg.threads == "auto" else int(cfg.threads)
-

@@ -56,7 +56,7 @@ class StackedObjective:
         if key not in self._gradient:
             self._gradient[key] = Recorded(self._gradient_of(names, share))
         state = [*params.values(), *buffers.values(), *given_parts.values()]
-        value, risk, *gradients = self._gradient[key]([*state, *self.masks.drawn()])
+        value, risk, *gradients = self._gradient[key]([*state, *self.masks.drawn(batch.x.shape)])
         return value, risk, gradients
 
     def _gradient_of(self, names: Sequence[Sequence[str]], share: float) -> Function:
@@ -69,7 +69,7 @@ class StackedObjective:
             rest, state = iter(tensors), {}
             state = {name: next(rest) for name in (*names[0], *names[1])}
             own = {name: next(rest) for name in names[2]}
-            with self.masks.given(list(rest)):
+            with self.masks.given(list(rest), own["x"].shape):
                 value, risk = self._mapped(one, state, self.values, own)
             value = value if share == 1 else value * share
             leaves = [state[name] for name in names[0]]

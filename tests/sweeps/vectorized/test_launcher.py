@@ -1,0 +1,62 @@
+"""``hydra/launcher=vectorized``, from the command line to its last file."""
+
+from __future__ import annotations
+
+import pytest
+
+from truerisk.cli import main
+from truerisk.result import load_run
+
+TINY = ["data=iris", "data.batch_size=30", "model.width=4", "trainer.max_epochs=2"]
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch, undrawn, capfd):
+    monkeypatch.chdir(tmp_path)
+
+    def sweep(*more):
+        args = ["train", "-m", *TINY, "hydra/launcher=vectorized", "study=s", *more]
+        code = main(args)
+        return code, capfd.readouterr()
+
+    return sweep
+
+
+def test_a_sweep_is_trained_together_and_the_rest_by_itself(sweep, tmp_path):
+    code, said = sweep("seed=range(3)", "optimizer=adam,muon", "optimizer.lr=0.01")
+    assert code == 0
+    assert said.err.count("by itself, as truerisk.optimizer.Muon has no update") == 3
+    assert "6 runs: 6 finished" in said.out
+    runs = [load_run(path) for path in (tmp_path / "outputs" / "s").iterdir() if path.is_dir()]
+    assert {run.status for run in runs} == {"finished"} and len(runs) == 6
+    code, said = sweep("seed=range(4)", "optimizer=adam", "optimizer.lr=0.01")
+    assert code == 0 and "4 runs: 4 finished (3 of them before)" in said.out
+
+
+def test_processes_share_a_group(sweep, tmp_path):
+    code, said = sweep("seed=range(5)", "hydra.launcher.processes=2")
+    assert code == 0 and "5 runs: 5 finished" in said.out
+    shared = {p.name: (p / "metrics.csv").read_bytes() for p in (tmp_path / "outputs/s").glob("s*")}
+    for path in (tmp_path / "outputs/s").glob("s*"):
+        load_run(path).run.discard()
+    (tmp_path / "outputs").rename(tmp_path / "before")
+    assert sweep("seed=range(5)")[0] == 0
+    alone = {p.name: (p / "metrics.csv").read_bytes() for p in (tmp_path / "outputs/s").glob("s*")}
+    assert shared == alone and len(alone) == 5
+
+
+def test_a_group_that_breaks_is_run_cell_by_cell(sweep, monkeypatch):
+    from truerisk.sweeps.vectorized import train
+
+    def broken(members):
+        raise NotImplementedError("no rule for this layer")
+
+    monkeypatch.setattr(train, "Block", broken)
+    code, said = sweep("seed=1,2")
+    assert code == 0 and "2 runs: 2 finished" in said.out
+    assert "training it with others failed: NotImplementedError: no rule for this layer" in said.err
+
+
+def test_a_size_that_is_none_is_refused(sweep):
+    code, said = sweep("seed=1,2", "hydra.launcher.size=0")
+    assert code == 2 and "hydra.launcher.size is 0" in said.err

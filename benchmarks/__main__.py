@@ -6,12 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import diagnostics, large, memory, optimizers, pool, report, startup, step
+from benchmarks import diagnostics, large, memory, optimizers, pool, report, startup, step, vectorized
 from benchmarks.row import Row
 from benchmarks.table import show
 
 BENCHMARKS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "step": step.rows,
+    "vectorized": vectorized.rows,
     "large": large.rows,
     "startup": startup.rows,
     "memory": memory.rows,

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -200,11 +201,12 @@ def _metadata() -> dict[str, Any]:
         "started": _now(),
         "command": sys.argv,
         "versions": {"python": platform.python_version(), **_versions()},
-        "git": _git_commit(),
+        "git": _git_commit(Path.cwd()),
         "hardware": _hardware(),
     }
 
 
+@cache
 def _versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:
@@ -215,16 +217,20 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _git_commit() -> str | None:
-    """The commit of the working folder, marked where files differ from it."""
+@cache
+def _git_commit(folder: Path) -> str | None:
+    """The commit of a folder as this process found it, marked where files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        result = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=5, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None
 
 
+@cache
 def _hardware() -> dict[str, Any]:
     import torch
 

@@ -10,7 +10,8 @@ from benchmarks.row import Row
 from benchmarks.table import show
 
 BENCHMARKS = (
-    "step", "large", "startup", "memory", "diagnostics", "optimizers", "vectorized", "pool", "report",
+    "step", "large", "startup", "memory", "diagnostics", "optimizers", "vectorized",
+    "pool", "report",
 )  # fmt: skip
 """Modules of this folder, each with ``rows(quick)``."""
 

@@ -185,3 +185,19 @@ def test_buffers_given_are_used():
     torch.testing.assert_close(given.value(), expected)
     torch.testing.assert_close(given.moved(given.w).value(), expected)
     assert abs(float(Point(point.objective, None, [batch]).value() - expected)) > 1e-4
+
+
+def test_group_lasso_has_no_curvature_where_a_row_is_zero():
+    """Not the NaN of a norm's second derivative there."""
+    model = nn.Linear(3, 2, bias=False).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 2.0]]))
+    penalties = {"group_lasso": GroupLasso(0.3).penalty}
+    objective = Objective(model, lambda outputs, y: 0 * outputs.sum(1), penalties)
+    point = Point(objective, None, [Batch(torch.ones(1, 3).double(), torch.zeros(1))])
+    row = model.weight[1].detach()
+    size = 0.3 * 3**0.5
+    assert gradient(point).tolist() == pytest.approx([0, 0, 0, *(size * row / 3).tolist()])
+    found, curved = Hessian(point).dense(), size * (torch.eye(3).to(row) / 3 - row.outer(row) / 27)
+    torch.testing.assert_close(found[3:, 3:], curved)
+    assert not found[:3].any() and not found[:, :3].any()

@@ -38,5 +38,8 @@ class GroupLasso(ParameterPenalty):
 
 
 def _rows(w: Tensor) -> Tensor:
+    """√|g| Σ‖row‖₂; a row of zeros, at the tip of its cone, has no slope and no curvature."""
     rows = w.reshape(w.shape[0] if w.ndim else 1, -1)
-    return rows.shape[1] ** 0.5 * torch.linalg.vector_norm(rows, dim=1).sum()
+    zero = (rows == 0).all(1, keepdim=True)
+    norms = torch.linalg.vector_norm(torch.where(zero, 1.0, rows), dim=1)
+    return rows.shape[1] ** 0.5 * torch.where(zero.squeeze(1), 0.0, norms).sum()

@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from truerisk import threads
+from truerisk.assemble import assemble
 from truerisk.errors import Interrupted, UserError
 from truerisk.run import RunFolder, write_atomic
 from truerisk.signals import on_stop
@@ -24,7 +25,7 @@ from truerisk.training import quiet
 SHARE = 20
 """Checkpoints of a block may take one part in so many of its time."""
 
-NUMBERS = 2**18
+NUMBERS = 2**17
 """Weights that a block holds: those, their gradients and the optimizer's stay near the core."""
 
 SMALLEST, LARGEST = 16, 128
@@ -71,9 +72,9 @@ class Group:
         keep_freed_memory()
         with quiet(), threads.limited(_threads(self.jobs[0].cfg)), on_stop(self._request_stop):
             waiting = self.jobs
+            self.size = self.size or suitable(self.jobs[0].cfg)
             while waiting:
-                size = self.size or suitable(self.jobs[0].cfg)
-                now, waiting = waiting[:size], waiting[size:]
+                now, waiting = waiting[: self.size], waiting[self.size :]
                 try:
                     self._together(now)
                 except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -141,8 +142,12 @@ def opened(job: Job) -> Member:
 
 
 def suitable(cfg: DictConfig) -> int:
-    """How many members to train at once."""
-    return 32
+    """How many members to train at once: the more, the smaller they are."""
+    try:
+        weights = sum(p.numel() for p in assemble(cfg).model.parameters())
+    except UserError:  # told of each cell as it is opened
+        return LARGEST
+    return max(SMALLEST, min(LARGEST, NUMBERS // weights))
 
 
 def _threads(cfg: DictConfig) -> int:

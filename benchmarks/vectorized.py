@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import process_time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.rounds import Pairs
@@ -50,7 +50,10 @@ def _pairs(overrides: list[str], members: int, epochs: int) -> Pairs:
 
 
 class Watch:
-    """Times each epoch of a block, and lets the bare loop take an epoch after it."""
+    """Times each epoch of a block, and lets the bare loop take an epoch after it.
+
+    Both are computing time of their one thread, which others on the machine change least.
+    """
 
     def __init__(self, cfg: Any, epochs: int, pairs: Pairs) -> None:
         from truerisk.assemble import assemble
@@ -65,9 +68,9 @@ class Watch:
             return
         epoch = self.steps // self.bare.steps % self.epochs
         if epoch > WARM:
-            took = (perf_counter() - self.began) / (self.bare.steps * taken)
+            took = (process_time() - self.began) / (self.bare.steps * taken)
             self.pairs.add(1e6 * took, 1e6 * self.bare.epoch())
-        self.began = perf_counter()
+        self.began = process_time()
 
 
 class Bare:
@@ -87,10 +90,10 @@ class Bare:
         import torch
         from torch.nn.functional import cross_entropy
 
-        began = perf_counter()
+        began = process_time()
         for index in torch.randperm(len(self.y)).split(self.size):
             self.optimizer.zero_grad()
             outputs = self.model(self.x.index_select(0, index))
             cross_entropy(outputs, self.y.index_select(0, index)).backward()
             self.optimizer.step()
-        return (perf_counter() - began) / self.steps
+        return (process_time() - began) / self.steps

@@ -35,15 +35,17 @@ def rows(quick: bool) -> Iterator[Row]:
 
 def _pairs(overrides: list[str], members: int, epochs: int) -> Pairs:
     """Microseconds a member-step, epoch by epoch, each beside an epoch of the bare loop."""
+    from omegaconf import OmegaConf
+
     from truerisk.config import compose
     from truerisk.sweeps.vectorized.train import Group, Job
 
     given = [*overrides, f"trainer.max_epochs={epochs}", "checkpoint_seconds=1000", "threads=1"]
     pairs = Pairs()
     with TemporaryDirectory() as folder:
-        jobs = [
-            Job(compose([*given, f"seed={i}"]), Path(folder) / str(i), {}) for i in range(members)
-        ]
+        cfg = compose(given)
+        cells = [OmegaConf.merge(cfg, {"seed": {"base": i}}) for i in range(members)]
+        jobs = [Job(cell, Path(folder) / str(i), {}) for i, cell in enumerate(cells)]
         watch = Watch(jobs[0].cfg, epochs, pairs)
         Group(jobs, tell=watch.tell).train()
     return pairs

@@ -25,7 +25,7 @@ from truerisk.training import quiet
 SHARE = 20
 """Checkpoints of a block may take one part in so many of its time."""
 
-NUMBERS = 2**17
+NUMBERS = 2**18
 """Weights that a block holds: those, their gradients and the optimizer's stay near the core."""
 
 SMALLEST, LARGEST = 16, 128
@@ -72,7 +72,7 @@ class Group:
         keep_freed_memory()
         with quiet(), threads.limited(_threads(self.jobs[0].cfg)), on_stop(self._request_stop):
             waiting = self.jobs
-            self.size = self.size or suitable(self.jobs[0].cfg)
+            self.size = even(len(self.jobs), self.size or suitable(self.jobs[0].cfg))
             while waiting:
                 now, waiting = waiting[: self.size], waiting[self.size :]
                 try:
@@ -139,6 +139,15 @@ def opened(job: Job) -> Member:
         facts = {"threads": torch.get_num_threads(), **member.recipe.facts(), **job.facts}
         run.create(config, facts)
     return member
+
+
+def even(cells: int, size: int) -> int:
+    """The size of blocks of much the same size, at most ``size``.
+
+    >>> even(32, 25), even(128, 51), even(3, 16)
+    (16, 43, 3)
+    """
+    return -(-cells // -(-cells // size))
 
 
 def suitable(cfg: DictConfig) -> int:

@@ -37,7 +37,7 @@ def test_it_works_or_says_why_not(name, model_name):
     initializer = instantiate(OmegaConf.load(CONF / "initializer" / f"{name}.yaml"))
     before = [m.weight.clone() for m in matrices(model)]
     x = torch.randn(50, *shape)
-    if name == "identity_rnn" and model_name not in RECURRENT:
+    if name in ("identity_rnn", "orthogonal_rnn") and model_name not in RECURRENT:
         with pytest.raises(ConfigError, match="recurrent"):
             initializer(model, x)
         return

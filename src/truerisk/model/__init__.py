@@ -9,10 +9,12 @@ from truerisk.model.function import Function
 from truerisk.model.linear import Linear
 from truerisk.model.mlp import MLP
 from truerisk.model.multimodal import Ackley, Rastrigin, SineProduct, StyblinskiTang
+from truerisk.model.polynomial import Polynomial
 from truerisk.model.quadratic import Booth, Paraboloid, QuadraticBowl
 from truerisk.model.recurrent import GRU, LSTM, RNN
 from truerisk.model.resnet import ResNet
 from truerisk.model.saddle import Cubic, MonkeySaddle, Saddle
+from truerisk.model.softmax import SoftmaxLoss
 from truerisk.model.transformer import Transformer
 from truerisk.model.valley import Beale, Himmelblau, Rosenbrock
 
@@ -32,12 +34,14 @@ __all__ = [
     "Linear",
     "MonkeySaddle",
     "Paraboloid",
+    "Polynomial",
     "QuadraticBowl",
     "Rastrigin",
     "ResNet",
     "Rosenbrock",
     "Saddle",
     "SineProduct",
+    "SoftmaxLoss",
     "StyblinskiTang",
     "Transformer",
 ]

@@ -88,7 +88,7 @@ def at(function: Function, points: np.ndarray) -> np.ndarray:
     import torch
 
     with torch.no_grad():
-        return function.value(torch.from_numpy(np.ascontiguousarray(points))).numpy()
+        return function.value(torch.tensor(points)).numpy()
 
 
 def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -51,6 +51,22 @@ def test_groups_sources_and_tests_bear_the_same_names(group):
     assert all((ROOT / top / group).is_dir() for top in ("conf", "src/truerisk", "tests"))
 
 
+ORDER = ("sweeps", "reports", "verdicts", "reproductions")
+"""What stands on single runs, from below upwards: none imports what comes after it."""
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_what_stands_on_runs_imports_one_way(name):
+    above = set(ORDER[ORDER.index(name) + 1 :])
+    for file in (SOURCE / name).rglob("*.py"):
+        assert not imports(file) & above, file
+
+
+def test_a_reproduction_is_a_study_and_its_claims():
+    found = {file.stem for file in (SOURCE / "reproductions").glob("*.py")} - {"__init__"}
+    assert found <= {file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml")}
+
+
 def test_the_package_imports_without_torch():
     code = "import sys, truerisk, truerisk.cli, truerisk.config; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

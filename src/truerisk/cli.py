@@ -1,4 +1,4 @@
-"""The command line: ``truerisk train | plan | parts | evaluate | report``."""
+"""The command line: ``truerisk train | plan | reproduce | parts | evaluate | report``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ truerisk finds out which training recipe lowers the risk on data it has not seen
   truerisk train -m optimizer=sgd,adam    train every combination
   truerisk plan OVERRIDE…                 the cells of such a sweep: done, to run, impossible; time
   truerisk train resume=FOLDER            go on with a run that was cut off
+  truerisk reproduce NAME… | all          run published claims and say whether they hold
   truerisk parts [GROUP]                  list what there is to choose from
   truerisk evaluate FOLDER [OVERRIDE…]    measure a finished run's best weights again
   truerisk report FOLDER…                 a page of what runs and sweeps show, and how surely
 
   truerisk train --help                   groups, keys and Hydra's options
+  truerisk reproduce --list               the claims, with their source and cost
   truerisk --version
 
 Tab completion in bash: eval "$(truerisk train -sc install=bash)"
@@ -98,6 +100,32 @@ def report(args: Sequence[str]) -> int:
     return 0
 
 
+def reproduce(args: Sequence[str]) -> int:
+    """``truerisk reproduce NAME… | all [OVERRIDE…]``."""
+    import argparse
+
+    from truerisk.verdicts import reproduce as run
+
+    parser = argparse.ArgumentParser(
+        "truerisk reproduce",
+        description="Run published claims and say whether they hold; exit code 1 if one does not.",
+        epilog="KEY=VALUE changes the studies, as in hydra/launcher=vectorized.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="all: every one of them")
+    parser.add_argument("--quick", action="store_true", help="smaller studies, same verdicts")
+    parser.add_argument("--list", action="store_true", help="list them with their source and cost")
+    given = parser.parse_intermixed_args(args)
+    overrides = [arg for arg in given.names if "=" in arg]
+    chosen = [arg for arg in given.names if "=" not in arg]
+    if given.list:
+        print(run.listing())
+        return 0
+    if not chosen:
+        parser.print_help()
+        return BAD_REQUEST
+    return run.reproduce(chosen, given.quick, overrides)
+
+
 def allowed(overrides: Sequence[str]) -> list[str]:
     """The overrides, if each is of a group that an evaluation may change."""
     for override in overrides:
@@ -113,6 +141,7 @@ def allowed(overrides: Sequence[str]) -> list[str]:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "plan": plan,
+    "reproduce": reproduce,
     "parts": parts,
     "evaluate": evaluate,
     "report": report,

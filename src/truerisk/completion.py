@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from truerisk.errors import UserError
 
-COMMANDS = ("train", "plan", "parts", "evaluate")
+COMMANDS = ("train", "plan", "reproduce", "parts", "evaluate", "report")
 
 
 def complete(args: Sequence[str]) -> int:
@@ -26,6 +26,10 @@ def complete(args: Sequence[str]) -> int:
         from truerisk.parts import folders, groups
 
         print(" ".join(groups(folders())))
+    elif typed[1] == "reproduce":
+        from truerisk.verdicts.reproduction import names
+
+        print(" ".join(["all", *names(), "--quick", "--list"]))
     return 0
 
 

@@ -12,6 +12,7 @@ import truerisk
 from truerisk.config import LISTS, compose
 from truerisk.model import Function
 from truerisk.parts import conf_dir, groups, options
+from truerisk.verdicts.reproduction import names as reproductions
 
 SHORT = ["trainer.max_epochs=-1", "trainer.max_steps=3", "risk.true_samples=1000"]
 FEW = ["data.num_train=20", "data.val=20"]
@@ -64,8 +65,17 @@ def is_function(option):
     return isinstance(target, type) and issubclass(target, Function)
 
 
+def elsewhere(group, option):
+    """Whether it is the study of a reproduction, of which each is run for its claims."""
+    return group == "experiment" and option in reproductions()
+
+
 def on_samples(group, option):
-    return (group, option) not in WITHOUT_DATA and not (group == "model" and is_function(option))
+    return (
+        not elsewhere(group, option)
+        and (group, option) not in WITHOUT_DATA
+        and not (group == "model" and is_function(option))
+    )
 
 
 def pytest_generate_tests(metafunc):

@@ -23,6 +23,7 @@ NEAREST = {
     ("loss", "mae"): ["data=diabetes"],
     ("loss", "huber"): ["data=diabetes"],
     ("initializer", "identity_rnn"): ["model=rnn", "model.activation=relu"],
+    ("initializer", "orthogonal_rnn"): ["model=rnn"],
     ("diagnostics", "recurrence"): ["model=rnn"],
     ("logger", "wandb"): ["logger.wandb.mode=offline"],
     ("logger", "mlflow"): ["logger.mlflow.tracking_uri=sqlite:///{files}/mlflow.db"],

@@ -54,7 +54,7 @@ NORMALIZED = {
     "resnet": {"none", "batch", "layer", "group"},
     "transformer": {"none", "layer"},
 }
-IDENTITY = "identity_rnn"
+OF_RECURRENT = {"identity_rnn", "orthogonal_rnn"}
 PLAIN = "the model's"
 
 FULL_BATCH = {"gd", "gd_backtracking", "gd_exact", "gd_wolfe", "lbfgs_backtracking"}
@@ -97,10 +97,10 @@ CLASHES = {
         lambda model, norm: norm not in {PLAIN, *NORMALIZED.get(model, ())}, "normalization"
     ),
     ("model", "initializer"): Clash(
-        lambda model, name: name == IDENTITY and model not in RECURRENT, "recurrent"
+        lambda model, name: name in OF_RECURRENT and model not in RECURRENT, "recurrent"
     ),
     ("initializer", "normalization"): Clash(
-        lambda name, norm: name == IDENTITY and norm != PLAIN, "recurrent|normalization"
+        lambda name, norm: name in OF_RECURRENT and norm != PLAIN, "recurrent|normalization"
     ),
     ("initializer", "spectral_norm"): Clash(
         lambda name, on: name == "zeros" and on == "on", "largest singular value, and one is zero"

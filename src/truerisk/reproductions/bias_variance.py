@@ -1,0 +1,185 @@
+"""Expected error is bias² plus variance plus noise: a U over the degree, none over the width.
+
+Every run is fitted to a training set of its own, drawn from a polynomial of degree 3 seen through
+noise. Its predictions on a grid give bias and variance; its error is measured on fresh samples, so
+that the two sides of the equation have nothing in common but the runs. Least squares of growing
+degree has the textbook's U. The error of a wide MLP does not rise again with its width.
+
+Two capacities are compared by the logarithms of their errors. Where a polynomial of degree 12 meets
+a gap between its 30 points it is off by any amount, and differences of the errors themselves
+(tried first) have so heavy a tail that their mean says little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from truerisk.result import RunResult
+from truerisk.verdicts import Finding, Runs, claim, exactly, mean
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMULA = "E (f̂(x) − y)² = (E f̂(x) − f(x))² + Var f̂(x) + σ²,  on average over x"
+SOURCE = "Geman, Bienenstock & Doursat 1992; Hastie, Tibshirani & Friedman 2009, §7.3"
+COST = "6 min, hydra/launcher=vectorized"
+QUICK = [
+    "seed=range(12)",
+    "hydra.sweeper.grids=[{model.degree:'1,3,12'},"
+    "{model:mlp,model.depth:1,model.width:'10,100',model.activation:tanh,initializer.gain:1.0,"
+    "optimizer:adam,optimizer.lr:0.01,data.batch_size:full,trainer.max_epochs:200}]",
+]
+ESL = "Hastie, Tibshirani & Friedman 2009, §7.3"
+GEMAN = "Geman, Bienenstock & Doursat 1992, §2.3"
+
+GRID = 64
+"""Nodes of Gauss–Legendre quadrature: exact for the average over x of squares up to degree 63."""
+
+
+class Parts(NamedTuple):
+    """Both sides at one capacity; ``errors`` and ``measured`` have one number a training set."""
+
+    bias: float
+    variance: float
+    noise: float
+    errors: np.ndarray
+    """of the fits on the grid, the noise included"""
+    measured: np.ndarray
+    """on fresh samples"""
+
+
+def parts(runs: Runs) -> Parts:
+    """Bias, variance and noise of runs that differ in their training sets alone."""
+    nodes, weights = np.polynomial.legendre.leggauss(GRID)
+    source = runs[0].config.data.source
+    truth = np.polynomial.polynomial.polyval(nodes, list(source.coefficients))
+    fits = np.stack([predictions(run, nodes) for run in runs])
+    middle, over_x = fits.mean(0), weights / 2
+    noise = source.noise**2
+    return Parts(
+        bias=float((middle - truth) ** 2 @ over_x),
+        variance=float(fits.var(0) @ over_x),
+        noise=noise,
+        errors=(fits - truth) ** 2 @ over_x + noise,
+        measured=np.array([run.summary["risk/true"].value for run in runs]),
+    )
+
+
+def predictions(run: RunResult, x: np.ndarray) -> np.ndarray:
+    """What a run's weights predict at x."""
+    import torch
+
+    model = run.model
+    inputs = torch.from_numpy(x.copy()).reshape(-1, 1).to(next(model.parameters()).dtype)
+    with torch.no_grad():
+        return model(inputs).flatten().double().numpy()
+
+
+@cache
+def capacities(runs: Runs) -> dict[tuple[str, int], Parts]:
+    """The parts at every degree and width."""
+    groups = {}
+    for model, key in (("polynomial", "model.degree"), ("mlp", "model.width")):
+        for size, group in runs.only("choices.model", model).by(key).items():
+            groups[model, size] = parts(group)
+    return groups
+
+
+@claim(
+    "bias² + variance + noise is the measured error; largest deviation, in standard errors",
+    source=GEMAN,
+    why="the largest of ten standard normal numbers is below 3.5 in 99.5 of 100 cases",
+    high=3.5,
+)
+def they_add_up(runs: Runs) -> Finding:
+    """Over all capacities."""
+    return exactly(max(deviation(found) for found in capacities(runs).values()))
+
+
+def deviation(found: Parts) -> float:
+    """|measured − (bias² + variance + noise)| over the standard error of the mean difference."""
+    total = found.bias + found.variance + found.noise
+    paired = found.measured - found.errors
+    stderr = paired.std(ddof=1) / np.sqrt(len(paired))
+    return float(abs(found.measured.mean() - total) / stderr)
+
+
+@claim(
+    "a straight line is worse than the true degree 3: log₁₀ of the ratio of errors",
+    source=ESL,
+    why="the sign alone",
+    low=0.0,
+)
+def bias_side(runs: Runs) -> Finding:
+    """Paired by training set."""
+    return ratio(runs, ("polynomial", 1), ("polynomial", 3))
+
+
+@claim(
+    "degree 12 is worse than the true degree 3: log₁₀ of the ratio of errors",
+    source=ESL,
+    why="the sign alone",
+    low=0.0,
+)
+def variance_side(runs: Runs) -> Finding:
+    """Paired by training set."""
+    return ratio(runs, ("polynomial", 12), ("polynomial", 3))
+
+
+@claim(
+    "an MLP's error does not rise from width 10 to its greatest: log₁₀ of their ratio",
+    source="Neal et al. 2018, A Modern Take on the Bias-Variance Tradeoff in Neural Networks, §4",
+    why="the sign alone",
+    high=0.0,
+)
+def no_rise_with_width(runs: Runs) -> Finding:
+    """Paired by training set."""
+    widest = max(size for model, size in capacities(runs) if model == "mlp")
+    return ratio(runs, ("mlp", widest), ("mlp", 10))
+
+
+def ratio(runs: Runs, one: tuple[str, int], other: tuple[str, int]) -> Finding:
+    """The mean log₁₀ of errors at one capacity over those at another."""
+    found = capacities(runs)
+    return mean(np.log10(found[one].errors / found[other].errors))
+
+
+def draw(runs: Runs, figure: Figure) -> None:
+    """The parts over the degree, and over the width."""
+    found = capacities(runs)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, model, name in ((left, "polynomial", "degree"), (right, "mlp", "width of an MLP")):
+        sizes = [size for kind, size in found if kind == model]
+        _panel(axes, sizes, [found[model, size] for size in sizes])
+        axes.set(xscale="log", xlabel=name)
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+    left.set_yscale("log")
+    left.set_title("mean squared error;  ● on fresh samples")
+    _names(left, [size for kind, size in found if kind == "polynomial"], found)
+
+
+def _panel(axes: Axes, sizes: Sequence[int], found: Sequence[Parts]) -> None:
+    ink = axes.xaxis.label.get_color()
+    axes.plot(sizes, [p.bias for p in found], color="C0", linestyle="--")
+    axes.plot(sizes, [p.variance for p in found], color="C1", linestyle="-.")
+    axes.axhline(found[0].noise, color="C2", linestyle=":")
+    axes.plot(sizes, [p.bias + p.variance + p.noise for p in found], color=ink, linewidth=1.4)
+    axes.plot(sizes, [p.measured.mean() for p in found], "o", color=ink)
+
+
+def _names(axes: Axes, sizes: Sequence[int], found: Mapping[tuple[str, int], Parts]) -> None:
+    first, last = found["polynomial", sizes[0]], found["polynomial", sizes[-1]]
+    total = first.bias + first.variance + first.noise
+    for text, x, y, color, side in (
+        ("their sum", sizes[0], 1.5 * total, axes.xaxis.label.get_color(), "left"),
+        ("bias²", 3.4, found["polynomial", 3].bias, "C0", "left"),
+        ("variance", sizes[0], 0.6 * first.variance, "C1", "left"),
+        ("noise", sizes[-1], 0.6 * last.noise, "C2", "right"),
+    ):
+        axes.text(x, y, text, color=color, ha=side, va="bottom" if text == "their sum" else "top")

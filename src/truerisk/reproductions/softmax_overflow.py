@@ -1,0 +1,162 @@
+"""A naive softmax of [1000, 990, 980] overflows; shifted by its maximum it is exact.
+
+The cross-entropy computed from the logits stays finite where the logarithm of a softmax does not:
+exp of a very negative number is rounded to 0, whose logarithm is −∞. In float32, bfloat16 and
+float16 alike, each at the largest and the smallest number that it has.
+
+bfloat16 has 8 significant bits, which round 990 to 992; errors are counted from the logits as the
+format has them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from truerisk.result import RunResult
+from truerisk.verdicts import Finding, Runs, claim, exactly, series
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMULA = "softmax(w)ₖ = exp wₖ / Σ exp wⱼ = exp(wₖ − m) / Σ exp(wⱼ − m);   m = max w"
+SOURCE = "Goodfellow, Bengio & Courville 2016, Deep Learning, §4.1"
+COST = "30 s"
+QUICK: list[str] = []
+BLANCHARD = "Blanchard, Higham & Higham 2021, §4"
+TICKS = (-1000, -100, -10, 0, 10, 100, 1000)
+CROSS: dict[str, Any] = {"marker": "X", "markersize": 11, "zorder": 3}
+FORMATS = ("float64", "float32", "bfloat16", "float16")
+
+
+def numbers(run: RunResult) -> torch.finfo:
+    """The largest number, the smallest, and the distance from 1 to the next, of a run's format."""
+    import torch
+
+    return torch.finfo(getattr(torch, run.config.model.format))
+
+
+def logits(run: RunResult) -> torch.Tensor:
+    """The logits in float64, after they have been rounded to the format."""
+    import torch
+
+    w = torch.tensor(list(run.config.model.start), dtype=torch.float64)
+    return w.to(getattr(torch, run.config.model.format)).double()
+
+
+def finite(run: RunResult) -> bool:
+    """Whether the function was finite at the start: a run in which it is not has no risk.
+
+    What happened in a step after it does not count: the gradient of a logarithm may overflow first.
+    """
+    return len(series(run, "risk/train")) > 0
+
+
+def largest(run: RunResult) -> float:
+    """The largest w whose exponential the format has."""
+    return math.log(numbers(run).max)
+
+
+def smallest(run: RunResult) -> float:
+    """The smallest w whose exponential is not rounded to 0: half the smallest number is."""
+    info = numbers(run)
+    return math.log(info.smallest_normal) + math.log(info.eps / 2)
+
+
+def share(agree: list[bool]) -> Finding:
+    """The share of runs that end as predicted."""
+    return exactly(sum(agree) / len(agree))
+
+
+@claim(
+    "naive softmax overflows just where a logit exceeds ln(largest number); share of runs",
+    source=SOURCE,
+    why="finite or not is no matter of degree",
+    expected=1.0,
+    within=0.0,
+)
+def naive_overflows(runs: Runs) -> Finding:
+    """All logits and formats, [1000, 990, 980] among them."""
+    found = runs.only("model.form", "naive")
+    return share([finite(run) == (float(logits(run).max()) < largest(run)) for run in found])
+
+
+@claim(
+    "the shifted one is exact on [1000, 990, 980]; error of −log softmax, in units of rounding",
+    source=BLANCHARD,
+    why="exp, sum, quotient and logarithm are each rounded once, the logarithm's result may be 10",
+    high=8.0,
+)
+def shifted_is_exact(runs: Runs) -> Finding:
+    """The largest error over the formats, of the first and the second class, in units of ε."""
+    shown = runs.only("model.form", "shifted").only("model.start", (1000.0, 990.0, 980.0))
+    return exactly(max(map(_error, shown)))
+
+
+def _error(run: RunResult) -> float:
+    if not finite(run):
+        return math.inf
+    exact = -logits(run).log_softmax(-1)[run.config.model.target]
+    return abs(float(series(run, "risk/train")[0]) - float(exact)) / numbers(run).eps
+
+
+@claim(
+    "log(softmax) is finite just where the class's exp is not rounded to 0; share of runs",
+    source=BLANCHARD,
+    why="finite or not is no matter of degree",
+    expected=1.0,
+    within=0.0,
+)
+def log_softmax_underflows(runs: Runs) -> Finding:
+    """All shifted softmaxes."""
+    found = runs.only("model.form", "shifted")
+    return share([finite(run) == (_gap(run) > smallest(run)) for run in found])
+
+
+def _gap(run: RunResult) -> float:
+    w = logits(run)
+    return float(w[run.config.model.target] - w.max())
+
+
+@claim(
+    "cross-entropy from logits is always finite; share of runs",
+    source=BLANCHARD,
+    why="finite or not is no matter of degree",
+    expected=1.0,
+    within=0.0,
+)
+def logits_stay_finite(runs: Runs) -> Finding:
+    """The same logits that the other two forms were given."""
+    return share([finite(run) for run in runs.only("model.form", "logits")])
+
+
+def draw(runs: Runs, figure: Figure) -> None:
+    """For each format the w whose exponential it has, and the exponentials that were asked for."""
+    axes = figure.add_subplot()
+    axes.set_xscale("symlog", linthresh=10)
+    for row, name in enumerate(FORMATS):
+        _row(axes, row, runs.only("model.format", name))
+    axes.set_yticks(range(len(FORMATS)), FORMATS)
+    axes.set(xlim=(-3000, 3000), ylim=(len(FORMATS) - 0.4, -0.8), xlabel="w")
+    axes.set_xticks(TICKS, [f"{tick}".replace("-", "−") for tick in TICKS])
+    axes.grid(axis="y", visible=False)
+    axes.set_title("bar: the w whose exponential the format has\n● finite    ✕ not finite")
+    axes.text(20, -0.55, "naive softmax", color="C1")
+    axes.text(-20, -0.55, "log(softmax)", color="C2", ha="right")
+
+
+def _row(axes: Axes, row: int, group: Runs) -> None:
+    info, low, high = numbers(group[0]), smallest(group[0]), largest(group[0])
+    axes.barh(row, high - low, left=low, height=0.34, color="C0", alpha=0.35)
+    ends = f"{info.smallest_normal * info.eps:.1g} … {info.max:.2g}"
+    axes.text(0, row + 0.4, ends, ha="center", fontsize="small")
+    for run in group:
+        form, good = run.config.model.form, finite(run)
+        if form != "logits":
+            x = float(logits(run).max()) if form == "naive" else _gap(run)
+            color = "C1" if form == "naive" else "C2"
+            edge = axes.get_facecolor()
+            kind: dict[str, Any] = {"marker": "o", "markersize": 8, "zorder": 4} if good else CROSS
+            axes.plot(x, row, color=color, markeredgecolor=edge, **kind)

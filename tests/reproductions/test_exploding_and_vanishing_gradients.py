@@ -1,0 +1,33 @@
+"""The claims on gradients through time, and what turns them."""
+
+from __future__ import annotations
+
+import torch
+
+from truerisk import step
+
+LINEAR = "hydra.sweeper.grids=[{initializer.weight.std:1e-9,initializer.recurrent.gain:1.1}]"
+CLIPPED = (
+    "hydra.sweeper.grids=[{diagnostics:'[]',optimizer.lr:'0.0,1.0'},"
+    "{diagnostics:'[]',optimizer.lr:1.0,step.clip.norm:'1e-3,1e3'}]"
+)
+NAME = "exploding_and_vanishing_gradients"
+
+
+def test_all_claims_hold(at):
+    assert at.quick(NAME).code == 0
+
+
+def test_an_initializer_with_another_gain(at, monkeypatch):
+    orthogonal = torch.nn.init.orthogonal_
+    monkeypatch.setattr(
+        torch.nn.init, "orthogonal_", lambda tensor, gain=1: orthogonal(tensor, gain=gain * 1.01)
+    )
+    assert at.study(NAME, "rate_is_the_radius", LINEAR) == "does not hold"
+
+
+def test_a_clip_by_value(at, monkeypatch):
+    monkeypatch.setattr(
+        step, "clip_grads_with_norm_", lambda params, cap, norm: step.clip_grad_value_(params, cap)
+    )
+    assert at.study(NAME, "direction_is_kept", CLIPPED) == "does not hold"

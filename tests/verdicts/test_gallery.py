@@ -1,0 +1,80 @@
+"""The page of all reproductions, from verdicts that lie in the folders of studies."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from truerisk.verdicts import Finding, claim, exactly, gallery
+from truerisk.verdicts.drawing import draw
+from truerisk.verdicts.reproduction import Judged, overall, record
+
+
+def judged(finding, says="a number"):
+    @claim(says, source="Nobody 1900", why="rounding", expected=1.0, within=0.5)
+    def made(_runs):
+        return finding
+
+    return Judged(made, finding, made.judge(finding))
+
+
+@pytest.fixture
+def studied(tmp_path):
+    """A study of condition_number with two claims, its figure, and the page."""
+    folder = tmp_path / "condition_number"
+    folder.mkdir()
+    found = {"one": judged(exactly(1.0)), "two": judged(Finding(3.0, 2.5, 3.5), "1 < 2 & 3")}
+    record(found, folder)
+    draw(lambda figure: figure.add_subplot().plot([0, 1]), folder)
+    return folder, gallery.write(["condition_number", "softmax_overflow"], tmp_path).read_text()
+
+
+def test_the_worst_claim_decides():
+    good, bad = judged(exactly(1.0)), judged(exactly(3.0))
+    unsure = judged(Finding(1.0, 0.4, 1.6))
+    assert overall({"a": good}) == "holds"
+    assert overall({"a": good, "b": unsure}) == "inconclusive"
+    assert overall({"a": unsure, "b": bad}) == "does not hold"
+
+
+def test_verdicts_are_recorded_with_what_they_rest_on(studied):
+    folder, _ = studied
+    found = json.loads((folder / "verdict.json").read_text())
+    assert found["verdict"] == "does not hold"
+    assert found["claims"]["one"]["range"] == "1 ± 0.5"
+    assert found["claims"]["two"]["finding"] == {"value": 3.0, "low": 2.5, "high": 3.5}
+    assert found["claims"]["two"]["source"] == "Nobody 1900"
+
+
+def test_a_reproduction_has_its_section(studied):
+    _, page = studied
+    assert "<h2>The condition number sets the speed" in page
+    assert "Boyd &amp; Vandenberghe 2004" in page
+    assert "<pre>truerisk reproduce condition_number</pre>" in page
+    assert "1 &lt; 2 &amp; 3" in page and "3 [2.5, 3.5]" in page
+    assert page.count("<section") == 1  # the other one has not been run
+
+
+def test_the_page_needs_nothing_beside_it(studied):
+    _, page = studied
+    sources = re.findall(r'(?:src|srcset|href)="([^"]*)"', page)
+    assert len(sources) >= 3
+    assert all(source.startswith(("data:", "#")) for source in sources)
+
+
+def test_a_figure_for_print_and_for_a_dark_screen(studied):
+    folder, _ = studied
+    assert {path.name for path in folder.glob("figure*")} == {
+        *("figure.svg", "figure.png", "figure-dark.svg", "figure-dark.png")
+    }
+    assert (folder / "figure.svg").read_text() != (folder / "figure-dark.svg").read_text()
+
+
+def test_the_table_and_the_sheet_beside_the_page(studied):
+    folder, _ = studied
+    rows = (folder.parent / "gallery.md").read_text().splitlines()
+    assert rows[2].startswith("| `condition_number` | The condition number sets")
+    assert rows[2].endswith("| 1 of 2 hold |") and len(rows) == 3
+    assert (folder.parent / "gallery.png").stat().st_size > 1000

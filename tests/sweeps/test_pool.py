@@ -19,14 +19,14 @@ POOL = ["hydra/launcher=pool", "hydra.launcher.slots=2"]
 def test_a_pool_does_what_a_row_does(sweep, cells, tiny, here, capfd):
     assert sweep("seed=1,2,3", *POOL) == 0
     out, err = capfd.readouterr()
-    assert out.endswith("3 runs: 3 finished\n") and "epoch" not in err
+    assert "3 runs: 3 finished\n" in out and "epoch" not in err
     found = cells()
     pids = {run.run.status()["pid"] for run in found.values()}
     assert len(pids) == 3 and os.getpid() not in pids
     alone = tiny(here / "alone", ["seed=2"])
     assert alone.run.metrics.read_bytes() == found["seed=2"].run.metrics.read_bytes()
     assert sweep("seed=1,2,3", *POOL) == 0
-    assert capfd.readouterr().out == "3 runs: 3 finished (3 of them before)\n"
+    assert capfd.readouterr().out.startswith("3 runs: 3 finished (3 of them before)\n")
 
 
 def test_a_crash_costs_one_cell(sweep, cells, monkeypatch, capfd):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from truerisk.gauge import Gauge
 from truerisk.optimizer import Newton
 
-POLYNOMIALS = ("seed=range(6)", "hydra.sweeper.grids=[{model.degree:'1,3'}]")
+POLYNOMIALS = ("seed=range(12)", "hydra.sweeper.grids=[{model.degree:'1,3'}]")
 
 
 def test_all_claims_hold(at):

@@ -6,7 +6,6 @@ import argparse
 import sys
 from importlib import import_module
 
-from benchmarks.row import Row
 from benchmarks.table import show
 
 BENCHMARKS = (
@@ -27,11 +26,9 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    found: dict[str, list[Row]] = {}
     for name in given.names or BENCHMARKS:
         print(f"{name} …", file=sys.stderr, flush=True)
-        found[name] = list(import_module(f"benchmarks.{name}").rows(given.quick))
-    show(found, given.quick)
+        show(list(import_module(f"benchmarks.{name}").rows(given.quick)), name, given.quick)
 
 
 if __name__ == "__main__":

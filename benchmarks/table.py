@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median
 from typing import Literal
 
@@ -52,22 +52,21 @@ def cells(row: Row) -> list[str]:
     ]
 
 
-def show(found: Mapping[str, Sequence[Row]], quick: bool) -> None:
-    """Print every row, benchmark by benchmark."""
+def show(rows: Sequence[Row], name: str, quick: bool) -> None:
+    """Print what a benchmark found."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=header(quick), caption=NOTE, box=box.SIMPLE)
+    note = NOTE if any("template" in row.what for row in rows) else None
+    table = Table(title=f"{name}: {header(quick)}", caption=note, box=box.SIMPLE)
     table.title_justify = table.caption_justify = "left"
     table.add_column("what", no_wrap=True)
-    for name in ("unit", "ours", "peer's", "peer", "ratio", "range", "target", ""):
-        justify: Literal["left", "right"] = "left" if name in ("unit", "peer") else "right"
-        table.add_column(name, justify=justify, no_wrap=True)
-    for name, rows in found.items():
-        for row in rows:
-            table.add_row(f"{name}: {row.what}", *cells(row))
-        table.add_section()
+    for column in ("unit", "ours", "peer's", "peer", "ratio", "range", "target", ""):
+        justify: Literal["left", "right"] = "left" if column in ("unit", "peer") else "right"
+        table.add_column(column, justify=justify, no_wrap=True)
+    for row in rows:
+        table.add_row(row.what, *cells(row))
     console = Console()
     console.width = max(console.width, 128)
     console.print(table)

@@ -134,7 +134,8 @@ CLASHES = {
         lambda on, norm: on == "on" and norm != PLAIN, "'normalization'|no recurrent layer"
     ),
     ("model", "activations"): Clash(
-        lambda model, on: model in {"linear", "lstm", "gru"} and on == "on", "an activation"
+        lambda model, on: model in {"linear", "polynomial", "lstm", "gru"} and on == "on",
+        "an activation",
     ),
     ("mixup", "cutmix"): Clash(both, "mixed only once"),
     ("ema", "swa"): Clash(both, "only one average can be measured"),

@@ -11,6 +11,7 @@ RECIPES = {
     "plain": [],
     "mid-epoch": ["trainer.max_epochs=2"],
     "bfloat16": ["trainer.precision=bf16-mixed"],
+    "second derivatives": ["optimizer=adahessian", "regularizer=[dropout,spectral_norm]"],
     "schedule-free": ["optimizer=schedule_free_adamw", "regularizer=[dropout]"],
 }
 NOISY = [

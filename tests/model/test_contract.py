@@ -28,7 +28,7 @@ SHAPES = {
     "colour": (3, 9, 8),
 }
 SEQUENTIAL = {"rnn", "lstm", "gru", "transformer"}
-ANY = {"linear", "mlp", "mlp_residual"} | SEQUENTIAL
+ANY = {"linear", "polynomial", "mlp", "mlp_residual"} | SEQUENTIAL
 FITTING = {
     "vector": ANY,
     "signal": ANY | {"cnn1d", "resnet"},
@@ -102,7 +102,7 @@ def test_a_misfit_is_refused_and_what_fits_is_named(option, shape):
     error = raised.value.__cause__
     assert isinstance(error, ConfigError)
     named = set(str(error).split("use model=")[1].replace(" or ", ", ").split(", "))
-    assert named == FITTING[shape] - {"mlp_residual"}
+    assert named == FITTING[shape] - {"mlp_residual", "polynomial"}
     assert f"model={option}" in str(error) and str(SHAPES[shape]) in str(error)
 
 

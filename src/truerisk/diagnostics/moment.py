@@ -93,7 +93,7 @@ def moment(module: RiskModule) -> Iterator[Moment]:
     model = module.model
     device = next(model.parameters()).device
     training = [m for m in model.modules() if m.training]
-    buffers = [(b, b.clone()) for b in model.buffers()]
+    buffers = [(b, b._version, b.clone()) for b in model.buffers()]
     named = dict(model.named_parameters())
     gradients = {name: p.grad for name, p in named.items()}
     with ExitStack() as stack:
@@ -112,5 +112,6 @@ def moment(module: RiskModule) -> Iterator[Moment]:
             for m in training:
                 m.training = True
             with torch.no_grad():
-                for buffer, old in buffers:
-                    buffer.copy_(old)
+                for buffer, version, old in buffers:
+                    if buffer._version != version:  # a copy would spoil a graph yet to be used
+                        buffer.copy_(old)

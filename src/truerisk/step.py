@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.backends import cudnn
-from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_
 
 from truerisk import nonfinite, rng
 from truerisk.batch import Batch
@@ -157,7 +157,7 @@ class Step:
     def _norm(self) -> Tensor:
         if self.engine.scaler is not None:
             self.engine.scaler.unscale_(self.optimizer)
-        return get_total_norm([p.grad for p in self.params if p.grad is not None])
+        return _total_norm([p.grad for p in self.params if p.grad is not None])
 
     def _clip(self, norm: Tensor) -> None:
         if self.options.clip.norm is not None:
@@ -274,6 +274,16 @@ class Step:
             state = self.model.state_dict()
             for average in self.averages:
                 average(state, self.count)
+
+
+@torch.no_grad()
+def _total_norm(gradients: list[Tensor]) -> Tensor:
+    """Their 2-norm, all taken together.
+
+    ``torch.nn.utils.get_total_norm`` first sorts them by device and type, which takes it twice as
+    long, and comes to the same bits.
+    """
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
 
 def _refuse(optimizer: torch.optim.Optimizer, needs: Needs, engine: Engine) -> None:

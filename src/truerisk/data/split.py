@@ -67,15 +67,29 @@ class TensorSplit:
         return Batch(cast(x, device, dtype), cast(y, device, dtype))
 
     def batch(self, index: Tensor) -> Batch:
-        """The samples at ``index``; without a copy if that is all of them, in order."""
-        if len(index) == len(self) and bool((index == torch.arange(len(self)).to(index)).all()):
-            return Batch(self.x, self.y)
+        """The samples at ``index``; without a copy if they lie in a row."""
+        row = _row(index)
+        if row is not None:
+            return Batch(self.x[row], self.y[row])
         index = index.to(self.x.device, non_blocking=True)
         return Batch(self.x.index_select(0, index), self.y.index_select(0, index))
 
     def batches(self, plan: Sequence[Tensor]) -> Iterator[Batch]:
         """One batch for every index tensor of the plan."""
         return map(self.batch, plan)
+
+
+def _row(index: Tensor) -> slice | None:
+    """The indices as a slice, if they count up one by one; most do not, as their ends tell.
+
+    >>> _row(torch.tensor([3, 4, 5])), _row(torch.tensor([3, 5, 4, 6]))
+    (slice(3, 6, None), None)
+    """
+    if not len(index):
+        return None
+    first, last = int(index[0]), int(index[-1])
+    row = last - first == len(index) - 1 and bool((index.diff() == 1).all())
+    return slice(first, last + 1) if row else None
 
 
 class _Rows(Dataset):

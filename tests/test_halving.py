@@ -16,6 +16,11 @@ from truerisk.step import Step
 CONFIG = {"data": {"name": "a"}, "loss": {}}
 
 
+def stops(rungs, cell, risk):
+    rungs.come(cell, 1, risk)
+    return rungs.behind(1, risk)
+
+
 def test_rungs(tmp_path):
     rungs = Rungs(tmp_path, CONFIG, 2, 3)
     assert [rungs.reached(e) for e in (0, 1, 2, 5, 6, 17, 18, 60)] == [
@@ -28,22 +33,22 @@ def test_the_best_third_of_those_who_came_goes_on(tmp_path):
     rungs = Rungs(tmp_path, CONFIG, 1, 3)
     came = [5.0, 6.0, 4.0, 4.5, 3.0, 9.0, 3.5]
     # kept: ⌈n/3⌉ of n = 1 … 7, that is 1 1 1 2 2 2 3; ranks at arrival 1 2 1 2 1 6 2
-    goes = [not rungs.behind(f"x-{i}", 1, risk) for i, risk in enumerate(came)]
+    goes = [not stops(rungs, f"x-{i}", risk) for i, risk in enumerate(came)]
     assert goes == [True, False, True, True, True, False, True]
-    assert "number 6 of 8, and the best 3 go on" in rungs.behind("x-9", 1, 5.5)
+    assert "number 6 of 8, and the best 3 go on" in stops(rungs, "x-9", 5.5)
 
 
 def test_the_same_cell_again_counts_once(tmp_path):
     rungs = Rungs(tmp_path, CONFIG, 1, 2)
-    assert all(not rungs.behind("x-1", 1, 2.0) for _ in range(3))
-    assert rungs.behind("x-2", 1, 3.0)
+    assert all(not stops(rungs, "x-1", 2.0) for _ in range(3))
+    assert stops(rungs, "x-2", 3.0)
 
 
 def test_other_data_are_not_compared(tmp_path):
-    assert not Rungs(tmp_path, CONFIG, 1, 2).behind("x-1", 1, 1.0)
+    assert not stops(Rungs(tmp_path, CONFIG, 1, 2), "x-1", 1.0)
     other = CONFIG | {"data": {"name": "b"}}
-    assert not Rungs(tmp_path, other, 1, 2).behind("x-2", 1, 2.0)
-    assert Rungs(tmp_path, CONFIG, 1, 2).behind("x-3", 1, 2.0)
+    assert not stops(Rungs(tmp_path, other, 1, 2), "x-2", 2.0)
+    assert stops(Rungs(tmp_path, CONFIG, 1, 2), "x-3", 2.0)
 
 
 @pytest.fixture
@@ -69,6 +74,19 @@ def test_hopeless_cells_of_a_sweep_end_early(sweep, tmp_path, capsys):
     capsys.readouterr()
     assert sweep("optimizer.lr=0.3,1e-5") == 0
     assert "(2 of them before)" in capsys.readouterr().out
+
+
+def test_cells_trained_together_are_compared_together(sweep, tmp_path, capsys):
+    """The worst comes first in line, and still is behind the others."""
+    asked = ["optimizer.lr=1e-5,0.001,0.3,0.5", "hydra/launcher=vectorized", "trainer=cpu"]
+    assert sweep(*asked) == 0
+    assert "by itself" not in capsys.readouterr().err
+    found = runs(tmp_path)
+    epochs = {name: run.history.epoch.max() for name, run in found.items()}
+    best = min(found, key=lambda name: found[name].summary["risk/val"].value)
+    assert sorted(epochs.values()) == [1, 1, 3, 9]
+    assert epochs[best] == 9 and epochs["1e-05"] == epochs["0.001"] == 1
+    assert "of 4, and the best 2 go on" in found["1e-05"].reason
 
 
 def test_a_cell_killed_at_a_rung_goes_on_to_the_same_end(sweep, tmp_path, fork, monkeypatch):

@@ -51,13 +51,16 @@ class Rungs:
             rung *= self.factor
         return rung if rung <= epoch else None
 
-    def behind(self, cell: str, rung: int, risk: float) -> str:
-        """Record a cell's risk at a rung; why it should stop, empty where it should go on."""
+    def come(self, cell: str, rung: int, risk: float) -> None:
+        """Record a cell's risk at a rung."""
         place = self.folder / str(rung)
         place.mkdir(parents=True, exist_ok=True)
         name = cell.rpartition("-")[2]
         (place / f"{name}={risk!r}").touch()
-        risks = sorted(self._risks(place).values())
+
+    def behind(self, rung: int, risk: float) -> str:
+        """Why a cell that came to a rung with this risk should stop; empty where it goes on."""
+        risks = sorted(self._risks(self.folder / str(rung)).values())
         rank, kept = risks.index(risk) + 1, -(-len(risks) // self.factor)
         if rank <= kept:
             return ""
@@ -76,7 +79,8 @@ class Halving(EarlyStopping):
     """Stops a run that falls behind the other cells of its study.
 
     An `EarlyStopping` so that Lightning asks it after the epoch has been measured, and before the
-    checkpoint is written.
+    checkpoint is written. Where several cells are measured at once, all of them ``come`` before
+    any is asked, so that the best goes on whatever its place in the line.
     """
 
     def __init__(self, rungs: Rungs, cell: str) -> None:
@@ -88,17 +92,30 @@ class Halving(EarlyStopping):
         """Rungs that a run has passed before it was cut off do not count again."""
         self._rung = self.rungs.reached(pl_module.epoch)
 
+    def come(self, trainer: Trainer, pl_module: Any) -> None:
+        """At a rung, or the first measurement after it, record the risk."""
+        rung = self._due(pl_module)
+        if rung is not None and trainer.is_global_zero:
+            self.rungs.come(self.cell, rung, self._risk(trainer))
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """At a rung, or the first measurement after it, compare."""
-        rung = self.rungs.reached(pl_module.epoch)
-        due = pl_module.epoch % pl_module.recipe.risk.every == 0
-        if rung is None or rung == self._rung or not due:
+        """Record the risk where that is due, and compare it with those that came before."""
+        rung = self._due(pl_module)
+        if rung is None:
             return
+        self.come(trainer, pl_module)
         self._rung = rung
-        risk = float(trainer.callback_metrics[self.monitor])
-        behind = self.rungs.behind(self.cell, rung, risk) if trainer.is_global_zero else ""
+        behind = self.rungs.behind(rung, self._risk(trainer)) if trainer.is_global_zero else ""
         self.reason = trainer.strategy.broadcast(behind)
         trainer.should_stop = trainer.should_stop or bool(self.reason)
+
+    def _due(self, pl_module: Any) -> int | None:
+        rung = self.rungs.reached(pl_module.epoch)
+        measured = pl_module.epoch % pl_module.recipe.risk.every == 0
+        return rung if measured and rung != self._rung else None
+
+    def _risk(self, trainer: Trainer) -> float:
+        return float(trainer.callback_metrics[self.monitor])
 
     def state_dict(self) -> dict[str, Any]:
         """Why it stopped."""

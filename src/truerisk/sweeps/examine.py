@@ -12,7 +12,8 @@ from truerisk.sweeps.cell import Cell
 def examined(cells: Sequence[Cell]) -> Iterator[Cell]:
     """The cells, each with its ``problem``: against signatures, and combinations ruled out."""
     for cell in cells:
-        yield cell if cell.problem else replace(cell, problem=_problem(cell))
+        problem = cell.problem or _problem(cell)
+        yield replace(cell, problem=problem) if problem else cell
 
 
 def _problem(cell: Cell) -> str:

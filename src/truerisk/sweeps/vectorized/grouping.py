@@ -66,7 +66,6 @@ def obstacle(config: Mapping[str, Any]) -> str:
         f"trainer.devices={trainer.get('devices')}": trainer.get("devices") not in (1, "auto"),
         "trainer.precision=16-mixed scales each loss": trainer.get("precision") == "16-mixed",
         "trainer.max_time follows the clock": trainer.get("max_time"),
-        "halving compares cells as they come": (config.get("halving") or {}).get("first"),
         f"trainer.{', trainer.'.join(sorted(more))}": more,
         "regularizer=spectral_norm changes its buffers in place": any(
             target.endswith(".SpectralNorm") for target in regularizers

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from truerisk import rng
 from truerisk.assemble import assemble
+from truerisk.halving import Halving
 from truerisk.module import Best
 from truerisk.risk import Measured
 from truerisk.run import RunFolder
@@ -103,6 +104,12 @@ class Member:
         for callback in self.trainer.callbacks:
             if monitors is None or isinstance(callback, EarlyStopping) == monitors:
                 getattr(callback, hook)(self.trainer, self)
+
+    def come(self) -> None:
+        """Let halving know of a measured risk, before it compares any of those measured with it."""
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, Halving):
+                callback.come(self.trainer, self)
 
     # --- checkpoints --------------------------------------------------------------------------
 

@@ -52,6 +52,8 @@ class Records:
         members = self.block.members
         self._record([k for k, m in enumerate(members) if due or m.trainer.should_stop])
         for member in self.block.members:
+            member.come()
+        for member in self.block.members:
             member.sums.clear()
             member.call("on_train_epoch_end", monitors=True)
         self._end([k for k, m in enumerate(self.block.members) if last or m.trainer.should_stop])

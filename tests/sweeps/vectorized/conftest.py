@@ -62,3 +62,14 @@ def same(stack, run, distance):
             assert list(best["state"]) == list(torch.load(theirs.run.best)["state"])
 
     return same
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    from truerisk.config import compose
+    from truerisk.sweeps.vectorized.train import Job
+
+    def jobs(recipes):
+        return [Job(compose(r), tmp_path / str(i), {}) for i, r in enumerate(recipes)]
+
+    return jobs

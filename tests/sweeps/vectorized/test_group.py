@@ -100,17 +100,6 @@ def cut_off(cfgs, after):
         Group(cfgs, tell=tell).train()
 
 
-@pytest.fixture
-def jobs(tmp_path):
-    from truerisk.config import compose
-    from truerisk.sweeps.vectorized.train import Job
-
-    def jobs(recipes):
-        return [Job(compose(r), tmp_path / str(i), {}) for i, r in enumerate(recipes)]
-
-    return jobs
-
-
 @pytest.mark.parametrize("after", [0, 7, 17])
 @pytest.mark.parametrize(
     "more", [[NOISY], ["regularizer=[ema,early_stopping]", "scheduler=cosine"]]

@@ -52,7 +52,7 @@ def _shared(jobs: Sequence[Job], size: int | None, count: int, bar: Bar) -> dict
     ends = []
     for i in range(count):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(jobs[i::count], size, theirs))
+        process = context.Process(target=_work, args=(jobs[i::count], size, count, theirs))
         process.start()
         theirs.close()
         ends.append((process, ours))
@@ -94,7 +94,7 @@ def _heard(pipes: list[Any], bar: Bar) -> dict[Path, str]:
     return refused
 
 
-def _work(jobs: Sequence[Job], size: int | None, pipe: Any) -> None:
+def _work(jobs: Sequence[Job], size: int | None, count: int, pipe: Any) -> None:
     """One process's share."""
     taken, done, told = 0, 0.0, time.monotonic()
 
@@ -105,7 +105,7 @@ def _work(jobs: Sequence[Job], size: int | None, pipe: Any) -> None:
             pipe.send((taken, done))
             taken, done, told = 0, 0.0, time.monotonic()
 
-    group = Group(jobs, size, tell)
+    group = Group(jobs, size, tell, count)
     try:
         group.train()
     except Interrupted:

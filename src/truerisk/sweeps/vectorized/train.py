@@ -11,7 +11,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from truerisk import threads
-from truerisk.assemble import assemble
 from truerisk.errors import Interrupted, UserError
 from truerisk.run import RunFolder, write_atomic
 from truerisk.signals import on_stop
@@ -20,16 +19,11 @@ from truerisk.sweeps.vectorized.files import begun
 from truerisk.sweeps.vectorized.member import Member
 from truerisk.sweeps.vectorized.memory import keep_freed_memory, ran_out
 from truerisk.sweeps.vectorized.place import place_of
+from truerisk.sweeps.vectorized.size import even, suitable
 from truerisk.training import quiet
 
 SHARE = 20
 """Checkpoints of a block may take one part in so many of its time."""
-
-NUMBERS = 2**18
-"""Weights that a block holds: those, their gradients and the optimizer's stay near the core."""
-
-SMALLEST, LARGEST = 16, 128
-"""Members in a block, where memory allows."""
 
 
 class Job(NamedTuple):
@@ -51,6 +45,7 @@ class Group:
         size: members in a block at most; None for what suits the model.
         tell: called with the number of steps that were taken, and by how many whole runs that,
             and what need not be run, brings the cells on.
+        processes: how many share the machine's memory.
     """
 
     def __init__(
@@ -58,8 +53,9 @@ class Group:
         jobs: Sequence[Job],
         size: int | None = None,
         tell: Callable[[int, float], None] = lambda taken, done: None,
+        processes: int = 1,
     ) -> None:
-        self.jobs, self.size, self.tell = list(jobs), size, tell
+        self.jobs, self.size, self.tell, self.processes = list(jobs), size, tell, processes
         self.refused: dict[Path, str] = {}
         self.stop = ""
 
@@ -72,7 +68,8 @@ class Group:
         keep_freed_memory()
         with quiet(), threads.limited(_threads(self.jobs[0].cfg)), on_stop(self._request_stop):
             waiting = self.jobs
-            self.size = even(len(self.jobs), self.size or suitable(self.jobs[0].cfg))
+            most = self.size or suitable(self.jobs[0].cfg, self.processes)
+            self.size = even(len(self.jobs), most)
             while waiting:
                 now, waiting = waiting[: self.size], waiting[self.size :]
                 try:
@@ -139,24 +136,6 @@ def opened(job: Job) -> Member:
         facts = {"threads": torch.get_num_threads(), **member.recipe.facts(), **job.facts}
         run.create(config, facts)
     return member
-
-
-def even(cells: int, size: int) -> int:
-    """The size of blocks of much the same size, at most ``size``.
-
-    >>> even(32, 25), even(128, 51), even(3, 16)
-    (16, 43, 3)
-    """
-    return -(-cells // -(-cells // size))
-
-
-def suitable(cfg: DictConfig) -> int:
-    """How many members to train at once: the more, the smaller they are."""
-    try:
-        weights = sum(p.numel() for p in assemble(cfg).model.parameters())
-    except UserError:  # told of each cell as it is opened
-        return LARGEST
-    return max(SMALLEST, min(LARGEST, NUMBERS // weights))
 
 
 def _threads(cfg: DictConfig) -> int:

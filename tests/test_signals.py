@@ -62,6 +62,24 @@ def test_asked_to_stop_on_the_command_line(tiny, fork, tmp_path, number, code):
     assert measured(cut) == measured(whole)
 
 
+def test_a_notice_that_somebody_waits_for_has_its_turn_after_the_block():
+    heard = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: heard.append("listener"))
+    try:
+        with on_stop(lambda name: heard.append(name)):
+            os.kill(os.getpid(), signal.SIGUSR2)
+            until(lambda: heard)
+            assert heard == ["SIGTERM"]
+        assert heard == ["SIGTERM", "listener"]
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_notice_that_nobody_waits_for_is_left_alone():
+    with on_stop(lambda name: None):
+        assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
+
+
 def test_a_second_ctrl_c_does_not_wait(tiny, fork, tmp_path, monkeypatch):
     def hang(*_):
         (tmp_path / "measuring").touch()

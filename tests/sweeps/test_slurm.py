@@ -162,3 +162,35 @@ def test_preempted_jobs_go_on_in_their_folders(cluster, tmp_path, run):
         command, cwd=tmp_path, env=cluster.environment, capture_output=True, text=True
     )
     assert again.stdout.startswith("2 runs: 2 finished (2 of them before)\n"), again.stderr
+
+
+def test_a_group_is_one_job_that_goes_on(cluster, tmp_path):
+    """Preempted, it ends as the same group does on this machine."""
+    asked = [*RECIPE, "study=g", "trainer=cpu", "seed=1,2,3", "hydra.launcher.job.timeout_min=10"]
+    command = [sys.executable, "-m", "truerisk", "train", "-m", *asked]
+    command.append("hydra/launcher=vectorized_slurm")
+    group = cluster.start(command, tmp_path)
+    before = awaited(lambda: going(tmp_path / "outputs" / "g", 3))
+    jobs = cluster.ask("squeue", "-h", "-o", "%i").split()
+    assert len(jobs) == 1
+    cluster.ask("scancel", "--signal=USR2", jobs[0])  # as before a time limit
+    code, out = group.wait(400), (tmp_path / "output.txt").read_text()
+    assert code == 0 and "3 runs: 3 finished\n" in out, out
+    assert "Restarts=1" in cluster.ask("scontrol", "show", "job", jobs[0])
+    after = load_run(before.folder)
+    assert (after.status, after.reason, after.run.id) == ("finished", "", before.run.id)
+    here = [*command[:-1], "hydra/launcher=vectorized", "study=here"]
+    here = [word for word in here if not word.startswith("hydra.launcher.job")]
+    subprocess.run(here, cwd=tmp_path, env=cluster.environment, check=True, capture_output=True)
+    for run in map(load_run, (tmp_path / "outputs" / "g").glob("seed=*")):
+        same = tmp_path / "outputs" / "here" / run.folder.name
+        assert run.run.metrics.read_bytes() == (same / "metrics.csv").read_bytes()
+
+
+def test_a_cell_that_does_not_stack_is_a_job_too(cluster, tmp_path):
+    asked = ["data=iris", "trainer.max_epochs=2", "optimizer=lbfgs", "study=l", "seed=1"]
+    command = [sys.executable, "-m", "truerisk", "train", "-m", *asked]
+    alone = cluster.start([*command, "hydra/launcher=vectorized_slurm"], tmp_path)
+    code, out = alone.wait(200), (tmp_path / "output.txt").read_text()
+    assert code == 0 and "1 runs: 1 finished\n" in out, out
+    assert len(list((tmp_path / "outputs" / "l" / ".submitit").glob("*/*_result.pkl"))) == 1

@@ -37,7 +37,7 @@ class Plugin:
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             print(f"error: {reason}", file=sys.stderr)
-            return [_standing(cell, reason) for cell in cells]
+            return [standing(cell, reason) for cell in cells]
 
 
 def _restarting(shared: DictConfig) -> DictConfig:
@@ -53,7 +53,8 @@ def _overrides(cell: Cell) -> list[str]:
     return [*cell.overrides, f"hydra.sweep.subdir={quoted(cell.folder.name)}"]
 
 
-def _standing(cell: Cell, reason: str) -> Outcome:
+def standing(cell: Cell, reason: str) -> Outcome:
+    """How a cell's folder says it ended; failed, for this reason, where it says nothing."""
     found = cell.outcome()
     lost = found.status in ("missing", "running")
     return Outcome(math.nan, "failed", reason) if lost else found

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from truerisk.errors import Interrupted
-from truerisk.signals import on_stop
+from truerisk.signals import NOTICE, on_stop
 from truerisk.sweeps.cell import Cell
 from truerisk.sweeps.vectorized.progress import Bar
 from truerisk.sweeps.vectorized.train import Group, Job
@@ -97,6 +97,8 @@ def _heard(pipes: list[Any], bar: Bar) -> dict[Path, str]:
 def _work(jobs: Sequence[Job], size: int | None, count: int, pipe: Any) -> None:
     """One process's share."""
     taken, done, told = 0, 0.0, time.monotonic()
+    if NOTICE is not None:
+        signal.signal(NOTICE, signal.SIG_IGN)  # the parent heeds it for all
 
     def tell(steps: int, runs: float) -> None:
         nonlocal taken, done, told

@@ -55,6 +55,7 @@ def test_other_data_are_not_compared(tmp_path):
 def sweep(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = ["optimizer=sgd", "trainer.max_epochs=9", "halving.first=1", "study=s"]
+    asked += ["report=false"]
     return lambda *more: main(["train", "-m", *tiny.overrides, *asked, *more])
 
 

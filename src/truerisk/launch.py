@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 import sys
 import traceback
 from collections import Counter
@@ -133,8 +132,10 @@ def _sweep(
     except OSError as error:
         raise _unwritable("hydra.sweep.dir", error) from error
     folder = Path(shared.hydra.sweep.dir)
-    _count(outcomes, folder)
+    _count(outcomes)
     _compare(folder)
+    if _has_page(shared, {outcome.status for outcome in outcomes}):
+        _page(folder)
     codes = {outcome.code for outcome in outcomes}
     bad = codes - {EXIT["finished"], EXIT["diverged"]}
     if bad:
@@ -149,21 +150,14 @@ def _named(shared: DictConfig) -> list[str]:
     return ["hydra.mode=MULTIRUN", f"study={quoted(study_name(shared, []))}"]
 
 
-def _count(outcomes: Sequence[Outcome], folder: Path) -> None:
+def _count(outcomes: Sequence[Outcome]) -> None:
     counts = Counter(outcome.status for outcome in outcomes)
     before = sum(not outcome.new for outcome in outcomes if outcome.status != "elsewhere")
     if outcomes:
         done = f" ({before} of them before)" if before else ""
         ended = ", ".join(f"{n} {status}" for status, n in counts.items())
-        print(f"{len(outcomes)} runs: {ended}{done}")
-    if {"finished", "diverged"} & counts.keys():
-        print(f"truerisk report {shlex.quote(_short(folder))} makes a page of them")
-
-
-def _short(folder: Path) -> str:
-    """A folder's path, from here where it lies below."""
-    here = Path.cwd()
-    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+        runs = "run" if len(outcomes) == 1 else "runs"
+        print(f"{len(outcomes)} {runs}: {ended}{done}", flush=True)
 
 
 def _compare(folder: Path) -> None:
@@ -172,6 +166,22 @@ def _compare(folder: Path) -> None:
 
     for path in contours(folder):
         print(f"figure  {path}")
+
+
+def _has_page(shared: DictConfig, statuses: set[str]) -> bool:
+    """Whether the sweep ends with a page: test functions have no risks to report."""
+    samples = not str(shared.data._target_).endswith(".NoData")
+    return shared.report and samples and bool(statuses & {"finished", "diverged"})
+
+
+def _page(folder: Path) -> None:
+    """What `truerisk report` says of the study; where it cannot, the sweep stands all the same."""
+    from truerisk.reports.report import tell, write_report
+
+    try:
+        tell(write_report([folder]))
+    except UserError as error:
+        print(f"no report: {error}", file=sys.stderr)
 
 
 def _outcomes(returned: Any) -> Iterable[Outcome]:

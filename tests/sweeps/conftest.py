@@ -17,7 +17,7 @@ def sweep(tiny, here):
     """Run a sweep of tiny recipes here, into the study ``s``."""
 
     def run(*overrides):
-        return main(["train", "-m", *tiny.overrides, "study=s", *overrides])
+        return main(["train", "-m", *tiny.overrides, "study=s", "report=false", *overrides])
 
     return run
 
@@ -27,7 +27,7 @@ def cells(here):
     """The runs of the study ``s``, by the readable part of their folders' names."""
 
     def read():
-        folders = sorted((here / "outputs" / "s").glob("*/"))
+        folders = sorted((here / "outputs" / "s").glob("*-*/"))
         return {folder.name.rpartition("-")[0]: load_run(folder) for folder in folders}
 
     return read

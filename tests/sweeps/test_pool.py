@@ -26,7 +26,7 @@ def test_a_pool_does_what_a_row_does(sweep, cells, tiny, here, capfd):
     alone = tiny(here / "alone", ["seed=2"])
     assert alone.run.metrics.read_bytes() == found["seed=2"].run.metrics.read_bytes()
     assert sweep("seed=1,2,3", *POOL) == 0
-    assert capfd.readouterr().out.startswith("3 runs: 3 finished (3 of them before)\n")
+    assert capfd.readouterr().out == "3 runs: 3 finished (3 of them before)\n"
 
 
 def test_a_crash_costs_one_cell(sweep, cells, monkeypatch, capfd):

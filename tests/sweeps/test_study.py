@@ -27,7 +27,7 @@ def test_only_what_is_missing_runs(sweep, cells, here, capsys):
     before = contents(here / "outputs")
     assert list(cells()) == ["seed=1", "seed=2"]
     assert sweep("seed=1,2") == 0
-    assert capsys.readouterr().out.startswith("2 runs: 2 finished (2 of them before)\n")
+    assert capsys.readouterr().out == "2 runs: 2 finished (2 of them before)\n"
     assert contents(here / "outputs") == before
     assert sweep("seed=range(1,4)") == 0
     assert "3 runs: 3 finished (2 of them before)\n" in capsys.readouterr().out
@@ -36,18 +36,36 @@ def test_only_what_is_missing_runs(sweep, cells, here, capsys):
     assert before.items() <= contents(here / "outputs").items()
 
 
+def test_it_ends_with_a_table_and_a_page(sweep, here, capsys):
+    assert sweep("seed=1,2", "optimizer.lr=0.1,0.01", "report=true") == 0
+    out = capsys.readouterr().out
+    page = here / "outputs" / "s" / "report" / "index.html"
+    assert "4 runs: 4 finished\n4 runs of 2 recipes: 4 finished\n" in out
+    assert "validation risk" in out and "lr=0.01" in out and out.endswith(f"\npage  {page}\n")
+    assert page.exists()
+
+
+def test_it_stands_though_no_page_can_be_written(sweep, here, capsys):
+    (here / "outputs" / "s").mkdir(parents=True)
+    (here / "outputs" / "s" / "report").touch()
+    assert sweep("seed=1", "report=true") == 0
+    out, err = capsys.readouterr()
+    assert out.endswith("1 run: 1 finished\n")
+    assert "no report: report: cannot write" in err and "Traceback" not in err
+
+
 def test_a_cell_is_found_however_it_was_asked_for(sweep, cells, capsys):
     assert sweep("seed=1,2", "optimizer.lr=0.1") == 0
     capsys.readouterr()
     assert sweep("optimizer.lr=0.1", "threads=1", "seed=2", "logger=[csv,tensorboard]") == 0
-    assert capsys.readouterr().out.startswith("1 runs: 1 finished (1 of them before)\n")
+    assert capsys.readouterr().out == "1 run: 1 finished (1 of them before)\n"
     assert len(cells()) == 2
 
 
 def test_a_study_without_multirun_has_one_cell(tiny, here, cells, capsys):
     for _ in range(2):
         assert main(["train", *tiny.overrides, "study=s", "seed=5"]) == 0
-    assert "1 runs: 1 finished (1 of them before)" in capsys.readouterr().out
+    assert "1 run: 1 finished (1 of them before)" in capsys.readouterr().out
     (run,) = cells().values()
     assert run.config.seed.base == 5 and run.config.study == "s"
 

@@ -27,6 +27,8 @@ from truerisk.sweeps.sweeper.axis import draws
 from truerisk.sweeps.sweeper.grid import Grid
 
 OWN = "truerisk."
+OF_A_SWEEP = ("study", "report")
+"""Keys that say something of the sweep, and nothing of its cells."""
 BASIC = "hydra._internal.core_plugins.basic_"
 
 
@@ -62,7 +64,7 @@ class Sweep:
         """The sweeper's own axes, then those of the command line."""
         params = [f"{key}={value}" for key, value in self.sweeper.params.items()]
         parsed = self.loader.parsed([*draws(normalize(params)), *overrides])
-        return [o for o in parsed if not (o.is_hydra_override() or o.key_or_group == "study")]
+        return [o for o in parsed if not (o.is_hydra_override() or o.key_or_group in OF_A_SWEEP)]
 
     def batches(self) -> Any:
         """The sweeper's points, batch after batch."""

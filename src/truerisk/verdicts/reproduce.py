@@ -35,7 +35,7 @@ def _one(reproduction: Reproduction, quick: bool, overrides: Sequence[str]) -> s
         OUTPUTS / reproduction.study(quick),
         [*reproduction.overrides(quick), *overrides],
     )
-    code = launch(["--multirun", *given])
+    code = launch(["--multirun", *given, "report=false"])
     if not folder.is_dir():
         raise UserError(f"{reproduction.name}: the study ended with exit code {code}; see above")
     return judge(reproduction, Runs.at(cells(given)), folder)

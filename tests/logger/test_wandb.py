@@ -73,6 +73,28 @@ def test_offline_files_hold_series_config_and_exit_code(tmp_path, capfd):
     assert {"risk/test": 0.5} in summaries
 
 
+@pytest.mark.parametrize("more", [0, 3])
+def test_a_run_goes_on_without_the_service(tmp_path, more):
+    """A cluster that stops a job sends SIGTERM to all its processes."""
+    code = (
+        "import os, signal, subprocess, sys, time; from truerisk.logger import WandB\n"
+        "logger = WandB(sys.argv[1], 'id1', mode='offline')\n"
+        "logger.log_metrics({'risk/val': 0.5}, step=1)\n"
+        "subprocess.run(['pkill', '-TERM', '-P', str(os.getpid())], check=True)\n"
+        "time.sleep(1)\n"
+        "for step in range(2, 2 + int(sys.argv[2])): logger.log_metrics({'risk/val': 0.25}, step=step)\n"
+        "logger.finalize('success')\n"
+        "print('and on')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "run"), str(more)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (0, "and on\n"), ended.stderr
+    assert ended.stderr.count("W&B is out of reach") == 1 and "metrics.csv goes on" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_killed_run_leaves_nothing_behind_and_goes_on_under_its_id(tmp_path):
     folder = tmp_path / "run"
     code = (

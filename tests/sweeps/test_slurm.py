@@ -140,6 +140,7 @@ def awaited(find, seconds=120):
 
 def test_preempted_jobs_go_on_in_their_folders(cluster, tmp_path, run):
     asked = [*RECIPE, "study=s", "seed=1,2", "hydra/launcher=submitit_slurm"]
+    asked += ["logger=[csv,wandb]", "logger.wandb.mode=offline"]
     asked += ["hydra.launcher.timeout_min=10", "hydra.launcher.signal_delay_s=30"]
     command = [sys.executable, "-m", "truerisk", "train", "-m", *asked]
     sweep = cluster.start(command, tmp_path)
@@ -156,6 +157,8 @@ def test_preempted_jobs_go_on_in_their_folders(cluster, tmp_path, run):
         assert (after.status, after.run.id) == ("finished", identity)
         restarts = cluster.ask("scontrol", "show", "job", job)
         assert "Restarts=1" in restarts, restarts
+        parts = [part.name for part in (after.folder / "wandb").glob("offline-run-*")]
+        assert len(parts) == 2 and all(name.endswith(f"-{identity}") for name in parts)
         alone = run(*RECIPE, f"seed={seed}")
         assert alone.run.metrics.read_bytes() == after.run.metrics.read_bytes()
     again = subprocess.run(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,7 @@ class WandB(WandbLogger):
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off"),
         )
-        self._mode = mode
+        self._mode, self._lost = mode, False
         self._wandb_init.pop("anonymous", None)
 
     @property
@@ -85,16 +87,38 @@ class WandB(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log at the optimizer step; W&B takes no earlier ones, so those go to the summary."""
+        if self._lost:
+            return
         run = self.experiment
-        if step is not None and step < run.step:
-            run.summary.update(dict(metrics))
-        else:
-            run.log(dict(metrics), step=step)
+        with self._tolerant():
+            if step is not None and step < run.step:
+                run.summary.update(dict(metrics))
+            else:
+                run.log(dict(metrics), step=step)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """End the run: exit code 1 if ``status`` is "failed", else 0."""
-        if self._experiment is not None:
-            super().finalize(status)
-            self._experiment.finish(exit_code=int(status == "failed"))
-            self._experiment = None
+        if self._experiment is not None and not self._lost:
+            with self._tolerant():
+                super().finalize(status)
+                self._experiment.finish(exit_code=int(status == "failed"))
+        self._experiment = None
+
+    @contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        """The run goes on without W&B where its service process has ended before it.
+
+        A cluster that stops a job sends SIGTERM to every process of it, that one among them.
+        """
+        import wandb
+        from wandb.sdk.mailbox import MailboxClosedError
+
+        try:
+            yield
+        except (ConnectionError, MailboxClosedError) as error:
+            self._lost = True
+            with suppress(ConnectionError, MailboxClosedError):
+                wandb.teardown()  # or it would fail as the process exits
+            said = f"{type(error).__name__}: {error}".partition("\n")[0]
+            print(f"W&B is out of reach ({said}); metrics.csv goes on", file=sys.stderr)

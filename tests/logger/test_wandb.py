@@ -82,7 +82,8 @@ def test_a_run_goes_on_without_the_service(tmp_path, more):
         "logger.log_metrics({'risk/val': 0.5}, step=1)\n"
         "subprocess.run(['pkill', '-TERM', '-P', str(os.getpid())], check=True)\n"
         "time.sleep(1)\n"
-        "for step in range(2, 2 + int(sys.argv[2])): logger.log_metrics({'risk/val': 0.25}, step=step)\n"
+        "for step in range(2, 2 + int(sys.argv[2])):\n"
+        "    logger.log_metrics({'risk/val': 0.25}, step=step)\n"
         "logger.finalize('success')\n"
         "print('and on')\n"
     )

@@ -6,7 +6,8 @@ import pytest
 from matplotlib.image import imread
 
 from truerisk.show import risk_figure
-from truerisk.show.figure import apart, draw
+from truerisk.show.figure import draw
+from truerisk.show.panel import apart
 
 TRAIN = [2.3, 1.4, 0.9, 0.6, 0.5, 0.4]
 VAL = [2.4, 1.6, 1.2, 1.1, 1.15, 1.3]
@@ -79,6 +80,23 @@ def test_more_than_a_decade_is_drawn_on_a_log_scale():
 def test_names_closer_than_a_line_are_moved_apart():
     moved = apart([0.5, 0.51, 0.1], 0.06)
     assert moved[1] - moved[0] == pytest.approx(0.06) and moved[2] == 0.1
+
+
+def test_long_numbers_and_names_are_inside():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    rates = [(40 * i, i, f"lr/{name}", 0.0003162) for name in ("0", "no_decay") for i in range(6)]
+    rates += [(40, 1, "lr/no_decay", 0.0001)]
+    figure = draw(history(extra=rates).query("name != 'lr/0' or value < 0.001"))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    width = figure.bbox.width
+    labels = [label for axes in figure.axes for label in axes.get_yticklabels()]
+    names = [text for axes in figure.axes for text in axes.texts]
+    assert {"0.0003162"} <= {label.get_text() for label in labels}
+    assert {"group no_decay", "validation"} <= {name.get_text() for name in names}
+    assert all(label.get_window_extent().x0 >= 0 for label in labels)
+    assert all(name.get_window_extent().x1 <= width for name in names)
 
 
 @pytest.mark.parametrize(

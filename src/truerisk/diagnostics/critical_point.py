@@ -83,7 +83,7 @@ class CriticalPoint(Diagnostic):
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """J along the eigenvectors of the largest and the smallest eigenvalue."""
-        from truerisk.show.figure import INK, SIZE, frame, plain_ticks
+        from truerisk.show.panel import INK, SIZE, frame, plain_ticks
 
         last, at = table.iloc[-1], self.curves["at"]
         kind = next(k for k in get_args(Kind) if last[key(k)] == 1)

@@ -143,7 +143,8 @@ class Diagnostic:
 
     def draw(self, history: pd.DataFrame, path: Path, title: str = "") -> Path | None:
         """Draw the figure of a run's history and save it as a PNG; None if nothing was logged."""
-        from truerisk.diagnostics.picture import blank, fit, table_of
+        from truerisk.diagnostics.picture import blank, table_of
+        from truerisk.show.panel import fit
         from truerisk.show.png import save
 
         table = table_of(history, self.name)

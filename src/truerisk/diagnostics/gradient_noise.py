@@ -84,7 +84,7 @@ class GradientNoise(Diagnostic):
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """The variance over the batch size, the noise scale, and signal to noise by layer."""
         from truerisk.diagnostics.picture import layer_lines, lines, over_steps
-        from truerisk.show.figure import frame
+        from truerisk.show.panel import frame
 
         law, scale, ratio = figure.subplots(3, height_ratios=[1.2, 1, 1.2])
         frame(law, "variance of the batch gradient over the batch size m")
@@ -201,7 +201,8 @@ def _draw_law(axes: Axes, table: pd.DataFrame) -> None:
     from matplotlib.ticker import NullFormatter
 
     from truerisk.diagnostics.picture import columns
-    from truerisk.show.figure import FAINT, INK, SIZE, note, plain_ticks
+    from truerisk.show.figure import note
+    from truerisk.show.panel import FAINT, INK, SIZE, plain_ticks
 
     last = table.iloc[-1]
     found = {int(m): values.iloc[-1] for m, values in columns(table, "law").items()}

@@ -151,7 +151,7 @@ def around(at: Tensor, points: int) -> Tensor:
 
 def draw_lines(axes: Axes, slices: arrays.Arrays) -> None:
     """J along the two random directions."""
-    from truerisk.show.figure import INK, SIZE, frame, label_ends, plain_ticks
+    from truerisk.show.panel import INK, SIZE, frame, label_ends, plain_ticks
 
     looks = (("#0b4f8a", "-", "first"), ("#e08a1e", "--", "second"))
     ends = []
@@ -169,7 +169,7 @@ def draw_lines(axes: Axes, slices: arrays.Arrays) -> None:
 
 def draw_random(axes: Axes, slices: arrays.Arrays) -> None:
     """J on the plane of the two random directions, with the weights in the middle."""
-    from truerisk.show.figure import INK, SIZE, frame
+    from truerisk.show.panel import INK, SIZE, frame
 
     at = slices["random_at"]
     relief(axes, at, at, slices["random"])
@@ -182,7 +182,7 @@ def draw_random(axes: Axes, slices: arrays.Arrays) -> None:
 
 def draw_path(axes: Axes, slices: arrays.Arrays) -> None:
     """J on the plane of the path's principal directions, and the path."""
-    from truerisk.show.figure import INK, SIZE, frame
+    from truerisk.show.panel import INK, SIZE, frame
 
     if "at" not in slices:
         axes.set_visible(False)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from truerisk.show.figure import FAINT, INCHES, INK, SIZE, frame, label_ends, plain_ticks
 from truerisk.show.palette import DASHES
+from truerisk.show.panel import FAINT, INCHES, INK, SIZE, label_ends, over, plain_ticks, stacked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,15 +17,6 @@ if TYPE_CHECKING:
 
 COLORS = (INK, "#c2570c", "#0b4f8a", "#8a8a8a")
 """Of the lines of one panel."""
-
-MARGINS = {"left": 0.135, "right": 0.98, "bottom": 0.1, "top": 0.89}
-"""Of panels, in shares of the figure."""
-
-GAP = 0.52
-"""Inches between two panels."""
-
-LETTER = 0.68 * SIZE
-"""Width of a letter of a name, in points."""
 
 NAME = 19
 """Letters of a layer's name; of a longer one the end is shown."""
@@ -64,37 +55,16 @@ def panels(
     headings: Sequence[str],
     ratios: Sequence[float] = (3, 1.3),
 ) -> list[Axes]:
-    """Panels one above the other, over the steps that were looked at.
-
-    Their margins are fixed but for the one that holds the names of lines (`fit`): a constrained
-    layout, which a blank figure has, takes longer than drawing the lines.
-    """
-    count = len(headings)
+    """Panels one above the other, over the steps that were looked at."""
     figure.set_layout_engine(None)
-    room = (MARGINS["top"] - MARGINS["bottom"]) * INCHES[1] - (count - 1) * GAP
-    figure.subplots_adjust(**MARGINS, hspace=GAP / (room / count))
-    axes = figure.subplots(count, sharex=True, squeeze=False, height_ratios=ratios[:count])[:, 0]
-    for panel, heading in zip(axes, headings, strict=True):
-        frame(panel, heading)
+    axes = stacked(figure, headings, ratios)
     over_steps(axes[-1], table)
-    return list(axes)
-
-
-def fit(figure: Figure) -> None:
-    """Make room at the right for the names of lines, where nothing else does."""
-    if figure.get_layout_engine() is None:
-        texts: list[Any] = [text for axes in figure.axes for text in axes.texts]
-        names = [text.get_text() for text in texts if text.xycoords == "axes fraction"]
-        letters = max(map(len, names), default=0)
-        figure.subplots_adjust(right=0.98 - (letters + 1) * LETTER / (72 * INCHES[0]))
+    return axes
 
 
 def over_steps(axes: Axes, table: pd.DataFrame) -> None:
     """Let the horizontal axis be the steps that were looked at."""
-    low, high = table.index.min(), table.index.max()
-    margin = max(0.5, 0.03 * (high - low))
-    axes.set_xlim(low - margin, high + margin)
-    axes.set_xlabel("step", fontsize=SIZE, color=INK)
+    over(axes, table.index.min(), table.index.max(), "step")
 
 
 def shade(share: float) -> Any:

@@ -82,7 +82,7 @@ class Recurrence(Diagnostic):
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """The norms over T − t at the first and the last look, and the radii over the steps."""
         from truerisk.diagnostics.picture import layer_lines, over_steps
-        from truerisk.show.figure import frame
+        from truerisk.show.panel import frame
 
         norm, radius = figure.subplots(2, height_ratios=[1.5, 1])
         bounded = any(name.startswith("bound/") for name in table.columns)
@@ -146,8 +146,8 @@ def jacobian_norms(cell: Cell, x: Tensor) -> Tensor:
 def _draw_norms(axes: Axes, table: pd.DataFrame) -> None:
     """A line for each layer and direction, and the bound on those of a plain RNN."""
     from truerisk.diagnostics.picture import COLORS, columns, short
-    from truerisk.show.figure import label_ends, plain_ticks
     from truerisk.show.palette import DASHES
+    from truerisk.show.panel import label_ends, plain_ticks
 
     axes.set_yscale("log")
     found = by_lag(columns(table, "norm"))

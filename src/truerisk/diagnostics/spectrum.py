@@ -85,7 +85,7 @@ class Spectrum(Diagnostic):
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """The densities at the first and the last look and between them, each on its own scale."""
-        from truerisk.show.figure import INK, SIZE
+        from truerisk.show.panel import INK, SIZE
 
         steps = self.densities["step"]
         shown = sorted({0, len(steps) // 2, len(steps) - 1})
@@ -119,7 +119,7 @@ def numbers(found: Density) -> dict[str, float]:
 
 def draw_density(axes: Axes, found: Density, step: int) -> None:
     """One density on a log scale, over a little more than its extent."""
-    from truerisk.show.figure import INK, SIZE, frame
+    from truerisk.show.panel import INK, SIZE, frame
 
     low, high = float(found.nodes.min()), float(found.nodes.max())
     room = 0.06 * (high - low or 1.0)

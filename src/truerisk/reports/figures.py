@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from truerisk.reports.chart import Chart, Heat, Line
-from truerisk.show.figure import INCHES, INK, SIZE, frame, label_ends, plain_ticks
 from truerisk.show.palette import COLORS, DASHES
+from truerisk.show.panel import INCHES, INK, SIZE, frame, label_ends, plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

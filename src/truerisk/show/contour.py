@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from truerisk.errors import ConfigError
 from truerisk.logger.label import choice
-from truerisk.show.figure import INK, SIZE
 from truerisk.show.map import draw_graph, draw_map, name_paths
 from truerisk.show.palette import MOST
+from truerisk.show.panel import INK, SIZE
 from truerisk.show.png import save
 from truerisk.show.trajectory import (
     Trajectory,

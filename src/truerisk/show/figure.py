@@ -10,6 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from truerisk.show.number import with_stderr
+from truerisk.show.panel import (
+    FAINT,
+    INCHES,
+    INK,
+    SIZE,
+    fit,
+    label_ends,
+    over,
+    plain_ticks,
+    stacked,
+)
 from truerisk.show.png import save
 
 if TYPE_CHECKING:
@@ -17,15 +28,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, FAINT = "#222222", "#8a8a8a"
 STYLES: dict[str, dict[str, Any]] = {
     "train": {"color": "#e08a1e", "linestyle": (0, (4, 1.6)), "linewidth": 2.6},
     "val": {"color": "#0b4f8a", "linestyle": "-", "linewidth": 2.8},
 }
 LABELS = {"train": "train", "val": "validation"}
-INCHES = (7.0, 6.4)
-SIZE = 15.0
-"""Points of the text."""
 
 
 class Curve(NamedTuple):
@@ -81,33 +88,6 @@ def band(axes: Axes, line: Curve, style: dict[str, Any]) -> None:
     axes.plot(line.epoch, line.value, marker=marker, markersize=7, **style, zorder=3)
     low = np.maximum(line.low, line.value / 10) if axes.get_yscale() == "log" else line.low
     axes.fill_between(line.epoch, low, line.high, color=style["color"], alpha=0.22, linewidth=0)
-
-
-def apart(heights: list[float], gap: float) -> list[float]:
-    """Move heights apart, each pair by equal shares, until they are ``gap`` from each other.
-
-    >>> apart([1.0, 1.1, 5.0], 0.5)
-    [0.8, 1.3, 5.0]
-    """
-    moved = np.asarray(heights, dtype=float)
-    order = np.argsort(moved, kind="stable")
-    for _ in range(100):
-        missing = np.clip(gap - np.diff(moved[order]), 0, None) / 2
-        moved[order] += np.append(0, missing) - np.append(missing, 0)
-    return [round(float(height), 6) for height in moved]
-
-
-def label_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """Write names at the right of an axes, level with the lines' ends and clear of each other."""
-    # only the shares of the axes' height matter here, and no layout changes those
-    low, high = (axes.yaxis.get_transform().transform(y) for y in axes.get_ylim())
-    spots = [(axes.yaxis.get_transform().transform(y) - low) / (high - low) for y, _, _ in ends]
-    line = 1.3 * SIZE / 72 / (axes.get_position().height * INCHES[1])
-    for spot, (_, text, color) in zip(apart(spots, line), ends, strict=True):
-        axes.annotate(
-            text, (1, spot), xycoords="axes fraction", xytext=(8, 0), textcoords="offset points",
-            va="center", color=color, fontsize=SIZE, fontweight="bold", annotation_clip=False,
-        )  # fmt: skip
 
 
 def note(axes: Axes, text: str, epoch: float, height: float, right: bool) -> None:
@@ -194,60 +174,24 @@ def draw_rates(axes: Axes, rates: Mapping[str, Curve]) -> None:
         label_ends(axes, ends)
 
 
-def plain_ticks(axes: Axes) -> None:
-    """Write tick labels as plain numbers; on a log scale at 1, 2 and 5 of each decade if few."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    low, high = axes.get_ylim()
-    if axes.get_yscale() == "log":
-        wide = np.log10(high / low) > 2.5
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    written = FuncFormatter(lambda y, _: f"{y:.4g}".replace("e+0", "e").replace("e-0", "e-"))
-    axes.yaxis.set_major_formatter(written)
-
-
-def frame(axes: Axes, heading: str) -> None:
-    """A heading, and only the axes that carry numbers."""
-    axes.set_title(heading, loc="left", fontsize=SIZE, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.tick_params(labelsize=SIZE - 1, color=FAINT, labelcolor=INK)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def panels(figure: Figure, history: pd.DataFrame, headings: list[str]) -> list[Axes]:
-    """The panels one above the other, over the same epochs."""
-    from matplotlib.ticker import MaxNLocator
-
-    ratios = [4, 1][: len(headings)]
-    axes = figure.subplots(len(headings), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-    for panel, heading in zip(axes, headings, strict=True):
-        frame(panel, heading)
-    epochs = history.epoch.dropna()
-    first, last = (0, 0) if epochs.empty else (int(epochs.min()), int(epochs.max()))
-    margin = max(0.5, 0.04 * (last - first))
-    axes[-1].set_xlim(first - margin, last + margin)
-    axes[-1].xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
-    axes[-1].set_xlabel("epoch", fontsize=SIZE, color=INK)
-    return list(axes)
-
-
 def draw(history: pd.DataFrame, title: str = "") -> Figure:
     """Draw the figure of a run from its tidy history (columns step, epoch, name, value)."""
     from matplotlib.figure import Figure
 
     names = sorted({name for name in history.name if name.startswith("lr/")})
     rates = {name: curve(history, name, keep="last") for name in names}
-    figure = Figure(figsize=INCHES, dpi=150, facecolor="white", layout="constrained")
-    axes = panels(figure, history, ["risk", "learning rate"] if rates else ["risk"])
+    figure = Figure(figsize=INCHES, dpi=150, facecolor="white")
+    axes = stacked(figure, ["risk", "learning rate"] if rates else ["risk"], [4, 1])
+    epochs = history.epoch.dropna()
+    first, last = (0, 0) if epochs.empty else (epochs.min(), epochs.max())
+    over(axes[-1], first, last, "epoch")
     draw_risks(axes[0], history)
     if rates:
         draw_rates(axes[1], rates)
     for panel in axes:
         plain_ticks(panel)
     figure.suptitle(title, x=0.01, ha="left", fontsize=SIZE + 2, fontweight="bold", color=INK)
+    fit(figure)
     return figure
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from truerisk.show.callout import Box, place
-from truerisk.show.figure import FAINT, INK, SIZE, frame
 from truerisk.show.number import significant
 from truerisk.show.palette import COLORS, MOST, style
+from truerisk.show.panel import FAINT, INK, SIZE, frame
 from truerisk.show.trajectory import Trajectory, at
 
 if TYPE_CHECKING:

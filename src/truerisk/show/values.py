@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from truerisk.show.figure import INK, SIZE, apart, frame, plain_ticks
 from truerisk.show.palette import COLORS, MOST, style
+from truerisk.show.panel import INK, SIZE, apart, frame, plain_ticks
 from truerisk.show.trajectory import Trajectory
 
 if TYPE_CHECKING:

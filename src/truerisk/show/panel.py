@@ -1,0 +1,124 @@
+"""What figures are made of: panels one above the other, their ticks and the names of lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT = "#222222", "#8a8a8a"
+INCHES = (7.0, 6.4)
+SIZE = 15.0
+"""Points of the text."""
+MARGINS = {"bottom": 0.1, "top": 0.89}
+"""Of panels, in shares of the figure."""
+GAP = 0.52
+"""Inches between two panels."""
+LETTER, DIGIT = 0.68 * SIZE, 0.64 * (SIZE - 1)
+"""Widths of a letter of a name and of a digit of a tick's label, in points."""
+
+
+def apart(heights: list[float], gap: float) -> list[float]:
+    """Move heights apart, each pair by equal shares, until they are ``gap`` from each other.
+
+    >>> apart([1.0, 1.1, 5.0], 0.5)
+    [0.8, 1.3, 5.0]
+    """
+    moved = np.asarray(heights, dtype=float)
+    order = np.argsort(moved, kind="stable")
+    for _ in range(100):
+        missing = np.clip(gap - np.diff(moved[order]), 0, None) / 2
+        if not missing.any():
+            break
+        moved[order] += np.append(0, missing) - np.append(missing, 0)
+    return [round(float(height), 6) for height in moved]
+
+
+def label_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """Write names at the right of an axes, level with the lines' ends and clear of each other."""
+    # only the shares of the axes' height matter here, and no layout changes those
+    low, high = (axes.yaxis.get_transform().transform(y) for y in axes.get_ylim())
+    spots = [(axes.yaxis.get_transform().transform(y) - low) / (high - low) for y, _, _ in ends]
+    line = 1.3 * SIZE / 72 / (axes.get_position().height * INCHES[1])
+    for spot, (_, text, color) in zip(apart(spots, line), ends, strict=True):
+        axes.annotate(
+            text, (1, spot), xycoords="axes fraction", xytext=(8, 0), textcoords="offset points",
+            va="center", color=color, fontsize=SIZE, fontweight="bold", annotation_clip=False,
+        )  # fmt: skip
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Write tick labels as plain numbers; on a log scale with ticks at 1, 2 and 5 of a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    low, high = axes.get_ylim()
+    if axes.get_yscale() == "log":
+        wide = np.log10(high / low) > 2.5
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)) if wide else NullLocator())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    written = FuncFormatter(lambda y, _: f"{y:.4g}".replace("e+0", "e").replace("e-0", "e-"))
+    axes.yaxis.set_major_formatter(written)
+
+
+def frame(axes: Axes, heading: str) -> None:
+    """A heading, and only the axes that carry numbers."""
+    axes.set_title(heading, loc="left", y=1.0, fontsize=SIZE, color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(labelsize=SIZE - 1, color=FAINT, labelcolor=INK)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def stacked(figure: Figure, headings: Sequence[str], ratios: Sequence[float]) -> list[Axes]:
+    """Panels one above the other, over the same numbers.
+
+    What is written beside them is counted in letters (`fit`): a constrained layout takes longer
+    than drawing the lines, and so do ticks that have no label.
+    """
+    count = len(headings)
+    room = (MARGINS["top"] - MARGINS["bottom"]) * INCHES[1] - (count - 1) * GAP
+    figure.subplots_adjust(**MARGINS, hspace=GAP / (room / count))
+    axes = figure.subplots(count, sharex=True, squeeze=False, height_ratios=ratios[:count])[:, 0]
+    for panel, heading in zip(axes, headings, strict=True):
+        frame(panel, heading)
+    for panel in axes[:-1]:
+        panel.tick_params(axis="x", bottom=False)
+    return list(axes)
+
+
+def fit(figure: Figure) -> None:
+    """Make room for the ticks' labels at the left and the names of lines at the right."""
+    if figure.get_layout_engine() is not None:
+        return
+    texts: list[Any] = [text for axes in figure.axes for text in axes.texts]
+    names = [text.get_text() for text in texts if text.xycoords == "axes fraction"]
+    labels = [label for axes in figure.axes for label in tick_labels(axes)]
+    letters, digits = (max(map(len, found), default=0) for found in (names, labels))
+    points = 72 * INCHES[0]
+    left, right = (12 + digits * DIGIT) / points, 0.98 - (letters + 1) * LETTER / points
+    figure.subplots_adjust(left=left, right=right)
+
+
+def tick_labels(axes: Axes) -> list[str]:
+    """What is written at the left of an axes; the ticks themselves are made when it is drawn."""
+    (low, high), axis = axes.get_ylim(), axes.yaxis
+    ticks = [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
+    return axis.get_major_formatter().format_ticks(ticks)
+
+
+def over(axes: Axes, first: float, last: float, unit: str) -> None:
+    """Let the horizontal axis be whole numbers from the first to the last, with some room."""
+    from matplotlib.ticker import MaxNLocator
+
+    margin = max(0.5, 0.03 * (last - first))
+    axes.set_xlim(first - margin, last + margin)
+    locator = MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+    axes.xaxis.set_major_locator(locator)
+    axes.set_xlabel(unit, fontsize=SIZE, color=INK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 import truerisk
 from truerisk.cli import main
 from truerisk.errors import ConfigError
+from truerisk.model import Function
 from truerisk.show.callout import Box, place
 from truerisk.show.contour import contour, contours, draw
-from truerisk.show.trajectory import Trajectory, function_of, labels, runs_in, trajectory
+from truerisk.show.png import save
+from truerisk.show.trajectory import Trajectory, at, function_of, labels, runs_in, trajectory
 
 SWEEP = ["data=none", "model=rosenbrock", "trainer.max_epochs=15"]
 OPTIMIZERS = ["newton", "gd", "adam"]  # gradient descent diverges there
@@ -158,3 +161,74 @@ def test_start_points_of_one_function_are_compared(tmp_path):
     (path,) = contours(tmp_path)
     assert path == tmp_path / "himmelblau.png"
     assert labels([run.config for run in runs_in([tmp_path])])[0].startswith("gd, start")
+
+
+class Constant(Function):
+    known, minimum = ((0.0, 0.0),), 3.0
+
+    def value(self, w):
+        return 0 * w.sum(-1) + 3
+
+
+class Lost(Function):
+    def value(self, w):
+        return w.sum(-1) * math.nan
+
+
+class Half(Function):
+    """Finite on one side only, where it also grows beyond what axes can show."""
+
+    minimum = 0.0
+
+    def value(self, w):
+        return w[..., 0].sqrt() * (w[..., 1] * 400).exp()
+
+
+class Line(Function):
+    size, region = 1, ((-2.0, 2.0),)
+
+    def value(self, w):
+        return w[..., 0].sqrt()
+
+
+class Level(Line):
+    known = ((0.0,),)
+
+    def value(self, w):
+        return 0 * w[..., 0]
+
+
+class Nowhere(Line):
+    def value(self, w):
+        return w[..., 0] * math.nan
+
+
+class Far(Function):
+    """No value on the map is near the lowest."""
+
+    minimum = 0.0
+
+    def value(self, w):
+        return 100 + w[..., 0].sin()
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (Constant, "$f$ is constant here; ■ end"),
+        (Lost, "$f$ is not finite here; ■ end"),
+        (Half, "lines of equal $f$, blank: not finite; ☆ minimum, ■ end"),
+        (Far, "lines of equal $f$, in equal ratios; ☆ minimum, ■ end"),
+        (Line, "$f(w)$; ☆ local minimum"),
+        (Level, "$f(w)$; ☆ local minimum"),
+        (Nowhere, "$f$ is not finite here"),
+    ],
+)  # fmt: skip
+def test_flat_and_broken_functions_have_a_map(kind, told, tmp_path):
+    function = kind([1.0, 0.5][: kind.size])
+    points = np.array([[1.0, 0.5], [0.5, -0.5], [-0.5, -1.0]])[:, : kind.size]
+    path = Trajectory("gd", np.arange(3), points, at(function, points), "finished")
+    figure = draw(function, [path])
+    assert figure.axes[0].get_title(loc="left") == told
+    assert save(figure, tmp_path / "map.png").stat().st_size > 5000
+    assert {"gd", "start"} <= texts(figure.axes[0]) or kind is Nowhere

@@ -12,6 +12,7 @@ from truerisk.show.number import significant
 from truerisk.show.palette import COLORS, MOST, style
 from truerisk.show.panel import FAINT, INK, SIZE, frame
 from truerisk.show.trajectory import Trajectory, at
+from truerisk.show.values import DEEPEST
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,33 +46,48 @@ def window(function: Function, paths: Sequence[Trajectory]) -> list[tuple[float,
 def levels(value: np.ndarray, lowest: float | None) -> np.ndarray:
     """Heights of contour lines in equal ratios above the lowest value, or both ways from 0.
 
+    Only those that values lie on both sides of: none where a function is constant, and others in
+    equal ratios where all values lie between two of them.
+
     >>> levels(np.array([1.0, 10001.0]), 1.0)[[0, -1]].round(3).tolist()
-    [11.0, 10001.0]
+    [11.0, 6310.573]
     >>> (levels(np.array([-4.0, 4.0]), None)[-3:] / 4).round(3).tolist()
-    [0.398, 0.631, 1.0]
+    [0.251, 0.398, 0.631]
+    >>> levels(np.array([3.0, 3.0]), 3.0).tolist()
+    []
     """
-    if lowest is None:
-        top = np.abs(value).max()
-        half = np.geomspace(top / 10**1.4, top, LINES // 2)
-        return np.concatenate([-half[::-1], [0.0], half])
-    above = value - lowest
-    top = above.max()
-    bottom = max(1e-5 * top, float(np.quantile(above, 0.001)))
+    low, high = value.min(initial=np.inf), value.max(initial=-np.inf)
+    if not low < high:
+        return np.empty(0)
+    heights = both_ways(value) if lowest is None else above(value, lowest)
+    within = heights[(low < heights) & (heights < high)]
+    base = lowest or 0.0
+    return within if len(within) else base + np.geomspace(low - base, high - base, LINES)[1:-1]
+
+
+def both_ways(value: np.ndarray) -> np.ndarray:
+    """Heights in equal ratios up and down from 0."""
+    top = np.abs(value).max()
+    half = np.geomspace(top / 10**1.4, top, LINES // 2)
+    return np.concatenate([-half[::-1], [0.0], half])
+
+
+def above(value: np.ndarray, lowest: float) -> np.ndarray:
+    """Heights in equal ratios above the lowest value."""
+    height = value - lowest
+    top = height.max()
+    bottom = max(1e-5 * top, float(np.quantile(height, 0.001)))
     return lowest + np.geomspace(min(bottom, top / 10), top, LINES)
 
 
 def draw_map(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> None:
     """Contour lines of a function of two variables, its minima, and the paths over them."""
-    from matplotlib.colors import LinearSegmentedColormap
-
     limits = window(function, paths)
     x, y = (np.linspace(*pair, GRID) for pair in limits)
-    value = at(function, np.stack(np.meshgrid(x, y), -1))
-    heights = levels(value, function.minimum)
-    shades = LinearSegmentedColormap.from_list("shades", ["#c9d3df", "#fafafa"])
-    edges = [value.min() - 1.0, *heights[:-1], value.max() + 1.0]
-    axes.contourf(x, y, value, edges, colors=shades(np.linspace(0, 1, len(edges) - 1)))
-    axes.contour(x, y, value, heights, colors="#8793a3", linewidths=0.7, linestyles="-")
+    value = drawable(at(function, np.stack(np.meshgrid(x, y), -1)))
+    heights = levels(value.compressed(), function.minimum)
+    if len(heights):
+        draw_levels(axes, x, y, value, heights)
     for i, path in enumerate(paths):
         draw_path(axes, shown(path.points, limits), style(i), len(path.points))
     mark(axes, function.minima.numpy(), marker="*", markersize=17, label="minimum")
@@ -81,17 +97,43 @@ def draw_map(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> Non
     axes.set_xlabel("$w_0$", fontsize=SIZE, color=INK)
     axes.set_ylabel("$w_1$", fontsize=SIZE, color=INK, rotation=0)
     axes.locator_params(nbins=5)
-    frame(axes, heading(function))
+    frame(axes, heading(function, value, bool(len(heights))))
     axes.grid(visible=False)
 
 
-def heading(function: Function) -> str:
-    """What the lines of a map are."""
+def draw_levels(
+    axes: Axes, x: np.ndarray, y: np.ndarray, value: np.ma.MaskedArray, heights: np.ndarray
+) -> None:
+    """Contour lines, and shades between them that get lighter as they rise."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    shades = LinearSegmentedColormap.from_list("shades", ["#c9d3df", "#fafafa"])
+    edges = [value.min(), *heights, value.max()]
+    colors = shades(np.linspace(0, 1, len(edges) - 1))
+    axes.contourf(x, y, value, edges, colors=colors)
+    axes.contour(x, y, value, heights, colors="#8793a3", linewidths=0.7, linestyles="-")
+
+
+def drawable(value: np.ndarray) -> np.ma.MaskedArray:
+    """Values without those that are not finite, or too large to be drawn."""
+    return np.ma.masked_where(~(np.abs(value) <= DEEPEST), value)
+
+
+def heading(function: Function, value: np.ma.MaskedArray, lines: bool) -> str:
+    """What the lines of a map are, or why it has none."""
+    if not lines:
+        return f"{flat(value)}; ■ end"
+    means = "blank: not finite" if np.ma.is_masked(value) else "in equal ratios"
     if function.minimum is None:
-        return "lines of equal $f$, in equal ratios; ■ end"
+        return f"lines of equal $f$, {means}; ■ end"
     lowest = f" - {significant(function.minimum, 3)}" if function.minimum else ""
     lowest = lowest.replace("- -", "+ ")
-    return f"lines of equal $f{lowest}$, in equal ratios; ☆ minimum, ■ end"
+    return f"lines of equal $f{lowest}$, {means}; ☆ minimum, ■ end"
+
+
+def flat(value: np.ma.MaskedArray) -> str:
+    """Why a function has no contour lines."""
+    return "$f$ is constant here" if value.count() else "$f$ is not finite here"
 
 
 def shown(points: np.ndarray, limits: Sequence[tuple[float, float]]) -> np.ndarray:
@@ -136,7 +178,7 @@ def draw_graph(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> N
     """A function of one variable, with the points of the paths on it."""
     limits = window(function, paths)
     x = np.linspace(*limits[0], 4 * GRID)
-    value = at(function, x[:, None])
+    value = drawable(at(function, x[:, None]))
     axes.plot(x, value, color=FAINT, linewidth=2, zorder=2)
     for i, path in enumerate(paths):
         draw_dots(axes, on_graph(path, limits), COLORS[i % MOST], 7.5)
@@ -145,16 +187,18 @@ def draw_graph(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> N
          label="minimum")  # fmt: skip
     starts = np.array([[path.points[0, 0], path.value[0]] for path in paths if len(path.points)])
     mark(axes, starts, marker="o", markersize=11, label="start")
-    room = 0.06 * (value.max() - value.min())
-    axes.set(xlim=limits[0], ylim=(value.min() - room, value.max() + room))
+    low, high = (value.min(), value.max()) if value.count() else (0.0, 0.0)
+    room = 0.06 * (high - low) or 1.0
+    axes.set(xlim=limits[0], ylim=(low - room, high + room))
     axes.set_xlabel("$w_0$", fontsize=SIZE, color=INK)
-    frame(axes, "$f(w)$; ☆ local minimum")
+    frame(axes, "$f(w)$; ☆ local minimum" if value.count() else flat(value))
 
 
 def on_graph(path: Trajectory, limits: Sequence[tuple[float, float]]) -> np.ndarray:
     """A path's points on the function's graph, as far as they can be drawn."""
     count = len(shown(path.points, limits))
-    return np.column_stack([path.points[:count, 0], path.value[:count]])
+    points = np.column_stack([path.points[:count, 0], path.value[:count]])
+    return points[np.isfinite(points[:, 1])]
 
 
 def name_paths(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> None:

@@ -84,14 +84,7 @@ class Activations(Diagnostic):
 
             return hook
 
-        handles = [_tap(layer, watch(name)) for name, layer in layers.items()]
-        try:
-            with moment.precision(), torch.no_grad():
-                for batch in moment.batches(self.samples, most=self.samples):
-                    moment.model(batch.x)
-        finally:
-            for handle in handles:
-                handle.remove()
+        moment.show(self.samples, (_tap(layer, watch(name)) for name, layer in layers.items()))
         return {
             f"{what}/{name}": sum(call[what] for call in calls) / len(calls)
             for what in ("mean", "variance", "saturated", "dead")

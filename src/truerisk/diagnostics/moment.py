@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ from truerisk.calculus import Hessian, Matrix, Operator, Point
 from truerisk.calculus.gradient import Slope, value_and_gradient
 
 if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
     from truerisk.module import RiskModule
     from truerisk.objective import Objective
 
@@ -56,6 +58,15 @@ class Moment:
         """The measured part of the training set, or its first samples, cut into batches."""
         index = self.module.gauge.subset[:most]
         return self.module.data.train.batches(index.split(size))
+
+    def show(self, samples: int, hooks: Iterable[RemovableHandle]) -> None:
+        """Take some samples through the model in the run's precision; then remove the hooks."""
+        with ExitStack() as stack:
+            for hook in hooks:
+                stack.callback(hook.remove)
+            with self.precision(), torch.no_grad():
+                for batch in self.batches(samples, most=samples):
+                    self.model(batch.x)
 
     @cached_property
     def point(self) -> Point:

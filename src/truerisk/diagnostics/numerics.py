@@ -104,14 +104,8 @@ class Numerics(Diagnostic):
             return hook
 
         leaves = [(n, m) for n, m in moment.model.named_modules() if n and not any(m.children())]
-        handles = [layer.register_forward_hook(watch(name)) for name, layer in leaves]
-        try:
-            with moment.precision(), torch.no_grad():
-                for batch in moment.batches(self.samples, most=self.samples):
-                    moment.model(batch.x)
-        finally:
-            for handle in handles:
-                handle.remove()
+        hooks = (layer.register_forward_hook(watch(name)) for name, layer in leaves)
+        moment.show(self.samples, hooks)
         tops = torch.stack(list(seen.values())).tolist() if seen else []
         return dict(zip(seen, tops, strict=True))
 

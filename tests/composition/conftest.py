@@ -52,6 +52,7 @@ DIAGNOSTICS = {
     "landscape": ["diagnostics.landscape.points=3"],
     "critical_point": ["diagnostics.critical_point.points=3"],
     "gradient_noise": ["diagnostics.gradient_noise.samples=8"],
+    "recurrence": ["diagnostics.recurrence.samples=2", "diagnostics.recurrence.lags=2"],
 }
 
 WITHOUT_DATA = {("data", "none"), ("loss", "value")}
@@ -87,6 +88,12 @@ def pytest_generate_tests(metafunc):
     if "function" in metafunc.fixturenames:
         models = options("model", (conf_dir(),))
         metafunc.parametrize("function", [name for name in models if is_function(name)])
+
+
+@pytest.fixture(scope="session")
+def functions():
+    """The models that are functions of their weights alone."""
+    return [name for name in options("model", (conf_dir(),)) if is_function(name)]
 
 
 @pytest.fixture(scope="session")

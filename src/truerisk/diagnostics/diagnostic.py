@@ -144,7 +144,7 @@ class Diagnostic:
     def draw(self, history: pd.DataFrame, path: Path, title: str = "") -> Path | None:
         """Draw the figure of a run's history and save it as a PNG; None if nothing was logged."""
         from truerisk.diagnostics.picture import blank, table_of
-        from truerisk.show.panel import fit
+        from truerisk.show.panel import lay_out
         from truerisk.show.png import save
 
         table = table_of(history, self.name)
@@ -152,5 +152,5 @@ class Diagnostic:
             return None
         figure = blank(title)
         self.plot(figure, table)
-        fit(figure)
+        lay_out(figure)
         return save(figure, path)

@@ -15,8 +15,8 @@ from truerisk.show.panel import (
     INCHES,
     INK,
     SIZE,
-    fit,
     label_ends,
+    lay_out,
     over,
     plain_ticks,
     stacked,
@@ -191,7 +191,7 @@ def draw(history: pd.DataFrame, title: str = "") -> Figure:
     for panel in axes:
         plain_ticks(panel)
     figure.suptitle(title, x=0.01, ha="left", fontsize=SIZE + 2, fontweight="bold", color=INK)
-    fit(figure)
+    lay_out(figure)
     return figure
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 INK, FAINT = "#222222", "#8a8a8a"
@@ -79,8 +80,8 @@ def frame(axes: Axes, heading: str) -> None:
 def stacked(figure: Figure, headings: Sequence[str], ratios: Sequence[float]) -> list[Axes]:
     """Panels one above the other, over the same numbers.
 
-    What is written beside them is counted in letters (`fit`): a constrained layout takes longer
-    than drawing the lines, and so do ticks that have no label.
+    What is written beside them is counted in letters (`lay_out`): a constrained layout takes longer
+    than drawing the lines.
     """
     count = len(headings)
     room = (MARGINS["top"] - MARGINS["bottom"]) * INCHES[1] - (count - 1) * GAP
@@ -88,29 +89,71 @@ def stacked(figure: Figure, headings: Sequence[str], ratios: Sequence[float]) ->
     axes = figure.subplots(count, sharex=True, squeeze=False, height_ratios=ratios[:count])[:, 0]
     for panel, heading in zip(axes, headings, strict=True):
         frame(panel, heading)
-    for panel in axes[:-1]:
-        panel.tick_params(axis="x", bottom=False)
     return list(axes)
 
 
-def fit(figure: Figure) -> None:
-    """Make room for the ticks' labels at the left and the names of lines at the right."""
+def lay_out(figure: Figure) -> None:
+    """Write the numbers of the axes, with room for them and at the right for the names of lines."""
     if figure.get_layout_engine() is not None:
         return
     texts: list[Any] = [text for axes in figure.axes for text in axes.texts]
     names = [text.get_text() for text in texts if text.xycoords == "axes fraction"]
-    labels = [label for axes in figure.axes for label in tick_labels(axes)]
+    labels = [label for axes in figure.axes for _, label in ticks(axes.yaxis)]
     letters, digits = (max(map(len, found), default=0) for found in (names, labels))
     points = 72 * INCHES[0]
     left, right = (12 + digits * DIGIT) / points, 0.98 - (letters + 1) * LETTER / points
     figure.subplots_adjust(left=left, right=right)
+    for axes in figure.axes:
+        write_vertical(axes)
+        axes.xaxis.set_visible(False)
+    write_horizontal(figure.axes[-1])
 
 
-def tick_labels(axes: Axes) -> list[str]:
-    """What is written at the left of an axes; the ticks themselves are made when it is drawn."""
-    (low, high), axis = axes.get_ylim(), axes.yaxis
-    ticks = [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
-    return axis.get_major_formatter().format_ticks(ticks)
+def ticks(axis: Axis) -> list[tuple[float, str]]:
+    """Where an axis has ticks, and what is written there.
+
+    Matplotlib's own are five artists each, which take longer than all the rest of a figure.
+    """
+    low, high = axis.get_view_interval()
+    places = [place for place in axis.get_majorticklocs() if low <= place <= high]
+    return list(zip(places, axis.get_major_formatter().format_ticks(places), strict=True))
+
+
+def write_vertical(axes: Axes) -> None:
+    """The numbers at the left, each with a line across."""
+    from matplotlib.collections import LineCollection
+
+    at, found = axes.get_yaxis_transform(), ticks(axes.yaxis)
+    across = [[(0, y), (1, y)] for y, _ in found]
+    rules = LineCollection(across, transform=at, colors="#dddddd", linewidths=0.8, zorder=0.5)
+    axes.add_collection(rules, autolim=False)
+    for y, label in found:
+        write(axes, 0, y, label, at, (-7, 0), ha="right", va="center_baseline")
+    axes.yaxis.set_visible(False)
+
+
+def write_horizontal(axes: Axes) -> None:
+    """The numbers below, each with a mark, and what they are."""
+    from matplotlib.lines import Line2D
+
+    at, found = axes.get_xaxis_transform(), ticks(axes.xaxis)
+    places, below = [x for x, _ in found], [0] * len(found)
+    marks = Line2D(places, below, color=FAINT, linestyle="", marker=3, markersize=3.5)  # down
+    axes.figure.add_artist(marks).set_transform(at)
+    for x, label in found:
+        write(axes, x, 0, label, at, (0, -7), ha="center", va="top")
+    write(axes, 0.5, 0, axes.get_xlabel(), axes.transAxes, (0, -28), ha="center", va="top")
+
+
+def write(
+    axes: Axes, x: float, y: float, text: str, at: Any, shift: tuple[int, int], **how: Any
+) -> None:
+    """A text of the figure's, some points away from a place on an axes."""
+    from matplotlib.transforms import offset_copy
+
+    figure: Any = axes.figure
+    moved = offset_copy(at, figure, *shift, units="points")
+    figure.text(x, y, text, transform=moved, fontsize=SIZE - 1, color=INK, **how)
 
 
 def over(axes: Axes, first: float, last: float, unit: str) -> None:

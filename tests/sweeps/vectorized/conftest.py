@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -11,13 +13,15 @@ def stack(tmp_path_factory):
     """Train recipes as one stacked model: their results, in their order."""
     from truerisk.config import compose
     from truerisk.result import RunResult
+    from truerisk.sweeps.vectorized.files import Files
     from truerisk.sweeps.vectorized.train import Group, Job
 
-    def stack(*recipes, **options):
+    def stack(*recipes, drawn=False, **options):
         root = tmp_path_factory.mktemp("stack")
         jobs = [Job(compose(recipe), root / str(i), {}) for i, recipe in enumerate(recipes)]
         group = Group(jobs, **options)
-        group.train()
+        with nullcontext() if drawn else mock.patch.object(Files, "_draw"):
+            group.train()
         assert not group.refused
         return [RunResult(job.folder) for job in jobs]
 

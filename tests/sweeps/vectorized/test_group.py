@@ -59,10 +59,11 @@ def test_a_member_that_diverges_ends_alone_and_says_where(stack, run):
 
 
 def test_the_folder_is_that_of_an_ordinary_run(stack, run):
-    (ours, _), theirs = stack(*recipes(2)), run(*recipes(1)[0])
+    (ours, _), theirs = stack(*recipes(2), drawn=True), run(*recipes(1)[0])
     names = ["config.yaml", "metadata.json", "metrics.csv", "status.json", "summary.json"]
     names += ["checkpoints/best.ckpt", "checkpoints/last.ckpt"]
     assert all((r.folder / name).exists() for r in (ours, theirs) for name in names)
+    assert ours.figure.read_bytes().startswith(b"\x89PNG")
     assert ours.run.config.read_text() == theirs.run.config.read_text()
     assert ours.run.metadata().keys() == theirs.run.metadata().keys()
     saved = [torch.load(r.run.last, weights_only=True) for r in (ours, theirs)]

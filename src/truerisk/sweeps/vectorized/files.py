@@ -13,7 +13,10 @@ from lightning.pytorch.loggers import Logger
 from truerisk.assemble import build_loggers
 from truerisk.checkpoint import load
 from truerisk.logger import TidyCSV, read_history
+from truerisk.logger.label import recipe_name
+from truerisk.result import RunResult
 from truerisk.run import RunFolder
+from truerisk.show.figure import risk_figure
 from truerisk.sweeps.vectorized.member import Member
 
 
@@ -53,7 +56,13 @@ class Files:
         if status != "interrupted":
             self._hand_over(status)
         self.run.write_summary(self.member.final)
+        self._draw()
         self.run.set_status(status, reason)
+
+    def _draw(self) -> None:
+        history, result = read_history(self.run.path), RunResult(self.run.path)
+        if len(history):
+            risk_figure(history, result.figure, title=recipe_name(self.member.cfg))
 
     def _hand_over(self, status: str) -> None:
         loggers = [

@@ -96,10 +96,10 @@ def headline(found: Findings) -> list[str]:
 
 def picked(chosen: Selection) -> str:
     """Which recipe was selected, and by which number."""
-    among = f"Of {chosen.among} recipes, " if chosen.among > 1 else "The only recipe, "
-    seeds = plural(chosen.val.n, "seed")
-    verb = "has the lowest validation risk" if chosen.among > 1 else "has the validation risk"
-    return f"{among}{chosen.recipe.label} {verb}: {mean(chosen.val)} over {seeds}."
+    label, risk = chosen.recipe.label, f"{mean(chosen.val)} over {plural(chosen.val.n, 'seed')}"
+    if chosen.among == 1:
+        return f"The validation risk of the only recipe, {label}, is {risk}."
+    return f"Of {chosen.among} recipes, {label} has the lowest validation risk: {risk}."
 
 
 def judged(chosen: Selection, unseen: str) -> str:

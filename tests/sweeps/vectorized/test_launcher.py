@@ -27,7 +27,7 @@ def test_a_sweep_is_trained_together_and_the_rest_by_itself(sweep, tmp_path):
     assert code == 0
     assert said.err.count("by itself, as truerisk.optimizer.Muon has no update") == 3
     assert "6 runs: 6 finished" in said.out
-    runs = [load_run(path) for path in (tmp_path / "outputs" / "s").iterdir() if path.is_dir()]
+    runs = [load_run(path) for path in (tmp_path / "outputs" / "s").glob("*-*/")]
     assert {run.status for run in runs} == {"finished"} and len(runs) == 6
     code, said = sweep("seed=range(4)", "optimizer=adam", "optimizer.lr=0.01")
     assert code == 0 and "4 runs: 4 finished (3 of them before)" in said.out

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from unittest import mock
+
+from truerisk import check
 from truerisk.cli import main
 
 
@@ -28,3 +31,16 @@ def test_a_plan_of_nothing_timed(tiny, here, capsys):
 def test_mistakes(here, capsys):
     assert main(["plan", "optimzer=adam,sgd"]) == 2
     assert "did you mean 'optimizer'" in capsys.readouterr().err
+
+
+def test_cells_that_differ_in_their_seeds_are_examined_once(sweep, tiny, here, capsys):
+    """… unless a seed is none; each then has its own reason."""
+    with mock.patch("truerisk.check.check", wraps=check.check) as looked:
+        given = [*tiny.overrides, "study=s", "seed=range(5)", "optimizer.lr=0.1,0.01"]
+        assert main(["plan", "-m", *given]) == 0
+    assert looked.call_count == 2
+    assert "10 cells: 10 to run" in capsys.readouterr().out
+    assert main(["plan", "-m", *tiny.overrides, "seed=1,-1,0.5"]) == 0
+    out = capsys.readouterr().out
+    assert "seed.base is -1: it should be greater than or equal to 0" in out
+    assert "seed.base is 0.5: it should be a valid integer" in out and "1 to run" in out

@@ -10,7 +10,7 @@ from benchmarks.table import show
 
 BENCHMARKS = (
     "step", "large", "startup", "memory", "diagnostics", "optimizers", "vectorized",
-    "pool", "report",
+    "study", "pool", "report",
 )  # fmt: skip
 """Modules of this folder, each with ``rows(quick)``."""
 

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from truerisk.sweeps.vectorized import recurrent
 from truerisk.sweeps.vectorized.masks import Masks
+from truerisk.sweeps.vectorized.windows import unfolded
 
 Rule = Callable[..., Any]
 
@@ -38,17 +39,15 @@ def conv1d(
 ) -> Tensor:
     """The convolution of x [K, n, c, L] with weight [K, o, c, k], as one product a member.
 
-    Its columns are all positions of all samples: [K, c·k, n·L′].
+    Its columns are all positions of all samples: [K, c·k, L′·n].
     """
-    kernel = weight.shape[3]
-    signals = F.pad(x.permute(0, 2, 1, 3), (padding, padding))
-    windows = signals.unfold(3, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
-    columns = windows.permute(0, 1, 4, 2, 3).reshape(len(x), weight[0, 0].numel(), -1)
-    rows = weight.flatten(2)
-    out = (
-        torch.bmm(rows, columns) if bias is None else torch.baddbmm(bias[..., None], rows, columns)
-    )
-    return out.unflatten(2, windows.shape[2:4]).transpose(1, 2)
+    columns = unfolded(x.permute(0, 2, 3, 1), weight.shape[3], stride, padding, dilation)
+    rows, positions = weight.flatten(2), columns.flatten(1, 2).flatten(2)
+    if bias is None:
+        out = torch.bmm(rows, positions)
+    else:
+        out = torch.baddbmm(bias[..., None], rows, positions)
+    return out.unflatten(2, columns.shape[3:]).permute(0, 3, 1, 2)
 
 
 def cross_entropy(

@@ -1,0 +1,59 @@
+"""What a kernel sees of a signal as it slides along it, with the samples last in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Taps = Iterator[tuple[int, slice, slice]]
+
+
+def unfolded(signals: Tensor, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
+    """The windows [K, c, kernel, L′, n] of signals [K, c, L, n], zeros beyond their ends.
+
+    ``out[…, j, l, :] = signals[…, l·stride + j·dilation − padding, :]``. Copied tap by tap in runs
+    of samples; torch's own ``unfold`` is a view, whose gradient took a third of a step.
+    """
+    out: Tensor = _Unfolded.apply(signals, kernel, stride, padding, dilation)
+    return out
+
+
+class _Unfolded(torch.autograd.Function):
+    """The windows, and the transposed map for their gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, signals: Tensor, kernel: int, *options: int) -> Tensor:
+        ctx.length, ctx.options = signals.shape[2], options
+        size = _positions(ctx.length, kernel, *options)
+        out = signals.new_zeros(*signals.shape[:2], kernel, size, signals.shape[3])
+        for tap, there, here in _taps(ctx.length, kernel, size, *options):
+            out[:, :, tap, there] = signals[:, :, here]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        members, channels, kernel, size, samples = grad.shape
+        out = grad.new_zeros(members, channels, ctx.length, samples)
+        for tap, there, here in _taps(ctx.length, kernel, size, *ctx.options):
+            out[:, :, here] += grad[:, :, tap, there]
+        return out, None, None, None, None
+
+
+def _positions(length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    return (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _taps(length: int, kernel: int, size: int, stride: int, padding: int, dilation: int) -> Taps:
+    """Which positions each entry of the kernel reads within the signal, and where they stand."""
+    for tap in range(kernel):
+        offset = tap * dilation - padding
+        first = max(0, -(offset // stride))
+        last = min(size, (length - 1 - offset) // stride + 1)
+        if first < last:
+            start = first * stride + offset
+            here = slice(start, start + (last - first - 1) * stride + 1, stride)
+            yield tap, slice(first, last), here

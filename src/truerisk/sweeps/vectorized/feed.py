@@ -39,6 +39,15 @@ class Feed:
         x, y = self.x.index_select(0, flat), self.y.index_select(0, flat)
         return Batch(x.unflatten(0, index.shape), y.unflatten(0, index.shape))
 
+    def stretch(self, samples: slice, rows: slice) -> Batch:
+        """Some samples of some members, as they stand in their data."""
+        x, y = (t.unflatten(0, (-1, self.size))[:, samples] for t in (self.x, self.y))
+        if len(x) == 1:
+            members = len(self.which[rows])
+            return Batch(x.expand(members, *x.shape[1:]), y.expand(members, *y.shape[1:]))
+        which = self.which[rows].to(x.device)
+        return Batch(x[which], y[which])
+
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))

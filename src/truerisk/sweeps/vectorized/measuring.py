@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from truerisk.batch import Batch
 from truerisk.data.split import TensorSplit
 from truerisk.gauge import BATCH, Gauge
 from truerisk.objective import Objective
@@ -18,8 +19,8 @@ from truerisk.sweeps.vectorized.feed import Feed
 from truerisk.sweeps.vectorized.member import Member
 from truerisk.sweeps.vectorized.value import StackedObjective
 
-VALUES = 2**21
-"""Numbers in the widest layer, over all members measured at a time: what fits in a cache."""
+VALUES = 2**19
+"""Numbers in the widest layer, over all members measured at a time: what stays near the core."""
 
 
 class Measuring:
@@ -58,16 +59,14 @@ class Measuring:
     ) -> list[Measurement]:
         """Measure a split of each member's data, or the samples ``index`` [K, n] of it."""
         feed, count = self.feeds[name], len(self.gauges)
-        if index is None:
-            index = torch.arange(feed.size).expand(count, -1)
-        blocks = (slice(i, i + self.block) for i in range(0, count, self.block))
+        blocks = (slice(i, min(i + self.block, count)) for i in range(0, count, self.block))
         return [m for rows in blocks for m in _measured(feed, objective, state, index, rows)]
 
 
 @torch.no_grad()
 def widest(model: nn.Module, split: TensorSplit) -> int:
-    """Numbers in the widest layer of a model, for one sample."""
-    sizes: list[int] = []
+    """Numbers in the widest layer of a model, the samples among them, for one sample."""
+    sizes = [split.x[0].numel()]
 
     def look(_module: nn.Module, _args: Any, output: Any) -> None:
         out = output[0] if isinstance(output, tuple) else output
@@ -95,18 +94,28 @@ def _measured(
     feed: Feed,
     objective: StackedObjective,
     state: Mapping[str, Tensor],
-    index: Tensor,
+    index: Tensor | None,
     rows: slice,
 ) -> list[Measurement]:
     own = {name: tensor[rows] for name, tensor in state.items()}
     sums: dict[str, Tensor] = {}
-    for part in index[rows].split(BATCH, 1):
-        found = objective.measured(own, feed.batch(part, rows), rows)
+    for batch in _batches(feed, index, rows):
+        found = objective.measured(own, batch, rows)
         for key, values in found.items():
-            spread = values if values.ndim == 2 else values[:, None].expand(part.shape)
+            spread = values if values.ndim == 2 else values[:, None].expand(batch.x.shape[:2])
             sums[key] = sums.get(key, 0) + _sums(spread)
     read = {key: moments(total).tolist() for key, total in sums.items()}
-    return [_of_member(read, k) for k in range(len(index[rows]))]
+    return [_of_member(read, k) for k in range(rows.stop - rows.start)]
+
+
+def _batches(feed: Feed, index: Tensor | None, rows: slice) -> Iterator[Batch]:
+    """The samples ``index`` [K, n] of some members, or all there are."""
+    if index is None:
+        for start in range(0, feed.size, BATCH):
+            yield feed.stretch(slice(start, start + BATCH), rows)
+    else:
+        for part in index[rows].split(BATCH, 1):
+            yield feed.batch(part, rows)
 
 
 def _sums(values: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from truerisk.sweeps.vectorized.recording import Function, Recorded
 from truerisk.sweeps.vectorized.varied import given, places, stacked
 
 State = Mapping[str, Tensor]
+Names = tuple[tuple[str, ...], ...]
 
 
 class StackedObjective:
@@ -33,9 +34,6 @@ class StackedObjective:
         self.places = places(recipe)
         self.values = stacked(varied, like)
         self.masks, self.lifting = masks, Lifting(masks)
-        self._begin()
-
-    def _begin(self) -> None:
         self._gradient: dict[Any, Recorded] = {}
         self._measured: dict[Any, Recorded] = {}
 
@@ -43,47 +41,47 @@ class StackedObjective:
         """The same for some of the members."""
         some = copy.copy(self)
         some.values = {key: values[list(rows)] for key, values in self.values.items()}
-        some._begin()
         return some
 
     def gradient(
         self, params: State, buffers: State, batch: Batch, share: float = 1.0
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """J times ``share`` and the risk, each [K], and ∇J by parameter, [K, …]."""
-        given_parts = parts(batch)
-        names = list(params), list(buffers), list(given_parts)
-        key = share, *names[2]
+        named = [params, buffers, self.values, parts(batch)]
+        names = tuple(tuple(group) for group in named)
+        key = share, names
         if key not in self._gradient:
             self._gradient[key] = Recorded(self._gradient_of(names, share))
-        state = [*params.values(), *buffers.values(), *given_parts.values()]
-        value, risk, *gradients = self._gradient[key]([*state, *self.masks.drawn(batch.x.shape)])
-        return value, risk, gradients
+        tensors = [tensor for group in named for tensor in group.values()]
+        value, risk, *found = self._gradient[key]([*tensors, *self.masks.drawn(batch.x.shape)])
+        return value, risk, found
 
-    def _gradient_of(self, names: Sequence[Sequence[str]], share: float) -> Function:
+    def _gradient_of(self, names: Names, share: float) -> Function:
         def one(state: State, values: State, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             with given(self.places, values):
                 value = self.objective(state, Batch(**parts))
             return value.objective, value.risk
 
         def gradient(*tensors: Tensor) -> tuple[Tensor, ...]:
-            rest, state = iter(tensors), {}
-            state = {name: next(rest) for name in (*names[0], *names[1])}
-            own = {name: next(rest) for name in names[2]}
+            rest = iter(tensors)
+            params, buffers, values, own = _named(names, rest)
             with self.masks.given(list(rest), own["x"].shape):
-                value, risk = self._mapped(one, state, self.values, own)
+                value, risk = self._mapped(one, params | buffers, values, own)
             value = value if share == 1 else value * share
-            leaves = [state[name] for name in names[0]]
-            return value.detach(), risk.detach(), *torch.autograd.grad(value.sum(), leaves)
+            found = torch.autograd.grad(value.sum(), list(params.values()))
+            return value.detach(), risk.detach(), *found
 
         return gradient
 
     def measured(self, state: State, batch: Batch, rows: slice) -> dict[str, Tensor]:
         """Losses and errors [K, n] of some members, and their penalties, each [K]."""
-        names, own = list(state), parts(batch)
-        key = rows.start, *names
-        if key not in self._measured:
-            self._measured[key] = Recorded(self._measured_of(names, list(own), rows))
-        found = self._measured[key]([*state.values(), *own.values()])
+        values = {key: value[rows] for key, value in self.values.items()}
+        named = [state, values, parts(batch)]
+        names = tuple(tuple(group) for group in named)
+        if names not in self._measured:
+            self._measured[names] = Recorded(self._measured_of(names))
+        tensors = [tensor for group in named for tensor in group.values()]
+        found = self._measured[names](tensors)
         return dict(zip(self._measures, found, strict=True))
 
     @property
@@ -91,9 +89,8 @@ class StackedObjective:
         errors = ["errors"] if self.objective.surrogate.task == "classification" else []
         return ["losses", *errors, *(f"penalty/{name}" for name in self.objective.penalties)]
 
-    def _measured_of(self, names: Sequence[str], parts: Sequence[str], rows: slice) -> Function:
+    def _measured_of(self, names: Names) -> Function:
         surrogate = self.objective.surrogate
-        values = {key: value[rows] for key, value in self.values.items()}
 
         def one(state: State, values: State, own: dict[str, Tensor]) -> tuple[Tensor, ...]:
             with given(self.places, values):
@@ -103,15 +100,19 @@ class StackedObjective:
             return value.losses, *wrong, *value.penalties.values()
 
         def measured(*tensors: Tensor) -> tuple[Tensor, ...]:
-            rest = iter(tensors)
-            state = {name: next(rest) for name in names}
-            return self._mapped(one, state, values, {name: next(rest) for name in parts})
+            found: tuple[Tensor, ...] = self._mapped(one, *_named(names, iter(tensors)))
+            return found
 
         return measured
 
     def _mapped(self, function: Any, *args: Any) -> Any:
         with self.lifting:
             return torch.vmap(function, randomness="different")(*args)
+
+
+def _named(names: Names, tensors: Iterator[Tensor]) -> list[dict[str, Tensor]]:
+    """Tensors as they come, by the names they go by."""
+    return [{name: next(tensors) for name in group} for group in names]
 
 
 def parts(batch: Batch) -> dict[str, Tensor]:

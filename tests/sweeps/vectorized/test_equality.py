@@ -41,6 +41,8 @@ OPTIMIZERS = {
     "adam": ["optimizer.betas=[0.8,0.99]", "optimizer.weight_decay=0.01"],
     "adam optimizer.amsgrad=true": ["optimizer.eps=1e-4"],
     "adamw": ["optimizer.weight_decay=0.2", "optimizer.lr=0.01"],
+    "adam optimizer.amsgrad=true model.width=300": ["optimizer.weight_decay=0.01"],
+    "adamw model.width=300": ["optimizer.betas=[0.8,0.99]", "optimizer.lr=0.01"],
     "nadam": ["optimizer.momentum_decay=0.01", "optimizer.weight_decay=0.01"],
     "nadam optimizer.decoupled_weight_decay=true": ["optimizer.weight_decay=0.01"],
     "radam": ["optimizer.betas=[0.8,0.9]", "optimizer.weight_decay=0.01"],

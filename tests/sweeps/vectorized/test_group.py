@@ -31,7 +31,7 @@ def bits(result):
 NOISY = "regularizer=[dropout,mixup]"
 
 
-@pytest.mark.parametrize("more", [[], [NOISY], ["model.normalization=batch"]])
+@pytest.mark.parametrize("more", [[], [NOISY], ["model.normalization=batch"], ["model.width=300"]])
 def test_adding_members_changes_none(stack, more):
     many = stack(*recipes(7, *more))
     few = stack(*recipes(3, *more))

@@ -28,6 +28,7 @@ class Numbers:
         self.exact = _columns(groups, names, like.device)
         self._cast: dict[str, Tensor] = {}
         self._rest: dict[str, Tensor] = {}
+        self._alike: list[tuple[list[int], dict[str, float]]] | None = None
 
     def __getitem__(self, name: str) -> Tensor:
         """A number, in the type of the weights."""
@@ -40,6 +41,16 @@ class Numbers:
         if name not in self._rest:
             self._rest[name] = self.cast(1 - self.exact[name])
         return self._rest[name]
+
+    def alike(self) -> list[tuple[list[int], dict[str, float]]]:
+        """The rows that have the same numbers, and those."""
+        if self._alike is None:
+            rows: dict[tuple[float, ...], list[int]] = {}
+            columns = [column.flatten().tolist() for column in self.exact.values()]
+            for k, own in enumerate(zip(*columns, strict=True)):
+                rows.setdefault(own, []).append(k)
+            self._alike = [(k, dict(zip(self.exact, own, strict=True))) for own, k in rows.items()]
+        return self._alike
 
     def cast(self, numbers: Tensor) -> Tensor:
         """Numbers in the type of the weights."""

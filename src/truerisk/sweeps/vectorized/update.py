@@ -18,6 +18,9 @@ from truerisk.sweeps.vectorized.hyper import Numbers
 
 State = dict[str, Tensor]
 
+WIDE = 2048
+"""Weights a member from which one kernel a member is faster than eleven operations for them all."""
+
 
 class Rule(NamedTuple):
     """An update, the tensors it keeps, and the numbers and switches it knows."""
@@ -76,13 +79,32 @@ def adadelta(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
 
 def adam(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
     """m ← β₁m + (1 − β₁)g; v ← β₂v + (1 − β₂)g²; w ← w − lr·m̂/(√v̂ + ε)."""
-    _adam(w, _coupled(w, g, h), state, h, t)
+    if w.shape[1] >= WIDE:
+        _fused(torch._fused_adam_, w, g, state, h, t)
+    else:
+        _adam(w, _coupled(w, g, h), state, h, t)
 
 
 def adamw(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
     """Adam's step, beside w ← (1 − lr·λ)w."""
-    _shrink(w, h)
-    _adam(w, g, state, h, t)
+    if w.shape[1] >= WIDE:
+        _fused(torch._fused_adamw_, w, g, state, h, t)
+    else:
+        _shrink(w, h)
+        _adam(w, g, state, h, t)
+
+
+def _fused(
+    kernel: Callable[..., None], w: Tensor, g: Tensor, state: State, h: Numbers, t: int
+) -> None:
+    """torch's own update, row by row, with one call for all rows that have the same numbers."""
+    tensors = (w, g, state["exp_avg"], state["exp_avg_sq"], state.get("max_exp_avg_sq"))
+    steps = torch.full((len(w),), float(t), device=w.device).unbind()
+    columns = [() if tensor is None else tensor.unbind() for tensor in tensors]
+    for rows, numbers in h.alike():
+        own = [[column[k] for k in rows] if column else [] for column in columns]
+        found_steps = [steps[k] for k in rows]
+        kernel(*own, found_steps, **numbers, amsgrad=h.switches["amsgrad"], maximize=False)
 
 
 def _adam(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:

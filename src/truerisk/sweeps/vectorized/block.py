@@ -15,6 +15,7 @@ from truerisk.sweeps.vectorized.feed import Feed, Orders
 from truerisk.sweeps.vectorized.hooks import after_step, edited
 from truerisk.sweeps.vectorized.masks import Masks
 from truerisk.sweeps.vectorized.member import Member
+from truerisk.sweeps.vectorized.recording import uncast
 from truerisk.sweeps.vectorized.records import Records
 from truerisk.sweeps.vectorized.stack import Stack
 from truerisk.sweeps.vectorized.twins import share_schedules, stepped
@@ -68,14 +69,21 @@ class Block:
 
     def _rest_of_epoch(self) -> Iterable[int]:
         self._train_mode(True)
+        self.orders.keep(self.columns)
+        self.columns = list(range(len(self.members)))
         left = min(self.orders.steps_per_epoch - self.step_in_epoch, self.horizon - self.count)
         steps = self.orders.epoch(self.epoch, self.step_in_epoch)
         for _, step in zip(range(left), steps, strict=False):
-            self._step([(index[:, self.columns].T, share) for index, share in step])
+            self._step([(self._own(index), share) for index, share in step])
             self.step_in_epoch += 1
             yield len(self.members)
             if not self.members:
                 return
+
+    def _own(self, index: Tensor) -> Tensor:
+        """The samples [K, n] of those that still train, of all who began the epoch [n, K]."""
+        whole = index.shape[1] == len(self.columns)
+        return index.T if whole else index[:, self.columns].T
 
     def _train_mode(self, training: bool) -> None:
         self.objective.objective.model.train(training)
@@ -86,7 +94,7 @@ class Block:
         if not self.members:
             return
         self._clip(gradients)
-        with torch.no_grad(), torch.autocast(gradients[0].device.type, enabled=False):
+        with torch.no_grad(), uncast(gradients[0].device.type):
             self.stack.update(gradients, self.count + 1)
         self.count += 1
         for member in self.members:

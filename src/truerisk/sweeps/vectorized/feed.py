@@ -45,8 +45,11 @@ class Feed:
         if len(x) == 1:
             members = len(self.which[rows])
             return Batch(x.expand(members, *x.shape[1:]), y.expand(members, *y.shape[1:]))
-        which = self.which[rows].to(x.device)
-        return Batch(x[which], y[which])
+        which = self.which[rows]
+        first, last = int(which[0]), int(which[-1])
+        if torch.equal(which, torch.arange(first, last + 1)):
+            return Batch(x[first : last + 1], y[first : last + 1])
+        return Batch(x[which.to(x.device)], y[which.to(x.device)])
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
@@ -62,6 +65,10 @@ class Orders(BatchPlan):
     def __init__(self, plans: Sequence[BatchPlan]) -> None:
         vars(self).update(vars(plans[0]))
         self.plans = list(plans)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the members."""
+        self.plans = [self.plans[row] for row in rows]
 
     def order(self, epoch: int) -> Tensor:
         """The order [N, K] in which each member takes its samples."""

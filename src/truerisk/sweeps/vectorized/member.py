@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import UserDict
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -94,8 +95,7 @@ class Member:
     def watch(self, values: Mapping[str, float]) -> None:
         """Show what was measured to the callbacks that read it."""
         if self.trainer.callbacks:
-            shown = {name: torch.tensor(value) for name, value in values.items()}
-            self.trainer.callback_metrics.update(shown)
+            self.trainer.callback_metrics.update(values)
 
     def call(self, hook: str, monitors: bool | None = None) -> None:
         """Call the callbacks, or those that monitor a measured value, or the others."""
@@ -173,13 +173,24 @@ class Member:
         return dict(self.recipe.model.state_dict(keep_vars=True))
 
 
+class Shown(UserDict[str, Any]):
+    """What was measured, as the tensors that Lightning's callbacks read: made as they are read."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The same tensor each time, until the value is measured anew."""
+        value = self.data[name]
+        if not isinstance(value, Tensor):
+            value = self.data[name] = torch.tensor(value)
+        return value
+
+
 def _trainer(cfg: DictConfig, member: Member) -> Any:
     """What a run's callbacks need of Lightning's Trainer."""
     from lightning.pytorch.trainer.states import TrainerFn
 
     return SimpleNamespace(
         callbacks=deciding(cfg, member.recipe, member.run.path),
-        callback_metrics={},
+        callback_metrics=Shown(),
         should_stop=False,
         current_epoch=0,
         state=SimpleNamespace(fn=TrainerFn.FITTING),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -53,9 +53,14 @@ class Recorded:
 @contextmanager
 def _plain(device: str) -> Iterator[None]:
     """Operations are done as they were recorded: no gradient, no casts, none fused."""
-    autocast = torch.autocast(device, enabled=False)
-    with torch.no_grad(), autocast, torch.jit.optimized_execution(False):
+    with torch.no_grad(), uncast(device), torch.jit.optimized_execution(False):
         yield
+
+
+def uncast(device: str) -> AbstractContextManager[Any]:
+    """Whatever casts are on are off inside the block; where none are, that costs nothing."""
+    on = torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else nullcontext()
 
 
 def _compiled(tape: torch.fx.GraphModule) -> Callable[..., Any]:

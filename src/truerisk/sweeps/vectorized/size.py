@@ -18,7 +18,7 @@ from truerisk.objective import Objective
 from truerisk.recipe import Recipe
 from truerisk.sweeps.vectorized.place import Place, place_of
 
-NUMBERS = 2**18
+NUMBERS = 2**19
 """Weights that a block holds: those, their gradients and the optimizer's stay near the core."""
 
 SMALLEST, LARGEST = 16, 128

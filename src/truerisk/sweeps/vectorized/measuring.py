@@ -22,6 +22,9 @@ from truerisk.sweeps.vectorized.value import StackedObjective
 VALUES = 2**19
 """Numbers in the widest layer, over all members measured at a time: what stays near the core."""
 
+LEAST = 4
+"""Members measured at a time at least, each of which adds little to the calls it takes."""
+
 
 class Measuring:
     """Measures members in eval mode, a few at a time."""
@@ -32,7 +35,9 @@ class Measuring:
         first = self.gauges[0]
         self.subset = torch.stack([g.subset for g in self.gauges])
         samples = min(BATCH, self.subset.shape[1])
-        self.block = max(1, VALUES // (samples * widest(first.objective.model, first.data.train)))
+        self.block = max(
+            LEAST, VALUES // (samples * widest(first.objective.model, first.data.train))
+        )
 
     def rows(self, rows: Sequence[int]) -> Measuring:
         """The same for some of the members."""

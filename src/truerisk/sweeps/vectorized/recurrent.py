@@ -29,10 +29,9 @@ def _elman(act: Callable[[Tensor], Tensor], x: Tensor, s: State, w: Tensor, b: A
 def _gru(x: Tensor, state: State, w: Tensor, b: Tensor | None) -> State:
     width = w.shape[2]
     (h,) = state
-    inner = _product(w, b, h)
-    gates = (x[:, : 2 * width] + inner[:, : 2 * width]).sigmoid()
-    reset, update = gates[:, :width], gates[:, width:]
-    new = (x[:, 2 * width :] + reset * inner[:, 2 * width :]).tanh()
+    driven, inner = (part.split((2 * width, width), 1) for part in (x, _product(w, b, h)))
+    reset, update = (driven[0] + inner[0]).sigmoid().chunk(2, 1)
+    new = (driven[1] + reset * inner[1]).tanh()
     return (new + update * (h - new),)
 
 
@@ -54,8 +53,8 @@ def _layer(cell: Cell, x: Tensor, start: State, weights: Sequence[Any], both: bo
     inputs = torch.cat(runs).permute(0, 2, 1, 3).flatten(2)
     driven = _product(w, b, inputs).unflatten(2, (steps, -1))
     state, states = start, []
-    for t in range(steps):
-        state = cell(driven[:, :, t], state, u, c)
+    for own in driven.unbind(2):  # taken apart at once: a gradient as large as all steps, once
+        state = cell(own, state, u, c)
         states.append(state[0])
     out = torch.stack(states, 1).split(members)
     return (torch.cat([out[0], out[1].flip(1)], 2) if both else out[0]), state

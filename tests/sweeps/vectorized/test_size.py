@@ -72,6 +72,20 @@ def test_little_memory_makes_small_blocks(jobs, monkeypatch):
     assert group.size == 2
 
 
+def test_a_block_holds_fewer_members_where_they_or_their_layers_are_larger():
+    def suitable(*more):
+        return size.suitable(compose(["data=gaussians", "data.batch_size=50", *more]))
+
+    assert suitable("model=linear") == size.LARGEST
+    by_weights = [
+        suitable("model=mlp", "model.depth=2", f"model.width={w}") for w in (20, 100, 1000)
+    ]
+    assert by_weights == sorted(by_weights, reverse=True) and by_weights[-1] == size.SMALLEST
+    many = "data.source.num_samples=100000"
+    assert suitable("model=linear", many) == size.LARGEST
+    assert suitable("model=linear", many, "data.batch_size=full") == size.SMALLEST
+
+
 def test_what_is_free(tmp_path):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:  9 kB\nMemAvailable:   2048 kB\n")

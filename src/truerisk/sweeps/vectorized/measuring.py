@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from truerisk.batch import Batch
-from truerisk.data.split import TensorSplit
 from truerisk.gauge import BATCH, Gauge
 from truerisk.objective import Objective
 from truerisk.risk import Measurement, Moments, moments
@@ -36,7 +35,7 @@ class Measuring:
         self.subset = torch.stack([g.subset for g in self.gauges])
         samples = min(BATCH, self.subset.shape[1])
         self.block = max(
-            LEAST, VALUES // (samples * widest(first.objective.model, first.data.train))
+            LEAST, VALUES // (samples * widest(first.objective.model, first.data.train.x))
         )
 
     def rows(self, rows: Sequence[int]) -> Measuring:
@@ -69,9 +68,9 @@ class Measuring:
 
 
 @torch.no_grad()
-def widest(model: nn.Module, split: TensorSplit) -> int:
+def widest(model: nn.Module, x: Tensor) -> int:
     """Numbers in the widest layer of a model, the samples among them, for one sample."""
-    sizes = [split.x[0].numel()]
+    sizes = [x[0].numel()]
 
     def look(_module: nn.Module, _args: Any, output: Any) -> None:
         out = output[0] if isinstance(output, tuple) else output
@@ -79,7 +78,7 @@ def widest(model: nn.Module, split: TensorSplit) -> int:
 
     handles = [module.register_forward_hook(look) for module in model.modules()]
     was_training = model.training
-    model.eval()(split.x[:1])
+    model.eval()(x[:1])
     model.train(was_training)
     for handle in handles:
         handle.remove()

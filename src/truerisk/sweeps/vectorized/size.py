@@ -16,10 +16,14 @@ from truerisk.data.split import cast
 from truerisk.errors import UserError
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
+from truerisk.sweeps.vectorized.measuring import widest
 from truerisk.sweeps.vectorized.place import Place, place_of
 
 NUMBERS = 2**19
 """Weights that a block holds: those, their gradients and the optimizer's stay near the core."""
+
+OUTPUTS = 2**20
+"""Numbers in the widest layer, for one batch of all members of a block on a CPU: likewise."""
 
 SMALLEST, LARGEST = 16, 128
 """Members in a block, where memory allows."""
@@ -34,16 +38,27 @@ and what an update is computed in."""
 
 
 def suitable(cfg: DictConfig, processes: int = 1) -> int:
-    """How many members to train at once, in each of some processes: the more, the smaller."""
+    """How many members to train at once, in each of some processes.
+
+    The more, the smaller they and their layers are.
+    """
     try:
         recipe = assemble(cfg)
     except UserError:  # told of each cell as it is opened
         return LARGEST
-    weights = sum(p.numel() for p in recipe.model.parameters())
-    near = max(SMALLEST, min(LARGEST, NUMBERS // max(1, weights)))
     place = place_of(cfg)
+    recipe.model.to(dtype=place.dtype)
     fitting = SHARE * room(place.device) / processes / footprint(recipe, place)
-    return max(1, math.floor(min(near, fitting)))
+    return max(1, math.floor(min(_near(recipe, place), fitting)))
+
+
+def _near(recipe: Recipe, place: Place) -> int:
+    """How many members' tensors stay in the caches."""
+    most = min(LARGEST, NUMBERS // sum(p.numel() for p in recipe.model.parameters()))
+    if place.device.type == "cpu":
+        width = widest(recipe.model, _batch(recipe, place.dtype).x)
+        most = min(most, OUTPUTS // (recipe.plan().micro * width))
+    return max(SMALLEST, most)
 
 
 def even(cells: int, size: int) -> int:

@@ -40,13 +40,27 @@ def apart(heights: list[float], gap: float) -> list[float]:
     return [round(float(height), 6) for height in moved]
 
 
+def held(heights: list[float], gap: float) -> list[float]:
+    """Heights that are ``gap`` apart, moved to between 0 and 1; around ½ if there is no room.
+
+    >>> held([-0.2, 0.3, 0.9], 0.4), held([-0.2, 0.8], 2.0)
+    ([0.0, 0.4, 0.9], [-0.5, 1.5])
+    """
+    moved, steps = np.asarray(heights, dtype=float), gap * np.arange(len(heights))
+    order = np.argsort(moved, kind="stable")
+    spare = 1 - gap * (len(heights) - 1)
+    low, high = (0.0, spare) if spare > 0 else (spare / 2, spare / 2)
+    moved[order] = np.clip(moved[order], low + steps, high + steps)
+    return [round(float(height), 6) for height in moved]
+
+
 def label_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
     """Write names at the right of an axes, level with the lines' ends and clear of each other."""
     # only the shares of the axes' height matter here, and no layout changes those
     low, high = (axes.yaxis.get_transform().transform(y) for y in axes.get_ylim())
     spots = [(axes.yaxis.get_transform().transform(y) - low) / (high - low) for y, _, _ in ends]
     line = 1.3 * SIZE / 72 / (axes.get_position().height * INCHES[1])
-    for spot, (_, text, color) in zip(apart(spots, line), ends, strict=True):
+    for spot, (_, text, color) in zip(held(apart(spots, line), line), ends, strict=True):
         axes.annotate(
             text, (1, spot), xycoords="axes fraction", xytext=(8, 0), textcoords="offset points",
             va="center", color=color, fontsize=SIZE, fontweight="bold", annotation_clip=False,

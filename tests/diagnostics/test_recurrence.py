@@ -9,11 +9,14 @@ import torch
 from torch import nn
 
 from truerisk.diagnostics.cell import cells
-from truerisk.diagnostics.recurrence import jacobian_norms, norm_of, spectral_radii
+from truerisk.diagnostics.recurrence import bound, jacobian_norms, spectral_radii
+from truerisk.model.elman import Elman
 
 KINDS = {
     "tanh": lambda **o: nn.RNN(2, 3, batch_first=True, **o),
     "relu": lambda **o: nn.RNN(2, 3, batch_first=True, nonlinearity="relu", **o),
+    "sigmoid": lambda **o: Elman(2, 3, nonlinearity="sigmoid", batch_first=True, **o),
+    "residual": lambda **o: Elman(2, 3, residual=True, batch_first=True, **o),
     "lstm": lambda **o: nn.LSTM(2, 3, batch_first=True, **o),
     "gru": lambda **o: nn.GRU(2, 3, batch_first=True, **o),
 }
@@ -71,7 +74,7 @@ def test_a_linear_network_has_the_powers_of_its_weights():
         torch.testing.assert_close(norms[k], expected.expand(4), rtol=1e-13, atol=0)
 
 
-@pytest.mark.parametrize("kind", ["tanh", "relu"])
+@pytest.mark.parametrize("kind", ["tanh", "relu", "sigmoid", "residual"])
 @pytest.mark.parametrize("gain", [0.5, 1.0, 3.0])
 def test_the_bound_is_never_broken(kind, gain):
     layer, x = made(kind)
@@ -79,7 +82,7 @@ def test_the_bound_is_never_broken(kind, gain):
         layer.weight_hh_l0.mul_(gain)
     ((_, cell, read),) = cells(layer, x)
     norms = jacobian_norms(cell, read).amax(1)
-    bounds = norm_of(cell) ** torch.arange(STEPS, dtype=torch.float64)
+    bounds = bound(cell) ** torch.arange(STEPS, dtype=torch.float64)
     assert (norms <= bounds * (1 + 1e-12)).all()
     assert norms[1] > 0.05 * bounds[1]
 

@@ -95,7 +95,7 @@ def test_transformer_counts():
         (lambda: ResNet(SIGNAL, 10, stages=0), "model.stages"),
         (lambda: GRU(SIGNAL, 10, readout="first"), "model.readout"),
         (lambda: GRU(SIGNAL, 10, width=0), "model.width"),
-        (lambda: RNN(SIGNAL, 10, activation="gelu"), "tanh or relu"),
+        (lambda: RNN(SIGNAL, 10, activation="gelu"), "tanh, relu or sigmoid"),
         (lambda: Transformer(SIGNAL, 10, heads=5), "model.heads=5"),
         (lambda: Transformer(SIGNAL, 10, normalization="batch"), "layer or none"),
         (lambda: Transformer((1, 2, 3, 4), 10), "(1, 2, 3, 4)"),

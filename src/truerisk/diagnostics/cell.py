@@ -11,6 +11,8 @@ from torch.func import jacrev, vmap
 
 GATES = {"RNN": "", "LSTM": "ifgo", "GRU": "rzn"}
 """The letters of a layer's gates, in the order of its weights."""
+STEEPEST = {"tanh": 1.0, "relu": 1.0, "sigmoid": 0.25}
+"""max φ′ of a plain layer's activation."""
 
 
 class Cell(NamedTuple):
@@ -22,7 +24,9 @@ class Cell(NamedTuple):
     kind: str
     """RNN, LSTM or GRU"""
     activation: str
-    """tanh or relu, of an RNN"""
+    """tanh, relu or sigmoid, of an RNN"""
+    residual: bool
+    """whether an RNN adds the state before"""
     weight: Tensor
     """of the inputs, [gates·width, features]"""
     recurrent: Tensor
@@ -45,7 +49,8 @@ class Cell(NamedTuple):
         h, seen = s[..., : self.width], x @ self.weight.T + self.biases[0]
         kept = h @ self.recurrent.T + self.biases[1]
         if self.kind == "RNN":
-            return torch.tanh(seen + kept) if self.activation == "tanh" else (seen + kept).relu()
+            new: Tensor = getattr(torch, self.activation)(seen + kept)
+            return s + new if self.residual else new
         if self.kind == "LSTM":
             i, f, g, o = (seen + kept).chunk(4, -1)
             c = f.sigmoid() * s[..., self.width :] + i.sigmoid() * g.tanh()
@@ -90,5 +95,6 @@ def _cell(layer: nn.RNNBase, suffix: str) -> Cell:
     zero = recurrent.new_zeros(len(recurrent))
     names = (f"bias_ih{suffix}", f"bias_hh{suffix}")
     biases = [getattr(layer, name).detach() if layer.bias else zero for name in names]
-    kind, _, activation = layer.mode.partition("_")
-    return Cell(kind, activation.lower(), weight, recurrent, (biases[0], biases[1]))
+    kind = layer.mode.partition("_")[0]
+    activation, residual = getattr(layer, "nonlinearity", ""), getattr(layer, "residual", False)
+    return Cell(kind, activation, residual, weight, recurrent, (biases[0], biases[1]))

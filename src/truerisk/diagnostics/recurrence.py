@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from truerisk.diagnostics.cell import GATES, Cell, cells
+from truerisk.diagnostics.cell import GATES, STEEPEST, Cell, cells
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 from truerisk.number import whole
 
@@ -32,7 +32,8 @@ class Recurrence(Diagnostic):
     * ``norm/<layer>/<k>`` is ``‖∂h_T/∂h_t‖₂`` for k = T − t, the mean over some training samples;
       for an LSTM, h stands for the whole state (h, c).
     * ``bound/<layer>`` is ``‖U‖₂ · max φ′`` of a plain RNN, so that ``‖∂h_T/∂h_t‖ ≤ bound^(T−t)``:
-      below 1, what lies long ago is sure to vanish (Pascanu, Mikolov & Bengio 2013, §2.1).
+      below 1, what lies long ago is sure to vanish (Pascanu, Mikolov & Bengio 2013, §2.1). Of a
+      residual one it is ``1 + ‖U‖₂ · max φ′``.
 
     A reversed direction reads the last step first; k counts its steps alike.
 
@@ -74,7 +75,7 @@ class Recurrence(Diagnostic):
         radii = zip(gates, spectral_radii(cell), strict=True)
         values = {f"radius/{name}{gate and f'.{gate}'}": radius for gate, radius in radii}
         if cell.kind == "RNN":
-            values[f"bound/{name}"] = norm_of(cell)
+            values[f"bound/{name}"] = bound(cell)
         norms = jacobian_norms(cell, x).mean(1).tolist()
         every = torch.linspace(0, len(norms) - 1, min(self.lags, len(norms))).round().int()
         return values | {f"norm/{name}/{k}": norms[k] for k in every.tolist()}
@@ -126,9 +127,10 @@ def spectral_radii(cell: Cell) -> list[float]:
     return torch.linalg.eigvals(matrices.double()).abs().amax(-1).tolist()
 
 
-def norm_of(cell: Cell) -> float:
-    """‖U‖₂, which is also ‖U‖₂ · max φ′: neither tanh nor ReLU is steeper than 1."""
-    return torch.linalg.matrix_norm(cell.recurrent.double(), 2).item()
+def bound(cell: Cell) -> float:
+    """‖U‖₂ · max φ′ ≥ ‖∂h_t/∂h_{t−1}‖ of a plain RNN; by 1 more where h_{t−1} is added."""
+    norm = torch.linalg.matrix_norm(cell.recurrent.double(), 2).item()
+    return cell.residual + STEEPEST[cell.activation] * norm
 
 
 def jacobian_norms(cell: Cell, x: Tensor) -> Tensor:
@@ -161,8 +163,8 @@ def _draw_norms(axes: Axes, table: pd.DataFrame) -> None:
     for layer, color in zip(found, cycle(COLORS), strict=False):
         if f"bound/{layer}" in table:
             lags = found[layer].columns
-            bound = table[f"bound/{layer}"].iloc[-1] ** lags.to_numpy(dtype=float)
-            axes.plot(lags, bound, color=color, linewidth=2, linestyle=DASHES[2])
+            most = table[f"bound/{layer}"].iloc[-1] ** lags.to_numpy(dtype=float)
+            axes.plot(lags, most, color=color, linewidth=2, linestyle=DASHES[2])
     axes.set_ylim(low, min(axes.get_ylim()[1], 100 * high))
     plain_ticks(axes)
     label_ends(axes, ends)

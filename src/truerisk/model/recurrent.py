@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from truerisk.errors import ConfigError, nearest
+from truerisk.model.elman import Elman
 from truerisk.model.shape import sequence, sequence_shape
 from truerisk.number import real, whole
 
@@ -94,7 +95,9 @@ class RNN(Recurrent):
     Args:
         input_shape: shape of one sample.
         output_size: number of outputs.
-        activation: φ, tanh or relu.
+        activation: φ: tanh, relu or sigmoid.
+        residual: whether hₜ₋₁ is added to that, so that a gradient finds a way around U, as in
+            residual networks (He, Zhang, Ren & Sun 2016, Identity Mappings, §2).
         others: those of `Recurrent`.
 
     >>> RNN((1, 40), 10, activation="relu").recurrent
@@ -112,10 +115,16 @@ class RNN(Recurrent):
         bias: bool = True,
         dropout: float = 0.0,
         activation: str = "tanh",
+        residual: bool = False,
     ) -> None:
-        if activation not in ("tanh", "relu"):
-            raise ConfigError(f"model.activation={activation} does not fit model=rnn: tanh or relu")
-        self.cell = partial(nn.RNN, nonlinearity=activation)
+        if activation not in ("tanh", "relu", "sigmoid"):
+            raise ConfigError(
+                f"model.activation={activation} does not fit model=rnn: tanh, relu or sigmoid"
+            )
+        if residual or activation == "sigmoid":
+            self.cell = partial(Elman, nonlinearity=activation, residual=residual)
+        else:
+            self.cell = partial(nn.RNN, nonlinearity=activation)
         sizes = (width, depth, bidirectional, readout, bias, dropout)
         super().__init__(input_shape, output_size, *sizes)
 

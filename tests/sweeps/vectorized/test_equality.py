@@ -64,6 +64,7 @@ MODELS = {
     "cnn": [*IMAGES, "model.width=3"],
     "resnet": [*SIGNALS, "model.width=3", "model.stages=2"],
     "rnn": SMALL,
+    "rnn model.residual=true": SMALL,
     "lstm": [*SMALL, "model.width=4", "model.depth=2"],
     "gru": [*SMALL, "model.width=4", "model.readout=last"],
     "transformer": [*SMALL, "model.heads=2"],
@@ -72,7 +73,7 @@ MODELS = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model(same, model):
-    recipe = [*MODELS[model], f"model={model}"]
+    recipe = [*MODELS[model], *f"model={model}".split()]
     same([*recipe, "seed=1"], [*recipe, "seed=2", "optimizer.lr=0.003"])
 
 

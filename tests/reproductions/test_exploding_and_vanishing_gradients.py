@@ -31,3 +31,10 @@ def test_a_clip_by_value(at, monkeypatch):
         step, "clip_grads_with_norm_", lambda params, cap, norm: step.clip_grad_value_(params, cap)
     )
     assert at.study(NAME, "direction_is_kept", CLIPPED) == "does not hold"
+
+
+def test_sigmoids_that_forget_less(at, monkeypatch):
+    """tanh(x/4) is as steep at 0 as a sigmoid, and steeper where the states come to rest."""
+    monkeypatch.setattr(torch, "sigmoid", lambda x: torch.tanh(x / 4))
+    grid = LINEAR.replace("}]", ",model.activation:sigmoid,optimizer.lr:0.0}]")
+    assert at.study(NAME, "rate_of_sigmoids", grid) == "does not hold"

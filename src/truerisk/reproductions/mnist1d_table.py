@@ -1,8 +1,12 @@
 """On MNIST-1D, logistic regression is right on 32 % of the test set, an MLP 68, a CNN 94, a GRU 91.
 
-By the recipes of the paper's code: 6000 steps of Adam on batches of 100, here for five seeds. The
-weights are those with the lowest validation risk, measured on a tenth of the training set that is
-held out for it; the paper tests the last weights, trained on all of it.
+By the recipes of the paper's code: 6000 steps of Adam on batches of 100 from 4000 of the 5000
+published samples, and the errors of the last weights on the other 1000. The paper tells of one
+split and one seed; here each of ten seeds draws its own split, and the order of its batches.
+
+The weights with the lowest validation risk, measured first, are others: an MLP's are right on 60 %
+and a CNN's on 90, as the risk rises long before the errors stop falling. The notebook that is in
+the authors' repository today ends with 31.5, 65.1, 92.3 and 89.1 %.
 """
 
 from __future__ import annotations
@@ -12,23 +16,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from truerisk.verdicts import Claim, Finding, Runs, claim, mean
+from truerisk.verdicts import Claim, Finding, Runs, claim, mean, series
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMULA = "accuracy = 1 − 1/n Σ 1[argmax f(xᵢ) ≠ yᵢ],  n = 1000 test samples"
+FORMULA = "accuracy = 1 − 1/n Σ 1[argmax f(xᵢ) ≠ yᵢ],  n = 1000 held-out samples"
 SOURCE = "Greydanus & Kobak 2020, Scaling Down Deep Learning with MNIST-1D, figure 2"
-COST = "20 runs of 6000 steps"
-QUICK = ["model=linear", "seed=range(5)", "trainer.max_steps=1000"]
+COST = "7 min, hydra/launcher=vectorized; 4 min with hydra.launcher.processes=2"
+QUICK = ["model=linear", "seed=range(10)", "trainer.max_steps=1000"]
 NAMES = {"linear": "logistic regression", "mlp_residual": "MLP", "cnn1d": "CNN", "gru": "GRU"}
 PUBLISHED = {"linear": 32.0, "mlp_residual": 68.0, "cnn1d": 94.0, "gru": 91.0}
 
 
 def accuracies(runs: Runs, model: str) -> list[float]:
-    """Test accuracy in per cent, a seed a number."""
+    """Accuracy in per cent of the last weights on the 1000 samples held out, a seed a number."""
     found = runs.only("choices.model", model)
-    return [100 * (1 - run.summary["error/test"].value) for run in found]
+    return [100 * (1 - float(series(run, "error/val")[-1])) for run in found]
 
 
 def reached(model: str) -> Claim:
@@ -64,8 +68,8 @@ def draw(runs: Runs, figure: Figure) -> None:
     ink = axes.xaxis.label.get_color()
     for row, model in enumerate(NAMES):
         found = accuracies(runs, model)
-        shift = np.linspace(-0.12, 0.12, len(found)) if len(found) > 1 else np.zeros(len(found))
-        axes.plot(found, row + shift, "o", color="C0", markersize=7)
+        shift = np.linspace(-0.22, 0.22, len(found)) if len(found) > 1 else np.zeros(len(found))
+        axes.plot(found, row + shift, "o", color="C0", markersize=5)
         axes.plot([PUBLISHED[model]] * 2, [row - 0.3, row + 0.3], color="C1")
     axes.set_yticks(range(len(NAMES)), list(NAMES.values()), color=ink)
     axes.set(xlim=(0, 100), ylim=(len(NAMES) - 0.5, -0.9), xlabel="test accuracy, %")

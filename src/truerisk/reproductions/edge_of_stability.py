@@ -4,7 +4,12 @@ The sharpness λmax(∇²J) rises to 2/η, above which steps on a quadratic woul
 while J goes on falling. With a step so short that 2/η is never reached, nothing of it is seen.
 
 Sharpness is looked at every few dozen steps. It counts as arrived at the first look at which it is
-within 8 % of 2/η; all later looks count.
+within 8 % of 2/η; all later looks count. A seed is another training set and other initial weights.
+
+It is there at most looks, not at every one: on its way in it overshoots, and is thrown back by as
+much, before it settles to within a few per cent. Step lengths of 0.05 and 0.07 were tried too. They
+overshoot alike, and on some training sets the problem is solved before the sharpness has come to
+2/η for good.
 """
 
 from __future__ import annotations
@@ -15,16 +20,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from truerisk.result import RunResult
-from truerisk.verdicts import Finding, Runs, claim, exactly, series
+from truerisk.verdicts import Finding, Runs, claim, exactly, mean, series
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FORMULA = "w ← w − η ∇J(w)   with   η λmax(∇²J) → 2"
 SOURCE = "Cohen, Kaur, Li, Kolter & Talwalkar 2021, Gradient Descent … at the Edge of Stability"
-COST = "2 min"
+COST = "3 min"
 QUICK = [
-    "hydra.sweeper.grids=[{optimizer.lr:0.1,trainer.max_epochs:2500},"
+    "hydra.sweeper.grids=[{optimizer.lr:0.1,trainer.max_epochs:2000,seed:'range(3)'},"
     "{optimizer.lr:0.002,trainer.max_epochs:500}]"
 ]
 CLOSE = 0.08
@@ -42,40 +48,49 @@ def arrival(run: RunResult) -> int | None:
     return int(there[0]) if len(there) else None
 
 
-def split(runs: Runs) -> tuple[list[RunResult], RunResult]:
-    """The runs that are to get there, and the one with the smallest step length."""
-    smallest, *others = runs.by("optimizer.lr").values()
-    return [group.one for group in others], smallest.one
+def reaching(runs: Runs) -> Runs:
+    """The runs that are to get there: those with the greater step length."""
+    return list(runs.by("optimizer.lr").values())[-1]
 
 
 @claim(
-    "sharpness rises to 2/η: shares of the step lengths at which it does",
+    "sharpness rises to 2/η: share of the training sets on which it does",
     source="Cohen et al. 2021, §3.1",
     why="it does or it does not",
     expected=1.0,
     within=0.0,
 )
 def arrives(runs: Runs) -> Finding:
-    """Of all step lengths but the smallest."""
-    return exactly(float(np.mean([arrival(run) is not None for run in split(runs)[0]])))
+    """Of all training sets."""
+    return exactly(float(np.mean([arrival(run) is not None for run in reaching(runs)])))
 
 
 @claim(
-    "and stays there: average distance from 2/η, relative to it, at all later looks",
+    "and stays there: greatest distance from 2/η, relative to it, at any later look",
     source="Cohen et al. 2021, §3.1",
     why="fixed beforehand, with the claim",
     high=CLOSE,
 )
 def stays(runs: Runs) -> Finding:
-    """The step length for which it is largest."""
-    return exactly(max(map(_distance, split(runs)[0])))
+    """The mean over training sets."""
+    return mean([float(later(run).max()) for run in reaching(runs)])
 
 
-def _distance(run: RunResult) -> float:
+@claim(
+    "it is there at most looks: median distance from 2/η, relative to it, of all later looks",
+    source="Cohen et al. 2021, §3.1",
+    why="the same",
+    high=CLOSE,
+)
+def mostly_stays(runs: Runs) -> Finding:
+    """The mean over training sets."""
+    return mean([float(np.median(later(run))) for run in reaching(runs)])
+
+
+def later(run: RunResult) -> np.ndarray:
+    """The distance from 2/η, relative to it, from the arrival on; infinite where there is none."""
     start = arrival(run)
-    if start is None:
-        return math.inf
-    return float(np.abs(stability(run)[start:] / 2 - 1).mean())
+    return np.array([math.inf]) if start is None else np.abs(stability(run)[start:] / 2 - 1)
 
 
 @claim(
@@ -85,8 +100,8 @@ def _distance(run: RunResult) -> float:
     high=0.5,
 )
 def still_falls(runs: Runs) -> Finding:
-    """The step length for which it is largest."""
-    return exactly(max(map(_fall, split(runs)[0])))
+    """The mean over training sets."""
+    return mean([_fall(run) for run in reaching(runs)])
 
 
 def _fall(run: RunResult) -> float:
@@ -102,24 +117,31 @@ def _fall(run: RunResult) -> float:
 )
 def not_when_small(runs: Runs) -> Finding:
     """Of the smallest step length."""
-    return exactly(float(stability(split(runs)[1]).max() / 2))
+    run = min(runs, key=lambda run: float(run.config.optimizer.lr))
+    return exactly(float(stability(run).max() / 2))
 
 
 def draw(runs: Runs, figure: Figure) -> None:
-    """Sharpness over the steps; 2/η of each step length as a line."""
+    """Sharpness over the steps, one training set's in bold; 8 % around 2/η as a band."""
     axes = figure.add_subplot()
     for i, (rate, group) in enumerate(runs.by("optimizer.lr").items()):
-        run, color = group.one, f"C{i}"
-        place: dict[str, Any] = {"textcoords": "offset points", "ha": "right"}
-        sharpness = stability(run) / rate
-        x = np.arange(len(sharpness)) * run.config.diagnostics.curvature.every.steps
-        axes.plot(x, sharpness, color=color)
-        if arrival(run) is not None:
-            axes.axhline(2 / rate, color=color, linestyle="--", linewidth=1.2)
-            axes.annotate(f"2/η, η = {rate:g}", (x[-1], 2 / rate), (0, 10), color=color, **place)
-        else:
-            name = f"η = {rate:g}, 2/η = {2 / rate:g}"
-            k = len(x) // 2
-            axes.annotate(name, (x[k], sharpness[k]), (0, -24), color=color, **place)
+        name = f"η = {rate:g}, 2/η = {2 / rate:g}"
+        for run in group:
+            bold = run is group[0]
+            _line(axes, run, f"C{i}", name if bold else "", {} if bold else THIN)
+        if arrival(group[0]) is not None:
+            axes.axhspan(*(2 / rate * (1 + np.array([-CLOSE, CLOSE]))), color=f"C{i}", alpha=0.2)
     axes.set(xlabel="step", ylim=(0, None))
-    axes.set_title("sharpness λmax(∇²J)")
+    axes.set_title("sharpness λmax(∇²J);  band: within 8 % of 2/η")
+
+
+THIN: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.5}
+
+
+def _line(axes: Axes, run: RunResult, color: str, name: str, style: dict[str, Any]) -> None:
+    sharpness = stability(run) / run.config.optimizer.lr
+    x = np.arange(len(sharpness)) * run.config.diagnostics.curvature.every.steps
+    axes.plot(x, sharpness, color=color, **style)
+    place: dict[str, Any] = {"textcoords": "offset points", "ha": "right"}
+    shift = 24 if arrival(run) is not None else -32
+    axes.annotate(name, (x[-1], sharpness[-1]), (0, shift), color=color, **place)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FORMULA = "E ĝₘ = ∇g,   E‖ĝₘ − ∇g‖² = tr Σ/m · (N − m)/(N − 1)   (with replacement: tr Σ/m)"
 SOURCE = "McCandlish, Kaplan, Amodei et al. 2018, An Empirical Model of Large-Batch Training"
-COST = "1 min, hydra/launcher=vectorized"
+COST = "1 min"
 QUICK = [
     "hydra.sweeper.grids=[{optimizer.lr:0.0,data.batch_size:full},"
     "{data.batch_size:full,diagnostics:'[gradient_noise]'},"

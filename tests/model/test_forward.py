@@ -135,6 +135,18 @@ def test_rnn_activation():
     torch.testing.assert_close(model(x), model.output(h))
 
 
+@pytest.mark.parametrize("options", [{"residual": True}, {"activation": "sigmoid"}])
+def test_rnn_with_what_torch_does_not_have(options):
+    x = torch.randn(3, 1, 6)
+    torch.manual_seed(0)
+    plain = RNN((1, 6), 2, width=4)
+    torch.manual_seed(0)
+    model = RNN((1, 6), 2, width=4, **options)
+    weights = zip(model.parameters(), plain.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in weights)
+    assert model(x).shape == (3, 2) and not torch.allclose(model(x), plain(x))
+
+
 def test_attention_against_torch():
     ours, theirs = Attention(12, heads=3), nn.MultiheadAttention(12, 3, batch_first=True)
     with torch.no_grad():

@@ -8,6 +8,10 @@ degree has the textbook's U. The error of a wide MLP does not rise again with it
 Two capacities are compared by the logarithms of their errors. Where a polynomial of degree 12 meets
 a gap between its 30 points it is off by any amount, and differences of the errors themselves
 (tried first) have so heavy a tail that their mean says little.
+
+The sign of what a wider MLP's error does would take some 800 training sets to settle: over the
+first hundred tried, its logarithm fell by 0.015 ± 0.03. So the claim is that it does not rise by
+as much as a tenth, written down before the hundred measured here were drawn.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 
 FORMULA = "E (f̂(x) − y)² = (E f̂(x) − f(x))² + Var f̂(x) + σ²,  on average over x"
 SOURCE = "Geman, Bienenstock & Doursat 1992; Hastie, Tibshirani & Friedman 2009, §7.3"
-COST = "6 min, hydra/launcher=vectorized"
+COST = "4 min"
 QUICK = [
     "seed=range(12)",
     "hydra.sweeper.grids=[{model.degree:'1,3,12'},"
@@ -93,7 +97,7 @@ def capacities(runs: Runs) -> dict[tuple[str, int], Parts]:
 @claim(
     "bias² + variance + noise is the measured error; largest deviation, in standard errors",
     source=GEMAN,
-    why="the largest of ten standard normal numbers is below 3.5 in 99.5 of 100 cases",
+    why="the largest of nine standard normal numbers is below 3.5 in 99.5 of 100 cases",
     high=3.5,
 )
 def they_add_up(runs: Runs) -> Finding:
@@ -134,8 +138,8 @@ def variance_side(runs: Runs) -> Finding:
 @claim(
     "an MLP's error does not rise from width 10 to its greatest: log₁₀ of their ratio",
     source="Neal et al. 2018, A Modern Take on the Bias-Variance Tradeoff in Neural Networks, §4",
-    why="the sign alone",
-    high=0.0,
+    why="a rise by a tenth, where least squares of degree 12 rises tenfold",
+    high=0.041,
 )
 def no_rise_with_width(runs: Runs) -> Finding:
     """Paired by training set."""
@@ -179,7 +183,7 @@ def _names(axes: Axes, sizes: Sequence[int], found: Mapping[tuple[str, int], Par
     for text, x, y, color, side in (
         ("their sum", sizes[0], 1.5 * total, axes.xaxis.label.get_color(), "left"),
         ("bias²", 3.4, found["polynomial", 3].bias, "C0", "left"),
-        ("variance", sizes[0], 0.6 * first.variance, "C1", "left"),
+        ("variance", sizes[0], 0.3 * first.variance, "C1", "left"),
         ("noise", sizes[-1], 0.6 * last.noise, "C2", "right"),
     ):
         axes.text(x, y, text, color=color, ha=side, va="bottom" if text == "their sum" else "top")

@@ -146,7 +146,7 @@ def draw(runs: Runs, figure: Figure) -> None:
     """Variance over the batch size: both laws and what was found."""
     axes = figure.add_subplot()
     _, _, variance = exact(runs)
-    n, m = samples(runs), np.geomspace(1, 250)
+    n, m = samples(runs), np.geomspace(1, 250, 400)
     axes.plot(m, 1 / m, color="C0", linewidth=1.4)
     axes.plot(m, 1 / m * (n - m) / (n - 1), color="C1", linewidth=1.4, linestyle="--")
     between = [law(run) for run in noises(runs)]

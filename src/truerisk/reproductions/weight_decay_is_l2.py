@@ -5,7 +5,9 @@ decay that passes through its denominator is not the decay beside it. Decoupled,
 rate depends less on the decay.
 
 How much it depends is the standard deviation, over the decays, of log₁₀ of the learning rate with
-the lowest validation error at the end of training.
+the lowest validation error at the end of training. Over seeds 0 to 2 Adam's was larger by
+0.09 ± 0.1, from which eight others were thought to be enough. They leave it as near to a decision,
+and open.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ FORMULA = (
     "L2: w ← w − η A(∇g + λw)   decoupled: w ← w − η A(∇g) − ηλw   A: Adam's, or SGD's identity"
 )
 SOURCE = "Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization"
-COST = "3 min, hydra/launcher=vectorized"
+COST = "5 min, 3 min with hydra.launcher.processes=2"
 _STEPS = "data.batch_size:full,trainer.precision:'64-true',trainer.max_epochs:10"
 QUICK = [
     "data.num_train=200",
@@ -107,12 +109,11 @@ def last_error(run: RunResult) -> float:
 def maps(runs: Runs, optimizer: str) -> list[Map]:
     """A map for every seed."""
     found = runs.only("choices.optimizer", optimizer)
-    seeds = found.by("seed.base").values()
-    return [_map([run for run in of_seed if setting(run, "data.batch_size") != "full"])
-            for of_seed in seeds]  # fmt: skip
+    on_batches = Runs(run for run in found if setting(run, "data.batch_size") != "full")
+    return [_map(of_seed) for of_seed in on_batches.by("seed.base").values()]
 
 
-def _map(runs: list[RunResult]) -> Map:
+def _map(runs: Runs) -> Map:
     errors = {(decay(run), setting(run, "optimizer.lr")): last_error(run) for run in runs}
     decays, rates = (sorted({key[i] for key in errors}) for i in (0, 1))
     table = [[errors.get((d, r), math.nan) for r in rates] for d in decays]
@@ -146,7 +147,7 @@ def draw(runs: Runs, figure: Figure) -> None:
 def _heat(axes: Axes, seeds: list[Map], title: str) -> QuadMesh:
     errors = np.mean([seed.errors for seed in seeds], axis=0)
     x, y = np.log10(seeds[0].rates), np.log10(seeds[0].decays)
-    drawn = axes.pcolormesh(x, y, errors, cmap="viridis", vmin=0.4, vmax=0.9, shading="nearest")
+    drawn = axes.pcolormesh(x, y, errors, cmap="viridis", vmin=0.5, vmax=0.9, shading="nearest")
     axes.plot(x[np.nanargmin(errors, axis=1)], y, "o", color="white", markeredgecolor="black")
     axes.set_xlabel("log₁₀ learning rate")
     axes.set_title(title)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from truerisk.cli import main
@@ -43,6 +45,14 @@ def test_processes_share_a_group(sweep, tmp_path):
     assert sweep("seed=range(5)")[0] == 0
     alone = {p.name: (p / "metrics.csv").read_bytes() for p in (tmp_path / "outputs/s").glob("s*")}
     assert shared == alone and len(alone) == 5
+
+
+def test_processes_share_the_cells_that_do_not_stack(sweep, tmp_path):
+    code, said = sweep("seed=range(3)", "optimizer=muon", "hydra.launcher.processes=2")
+    assert code == 0 and "3 runs: 3 finished" in said.out
+    runs = [load_run(path) for path in (tmp_path / "outputs" / "s").glob("*-*/")]
+    pids = {run.run.status()["pid"] for run in runs}
+    assert len(pids) == 3 and os.getpid() not in pids
 
 
 def test_a_group_that_breaks_is_run_cell_by_cell(sweep, monkeypatch):

@@ -15,6 +15,8 @@ from truerisk.sweeps.attempt import ELSEWHERE
 from truerisk.sweeps.cell import DONE, Cell, recorded
 from truerisk.sweeps.claim import claim
 from truerisk.sweeps.launcher.job import Jobs
+from truerisk.sweeps.launcher.pool import Pool
+from truerisk.sweeps.launcher.serial import Serial
 
 
 class Vectorized:
@@ -22,7 +24,7 @@ class Vectorized:
 
     Args:
         size: cells trained at once at most, or ``auto``.
-        processes: processes that share the cells of a group.
+        processes: processes that share the cells of a group, and those that run by themselves.
 
     Raises:
         ConfigError: one of them is no whole number.
@@ -49,11 +51,18 @@ class Vectorized:
         for group in made:
             if not group.why:
                 found |= self._group({row: cells[row] for row in group.rows}, alone)
-        for row, why in sorted(alone.items()):
-            if len(cells) > 1:
+        if len(cells) > 1:
+            for row, why in sorted(alone.items()):
                 print(f"{cells[row].label}: by itself, as {why}", file=sys.stderr)
-            found[row] = jobs.run(cells[row], row)
+        rows = sorted(alone)
+        ended = self._singly([cells[row] for row in rows], jobs)
+        found |= dict(zip(rows, ended, strict=True))
         return [found[row] for row in range(len(cells))]
+
+    def _singly(self, cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
+        """Ordinary runs, in as many processes."""
+        launcher = Pool(self.processes) if self.processes > 1 and len(cells) > 1 else Serial()
+        return launcher.launch(cells, jobs)
 
     def _group(self, cells: dict[int, Cell], alone: dict[int, str]) -> dict[int, Outcome]:
         """Train a group; what breaks it goes to ``alone``, to be run cell by cell."""

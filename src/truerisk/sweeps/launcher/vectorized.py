@@ -51,10 +51,9 @@ class Vectorized:
         for group in made:
             if not group.why:
                 found |= self._group({row: cells[row] for row in group.rows}, alone)
-        if len(cells) > 1:
-            for row, why in sorted(alone.items()):
-                print(f"{cells[row].label}: by itself, as {why}", file=sys.stderr)
         rows = sorted(alone)
+        if len(cells) > 1:
+            _tell({cells[row].label: alone[row] for row in rows})
         ended = self._singly([cells[row] for row in rows], jobs)
         found |= dict(zip(rows, ended, strict=True))
         return [found[row] for row in range(len(cells))]
@@ -83,6 +82,14 @@ class Vectorized:
                 unfinished = [row for row in left if recorded(left[row].run).status not in DONE]
                 alone |= {row: f"training it with others failed: {why}" for row in unfinished}
             return found | {row: _outcome(cell.folder, refused) for row, cell in left.items()}
+
+
+def _tell(alone: dict[str, str]) -> None:
+    """Why some cells run by themselves, in one line for each reason."""
+    for why in dict.fromkeys(alone.values()):
+        first, *others = (label for label, own in alone.items() if own == why)
+        more = f" and {len(others)} more by themselves" if others else " by itself"
+        print(f"{first}{more}, as {why}", file=sys.stderr)
 
 
 def _outcome(folder: Path, refused: dict[Path, str]) -> Outcome:

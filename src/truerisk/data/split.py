@@ -68,7 +68,7 @@ class TensorSplit:
 
     def batch(self, index: Tensor) -> Batch:
         """The samples at ``index``; without a copy if they lie in a row."""
-        row = _row(index)
+        row = in_a_row(index)
         if row is not None:
             return Batch(self.x[row], self.y[row])
         index = index.to(self.x.device, non_blocking=True)
@@ -79,10 +79,10 @@ class TensorSplit:
         return map(self.batch, plan)
 
 
-def _row(index: Tensor) -> slice | None:
+def in_a_row(index: Tensor) -> slice | None:
     """The indices as a slice, if they count up one by one; most do not, as their ends tell.
 
-    >>> _row(torch.tensor([3, 4, 5])), _row(torch.tensor([3, 5, 4, 6]))
+    >>> in_a_row(torch.tensor([3, 4, 5])), in_a_row(torch.tensor([3, 5, 4, 6]))
     (slice(3, 6, None), None)
     """
     if not len(index):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from truerisk.batch import Batch
 from truerisk.data import BatchPlan
-from truerisk.data.split import TensorSplit
+from truerisk.data.split import TensorSplit, in_a_row
 
 
 class Feed:
@@ -46,10 +46,9 @@ class Feed:
             members = len(self.which[rows])
             return Batch(x.expand(members, *x.shape[1:]), y.expand(members, *y.shape[1:]))
         which = self.which[rows]
-        first, last = int(which[0]), int(which[-1])
-        if torch.equal(which, torch.arange(first, last + 1)):
-            return Batch(x[first : last + 1], y[first : last + 1])
-        return Batch(x[which.to(x.device)], y[which.to(x.device)])
+        own = in_a_row(which)
+        taken = which.to(x.device) if own is None else own
+        return Batch(x[taken], y[taken])
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

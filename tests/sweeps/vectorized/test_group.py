@@ -51,7 +51,7 @@ def test_a_grid_of_seeds_and_numbers(stack, run, distance):
     """Rates vary slower than seeds, so that the same data come back."""
     given = [[*TINY, f"seed={i}", f"optimizer.lr={r}"] for r in (0.01, 0.1) for i in (0, 1, 2)]
     given = [[*recipe, "trainer.precision=64-true"] for recipe in given]
-    for ours, recipe in zip(stack(*given, size=4), given, strict=True):
+    for ours, recipe in zip(stack(*given, size=6), given, strict=True):
         apart = distance(ours, run(*recipe))
         assert max(apart.weights, apart.records) < 1e-10
 

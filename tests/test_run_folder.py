@@ -57,6 +57,13 @@ def test_a_finished_run_leaves_these_files_and_no_others(tiny, tmp_path, monkeyp
     assert facts["data"]["input_shape"] == [4] and facts["versions"]["torch"] == torch.__version__
 
 
+def test_figures_can_be_left_out(tiny, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    torch.set_num_threads(1)
+    truerisk.train([*tiny.overrides, "figures=false"], folder=tmp_path / "run")
+    assert "figures/risk.png" not in files(tmp_path / "run")
+
+
 def test_status_while_running(tiny, tmp_path, monkeypatch):
     seen = []
     step = Step.__call__

@@ -91,5 +91,7 @@ class Options:
     checkpoint_seconds: NonNegativeFloat
     resume: str | None
     study: str | None = None
+    figures: bool = True
+    report: bool = True
     stop: StopOptions = field(default_factory=StopOptions)
     halving: HalvingOptions = field(default_factory=HalvingOptions)

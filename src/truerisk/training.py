@@ -239,6 +239,8 @@ def _draw(result: RunResult) -> None:
     from truerisk.show.contour import contour
     from truerisk.show.figure import risk_figure
 
+    if not result.config.get("figures", True):
+        return
     if result.task == "function":
         contour([result.folder], result.figure)
     elif len(result.history):

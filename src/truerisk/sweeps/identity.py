@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 IGNORED = frozenset(
-    {"logger", "threads", "checkpoint_seconds", "resume", "study", "report", "hydra"}
+    {"logger", "threads", "checkpoint_seconds", "resume", "study", "figures", "report", "hydra"}
 )
 """Keys that say where and how fast a run goes, and who else is told of it."""
 IGNORED_IN_DATA = frozenset({"in_memory", "workers", "cache"})

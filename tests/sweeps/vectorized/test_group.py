@@ -82,6 +82,8 @@ def test_the_folder_is_that_of_an_ordinary_run(stack, run):
     assert [s.keys() for s in state["state"].values()] == [
         s.keys() for s in other["state"].values()
     ]
+    plain = stack(*recipes(2, "figures=false"), drawn=True)
+    assert not any(run.figure.exists() for run in plain)
     x = torch.zeros(1, 4)
     assert torch.allclose(ours.model(x), theirs.model(x), atol=1e-5)
 

@@ -60,6 +60,8 @@ class Files:
         self.run.set_status(status, reason)
 
     def _draw(self) -> None:
+        if not self.member.cfg.get("figures", True):
+            return
         history, result = read_history(self.run.path), RunResult(self.run.path)
         if len(history):
             risk_figure(history, result.figure, title=recipe_name(self.member.cfg))

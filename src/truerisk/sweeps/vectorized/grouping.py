@@ -10,7 +10,7 @@ from truerisk.sweeps.vectorized.update import OTHERS, RULES
 
 FREE = frozenset(
     {"seed", "scheduler", "initializer", "stop", "choices", "logger"}
-    | {"threads", "checkpoint_seconds", "resume", "study", "report", "hydra"}
+    | {"threads", "checkpoint_seconds", "resume", "study", "figures", "report", "hydra"}
 )
 """Nodes that each member has its own of, whatever they hold."""
 

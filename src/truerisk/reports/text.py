@@ -143,13 +143,13 @@ def against(chosen: Selection, comparisons: list[Comparison], metric: str) -> st
     said = Counter(verdict(c) for c in own)
     lower, higher = said.pop("lower", 0), said.pop("higher", 0)
     rest = sum(said.values())
-    parts = [f"lower than that of {lower}"] if lower else []
-    parts += [f"higher than that of {higher}"] if higher else []
-    parts += [f"not shown to differ from that of {rest}"] if rest else []
-    family = plural(own[0].family, "comparison")
+    others = f" of the {len(own)} others" if len(own) > 1 else ""
+    named = {"lower than": lower, "higher than": higher, "not shown to differ from": rest}
+    parts = [f"{how} that of {n if others else 'the other'}" for how, n in named.items() if n]
+    adjusted = f", adjusted for {plural(own[0].family, 'comparison')}" if others else ""
     return (
-        f"Its {TITLES[metric]} is {', '.join(parts)} of the {plural(len(own), 'other')} "
-        f"(paired by seed where seeds are shared, adjusted for {family})."
+        f"Its {TITLES[metric]} is {', '.join(parts)}{others} "
+        f"(paired by seed where seeds are shared{adjusted})."
     )
 
 

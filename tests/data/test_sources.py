@@ -26,6 +26,13 @@ def draw(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def test_mnist1d_undivided_is_both_of_its_sets_in_a_row():
+    whole, divided = mnist1d(num_samples=100, train_split=1.0), mnist1d(num_samples=100)
+    assert whole.test is None and divided.test is not None
+    assert torch.equal(whole.x, torch.cat([divided.x, divided.test[0]]))
+    assert torch.equal(whole.y, torch.cat([divided.y, divided.test[1]]))
+
+
 def test_mnist1d_is_the_package_s_own_and_leaves_the_global_generators_alone():
     from mnist1d.data import get_dataset_args, make_dataset
 
@@ -160,7 +167,7 @@ def test_samples_depend_on_the_seed_and_p_does_not(source):
     ("make", "message"),
     [
         (lambda: mnist1d(num_samples=5), "data.source.num_samples is 5"),
-        (lambda: mnist1d(train_split=1.0), "data.source.train_split is 1.0"),
+        (lambda: mnist1d(train_split=1.5), "data.source.train_split is 1.5"),
         (lambda: gaussians(classes=4, dimension=2), "need at least 3"),
         (lambda: gaussians(classes=1), "data.source.classes is 1"),
         (lambda: gaussians(distance=-1), "data.source.distance is -1"),

@@ -52,6 +52,7 @@ WORDS = [
     ("optimizer=adm", "conf/optimizer has no option 'adm'", "'adam'"),
     ("regularizer=[l2,droput]", "regularizer", "'dropout'"),
     ("hydra/launcher=submitit_slrum", "hydra/launcher=submitit_slrum", "submitit_slurm"),
+    ("hydra/launcher=pool hydra.launcher.slot=2", "hydra.launcher.slot", "did you mean 'slots'"),
     # misspelt keys
     ("optimizer.lrate=1", "optimizer.lrate", "lr"),
     ("checkpoint_second=2", "checkpoint_second", "'checkpoint_seconds'"),

@@ -204,7 +204,7 @@ def _default(file: Path, name: str) -> list[str]:
 def _unknown_key(key: str, overrides: Sequence[str], where: Where) -> str:
     head, *rest = key.split(".")
     if head.partition("/")[0] == "hydra":
-        return f"Hydra has no setting '{key}'; see truerisk train --cfg hydra"
+        return _unknown_to_hydra(key, rest, overrides, where)
     known = groups(where)
     primary = {k: v for k, v in _load(where[0] / f"{PRIMARY}.yaml").items() if k != "hydra"}
     if head in known and rest:
@@ -214,6 +214,16 @@ def _unknown_key(key: str, overrides: Sequence[str], where: Where) -> str:
     if "@" in key:
         return f"{key}: groups are placed where they are; leave out the @"
     return f"there is no group or key '{head}'; {nearest(head, [*known, *primary])}"
+
+
+def _unknown_to_hydra(key: str, rest: Sequence[str], overrides: Sequence[str], where: Where) -> str:
+    """A key of a launcher or sweeper of ours, or any other of Hydra's."""
+    group = f"hydra/{rest[0]}" if rest else ""
+    files = options(group, where) if group in ("hydra/launcher", "hydra/sweeper") else {}
+    used = [files[name] for name in _chosen(group, overrides, where) if name in files]
+    if not used:
+        return f"Hydra has no setting '{key}'; see truerisk train --cfg hydra"
+    return f"{key}: {nearest_in(_load(used[0]), rest[1:])} ({shown(used[0])})"
 
 
 def nearest_in(node: Any, path: Sequence[str]) -> str:

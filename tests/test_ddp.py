@@ -20,7 +20,8 @@ from truerisk.parts import conf_dir, options
 RECIPE = [
     "data=wine",
     "data.batch_size=7",
-    "model.width=8",
+    "model=rnn",
+    "model.width=4",
     "optimizer=momentum",
     "step.accumulate=2",
     "step.clip.norm=0.4",
@@ -31,7 +32,7 @@ RECIPE = [
     "trainer.precision=64-true",
     "trainer.max_epochs=5",
     "trainer.max_steps=36",
-    f"diagnostics=[{','.join(sorted({*options('diagnostics', (conf_dir(),))} - {'recurrence'}))}]",
+    f"diagnostics=[{','.join(options('diagnostics', (conf_dir(),)))}]",
     "diagnostics.curvature.every.epochs=2",
 ]
 
@@ -60,6 +61,7 @@ def test_all_that_was_logged_is_the_same(one, two):
     assert {"batch/loss", "grad_norm", "lr/0", "penalty/entropy", "error/val"} <= set(both.name)
     assert {"gradient_flow/ratio", "update_size/distance", "numerics/zero"} <= set(both.name)
     assert {"curvature/lambda_max", "taylor/second", "flatness/sam"} <= set(both.name)
+    assert set(options("diagnostics", (conf_dir(),))) <= {n.partition("/")[0] for n in both.name}
     searched = both.name == "flatness/box"  # a maximum, found by a search that rounding leads
     within = np.where(searched, 1e-3, 1e-10)
     close = np.isclose(both.value_2, both.value, rtol=within, atol=within, equal_nan=True)

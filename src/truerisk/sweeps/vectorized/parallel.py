@@ -7,13 +7,14 @@ import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from truerisk.errors import Interrupted
-from truerisk.signals import NOTICE, on_stop
+from truerisk.signals import NOTICE, SIGNALS, on_stop
 from truerisk.sweeps.cell import Cell
 from truerisk.sweeps.vectorized.progress import Bar
 from truerisk.sweeps.vectorized.train import Group, Job
@@ -96,6 +97,7 @@ def _heard(pipes: list[Any], bar: Bar) -> dict[Path, str]:
 
 def _work(jobs: Sequence[Job], size: int | None, count: int, pipe: Any) -> None:
     """One process's share."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     taken, done, told = 0, 0.0, time.monotonic()
     if NOTICE is not None:
         signal.signal(NOTICE, signal.SIG_IGN)  # the parent heeds it for all
@@ -108,9 +110,19 @@ def _work(jobs: Sequence[Job], size: int | None, count: int, pipe: Any) -> None:
             taken, done, told = 0, 0.0, time.monotonic()
 
     group = Group(jobs, size, tell, count)
+    for number in SIGNALS:  # Ctrl-C reaches every process, and is passed on by the parent as well
+        signal.signal(number, lambda n, _: group.request_stop(signal.Signals(n).name))
     try:
         group.train()
     except Interrupted:
         sys.exit(1)
     pipe.send((taken, done))
     pipe.send(group.refused)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that forked it has been killed, and its claims are gone."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

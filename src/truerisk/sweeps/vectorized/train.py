@@ -66,7 +66,7 @@ class Group:
             Interrupted: the process was asked to stop; every cell in progress has been saved.
         """
         keep_freed_memory()
-        with quiet(), threads.limited(_threads(self.jobs[0].cfg)), on_stop(self._request_stop):
+        with quiet(), threads.limited(_threads(self.jobs[0].cfg)), on_stop(self.request_stop):
             waiting = self.jobs
             most = self.size or suitable(self.jobs[0].cfg, self.processes)
             self.size = even(len(self.jobs), most)
@@ -80,7 +80,8 @@ class Group:
                     self.size = -(-len(now) // 2)
                     waiting = [*now, *waiting]
 
-    def _request_stop(self, why: str) -> None:
+    def request_stop(self, why: str) -> None:
+        """Save all cells after the step at hand and end, as the signal of that name asks."""
         self.stop = why
 
     def _together(self, jobs: Sequence[Job]) -> None:

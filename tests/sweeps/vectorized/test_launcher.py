@@ -71,3 +71,10 @@ def test_a_group_that_breaks_is_run_cell_by_cell(sweep, monkeypatch):
 def test_a_size_that_is_none_is_refused(sweep):
     code, said = sweep("seed=1,2", "hydra.launcher.size=0")
     assert code == 2 and "hydra.launcher.size is 0" in said.err
+
+
+def test_what_cannot_begin_is_told_with_its_reason(sweep):
+    code, said = sweep("seed=range(3)", "data=mnist1d", "model=cnn", "model.width=2")
+    assert code == 2 and "3 runs: 3 refused" in said.out
+    (line,) = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: seed=0 and 2 more: model=cnn takes images")

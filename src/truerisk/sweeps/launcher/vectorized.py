@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from truerisk.errors import ConfigError, Interrupted
@@ -81,15 +81,29 @@ class Vectorized:
                 refused, why = {}, f"{type(error).__name__}: {error}".splitlines()[0]
                 unfinished = [row for row in left if recorded(left[row].run).status not in DONE]
                 alone |= {row: f"training it with others failed: {why}" for row in unfinished}
+            _refuse({c.label: refused[c.folder] for c in left.values() if c.folder in refused})
             return found | {row: _outcome(cell.folder, refused) for row, cell in left.items()}
 
 
 def _tell(alone: dict[str, str]) -> None:
     """Why some cells run by themselves, in one line for each reason."""
-    for why in dict.fromkeys(alone.values()):
-        first, *others = (label for label, own in alone.items() if own == why)
-        more = f" and {len(others)} more by themselves" if others else " by itself"
+    for first, others, why in _by_reason(alone):
+        more = f" and {others} more by themselves" if others else " by itself"
         print(f"{first}{more}, as {why}", file=sys.stderr)
+
+
+def _refuse(refused: dict[str, str]) -> None:
+    """Why some cells could not begin, in one line for each reason."""
+    for first, others, why in _by_reason(refused):
+        more = f" and {others} more" if others else ""
+        print(f"error: {first}{more}: {why}", file=sys.stderr)
+
+
+def _by_reason(reasons: dict[str, str]) -> Iterator[tuple[str, int, str]]:
+    """The first cell of each reason, how many more have it, and the reason."""
+    for why in dict.fromkeys(reasons.values()):
+        first, *others = (label for label, own in reasons.items() if own == why)
+        yield first, len(others), why
 
 
 def _outcome(folder: Path, refused: dict[Path, str]) -> Outcome:

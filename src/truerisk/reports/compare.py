@@ -14,6 +14,7 @@ from truerisk.reports.improvement import Improvement, improvement
 
 Series = Mapping[Any, float]
 """A metric by seed."""
+TOO_FEW = "too few runs to tell"
 
 
 class Comparison(NamedTuple):
@@ -148,7 +149,7 @@ def verdict(c: Comparison) -> str:
     if c.p == 1.0 and d.stderr == 0:
         return "the same on every seed"
     if not math.isfinite(c.p):
-        return "differ by the same on every seed" if d.stderr == 0 else "too few runs to tell"
+        return "differ by the same on every seed" if d.stderr == 0 else TOO_FEW
     if d.low <= 0 <= d.high:
         return "no difference shown"
     if not c.adjusted <= 1 - LEVEL:

@@ -171,7 +171,7 @@ def terminal(sheet: Sheet, most: int = 12) -> Table:
     first, *others = sheet.headings
     table.add_column(first, overflow="fold")
     for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=name != "runs")
     for row in sheet.rows[:most]:
         table.add_row(*row)
     if len(sheet.rows) > most:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from truerisk.reports.compare import Comparison, verdict
+from truerisk.reports.compare import TOO_FEW, Comparison, verdict
 from truerisk.reports.estimate import Estimate
 from truerisk.reports.findings import Findings
 from truerisk.reports.selection import Selection
@@ -70,7 +70,7 @@ def counted(study: Study) -> str:
     recipes = sum(len(problem.recipes) for problem in study.problems)
     problems = len(study.problems)
     where = f" on {problems} problems" if problems > 1 else ""
-    return f"{len(study.runs)} runs of {plural(recipes, 'recipe')}{where}: {told}"
+    return f"{plural(len(study.runs), 'run')} of {plural(recipes, 'recipe')}{where}: {told}"
 
 
 def plural(count: int, word: str) -> str:
@@ -110,7 +110,8 @@ def judged(chosen: Selection, unseen: str) -> str:
             "validation risk is what it was picked by."
         )
     name = TITLES[unseen]
-    told = f"Its {name} is {interval(chosen.unseen)} (mean and 95 % interval over seeds)."
+    seeds = "mean and 95 % interval over seeds" if chosen.unseen.n > 1 else "one seed"
+    told = f"Its {name} is {interval(chosen.unseen)} ({seeds})."
     if chosen.difference.n:
         told += f" {name.capitalize()} minus validation risk: {interval(chosen.difference)}."
     return told
@@ -141,10 +142,14 @@ def against(chosen: Selection, comparisons: list[Comparison], metric: str) -> st
     if not own:
         return ""
     said = Counter(verdict(c) for c in own)
-    lower, higher = said.pop("lower", 0), said.pop("higher", 0)
+    few, lower, higher = (said.pop(words, 0) for words in (TOO_FEW, "lower", "higher"))
+    if few == len(own):
+        those = "those of the others" if few > 1 else "that of the other"
+        return f"There are too few runs to tell its {TITLES[metric]} from {those}."
     rest = sum(said.values())
     others = f" of the {len(own)} others" if len(own) > 1 else ""
     named = {"lower than": lower, "higher than": higher, "not shown to differ from": rest}
+    named["on too few runs to be told from"] = few
     parts = [f"{how} that of {n if others else 'the other'}" for how, n in named.items() if n]
     adjusted = f", adjusted for {plural(own[0].family, 'comparison')}" if others else ""
     return (

@@ -3,14 +3,19 @@
 import csv
 import importlib.util
 import math
+import warnings
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from truerisk.cli import main
-from truerisk.reports import results
+from truerisk.reports import figures, results
+from truerisk.reports.chart import Chart, Line
+from truerisk.reports.findings import findings
 from truerisk.reports.report import write_report
-from truerisk.reports.tables import markdown, recipes_sheet
+from truerisk.reports.tables import Sheet, markdown, recipes_sheet, terminal
+from truerisk.reports.text import headline
 
 GRID = [("iris", o, lr, s) for o in ("sgd", "adam") for lr in (0.01, 0.1) for s in range(3)]
 GRID += [("wine", o, 0.1, s) for o in ("sgd", "adam") for s in range(2)]
@@ -101,6 +106,14 @@ def test_the_command_ends_with_a_table_words_and_the_page(study, tmp_path, capsy
     assert printed.rstrip().endswith(str(tmp_path / "out" / "index.html"))
 
 
+def test_a_tally_does_not_crush_the_names(capsys):
+    """The count of runs folds before a recipe's name does."""
+    row = ["adam lr=0.01", "0 of 2, 2 diverged", "1.7029 ± 0.0045", "1.6734 ± 0.0023"]
+    sheet = Sheet("iris", ["recipe", "runs", "validation risk", "test risk"], [row])
+    Console(width=66).print(terminal(sheet))
+    assert "\n adam lr=0.01 " in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("undrawn_figures")
 def test_several_folders_go_to_one_report_here(study, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -153,8 +166,28 @@ def test_a_study_that_has_only_begun(synthetic, tmp_path, capsys):
 def test_sentences_of_numbers_that_are_missing(synthetic, tmp_path):
     """One seed, no test set: nothing is claimed that is not known."""
     synthetic.write(tmp_path / "run", synthetic.config(), {"risk/train": 1.0, "risk/val": 1.5})
-    from truerisk.reports.text import headline
-
     said = " ".join(headline(write_report([tmp_path]).found[0]))
     assert "1.500 over 1 seed" in said and "There is no test risk" in said
     assert "±" not in said and "nan" not in said and not math.isnan(len(said))
+
+
+def test_one_seed_each_shows_and_excludes_nothing(synthetic):
+    """There is nothing to tell recipes apart by, which is not the same as no difference."""
+    study = synthetic.study({0.001: [1.2], 0.1: [2.3], 1.0: [2.4]})
+    said = " ".join(headline(findings(study.problems[0], None, None)))
+    assert "Its test risk is 1.200 (one seed)." in said
+    assert "There are too few runs to tell its test risk from those of the others." in said
+    assert "not shown to differ" not in said
+
+
+@pytest.mark.parametrize("name", ["sgd", "plateau p=0.1 coefficient=0.001 accumulate=2 norm=10"])
+def test_names_stay_within_the_figure(name, tmp_path):
+    lines = [Line(f"{name}, {split}", [0, 1, 2], [3, 2, 1], 0) for split in ("train", "validation")]
+    figure = figures.draw_chart(Chart("curves", "Curves", "epoch", "risk", lines))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(tmp_path / "curves.png")
+    axes, width = figure.axes[0], figure.bbox.width
+    texts = [*axes.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+    assert texts and all(t.get_window_extent().x1 <= width for t in texts)
+    assert axes.get_position().width > 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.patches import Rectangle
 
 FORMATS = ("svg", "png")
+BESIDE = 24
+"""Letters of a name that fit beside the lines' ends; longer ones go below, in lines of BELOW."""
+BELOW = 55
 
 
 def save(charts: Iterable[Chart | Heat], folder: Path) -> list[Path]:
@@ -54,7 +58,7 @@ def draw_chart(chart: Chart) -> Figure:
     axes.set_xlabel(chart.x, fontsize=SIZE, color=INK)
     frame(axes, chart.y)
     limit(axes, chart)
-    label_ends(axes, ends(chart.lines))
+    name_lines(axes, ends(chart.lines))
     plain_ticks(axes)
     return figure
 
@@ -73,6 +77,19 @@ def draw_line(axes: Axes, line: Line, log: bool) -> None:
         low, high = np.array(line.low, dtype=float), np.array(line.high, dtype=float)
         low = np.where(low > 0, low, y / 10) if log else low
         axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def name_lines(axes: Axes, named: list[tuple[float, str, str]]) -> None:
+    """Write names in their lines' colors: at the lines' ends, or below where they are long."""
+    if all(len(name) <= BESIDE for _, name, _ in named):
+        label_ends(axes, named)
+        return
+    figure: Any = axes.figure
+    drawn = [axes.plot([], [], color=color, linewidth=2.6)[0] for _, _, color in named]
+    texts = [textwrap.fill(name, BELOW) for _, name, _ in named]
+    figure.legend(
+        drawn, texts, loc="outside lower left", labelcolor="linecolor", frameon=False, fontsize=SIZE
+    )
 
 
 def _stroke(line: Line) -> Any:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST = 50
+"""Names that a hint lists."""
+
 
 class UserError(Exception):
     """A mistake in the request: shown as one message, without a traceback."""
@@ -40,4 +43,5 @@ def nearest(word: str, options: Iterable[str]) -> str:
     close += difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{lower.get(close[0], close[0])}'?"
-    return f"known: {', '.join(names)}" if names else "there is none"
+    more = f", … ({len(names) - MOST} more)" if len(names) > MOST else ""
+    return f"known: {', '.join(names[:MOST])}{more}" if names else "there is none"

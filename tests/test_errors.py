@@ -1,0 +1,12 @@
+"""Hints in messages."""
+
+from __future__ import annotations
+
+from truerisk.errors import MOST, nearest
+
+
+def test_a_hint_does_not_list_a_whole_folder():
+    names = [f"{i:03}" for i in range(MOST + 7)]
+    hint = nearest("zzz", names)
+    assert hint.startswith("known: 000, ") and hint.endswith(f"{MOST - 1:03}, … (7 more)")
+    assert nearest("zzz", names[:MOST]).endswith(f"{MOST - 1:03}")

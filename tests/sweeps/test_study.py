@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from truerisk import chunks
 from truerisk.cli import main
 from truerisk.config import Loader, normalize, session
+from truerisk.result import load_run
 from truerisk.step import Step
 from truerisk.sweeps.sweep import Sweep
 
@@ -171,6 +172,19 @@ def test_names_of_studies(overrides, name):
 def test_bad_names_of_studies(here, capsys, name):
     assert main(["train", "-m", f"study={name}"]) == 2
     assert "is no name" in capsys.readouterr().err and not list(here.iterdir())
+
+
+@pytest.mark.parametrize(("given", "name"), [("7", "7"), ("'été,lr=1'", "été,lr=1")])
+def test_names_that_are_numbers_or_quoted(sweep, here, given, name):
+    assert sweep("seed=1", f"study={given}") == 0
+    (run,) = (here / "outputs" / name).glob("*seed=1-*")
+    assert load_run(run).config.study == name
+
+
+def test_a_sweep_over_names_is_refused(sweep, here, capsys):
+    assert sweep("seed=1", "study=a,b") == 2
+    assert "error: study=a,b: a sweep has one" in capsys.readouterr().err
+    assert not list(here.iterdir())
 
 
 def test_recipes_share_weights_data_and_order_where_seeds_are_the_same(assembled):

@@ -14,6 +14,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from truerisk.config import Loader, normalize, quoted
+from truerisk.errors import ConfigError
 from truerisk.outcome import Outcome
 from truerisk.sweeps.cell import DONE, Cell
 from truerisk.sweeps.compose import Composer
@@ -50,7 +51,7 @@ class Sweep:
         folder = Path(str(self.shared.hydra.sweep.dir)).absolute()
         self.hydra = [
             *(str(o) for o in self.shared.hydra.overrides.hydra if not _placed(str(o))),
-            f"study={self.shared.study}",
+            f"study={quoted(self.shared.study)}",
             "hydra.mode=MULTIRUN",
             f"hydra.sweep.dir={quoted(str(folder))}",
         ]
@@ -64,6 +65,9 @@ class Sweep:
         """The sweeper's own axes, then those of the command line."""
         params = [f"{key}={value}" for key, value in self.sweeper.params.items()]
         parsed = self.loader.parsed([*draws(normalize(params)), *overrides])
+        for o in parsed:
+            if o.key_or_group in OF_A_SWEEP and o.is_sweep_override():
+                raise ConfigError(f"{o.input_line}: a sweep has one; a text with commas is quoted")
         return [o for o in parsed if not (o.is_hydra_override() or o.key_or_group in OF_A_SWEEP)]
 
     def batches(self) -> Any:

@@ -43,11 +43,17 @@ def _point(order: Sequence[str], texts: Mapping[str, str]) -> Point:
 
 
 def axes(overrides: Sequence[Override], crossed: Collection[str]) -> Axes:
-    """Sort overrides; a later one of the same key takes an earlier one's place."""
+    """Sort overrides; a later one of the same key takes an earlier one's place.
+
+    Raises:
+        ConfigError: there is no axis of a name in ``crossed``.
+    """
     last = {o.get_key_element(): o for o in overrides}
     fixed = {k: o.get_value_element_as_str() for k, o in last.items() if not o.is_sweep_override()}
     swept = {k: o for k, o in last.items() if o.is_sweep_override()}
     names = {"seed.base" if name == "seed" else name for name in crossed}
+    for name in names - {*swept, "seed.base"}:
+        raise ConfigError(f"hydra.sweeper.crossed: {name} is no axis here; {nearest(name, swept)}")
     within = {k: values(o) for k, o in swept.items() if k in names and o.is_discrete_sweep()}
     return Axes(list(last), fixed, within, {k: o for k, o in swept.items() if k not in within})
 
@@ -108,7 +114,7 @@ def draw(override: Override, rng: Generator) -> str:
     """
     value = override.value()
     if DRAWN in _tags(override):
-        return number(_distribution(override).rvs(random_state=rng))
+        return number(_drawn(override, rng))
     if isinstance(value, IntervalSweep):
         return _between(value, rng)
     options = values(override)
@@ -158,12 +164,12 @@ def _call(override: Override) -> str:
     return str(getattr(value.list[0], "text", value.list[0]))
 
 
-def _distribution(override: Override) -> Any:
+def _drawn(override: Override, rng: Generator) -> Any:
     from scipy import stats
 
     name, arguments = called(override)
     try:
-        return getattr(stats, name)(*arguments)
+        return getattr(stats, name)(*arguments).rvs(random_state=rng)
     except (AttributeError, TypeError, ValueError) as error:
         if not hasattr(stats, name):
             known = [n for n in dir(stats) if hasattr(getattr(stats, n), "rvs")]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override
 
+from truerisk.data.files import first_line
 from truerisk.errors import ConfigError, nearest
 from truerisk.number import whole
 from truerisk.outcome import Outcome
@@ -68,8 +69,17 @@ class Tuner:
         self.startup, self.seed, self.crossed = startup, seed, crossed
 
     def batches(self, overrides: Sequence[Override], study: Study) -> Batches:
-        """A batch of trials after another, until there are enough."""
+        """A batch of trials after another, until there are enough.
+
+        Raises:
+            ConfigError: there is nothing to tune, or the storage cannot be opened.
+        """
         found = axes(overrides, self.crossed)
+        if not found.searched:
+            raise ConfigError(
+                "hydra/sweeper=optuna has nothing to tune: give an axis, as in "
+                "'optimizer.lr=tag(log,interval(1e-4,1))'"
+            )
         space = {key: distribution(override) for key, override in found.searched.items()}
         tuned, left = self._open(found, study), set[int]()
         while trials := self._next(tuned, space, left):
@@ -84,13 +94,13 @@ class Tuner:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study.folder.mkdir(parents=True, exist_ok=True)
-        storage: Any = self.storage or f"sqlite:///{study.folder / 'optuna.db'}"
-        if storage.endswith(".log"):
-            from optuna.storages.journal import JournalFileBackend
-
-            storage = optuna.storages.JournalStorage(JournalFileBackend(storage))
+        where = self.storage or f"sqlite:///{study.folder / 'optuna.db'}"
         name = f"{study.folder.name}-{_problem(found)}"
-        return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+        try:
+            storage = _storage(where)
+            return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+        except Exception as error:  # the database's own kinds, and those of its driver
+            raise ConfigError(f"hydra.sweeper.storage={where}: {first_line(error)}") from error
 
     def _next(
         self, tuned: optuna.Study, space: Mapping[str, Any], left: set[int]
@@ -119,6 +129,14 @@ class Tuner:
         if self.sampler == "qmc":
             return samplers.QMCSampler(seed=self.seed, warn_independent_sampling=False)
         return samplers.RandomSampler(seed=seed)
+
+
+def _storage(where: str) -> Any:
+    """A log that machines share, or the URL of a database."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(where)) if where.endswith(".log") else where
 
 
 def _problem(found: Axes) -> str:

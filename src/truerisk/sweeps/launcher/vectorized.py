@@ -77,12 +77,22 @@ class Vectorized:
             except Interrupted as stop:
                 raise SystemExit(INTERRUPTED.get(str(stop), 130)) from None
             except Exception as error:
-                traceback.print_exc(file=sys.stderr)
-                refused, why = {}, f"{type(error).__name__}: {error}".splitlines()[0]
+                refused, why = {}, _first_sentence(error)
                 unfinished = [row for row in left if recorded(left[row].run).status not in DONE]
                 alone |= {row: f"training it with others failed: {why}" for row in unfinished}
             _refuse({c.label: refused[c.folder] for c in left.values() if c.folder in refused})
             return found | {row: _outcome(cell.folder, refused) for row, cell in left.items()}
+
+
+def _first_sentence(error: Exception) -> str:
+    """What an error says, and where: for a limit of vmap, the line of the model that met it."""
+    import torch
+
+    said = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0]
+    passed_on = str(Path(torch.__file__).parent), str(Path(__file__).parents[1])
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(passed_on)]
+    return f"{said} ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else said
 
 
 def _tell(alone: dict[str, str]) -> None:

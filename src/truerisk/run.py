@@ -48,12 +48,13 @@ class RunFolder:
     ``config.yaml`` ``metadata.json`` ``metrics.csv`` ``summary.json`` ``status.json``
     ``checkpoints/last.ckpt`` ``checkpoints/best.ckpt`` ``figures/``
 
-    ``seconds`` is what the run had taken before it was opened here.
+    ``seconds`` is what the run had taken before it was opened here, and ``together`` how many runs
+    its process trains at once.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
-        self.seconds = 0.0
+        self.seconds, self.together = 0.0, 1
         self._opened = time.monotonic()
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.csv"
@@ -135,6 +136,7 @@ class RunFolder:
         """Record how the run is doing, how long it took so far, and which process says so."""
         pid, seconds = os.getpid(), self.seconds + time.monotonic() - self._opened
         record = {"status": status, "reason": reason, "seconds": round(seconds, 3), "pid": pid}
+        record |= {"together": self.together} if self.together > 1 else {}
         who = {"began": _began(pid), "host": socket.gethostname(), "time": _now()}
         job = {"job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}
         self._write_json("status.json", {**record, **who, **job})

@@ -4,6 +4,7 @@ from unittest import mock
 
 from truerisk import check
 from truerisk.cli import main
+from truerisk.sweeps.plan import spell
 
 
 def test_a_plan_tells_what_would_happen_and_does_nothing(sweep, tiny, here, capsys):
@@ -19,6 +20,18 @@ def test_a_plan_tells_what_would_happen_and_does_nothing(sweep, tiny, here, caps
     assert all("cannot work" in line and "data.batch_size=full" in line for line in lines[1:6:2])
     assert "6 cells: 2 finished, 3 cannot work, 1 to run" in lines[6]
     assert lines[7].startswith("expected: ") and "mean of 2 timed" in lines[7]
+
+
+def test_cells_trained_together_share_the_time(sweep, tiny, capsys, cells):
+    """Ten more take what ten took together, not ten times that."""
+    together = ["seed=range(10)", "hydra/launcher=vectorized"]
+    assert sweep(*together) == 0
+    took = [run.run.status()["seconds"] for run in cells().values()]
+    capsys.readouterr()
+    assert main(["plan", *tiny.overrides, "study=s", "seed=range(20)", *together[1:]]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    each = sum(took) / 10 / 10
+    assert last.startswith(f"expected: {spell(10 * each)} of work, at {spell(each)} a cell")
 
 
 def test_a_plan_of_nothing_timed(tiny, here, capsys):

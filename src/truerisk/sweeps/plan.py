@@ -20,7 +20,7 @@ class Row(NamedTuple):
         cell: the cell.
         state: its run's status; ``to run`` where there is none, ``cannot work`` with its problem.
         group: the number of the cells it will be trained together with; None where it runs alone.
-        seconds: what its run took so far.
+        seconds: what its run took so far; its share, where others were trained with it.
     """
 
     cell: Cell
@@ -72,12 +72,12 @@ def _line(row: Row, width: int) -> str:
 def spell(seconds: float) -> str:
     """A length of time to read.
 
-    >>> spell(0.25), spell(75), spell(9000)
-    ('0.2 s', '1 min 15 s', '2 h 30 min')
+    >>> spell(0.034), spell(0.25), spell(75), spell(9000)
+    ('0.03 s', '0.2 s', '1 min 15 s', '2 h 30 min')
     """
     whole = round(seconds)
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds:.1g} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
@@ -103,7 +103,8 @@ def planned(sweep: Sweep) -> Plan:
 
 def _row(cell: Cell, status: str, groups: dict[Any, int]) -> Row:
     state = "cannot work" if cell.problem else "to run" if status == "missing" else status
-    seconds = cell.run.status().get("seconds", 0.0) if status != "missing" else 0.0
+    record = cell.run.status() if status != "missing" else {}
+    seconds = record.get("seconds", 0.0) / record.get("together", 1)
     return Row(cell, state, groups.get(cell.folder), seconds)
 
 

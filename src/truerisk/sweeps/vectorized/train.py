@@ -96,6 +96,8 @@ class Group:
                 self.tell(0, member.count / member.horizon)
                 blocks.setdefault(member.shape, []).append(member)
         for members in blocks.values():
+            for member in members:
+                member.run.together = len(members)
             self._block(Block(members))
 
     def _block(self, block: Block) -> None:

@@ -16,7 +16,7 @@ from time import perf_counter
 
 from hydra.types import HydraContext, RunMode
 
-from truerisk.config import Loader, normalize, session
+from truerisk.config.compose import Loader, normalize, session
 from truerisk.launch import task
 from truerisk.sweeps.cell import Cell
 from truerisk.sweeps.launcher import Jobs

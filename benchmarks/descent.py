@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from truerisk.assemble import assemble
-from truerisk.config import compose
+from truerisk.config.compose import compose
 from truerisk.objective import Objective
-from truerisk.step import MicroBatches, Step
+from truerisk.training.step import MicroBatches, Step
 
 CHECK = 8
 """Mini-batch steps between looks at the train risk."""

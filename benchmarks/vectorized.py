@@ -37,7 +37,7 @@ def _pairs(overrides: list[str], members: int, epochs: int) -> Pairs:
     """Microseconds a member-step, epoch by epoch, each beside an epoch of the bare loop."""
     from omegaconf import OmegaConf
 
-    from truerisk.config import compose
+    from truerisk.config.compose import compose
     from truerisk.sweeps.vectorized.train import Group, Job
 
     given = [*overrides, f"trainer.max_epochs={epochs}", "checkpoint_seconds=1000", "threads=1"]

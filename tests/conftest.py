@@ -35,16 +35,16 @@ def one_thread():
 @pytest.fixture
 def undrawn(monkeypatch):
     """Runs without their figure, which takes longer than all the rest of a tiny one."""
-    import truerisk.training
+    import truerisk.fit
 
-    monkeypatch.setattr(truerisk.training, "_draw", lambda result: None)
+    monkeypatch.setattr(truerisk.fit, "_draw", lambda result: None)
 
 
 @pytest.fixture
 def tiny(one_thread, undrawn):
     """Train a tiny recipe, changed by overrides, in a folder."""
     import truerisk
-    from truerisk.config import compose
+    from truerisk.config.compose import compose
 
     composed = cache(lambda *overrides: compose([*TINY, *overrides]))
 
@@ -129,7 +129,7 @@ class Engine:
 def _assembled(*overrides, dtype=torch.float64):
     """A recipe's parts, with its weights and its data in one dtype."""
     from truerisk.assemble import assemble
-    from truerisk.config import compose
+    from truerisk.config.compose import compose
 
     recipe = assemble(compose(overrides))
     recipe.model.to(dtype)
@@ -141,7 +141,7 @@ def _assembled(*overrides, dtype=torch.float64):
 def _stepping(*overrides, scaler=None, horizon=100, dtype=torch.float64):
     """A recipe and its `Step`, without Lightning."""
     from truerisk.objective import Objective
-    from truerisk.step import Step
+    from truerisk.training.step import Step
 
     recipe = _assembled(*overrides, dtype=dtype)
     objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
@@ -184,7 +184,7 @@ def run(tmp_path_factory):
     import truerisk
 
     def run(*overrides):
-        with mock.patch("truerisk.training._draw"):
+        with mock.patch("truerisk.fit._draw"):
             return truerisk.train(overrides, folder=tmp_path_factory.mktemp("run"))
 
     return run

@@ -41,8 +41,8 @@ def runs(here, monkeypatch):
             report=lambda: print("the table"),
         )
 
-    monkeypatch.setattr("truerisk.training.train_config", train_config)
-    monkeypatch.setattr("truerisk.training.train_cell", lambda cfg, at, _: train_config(cfg, at))
+    monkeypatch.setattr("truerisk.fit.train_config", train_config)
+    monkeypatch.setattr("truerisk.fit.train_cell", lambda cfg, at, _: train_config(cfg, at))
     return called
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from truerisk.config.options import RiskOptions
 from truerisk.data import DataModule
 from truerisk.data.gaussians import gaussians
-from truerisk.gauge import Gauge
 from truerisk.loss import surrogate
 from truerisk.model import Linear
 from truerisk.objective import Objective
-from truerisk.options import RiskOptions
+from truerisk.risk.gauge import Gauge
 from truerisk.seeds import streams
 
 SETS = 200

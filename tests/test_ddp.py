@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from truerisk import load_run
-from truerisk.parts import conf_dir, options
+from truerisk.config.parts import conf_dir, options
 
 # 106 training samples in micro-batches of 7: four in one process, three in the other; the last
 # step of an epoch takes 7 and 1, so that one process has nothing in it. Two blocks of training

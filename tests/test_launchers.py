@@ -8,11 +8,11 @@ import signal
 
 import pytest
 
-from truerisk import chunks
 from truerisk.cli import main
-from truerisk.config import compose
+from truerisk.config.compose import compose
 from truerisk.result import load_run
-from truerisk.step import Step
+from truerisk.training import chunks
+from truerisk.training.step import Step
 
 
 @pytest.fixture

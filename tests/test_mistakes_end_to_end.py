@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from truerisk.assemble import assemble
-from truerisk.check import check
 from truerisk.cli import main
-from truerisk.config import compose
+from truerisk.config.check import check
+from truerisk.config.compose import compose
 from truerisk.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
@@ -22,7 +22,7 @@ def here(tmp_path, monkeypatch):
     def trained(*_):
         raise AssertionError("training has begun")
 
-    monkeypatch.setattr("truerisk.step.Step.__call__", trained)
+    monkeypatch.setattr("truerisk.training.step.Step.__call__", trained)
     return tmp_path
 
 

@@ -174,7 +174,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_under_scaling_too(stepping, micr
 @pytest.mark.parametrize("optimizer", ["sam", "lbfgs"])
 def test_closures_are_refused_under_scaling(optimizer):
     from truerisk.assemble import assemble
-    from truerisk.config import compose
+    from truerisk.config.compose import compose
 
     cfg = compose([f"optimizer={optimizer}", "data=iris", "trainer.precision=16-mixed"])
     with pytest.raises(ConfigError, match="loss scaling"):

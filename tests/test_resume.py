@@ -15,11 +15,12 @@ import torch
 from omegaconf import OmegaConf
 
 import truerisk
-from truerisk import chunks, gauge
-from truerisk.checkpoint import load
 from truerisk.cli import main
 from truerisk.logger import csv
-from truerisk.step import Step
+from truerisk.risk import gauge
+from truerisk.training import chunks
+from truerisk.training.checkpoint import load
+from truerisk.training.step import Step
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 

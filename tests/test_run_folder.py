@@ -13,12 +13,12 @@ import torch
 
 import truerisk
 from truerisk import run as run_module
-from truerisk.checkpoint import Checkpointer
 from truerisk.errors import ConfigError
-from truerisk.module import RiskModule
 from truerisk.result import RunResult, load_run
 from truerisk.run import write_atomic
-from truerisk.step import Step
+from truerisk.training.checkpoint import Checkpointer
+from truerisk.training.module import RiskModule
+from truerisk.training.step import Step
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
@@ -97,9 +97,9 @@ def test_diverged(tiny, tmp_path):
 @pytest.mark.parametrize("where", ["step", "measure", "draw"])
 def test_failed(tiny, tmp_path, monkeypatch, where):
     target = {
-        "step": "truerisk.step.Step.__call__",
-        "measure": "truerisk.gauge.Gauge.finally_",
-        "draw": "truerisk.training._draw",
+        "step": "truerisk.training.step.Step.__call__",
+        "measure": "truerisk.risk.gauge.Gauge.finally_",
+        "draw": "truerisk.fit._draw",
     }
 
     def broken(*_args):

@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
+from truerisk.config.parts import conf_dir, folders, options
 from truerisk.optimizer import needs_of
-from truerisk.parts import conf_dir, folders, options
 
 STEPS, WARMUP, CLIP, DECAY = 100, 7, 0.3, 0.01
 RECIPE = [

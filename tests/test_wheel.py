@@ -57,7 +57,7 @@ def test_every_option_travels_inside(wheel):
 def test_parts_come_from_the_wheel(installed):
     done = installed(installed.script, "parts", "optimizer")
     assert done.returncode == 0 and "  schedule_free_adamw  " in done.stdout, done.stderr
-    code = "import truerisk, truerisk.parts as p; print(truerisk.__file__, p.conf_dir())"
+    code = "import truerisk, truerisk.config.parts as p; print(truerisk.__file__, p.conf_dir())"
     for place in installed("-c", code).stdout.split():
         assert Path(place).is_relative_to(installed.site)
     assert installed(installed.script, "--version").stdout.startswith("truerisk 0.")

@@ -11,7 +11,7 @@ __all__ = ["RunResult", "load_run", "train"]
 def __getattr__(name: str) -> Any:
     """Import on first use: the command line must answer before torch is loaded."""
     if name == "train":
-        from truerisk.training import train
+        from truerisk.fit import train
 
         return train
     if name in ("RunResult", "load_run"):

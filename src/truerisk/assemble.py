@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from truerisk import function, rng
+from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
 from truerisk.data import DataInfo, DataModule
 from truerisk.diagnostics import Diagnostic
 from truerisk.errors import ConfigError, UserError
 from truerisk.loss import Surrogate, surrogate
 from truerisk.optimizer import Needs, needs_of, parameter_groups
-from truerisk.options import ClipOptions, RiskOptions, StepOptions
 from truerisk.recipe import Recipe
 from truerisk.regularizer.base import Regularizer
 from truerisk.scheduler import Schedule

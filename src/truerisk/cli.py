@@ -52,7 +52,7 @@ def parts(args: Sequence[str]) -> int:
     """``truerisk parts [GROUP]``."""
     import argparse
 
-    from truerisk.parts import listing
+    from truerisk.config.parts import listing
 
     parser = argparse.ArgumentParser(
         "truerisk parts", description="List the options of every config group, or of one."
@@ -68,7 +68,7 @@ def evaluate(args: Sequence[str]) -> int:
     """``truerisk evaluate FOLDER [OVERRIDE…]``."""
     import argparse
 
-    from truerisk.parts import existing
+    from truerisk.config.parts import existing
 
     parser = argparse.ArgumentParser(
         "truerisk evaluate", description="Risks of a finished run's best weights."

@@ -23,7 +23,7 @@ def complete(args: Sequence[str]) -> int:
         os.environ["COMP_LINE"] = f"truerisk {typed[2]}"
         _train([*args, *_config_dir(typed[2])])
     elif typed[1] == "parts":
-        from truerisk.parts import folders, groups
+        from truerisk.config.parts import folders, groups
 
         print(" ".join(groups(folders())))
     elif typed[1] == "reproduce":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from truerisk.result import RunResult, load_run
-from truerisk.risk import Measured
+from truerisk.risk.measured import Measured
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ def evaluate(
     """
     from truerisk import rng, threads
     from truerisk.assemble import assemble, build_trainer
-    from truerisk.check import check
-    from truerisk.checkpoint import load
-    from truerisk.config import override
-    from truerisk.module import RiskModule
-    from truerisk.training import quiet
+    from truerisk.config.check import check
+    from truerisk.config.compose import override
+    from truerisk.fit import quiet
+    from truerisk.training.checkpoint import load
+    from truerisk.training.module import RiskModule
 
     run = load_run(folder)
     cfg = override(run.config, overrides, config_dir)

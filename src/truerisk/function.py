@@ -16,7 +16,7 @@ from truerisk.logger.label import choice
 from truerisk.model import Function
 from truerisk.regularizer import Dropout, EarlyStopping, Entropy, InputGradient, SpectralNorm
 from truerisk.regularizer.base import Regularizer
-from truerisk.risk import Measured
+from truerisk.risk.measured import Measured
 
 DEFAULT = {"_target_": "truerisk.initializer.Initializer", "bias": None, "gain": 1.0}
 """The initializer that leaves a model as it was built."""

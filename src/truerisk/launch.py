@@ -20,11 +20,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from truerisk.config import Loader, normalize, quoted, resolved, session
+from truerisk.config.compose import Loader, normalize, quoted, resolved, session
+from truerisk.config.mistakes import unresolved
+from truerisk.config.parts import PRIMARY, existing
 from truerisk.errors import ConfigError, UserError
-from truerisk.mistakes import unresolved
 from truerisk.outcome import EXIT, INTERRUPTED, Outcome
-from truerisk.parts import PRIMARY, existing
 
 
 def launch(args: Sequence[str]) -> int:
@@ -214,7 +214,7 @@ def _train(cfg: DictConfig, folder: Path) -> Outcome:
 
     try:
         resolved(cfg)
-        from truerisk.training import train_config
+        from truerisk.fit import train_config
 
         result = train_config(cfg, folder=folder)
     except UserError as error:

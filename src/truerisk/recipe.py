@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.optim import Optimizer
 
+from truerisk.config.options import RiskOptions, StepOptions
 from truerisk.data import BatchPlan
 from truerisk.optimizer import Needs
-from truerisk.options import RiskOptions, StepOptions
 from truerisk.regularizer.base import Regularizer
 from truerisk.seeds import Streams
 

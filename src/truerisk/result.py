@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truerisk.errors import ConfigError
-from truerisk.measured import Measured
+from truerisk.risk.measured import Measured
 from truerisk.run import RunFolder
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ class RunResult:
     def model(self) -> nn.Module:
         """The model with its best weights, in eval mode."""
         from truerisk.assemble import build, build_model
-        from truerisk.checkpoint import load
         from truerisk.data import DataInfo
+        from truerisk.training.checkpoint import load
 
         facts = self.run.metadata()
         shape = tuple(facts["data"]["input_shape"])

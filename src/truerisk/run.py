@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from truerisk.errors import ConfigError
-from truerisk.measured import Measured
+from truerisk.risk.measured import Measured
 
 PACKAGES = ("truerisk", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchmetrics")
 

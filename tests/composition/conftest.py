@@ -9,9 +9,9 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 import truerisk
-from truerisk.config import LISTS, compose
+from truerisk.config.compose import LISTS, compose
+from truerisk.config.parts import conf_dir, groups, options
 from truerisk.model import Function
-from truerisk.parts import conf_dir, groups, options
 from truerisk.verdicts.reproduction import names as reproductions
 
 SHORT = ["trainer.max_epochs=-1", "trainer.max_steps=3", "risk.true_samples=1000"]
@@ -147,8 +147,8 @@ def files(tmp_path_factory):
 @pytest.fixture
 def train(tmp_path, monkeypatch, files):
     """Train what overrides say for a few steps, without the figure and with a short pilot."""
-    monkeypatch.setattr("truerisk.training._draw", lambda result: None)
-    monkeypatch.setattr("truerisk.gauge.PILOT", 100)
+    monkeypatch.setattr("truerisk.fit._draw", lambda result: None)
+    monkeypatch.setattr("truerisk.risk.gauge.PILOT", 100)
     count = iter(range(10**6))
 
     def run(*overrides):

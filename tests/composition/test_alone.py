@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from truerisk.check import check
-from truerisk.config import compose
+from truerisk.config.check import check
+from truerisk.config.compose import compose
 from truerisk.errors import ConfigError
 
 NEAREST = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from truerisk.config.parts import conf_dir, options
 from truerisk.errors import ConfigError
-from truerisk.parts import conf_dir, options
 
 NAMES = options("diagnostics", (conf_dir(),))
 LAYERS = ("activations", "gradient_flow", "gradient_noise", "numerics", "recurrence")

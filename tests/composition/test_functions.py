@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from truerisk.config import LISTS
+from truerisk.config.compose import LISTS
+from truerisk.config.parts import conf_dir, options
 from truerisk.errors import ConfigError
-from truerisk.parts import conf_dir, options
 
 SHORT = ["trainer.max_epochs=3"]
 METHODS = {

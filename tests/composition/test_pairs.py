@@ -15,9 +15,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from truerisk.assemble import build
-from truerisk.config import compose
+from truerisk.config.compose import compose
+from truerisk.config.parts import conf_dir, options
 from truerisk.errors import ConfigError
-from truerisk.parts import conf_dir, options
 
 STEP = {
     "batch_size": {"8": ["data.batch_size=8"], "full": ["data.batch_size=full"]},

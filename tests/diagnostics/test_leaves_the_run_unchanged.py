@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from truerisk.parts import conf_dir, options
+from truerisk.config.parts import conf_dir, options
 
 RECIPES = {
     "plain": [],

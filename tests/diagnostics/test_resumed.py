@@ -9,9 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 
 import truerisk
-from truerisk import chunks
-from truerisk.parts import conf_dir, options
-from truerisk.step import Step
+from truerisk.config.parts import conf_dir, options
+from truerisk.training import chunks
+from truerisk.training.step import Step
 
 ALL = [name for name in options("diagnostics", (conf_dir(),)) if name != "recurrence"]
 RECIPE = [

@@ -9,7 +9,7 @@ import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
-from truerisk.config import compose
+from truerisk.config.compose import compose
 from truerisk.errors import ConfigError
 from truerisk.initializer.layer import biases, matrices
 from truerisk.model import Function

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
-from truerisk.config import compose
+from truerisk.config.compose import compose
 from truerisk.errors import ConfigError
 from truerisk.model import Function
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from truerisk.assemble import build
-from truerisk.config import compose
+from truerisk.config.compose import compose
 from truerisk.errors import ConfigError
 
 PUBLISHED = {

@@ -19,7 +19,7 @@ def function_problem():
 
     from truerisk.batch import Batch
     from truerisk.objective import Objective
-    from truerisk.problem import Problem
+    from truerisk.objective.problem import Problem
 
     class Function(nn.Module):
         def __init__(self, f, start):

@@ -186,7 +186,7 @@ def test_refusals(name, given, message, stepping, micro_batches):
 
 
 def test_several_processes_are_refused(stepping):
-    from truerisk.step import Step
+    from truerisk.training.step import Step
 
     _, take = stepping(*IRIS, "optimizer=adahessian")
     take.engine.world_size = 2

@@ -13,11 +13,11 @@ from truerisk.batch import Batch
 from truerisk.errors import ConfigError
 from truerisk.loss import surrogate
 from truerisk.objective import Objective
+from truerisk.objective.problem import Problem
 from truerisk.optimizer import KFAC
 from truerisk.optimizer.kfac import lowest
 from truerisk.optimizer.kronecker import Block, inverses, patches
 from truerisk.optimizer.layout import divide
-from truerisk.problem import Problem
 
 EXACT = {"fisher": "exact", "adapt_every": None, "decay": 0.0}
 IRIS = ["data=iris", "model.width=6", "model.activation=tanh", "regularizer=[]", "optimizer=kfac"]

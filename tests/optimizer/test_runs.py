@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 import truerisk
 from truerisk.errors import ConfigError
-from truerisk.step import Step
+from truerisk.training.step import Step
 
 SECOND = ["gauss_newton", "kfac", "newton", "newton_cg"]
 NAMES = [
@@ -80,7 +80,7 @@ def stopped_at(folder, name, step, *more):
         if instance.count == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with mock.patch.object(Step, "__call__", stepping), mock.patch("truerisk.training._draw"):
+    with mock.patch.object(Step, "__call__", stepping), mock.patch("truerisk.fit._draw"):
         return truerisk.train([*overrides(name), *more], folder=folder)
 
 
@@ -89,7 +89,7 @@ def test_taken_up_again_to_the_bit(name, run, tmp_path, last_weights):
     noisy = "regularizer=[dropout,input_noise]"
     cut = stopped_at(tmp_path / "cut", name, 4, noisy)
     assert cut.status == "interrupted"
-    with mock.patch("truerisk.training._draw"):
+    with mock.patch("truerisk.fit._draw"):
         resumed = truerisk.train(OmegaConf.create({"resume": str(tmp_path / "cut")}))
     whole = run(*overrides(name), noisy)
     assert resumed.status == whole.status == "finished"

@@ -8,7 +8,7 @@ import yaml
 
 from truerisk.reports.collect import Collected, Curve, Run
 from truerisk.reports.study import build
-from truerisk.risk import Measured
+from truerisk.risk.measured import Measured
 
 METRICS = ("risk/train", "risk/val", "risk/test")
 

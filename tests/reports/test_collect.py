@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from truerisk.config import compose
+from truerisk.config.compose import compose
 from truerisk.errors import ConfigError
 from truerisk.reports.collect import collect, read_curves
 from truerisk.reports.command import command_line, completed

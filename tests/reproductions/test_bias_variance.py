@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from truerisk.gauge import Gauge
 from truerisk.optimizer import Newton
+from truerisk.risk.gauge import Gauge
 
 POLYNOMIALS = ("seed=range(12)", "hydra.sweeper.grids=[{model.degree:'1,3'}]")
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from truerisk import training
+from truerisk import fit
 from truerisk.run import RunFolder
 from truerisk.sweeps.attempt import attempt
 from truerisk.sweeps.claim import SILENCE, claim
@@ -17,14 +17,14 @@ from truerisk.sweeps.claim import SILENCE, claim
 
 def test_two_launches_at_once(sweep, cells, tiny, fork, here, monkeypatch):
     seeds = range(8)
-    train = training.train_cell
+    train = fit.train_cell
 
     def noted(cfg, folder, facts):
         with (here / "begun").open("a") as file:
             file.write(f"{os.getpid()} {cfg.seed.base}\n")
         return train(cfg, folder, facts)
 
-    monkeypatch.setattr(training, "train_cell", noted)
+    monkeypatch.setattr(fit, "train_cell", noted)
     children = [fork(lambda: sweep("seed=range(8)"), f"{i}.txt") for i in range(2)]
     ends = [child.wait() for child in children]
     assert [end.code for end in ends] == [0, 0], [end.text for end in ends]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hydra.types import RunMode
 
-from truerisk.config import Loader, resolved, session
+from truerisk.config.compose import Loader, resolved, session
+from truerisk.config.parts import PRIMARY
 from truerisk.errors import ConfigError
-from truerisk.parts import PRIMARY
 from truerisk.sweeps.compose import Composer
 
 

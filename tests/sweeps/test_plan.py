@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from unittest import mock
 
-from truerisk import check
 from truerisk.cli import main
+from truerisk.config import check
 from truerisk.sweeps.plan import spell
 
 
@@ -48,7 +48,7 @@ def test_mistakes(here, capsys):
 
 def test_cells_that_differ_in_their_seeds_are_examined_once(sweep, tiny, here, capsys):
     """… unless a seed is none; each then has its own reason."""
-    with mock.patch("truerisk.check.check", wraps=check.check) as looked:
+    with mock.patch("truerisk.config.check.check", wraps=check.check) as looked:
         given = [*tiny.overrides, "study=s", "seed=range(5)", "optimizer.lr=0.1,0.01"]
         assert main(["plan", "-m", *given]) == 0
     assert looked.call_count == 2

@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from truerisk import chunks, training
-from truerisk.step import Step
+from truerisk import fit
 from truerisk.sweeps.cell import Cell
 from truerisk.sweeps.launcher.slot import Slot, slots
+from truerisk.training import chunks
+from truerisk.training.step import Step
 
 POOL = ["hydra/launcher=pool", "hydra.launcher.slots=2"]
 
@@ -30,7 +31,7 @@ def test_a_pool_does_what_a_row_does(sweep, cells, tiny, here, capfd):
 
 
 def test_a_crash_costs_one_cell(sweep, cells, monkeypatch, capfd):
-    train = training.train_cell
+    train = fit.train_cell
 
     def crashing(cfg, folder, facts):
         if cfg.seed.base == 2:
@@ -44,7 +45,7 @@ def test_a_crash_costs_one_cell(sweep, cells, monkeypatch, capfd):
         return train(cfg, folder, facts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "train_cell", crashing)
+        patch.setattr(fit, "train_cell", crashing)
         assert sweep("seed=range(1,5)", *POOL) == 1
     out = capfd.readouterr().out
     assert "seed=2: failed (its process ended with SIGSEGV)" in out
@@ -59,7 +60,7 @@ def test_a_mistake_or_a_bug_in_a_worker_is_told(sweep, cells, monkeypatch, capfd
         raise RuntimeError("out of luck")
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "train_cell", failing)
+        patch.setattr(fit, "train_cell", failing)
         assert sweep("seed=1,2", *POOL) == 1
     out, err = capfd.readouterr()
     assert err.count("RuntimeError: out of luck") == 2 and "2 runs: 2 failed" in out

@@ -10,12 +10,12 @@ import pytest
 import torch
 from hydra.types import RunMode
 
-from truerisk import chunks
 from truerisk.cli import main
-from truerisk.config import Loader, normalize, session
+from truerisk.config.compose import Loader, normalize, session
 from truerisk.result import load_run
-from truerisk.step import Step
 from truerisk.sweeps.sweep import Sweep
+from truerisk.training import chunks
+from truerisk.training.step import Step
 
 
 def contents(folder):

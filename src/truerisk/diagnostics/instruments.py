@@ -15,8 +15,8 @@ from truerisk.diagnostics.moment import moment
 from truerisk.errors import ConfigError
 
 if TYPE_CHECKING:
-    from truerisk.module import RiskModule
     from truerisk.recipe import Recipe
+    from truerisk.training.module import RiskModule
 
 
 class Instruments(Callback):

@@ -18,8 +18,8 @@ from truerisk.calculus.gradient import Slope, value_and_gradient
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
-    from truerisk.module import RiskModule
     from truerisk.objective import Objective
+    from truerisk.training.module import RiskModule
 
 BATCH = 1000
 """Samples in one forward pass."""

@@ -47,7 +47,8 @@ class KFAC(SecondOrder):
 
     The Gauss–Newton matrix is the Fisher matrix where the loss is a likelihood. G needs derivatives
     of a root of it: ``sampled`` draws targets from the model's own prediction, one extra backward
-    pass (squared loss: Gaussian, see ``truerisk.fisher``); ``exact`` takes one pass an output.
+    pass (squared loss: Gaussian, see `truerisk.objective.fisher`); ``exact`` takes one pass an
+    output.
 
     Steps are controlled in one of two ways:
 

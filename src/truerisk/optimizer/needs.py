@@ -23,7 +23,8 @@ class Needs:
         full_batch: right only on the whole training set.
         scaler: works under a gradient scaler (16-bit training).
         gradient: computes ∇J; the norm it has when a step begins is known then.
-        problem: ``step`` is given J on this batch with its curvature, a `truerisk.problem.Problem`.
+        problem: ``step`` is given J on this batch with its curvature, a
+            `truerisk.objective.problem.Problem`.
         graph: differentiates the gradient again, so backward must keep its graph.
         shared: hyperparameters that every parameter group must have in common.
     """

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from truerisk.config.parts import existing
 from truerisk.errors import ConfigError
 from truerisk.logger.history import whole_rows
-from truerisk.measured import Measured
-from truerisk.parts import existing
 from truerisk.reports.command import command_line
+from truerisk.risk.measured import Measured
 from truerisk.run import RunFolder
 from truerisk.seeds import streams
 

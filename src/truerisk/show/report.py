@@ -11,7 +11,7 @@ from truerisk.show.table import function_table, risk_table
 
 if TYPE_CHECKING:
     from truerisk.result import RunResult
-    from truerisk.risk import Measured
+    from truerisk.risk.measured import Measured
 
 BEST = {
     "risk": "risk at the weights with the lowest validation risk",

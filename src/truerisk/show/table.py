@@ -10,7 +10,7 @@ from truerisk.show.number import significant, with_stderr
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from truerisk.risk import Measured
+    from truerisk.risk.measured import Measured
 
 ROWS = {
     "train": "train",

@@ -35,12 +35,12 @@ def attempt(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = Non
 
 
 def _go(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Outcome:
-    from truerisk import training
+    from truerisk import fit
 
     try:
         if cfg.trainer.get("strategy", "auto") != "auto":
             return in_processes(cfg, folder, facts)
-        return outcome(training.train_cell(cfg, folder, facts))
+        return outcome(fit.train_cell(cfg, folder, facts))
     except UserError as error:
         return Outcome(math.nan, "refused", str(error))
     except Exception as error:

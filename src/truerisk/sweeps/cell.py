@@ -45,7 +45,7 @@ class Cell:
 
     @cached_property
     def cfg(self) -> DictConfig:
-        """The configuration as `truerisk.training.train_config` takes it."""
+        """The configuration as `truerisk.fit.train_config` takes it."""
         from omegaconf import OmegaConf
 
         cfg = OmegaConf.create(dict(self.config))

@@ -12,9 +12,9 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.config import MISTAKES, Loader, resolved
-from truerisk.mistakes import explain
-from truerisk.parts import PRIMARY
+from truerisk.config.compose import MISTAKES, Loader, resolved
+from truerisk.config.mistakes import explain
+from truerisk.config.parts import PRIMARY
 
 
 class Composed(NamedTuple):

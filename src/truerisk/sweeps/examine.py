@@ -38,7 +38,7 @@ def _is_seed(value: Any) -> bool:
 
 def _problem(cell: Cell) -> str:
     from truerisk.assemble import refuse
-    from truerisk.check import check
+    from truerisk.config.check import check
 
     try:
         check(cell.cfg)

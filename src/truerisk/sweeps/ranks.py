@@ -23,8 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from truerisk.errors import UserError
 from truerisk.outcome import INTERRUPTED, Outcome
 from truerisk.run import RunFolder, rank, write_atomic
-from truerisk.signals import on_stop
 from truerisk.sweeps.cell import outcome
+from truerisk.training.signals import on_stop
 
 
 def in_processes(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Outcome:
@@ -57,14 +57,14 @@ def _number(name: str) -> int:
 
 def main() -> int:
     """In each of the processes; the first writes down how it ended."""
-    from truerisk import training
+    from truerisk import fit
 
     folder, errand = map(Path, sys.argv[1:])
     cfg = OmegaConf.load(errand / "config.yaml")
     assert isinstance(cfg, DictConfig)
     facts = json.loads((errand / "facts.json").read_text())
     try:
-        ended = outcome(training.train_cell(cfg, folder, facts))
+        ended = outcome(fit.train_cell(cfg, folder, facts))
     except UserError as error:
         ended = Outcome(math.nan, "refused", str(error))
     except Exception as error:

@@ -91,7 +91,7 @@ def series(run: RunResult, name: str) -> np.ndarray:
 
 def last_weights(run: RunResult) -> np.ndarray:
     """All parameters at the end of training, which need not be the best; in one vector."""
-    from truerisk.checkpoint import load
+    from truerisk.training.checkpoint import load
 
     state = load(run.run.last)["state_dict"]
     own = [state[f"model.{name}"] for name, _ in run.model.named_parameters()]

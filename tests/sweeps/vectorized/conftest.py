@@ -11,7 +11,7 @@ import torch
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory):
     """Train recipes as one stacked model: their results, in their order."""
-    from truerisk.config import compose
+    from truerisk.config.compose import compose
     from truerisk.result import RunResult
     from truerisk.sweeps.vectorized.files import Files
     from truerisk.sweeps.vectorized.train import Group, Job
@@ -70,7 +70,7 @@ def same(stack, run, distance):
 
 @pytest.fixture
 def jobs(tmp_path):
-    from truerisk.config import compose
+    from truerisk.config.compose import compose
     from truerisk.sweeps.vectorized.train import Job
 
     def jobs(recipes):

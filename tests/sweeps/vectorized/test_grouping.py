@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from truerisk.config import compose, resolved
+from truerisk.config.compose import compose, resolved
 from truerisk.sweeps.vectorized.grouping import groups
 
 

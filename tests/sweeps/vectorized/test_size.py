@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from truerisk.assemble import assemble
-from truerisk.config import compose
+from truerisk.config.compose import compose
 from truerisk.sweeps.vectorized import size
 from truerisk.sweeps.vectorized.place import place_of
 from truerisk.sweeps.vectorized.train import Group
@@ -20,7 +20,7 @@ import re, sys
 from pathlib import Path
 from omegaconf import OmegaConf
 from truerisk.assemble import assemble
-from truerisk.config import compose
+from truerisk.config.compose import compose
 from truerisk.sweeps.vectorized import size, train
 from truerisk.sweeps.vectorized.place import place_of
 

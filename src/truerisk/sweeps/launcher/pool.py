@@ -50,8 +50,8 @@ class Pool:
 
     def launch(self, cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
         """Do the cells; one that was asked to stop ends the others and the sweep."""
-        from truerisk.signals import on_stop
         from truerisk.sweeps.launcher.warm import warm
+        from truerisk.training.signals import on_stop
 
         free, ended = slots(self.slots, cells), dict[int, Outcome]()
         warm()

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from truerisk import nonfinite
 from truerisk.batch import Batch
 from truerisk.errors import Diverged
 from truerisk.sweeps.vectorized.feed import Feed, Orders
@@ -21,6 +20,7 @@ from truerisk.sweeps.vectorized.stack import Stack
 from truerisk.sweeps.vectorized.twins import share_schedules, stepped
 from truerisk.sweeps.vectorized.value import StackedObjective
 from truerisk.sweeps.vectorized.varied import varied
+from truerisk.training import nonfinite
 
 Micro = tuple[Tensor, float]
 
@@ -28,8 +28,8 @@ Micro = tuple[Tensor, float]
 class Block:
     """Members that stand at the same step and train together, until each has ended by itself.
 
-    A step is an ordinary run's (``truerisk.step``), with every operation on all members at once:
-    gradient, check, clip, update, schedule, project, average.
+    A step is an ordinary run's (`truerisk.training.step`), with every operation on all members at
+    once: gradient, check, clip, update, schedule, project, average.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:

@@ -11,13 +11,13 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from truerisk.assemble import build_loggers
-from truerisk.checkpoint import load
 from truerisk.logger import TidyCSV, read_history
 from truerisk.logger.label import recipe_name
 from truerisk.result import RunResult
 from truerisk.run import RunFolder
 from truerisk.show.figure import risk_figure
 from truerisk.sweeps.vectorized.member import Member
+from truerisk.training.checkpoint import load
 
 
 class Files:

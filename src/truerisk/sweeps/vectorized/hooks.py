@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from truerisk.batch import Batch
-from truerisk.statistics import refreshed
+from truerisk.objective.statistics import refreshed
 from truerisk.sweeps.vectorized.measuring import gauge
 from truerisk.sweeps.vectorized.member import Member
 from truerisk.sweeps.vectorized.stack import Stack

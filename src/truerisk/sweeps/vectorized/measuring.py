@@ -1,4 +1,4 @@
-"""Measuring the risks of many members, as ``truerisk.gauge`` measures those of one."""
+"""Measuring the risks of many members, as ``truerisk.risk.gauge`` measures those of one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from truerisk.batch import Batch
-from truerisk.gauge import BATCH, Gauge
 from truerisk.objective import Objective
-from truerisk.risk import Measurement, Moments, moments
+from truerisk.risk.estimate import Measurement, Moments, moments
+from truerisk.risk.gauge import BATCH, Gauge
 from truerisk.sweeps.vectorized.feed import Feed
 from truerisk.sweeps.vectorized.member import Member
 from truerisk.sweeps.vectorized.value import StackedObjective

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from truerisk import rng
 from truerisk.assemble import assemble
-from truerisk.halving import Halving
-from truerisk.module import Best
-from truerisk.risk import Measured
+from truerisk.fit import deciding
+from truerisk.risk.measured import Measured
 from truerisk.run import RunFolder
-from truerisk.step import StepSums
 from truerisk.sweeps.vectorized.place import Place
-from truerisk.training import deciding
+from truerisk.training.halving import Halving
+from truerisk.training.module import Best
+from truerisk.training.step import StepSums
 
 SPLITS = ("train", "val", "test")
 
@@ -114,7 +114,7 @@ class Member:
     # --- checkpoints --------------------------------------------------------------------------
 
     def checkpoint(self) -> dict[str, Any]:
-        """The run as an ordinary one saves it (``truerisk.checkpoint``), from the member's parts.
+        """The run as `truerisk.training.checkpoint` saves an ordinary one, from the member's parts.
 
         Its weights and its optimizer's state must have been brought back from the stack.
         """

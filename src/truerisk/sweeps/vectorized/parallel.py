@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from truerisk.errors import Interrupted
-from truerisk.signals import NOTICE, SIGNALS, on_stop
 from truerisk.sweeps.cell import Cell
 from truerisk.sweeps.vectorized.progress import Bar
 from truerisk.sweeps.vectorized.train import Group, Job
+from truerisk.training.signals import NOTICE, SIGNALS, on_stop
 
 LOOK = 0.2
 """Seconds between two looks at what the processes have done."""

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from truerisk import nonfinite
 from truerisk.errors import Diverged
-from truerisk.module import Best
-from truerisk.risk import Measurement, beside, gap, numbers
+from truerisk.risk.estimate import Measurement, beside, gap, numbers
 from truerisk.sweeps.vectorized.files import Files
 from truerisk.sweeps.vectorized.hooks import standing
 from truerisk.sweeps.vectorized.measuring import Measuring
 from truerisk.sweeps.vectorized.member import Member
-from truerisk.tolerance import reached
+from truerisk.training import nonfinite
+from truerisk.training.module import Best
+from truerisk.training.tolerance import reached
 
 if TYPE_CHECKING:
     from truerisk.sweeps.vectorized.block import Block

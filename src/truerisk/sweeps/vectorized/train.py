@@ -12,15 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from truerisk import threads
 from truerisk.errors import Interrupted, UserError
+from truerisk.fit import quiet
 from truerisk.run import RunFolder, write_atomic
-from truerisk.signals import on_stop
 from truerisk.sweeps.vectorized.block import Block
 from truerisk.sweeps.vectorized.files import begun
 from truerisk.sweeps.vectorized.member import Member
 from truerisk.sweeps.vectorized.memory import keep_freed_memory, ran_out
 from truerisk.sweeps.vectorized.place import place_of
 from truerisk.sweeps.vectorized.size import even, suitable
-from truerisk.training import quiet
+from truerisk.training.signals import on_stop
 
 SHARE = 20
 """Checkpoints of a block may take one part in so many of its time."""

@@ -1,0 +1,116 @@
+"""What there is to choose from: the options of every config group, read from the YAML as text."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from truerisk.errors import ConfigError, nearest
+
+PRIMARY = "train"
+"""The config that every other one is composed into."""
+
+
+@cache
+def conf_dir() -> Path:
+    """The folder of the package's own options: inside an installed wheel, or the checkout's."""
+    here = Path(__file__).resolve().parents[1]
+    return next((d for d in (here / "conf", here.parents[1] / "conf") if d.is_dir()), here / "conf")
+
+
+def existing(folder: str | Path, what: str) -> Path:
+    """The path of a folder that is there.
+
+    Raises:
+        ConfigError: it is not; the message begins with ``what`` and names one spelt like it.
+    """
+    path = Path(folder).expanduser()
+    if path.is_dir():
+        return path
+    near = [p.name for p in path.absolute().parent.glob("*/")]
+    hint = nearest(path.name, near) if path.absolute().parent.is_dir() else "nor the one above it"
+    raise ConfigError(f"{what}: there is no folder {folder}; {hint}")
+
+
+def folders(config_dir: str | Path | None = None) -> tuple[Path, ...]:
+    """The folders that hold options: the package's own, then the user's.
+
+    Raises:
+        ConfigError: ``config_dir`` is no folder.
+    """
+    if config_dir is None:
+        return (conf_dir(),)
+    return conf_dir(), existing(config_dir, "--config-dir").resolve()
+
+
+def groups(where: Sequence[Path]) -> list[str]:
+    """Names of the config groups that have options, nested ones as ``outer/inner``."""
+    found = {file.parent.relative_to(top) for top in where for file in top.glob("*/**/*.yaml")}
+    names = {group.as_posix() for group in found if options(group.as_posix(), where)}
+    return sorted(names, key=lambda name: (name.startswith("hydra"), name))
+
+
+def options(group: str, where: Sequence[Path]) -> dict[str, Path]:
+    """The options of a group and their files; the first folder that has one wins, as in Hydra."""
+    files = [file for top in reversed(where) for file in sorted((top / group).glob("*.yaml"))]
+    visible = {file.stem: file for file in files if not file.name.startswith("_")}
+    return dict(sorted(visible.items()))
+
+
+def summary(file: Path) -> str:
+    """The first comment of a YAML file that is not a directive such as ``# @package``."""
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        text = line.strip()
+        if text and not text.startswith("#"):
+            break
+        if text.lstrip("# ") and not text.lstrip("# ").startswith("@"):
+            return text.lstrip("# ")
+    return ""
+
+
+def shown(file: Path) -> str:
+    """A config file's name as messages print it: ``conf/optimizer/sgd.yaml``."""
+    if file.is_relative_to(conf_dir()):
+        return (Path("conf") / file.relative_to(conf_dir())).as_posix()
+    return str(file)
+
+
+def _entry(name: str, text: str, width: int, column: int) -> str:
+    """One option: its name, then what it is, wrapped under itself."""
+    if width < column + 30:
+        body = textwrap.wrap(text, max(width - 6, 16), break_long_words=False)
+        return "\n      ".join([f"  {name}", *body])
+    body = textwrap.wrap(text, width - column - 4, break_long_words=False) or [""]
+    return f"  {name:<{column}}  " + ("\n" + " " * (column + 4)).join(body)
+
+
+def _section(group: str, where: Sequence[Path], width: int) -> str:
+    files = options(group, where)
+    column = max(map(len, files))
+    lines = [group]
+    for name, file in files.items():
+        owner = "" if file.is_relative_to(where[0]) else " (yours)"
+        lines.append(_entry(name, summary(file) + owner, width, column))
+    return "\n".join(lines)
+
+
+def listing(
+    group: str | None = None, config_dir: str | None = None, width: int | None = None
+) -> str:
+    """The text that ``truerisk parts [GROUP]`` prints; ``width`` defaults to the terminal's.
+
+    A group's name stands for the groups nested in it, too.
+
+    Raises:
+        ConfigError: there is no such group.
+    """
+    where = folders(config_dir)
+    names = groups(where)
+    chosen = [n for n in names if group is None or n == group or n.startswith(f"{group}/")]
+    if group is not None and not chosen:
+        raise ConfigError(f"there is no group '{group}'; {nearest(group, names)}")
+    columns = width or shutil.get_terminal_size((100, 24)).columns
+    return "\n\n".join(_section(name, where, columns) for name in chosen)

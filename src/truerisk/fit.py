@@ -1,0 +1,250 @@
+"""One run, from configuration to summary."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from truerisk.errors import Diverged, Interrupted, UserError
+from truerisk.result import RunResult
+from truerisk.run import RunFolder, rank, write_atomic
+
+if TYPE_CHECKING:
+    from lightning import Callback, Trainer
+
+    from truerisk.recipe import Recipe
+    from truerisk.training.module import RiskModule
+
+
+def train(
+    config: DictConfig | Sequence[str] = (),
+    *,
+    config_dir: str | None = None,
+    folder: str | Path | None = None,
+) -> RunResult:
+    """Train a recipe: a composed configuration, or overrides as on the command line.
+
+    ``truerisk.train(["model=cnn1d", "optimizer.lr=0.01"])`` runs what
+    ``truerisk train model=cnn1d optimizer.lr=0.01`` runs; ``folder`` is where it writes, by default
+    a fresh one below ``outputs/``.
+
+    Raises:
+        ConfigError: the configuration asks for something that cannot work.
+    """
+    from truerisk.config.compose import compose
+    from truerisk.launch import resuming
+
+    cfg = config if isinstance(config, DictConfig) else compose(resuming(config), config_dir)
+    return train_config(cfg, None if folder is None else Path(folder))
+
+
+def train_config(cfg: DictConfig, folder: Path | None = None) -> RunResult:
+    """Run a composed configuration in ``folder``, or go on with the run that ``resume`` names."""
+    from truerisk.config.check import check
+
+    resumed = bool(cfg.get("resume"))
+    run = RunFolder(cfg.get("resume") or folder or _fresh_folder())
+    if resumed:
+        if rank() == 0:
+            run.reopen()
+        if run.status().get("status") == "finished":
+            print(f"the run in {run.path} has finished; there is nothing left to do")
+            return RunResult(run.path)
+        cfg = OmegaConf.load(run.config)  # type: ignore[assignment]
+    check(cfg)
+    with quiet():
+        return _execute(cfg, run, resumed)
+
+
+def train_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = None) -> RunResult:
+    """Begin a run in ``folder``; where one was cut off, go on with it.
+
+    It goes on as ``cfg`` has it now: loggers and threads may have changed in between.
+    ``facts`` join the run's metadata.
+    """
+    from truerisk.config.check import check
+
+    run = RunFolder(folder)
+    resumed = run.config.exists()
+    check(cfg)
+    if resumed and rank() == 0:
+        run.reopen()
+        write_atomic(run.config, OmegaConf.to_yaml(cfg, resolve=True))
+    with quiet():
+        return _execute(cfg, run, resumed, facts)
+
+
+def _fresh_folder() -> Path:
+    return Path("outputs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning's announcements, and advice that does not hold here, are kept from the screen."""
+    import lightning.pytorch  # noqa: F401  (its import sets the level that is changed here)
+
+    loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning", message=".*LeafSpec.*")
+        warnings.filterwarnings("ignore", message=".*srun.*is available on your system.*")
+        warnings.filterwarnings("ignore", message=".*create_graph=True.*")  # Step breaks the cycle
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _execute(
+    cfg: DictConfig, run: RunFolder, resumed: bool, more: Mapping[str, Any] | None = None
+) -> RunResult:
+    """Assemble, train, measure and describe; the folder tells at every moment how it stands."""
+    from truerisk import rng, threads
+    from truerisk.assemble import assemble
+
+    recipe = assemble(cfg)
+    first, count, before = rank() == 0, _threads(cfg, recipe), run.status()
+    if first:
+        if resumed:
+            run.set_status("running", "resumed")
+        else:
+            facts = {"threads": count, **recipe.facts(), **(more or {})}
+            run.create(OmegaConf.to_yaml(cfg, resolve=True), facts)
+    result = RunResult(run.path)
+    with ExitStack() as stack:
+        if first:
+            stack.enter_context(_told(run, before))
+        stack.enter_context(threads.limited(count))
+        stack.enter_context(rng.isolated(recipe.streams.noise + rank()))
+        outcome, reason = _fit(cfg, run, recipe, resumed)
+        if first:
+            _draw(result)
+            run.set_status(outcome, reason)
+    return result
+
+
+@contextmanager
+def _told(run: RunFolder, before: Mapping[str, Any]) -> Iterator[None]:
+    """The folder tells the truth of a run that breaks off; one refused at its start is undone."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.set_status("interrupted", "SIGINT")
+        raise
+    except SystemExit:
+        run.set_status("interrupted", "asked to exit")
+        raise
+    except UserError as error:
+        if before:
+            run.set_status(before["status"], before.get("reason", ""))
+        elif run.last.exists():
+            run.set_status("failed", str(error))
+        else:
+            run.discard()
+        raise
+    except BaseException:
+        run.set_status("failed", traceback.format_exc())
+        raise
+
+
+def _threads(cfg: DictConfig, recipe: Recipe) -> int:
+    from truerisk import threads
+    from truerisk.assemble import first_inputs
+
+    if cfg.threads != "auto":
+        return cfg.threads
+    return threads.suitable(recipe.model, first_inputs(recipe.data, recipe.data.batch_size))
+
+
+def _fit(cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool) -> tuple[str, str]:
+    """Train and measure; returns the run's status and the reason for it."""
+    from truerisk.training.module import RiskModule
+    from truerisk.training.signals import on_stop
+    from truerisk.training.tolerance import reached
+
+    module = RiskModule(recipe)
+    trainer, checkpoint = _trainer(cfg, run, recipe, resumed)
+    try:
+        with on_stop(module.request_stop):
+            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+        outcome = "finished", reached(trainer)
+    except Diverged as error:
+        outcome = "diverged", str(error)
+    except (Interrupted, SystemExit):  # Lightning answers a second Ctrl-C with SystemExit
+        if not module.stop_requested:
+            raise
+        return "interrupted", module.stop_requested
+    _measure_best(run, module, trainer)
+    return outcome
+
+
+def _trainer(
+    cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool
+) -> tuple[Trainer, Path | None]:
+    """The trainer with its loggers and callbacks, and the checkpoint to start from."""
+    from truerisk.assemble import build_diagnostics, build_loggers, build_trainer
+    from truerisk.diagnostics.instruments import instruments
+    from truerisk.show.progress import FUNCTION, RISKS, Progress
+    from truerisk.training.checkpoint import Checkpointer, load
+    from truerisk.training.trail import trails
+
+    checkpoint = run.last if resumed and run.last.exists() else None
+    step = load(checkpoint)["truerisk"]["step"]["count"] if checkpoint else -1
+    where = {"folder": run.path, "run_id": run.id, "resume_step": step if resumed else None}
+    loggers = build_loggers(cfg, **where) if rank() == 0 else []
+    shown = FUNCTION if recipe.data.info.task == "function" else RISKS
+    callbacks: list[Callback] = [
+        Progress(shown=shown),
+        Checkpointer(run.path, cfg.checkpoint_seconds),
+    ]
+    callbacks += trails(recipe.model)
+    callbacks += deciding(cfg, recipe, run.path)
+    callbacks += instruments(build_diagnostics(cfg))
+    return build_trainer(cfg, run.path, loggers, callbacks), checkpoint
+
+
+def deciding(cfg: DictConfig, recipe: Recipe, folder: Path) -> list[Callback]:
+    """What decides when a run stops: callbacks of the regularizers, of ``stop`` and the study's."""
+    from truerisk.training.halving import halvings
+    from truerisk.training.tolerance import tolerances
+
+    callbacks = [c for r in recipe.regularizers.values() for c in r.callbacks()]
+    return [*callbacks, *tolerances(cfg, recipe), *halvings(cfg, folder)]
+
+
+def _measure_best(run: RunFolder, module: RiskModule, trainer: Trainer) -> None:
+    """Write what was measured at the best weights, or measure it where training broke off."""
+    if not module.final and module.best is not None:
+        module.model.load_state_dict(module.best.state)
+        trainer.test(module, verbose=False)
+        module.log_final()
+    if trainer.is_global_zero:
+        run.write_summary(module.final)
+
+
+def _draw(result: RunResult) -> None:
+    from truerisk.assemble import build_diagnostics
+    from truerisk.diagnostics import Diagnostic
+    from truerisk.show.contour import contour
+    from truerisk.show.figure import risk_figure
+
+    if not result.config.get("figures", True):
+        return
+    if result.task == "function":
+        contour([result.folder], result.figure)
+    elif len(result.history):
+        risk_figure(result.history, result.figure, title=result.title)
+    for name, diagnostic in build_diagnostics(result.config).items():
+        if isinstance(diagnostic, Diagnostic):
+            diagnostic.draw(result.history, result.run.figures / f"{name}.png", result.title)

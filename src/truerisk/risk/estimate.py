@@ -1,0 +1,157 @@
+"""Estimates of empirical and true risk, with standard errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from truerisk.batch import Batch
+from truerisk.risk.measured import Measured
+
+if TYPE_CHECKING:
+    from truerisk.objective import Objective
+
+
+class MeanEstimate(Metric):
+    """The mean of values seen in any number of batches and processes, and its standard error.
+
+    ``m = 1/n Σ lᵢ`` and ``se(m) = s/√n · √(1 − n/N)`` with ``s² = Σ(lᵢ − m)²/(n − 1)``. The last
+    factor is the finite-population correction for n samples drawn without replacement out of N
+    (Cochran 1977, §2.6): the risk on a whole set of N samples is known without error. For samples
+    of P itself, N is infinite.
+
+    Sums are kept in float64 and added over processes, so uneven batches and shards are exact.
+
+    >>> estimate = MeanEstimate()
+    >>> estimate.update(torch.tensor([1.0, 2.0])); estimate.update(torch.tensor([3.0]))
+    >>> [round(x, 4) for x in estimate.measured()[:2]]
+    [2.0, 0.5774]
+    """
+
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_dtype(torch.float64)
+        self.add_state("sums", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, values: Tensor) -> None:
+        """Add values of any shape."""
+        values = values.detach().to(self.sums.device).to(torch.float64)
+        count = values.new_tensor(values.numel())
+        self.sums += torch.stack([count, values.sum(), values.square().sum()])
+
+    def compute(self) -> Tensor:
+        """Return [n, mean, sample variance]; the variance of a single value is nan."""
+        return moments(self.sums)
+
+    @property
+    def variance(self) -> float:
+        """The sample variance."""
+        return self.compute()[2].item()
+
+    def measured(self, population: float = math.inf, epoch: int | None = None) -> Measured:
+        """The mean with its standard error, for a sample out of ``population`` values."""
+        return Moments(*self.compute().tolist()).measured(population, epoch)
+
+
+def moments(sums: Tensor) -> Tensor:
+    """From [n, Σl, Σl²] along the last axis, [n, mean, sample variance]."""
+    n, total, squares = sums.unbind(-1)
+    mean = total / n
+    variance = (squares - n * mean.square()).clamp(min=0) / (n - 1)
+    return torch.stack([n, mean, variance], -1)
+
+
+class Moments(NamedTuple):
+    """Number, mean and sample variance of some values."""
+
+    size: float
+    mean: float
+    variance: float
+
+    def measured(self, population: float = math.inf, epoch: int | None = None) -> Measured:
+        """The mean with its standard error, for a sample out of ``population`` values."""
+        left = max(0.0, 1 - self.size / population)
+        stderr = math.sqrt(self.variance / self.size * left) if left else 0.0
+        return Measured(self.mean, stderr, epoch)
+
+
+class Measurement(NamedTuple):
+    """What one pass over a set of samples shows."""
+
+    risk: MeanEstimate | Moments
+    errors: MeanEstimate | Moments | None
+    penalties: dict[str, float]
+
+    def named(
+        self, split: str, epoch: int | None, population: float = math.inf
+    ) -> dict[str, Measured]:
+        """``risk/<split>`` and, for classes, ``error/<split>``."""
+        found = {f"risk/{split}": self.risk.measured(population, epoch)}
+        if self.errors is not None:
+            found[f"error/{split}"] = self.errors.measured(population, epoch)
+        return found
+
+
+def beside(
+    train: Measurement, val: Measurement, epoch: int, known: tuple[float, float]
+) -> dict[str, Measured]:
+    """What is reported of an epoch: both risks, their gap, J and the penalties.
+
+    ``known`` is how many samples the two splits are drawn from.
+    """
+    metrics = train.named("train", epoch, known[0]) | val.named("val", epoch, known[1])
+    metrics["risk/gap"] = gap(metrics["risk/train"], metrics["risk/val"])
+    penalty = sum(train.penalties.values())
+    metrics["objective"] = Measured(metrics["risk/train"].value + penalty, None, epoch)
+    metrics["penalty"] = Measured(penalty, None, epoch)
+    each = {f"penalty/{k}": Measured(v, None, epoch) for k, v in train.penalties.items()}
+    return metrics | each
+
+
+def numbers(metrics: Mapping[str, Measured], plain: Mapping[str, float]) -> dict[str, float]:
+    """Measured values and plain ones by name, then the standard errors, as they are logged."""
+    values = {name: m.value for name, m in metrics.items()} | dict(plain)
+    return values | {f"{n}/stderr": m.stderr for n, m in metrics.items() if m.stderr is not None}
+
+
+@torch.no_grad()
+def measure(
+    objective: Objective,
+    state: Mapping[str, Tensor] | None,
+    batches: Iterable[Batch],
+    device: torch.device,
+) -> Measurement:
+    """Measure risk, 0–1 error and penalties with the weights held still.
+
+    The model must be in eval mode. Penalties that depend on the batch are averaged over samples.
+    """
+    risk, errors = MeanEstimate().to(device), MeanEstimate().to(device)
+    penalties = {name: MeanEstimate().to(device) for name in objective.penalties}
+    classes = objective.surrogate.task == "classification"
+    for batch in batches:
+        value = objective(state, batch)
+        risk.update(value.losses)
+        if classes:
+            errors.update(objective.surrogate.errors(value.outputs, batch.y))
+        for name, penalty in value.penalties.items():
+            penalties[name].update(penalty.expand(len(batch)))
+    means = {name: mean.compute()[1].item() for name, mean in penalties.items()}
+    return Measurement(risk, errors if classes else None, means)
+
+
+def gap(train: Measured, val: Measured) -> Measured:
+    """f − g estimated by validation minus train risk; the two samples are independent given w.
+
+    >>> gap(Measured(1.0, 0.3, 5), Measured(1.5, 0.4, 5))
+    Measured(value=0.5, stderr=0.5, epoch=5)
+    """
+    stderr = math.hypot(train.stderr or 0.0, val.stderr or 0.0)
+    return Measured(val.value - train.value, stderr, val.epoch)

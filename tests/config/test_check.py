@@ -1,0 +1,148 @@
+import math
+
+import pytest
+import torch
+
+from truerisk.config.check import check, problems
+from truerisk.config.compose import compose, resolved
+from truerisk.config.parts import folders, groups, options
+from truerisk.config.targets import fits, mismatches
+from truerisk.errors import ConfigError
+
+CUDA = torch.cuda.is_available()
+CHOICES = [f"{g}={o}" for g in groups(folders()) for o in options(g, folders())]
+
+
+class Plain:
+    def __init__(self, width: int, rate: float = 0.1, tags: "list[str] | None" = None) -> None: ...
+
+
+class Open:
+    def __init__(self, size: "Unheard[int]", **rest: float) -> None: ...  # noqa: F821
+
+
+def complaints(target, key="model", injected=(), **arguments):
+    node = {"_target_": f"{__name__}.{target.__name__}", **arguments}
+    return list(mismatches(node, key, injected))
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[Plain.__module__])
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_option_passes_or_is_refused_for_the_machine(choice):
+    extra = ["optimizer._target_=torch.optim.SGD"] if choice == "optimizer=custom" else []
+    found = list(problems(resolved(compose([choice, *extra]))))
+    assert [p for p in found if not p.startswith("trainer.accelerator=")] == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        ("optimizer.lr=abc", ["optimizer.lr is 'abc'", "float"]),
+        ("optimizer.lr='0.1'", ["optimizer.lr is '0.1'", "float"]),
+        ("model.depth=2.5", ["model.depth is 2.5", "int"]),
+        ("model.bias=1", ["model.bias is 1", "bool"]),
+        ("optimizer.betas=[0.9]", ["optimizer.betas is [0.9]", "tuple"]),
+        ("trainer.max_epochs=ten", ["trainer.max_epochs is 'ten'", "int | null"]),
+        ("data.source.num_samples=many", ["data.source.num_samples is 'many'", "int"]),
+        ("optimizer=sam optimizer.base.lr=a", ["optimizer.base.lr is 'a'"]),
+        ("regularizer=l2 regularizer.l2.coefficient=a", ["regularizer.l2.coefficient is 'a'"]),
+        ("+optimizer.betass=[0,0]", ["optimizer.betass", "did you mean 'betas'"]),
+        ("+scheduler.T_maxx=3 scheduler=cosine", ["scheduler.T_maxx", "did you mean 'T_max'"]),
+        ("model._target_=truerisk.model.MPL", ["truerisk.model has no 'MPL'", "'MLP'"]),
+        ("model._target_=nowhere.Net", ["no module 'nowhere'", "PYTHONPATH"]),
+        ("model._target_=torch.nn", ["torch.nn", "nothing that can be called"]),
+        ("~model._target_", ["model: nothing is chosen", "truerisk parts model"]),
+        ("trainer.max_epochs=-1", ["would not end"]),
+        ("trainer.precision=16-true", ["NaN", "bf16-mixed"]),
+        ("trainer.precision=16-mixed", ["CUDA", "bf16-mixed"]),
+        ("trainer.precision=bf16mixed", ["did you mean 'bf16-mixed'"]),
+        ("trainer.accelerator=gpuu", ["did you mean 'gpu'"]),
+        ("+trainer.gradient_clip_val=1", ["step.clip.norm"]),
+        ("+trainer.accumulate_grad_batches=2", ["step.accumulate"]),
+        ("+trainer.logger=true", ["logger=["]),
+        ("step.accumulate=0", ["step.accumulate is 0", "greater than 0"]),
+        ("step.accumulate=1.5", ["step.accumulate is 1.5", "integer"]),
+        ("step.clip.norm=-1", ["step.clip.norm is -1", "greater than 0"]),
+        ("step.clip.norm=1 step.clip.value=1", ["norm and value are both set"]),
+        ("+step.clip.nrom=1", ["step.clip.nrom is 1: there is no such key"]),
+        ("risk.every=0", ["risk.every is 0"]),
+        ("threads=many", ["threads is 'many'", "'auto'"]),
+        ("compile=perhaps", ["compile is 'perhaps'"]),
+        ("seed.init=-2", ["seed.init is -2"]),
+        ("param_groups.rules=3", ["param_groups.rules is 3"]),
+    ],
+)
+def test_a_mistake_is_named_with_its_key(overrides, parts):
+    with pytest.raises(ConfigError) as error:
+        check(compose(overrides.split()))
+    message = str(error.value)
+    assert "\n" not in message
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_all_mistakes_are_told_at_once():
+    with pytest.raises(ConfigError) as error:
+        check(compose(["optimizer.lr=abc", "model.depth=x", "threads=0"]))
+    assert len(str(error.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "",
+        "scheduler=cosine scheduler.T_max=0.5",
+        "scheduler=multistep scheduler.milestones=[0.3,90]",
+        "data.batch_size=full",
+        "optimizer.lr=1",
+        "trainer.devices=[0,1]",
+        "trainer.max_epochs=-1 trainer.max_steps=10",
+        "trainer.max_time=00:00:01:00",
+        "optimizer=custom optimizer._target_=torch.optim.SGD +optimizer.lr=0.1",
+        "optimizer=sam optimizer@optimizer.base=adamw",
+        "+width=64 model.width=${width}",
+        "threads=2 step.clip.value=0.5",
+    ],
+)
+def test_what_is_right_passes(overrides):
+    check(compose(overrides.split()))
+
+
+def test_missing_arguments_are_those_neither_given_nor_injected():
+    assert complaints(Plain) == [
+        f"model.width is missing: {__name__}.Plain needs it; add +model.width=…"
+    ]
+    assert complaints(Plain, injected={"width"}) == []
+    assert complaints(Plain, _partial_=True) == []
+    assert complaints(Plain, _args_=[3]) == []
+
+
+def test_textual_hints_are_resolved_and_unknown_ones_skipped():
+    assert complaints(Plain, width=1, tags=["a"]) == []
+    assert "tags is 3" in complaints(Plain, width=1, tags=3)[0]
+    assert complaints(Open, size="any", more=3) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "right"),
+    [
+        (True, int, False),
+        (True, float, False),
+        (3.0, int, False),
+        (None, float, False),
+        (None, float | None, True),
+        (math.inf, float, True),
+        ([1, 2], tuple[int, ...], True),
+        ({"a": 1}, dict[str, float], True),
+        ("a", torch.Tensor, True),
+        (0.1, float | torch.Tensor, True),
+        ("a", float | torch.Tensor, False),
+    ],
+)
+def test_values_are_not_converted_to_fit(value, hint, right):
+    assert fits(value, hint) is right

@@ -1,0 +1,172 @@
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir, version
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from truerisk.config.compose import LISTS, Loader, compose, normalize, override
+from truerisk.config.parts import conf_dir
+from truerisk.errors import ConfigError
+from truerisk.seeds import Streams, mix, streams
+
+
+@pytest.fixture
+def mine(tmp_path):
+    def write(path, text):
+        file = tmp_path / f"{path}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        return str(tmp_path)
+
+    return write
+
+
+def refused(overrides, config_dir=None):
+    with pytest.raises(ConfigError) as error:
+        compose(overrides.split(), config_dir)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        ("optimizer=adm", ["conf/optimizer", "did you mean 'adam'"]),
+        ("regularizer=[l2,dropuot]", ["conf/regularizer", "did you mean 'dropout'"]),
+        ("optimiser=adam", ["did you mean 'optimizer'"]),
+        ("datta.batch_size=3", ["no group or key 'datta'"]),
+        ("optimizer.lrr=1", ["optimizer.lrr", "did you mean 'lr'", "conf/optimizer/adam.yaml"]),
+        ("~optimizer.lrr", ["optimizer.lrr", "did you mean 'lr'"]),
+        ("data.num_samples=9", ["it is data.source.num_samples"]),
+        ("optimizer.lr.x=1", ["lr is a single value"]),
+        ("optimizer.maximize=true", ["+optimizer.maximize=…"]),
+        ("step.clip.nrom=1", ["did you mean 'norm'", "conf/train.yaml"]),
+        ("optimizer=sgd optimizer.betas=[0,0]", ["adam", "conf/optimizer/sgd.yaml"]),
+        ("optimizer=custom optimizer.lr=1", ["+optimizer.lr=…"]),
+        ("optimizer=custom", ["optimizer._target_ has no value yet"]),
+        ("regularizer=l1 regularizer.l2.coefficient=1", ["regularizer=[l1,l2]"]),
+        ("regularizer.l2.coefficient=1", ["regularizer=[early_stopping,l2]"]),
+        ("logger.wandb.project=x", ["logger=[csv,wandb]"]),
+        ("trainer.gradient_clip_val=1", ["step.clip.norm"]),
+        ("optimizer=null", ["optimizer=null", "name of an option"]),
+        ("+optimizer=sgd", ["leave out the +"]),
+        ("+optimizer.lr=1", ["leave out the +"]),
+        ("optimizer.lr=[1", ["cannot read the override 'optimizer.lr=[1'"]),
+        ("sgd", ["'sgd' is no override"]),
+        ("optimizer.lr=1,2", ["--multirun", "optimizer.lr=[1,2]"]),
+        ("seed=range(3)", ["--multirun"]),
+        ("hydra.run.dirr=x", ["hydra.run.dirr"]),
+        ("hydra/launcher=jobli", ["known: basic, joblib"]),
+    ],
+)
+def test_a_mistake_gets_one_line_that_says_what_to_write(overrides, parts):
+    message = refused(overrides)
+    assert [part for part in parts if part not in message] == [], message
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("# A\nlr: [1, 2\nx: 3\n", ["mine.yaml, line 3"]),
+        ("# A\nlr: 1\nlr: 2\n", ["mine.yaml, line 3", "duplicate key lr"]),
+        ("# A\n_target_: a.B\nlr: ${optimizer.nope}\n", ["optimizer.lr", "optimizer.nope"]),
+        ("# A\n_target_: a.B\nlr: ???\n", ["optimizer.lr has no value yet"]),
+        ("# A\ndefaults: [adamm]\n", ["optimizer/mine.yaml: ", "'adamm'"]),
+    ],
+)
+def test_a_malformed_file_is_named(mine, text, parts):
+    message = refused("optimizer=mine", mine("optimizer/mine", text))
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_a_late_package_line_is_named(mine):
+    text = "# A\n# @package _global_\ndefaults:\n  - override /model: linear\n"
+    message = refused("experiment=mine", mine("experiment/mine", text))
+    assert "'# @package …' must be the first line" in message
+
+
+def test_wrong_config_dir():
+    assert "--config-dir: there is no folder nowhere" in refused("", "nowhere")
+
+
+def test_users_options_join_the_packages(mine):
+    folder = mine("model/odd", "# Odd\n_target_: my.Odd\nwidth: 3\n")
+    assert compose(["model=odd", "model.width=4"], folder).model == {
+        "_target_": "my.Odd",
+        "width": 4,
+    }
+    assert "did you mean 'width'" in refused("model=odd model.widht=1", folder)
+
+
+def test_a_bare_name_is_a_list_of_one():
+    assert compose(["regularizer=l2"]) == compose(["regularizer=[l2]"])
+
+
+def test_empty_lists_leave_empty_nodes():
+    cfg = compose(["regularizer=[]", "logger=[]"])
+    assert cfg.regularizer == {} and cfg.logger == {}
+
+
+def test_seed_is_short_for_its_base(mine):
+    folder = mine("experiment/seeded", "# @package _global_\n# Seeded\nseed: 3\n")
+    assert compose(["seed=4", "seed.init=7"]).seed == compose(["seed.base=4", "seed.init=7"]).seed
+    assert streams(compose(["experiment=seeded"], folder).seed) == streams(3)
+    assert compose(["experiment=seeded", "seed=5"], folder).seed.base == 5
+    assert normalize(["seed=1,2", "seed.init=3", "data.seed=1"])[0] == "seed.base=1,2"
+    assert normalize(["seed.init=3", "data.seed=1"]) == ["seed.init=3", "data.seed=1"]
+
+
+def test_a_swept_option_may_have_keys_the_default_has_not():
+    given = ["optimizer=momentum,nesterov", "optimizer.momentum=0.5"]
+    cfg = Loader().load_configuration("train", given, RunMode.MULTIRUN)
+    assert cfg.hydra.overrides.task == given
+    with pytest.raises(ConfigError, match="belongs to"):
+        Loader().load_configuration("train", ["optimizer=adam,sgd", given[1]], RunMode.MULTIRUN)
+
+
+def test_a_surrounding_hydra_program_keeps_its_state(tmp_path):
+    (tmp_path / "theirs.yaml").write_text("x: 1\n")
+    with initialize_config_dir(str(tmp_path), job_name="theirs", version_base="1.2"):
+        held, base = GlobalHydra.instance().hydra, version.getbase()
+        compose(["model=linear"])
+        assert GlobalHydra.instance().hydra is held and version.getbase() == base
+        assert hydra_compose("theirs").x == 1
+
+
+def test_a_finished_runs_configuration_can_be_changed():
+    run = compose(["data.num_train=50", "trainer.max_epochs=3"])
+    cfg = override(run, ["data.label_noise=0.1", "trainer.devices=2"])
+    assert (cfg.data.label_noise, cfg.data.num_train, cfg.trainer.devices) == (0.1, 50, 2)
+    other = override(run, ["data=iris", "data.val=0.3"])
+    assert other.data == compose(["data=iris", "data.val=0.3"]).data
+    assert other.trainer == run.trainer
+    assert OmegaConf.is_missing(run, "x") is False and run.data.label_noise == 0.0
+    with pytest.raises(ConfigError, match=r"did you mean 'label_noise'.*config\.yaml"):
+        override(run, ["data.label_nose=1"])
+
+
+def test_streams_differ_by_name_and_by_base():
+    drawn = [seed for base in range(200) for seed in streams(base)]
+    assert len(set(drawn)) == 800
+    assert min(drawn) >= 0 and max(drawn) < 2**32
+    assert abs(sum(drawn) / 800 / 2**32 - 0.5) < 4 * (1 / 12 / 800) ** 0.5
+
+
+def test_streams_follow_splitmix64():
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    assert [mix(1234567, i) for i in range(3)] == [n >> 32 for n in published]
+
+
+def test_a_stream_set_by_hand_is_kept():
+    given = streams({"base": 5, "init": 0, "data": None, "order": 9, "noise": None})
+    assert given == Streams(0, streams(5).data, 9, streams(5).noise)
+
+
+def test_loader_composes_what_plain_hydra_does():
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        theirs = hydra_compose("train", ["optimizer=sgd", "regularizer=[l2]", "seed.base=3"])
+    mine = compose(["optimizer=sgd", "regularizer=[l2]", "seed=3"])
+    assert mine.choices.optimizer == "sgd"
+    empty = {name: {} for name in LISTS}  # plain Hydra has no node for a list of nothing
+    assert {k: v for k, v in mine.items() if k != "choices"} == {**empty, **theirs}

@@ -16,7 +16,8 @@ from time import perf_counter
 
 from hydra.types import HydraContext, RunMode
 
-from truerisk.config.compose import Loader, normalize, session
+from truerisk.config.compose import Loader, session
+from truerisk.config.overrides import normalize
 from truerisk.launch import task
 from truerisk.sweeps.cell import Cell
 from truerisk.sweeps.launcher import Jobs

@@ -10,7 +10,7 @@ import pytest
 
 from truerisk.cli import main
 from truerisk.errors import ConfigError, UserError
-from truerisk.launch import Outcome, quoted, resuming
+from truerisk.outcome import Outcome
 
 
 @pytest.fixture
@@ -138,13 +138,6 @@ def test_resume_is_refused(here, runs, capsys, args, message):
     (here / "run").mkdir()
     assert main(["train", *args]) == 2
     assert message in capsys.readouterr().err and runs == []
-
-
-def test_resuming_leaves_hydras_overrides():
-    assert resuming(["resume=null", "a=1"]) == ["resume=null", "a=1"]
-    kept = ["hydra.verbose=true", "resume='/'", "hydra.run.dir='/'"]
-    assert resuming(["resume='/'", "hydra.verbose=true"]) == kept
-    assert quoted("a") == "'a'"
 
 
 def test_an_outcome_is_a_number_that_travels():

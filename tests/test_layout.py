@@ -74,7 +74,6 @@ UPWARDS = {
     "assemble": {"diagnostics.Diagnostic"},  # to tell our instruments from any other callback
     "result": {"show.report.print_report"},  # a run in a notebook tells of itself
     "risk": {"function.standing"},
-    "fit": {"launch.resuming"},
     "verdicts": {"reproductions"},  # the folder that it looks into
 }
 """The exceptions."""

@@ -40,7 +40,7 @@ def train(
         ConfigError: the configuration asks for something that cannot work.
     """
     from truerisk.config.compose import compose
-    from truerisk.launch import resuming
+    from truerisk.config.overrides import resuming
 
     cfg = config if isinstance(config, DictConfig) else compose(resuming(config), config_dir)
     return train_config(cfg, None if folder is None else Path(folder))

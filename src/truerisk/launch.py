@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import sys
 import traceback
 from collections import Counter
@@ -20,9 +19,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from truerisk.config.compose import Loader, normalize, quoted, resolved, session
+from truerisk.config.compose import Loader, resolved, session
 from truerisk.config.mistakes import unresolved
-from truerisk.config.parts import PRIMARY, existing
+from truerisk.config.overrides import normalize, quoted, resuming
+from truerisk.config.parts import PRIMARY
 from truerisk.errors import ConfigError, UserError
 from truerisk.outcome import EXIT, INTERRUPTED, Outcome
 
@@ -264,22 +264,3 @@ def _remove_if_empty(folder: Path) -> None:
             return
         if path.is_dir():
             path.rmdir()
-
-
-def resuming(overrides: Sequence[str], multirun: bool = False) -> list[str]:
-    """The overrides; with ``resume=FOLDER`` among them, those that let Hydra work in that folder.
-
-    Raises:
-        UserError: the folder is missing, or something else is asked for at once.
-    """
-    named = [m[1] for o in overrides if (m := re.fullmatch(r"\+{0,2}resume=(.*)", o, re.S))]
-    value = named[-1].strip("'\"") if named else "null"
-    if value in ("null", ""):
-        return list(overrides)
-    hydra = [o for o in overrides if o.lstrip("+~").startswith("hydra")]
-    others = [o for o in overrides if o not in hydra and "resume" not in o.partition("=")[0]]
-    if others or multirun:
-        what = others[0] if others else "--multirun"
-        raise UserError(f"resume goes on with a run as it was configured; leave out {what}")
-    folder = existing(value, "resume")
-    return [*hydra, *(f"{key}={quoted(str(folder))}" for key in ("resume", "hydra.run.dir"))]

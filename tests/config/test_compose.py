@@ -5,7 +5,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from truerisk.config.compose import LISTS, Loader, compose, normalize, override
+from truerisk.config.compose import LISTS, Loader, compose, override
 from truerisk.config.parts import conf_dir
 from truerisk.errors import ConfigError
 from truerisk.seeds import Streams, mix, streams
@@ -113,8 +113,6 @@ def test_seed_is_short_for_its_base(mine):
     assert compose(["seed=4", "seed.init=7"]).seed == compose(["seed.base=4", "seed.init=7"]).seed
     assert streams(compose(["experiment=seeded"], folder).seed) == streams(3)
     assert compose(["experiment=seeded", "seed=5"], folder).seed.base == 5
-    assert normalize(["seed=1,2", "seed.init=3", "data.seed=1"])[0] == "seed.base=1,2"
-    assert normalize(["seed.init=3", "data.seed=1"]) == ["seed.init=3", "data.seed=1"]
 
 
 def test_a_swept_option_may_have_keys_the_default_has_not():

@@ -11,7 +11,8 @@ import torch
 from hydra.types import RunMode
 
 from truerisk.cli import main
-from truerisk.config.compose import Loader, normalize, session
+from truerisk.config.compose import Loader, session
+from truerisk.config.overrides import normalize
 from truerisk.result import load_run
 from truerisk.sweeps.sweep import Sweep
 from truerisk.training import chunks

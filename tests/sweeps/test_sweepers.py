@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from truerisk.cli import main
-from truerisk.config.compose import Loader, normalize, session
+from truerisk.config.compose import Loader, session
+from truerisk.config.overrides import normalize
 from truerisk.errors import ConfigError
 from truerisk.outcome import Outcome
 from truerisk.sweeps.compose import Composer

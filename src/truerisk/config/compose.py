@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,19 +24,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from truerisk.config.mistakes import explain, nearest_in, unresolved
+from truerisk.config.overrides import normalize
 from truerisk.config.parts import PRIMARY, conf_dir, folders
 from truerisk.errors import ConfigError
 from truerisk.seeds import Streams
-
-__all__ = [
-    "Loader",
-    "compose",
-    "normalize",
-    "override",
-    "quoted",
-    "resolved",
-    "session",
-]
 
 VERSION_BASE = "1.3"
 LISTS = ("regularizer", "diagnostics", "logger")
@@ -142,25 +132,6 @@ def session() -> Iterator[None]:
         for kind in STATE:
             instances.pop(kind, None)
         instances.update(held)
-
-
-def normalize(args: Sequence[str]) -> list[str]:
-    """Rewrite ``seed=3`` (also ``seed=1,2`` and ``seed=range(20)``) as ``seed.base=3``.
-
-    >>> normalize(["seed=range(20)", "optimizer=sgd"])
-    ['seed.base=range(20)', 'optimizer=sgd']
-    """
-    return [re.sub(r"^(\+{0,2})seed=(?!\s*\{)", "seed.base=", arg) for arg in args]
-
-
-def quoted(text: str) -> str:
-    """The text as a string in Hydra's override grammar.
-
-    >>> print(quoted("lr=0.1, it's"))
-    "lr=0.1, it's"
-    """
-    quote = '"' if "'" in text else "'"
-    return f"{quote}{text}{quote}"
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.config.compose import Loader, normalize, quoted
+from truerisk.config.compose import Loader
+from truerisk.config.overrides import normalize, quoted
 from truerisk.errors import ConfigError
 from truerisk.outcome import Outcome
 from truerisk.sweeps.cell import DONE, Cell

@@ -45,7 +45,8 @@ def cells(overrides: Sequence[str]) -> list[Path]:
     """The folders of a study's runs; runs of an earlier version of it may lie beside them."""
     from hydra.types import RunMode
 
-    from truerisk.config.compose import Loader, normalize, session
+    from truerisk.config.compose import Loader, session
+    from truerisk.config.overrides import normalize
     from truerisk.config.parts import PRIMARY
     from truerisk.sweeps.sweep import Sweep
 

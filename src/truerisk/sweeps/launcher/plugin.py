@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
-from truerisk.config.compose import quoted
+from truerisk.config.overrides import quoted
 from truerisk.outcome import Outcome
 from truerisk.sweeps.cell import Cell
 from truerisk.sweeps.launcher.job import Jobs, told

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Override
 
-from truerisk.config.compose import normalize
+from truerisk.config.overrides import normalize
 from truerisk.sweeps.sweeper import Batches
 from truerisk.sweeps.sweeper.grid import product
 

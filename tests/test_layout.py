@@ -64,8 +64,8 @@ def test_groups_sources_and_tests_bear_the_same_names(group):
 ORDER = (
     *("errors", "batch", "number", "rules", "rng", "seeds", "threads", "outcome", "sharding"),
     *(group for group in GROUPS if group != "diagnostics"),
-    *("config", "objective", "calculus", "recipe", "risk", "run", "training", "function"),
-    *("assemble", "result", "show", "diagnostics", "fit", "__init__", "evaluate"),
+    *("config", "objective", "calculus", "recipe", "risk", "run", "training"),
+    *("function", "assemble", "result", "show", "diagnostics", "fit", "__init__", "evaluate"),
     *("sweeps", "reports", "launch", "verdicts", "reproductions"),
     *("completion", "cli", "__main__"),
 )
@@ -73,7 +73,6 @@ ORDER = (
 UPWARDS = {
     "assemble": {"diagnostics.Diagnostic"},  # to tell our instruments from any other callback
     "result": {"show.report.print_report"},  # a run in a notebook tells of itself
-    "risk": {"function.standing"},
     "verdicts": {"reproductions"},  # the folder that it looks into
 }
 """The exceptions."""

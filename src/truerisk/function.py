@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig
-from torch import Tensor, nn
 
 from truerisk.data import NoData
 from truerisk.errors import ConfigError
@@ -16,7 +14,6 @@ from truerisk.logger.label import choice
 from truerisk.model import Function
 from truerisk.regularizer import Dropout, EarlyStopping, Entropy, InputGradient, SpectralNorm
 from truerisk.regularizer.base import Regularizer
-from truerisk.risk.measured import Measured
 
 DEFAULT = {"_target_": "truerisk.initializer.Initializer", "bias": None, "gain": 1.0}
 """The initializer that leaves a model as it was built."""
@@ -83,11 +80,3 @@ def acting(regularizers: Mapping[str, Regularizer]) -> dict[str, Regularizer]:
                 f"function has only one, w: set regularizer.{name}.rules=[]"
             )
     return kept
-
-
-def standing(model: nn.Module, state: Mapping[str, Tensor] | None, epoch: Any) -> dict[str, Any]:
-    """How far a test function's weights, or those of ``state``, are from a known minimum."""
-    if not isinstance(model, Function) or not len(model.minima):
-        return {}
-    weights = model.w if state is None else state["w"]
-    return {"distance": Measured(float(model.distance(weights)), None, epoch)}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from truerisk import rng
 from truerisk.batch import Batch
-from truerisk.function import standing
+from truerisk.model import Function
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
 from truerisk.risk import bayes
@@ -50,14 +50,22 @@ class Gauge:
         """What is measured after an epoch: train and validation risk alike, their gap, and J."""
         train, val = self.split("train", state, self.subset), self.split("val", state)
         known = self.known("train"), self.known("val")
-        return beside(train, val, epoch, known) | standing(self.objective.model, state, epoch)
+        return beside(train, val, epoch, known) | self._distance(state, epoch)
 
     def finally_(self, name: str, epoch: int | None) -> dict[str, Measured]:
         """What is measured at the end: a whole split, or ``true``, the risk under P itself."""
         if name == "true":
             return self._true(epoch)
         found = self.split(name, None).named(name, epoch, self.known(name))
-        return found | standing(self.objective.model, None, epoch)
+        return found | self._distance(None, epoch)
+
+    def _distance(self, state: State, epoch: int | None) -> dict[str, Measured]:
+        """How far a test function's weights are from a known minimum."""
+        model = self.objective.model
+        if not isinstance(model, Function) or not len(model.minima):
+            return {}
+        weights = model.w if state is None else state["w"]
+        return {"distance": Measured(float(model.distance(weights)), None, epoch)}
 
     def known(self, name: str) -> float:
         """How many samples a split is drawn from: all of P's, or those that are all there is."""

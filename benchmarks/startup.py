@@ -16,7 +16,10 @@ LEAVE = "os._exit(0)"
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    """Commands against ``import lightning``; the first step against that and making its data."""
+    """Commands against ``import lightning``; the first step against that and making its data.
+
+    truerisk makes that data once and reads it from the user's cache from then on.
+    """
     rounds = 2 if quick else 4
     commands = {
         "truerisk parts": partial(seconds, "-m", "truerisk", "parts"),

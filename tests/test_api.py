@@ -99,6 +99,11 @@ def test_a_mistake_is_raised(tiny, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_one_override_outside_a_list_is_told_so():
+    with pytest.raises(ConfigError, match=r"list of overrides, as in train\(\['model.width=5'\]\)"):
+        truerisk.train("model.width=5")
+
+
 def test_twice_in_one_process(tiny, tmp_path):
     overrides = ["regularizer=[dropout,mixup]"]
     torch.manual_seed(1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.errors import Diverged, Interrupted, UserError
+from truerisk.errors import ConfigError, Diverged, Interrupted, UserError
 from truerisk.result import RunResult
 from truerisk.run import RunFolder, rank, write_atomic
 
@@ -42,6 +42,8 @@ def train(
     from truerisk.config.compose import compose
     from truerisk.config.overrides import resuming
 
+    if isinstance(config, str):
+        raise ConfigError(f"train takes a list of overrides, as in train([{config!r}])")
     cfg = config if isinstance(config, DictConfig) else compose(resuming(config), config_dir)
     return train_config(cfg, None if folder is None else Path(folder))
 

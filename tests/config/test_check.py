@@ -1,4 +1,5 @@
 import math
+from typing import Annotated
 
 import pytest
 import torch
@@ -146,3 +147,10 @@ def test_textual_hints_are_resolved_and_unknown_ones_skipped():
 )
 def test_values_are_not_converted_to_fit(value, hint, right):
     assert fits(value, hint) is right
+
+
+def test_a_type_that_has_no_hash_is_looked_at_all_the_same():
+    hint = Annotated[int, {"unit": "steps"}]
+    with pytest.raises(TypeError):
+        hash(hint)
+    assert fits(3, hint) and not fits("three", hint)

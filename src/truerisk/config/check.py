@@ -28,15 +28,21 @@ INJECTED = frozenset(
 """Arguments that are filled in at run time where a signature has them."""
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
+OPTIONS = TypeAdapter(Options)
 
 
-def check(cfg: DictConfig, injected: Collection[str] = INJECTED) -> None:
+def check(cfg: DictConfig | Mapping[str, Any], injected: Collection[str] = INJECTED) -> None:
     """Look for everything that can be known to be wrong before data is loaded.
+
+    Args:
+        cfg: the configuration, as it was composed or in plain containers.
+        injected: names of arguments that are filled in at run time.
 
     Raises:
         ConfigError: with one line for each mistake, which names the key.
     """
-    found = list(dict.fromkeys(problems(resolved(cfg), injected)))
+    plain = resolved(cfg) if isinstance(cfg, DictConfig) else cfg
+    found = list(dict.fromkeys(problems(plain, injected)))
     if found:
         raise ConfigError("\n".join(found))
 
@@ -62,7 +68,7 @@ def _options(cfg: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(known.get("seed"), int):
         known["seed"] = {"base": known["seed"]}
     try:
-        TypeAdapter(Options).validate_json(json.dumps(known), strict=True)
+        OPTIONS.validate_json(json.dumps(known), strict=True)
     except ValidationError as error:
         reasons: dict[str, list[str]] = {}
         for e in error.errors(include_url=False):

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -156,7 +157,7 @@ def fits(value: Any, hint: Any) -> bool:
     """
     try:
         text = json.dumps(value)
-        adapter = _adapter(hint)
+        adapter = _known(hint)
     except Exception:
         return True
     try:
@@ -168,6 +169,15 @@ def fits(value: Any, hint: Any) -> bool:
     return True
 
 
+def _known(hint: Any) -> TypeAdapter[Any]:
+    """Made once for a type: a study asks of the same ones for each of its cells."""
+    try:
+        return _adapter(hint)
+    except TypeError:  # a type whose annotations have no hash
+        return _adapter.__wrapped__(hint)
+
+
+@cache
 def _adapter(hint: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))

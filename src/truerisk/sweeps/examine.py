@@ -41,7 +41,7 @@ def _problem(cell: Cell) -> str:
     from truerisk.config.check import check
 
     try:
-        check(cell.cfg)
+        check(cell.config)
         refuse(cell.cfg)
     except UserError as error:
         return str(error)

@@ -155,12 +155,15 @@ def _named(shared: DictConfig) -> list[str]:
     return ["hydra.mode=MULTIRUN", f"study={quoted(study_name(shared, []))}"]
 
 
+IN_WORDS = {"elsewhere": "being trained by another command"}
+
+
 def _count(outcomes: Sequence[Outcome]) -> None:
     counts = Counter(outcome.status for outcome in outcomes)
     before = sum(not outcome.new for outcome in outcomes if outcome.status != "elsewhere")
     if outcomes:
         done = f" ({before} of them before)" if before else ""
-        ended = ", ".join(f"{n} {status}" for status, n in counts.items())
+        ended = ", ".join(f"{n} {IN_WORDS.get(status, status)}" for status, n in counts.items())
         runs = "run" if len(outcomes) == 1 else "runs"
         print(f"{len(outcomes)} {runs}: {ended}{done}", flush=True)
 

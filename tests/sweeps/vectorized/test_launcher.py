@@ -36,6 +36,13 @@ def test_a_sweep_is_trained_together_and_the_rest_by_itself(sweep, tmp_path):
     assert code == 0 and "4 runs: 4 finished (3 of them before)" in said.out
 
 
+def test_the_line_of_progress_tells_which_of_several_groups_it_is(sweep):
+    code, said = sweep("seed=range(2)", "model.width=3,4,5")
+    assert code == 0 and "6 runs: 6 finished" in said.out
+    ends = [line.split(",")[0] for line in said.err.splitlines() if "100%" in line]
+    assert ends == [f"group {i} of 3: 2 cells" for i in (1, 2, 3)]
+
+
 def test_processes_share_a_group(sweep, tmp_path):
     code, said = sweep("seed=range(5)", "hydra.launcher.processes=2")
     assert code == 0 and "5 runs: 5 finished" in said.out

@@ -48,9 +48,10 @@ class Vectorized:
         made = groups([cell.config for cell in cells])
         found: dict[int, Outcome] = {}
         alone = {group.rows[0]: group.why for group in made if group.why}
-        for group in made:
-            if not group.why:
-                found |= self._group({row: cells[row] for row in group.rows}, alone)
+        together = [group.rows for group in made if not group.why]
+        for i, own in enumerate(together, 1):
+            place = f"group {i} of {len(together)}" if len(together) > 1 else ""
+            found |= self._group({row: cells[row] for row in own}, alone, place)
         rows = sorted(alone)
         if len(cells) > 1:
             _tell({cells[row].label: alone[row] for row in rows})
@@ -63,7 +64,9 @@ class Vectorized:
         launcher = Pool(self.processes) if self.processes > 1 and len(cells) > 1 else Serial()
         return launcher.launch(cells, jobs)
 
-    def _group(self, cells: dict[int, Cell], alone: dict[int, str]) -> dict[int, Outcome]:
+    def _group(
+        self, cells: dict[int, Cell], alone: dict[int, str], place: str
+    ) -> dict[int, Outcome]:
         """Train a group; what breaks it goes to ``alone``, to be run cell by cell."""
         from truerisk.sweeps.vectorized.parallel import trained
 
@@ -72,8 +75,9 @@ class Vectorized:
             own = {row: cell for row, cell in cells.items() if cell.folder in mine}
             found |= {row: recorded(cell.run) for row, cell in own.items()}
             left = {row: cell for row, cell in own.items() if found[row].status not in DONE}
+            waiting = list(left.values())
             try:
-                refused = trained(list(left.values()), self.size, self.processes) if left else {}
+                refused = trained(waiting, self.size, self.processes, place) if waiting else {}
             except Interrupted as stop:
                 raise SystemExit(INTERRUPTED.get(str(stop), 130)) from None
             except Exception as error:

@@ -23,14 +23,18 @@ LOOK = 0.2
 """Seconds between two looks at what the processes have done."""
 
 
-def trained(cells: Sequence[Cell], size: int | None, processes: int) -> dict[Path, str]:
+def trained(
+    cells: Sequence[Cell], size: int | None, processes: int, place: str = ""
+) -> dict[Path, str]:
     """Train cells that stack; gives the reasons of those that could not begin.
+
+    ``place`` tells on the screen which of several groups they are.
 
     Raises:
         Interrupted: a signal asked for an end; its name is the message.
     """
     jobs = [Job(cell.cfg, cell.folder, {"overrides": list(cell.overrides)}) for cell in cells]
-    bar = Bar(len(jobs))
+    bar = Bar(len(jobs), place)
     try:
         count = min(processes, len(jobs))
         return _shared(jobs, size, count, bar) if count > 1 else _here(jobs, size, bar)

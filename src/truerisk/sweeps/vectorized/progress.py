@@ -10,10 +10,14 @@ from truerisk.show.progress import REFRESH, duration, fitted, live_line, speed
 
 
 class Bar:
-    """Shows how much of all the cells' runs is done: a live line, or one for every tenth."""
+    """Shows how much of all the cells' runs is done: a live line, or one for every tenth.
 
-    def __init__(self, cells: int) -> None:
+    ``place`` tells which of several groups the cells are.
+    """
+
+    def __init__(self, cells: int, place: str = "") -> None:
         self.cells, self.taken, self.done = cells, 0, 0.0
+        self._what = f"{place}: {cells} cells" if place else f"{cells} cells"
         self._began = self._drawn = time.monotonic()
         self._tenth = 0
         self._live: Any = live_line()
@@ -36,7 +40,7 @@ class Bar:
     def _parts(self) -> list[str]:
         passed = time.monotonic() - self._began
         return [
-            f"{self.cells} cells, {self.share:.0%}",
+            f"{self._what}, {self.share:.0%}",
             duration(passed),
             speed(self.taken, passed),
         ]

@@ -104,6 +104,14 @@ def test_one_override_outside_a_list_is_told_so():
         truerisk.train("model.width=5")
 
 
+def test_a_study_is_refused_where_it_would_be_ignored(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="folder= says where a run goes"):
+        truerisk.train([*tiny.overrides, "study=mine"])
+    assert not list(tmp_path.iterdir())
+    assert truerisk.train([*tiny.overrides, "study=mine"], folder="here").status == "finished"
+
+
 def test_twice_in_one_process(tiny, tmp_path):
     overrides = ["regularizer=[dropout,mixup]"]
     torch.manual_seed(1)

@@ -44,7 +44,12 @@ def train(
 
     if isinstance(config, str):
         raise ConfigError(f"train takes a list of overrides, as in train([{config!r}])")
-    cfg = config if isinstance(config, DictConfig) else compose(resuming(config), config_dir)
+    if isinstance(config, DictConfig):
+        cfg = config
+    else:
+        cfg = compose(resuming(config), config_dir)
+        if cfg.study is not None and folder is None:
+            raise ConfigError("study= is the command line's; here folder= says where a run goes")
     return train_config(cfg, None if folder is None else Path(folder))
 
 

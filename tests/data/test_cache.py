@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from truerisk.data.cache import remembered
+from truerisk.data.cache import folder, remembered
 
 
 @pytest.fixture
@@ -72,6 +73,25 @@ def test_where_nothing_can_be_written_nothing_is_kept(cache):
     make = Maker()
     first, second = twice(make)
     assert make.made == 2 and same(first, second)
+
+
+def test_a_write_that_fails_leaves_nothing(cache, monkeypatch):
+    def full(file, **arrays):
+        file.write(b"half of it")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    make = Maker()
+    first, second = twice(make)
+    assert make.made == 2 and same(first, second) and not list(cache.iterdir())
+
+
+def test_a_relative_cache_folder_is_ignored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    assert folder() == Path.home() / ".cache" / "truerisk"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert folder() == tmp_path / "truerisk"
 
 
 def test_published_mnist1d_is_generated_once_and_stays_what_it_was(cache):

@@ -99,3 +99,15 @@ def test_a_function_has_a_value_and_a_distance_and_no_splits():
 )
 def test_numbers_are_rounded_to_their_standard_error(value, stderr, text):
     assert with_stderr(value, stderr) == text
+
+
+def test_a_sample_without_errors_is_not_exact():
+    summary = {
+        "risk/train": Measured(0.1, 0.0, 3),
+        "risk/test": Measured(0.098, 0.026, 3),
+        "error/train": Measured(0.0, 0.0, 3),
+        "error/test": Measured(0.0, 0.0, 3),
+    }
+    lines = [cells(line) for line in shown(risk_table(summary))]
+    assert ["train", "0.1000 exact", "0.000 exact", "3"] in lines
+    assert ["test", "0.098 ± 0.026", "0.000", "3"] in lines

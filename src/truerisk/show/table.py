@@ -23,12 +23,21 @@ ROWS = {
 FUNCTION_ROWS = {"risk/val": "value", "distance": "distance to the nearest known minimum"}
 
 
-def percent(measured: Measured | None) -> str:
-    """A 0-1 error in per cent, with its standard error."""
-    if measured is None:
+def percent(error: Measured | None, risk: Measured | None = None) -> str:
+    """A 0-1 error in per cent, with its standard error.
+
+    Where a sample is all right or all wrong there is none to be told, which does not make the error
+    exact: that it is only where the ``risk`` on the same samples is.
+
+    >>> from truerisk.risk.measured import Measured
+    >>> percent(Measured(0.0, 0.0), Measured(0.1, 0.03)), percent(Measured(0.0, 0.0))
+    ('0.000', '0.000 exact')
+    """
+    if error is None:
         return ""
-    stderr = None if measured.stderr is None else 100 * measured.stderr
-    return with_stderr(100 * measured.value, stderr)
+    alike = error.stderr == 0 and risk is not None and risk.stderr != 0
+    stderr = None if error.stderr is None or alike else 100 * error.stderr
+    return with_stderr(100 * error.value, stderr)
 
 
 def risk_table(summary: Mapping[str, Measured], title: str | None = None) -> Table:
@@ -46,7 +55,7 @@ def risk_table(summary: Mapping[str, Measured], title: str | None = None) -> Tab
         risk, error = summary.get(f"risk/{key}"), summary.get(f"error/{key}")
         epoch = next(m.epoch for m in (risk, error) if m is not None)
         cells = [ROWS[key], "" if risk is None else with_stderr(risk.value, risk.stderr)]
-        cells += [percent(error)] if errors else []
+        cells += [percent(error, risk)] if errors else []
         table.add_row(*cells, "" if epoch is None else str(epoch))
     return table
 

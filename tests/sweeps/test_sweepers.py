@@ -140,6 +140,8 @@ def test_seeds_are_taken_with_every_point(points):
         (Zipped(crossed=["optimzer"]), "optimizer=sgd,adam", "did you mean 'optimizer'?"),
         (Tuner(), "seed=1,2", "hydra/sweeper=optuna has nothing to tune"),
         (Tuner(storage="sqlite:////no/x.db"), "a=interval(0,1)", "hydra.sweeper.storage=sqlite"),
+        (Tuner(storage="nonsense"), "a=interval(0,1)", "hydra.sweeper.storage=nonsense"),
+        (Tuner(storage="mysql://u@h/x"), "a=interval(0,1)", "hydra.sweeper.storage=mysql"),
         (Tuner(storage="/no/x.log"), "a=interval(0,1)", "hydra.sweeper.storage=/no/x.log"),
         (Random(), "a=norm(x)", "numbers belong between the brackets"),
         (Random(), "a=interval(3,1)", "is empty"),

@@ -91,6 +91,8 @@ class Tuner:
 
     def _open(self, found: Axes, study: Study) -> optuna.Study:
         import optuna
+        from optuna.exceptions import OptunaError
+        from sqlalchemy.exc import SQLAlchemyError
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study.folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,7 @@ class Tuner:
         try:
             storage = _storage(where)
             return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
-        except Exception as error:  # the database's own kinds, and those of its driver
+        except (OptunaError, SQLAlchemyError, ImportError, OSError, ValueError) as error:
             raise ConfigError(f"hydra.sweeper.storage={where}: {first_line(error)}") from error
 
     def _next(

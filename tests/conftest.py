@@ -105,6 +105,34 @@ def fork(tmp_path):
     return lambda work, output="output.txt": Child(work, tmp_path / output)
 
 
+@pytest.fixture
+def killed_after(fork, monkeypatch):
+    """Do some work in a `Child` that dies right after a run's step, before its checkpoint.
+
+    ``when`` says whether that is the run that is meant; checkpoints are written after every step.
+    """
+
+    def killed(number, work, when=lambda: True):
+        from truerisk.training import chunks
+        from truerisk.training.step import Step
+
+        step = Step.__call__
+
+        def stepped(instance, batches):
+            step(instance, batches)
+            if instance.count == number and when():
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def doomed():
+            monkeypatch.setattr(chunks, "SECONDS", 0)
+            monkeypatch.setattr(Step, "__call__", stepped)
+            return work()
+
+        assert fork(doomed).wait().code == -signal.SIGKILL
+
+    return killed
+
+
 @pytest.fixture(scope="session", autouse=True)
 def single_thread():
     """Next to a busy process, tiny models on two threads take ten times as long as on one."""

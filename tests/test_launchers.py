@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 
 import pytest
 
 from truerisk.cli import main
 from truerisk.config.compose import compose
 from truerisk.result import load_run
-from truerisk.training import chunks
-from truerisk.training.step import Step
 
 
 @pytest.fixture
@@ -53,22 +50,9 @@ def test_a_bad_cell_does_not_stop_the_others(tiny, here, capfd):
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_a_cell_that_was_cut_off_goes_on(tiny, here, fork, monkeypatch, launcher):
+def test_a_cell_that_was_cut_off_goes_on(tiny, here, killed_after, launcher):
     args = [*tiny.overrides, "seed=1,2", "study=s"]
-
-    def work():
-        step = Step.__call__
-
-        def stepped(instance, batches):
-            step(instance, batches)
-            if instance.count == 5:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        monkeypatch.setattr(chunks, "SECONDS", 0)
-        monkeypatch.setattr(Step, "__call__", stepped)
-        return main(["train", "-m", *args])
-
-    assert fork(work).wait().code == -signal.SIGKILL
+    killed_after(5, lambda: main(["train", "-m", *args]))
     study = here / "outputs" / "s"
     identity = load_run(cell(study, "seed=1")).run.id
     assert main(["train", "-m", *args, f"hydra/launcher={launcher}"]) == 0

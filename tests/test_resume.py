@@ -166,30 +166,13 @@ RECIPES = {
 }
 
 
-def killed_at_step(monkeypatch, number):
-    """Arrange for a death right after an optimizer step, before its checkpoint."""
-    step = Step.__call__
-
-    def stepped(instance, batches):
-        step(instance, batches)
-        if instance.count == number:
-            die()
-
-    monkeypatch.setattr(chunks, "SECONDS", 0)
-    monkeypatch.setattr(Step, "__call__", stepped)
-
-
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_killed_in_mid_epoch(tiny, fork, tmp_path, monkeypatch, recipe):
+def test_killed_in_mid_epoch(tiny, killed_after, tmp_path, recipe):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     overrides = RECIPES[recipe].split()
     tiny(whole, overrides)
-
-    def work():
-        killed_at_step(monkeypatch, 3 if "data.batch_size=full" in overrides else 6)
-        tiny(cut, overrides)
-
-    assert fork(work).wait().code == -signal.SIGKILL
+    step = 3 if "data.batch_size=full" in overrides else 6
+    killed_after(step, lambda: tiny(cut, overrides))
     assert load(cut / "checkpoints" / "last.ckpt")["truerisk"]["position"] in ([1, 2], [2, 0])
     assert go_on(cut).status == "finished"
     assert differences(whole, cut) == []

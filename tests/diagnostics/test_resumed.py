@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+from functools import partial
 
 import pytest
 from omegaconf import OmegaConf
@@ -11,7 +10,6 @@ from omegaconf import OmegaConf
 import truerisk
 from truerisk.config.parts import conf_dir, options
 from truerisk.training import chunks
-from truerisk.training.step import Step
 
 ALL = [name for name in options("diagnostics", (conf_dir(),)) if name != "recurrence"]
 RECIPE = [
@@ -27,24 +25,13 @@ RECIPE = [
 """Five steps an epoch, with looks in the middle of both."""
 
 
-def test_killed_after_any_step(tiny, fork, tmp_path, monkeypatch):
+def test_killed_after_any_step(tiny, killed_after, tmp_path, monkeypatch):
     monkeypatch.setattr(chunks, "SECONDS", 0)  # a checkpoint after every step
     tiny(tmp_path / "whole", RECIPE)
     wanted = (tmp_path / "whole" / "metrics.csv").read_text()
-    take = Step.__call__
     for fatal in (3, 4, 6):
         folder = tmp_path / str(fatal)
-
-        def work(fatal=fatal, folder=folder):
-            def step(instance, batches):
-                take(instance, batches)
-                if instance.count == fatal:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            monkeypatch.setattr(Step, "__call__", step)
-            tiny(folder, RECIPE)
-
-        assert fork(work).wait().code == -signal.SIGKILL
+        killed_after(fatal, partial(tiny, folder, RECIPE))
         truerisk.train(OmegaConf.create({"resume": str(folder)}))
         assert (folder / "metrics.csv").read_text() == wanted
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 
 import pytest
 import torch
@@ -15,7 +13,6 @@ from truerisk.config.compose import Loader, session
 from truerisk.config.overrides import normalize
 from truerisk.result import load_run
 from truerisk.sweeps.sweep import Sweep
-from truerisk.training import chunks
 from truerisk.training.step import Step
 
 
@@ -79,20 +76,8 @@ def test_metadata_names_the_overrides_and_status_the_time(sweep, cells, tiny):
     assert 0 < run.status()["seconds"] < 60
 
 
-def test_a_killed_cell_goes_on_to_the_same_numbers(sweep, cells, tiny, fork, here, monkeypatch):
-    def work():
-        step = Step.__call__
-
-        def stepped(instance, batches):
-            step(instance, batches)
-            if instance.count == 5 and len(cells()) == 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        monkeypatch.setattr(chunks, "SECONDS", 0)
-        monkeypatch.setattr(Step, "__call__", stepped)
-        return sweep("seed=1,2,3")
-
-    assert fork(work).wait().code == -signal.SIGKILL
+def test_a_killed_cell_goes_on_to_the_same_numbers(sweep, cells, tiny, here, killed_after):
+    killed_after(5, lambda: sweep("seed=1,2,3"), when=lambda: len(cells()) == 2)
     assert [run.status for run in cells().values()] == ["finished", "running"]
     assert cells()["seed=2"].run.last.exists()
     identity = cells()["seed=2"].run.id

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 import pytest
 
 from truerisk.cli import main
 from truerisk.result import load_run
-from truerisk.training import chunks
 from truerisk.training.halving import Rungs
-from truerisk.training.step import Step
 
 CONFIG = {"data": {"name": "a"}, "loss": {}}
 
@@ -91,20 +86,8 @@ def test_cells_trained_together_are_compared_together(sweep, tmp_path, capsys):
     assert "of 4, and the best 2 go on" in found["1e-05"].reason
 
 
-def test_a_cell_killed_at_a_rung_goes_on_to_the_same_end(sweep, tmp_path, fork, monkeypatch):
-    def work():
-        step = Step.__call__
-
-        def stepped(instance, batches):
-            step(instance, batches)
-            if instance.count == 10:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        monkeypatch.setattr(chunks, "SECONDS", 0)
-        monkeypatch.setattr(Step, "__call__", stepped)
-        return sweep("optimizer.lr=0.3,1e-5")
-
-    assert fork(work).wait().code == -signal.SIGKILL
+def test_a_cell_killed_at_a_rung_goes_on_to_the_same_end(sweep, tmp_path, killed_after):
+    killed_after(10, lambda: sweep("optimizer.lr=0.3,1e-5"))
     assert sweep("optimizer.lr=0.3,1e-5") == 0
     found = runs(tmp_path)
     assert {name: run.history.epoch.max() for name, run in found.items()} == {"0.3": 9, "1e-05": 1}

@@ -32,6 +32,7 @@ async function desktop() {
   found.lines = texts("#curves .legend li");
   all("#recipes tbody input").find((b) => b.ariaLabel === "draw adam lr=10").click();
   found.more = texts("#curves .legend li");
+  found.epochs = texts("#curves .chart > svg text[text-anchor=middle]");
   found.inside = point("#curves .chart > svg", 0.99);
   found.tip = document.querySelector("#tip").hidden ? null : document.querySelector("#tip b").textContent;
   found.values = texts("#tip tr");

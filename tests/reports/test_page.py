@@ -89,6 +89,7 @@ def test_curves_of_what_is_picked_and_values_under_the_pointer(found):
     assert "sgd lr=1" in found["lines"] and "adam lr=10" not in found["lines"]
     assert set(found["more"]) == {*found["lines"], "adam lr=10"}
     assert found["inside"] and found["tip"] == "epoch 3"
+    assert found["epochs"] == ["0", "1", "2", "3"]
     row = next(row for row in found["values"] if row.startswith("sgd lr=1, validation"))
     assert re.fullmatch(r"sgd lr=1, validation0\.40 \[0\.34, 0\.45\]n = 3", row)
     assert found["gone"]

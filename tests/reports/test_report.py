@@ -191,3 +191,10 @@ def test_names_stay_within_the_figure(name, tmp_path):
     texts = [*axes.texts, *(text for legend in figure.legends for text in legend.get_texts())]
     assert texts and all(t.get_window_extent().x1 <= width for t in texts)
     assert axes.get_position().width > 0.5
+
+
+@pytest.mark.parametrize(("x", "whole"), [([0, 1, 2, 3], True), ([0, 0.5, 1.5], False)])
+def test_epochs_are_counted_in_whole_numbers(x, whole):
+    figure = figures.draw_chart(Chart("c", "C", "epoch", "risk", [Line("sgd", x, x, 0)]))
+    ticks = figure.axes[0].get_xticks()
+    assert all(float(tick).is_integer() for tick in ticks) == whole

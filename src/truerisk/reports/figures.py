@@ -59,6 +59,8 @@ def draw_chart(chart: Chart) -> Figure:
     frame(axes, chart.y)
     limit(axes, chart)
     name_lines(axes, ends(chart.lines))
+    if not chart.log_x and all(float(x).is_integer() for line in chart.lines for x in line.x):
+        axes.locator_params(axis="x", integer=True)
     plain_ticks(axes)
     return figure
 

@@ -9,11 +9,11 @@ function scale(values, log, from, to) {
   if (!seen.length) [low, high] = [0, 1];
   if (low === high) [low, high] = [low - 0.5, high + 0.5];
   const at = (v) => from + ((log ? Math.log10(v) : v) - low) / (high - low) * (to - from);
-  return { at, ticks: log ? logTicks(low, high) : ticks(low, high) };
+  return { at, ticks: log ? logTicks(low, high) : ticks(low, high, seen.every(Number.isInteger)) };
 }
 
-function ticks(low, high, most = 6) {
-  const raw = (high - low) / most, power = 10 ** Math.floor(Math.log10(raw));
+function ticks(low, high, whole, most = 6) {
+  const raw = Math.max((high - low) / most, whole ? 1 : 0), power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
   const found = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) found.push(k * step);

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from truerisk.assemble import assemble
 from truerisk.config.compose import compose
+from truerisk.engine.step import MicroBatches, Step
 from truerisk.objective import Objective
-from truerisk.training.step import MicroBatches, Step
 
 CHECK = 8
 """Mini-batch steps between looks at the train risk."""

@@ -38,7 +38,7 @@ def _pairs(overrides: list[str], members: int, epochs: int) -> Pairs:
     from omegaconf import OmegaConf
 
     from truerisk.config.compose import compose
-    from truerisk.sweeps.vectorized.train import Group, Job
+    from truerisk.engine.stacked.train import Group, Job
 
     given = [*overrides, f"trainer.max_epochs={epochs}", "checkpoint_seconds=1000", "threads=1"]
     pairs = Pairs()

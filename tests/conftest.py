@@ -113,8 +113,8 @@ def killed_after(fork, monkeypatch):
     """
 
     def killed(number, work, when=lambda: True):
-        from truerisk.training import chunks
-        from truerisk.training.step import Step
+        from truerisk.engine import chunks
+        from truerisk.engine.step import Step
 
         step = Step.__call__
 
@@ -168,8 +168,8 @@ def _assembled(*overrides, dtype=torch.float64):
 
 def _stepping(*overrides, scaler=None, horizon=100, dtype=torch.float64):
     """A recipe and its `Step`, without Lightning."""
+    from truerisk.engine.step import Step
     from truerisk.objective import Objective
-    from truerisk.training.step import Step
 
     recipe = _assembled(*overrides, dtype=dtype)
     objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))

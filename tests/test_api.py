@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 import truerisk
 from truerisk.assemble import assemble
 from truerisk.config.compose import compose
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
@@ -189,7 +189,7 @@ def test_nothing_changes_when_it_fails(tiny, tmp_path, monkeypatch):
         raise RuntimeError
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr("truerisk.training.step.Step.__call__", broken)
+        patch.setattr("truerisk.engine.step.Step.__call__", broken)
         tiny(tmp_path / "run", ["trainer.precision=64-true"])
     after = world()
     assert {k for k in before if before[k] != after[k]} == set()

@@ -9,9 +9,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, update_bn
 
+from truerisk.engine.step import Step
 from truerisk.objective.statistics import refreshed
 from truerisk.risk.gauge import Gauge
-from truerisk.training.step import Step
 
 RECIPE = ["data=wine", "data.batch_size=20", "model.width=8", "model.normalization=batch"]
 RECIPE += ["optimizer=momentum", "trainer.precision=64-true", "trainer.max_epochs=6"]

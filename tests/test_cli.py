@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from truerisk.cli import main
-from truerisk.errors import ConfigError, UserError
+from truerisk.core.errors import ConfigError, UserError
 from truerisk.outcome import Outcome
 
 

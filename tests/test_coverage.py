@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from truerisk.config.options import RiskOptions
+from truerisk.core.seeds import streams
 from truerisk.data import DataModule
 from truerisk.data.gaussians import gaussians
 from truerisk.loss import surrogate
 from truerisk.model import Linear
 from truerisk.objective import Objective
 from truerisk.risk.gauge import Gauge
-from truerisk.seeds import streams
 
 SETS = 200
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)

@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 
-from truerisk.errors import Diverged
+from truerisk.core.errors import Diverged
 from truerisk.model import MLP
 
 RECIPE = ["data=polynomial", "loss=mse", "model=linear", "regularizer=[]", "data.batch_size=25"]

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from truerisk.cli import main
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.evaluate import evaluate
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")

@@ -9,7 +9,7 @@ from truerisk.assemble import assemble
 from truerisk.cli import main
 from truerisk.config.check import check
 from truerisk.config.compose import compose
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
@@ -22,7 +22,7 @@ def here(tmp_path, monkeypatch):
     def trained(*_):
         raise AssertionError("training has begun")
 
-    monkeypatch.setattr("truerisk.training.step.Step.__call__", trained)
+    monkeypatch.setattr("truerisk.engine.step.Step.__call__", trained)
     return tmp_path
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from truerisk.errors import ConfigError, Diverged
+from truerisk.core.errors import ConfigError, Diverged
 from truerisk.model import MLP
 
 RECIPE = ["data=digits", "data.batch_size=100", "model.width=16", "regularizer=[]"]

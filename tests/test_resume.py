@@ -16,11 +16,11 @@ from omegaconf import OmegaConf
 
 import truerisk
 from truerisk.cli import main
+from truerisk.engine import chunks
+from truerisk.engine.checkpoint import load
+from truerisk.engine.step import Step
 from truerisk.logger import csv
 from truerisk.risk import gauge
-from truerisk.training import chunks
-from truerisk.training.checkpoint import load
-from truerisk.training.step import Step
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 

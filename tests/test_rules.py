@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from truerisk.errors import ConfigError
-from truerisk.rules import matches, split
+from truerisk.core.errors import ConfigError
+from truerisk.core.parameter_rules import matches, split
 
 NAMED = [
     ("stem.weight", torch.zeros(4, 3, 5)),

@@ -13,12 +13,12 @@ import torch
 
 import truerisk
 from truerisk import run as run_module
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
+from truerisk.engine.checkpoint import Checkpointer
+from truerisk.engine.lightning import RiskModule
+from truerisk.engine.step import Step
 from truerisk.result import RunResult, load_run
 from truerisk.run import write_atomic
-from truerisk.training.checkpoint import Checkpointer
-from truerisk.training.module import RiskModule
-from truerisk.training.step import Step
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
@@ -97,7 +97,7 @@ def test_diverged(tiny, tmp_path):
 @pytest.mark.parametrize("where", ["step", "measure", "draw"])
 def test_failed(tiny, tmp_path, monkeypatch, where):
     target = {
-        "step": "truerisk.training.step.Step.__call__",
+        "step": "truerisk.engine.step.Step.__call__",
         "measure": "truerisk.risk.gauge.Gauge.finally_",
         "draw": "truerisk.fit._draw",
     }
@@ -195,7 +195,7 @@ def test_folders_that_cannot_be_resumed(tmp_path):
 
 
 def test_resuming_takes_no_other_override(cut):
-    with pytest.raises(truerisk.errors.UserError, match=r"leave out optimizer\.lr=1"):
+    with pytest.raises(truerisk.core.errors.UserError, match=r"leave out optimizer\.lr=1"):
         truerisk.train([f"resume={cut}", "optimizer.lr=1"])
 
 

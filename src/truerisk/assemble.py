@@ -15,17 +15,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from truerisk import function, rng
+from truerisk import function
 from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
+from truerisk.core import rng
+from truerisk.core.errors import ConfigError, UserError
+from truerisk.core.seeds import streams
 from truerisk.data import DataInfo, DataModule
 from truerisk.diagnostics import Diagnostic
-from truerisk.errors import ConfigError, UserError
 from truerisk.loss import Surrogate, surrogate
 from truerisk.optimizer import Needs, needs_of, parameter_groups
 from truerisk.recipe import Recipe
 from truerisk.regularizer.base import Regularizer
 from truerisk.scheduler import Schedule
-from truerisk.seeds import streams
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer

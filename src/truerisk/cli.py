@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from truerisk.errors import UserError, nearest
+from truerisk.core.errors import UserError, suggest
 
 HELP = """\
 truerisk finds out which training recipe lowers the risk on data it has not seen.
@@ -164,7 +164,7 @@ def dispatch(args: Sequence[str]) -> int:
 
         return complete(args)
     if args[0] not in COMMANDS:
-        raise UserError(f"there is no command '{args[0]}'; {nearest(args[0], COMMANDS)}")
+        raise UserError(f"there is no command '{args[0]}'; {suggest(args[0], COMMANDS)}")
     return COMMANDS[args[0]](args[1:])
 
 

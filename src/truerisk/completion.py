@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from truerisk.errors import UserError
+from truerisk.core.errors import UserError
 
 COMMANDS = ("train", "plan", "reproduce", "parts", "evaluate", "report")
 

@@ -36,13 +36,13 @@ def evaluate(
     Raises:
         ConfigError: there is no such run, it has no weights, or an override cannot work.
     """
-    from truerisk import rng, threads
     from truerisk.assemble import assemble, build_trainer
     from truerisk.config.check import check
     from truerisk.config.compose import override
+    from truerisk.core import rng, threads
+    from truerisk.engine.checkpoint import load
+    from truerisk.engine.lightning import RiskModule
     from truerisk.fit import quiet
-    from truerisk.training.checkpoint import load
-    from truerisk.training.module import RiskModule
 
     run = load_run(folder)
     cfg = override(run.config, overrides, config_dir)

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.errors import ConfigError, Diverged, Interrupted, UserError
+from truerisk.core.errors import ConfigError, Diverged, Interrupted, UserError
 from truerisk.result import RunResult
 from truerisk.run import RunFolder, rank, write_atomic
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
 
+    from truerisk.engine.lightning import RiskModule
     from truerisk.recipe import Recipe
-    from truerisk.training.module import RiskModule
 
 
 def train(
@@ -117,8 +117,8 @@ def _execute(
     cfg: DictConfig, run: RunFolder, resumed: bool, more: Mapping[str, Any] | None = None
 ) -> RunResult:
     """Assemble, train, measure and describe; the folder tells at every moment how it stands."""
-    from truerisk import rng, threads
     from truerisk.assemble import assemble
+    from truerisk.core import rng, threads
 
     recipe = assemble(cfg)
     first, count, before = rank() == 0, _threads(cfg, recipe), run.status()
@@ -166,8 +166,8 @@ def _told(run: RunFolder, before: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _threads(cfg: DictConfig, recipe: Recipe) -> int:
-    from truerisk import threads
     from truerisk.assemble import first_inputs
+    from truerisk.core import threads
 
     if cfg.threads != "auto":
         return cfg.threads
@@ -176,9 +176,9 @@ def _threads(cfg: DictConfig, recipe: Recipe) -> int:
 
 def _fit(cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool) -> tuple[str, str]:
     """Train and measure; returns the run's status and the reason for it."""
-    from truerisk.training.module import RiskModule
-    from truerisk.training.signals import on_stop
-    from truerisk.training.tolerance import reached
+    from truerisk.engine.lightning import RiskModule
+    from truerisk.engine.signals import on_stop
+    from truerisk.engine.tolerance import reached
 
     module = RiskModule(recipe)
     trainer, checkpoint = _trainer(cfg, run, recipe, resumed)
@@ -202,9 +202,9 @@ def _trainer(
     """The trainer with its loggers and callbacks, and the checkpoint to start from."""
     from truerisk.assemble import build_diagnostics, build_loggers, build_trainer
     from truerisk.diagnostics.instruments import instruments
+    from truerisk.engine.checkpoint import Checkpointer, load
+    from truerisk.engine.trail import trails
     from truerisk.show.progress import FUNCTION, RISKS, Progress
-    from truerisk.training.checkpoint import Checkpointer, load
-    from truerisk.training.trail import trails
 
     checkpoint = run.last if resumed and run.last.exists() else None
     step = load(checkpoint)["truerisk"]["step"]["count"] if checkpoint else -1
@@ -223,8 +223,8 @@ def _trainer(
 
 def deciding(cfg: DictConfig, recipe: Recipe, folder: Path) -> list[Callback]:
     """What decides when a run stops: callbacks of the regularizers, of ``stop`` and the study's."""
-    from truerisk.training.halving import halvings
-    from truerisk.training.tolerance import tolerances
+    from truerisk.engine.halving import halvings
+    from truerisk.engine.tolerance import tolerances
 
     callbacks = [c for r in recipe.regularizers.values() for c in r.callbacks()]
     return [*callbacks, *tolerances(cfg, recipe), *halvings(cfg, folder)]

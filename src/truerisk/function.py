@@ -8,8 +8,8 @@ import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
+from truerisk.core.errors import ConfigError
 from truerisk.data import NoData
-from truerisk.errors import ConfigError
 from truerisk.logger.label import choice
 from truerisk.model import Function
 from truerisk.regularizer import Dropout, EarlyStopping, Entropy, InputGradient, SpectralNorm

@@ -23,7 +23,7 @@ from truerisk.config.compose import Loader, resolved, session
 from truerisk.config.mistakes import unresolved
 from truerisk.config.overrides import normalize, quoted, resuming
 from truerisk.config.parts import PRIMARY
-from truerisk.errors import ConfigError, UserError
+from truerisk.core.errors import ConfigError, UserError
 from truerisk.outcome import EXIT, INTERRUPTED, Outcome
 
 

@@ -10,10 +10,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from truerisk.config.options import RiskOptions, StepOptions
+from truerisk.core.seeds import Streams
 from truerisk.data import BatchPlan
 from truerisk.optimizer import Needs
 from truerisk.regularizer.base import Regularizer
-from truerisk.seeds import Streams
 
 if TYPE_CHECKING:
     from truerisk.data import DataModule

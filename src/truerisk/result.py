@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.risk.measured import Measured
 from truerisk.run import RunFolder
 
@@ -64,7 +64,7 @@ class RunResult:
         """The model with its best weights, in eval mode."""
         from truerisk.assemble import build, build_model
         from truerisk.data import DataInfo
-        from truerisk.training.checkpoint import load
+        from truerisk.engine.checkpoint import load
 
         facts = self.run.metadata()
         shape = tuple(facts["data"]["input_shape"])

@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.fsdp import fully_shard
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 WHOLE = StateDictOptions(full_state_dict=True)
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from truerisk.batch import Batch
 from truerisk.calculus import Point
+from truerisk.core.batch import Batch
 from truerisk.loss import surrogate
 from truerisk.model import CNN, GRU, LSTM, MLP, RNN, CNN1d, Linear, ResNet, Transformer
 from truerisk.objective import Objective

@@ -7,9 +7,9 @@ import weakref
 import pytest
 import torch
 
-from truerisk.batch import Batch
 from truerisk.calculus import GaussNewton, Hessian, Point, gradient
-from truerisk.errors import ConfigError
+from truerisk.core.batch import Batch
+from truerisk.core.errors import ConfigError
 
 SAMPLES, BATCHES = 4, 8
 

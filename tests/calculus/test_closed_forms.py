@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from truerisk.batch import Batch
 from truerisk.calculus import (
     GaussNewton,
     Hessian,
@@ -19,6 +18,7 @@ from truerisk.calculus import (
     per_sample_gradients,
     taylor,
 )
+from truerisk.core.batch import Batch
 from truerisk.loss import surrogate
 from truerisk.model import Linear
 from truerisk.objective import Objective

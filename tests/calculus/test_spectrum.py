@@ -19,7 +19,7 @@ from truerisk.calculus import (
     largest_eigenvalues,
     spectral_density,
 )
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 LARGE = torch.linspace(-2, 3, 150, dtype=torch.float64).pow(3).tolist()
 """More eigenvalues than are computed densely: from −8 to 27, most near 0."""

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 
-from truerisk.batch import Batch
 from truerisk.calculus import (
     Hessian,
     Point,
@@ -22,6 +21,7 @@ from truerisk.calculus import (
     principal_directions,
     taylor,
 )
+from truerisk.core.batch import Batch
 from truerisk.model import MLP
 from truerisk.objective import Objective
 

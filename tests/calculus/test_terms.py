@@ -10,8 +10,8 @@ from torch import nn
 from torch.autograd.functional import hessian, jacobian
 from torch.func import functional_call
 
-from truerisk.batch import Batch
 from truerisk.calculus import GaussNewton, Hessian, Point, gradient
+from truerisk.core.batch import Batch
 from truerisk.loss import Hinge, surrogate
 from truerisk.model import MLP
 from truerisk.objective import Objective

@@ -10,7 +10,7 @@ import torch
 
 from truerisk.config.check import check
 from truerisk.config.compose import compose
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 NEAREST = {
     ("data", "diabetes"): ["loss=mse"],

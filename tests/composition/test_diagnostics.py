@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from truerisk.config.parts import conf_dir, options
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 NAMES = options("diagnostics", (conf_dir(),))
 LAYERS = ("activations", "gradient_flow", "gradient_noise", "numerics", "recurrence")

@@ -8,7 +8,7 @@ import pytest
 
 from truerisk.config.compose import LISTS
 from truerisk.config.parts import conf_dir, options
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 SHORT = ["trainer.max_epochs=3"]
 METHODS = {

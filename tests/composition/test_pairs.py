@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from truerisk.assemble import build
 from truerisk.config.compose import compose
 from truerisk.config.parts import conf_dir, options
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 STEP = {
     "batch_size": {"8": ["data.batch_size=8"], "full": ["data.batch_size=full"]},

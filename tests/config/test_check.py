@@ -8,7 +8,7 @@ from truerisk.config.check import check, problems
 from truerisk.config.compose import compose, resolved
 from truerisk.config.parts import folders, groups, options
 from truerisk.config.targets import fits, mismatches
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 CUDA = torch.cuda.is_available()
 CHOICES = [f"{g}={o}" for g in groups(folders()) for o in options(g, folders())]

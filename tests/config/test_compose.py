@@ -7,8 +7,8 @@ from omegaconf import OmegaConf
 
 from truerisk.config.compose import LISTS, Loader, compose, override
 from truerisk.config.parts import conf_dir
-from truerisk.errors import ConfigError
-from truerisk.seeds import Streams, mix, streams
+from truerisk.core.errors import ConfigError
+from truerisk.core.seeds import Streams, mix, streams
 
 
 @pytest.fixture

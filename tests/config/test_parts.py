@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from truerisk.config.parts import conf_dir, folders, groups, listing, options, summary
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 GROUPS = (
     "data model loss initializer optimizer param_groups scheduler regularizer trainer diagnostics "

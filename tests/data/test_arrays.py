@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from truerisk.core.errors import ConfigError
 from truerisk.data import DataModule, arrays
-from truerisk.errors import ConfigError
 
 X = np.random.default_rng(0).normal(size=(40, 2, 3))
 Y = np.arange(40) % 4 + 1

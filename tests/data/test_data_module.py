@@ -11,8 +11,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from truerisk.core.errors import ConfigError
 from truerisk.data import DataModule, Samples, gaussians, iris, mnist1d, polynomial, teacher
-from truerisk.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 ELSEWHERE = ("table", "arrays", "hub", "none")

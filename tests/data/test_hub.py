@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from truerisk.core.errors import ConfigError
 from truerisk.data import DataModule, LoaderSplit, TensorSplit, hub
-from truerisk.errors import ConfigError
 
 datasets = pytest.importorskip("datasets")
 Image = pytest.importorskip("PIL.Image")

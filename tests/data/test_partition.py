@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from truerisk.core.errors import ConfigError
+from truerisk.core.rng import stream
 from truerisk.data.partition import partition, subset
-from truerisk.errors import ConfigError
-from truerisk.rng import stream
 
 COUNTS = [
     [50, 50, 50],

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from truerisk.core.errors import ConfigError
 from truerisk.data import BatchPlan
-from truerisk.errors import ConfigError
 
 CASES = [
     (n, batch, accumulate, world)

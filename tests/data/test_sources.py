@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from truerisk.core.errors import ConfigError
 from truerisk.data import (
     breast_cancer,
     diabetes,
@@ -19,7 +20,6 @@ from truerisk.data import (
     wine,
 )
 from truerisk.data.mnist1d import _made
-from truerisk.errors import ConfigError
 
 
 def draw(seed=0):
@@ -36,7 +36,7 @@ def test_mnist1d_undivided_is_both_of_its_sets_in_a_row():
 def test_mnist1d_is_the_package_s_own_and_leaves_the_global_generators_alone():
     from mnist1d.data import get_dataset_args, make_dataset
 
-    from truerisk.rng import kept
+    from truerisk.core.rng import kept
 
     _made.cache_clear()
     np.random.seed(1)

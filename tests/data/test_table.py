@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
+from truerisk.core.errors import ConfigError
 from truerisk.data import DataModule, table
-from truerisk.errors import ConfigError
 
 GAP = float("nan")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from truerisk.batch import Batch
 from truerisk.calculus import Point
+from truerisk.core.batch import Batch
 from truerisk.data.split import TensorSplit
 from truerisk.diagnostics import arrays
 from truerisk.diagnostics.moment import Moment

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from truerisk.core.errors import ConfigError
 from truerisk.diagnostics import Activations
 from truerisk.diagnostics.activations import KINDS, elementwise
-from truerisk.errors import ConfigError
 
 X = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.zeros(50, 2, dtype=torch.float64)

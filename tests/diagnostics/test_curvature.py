@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from truerisk.core.errors import ConfigError
 from truerisk.diagnostics import Curvature
-from truerisk.errors import ConfigError
 
 BOWL = ["model=quadratic_bowl", "model.dimension=3", "model.condition=8", "model.rotation=1"]
 SHORT = ["trainer.max_epochs=2", "diagnostics=[curvature]", "diagnostics.curvature.every.epochs=1"]

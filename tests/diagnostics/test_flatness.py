@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from truerisk.core.errors import ConfigError
 from truerisk.diagnostics import Flatness
-from truerisk.errors import ConfigError
 
 LOOK = ["diagnostics=[flatness]", "trainer.max_epochs=1", "optimizer=gd", "optimizer.lr=1e-9"]
 

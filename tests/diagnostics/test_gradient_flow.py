@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from truerisk.core.errors import ConfigError
 from truerisk.diagnostics import GradientFlow
-from truerisk.errors import ConfigError
 
 
 def test_norms_are_those_of_the_first_step(run, stepping, micro_batches, series):

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from truerisk.calculus import filter_normalized, principal_directions
+from truerisk.core.errors import ConfigError
 from truerisk.diagnostics import Landscape
 from truerisk.diagnostics.landscape import thinned
-from truerisk.errors import ConfigError
 
 
 @pytest.fixture(scope="module")

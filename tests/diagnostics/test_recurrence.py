@@ -108,7 +108,7 @@ def test_logged_by_gate_layer_and_lag(run):
 
 
 def test_a_model_that_is_not_recurrent_is_refused(run):
-    from truerisk.errors import ConfigError
+    from truerisk.core.errors import ConfigError
 
     with pytest.raises(ConfigError, match=r"diagnostics\.recurrence: the model has no recurrent"):
         run("data=iris", "diagnostics=[recurrence]")

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 import truerisk
 from truerisk.config.parts import conf_dir, options
-from truerisk.training import chunks
+from truerisk.engine import chunks
 
 ALL = [name for name in options("diagnostics", (conf_dir(),)) if name != "recurrence"]
 RECIPE = [

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from truerisk.calculus import Density
+from truerisk.core.errors import ConfigError
 from truerisk.diagnostics import Spectrum
-from truerisk.errors import ConfigError
 
 
 def test_at_the_last_weights(watched, hessian):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.initializer import LSUV
 from truerisk.model import CNN, GRU, MLP, CNN1d, Linear, ResNet, Transformer
 

@@ -10,7 +10,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from truerisk.config.compose import compose
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.initializer.layer import biases, matrices
 from truerisk.model import Function
 

@@ -5,7 +5,7 @@ import os
 import pytest
 from mlflow.tracking import MlflowClient
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.logger import MLflow
 from truerisk.logger.mlflow import local_store
 

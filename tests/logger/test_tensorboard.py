@@ -5,7 +5,7 @@ import sys
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.logger import TensorBoard
 
 

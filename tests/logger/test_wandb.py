@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.logger import WandB
 
 CONFIG = {

@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import hinge_loss
 from torch import nn
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.loss import Hinge
 
 

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error, zero_one_loss
 from torch import nn
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.loss import Hinge, surrogate
 
 CONF = Path(__file__).parents[2] / "conf" / "loss"

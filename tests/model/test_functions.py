@@ -9,7 +9,7 @@ import torch
 
 from truerisk.assemble import build
 from truerisk.config.compose import compose
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 PUBLISHED = {
     "quadratic_bowl": [([2.0, 1.0], 0.5 * (0.1 * 4 + 1))],

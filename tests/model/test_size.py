@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.model import CNN, GRU, LSTM, MLP, RNN, CNN1d, Linear, ResNet, Transformer
 
 SIGNAL = (1, 40)

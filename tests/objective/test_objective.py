@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call, hessian, vmap
 from torch.nn.functional import cross_entropy
 
-from truerisk.batch import Batch
+from truerisk.core.batch import Batch
 from truerisk.objective import Objective, gradient
 
 PENALTIES = [

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev
 
-from truerisk import rng
-from truerisk.batch import Batch
+from truerisk.core import rng
+from truerisk.core.batch import Batch
 from truerisk.loss import Hinge, surrogate
 from truerisk.objective import Objective
 from truerisk.objective.capture import Watch

@@ -17,7 +17,7 @@ def function_problem():
     """J(w) = f(w) for a function of a flat vector, whatever the samples: ``(w, new problem)``."""
     from torch import nn
 
-    from truerisk.batch import Batch
+    from truerisk.core.batch import Batch
     from truerisk.objective import Objective
     from truerisk.objective.problem import Problem
 

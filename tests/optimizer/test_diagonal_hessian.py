@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"
 A = torch.tensor([[3.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 0.1]], dtype=torch.float64)
@@ -186,7 +186,7 @@ def test_refusals(name, given, message, stepping, micro_batches):
 
 
 def test_several_processes_are_refused(stepping):
-    from truerisk.training.step import Step
+    from truerisk.engine.step import Step
 
     _, take = stepping(*IRIS, "optimizer=adahessian")
     take.engine.world_size = 2

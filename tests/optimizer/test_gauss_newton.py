@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer import GaussNewton
 
 SMALL = ["data=iris", "model.width=4", "model.depth=1", "model.activation=tanh", "regularizer=[]"]

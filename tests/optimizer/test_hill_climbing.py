@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer import HillClimbing
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from truerisk.batch import Batch
-from truerisk.errors import ConfigError
+from truerisk.core.batch import Batch
+from truerisk.core.errors import ConfigError
 from truerisk.loss import surrogate
 from truerisk.objective import Objective
 from truerisk.objective.problem import Problem

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer import Muon, parameter_groups
 
 NEWTON_SCHULZ_ERROR = 0.33

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer import Newton
 
 FUNCTION = ["data=none", "optimizer=newton", "regularizer=[]"]

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer import NewtonCG
 from truerisk.optimizer.conjugate_gradient import minimize, truncated_path
 

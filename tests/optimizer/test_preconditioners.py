@@ -8,7 +8,7 @@ import pytest
 import pytorch_optimizer
 import torch
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer import Shampoo
 
 soap = functools.partial(pytorch_optimizer.SOAP, weight_decay=0.0)

@@ -11,8 +11,8 @@ import torch
 from omegaconf import OmegaConf
 
 import truerisk
-from truerisk.errors import ConfigError
-from truerisk.training.step import Step
+from truerisk.core.errors import ConfigError
+from truerisk.engine.step import Step
 
 SECOND = ["gauss_newton", "kfac", "newton", "newton_cg"]
 NAMES = [

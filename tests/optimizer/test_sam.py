@@ -7,7 +7,7 @@ import functools
 import pytest
 import torch
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer import SAM, Muon
 
 A = torch.diag(torch.tensor([1.0, 10.0, 0.1], dtype=torch.float64))

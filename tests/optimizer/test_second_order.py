@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer import KFAC, GaussNewton, Newton, NewtonCG
 from truerisk.optimizer.second_order import rounding
 

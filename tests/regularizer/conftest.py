@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from truerisk.batch import Batch
+from truerisk.core.batch import Batch
 from truerisk.regularizer import Forward
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from truerisk.batch import Batch
-from truerisk.errors import ConfigError
+from truerisk.core.batch import Batch
+from truerisk.core.errors import ConfigError
 from truerisk.objective import Objective
 from truerisk.regularizer import CutMix, InputNoise, Mixup
 from truerisk.regularizer.cutmix import area, box

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.regularizer import Dropout
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.regularizer import EarlyStopping
 
 

@@ -7,8 +7,8 @@ import torch
 from scipy.stats import entropy as scipy_entropy
 from torch import nn
 
-from truerisk.batch import Batch
-from truerisk.errors import ConfigError
+from truerisk.core.batch import Batch
+from truerisk.core.errors import ConfigError
 from truerisk.regularizer import Entropy, Forward
 
 

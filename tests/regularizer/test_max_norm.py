@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.regularizer import MaxNorm
 
 

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 import truerisk.regularizer
-from truerisk.batch import Batch
+from truerisk.core.batch import Batch
 from truerisk.regularizer import Regularizer
 
 CONF = Path(__file__).parents[2] / "conf" / "regularizer"

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from truerisk.batch import Batch
-from truerisk.errors import ConfigError
+from truerisk.core.batch import Batch
+from truerisk.core.errors import ConfigError
 from truerisk.regularizer import L1, L2, ElasticNet, Forward, GroupLasso, Orthogonality
 
 WEIGHTS_ONLY = [{"max_ndim": 1, "coefficient": 0, "optional": True}]

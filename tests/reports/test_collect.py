@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from truerisk.config.compose import compose
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.reports.collect import collect, read_curves
 from truerisk.reports.command import command_line, completed
 from truerisk.show.figure import curve

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from truerisk.training import step
+from truerisk.engine import step
 
 LINEAR = "hydra.sweeper.grids=[{initializer.weight.std:1e-9,initializer.recurrent.gain:1.1}]"
 CLIPPED = (

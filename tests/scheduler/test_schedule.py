@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.scheduler import Constant, Schedule
 
 CONF = Path(__file__).parents[2] / "conf"

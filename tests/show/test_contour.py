@@ -10,7 +10,7 @@ import pytest
 
 import truerisk
 from truerisk.cli import main
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.model import Function
 from truerisk.show.callout import Box, place
 from truerisk.show.contour import contour, contours, draw

@@ -7,7 +7,7 @@ from hydra.types import RunMode
 
 from truerisk.config.compose import Loader, resolved, session
 from truerisk.config.parts import PRIMARY
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.sweeps.compose import Composer
 
 

@@ -9,10 +9,10 @@ import time
 import pytest
 
 from truerisk import fit
+from truerisk.engine import chunks
+from truerisk.engine.step import Step
 from truerisk.sweeps.cell import Cell
 from truerisk.sweeps.launcher.slot import Slot, slots
-from truerisk.training import chunks
-from truerisk.training.step import Step
 
 POOL = ["hydra/launcher=pool", "hydra.launcher.slots=2"]
 
@@ -120,7 +120,7 @@ def test_slots_share_out_the_gpus(monkeypatch):
 
 def test_a_worker_keeps_to_its_slot(fork, tmp_path):
     def work():
-        from truerisk import threads
+        from truerisk.core import threads
 
         core = min(os.sched_getaffinity(0))
         Slot((core,), "7").take()

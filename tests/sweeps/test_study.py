@@ -11,9 +11,9 @@ from hydra.types import RunMode
 from truerisk.cli import main
 from truerisk.config.compose import Loader, session
 from truerisk.config.overrides import normalize
+from truerisk.engine.step import Step
 from truerisk.result import load_run
 from truerisk.sweeps.sweep import Sweep
-from truerisk.training.step import Step
 
 
 def contents(folder):

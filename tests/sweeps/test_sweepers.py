@@ -12,7 +12,7 @@ from scipy import stats
 from truerisk.cli import main
 from truerisk.config.compose import Loader, session
 from truerisk.config.overrides import normalize
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.outcome import Outcome
 from truerisk.sweeps.compose import Composer
 from truerisk.sweeps.study import Study

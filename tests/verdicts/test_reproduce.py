@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from truerisk.cli import main
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.verdicts import Runs, claims_of, last_weights, series, setting
 from truerisk.verdicts import reproduce as command
 from truerisk.verdicts.reproduction import load, names

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from truerisk.calculus.eigenvalues import extreme_eigenvalues
 from truerisk.calculus.operator import Operator
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 WRITTEN_OUT = 1024
 """Sizes up to which all eigenvalues are computed."""

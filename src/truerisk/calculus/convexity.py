@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from truerisk import rng
 from truerisk.calculus.point import Point
+from truerisk.core import rng
 
 
 class Convexity(NamedTuple):

@@ -7,10 +7,10 @@ import warnings
 import torch
 from torch import Tensor
 
-from truerisk.batch import Batch
 from truerisk.calculus.operator import BLOCK, Operator
 from truerisk.calculus.point import Point
 from truerisk.calculus.pullback import Linear
+from truerisk.core.batch import Batch
 
 
 class Curvature(Operator):

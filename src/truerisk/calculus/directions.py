@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from truerisk import rng
 from truerisk.calculus.space import Space
+from truerisk.core import rng
 
 
 def filter_normalized(space: Space, w: Tensor, count: int = 2, seed: int = 0) -> Tensor:

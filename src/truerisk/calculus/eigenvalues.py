@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from truerisk import rng
 from truerisk.calculus.lanczos import lanczos
 from truerisk.calculus.operator import Operator
+from truerisk.core import rng
 
 SMALL = 64
 """Sizes up to which the matrix is written out and all eigenvalues are computed."""

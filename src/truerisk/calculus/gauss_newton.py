@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from truerisk.batch import Batch
 from truerisk.calculus.curvature import Curvature
 from truerisk.calculus.point import Point
 from truerisk.calculus.pullback import Linear, pullback
+from truerisk.core.batch import Batch
 
 
 class GaussNewton(Curvature):

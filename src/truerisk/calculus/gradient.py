@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value
 
-from truerisk.batch import Batch
 from truerisk.calculus.point import Point
+from truerisk.core.batch import Batch
 
 
 class Slope(NamedTuple):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch.func import grad
 
-from truerisk.batch import Batch
 from truerisk.calculus.curvature import Curvature
 from truerisk.calculus.pullback import Linear, pullback
+from truerisk.core.batch import Batch
 
 
 class Hessian(Curvature):
@@ -20,7 +20,7 @@ class Hessian(Curvature):
     lies on.
 
     >>> import torch
-    >>> from truerisk.batch import Batch
+    >>> from truerisk.core.batch import Batch
     >>> from truerisk.calculus.point import Point
     >>> from truerisk.objective import Objective
     >>> model = torch.nn.Linear(2, 1, bias=False)

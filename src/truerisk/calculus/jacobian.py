@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from truerisk.batch import Batch
 from truerisk.calculus.curvature import columns
 from truerisk.calculus.operator import ENTRIES, check_size
 from truerisk.calculus.point import Point
 from truerisk.calculus.pullback import pullback
+from truerisk.core.batch import Batch
 
 
 def jacobian(point: Point, limit: int = ENTRIES) -> Tensor:

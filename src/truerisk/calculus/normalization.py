@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 
 @contextmanager

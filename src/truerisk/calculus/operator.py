@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from truerisk import rng
-from truerisk.errors import ConfigError
+from truerisk.core import rng
+from truerisk.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator

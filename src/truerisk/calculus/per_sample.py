@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from truerisk.batch import Batch
 from truerisk.calculus.curvature import columns
 from truerisk.calculus.point import Point
 from truerisk.calculus.pullback import pullback
-from truerisk.errors import ConfigError
+from truerisk.core.batch import Batch
+from truerisk.core.errors import ConfigError
 
 
 def per_sample_gradients(point: Point) -> Iterator[Tensor]:

@@ -8,10 +8,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from truerisk.batch import Batch
 from truerisk.calculus.space import Space
 from truerisk.calculus.still import still
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.batch import Batch
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.objective import Objective, Value
 
 T = TypeVar("T")
@@ -124,7 +124,7 @@ def _check(objective: Objective, given: Mapping[str, Tensor], batches: Batches) 
     names = {n for n, _ in objective.model.named_parameters(remove_duplicate=False)}
     names |= {n for n, _ in objective.model.named_buffers()}
     if unknown := sorted(set(given) - names):
-        raise ConfigError(f"the model has no {unknown[0]!r}; {nearest(unknown[0], names)}")
+        raise ConfigError(f"the model has no {unknown[0]!r}; {suggest(unknown[0], names)}")
     if not objective.own.keys() & given.keys():
         raise ConfigError("none of the parameters given is a trainable one of the model")
     if isinstance(batches, Iterator):

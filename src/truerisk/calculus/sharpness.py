@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from truerisk import rng
 from truerisk.calculus.gradient import value_and_gradient
 from truerisk.calculus.point import Point
+from truerisk.core import rng
 
 
 class Rise(NamedTuple):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from truerisk.calculus.estimate import Estimate, mean_of
 from truerisk.calculus.operator import BLOCK, Operator
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 
 def hutchinson(a: Operator, probes: int = 96, seed: int = 0) -> Estimate:

@@ -18,7 +18,7 @@ from truerisk.config.compose import LISTS, resolved
 from truerisk.config.mistakes import INSTEAD
 from truerisk.config.options import Options
 from truerisk.config.targets import locate, mismatches, shown
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 
 SINGLE = ("data", "model", "loss", "initializer", "optimizer", "scheduler", "trainer")
 INJECTED = frozenset(
@@ -167,7 +167,7 @@ def _precision(node: Mapping[str, Any]) -> Iterator[str]:
             "use 16-mixed on a GPU, or bf16-mixed"
         )
     elif precision not in PRECISIONS:
-        hint = nearest(str(precision), PRECISIONS)
+        hint = suggest(str(precision), PRECISIONS)
         yield f"trainer.precision is {shown(precision)}; {hint}"
     elif precision == "16-mixed" and not on_cuda:
         yield (
@@ -180,7 +180,7 @@ def _precision(node: Mapping[str, Any]) -> Iterator[str]:
 
 def _accelerator(name: Any) -> Iterator[str]:
     if name not in ACCELERATORS:
-        yield f"trainer.accelerator is {shown(name)}; {nearest(str(name), ACCELERATORS)}"
+        yield f"trainer.accelerator is {shown(name)}; {suggest(str(name), ACCELERATORS)}"
     elif name in ("cuda", "mps") and not _has(name):
         yield f"trainer.accelerator={name}: torch finds none on this machine; use trainer=cpu"
     elif name == "gpu" and not (_has("cuda") or _has("mps")):

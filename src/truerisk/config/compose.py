@@ -26,8 +26,8 @@ from yaml import YAMLError
 from truerisk.config.mistakes import explain, nearest_in, unresolved
 from truerisk.config.overrides import normalize
 from truerisk.config.parts import PRIMARY, conf_dir, folders
-from truerisk.errors import ConfigError
-from truerisk.seeds import Streams
+from truerisk.core.errors import ConfigError
+from truerisk.core.seeds import Streams
 
 VERSION_BASE = "1.3"
 LISTS = ("regularizer", "diagnostics", "logger")

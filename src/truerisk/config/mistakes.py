@@ -16,7 +16,7 @@ from omegaconf.errors import (
 )
 
 from truerisk.config.parts import PRIMARY, groups, options, shown
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 
 Where = Sequence[Path]
 
@@ -90,14 +90,14 @@ def _option(error: MissingConfigException, where: Where) -> str:
     by = f"{asker[1]}.yaml: " if asker and asker[1] != PRIMARY else ""
     known = options(group, where)
     if not group:
-        return f"{by}there is no config '{name}'; {nearest(name, options('', where))}"
+        return f"{by}there is no config '{name}'; {suggest(name, options('', where))}"
     if group.startswith("hydra/"):
         found = ", ".join(error.options or ["see truerisk train --hydra-help"])
         return f"{group}={name}: there is no such option; known: {found}"
     if not known:
-        return f"{by}there is no group '{group}'; {nearest(group, groups(where))}"
+        return f"{by}there is no group '{group}'; {suggest(group, groups(where))}"
     folder = "conf" if any((d / group).is_dir() for d in where[:1]) else str(where[-1])
-    return f"{by}{group}={name}: {folder}/{group} has no option '{name}'; {nearest(name, known)}"
+    return f"{by}{group}={name}: {folder}/{group} has no option '{name}'; {suggest(name, known)}"
 
 
 def _composition(error: Exception, overrides: Sequence[str], where: Where) -> str:
@@ -213,7 +213,7 @@ def _unknown_key(key: str, overrides: Sequence[str], where: Where) -> str:
         return f"{key}: {nearest_in(primary, [head, *rest])}; see conf/{PRIMARY}.yaml"
     if "@" in key:
         return f"{key}: groups are placed where they are; leave out the @"
-    return f"there is no group or key '{head}'; {nearest(head, [*known, *primary])}"
+    return f"there is no group or key '{head}'; {suggest(head, [*known, *primary])}"
 
 
 def _unknown_to_hydra(key: str, rest: Sequence[str], overrides: Sequence[str], where: Where) -> str:
@@ -232,7 +232,7 @@ def nearest_in(node: Any, path: Sequence[str]) -> str:
         if not isinstance(node, dict):
             return f"{'.'.join(path[:i])} is a single value and has no '{part}'"
         if part not in node:
-            return f"there is no '{part}'; {nearest(part, [k for k in node if k != '_target_'])}"
+            return f"there is no '{part}'; {suggest(part, [k for k in node if k != '_target_'])}"
         node = node[part]
     return "it cannot be set"
 

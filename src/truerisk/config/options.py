@@ -72,7 +72,7 @@ class HalvingOptions:
 
 @dataclass(frozen=True)
 class ParamGroups:
-    """``param_groups``: ordered rules (``truerisk.rules``)."""
+    """``param_groups``: ordered rules (``truerisk.core.parameter_rules``)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     rules: list[dict[str, Any]]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from truerisk.config.parts import existing
-from truerisk.errors import UserError
+from truerisk.core.errors import UserError
 
 
 def normalize(args: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 
 PRIMARY = "train"
 """The config that every other one is composed into."""
@@ -31,7 +31,7 @@ def existing(folder: str | Path, what: str) -> Path:
     if path.is_dir():
         return path
     near = [p.name for p in path.absolute().parent.glob("*/")]
-    hint = nearest(path.name, near) if path.absolute().parent.is_dir() else "nor the one above it"
+    hint = suggest(path.name, near) if path.absolute().parent.is_dir() else "nor the one above it"
     raise ConfigError(f"{what}: there is no folder {folder}; {hint}")
 
 
@@ -111,6 +111,6 @@ def listing(
     names = groups(where)
     chosen = [n for n in names if group is None or n == group or n.startswith(f"{group}/")]
     if group is not None and not chosen:
-        raise ConfigError(f"there is no group '{group}'; {nearest(group, names)}")
+        raise ConfigError(f"there is no group '{group}'; {suggest(group, names)}")
     columns = width or shutil.get_terminal_size((100, 24)).columns
     return "\n\n".join(_section(name, where, columns) for name in chosen)

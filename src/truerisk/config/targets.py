@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 
 SPECIAL = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -35,7 +35,7 @@ def locate(path: str, key: str) -> Callable[..., Any]:
             _module(".".join(parts[: i + 1]), key, path)
         if not hasattr(found, part):
             names = [n for n in dir(found) if not n.startswith("_")]
-            hint = nearest(part, names)
+            hint = suggest(part, names)
             hint = hint if len(names) < 20 or hint.startswith("did you mean") else "see its docs"
             raise ConfigError(f"{key}={path}: {'.'.join(parts[:i])} has no '{part}'; {hint}")
         found = getattr(found, part)
@@ -104,7 +104,7 @@ def _unknown(
         return
     for name in given:
         if name not in parameters and name not in skip:
-            hint = nearest(name, [p for p in parameters if p != "self"])
+            hint = suggest(name, [p for p in parameters if p != "self"])
             yield f"{key}.{name}: {path} takes no '{name}'; {hint}"
 
 

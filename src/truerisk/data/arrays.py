@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.data.files import existing, first_line
 from truerisk.data.labels import class_labels, targets, task_of
 from truerisk.data.samples import Samples
-from truerisk.errors import ConfigError, nearest
 
 
 def arrays(
@@ -61,7 +61,7 @@ def _read(path: str | None) -> dict[str, Any]:
 def _named(found: dict[str, Any], name: str, key: str) -> Any:
     if name not in found:
         raise ConfigError(
-            f"data.source.{key}: the file has no array '{name}'; {nearest(name, found)}"
+            f"data.source.{key}: the file has no array '{name}'; {suggest(name, found)}"
         )
     return found[name]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 
 MISSING = ("refuse", "mean", "median", "most_frequent", "drop")
 
@@ -64,7 +64,7 @@ class TableEncoder:
 
     def _check_column(self, name: str, categorical: bool) -> None:
         if name not in self.columns:
-            hint = nearest(name, self.columns)
+            hint = suggest(name, self.columns)
             raise ConfigError(f"data.source.path: the table lacks the column '{name}'; {hint}")
         if categorical and name not in self.vocabulary:
             raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 
 
 def existing(path: str | Path | None, key: str, what: str) -> Path:
@@ -22,7 +22,7 @@ def existing(path: str | Path | None, key: str, what: str) -> Path:
     if not folder.is_dir():
         raise ConfigError(f"{key}: there is no folder {folder.absolute()}")
     names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
-    hint = nearest(found.name, names[:200])
+    hint = suggest(found.name, names[:200])
     raise ConfigError(f"{key}: there is no file {found.name} in {folder.absolute()}; {hint}")
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from truerisk.core.errors import ConfigError, suggest
+from truerisk.core.rng import stream
 from truerisk.data.samples import Samples
-from truerisk.errors import ConfigError, nearest
-from truerisk.rng import stream
 
 ARRANGEMENTS = ("simplex", "random")
 
@@ -95,7 +95,7 @@ def _means(
         unit = torch.randn(classes, d, generator=draw, dtype=torch.float64)
         return unit * distance / (2 * d) ** 0.5
     if arrangement != "simplex":
-        hint = nearest(str(arrangement), ARRANGEMENTS)
+        hint = suggest(str(arrangement), ARRANGEMENTS)
         raise ConfigError(f"data.source.arrangement is '{arrangement}': {hint}")
     if d < classes - 1:
         raise ConfigError(

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.data.files import existing, first_line
 from truerisk.data.labels import class_labels, targets, task_of
 from truerisk.data.samples import Inputs, Samples
-from truerisk.errors import ConfigError, nearest
 
 BUILDERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
 WHITE = {"I": 65535.0, "I;16": 65535.0, "F": 1.0}
@@ -150,7 +150,7 @@ def _open(
 
 def _part(parts: dict[str, Any], split: str, key: str = "split") -> Any:
     if split not in parts:
-        hint = nearest(split, parts)
+        hint = suggest(split, parts)
         raise ConfigError(f"data.source.{key}: the data set has no split '{split}'; {hint}")
     if not len(parts[split]):
         raise ConfigError(f"data.source.{key}: the split '{split}' has no rows")
@@ -167,7 +167,7 @@ def _tests(parts: dict[str, Any], split: str, test_split: str | None) -> Any:
 
 def _column(rows: Any, name: str, key: str) -> str:
     if name not in rows.features:
-        hint = nearest(name, rows.features)
+        hint = suggest(name, rows.features)
         raise ConfigError(f"data.source.{key}: the data set has no column '{name}'; {hint}")
     return name
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 
 
 def task_of(values: Any, task: str = "auto", max_classes: int | None = None) -> str:
@@ -25,7 +25,7 @@ def task_of(values: Any, task: str = "auto", max_classes: int | None = None) -> 
     ('classification', 'regression', 'regression')
     """
     if task not in (known := ("auto", "classification", "regression")):
-        raise ConfigError(f"data.source.task is '{task}': {nearest(str(task), known)}")
+        raise ConfigError(f"data.source.task is '{task}': {suggest(str(task), known)}")
     if task != "auto":
         return task
     if values.dtype.kind in "iu":
@@ -61,7 +61,7 @@ def class_labels(values: Any, known: Sequence[str] | None = None) -> tuple[Tenso
     if strange is not None:
         raise ConfigError(
             f"data.source: class '{strange}' is not among the classes trained on; "
-            f"{nearest(strange, names)}"
+            f"{suggest(strange, names)}"
         )
     return torch.tensor([place[t] for t in texts], dtype=torch.long), names
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from truerisk.core.errors import ConfigError
+from truerisk.core.rng import kept
 from truerisk.data.cache import remembered
 from truerisk.data.samples import Samples
-from truerisk.errors import ConfigError
-from truerisk.rng import kept
 
 
 def mnist1d(

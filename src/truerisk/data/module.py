@@ -12,7 +12,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from truerisk.batch import Batch
+from truerisk.core.batch import Batch
+from truerisk.core.errors import ConfigError
+from truerisk.core.rng import stream
 from truerisk.data.inputs import Part, shape_of, stacked, take
 from truerisk.data.noise import checked_share, noisy
 from truerisk.data.partition import Rows, partition, subset
@@ -20,8 +22,6 @@ from truerisk.data.plan import checked_batch_size
 from truerisk.data.samples import DataInfo, Inputs, Population, Samples
 from truerisk.data.split import LoaderSplit, Split, TensorSplit
 from truerisk.data.standardizer import Standardizer, checked_kind
-from truerisk.errors import ConfigError
-from truerisk.rng import stream
 
 MEMORY = 2 * 2**30
 CHUNK = 4096

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 
 class Rows(NamedTuple):

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from truerisk.errors import ConfigError
-from truerisk.rng import stream
+from truerisk.core.errors import ConfigError
+from truerisk.core.rng import stream
 
 
 def checked_batch_size(batch_size: int | str) -> int | str:

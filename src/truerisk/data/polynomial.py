@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from truerisk.core.errors import ConfigError
+from truerisk.core.rng import stream
 from truerisk.data.samples import Samples
-from truerisk.errors import ConfigError
-from truerisk.rng import stream
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from truerisk.core.errors import ConfigError
 from truerisk.data.encoder import TableEncoder
-from truerisk.errors import ConfigError
 
 TASKS = ("classification", "regression")
 

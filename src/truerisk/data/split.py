@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from truerisk.batch import Batch
+from truerisk.core.batch import Batch
 from truerisk.data.samples import Inputs
 from truerisk.data.standardizer import Standardizer
 

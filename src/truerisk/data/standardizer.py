@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 
 KINDS = ("none", "feature", "channel", "global")
 
@@ -19,7 +19,7 @@ def checked_kind(kind: str) -> str:
         ConfigError: there is none of that name.
     """
     if kind not in KINDS:
-        hint = nearest(str(kind), KINDS)
+        hint = suggest(str(kind), KINDS)
         raise ConfigError(f"data.standardize is '{kind}': {hint} (one of {', '.join(KINDS)})")
     return kind
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.data.encoder import MISSING, TableEncoder
 from truerisk.data.files import existing, first_line
 from truerisk.data.labels import class_labels, name_of, targets, task_of
 from truerisk.data.samples import Samples
-from truerisk.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -45,7 +45,7 @@ def table(
             is infinite, or a category column with more than ``max_categories`` different values.
     """
     if missing not in MISSING:
-        raise ConfigError(f"data.source.missing is '{missing}': {nearest(str(missing), MISSING)}")
+        raise ConfigError(f"data.source.missing is '{missing}': {suggest(str(missing), MISSING)}")
     frame = _read(
         existing(path, "data.source.path", "a CSV or Parquet file"), delimiter, categorical
     )
@@ -92,7 +92,7 @@ def _read(file: Path, delimiter: str, categorical: Sequence[str]) -> DataFrame:
 def _known(frame: DataFrame, names: Sequence[str], key: str) -> list[str]:
     for name in names:
         if name not in frame.columns:
-            hint = nearest(str(name), frame.columns)
+            hint = suggest(str(name), frame.columns)
             raise ConfigError(f"data.source.{key}: the table has no column '{name}'; {hint}")
     return list(names)
 

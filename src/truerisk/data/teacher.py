@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from truerisk.core.errors import ConfigError, suggest
+from truerisk.core.rng import stream
 from truerisk.data.samples import TASKS, Samples
-from truerisk.errors import ConfigError, nearest
-from truerisk.rng import stream
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -114,5 +114,5 @@ def _check(given: dict) -> None:
         raise ConfigError(f"data.source.temperature is {given['temperature']}: give more than 0")
     for key, known in (("task", TASKS), ("activation", ACTIVATIONS)):
         if given[key] not in known:
-            hint = nearest(str(given[key]), known)
+            hint = suggest(str(given[key]), known)
             raise ConfigError(f"data.source.{key} is '{given[key]}': {hint}")

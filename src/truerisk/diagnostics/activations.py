@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from truerisk.core.checks import check_float, check_int
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
-from truerisk.number import real, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,8 +56,8 @@ class Activations(Diagnostic):
         self, every: Mapping[str, Any] | None = None, samples: int = 200, flat: float = 0.05
     ) -> None:
         super().__init__(every)
-        self.samples = whole("diagnostics.activations.samples", samples)
-        self.flat = real("diagnostics.activations.flat", flat, 0, 1)
+        self.samples = check_int("diagnostics.activations.samples", samples)
+        self.flat = check_float("diagnostics.activations.flat", flat, 0, 1)
         self._steepest: dict[nn.Module, float] = {}
 
     def refuse(self, recipe: Recipe) -> str | None:

@@ -14,9 +14,9 @@ from torch import Tensor
 from truerisk.calculus import CriticalPoint as Found
 from truerisk.calculus import Point, classify, extreme_eigenvalues, line
 from truerisk.calculus.critical_point import Kind
+from truerisk.core.checks import check_float, check_int
 from truerisk.diagnostics import arrays
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
-from truerisk.number import real, whole
 from truerisk.show.number import significant
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class CriticalPoint(Diagnostic):
         self.first = 0 if any(self.every.values()) else math.inf
         for name, value in (("stationary", stationary), ("zero", zero)):
             if value is not None:
-                real(f"diagnostics.critical_point.{name}", value)
+                check_float(f"diagnostics.critical_point.{name}", value)
         self.stationary, self.zero = stationary, zero
-        self.points = whole("diagnostics.critical_point.points", points, 3)
+        self.points = check_int("diagnostics.critical_point.points", points, 3)
 
     def look(self, moment: Moment) -> Values:
         """Tell the kind, and keep the two curves for the figure."""

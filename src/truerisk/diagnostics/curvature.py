@@ -19,9 +19,9 @@ from truerisk.calculus import (
     hutchinson,
     largest_eigenvalues,
 )
+from truerisk.core.checks import check_float, check_int
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 from truerisk.diagnostics.stability import Stability, stability
-from truerisk.number import real, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,8 +56,8 @@ class Curvature(Diagnostic):
         self, every: Mapping[str, Any] | None = None, probes: int = 16, tolerance: float = 1e-3
     ) -> None:
         super().__init__(every)
-        self.probes = whole("diagnostics.curvature.probes", probes, 2)
-        self.tolerance = real("diagnostics.curvature.tolerance", tolerance, 0, 1, above=True)
+        self.probes = check_int("diagnostics.curvature.probes", probes, 2)
+        self.tolerance = check_float("diagnostics.curvature.tolerance", tolerance, 0, 1, above=True)
 
     def look(self, moment: Moment) -> Values:
         """Eigenvalues, trace, condition number, stability."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from truerisk.errors import ConfigError, nearest
-from truerisk.number import whole
+from truerisk.core.checks import check_int
+from truerisk.core.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,10 +76,10 @@ class Diagnostic:
         self._warned = False
         for unit, number in self.every.items():
             if unit not in ("steps", "epochs"):
-                hint = nearest(str(unit), ("steps", "epochs"))
+                hint = suggest(str(unit), ("steps", "epochs"))
                 raise ConfigError(f"diagnostics.{self.name}.every.{unit}: {hint}")
             if number is not None:
-                whole(f"diagnostics.{self.name}.every.{unit}", number)
+                check_int(f"diagnostics.{self.name}.every.{unit}", number)
 
     # --- when -----------------------------------------------------------------------------------
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from truerisk.calculus import ball_sharpness, box_sharpness
+from truerisk.core.checks import check_float, check_int
 from truerisk.diagnostics.curvature import trace
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
-from truerisk.number import real, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,10 +48,10 @@ class Flatness(Diagnostic):
         probes: int = 16,
     ) -> None:
         super().__init__(every)
-        self.epsilon = real("diagnostics.flatness.epsilon", epsilon, 0, above=True)
-        self.iterations = whole("diagnostics.flatness.iterations", iterations)
-        self.rho = real("diagnostics.flatness.rho", rho, 0, above=True)
-        self.probes = whole("diagnostics.flatness.probes", probes, 2)
+        self.epsilon = check_float("diagnostics.flatness.epsilon", epsilon, 0, above=True)
+        self.iterations = check_int("diagnostics.flatness.iterations", iterations)
+        self.rho = check_float("diagnostics.flatness.rho", rho, 0, above=True)
+        self.probes = check_int("diagnostics.flatness.probes", probes, 2)
 
     def look(self, moment: Moment) -> Values:
         """The three measures."""

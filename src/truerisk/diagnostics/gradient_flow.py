@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from truerisk.core.checks import check_float
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 from truerisk.diagnostics.layers import layer_of, norms
-from truerisk.number import real
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,9 @@ class GradientFlow(Diagnostic):
 
     def __init__(self, every: Mapping[str, Any] | None = None, threshold: float = 1e-3) -> None:
         super().__init__(every)
-        self.threshold = real("diagnostics.gradient_flow.threshold", threshold, 0, 1, above=True)
+        self.threshold = check_float(
+            "diagnostics.gradient_flow.threshold", threshold, 0, 1, above=True
+        )
 
     def look(self, moment: Moment) -> Values:
         """The norms, their ratio, and the flags."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from truerisk.calculus import Point, per_sample_gradients
+from truerisk.core.checks import check_int
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 from truerisk.diagnostics.layers import layer_of
-from truerisk.number import whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ class GradientNoise(Diagnostic):
 
     def __init__(self, every: Mapping[str, Any] | None = None, samples: int = 256) -> None:
         super().__init__(every)
-        self.samples = whole("diagnostics.gradient_noise.samples", samples, least=2)
+        self.samples = check_int("diagnostics.gradient_noise.samples", samples, least=2)
 
     def look(self, moment: Moment) -> Values:
         """Take the gradients and compare them."""

@@ -10,13 +10,13 @@ import lightning as L
 from lightning.pytorch import Callback
 from lightning.pytorch.strategies import ModelParallelStrategy
 
+from truerisk.core.errors import ConfigError
 from truerisk.diagnostics.diagnostic import Diagnostic
 from truerisk.diagnostics.moment import moment
-from truerisk.errors import ConfigError
 
 if TYPE_CHECKING:
+    from truerisk.engine.lightning import RiskModule
     from truerisk.recipe import Recipe
-    from truerisk.training.module import RiskModule
 
 
 class Instruments(Callback):

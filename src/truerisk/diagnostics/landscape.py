@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from truerisk.calculus import Point, filter_normalized, line, plane, principal_directions
+from truerisk.core.checks import check_float, check_int
 from truerisk.diagnostics import arrays
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
-from truerisk.number import real, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,9 +62,9 @@ class Landscape(Diagnostic):
         most: int = 32,
     ) -> None:
         super().__init__(every)
-        self.reach = real("diagnostics.landscape.reach", reach, above=True)
-        self.points = whole("diagnostics.landscape.points", points, 3)
-        self.most = whole("diagnostics.landscape.most", most, 2)
+        self.reach = check_float("diagnostics.landscape.reach", reach, above=True)
+        self.points = check_int("diagnostics.landscape.points", points, 3)
+        self.most = check_int("diagnostics.landscape.most", most, 2)
 
     def refuse(self, recipe: Recipe) -> str | None:
         """There is no plane in a space of one dimension."""

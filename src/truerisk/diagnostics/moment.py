@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from truerisk import rng
-from truerisk.batch import Batch
 from truerisk.calculus import Hessian, Matrix, Operator, Point
 from truerisk.calculus.gradient import Slope, value_and_gradient
+from truerisk.core import rng
+from truerisk.core.batch import Batch
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
+    from truerisk.engine.lightning import RiskModule
     from truerisk.objective import Objective
-    from truerisk.training.module import RiskModule
 
 BATCH = 1000
 """Samples in one forward pass."""

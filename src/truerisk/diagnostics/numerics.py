@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.backends import cudnn
 
+from truerisk.core.checks import check_int
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
-from truerisk.number import whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ class Numerics(Diagnostic):
 
     def __init__(self, every: Mapping[str, Any] | None = None, samples: int = 200) -> None:
         super().__init__(every)
-        self.samples = whole("diagnostics.numerics.samples", samples)
+        self.samples = check_int("diagnostics.numerics.samples", samples)
 
     def look(self, moment: Moment) -> Values:
         """Look at the gradient that is there, and show the samples to the model."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from truerisk.core.checks import check_int
 from truerisk.diagnostics.cell import GATES, STEEPEST, Cell, cells
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
-from truerisk.number import whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,8 +49,8 @@ class Recurrence(Diagnostic):
         self, every: Mapping[str, Any] | None = None, samples: int = 16, lags: int = 40
     ) -> None:
         super().__init__(every)
-        self.samples = whole("diagnostics.recurrence.samples", samples)
-        self.lags = whole("diagnostics.recurrence.lags", lags, least=2)
+        self.samples = check_int("diagnostics.recurrence.samples", samples)
+        self.lags = check_int("diagnostics.recurrence.lags", lags, least=2)
 
     def refuse(self, recipe: Recipe) -> str | None:
         """A model needs a recurrent layer with square recurrent weights."""

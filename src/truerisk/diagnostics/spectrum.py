@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from truerisk.calculus import Density, GaussNewton, Hessian, Operator, spectral_density
+from truerisk.core.checks import check_int
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.diagnostics import arrays
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
-from truerisk.errors import ConfigError, nearest
-from truerisk.number import whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,10 +64,10 @@ class Spectrum(Diagnostic):
     ) -> None:
         super().__init__(every)
         if of not in KINDS:
-            raise ConfigError(f"diagnostics.spectrum.of={of}: {nearest(str(of), KINDS)}")
+            raise ConfigError(f"diagnostics.spectrum.of={of}: {suggest(str(of), KINDS)}")
         self.of = of
-        self.probes = whole("diagnostics.spectrum.probes", probes)
-        self.steps = whole("diagnostics.spectrum.steps", steps, 2)
+        self.probes = check_int("diagnostics.spectrum.probes", probes)
+        self.steps = check_int("diagnostics.spectrum.steps", steps, 2)
 
     def look(self, moment: Moment) -> Values:
         """Measure the density, and keep it for the figure."""

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from truerisk.errors import ConfigError
+from truerisk.core.checks import check_float
+from truerisk.core.errors import ConfigError
 from truerisk.initializer.layer import Matrix, biases, matrices
-from truerisk.number import real
 
 Scheme = Callable[[Tensor], object]
 """Fills a matrix [outputs, inputs, *kernel] in place, as the functions of torch.nn.init do."""
@@ -49,8 +49,8 @@ class Initializer:
         recurrent: Scheme | None = None,
     ) -> None:
         self.weight, self.recurrent = weight, recurrent
-        self.bias = None if bias is None else real("initializer.bias", bias, -math.inf)
-        self.gain = real("initializer.gain", gain, -math.inf)
+        self.bias = None if bias is None else check_float("initializer.bias", bias, -math.inf)
+        self.gain = check_float("initializer.gain", gain, -math.inf)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, x: Tensor | None = None) -> None:

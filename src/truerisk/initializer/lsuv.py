@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from truerisk.errors import ConfigError
+from truerisk.core.checks import check_float, check_int
+from truerisk.core.errors import ConfigError
 from truerisk.initializer.initializer import Initializer
-from truerisk.number import real, whole
 
 Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], Tensor]
 
@@ -52,9 +52,9 @@ class LSUV:
         gain: float = 1.0,
         bias: float | None = 0.0,
     ) -> None:
-        self.tolerance = real("initializer.tolerance", tolerance, above=True)
-        self.max_iterations = whole("initializer.max_iterations", max_iterations)
-        self.gain = real("initializer.gain", gain, above=True)
+        self.tolerance = check_float("initializer.tolerance", tolerance, above=True)
+        self.max_iterations = check_int("initializer.max_iterations", max_iterations)
+        self.gain = check_float("initializer.gain", gain, above=True)
         self.orthogonal = Initializer(nn.init.orthogonal_, bias)
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.logger.label import recipe_name, recipe_tags
 
 ID_FILE = "mlflow_run_id"

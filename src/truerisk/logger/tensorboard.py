@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 
 class TensorBoard(TensorBoardLogger):

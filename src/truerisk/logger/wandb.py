@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.logger.account import MODES, resolved
 from truerisk.logger.label import recipe_name, recipe_tags
 
@@ -54,7 +54,7 @@ class WandB(WandbLogger):
         import wandb
 
         if mode not in MODES:
-            raise ConfigError(f"logger.wandb.mode={mode!r}: {nearest(str(mode), MODES)}")
+            raise ConfigError(f"logger.wandb.mode={mode!r}: {suggest(str(mode), MODES)}")
         config = dict(config or {})
         super().__init__(
             name=name or f"{recipe_name(config)} {Path(folder).name}",

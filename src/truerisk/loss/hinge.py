@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 
 class Hinge(nn.Module):

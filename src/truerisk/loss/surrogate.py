@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.loss.hinge import Hinge
 
 Loss = Callable[[Tensor, Tensor], Tensor]

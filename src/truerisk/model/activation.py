@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -29,6 +29,6 @@ def activation(name: str) -> nn.Module:
     ReLU()
     """
     if name not in ACTIVATIONS:
-        hint = nearest(str(name), ACTIVATIONS)
+        hint = suggest(str(name), ACTIVATIONS)
         raise ConfigError(f"model.activation={name} is not known; {hint}")
     return ACTIVATIONS[name]()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 
 class Attention(nn.Module):

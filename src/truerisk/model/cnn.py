@@ -7,10 +7,10 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.checks import check_int
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.model.block import Style, conv_block
 from truerisk.model.shape import misfit
-from truerisk.number import whole
 
 POOLINGS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 
@@ -57,10 +57,10 @@ class CNN(nn.Module):
         super().__init__()
         self.image_shape = image_shape(input_shape)
         channels, *size = self.image_shape
-        whole("model.width", width)
-        positions = halved(size, whole("model.depth", depth))
+        check_int("model.width", width)
+        positions = halved(size, check_int("model.depth", depth))
         if pooling not in POOLINGS:
-            raise ConfigError(f"model.pooling={pooling} is not known; {nearest(pooling, POOLINGS)}")
+            raise ConfigError(f"model.pooling={pooling} is not known; {suggest(pooling, POOLINGS)}")
         style = Style(activation, normalization, groups, bias)
         widths = [channels] + [width * 2**stage for stage in range(depth)]
         self.stages = nn.Sequential()

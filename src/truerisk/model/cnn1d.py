@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from truerisk.errors import ConfigError
+from truerisk.core.checks import check_int
+from truerisk.core.errors import ConfigError
 from truerisk.model.block import Style, conv_block
 from truerisk.model.shape import misfit
-from truerisk.number import whole
 
 
 class CNN1d(nn.Module):
@@ -56,9 +56,9 @@ class CNN1d(nn.Module):
             raise misfit("cnn1d", "signals (channels, length)", input_shape)
         channels, length = input_shape
         sizes = kernel_sizes(kernels)
-        whole("model.width", width)
-        whole("model.stride", stride)
-        whole("model.padding", padding, least=0)
+        check_int("model.width", width)
+        check_int("model.stride", stride)
+        check_int("model.padding", padding, least=0)
         positions = final_length(length, sizes, stride, padding)
         style = Style(activation, normalization, groups, bias)
         inputs = [channels] + [width] * (len(sizes) - 1)
@@ -79,7 +79,7 @@ def kernel_sizes(kernels: Sequence[int]) -> list[int]:
     """The list of kernel sizes, checked."""
     if isinstance(kernels, int | float | str) or not len(kernels):
         raise ConfigError(f"model.kernels must be a list such as [5,3,3], not {kernels!r}")
-    return [whole("model.kernels", k) for k in kernels]
+    return [check_int("model.kernels", k) for k in kernels]
 
 
 def final_length(length: int, kernels: Sequence[int], stride: int, padding: int) -> int:

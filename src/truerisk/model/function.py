@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from truerisk.errors import ConfigError
-from truerisk.number import real, whole
+from truerisk.core.checks import check_float, check_int
+from truerisk.core.errors import ConfigError
 
 Range = tuple[float, float]
 
@@ -89,7 +89,7 @@ class Scalable(Function):
     def __init__(
         self, start: list[float], dimension: int = 2, dtype: torch.dtype | None = None
     ) -> None:
-        self.size = whole("model.dimension", dimension, self.least)
+        self.size = check_int("model.dimension", dimension, self.least)
         super().__init__(repeated(start, dimension), dtype)
 
     @property
@@ -103,7 +103,7 @@ def checked_start(start: Any) -> list[float]:
     if not isinstance(start, Sequence) or isinstance(start, str) or not start:
         raise ConfigError(f"model.start must be a list of numbers, not {start!r}")
     top = torch.finfo(torch.float64).max
-    return [float(real("model.start", number, -top, top)) for number in start]
+    return [float(check_float("model.start", number, -top, top)) for number in start]
 
 
 def repeated(start: list[float], size: int) -> list[float]:

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from truerisk.errors import ConfigError
+from truerisk.core.checks import check_int
+from truerisk.core.errors import ConfigError
 from truerisk.model.block import Style, linear_block
 from truerisk.model.shape import features
-from truerisk.number import whole
 
 
 class MLP(nn.Module):
@@ -71,7 +71,7 @@ def hidden_widths(width: int, depth: int, widths: Sequence[int] | None) -> list[
     ([100, 100], [30, 20, 10])
     """
     if widths is None:
-        return [whole("model.width", width)] * whole("model.depth", depth, least=0)
+        return [check_int("model.width", width)] * check_int("model.depth", depth, least=0)
     if isinstance(widths, int | float | str):
         raise ConfigError(f"model.widths must be a list such as [100,100], not {widths!r}")
-    return [whole("model.widths", w) for w in widths]
+    return [check_int("model.widths", w) for w in widths]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 
 NORMALIZATIONS = ("none", "batch", "layer", "group")
 BATCH_NORM = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
@@ -26,7 +26,7 @@ def normalization(name: str, width: int, dims: int = 0, groups: int = 1) -> nn.M
     4
     """
     if name not in NORMALIZATIONS:
-        hint = nearest(str(name), NORMALIZATIONS)
+        hint = suggest(str(name), NORMALIZATIONS)
         raise ConfigError(f"model.normalization={name} is not known; {hint}")
     if name == "batch":
         return BATCH_NORM[dims](width)

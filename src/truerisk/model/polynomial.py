@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from truerisk.core.checks import check_int
 from truerisk.model.shape import features
-from truerisk.number import whole
 
 
 class Polynomial(nn.Module):
@@ -30,7 +30,7 @@ class Polynomial(nn.Module):
 
     def __init__(self, input_shape: Sequence[int], output_size: int, degree: int = 3) -> None:
         super().__init__()
-        self.degree = whole("model.degree", degree, least=0)
+        self.degree = check_int("model.degree", degree, least=0)
         self.output = nn.Linear(features(input_shape) * self.degree, output_size)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from truerisk.errors import ConfigError
+from truerisk.core.checks import check_float, check_int
+from truerisk.core.errors import ConfigError
 from truerisk.model.function import Function, Range, Scalable, repeated
-from truerisk.number import real, whole
 
 
 class QuadraticBowl(Function):
@@ -86,10 +86,10 @@ def eigenvalues(dimension: int, condition: float, spectrum: list[float] | None) 
         if not spectrum:
             raise ConfigError("model.spectrum is empty: give the eigenvalues, or null")
         top = torch.finfo(torch.float64).max
-        numbers = [real("model.spectrum", number, -top, top) for number in spectrum]
+        numbers = [check_float("model.spectrum", number, -top, top) for number in spectrum]
         return torch.tensor(numbers, dtype=torch.float64)
-    size = whole("model.dimension", dimension)
-    lowest = -math.log10(real("model.condition", condition, 1.0))
+    size = check_int("model.dimension", dimension)
+    lowest = -math.log10(check_float("model.condition", condition, 1.0))
     if not math.isfinite(lowest):
         raise ConfigError("model.condition must be finite; for a flat direction give a spectrum")
     return torch.logspace(lowest, 0.0, size, dtype=torch.float64)
@@ -99,7 +99,7 @@ def rotation_matrix(size: int, seed: int | None) -> Tensor:
     """An orthogonal matrix [d, d] in float64, uniform under rotations; the identity for no seed."""
     if seed is None:
         return torch.eye(size, dtype=torch.float64)
-    draw = torch.Generator().manual_seed(whole("model.rotation", seed, 0))
+    draw = torch.Generator().manual_seed(check_int("model.rotation", seed, 0))
     q, r = torch.linalg.qr(torch.randn(size, size, generator=draw, dtype=torch.float64))
     return q * r.diagonal().sign()
 

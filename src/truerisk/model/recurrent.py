@@ -8,10 +8,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.checks import check_float, check_int
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.model.elman import Elman
 from truerisk.model.shape import sequence, sequence_shape
-from truerisk.number import real, whole
 
 READOUTS = ("last", "flatten", "mean")
 
@@ -52,17 +52,17 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         if readout not in READOUTS:
-            raise ConfigError(f"model.readout={readout} is not known; {nearest(readout, READOUTS)}")
+            raise ConfigError(f"model.readout={readout} is not known; {suggest(readout, READOUTS)}")
         steps, features = sequence_shape(type(self).__name__.lower(), input_shape)
         self.readout = readout
         self.recurrent = self.cell(
             features,
-            whole("model.width", width),
-            whole("model.depth", depth),
+            check_int("model.width", width),
+            check_int("model.depth", depth),
             bias=bias,
             batch_first=True,
             bidirectional=bidirectional,
-            dropout=real("model.dropout", dropout, high=1.0),
+            dropout=check_float("model.dropout", dropout, high=1.0),
         )
         states = (1 + bidirectional) * width * (steps if readout == "flatten" else 1)
         self.output = nn.Linear(states, output_size, bias=bias)

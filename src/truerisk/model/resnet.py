@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
+from truerisk.core.checks import check_int
 from truerisk.model.activation import activation as activation_named
 from truerisk.model.block import Style, conv_block
 from truerisk.model.shape import misfit
-from truerisk.number import whole
 
 
 class ResNet(nn.Module):
@@ -60,9 +60,11 @@ class ResNet(nn.Module):
             raise misfit("resnet", "signals or images", input_shape)
         dims = len(input_shape) - 1
         style = Style(activation, normalization, groups, bias)
-        whole("model.width", width)
-        whole("model.depth", depth)
-        widths = [width * 2**s for s in range(whole("model.stages", stages)) for _ in range(depth)]
+        check_int("model.width", width)
+        check_int("model.depth", depth)
+        widths = [
+            width * 2**s for s in range(check_int("model.stages", stages)) for _ in range(depth)
+        ]
         self.stem = conv_block(dims, input_shape[0], width, style)
         self.blocks = nn.Sequential(
             *(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 KINDS = {
     1: "feature vectors (d,)",

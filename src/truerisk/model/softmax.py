@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.checks import check_int
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.model.function import Function, Range, checked_start
-from truerisk.number import whole
 
 FORMATS = {
     "float64": torch.float64,
@@ -65,8 +65,8 @@ class SoftmaxLoss(Function):
         super().__init__(start, dtype)
         for key, name, known in (("form", form, FORMS), ("format", format, FORMATS)):
             if name not in known:
-                raise ConfigError(f"model.{key}={name}: {nearest(str(name), list(known))}")
-        if whole("model.target", target, 0) >= self.size:
+                raise ConfigError(f"model.{key}={name}: {suggest(str(name), list(known))}")
+        if check_int("model.target", target, 0) >= self.size:
             raise ConfigError(f"model.target={target}: the {self.size} classes count from 0")
         self.form, self.format, self.target = form, FORMATS[format], target
 

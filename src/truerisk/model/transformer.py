@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from truerisk.errors import ConfigError
+from truerisk.core.checks import check_int
+from truerisk.core.errors import ConfigError
 from truerisk.model.activation import activation as activation_named
 from truerisk.model.attention import Attention
 from truerisk.model.block import Style, chain
 from truerisk.model.normalization import normalization as normalization_named
 from truerisk.model.shape import sequence, sequence_shape
-from truerisk.number import whole
 
 
 class Transformer(nn.Module):
@@ -59,14 +59,14 @@ class Transformer(nn.Module):
                 f"model.normalization={normalization} does not fit model=transformer: layer or none"
             )
         steps, features = sequence_shape("transformer", input_shape)
-        whole("model.width", width)
-        whole("model.heads", heads)
-        hidden = width * whole("model.expansion", expansion)
+        check_int("model.width", width)
+        check_int("model.heads", heads)
+        hidden = width * check_int("model.expansion", expansion)
         style = Style(activation, normalization, bias=bias)
         self.embedding = nn.Linear(features, width, bias=bias)
         self.positions = nn.Parameter(torch.empty(steps, width).normal_(std=0.02))
         self.layers = nn.Sequential(
-            *(Layer(width, heads, hidden, style) for _ in range(whole("model.depth", depth)))
+            *(Layer(width, heads, hidden, style) for _ in range(check_int("model.depth", depth)))
         )
         self.last = chain(normalization=normalization_named(normalization, width))
         self.output = nn.Linear(width, output_size, bias=bias)

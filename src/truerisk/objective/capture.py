@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from truerisk.batch import Batch
+from truerisk.core.batch import Batch
 from truerisk.objective.fisher import curvature_roots
 from truerisk.objective.objective import Objective, Value
 from truerisk.objective.taps import Taps

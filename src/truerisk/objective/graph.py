@@ -19,7 +19,7 @@ class Graph:
     ``∇²J v = ∇(∇Jᵀv)``, and ``J_f v = ∇_u (J_fᵀu)ᵀv`` for any u, as J_fᵀu is linear in it
     (Townsend 2017). Vectors are flat, in the order of ``params``.
 
-    >>> from truerisk.batch import Batch
+    >>> from truerisk.core.batch import Batch
     >>> from truerisk.objective.objective import Objective
     >>> model = torch.nn.Linear(2, 1, bias=False)
     >>> objective = Objective(model, lambda out, y: ((out - y) ** 2).mean(1))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from truerisk.batch import Batch
+from truerisk.core.batch import Batch
 from truerisk.objective.statistics import still_statistics
 from truerisk.regularizer.base import Forward
 

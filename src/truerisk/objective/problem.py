@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.backends import cudnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from truerisk import rng
-from truerisk.batch import Batch
+from truerisk.core import rng
+from truerisk.core.batch import Batch
 from truerisk.objective.capture import Watch, capture
 from truerisk.objective.graph import Graph
 from truerisk.objective.objective import Objective, Value

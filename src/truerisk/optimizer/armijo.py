@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer.line_search import Line
 
 SHORTEST = 1e-16
@@ -35,7 +35,7 @@ def check_armijo(alpha: float, beta: float, most: float = 0.5) -> None:
     >>> check_armijo(0.3, 1.0)
     Traceback (most recent call last):
         ...
-    truerisk.errors.ConfigError: optimizer.beta must be between 0 and 1, not 1.0
+    truerisk.core.errors.ConfigError: optimizer.beta must be between 0 and 1, not 1.0
     """
     for name, value, high in (("alpha", alpha, most), ("beta", beta, 1)):
         if not 0 < value < high:

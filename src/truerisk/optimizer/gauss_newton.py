@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from truerisk.number import real, whole
+from truerisk.core.checks import check_float, check_int
 from truerisk.optimizer.conjugate_gradient import minimize
 from truerisk.optimizer.second_order import (
     Problem,
@@ -53,9 +53,9 @@ class GaussNewton(SecondOrder):
         super().__init__(
             params,
             lr,
-            damping=real("optimizer.damping", damping, above=True),
-            rate=real("optimizer.rate", rate, 1, above=True),
-            max_iter=whole("optimizer.max_iter", max_iter),
+            damping=check_float("optimizer.damping", damping, above=True),
+            rate=check_float("optimizer.rate", rate, 1, above=True),
+            max_iter=check_int("optimizer.max_iter", max_iter),
         )
 
     def descend(self, problem: Problem) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch.optim.optimizer import ParamsT
 
-from truerisk.number import real
+from truerisk.core.checks import check_float
 from truerisk.optimizer.line_search import Line, LineSearch
 from truerisk.optimizer.quadratic import vertex
 
@@ -46,8 +46,8 @@ class GDExact(LineSearch):
         tolerance: float = 1e-4,
         max_step: float = 1e4,
     ) -> None:
-        real("optimizer.tolerance", tolerance, above=True)
-        real("optimizer.max_step", max_step, above=True)
+        check_float("optimizer.tolerance", tolerance, above=True)
+        check_float("optimizer.max_step", max_step, above=True)
         super().__init__(params, lr, tolerance=tolerance, max_step=max_step)
 
     def search(self, line: Line) -> float:

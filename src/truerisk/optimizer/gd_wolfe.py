@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch.optim.optimizer import ParamsT
 
-from truerisk.errors import ConfigError
-from truerisk.number import real
+from truerisk.core.checks import check_float
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer.line_search import Line, LineSearch
 from truerisk.optimizer.wolfe import StrongWolfe
 
@@ -54,7 +54,7 @@ class GDWolfe(LineSearch):
             raise ConfigError(
                 f"optimizer.c1={c1!r} and optimizer.c2={c2!r}: 0 < c1 < c2 < 1 must hold"
             )
-        real("optimizer.max_step", max_step, above=True)
+        check_float("optimizer.max_step", max_step, above=True)
         super().__init__(params, lr, c1=c1, c2=c2, max_step=max_step)
 
     def search(self, line: Line) -> float:

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from truerisk import rng
-from truerisk.errors import ConfigError
-from truerisk.number import real, whole
+from truerisk.core import rng
+from truerisk.core.checks import check_float, check_int
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer.line_search import Closure, finite, value_alone
 from truerisk.optimizer.needs import Needs
 from truerisk.optimizer.shards import refuse_shards
@@ -55,15 +55,15 @@ class HillClimbing(Optimizer):
         proposals: int = 20,
         damping: float | None = None,
     ) -> None:
-        real("optimizer.lr", lr, above=True)
-        whole("optimizer.proposals", proposals)
+        check_float("optimizer.lr", lr, above=True)
+        check_int("optimizer.proposals", proposals)
         super().__init__(params, {"lr": lr, "proposals": proposals, "damping": damping})
         if len(self.param_groups) > 1:
             raise ConfigError("hill climbing takes one parameter group: set param_groups=all")
         tensors = self.param_groups[0]["params"]
         refuse_shards("HillClimbing", tensors)
         size = sum(p.numel() for p in tensors)
-        self.damping = real("optimizer.damping", damping or math.sqrt(size + 1), above=True)
+        self.damping = check_float("optimizer.damping", damping or math.sqrt(size + 1), above=True)
         self.scale = 1.0
         self.draws = rng.stream(shared(torch.initial_seed()), "hill climbing")
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
-from truerisk.errors import ConfigError, nearest
-from truerisk.number import real, whole
+from truerisk.core.checks import check_float, check_int
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.optimizer.kronecker import inverses
 from truerisk.optimizer.layout import Layout, divide, statistics, uncalled
 from truerisk.optimizer.second_order import (
@@ -99,14 +99,14 @@ class KFAC(SecondOrder):
             params,
             lr,
             control=control,
-            momentum=real("optimizer.momentum", momentum, 0, 1),
-            kl_clip=real("optimizer.kl_clip", kl_clip, above=True),
-            damping=real("optimizer.damping", damping, above=True),
-            adapt_every=adapt_every and whole("optimizer.adapt_every", adapt_every),
+            momentum=check_float("optimizer.momentum", momentum, 0, 1),
+            kl_clip=check_float("optimizer.kl_clip", kl_clip, above=True),
+            damping=check_float("optimizer.damping", damping, above=True),
+            adapt_every=adapt_every and check_int("optimizer.adapt_every", adapt_every),
             fisher=fisher,
-            decay=real("optimizer.decay", decay, 0, 1),
-            factor_every=whole("optimizer.factor_every", factor_every),
-            inverse_every=whole("optimizer.inverse_every", inverse_every),
+            decay=check_float("optimizer.decay", decay, 0, 1),
+            factor_every=check_int("optimizer.factor_every", factor_every),
+            inverse_every=check_int("optimizer.inverse_every", inverse_every),
             steps=0,
         )
         self._plan: tuple[nn.Module, Layout] | None = None
@@ -239,7 +239,7 @@ class KFAC(SecondOrder):
 
 def _known(key: str, value: str, options: tuple[str, ...]) -> None:
     if value not in options:
-        raise ConfigError(f"optimizer.{key}={value} is not known; {nearest(str(value), options)}")
+        raise ConfigError(f"optimizer.{key}={value} is not known; {suggest(str(value), options)}")
 
 
 def lowest(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from truerisk.number import whole
+from truerisk.core.checks import check_int
 from truerisk.optimizer.armijo import backtrack, check_armijo
 from truerisk.optimizer.line_search import Closure, Line, LineSearch, gradient
 
@@ -58,7 +58,7 @@ class LBFGSBacktracking(LineSearch):
         alpha: float = 1e-4,
         beta: float = 0.5,
     ) -> None:
-        whole("optimizer.history_size", history_size)
+        check_int("optimizer.history_size", history_size)
         check_armijo(alpha, beta)
         super().__init__(params, lr, history_size=history_size, alpha=alpha, beta=beta)
 

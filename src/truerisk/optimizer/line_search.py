@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from truerisk.errors import ConfigError
-from truerisk.number import real
+from truerisk.core.checks import check_float
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer.needs import Needs
 from truerisk.optimizer.shards import refuse_shards
 
@@ -98,7 +98,7 @@ class LineSearch(Optimizer):
     needs = Needs(closure=True, clip=False, groups=False, scaler=False, full_batch=True)
 
     def __init__(self, params: Any, lr: float, **numbers: Any) -> None:
-        real("optimizer.lr", lr, above=True)
+        check_float("optimizer.lr", lr, above=True)
         super().__init__(params, {"lr": lr, **numbers, "taken": 0.0})
         if len(self.param_groups) > 1:
             raise ConfigError("a line search takes one parameter group: set param_groups=all")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 MATRIX = ("lr", "momentum", "nesterov", "weight_decay", "ns_steps", "adjust_lr_fn")
 REST = {

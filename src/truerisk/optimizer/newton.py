@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from truerisk.errors import ConfigError
-from truerisk.number import real, whole
+from truerisk.core.checks import check_float, check_int
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer.second_order import Problem, Ray, SecondOrder
 
 
@@ -44,12 +44,12 @@ class Newton(SecondOrder):
         line_search: bool = True,
         max_parameters: int = 5000,
     ) -> None:
-        real("optimizer.damping", damping)
+        check_float("optimizer.damping", damping)
         super().__init__(
             params, lr, damping=damping, saddle_free=saddle_free, line_search=line_search
         )
         count = sum(p.numel() for p in self.group["params"])
-        if count > whole("optimizer.max_parameters", max_parameters):
+        if count > check_int("optimizer.max_parameters", max_parameters):
             raise ConfigError(
                 f"optimizer=newton would store and factor a Hessian of {count} × {count} numbers: "
                 f"optimizer.max_parameters is {max_parameters}; take optimizer=newton_cg, which "

@@ -6,8 +6,8 @@ import math
 
 from torch.optim.optimizer import ParamsT
 
-from truerisk.errors import ConfigError, nearest
-from truerisk.number import real, whole
+from truerisk.core.checks import check_float, check_int
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.optimizer.conjugate_gradient import Path, truncated_path
 from truerisk.optimizer.second_order import Problem, Ray, SecondOrder, finite, reduction_ratio
 
@@ -53,15 +53,15 @@ class NewtonCG(SecondOrder):
         max_iter: int = 100,
     ) -> None:
         if method not in METHODS:
-            raise ConfigError(f"optimizer.method={method} is not known; {nearest(method, METHODS)}")
-        real("optimizer.max_radius", max_radius, above=True)
+            raise ConfigError(f"optimizer.method={method} is not known; {suggest(method, METHODS)}")
+        check_float("optimizer.max_radius", max_radius, above=True)
         super().__init__(
             params,
             lr,
             method=method,
-            radius=real("optimizer.radius", radius, 0, max_radius, above=True),
+            radius=check_float("optimizer.radius", radius, 0, max_radius, above=True),
             max_radius=max_radius,
-            max_iter=whole("optimizer.max_iter", max_iter),
+            max_iter=check_int("optimizer.max_iter", max_iter),
         )
 
     def descend(self, problem: Problem) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
+from truerisk.core.parameter_rules import MATCHERS, split
 from truerisk.optimizer.needs import Needs, needs_of
-from truerisk.rules import MATCHERS, split
 
 
 def hyperparameters(factory: Callable[..., Optimizer]) -> frozenset[str]:
@@ -36,7 +36,7 @@ def parameter_groups(
 
     Args:
         model: the model to train.
-        rules: see ``truerisk.rules.split``.
+        rules: see ``truerisk.core.parameter_rules.split``.
         factory: the optimizer's class, or a partial of it: called with parameters only.
 
     Raises:
@@ -69,7 +69,7 @@ def _check_names(rules: Iterable[Mapping[str, Any]], factory: Callable[..., Opti
     for key in sorted(set_by_rules - known):
         raise ConfigError(
             f"param_groups.rules sets {key!r}, which this optimizer does not have: "
-            f"{nearest(key, [*known, *MATCHERS])}"
+            f"{suggest(key, [*known, *MATCHERS])}"
         )
 
 

@@ -11,7 +11,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer.needs import Needs, needs_of
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from truerisk.errors import ConfigError
-from truerisk.number import real
+from truerisk.core.checks import check_float
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer.needs import Needs
 from truerisk.optimizer.shards import refuse_shards
 
@@ -74,7 +74,7 @@ class SecondOrder(Optimizer):
     needs = Needs(problem=True, clip=False, scaler=False, groups=False)
 
     def __init__(self, params: Any, lr: float, **numbers: Any) -> None:
-        real("optimizer.lr", lr, above=True)
+        check_float("optimizer.lr", lr, above=True)
         super().__init__(params, {"lr": lr, **numbers, "taken": 0.0})
         if len(self.param_groups) > 1:
             raise ConfigError("curvature joins all parameters: set param_groups=all")

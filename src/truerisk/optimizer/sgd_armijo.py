@@ -7,8 +7,8 @@ from typing import Literal
 
 from torch.optim.optimizer import ParamsT
 
-from truerisk.errors import ConfigError
-from truerisk.number import real
+from truerisk.core.checks import check_float
+from truerisk.core.errors import ConfigError
 from truerisk.optimizer.armijo import backtrack, check_armijo
 from truerisk.optimizer.line_search import Line, LineSearch
 
@@ -56,7 +56,7 @@ class SGDArmijo(LineSearch):
     ) -> None:
         if reset not in RESETS:
             raise ConfigError(f"optimizer.reset must be one of {', '.join(RESETS)}, not {reset!r}")
-        real("optimizer.growth", growth, 1.0)
+        check_float("optimizer.growth", growth, 1.0)
         check_armijo(alpha, beta, most=1.0)
         super().__init__(params, lr, alpha=alpha, beta=beta, reset=reset, growth=growth, last=None)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from truerisk.number import real, whole
+from truerisk.core.checks import check_float, check_int
 from truerisk.optimizer.needs import Needs
 from truerisk.optimizer.shards import refuse_shards
 
@@ -66,9 +66,9 @@ class Shampoo(Optimizer):
         every: int = 1,
         max_size: int = 1024,
     ) -> None:
-        real("optimizer.momentum", momentum, 0, 1)
-        real("optimizer.eps", eps)
-        whole("optimizer.every", every)
+        check_float("optimizer.momentum", momentum, 0, 1)
+        check_float("optimizer.eps", eps)
+        check_int("optimizer.every", every)
         numbers: dict[str, Any] = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(params, numbers | {"eps": eps, "every": every, "max_size": max_size})
         refuse_shards("Shampoo", (p for group in self.param_groups for p in group["params"]))

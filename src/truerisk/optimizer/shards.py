@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 
 def refuse_shards(optimizer: str, params: Iterable[Tensor]) -> None:

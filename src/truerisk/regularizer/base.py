@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
-from truerisk.batch import Batch
+from truerisk.core.batch import Batch
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback

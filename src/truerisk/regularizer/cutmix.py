@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from truerisk.batch import Batch
-from truerisk.errors import ConfigError
+from truerisk.core.batch import Batch
+from truerisk.core.errors import ConfigError
 from truerisk.regularizer.mixing import Mixing
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from truerisk.errors import ConfigError
-from truerisk.number import real
+from truerisk.core.checks import check_float
+from truerisk.core.errors import ConfigError
 from truerisk.regularizer.base import Regularizer
 
 ACTIVATIONS = (
@@ -68,7 +68,7 @@ class Dropout(Regularizer):
     """
 
     def __init__(self, p: float) -> None:
-        if real("regularizer.dropout.p", p, 0, 1) == 1:
+        if check_float("regularizer.dropout.p", p, 0, 1) == 1:
             raise ConfigError("regularizer.dropout.p=1 would drop every unit: take less than 1")
         self.p = p
 

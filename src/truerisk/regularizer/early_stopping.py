@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from truerisk.number import real, whole
+from truerisk.core.checks import check_float, check_int
 from truerisk.regularizer.base import Regularizer
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ class EarlyStopping(Regularizer):
     """
 
     def __init__(self, patience: int, min_delta: float = 0.0, monitor: str = "risk/val") -> None:
-        self.patience = whole("regularizer.early_stopping.patience", patience)
-        self.min_delta = real("regularizer.early_stopping.min_delta", min_delta)
+        self.patience = check_int("regularizer.early_stopping.patience", patience)
+        self.min_delta = check_float("regularizer.early_stopping.min_delta", min_delta)
         self.monitor = monitor
 
     def callbacks(self) -> list[Callback]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from truerisk.number import real
+from truerisk.core.checks import check_float
 from truerisk.regularizer.parameter_penalty import ParameterPenalty, Rules, flat
 
 
@@ -35,10 +35,10 @@ class ElasticNet(ParameterPenalty):
 
     def __init__(self, coefficient: float, l1_ratio: float = 0.5, rules: Rules | None = ()) -> None:
         super().__init__(coefficient, rules)
-        self.l1_ratio = real(f"{self.key}.l1_ratio", l1_ratio, 0, 1)
+        self.l1_ratio = check_float(f"{self.key}.l1_ratio", l1_ratio, 0, 1)
         for rule in self.groups.rules:
             if "l1_ratio" in rule:
-                real(f"{self.key}.rules: l1_ratio", rule["l1_ratio"], 0, 1)
+                check_float(f"{self.key}.rules: l1_ratio", rule["l1_ratio"], 0, 1)
 
     def of(self, weights: Sequence[Tensor], *, coefficient: float, l1_ratio: float) -> Tensor:
         """λ(ρ‖w‖₁ + ½(1 − ρ)‖w‖²)."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from truerisk.number import real
+from truerisk.core.checks import check_float
 from truerisk.regularizer.averaging import Averaging
 
 
@@ -34,7 +34,7 @@ class EMA(Averaging):
 
     def __init__(self, decay: float, warmup: bool = True) -> None:
         super().__init__()
-        self.decay = real("regularizer.ema.decay", decay, 0, 1)
+        self.decay = check_float("regularizer.ema.decay", decay, 0, 1)
         self.warmup = warmup
 
     def average(self, state: Mapping[str, Tensor], step: int) -> None:

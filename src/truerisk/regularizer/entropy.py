@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from truerisk.errors import ConfigError
-from truerisk.number import real
+from truerisk.core.checks import check_float
+from truerisk.core.errors import ConfigError
 from truerisk.regularizer.base import Forward, Regularizer
 
 
@@ -32,7 +32,7 @@ class Entropy(Regularizer):
     """
 
     def __init__(self, coefficient: float) -> None:
-        self.coefficient = real("regularizer.entropy.coefficient", coefficient)
+        self.coefficient = check_float("regularizer.entropy.coefficient", coefficient)
 
     def penalty(self, forward: Forward) -> Tensor:
         """−β times the mean entropy."""

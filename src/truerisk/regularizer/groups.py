@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from truerisk.errors import ConfigError, nearest
-from truerisk.rules import MATCHERS, split
+from truerisk.core.errors import ConfigError, suggest
+from truerisk.core.parameter_rules import MATCHERS, split
 
 Rules = Sequence[Mapping[str, Any]]
 
@@ -61,5 +61,5 @@ def _refuse_unknown(key: str, rule: Mapping[str, Any], known: Iterable[str]) -> 
     for word in rule:
         if word not in known:
             raise ConfigError(
-                f"{key}.rules sets `{word}`, which is unknown; {nearest(word, known)}"
+                f"{key}.rules sets `{word}`, which is unknown; {suggest(word, known)}"
             )

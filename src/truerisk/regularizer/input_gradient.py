@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.backends import cudnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from truerisk.number import real
+from truerisk.core.checks import check_float
 from truerisk.regularizer.base import Forward, Regularizer
 from truerisk.regularizer.written_out import WrittenOut
 
@@ -27,7 +27,7 @@ class InputGradient(Regularizer):
     """
 
     def __init__(self, coefficient: float) -> None:
-        self.coefficient = real("regularizer.input_gradient.coefficient", coefficient)
+        self.coefficient = check_float("regularizer.input_gradient.coefficient", coefficient)
 
     def penalty(self, forward: Forward) -> Tensor:
         """λ times the mean squared norm of the loss's gradient with respect to the inputs."""

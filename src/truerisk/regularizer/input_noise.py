@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from truerisk.batch import Batch
-from truerisk.number import real
+from truerisk.core.batch import Batch
+from truerisk.core.checks import check_float
 from truerisk.regularizer.base import Regularizer
 
 
@@ -23,7 +23,7 @@ class InputNoise(Regularizer):
     """
 
     def __init__(self, std: float) -> None:
-        self.std = real("regularizer.input_noise.std", std)
+        self.std = check_float("regularizer.input_noise.std", std)
 
     def edit_batch(self, batch: Batch) -> Batch:
         """Return the batch with noise added to its inputs."""

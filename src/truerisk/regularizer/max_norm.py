@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from truerisk.number import real
+from truerisk.core.checks import check_float
 from truerisk.regularizer.base import Regularizer
 from truerisk.regularizer.groups import Groups, Rules
 
@@ -33,11 +33,11 @@ class MaxNorm(Regularizer):
     """
 
     def __init__(self, bound: float, rules: Rules | None = ()) -> None:
-        self.bound = real("regularizer.max_norm.bound", bound, above=True)
+        self.bound = check_float("regularizer.max_norm.bound", bound, above=True)
         self.groups = Groups("regularizer.max_norm", ("bound",), rules)
         for rule in self.groups.rules:
             if rule.get("bound") is not None:
-                real("regularizer.max_norm.rules: bound", rule["bound"], above=True)
+                check_float("regularizer.max_norm.rules: bound", rule["bound"], above=True)
 
     def project(self, params: Mapping[str, Tensor]) -> None:
         """Scale back the rows that are too long, in place."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from truerisk.batch import Batch
-from truerisk.errors import ConfigError
-from truerisk.number import real
+from truerisk.core.batch import Batch
+from truerisk.core.checks import check_float
+from truerisk.core.errors import ConfigError
 from truerisk.regularizer.base import Regularizer
 
 
@@ -20,7 +20,7 @@ class Mixing(Regularizer):
     key = "regularizer"
 
     def __init__(self, alpha: float) -> None:
-        self.alpha = real(f"{self.key}.alpha", alpha, above=True)
+        self.alpha = check_float(f"{self.key}.alpha", alpha, above=True)
         self._concentration = torch.tensor([alpha, alpha], dtype=torch.float64)
 
     def draw(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from truerisk.batch import Batch
+from truerisk.core.batch import Batch
 from truerisk.regularizer.mixing import Mixing
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from truerisk.number import real
+from truerisk.core.checks import check_float
 from truerisk.regularizer.base import Forward, Regularizer
 from truerisk.regularizer.groups import Groups, Rules
 
@@ -27,11 +27,11 @@ class ParameterPenalty(Regularizer):
     """``of(weights, **numbers)``: λR of some parameters, a scalar."""
 
     def __init__(self, coefficient: float, rules: Rules | None = ()) -> None:
-        self.coefficient = real(f"{self.key}.coefficient", coefficient)
+        self.coefficient = check_float(f"{self.key}.coefficient", coefficient)
         self.groups = Groups(self.key, self.numbers, rules)
         for rule in self.groups.rules:
             if rule.get("coefficient") is not None:
-                real(f"{self.key}.rules: coefficient", rule["coefficient"])
+                check_float(f"{self.key}.rules: coefficient", rule["coefficient"])
 
     def penalty(self, forward: Forward) -> Tensor:
         """λR of all parameters, each with its group's numbers."""

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 
 OF_STEPS = ("batch/loss", "grad_norm")
 """What an epoch's steps give, so that it is not there before the first."""
@@ -27,7 +27,7 @@ class Patience(EarlyStopping):
         if trainer.callback_metrics and self.monitor not in known:
             raise ConfigError(
                 f"regularizer.early_stopping.monitor={self.monitor} is not measured; "
-                f"{nearest(self.monitor, known)}"
+                f"{suggest(self.monitor, known)}"
             )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

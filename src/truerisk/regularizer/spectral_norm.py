@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from truerisk.errors import ConfigError
-from truerisk.number import whole
+from truerisk.core.checks import check_int
+from truerisk.core.errors import ConfigError
 from truerisk.regularizer.base import Regularizer
 
 LAYERS = (
@@ -40,7 +40,7 @@ class SpectralNorm(Regularizer):
     """
 
     def __init__(self, iterations: int = 1) -> None:
-        self.iterations = whole("regularizer.spectral_norm.iterations", iterations)
+        self.iterations = check_int("regularizer.spectral_norm.iterations", iterations)
 
     def edit_model(self, model: nn.Module) -> nn.Module:
         """Parametrize the weights, in place."""

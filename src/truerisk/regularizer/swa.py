@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from truerisk.number import real
+from truerisk.core.checks import check_float
 from truerisk.regularizer.averaging import Averaging
 
 
@@ -38,7 +38,7 @@ class SWA(Averaging):
 
     def __init__(self, start: float = 0.75) -> None:
         super().__init__()
-        self.start_share = real("regularizer.swa.start", start, 0, 1)
+        self.start_share = check_float("regularizer.swa.start", start, 0, 1)
         self.count, self._first, self._every = 0, 0.0, 1
 
     def start(self, steps: int, steps_per_epoch: int) -> None:

@@ -14,12 +14,12 @@ import numpy as np
 import yaml
 
 from truerisk.config.parts import existing
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
+from truerisk.core.seeds import streams
 from truerisk.logger.history import whole_rows
 from truerisk.reports.command import command_line
 from truerisk.risk.measured import Measured
 from truerisk.run import RunFolder
-from truerisk.seeds import streams
 
 CURVES = ("risk/train", "risk/val", "error/train", "error/val")
 """What is read of a run's history."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.reports.compare import Comparison, adjust, compare
 from truerisk.reports.study import Problem, Recipe
 
@@ -49,5 +49,5 @@ def named(problem: Problem, label: str) -> Recipe:
     """
     labels = {recipe.label: recipe for recipe in problem.recipes}
     if label not in labels:
-        raise ConfigError(f"--baseline: there is no recipe '{label}'; {nearest(label, labels)}")
+        raise ConfigError(f"--baseline: there is no recipe '{label}'; {suggest(label, labels)}")
     return labels[label]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.reports import figures, tables
 from truerisk.reports.charts import charts, profiles
 from truerisk.reports.collect import collect

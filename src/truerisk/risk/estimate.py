@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from truerisk.batch import Batch
+from truerisk.core.batch import Batch
 from truerisk.risk.measured import Measured
 
 if TYPE_CHECKING:

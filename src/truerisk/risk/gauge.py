@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from truerisk import rng
-from truerisk.batch import Batch
+from truerisk.core import rng
+from truerisk.core.batch import Batch
 from truerisk.model import Function
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe

@@ -7,7 +7,7 @@ from typing import Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.scheduler.momentum import mirror
 
 

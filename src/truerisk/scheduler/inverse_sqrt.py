@@ -7,7 +7,7 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 
 class InverseSqrt(LRScheduler):

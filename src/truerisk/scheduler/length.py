@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 
 LENGTHS = (
     "T_max",

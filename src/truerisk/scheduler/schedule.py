@@ -10,7 +10,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.scheduler.length import LENGTHS, resolved, steps
 
 
@@ -126,7 +126,7 @@ def _build(
     known = sorted(set(parameters) - {"optimizer", "last_epoch"})
     for key in options:
         if key not in known and not open_ended:
-            raise ConfigError(f"scheduler.{key} is not known; {nearest(key, known)}")
+            raise ConfigError(f"scheduler.{key} is not known; {suggest(key, known)}")
     try:
         return target(optimizer, **options)
     except (TypeError, ValueError, ZeroDivisionError) as error:

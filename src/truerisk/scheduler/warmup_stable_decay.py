@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 
 SHAPES: dict[str, Callable[[float], float]] = {
     "linear": lambda u: 1 - u,
@@ -60,7 +60,7 @@ class WarmupStableDecay(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         if shape not in SHAPES:
-            raise ConfigError(f"scheduler.shape is {shape!r}; {nearest(shape, SHAPES)}")
+            raise ConfigError(f"scheduler.shape is {shape!r}; {suggest(shape, SHAPES)}")
         if decay > total_iters:
             raise ConfigError(
                 f"scheduler.decay is {decay} steps of the {total_iters} there are; make it shorter"

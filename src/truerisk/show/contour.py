@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.logger.label import choice
 from truerisk.show.map import draw_graph, draw_map, name_paths
 from truerisk.show.palette import MOST

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from truerisk.errors import UserError
+from truerisk.core.errors import UserError
 from truerisk.outcome import Outcome
 from truerisk.run import RunFolder
 from truerisk.sweeps.cell import DONE, outcome, recorded

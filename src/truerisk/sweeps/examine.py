@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from truerisk.errors import UserError
+from truerisk.core.errors import UserError
 from truerisk.sweeps.cell import Cell
 
 

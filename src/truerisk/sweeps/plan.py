@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.sweeps.cell import DONE, Cell
 from truerisk.sweeps.examine import examined
 from truerisk.sweeps.study import distinct

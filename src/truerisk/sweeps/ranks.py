@@ -20,11 +20,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.errors import UserError
+from truerisk.core.errors import UserError
+from truerisk.engine.signals import on_stop
 from truerisk.outcome import INTERRUPTED, Outcome
 from truerisk.run import RunFolder, rank, write_atomic
 from truerisk.sweeps.cell import outcome
-from truerisk.training.signals import on_stop
 
 
 def in_processes(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Outcome:

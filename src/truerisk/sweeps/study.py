@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.sweeps.cell import Cell
 from truerisk.sweeps.compose import Composer
 from truerisk.sweeps.identity import fingerprint, slug
@@ -113,7 +113,7 @@ def valid(name: str) -> str:
 
     >>> valid("a/b")
     Traceback (most recent call last):
-    truerisk.errors.ConfigError: study=a/b is no name: use letters, digits and . _ + - = ,
+    truerisk.core.errors.ConfigError: study=a/b is no name: use letters, digits and . _ + - = ,
     """
     if not NAME.fullmatch(name):
         raise ConfigError(f"study={name} is no name: use letters, digits and . _ + - = ,")

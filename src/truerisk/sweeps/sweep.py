@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from truerisk.config.compose import Loader
 from truerisk.config.overrides import normalize, quoted
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.outcome import Outcome
 from truerisk.sweeps.cell import DONE, Cell
 from truerisk.sweeps.compose import Composer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from truerisk.errors import UserError
+from truerisk.core.errors import UserError
 from truerisk.verdicts import gallery
 from truerisk.verdicts.drawing import draw
 from truerisk.verdicts.reproduction import Judged, Reproduction, load, names, overall, record

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from truerisk import reproductions
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.run import write_atomic
 from truerisk.verdicts.claim import Claim, Verdict, claims_of
 from truerisk.verdicts.finding import Finding
@@ -92,7 +92,7 @@ def load(name: str) -> Reproduction:
         ConfigError: there is none; the message has the nearest name.
     """
     if name not in names():
-        raise ConfigError(f"there is no reproduction '{name}'; {nearest(name, names())}")
+        raise ConfigError(f"there is no reproduction '{name}'; {suggest(name, names())}")
     return Reproduction(name, import_module(f"{reproductions.__name__}.{name}"))
 
 

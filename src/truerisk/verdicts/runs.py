@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import yaml
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.reports.collect import LOADER
 from truerisk.result import RunResult
 
@@ -91,7 +91,7 @@ def series(run: RunResult, name: str) -> np.ndarray:
 
 def last_weights(run: RunResult) -> np.ndarray:
     """All parameters at the end of training, which need not be the best; in one vector."""
-    from truerisk.training.checkpoint import load
+    from truerisk.engine.checkpoint import load
 
     state = load(run.run.last)["state_dict"]
     own = [state[f"model.{name}"] for name, _ in run.model.named_parameters()]

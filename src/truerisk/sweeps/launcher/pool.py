@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal, NamedTuple
 
-from truerisk.number import whole
+from truerisk.core.checks import check_int
 from truerisk.outcome import INTERRUPTED, Outcome
 from truerisk.sweeps.cell import Cell
 from truerisk.sweeps.launcher.job import Jobs
@@ -45,13 +45,13 @@ class Pool:
 
     def __init__(self, slots: int | Literal["auto"] = "auto") -> None:
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looks without starting CUDA
-        self.slots = slots if slots == "auto" else whole("hydra.launcher.slots", slots)
+        self.slots = slots if slots == "auto" else check_int("hydra.launcher.slots", slots)
         self.stopped = ""
 
     def launch(self, cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
         """Do the cells; one that was asked to stop ends the others and the sweep."""
+        from truerisk.engine.signals import on_stop
         from truerisk.sweeps.launcher.warm import warm
-        from truerisk.training.signals import on_stop
 
         free, ended = slots(self.slots, cells), dict[int, Outcome]()
         warm()

@@ -18,7 +18,7 @@ class Slot:
     gpu: str | None = None
 
     def take(self) -> None:
-        """Pin this process to it: `truerisk.threads` counts the cores it finds."""
+        """Pin this process to it: `truerisk.core.threads` counts the cores it finds."""
         import torch
 
         if hasattr(os, "sched_setaffinity") and self.cores:

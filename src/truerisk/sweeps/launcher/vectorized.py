@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from truerisk.errors import ConfigError, Interrupted
+from truerisk.core.errors import ConfigError, Interrupted
 from truerisk.outcome import INTERRUPTED, Outcome
 from truerisk.run import RunFolder
 from truerisk.sweeps.attempt import ELSEWHERE
@@ -36,14 +36,14 @@ class Vectorized:
 
     def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
         """The cells that will be trained together; a cell that runs by itself is a list of one."""
-        from truerisk.sweeps.vectorized.grouping import groups
+        from truerisk.engine.stacked.grouping import groups
 
         made = groups([cell.config for cell in cells])
         return [[cells[row] for row in group.rows] for group in made]
 
     def launch(self, cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
         """Train the groups, then the other cells in turn; how they ended, in their order."""
-        from truerisk.sweeps.vectorized.grouping import groups
+        from truerisk.engine.stacked.grouping import groups
 
         made = groups([cell.config for cell in cells])
         found: dict[int, Outcome] = {}
@@ -68,7 +68,7 @@ class Vectorized:
         self, cells: dict[int, Cell], alone: dict[int, str], place: str
     ) -> dict[int, Outcome]:
         """Train a group; what breaks it goes to ``alone``, to be run cell by cell."""
-        from truerisk.sweeps.vectorized.parallel import trained
+        from truerisk.engine.stacked.parallel import trained
 
         found = dict.fromkeys(cells, ELSEWHERE)
         with claim([cell.folder for cell in cells.values()]) as mine:

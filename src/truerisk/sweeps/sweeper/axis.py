@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hydra.core.override_parser.overrides_parser import create_functions
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
 
-from truerisk.errors import ConfigError, nearest
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.sweeps.sweeper import Point
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def axes(overrides: Sequence[Override], crossed: Collection[str]) -> Axes:
     swept = {k: o for k, o in last.items() if o.is_sweep_override()}
     names = {"seed.base" if name == "seed" else name for name in crossed}
     for name in names - {*swept, "seed.base"}:
-        raise ConfigError(f"hydra.sweeper.crossed: {name} is no axis here; {nearest(name, swept)}")
+        raise ConfigError(f"hydra.sweeper.crossed: {name} is no axis here; {suggest(name, swept)}")
     within = {k: values(o) for k, o in swept.items() if k in names and o.is_discrete_sweep()}
     return Axes(list(last), fixed, within, {k: o for k, o in swept.items() if k not in within})
 
@@ -83,7 +83,7 @@ def text(override: Override) -> str:
 def _remedy(override: Override) -> str:
     if DRAWN in _tags(override):
         name, functions = _call(override).partition("(")[0], create_functions().functions
-        hint = nearest(name, functions)
+        hint = suggest(name, functions)
         if hint.startswith("did"):
             return f"there is no {name}(…); {hint}"
     return (
@@ -173,7 +173,7 @@ def _drawn(override: Override, rng: Generator) -> Any:
     except (AttributeError, TypeError, ValueError) as error:
         if not hasattr(stats, name):
             known = [n for n in dir(stats) if hasattr(getattr(stats, n), "rvs")]
-            raise ConfigError(f"{text(override)}: {nearest(name, known)} (scipy.stats)") from error
+            raise ConfigError(f"{text(override)}: {suggest(name, known)} (scipy.stats)") from error
         raise ConfigError(f"{text(override)}: scipy.stats.{name}: {error}") from error
 
 

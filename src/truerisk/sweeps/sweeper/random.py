@@ -8,7 +8,7 @@ from zlib import crc32
 
 from hydra.core.override_parser.types import Override
 
-from truerisk.number import whole
+from truerisk.core.checks import check_int
 from truerisk.sweeps.sweeper import Batches
 from truerisk.sweeps.sweeper.axis import axes, draw
 
@@ -36,7 +36,7 @@ class Random:
         crossed: Sequence[str] = ("seed",),
     ) -> None:
         self.params, self.seed, self.crossed = params or {}, seed, crossed
-        self.count = whole("hydra.sweeper.count", count)
+        self.count = check_int("hydra.sweeper.count", count)
 
     def batches(self, overrides: Sequence[Override], study: Any) -> Batches:
         """All points at once."""

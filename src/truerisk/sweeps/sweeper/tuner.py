@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override
 
+from truerisk.core.checks import check_int
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.data.files import first_line
-from truerisk.errors import ConfigError, nearest
-from truerisk.number import whole
 from truerisk.outcome import Outcome
 from truerisk.sweeps.identity import IGNORED
 from truerisk.sweeps.sweeper import Batches
@@ -62,10 +62,10 @@ class Tuner:
         crossed: Sequence[str] = ("seed",),
     ) -> None:
         if sampler not in SAMPLERS:
-            raise ConfigError(f"hydra.sweeper.sampler={sampler}: {nearest(sampler, SAMPLERS)}")
+            raise ConfigError(f"hydra.sweeper.sampler={sampler}: {suggest(sampler, SAMPLERS)}")
         self.params, self.sampler, self.storage = params or {}, sampler, storage
-        self.trials = whole("hydra.sweeper.trials", trials)
-        self.batch = whole("hydra.sweeper.batch", batch)
+        self.trials = check_int("hydra.sweeper.trials", trials)
+        self.batch = check_int("hydra.sweeper.batch", batch)
         self.startup, self.seed, self.crossed = startup, seed, crossed
 
     def batches(self, overrides: Sequence[Override], study: Study) -> Batches:

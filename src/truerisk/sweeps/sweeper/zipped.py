@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from truerisk.errors import ConfigError
+from truerisk.core.errors import ConfigError
 from truerisk.sweeps.sweeper import Batches
 from truerisk.sweeps.sweeper.axis import axes, values
 

@@ -1,0 +1,1 @@
+"""The ground floor: what any part may use, and what imports nothing above it."""

@@ -1,0 +1,47 @@
+"""Errors written for the person who reads them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+MOST = 50
+"""Names that a hint lists."""
+
+
+class UserError(Exception):
+    """A mistake in the request: shown as one message, without a traceback."""
+
+
+class ConfigError(UserError):
+    """The configuration asks for something that does not exist or cannot work."""
+
+
+class Diverged(Exception):
+    """A loss, gradient or weight is no longer finite."""
+
+    def __init__(self, step: int, what: str, fault: str = "is not finite") -> None:
+        super().__init__(f"step {step}: {what} {fault}")
+        self.step, self.what = step, what
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (SIGTERM or Ctrl-C) and has saved itself."""
+
+
+def suggest(word: str, options: Iterable[str]) -> str:
+    """A hint that names the option closest in spelling, or lists a few of them.
+
+    >>> suggest("mometum", ["lr", "momentum"])
+    "did you mean 'momentum'?"
+    >>> suggest("zzz", ["lr", "momentum"])
+    'known: lr, momentum'
+    """
+    names = sorted(options)
+    lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    close += difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{lower.get(close[0], close[0])}'?"
+    more = f", … ({len(names) - MOST} more)" if len(names) > MOST else ""
+    return f"known: {', '.join(names[:MOST])}{more}" if names else "there is none"

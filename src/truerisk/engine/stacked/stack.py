@@ -1,0 +1,143 @@
+"""The members' weights, buffers and optimizer state as the rows of a few tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from truerisk.engine.stacked.hyper import Numbers
+from truerisk.engine.stacked.member import Member
+from truerisk.engine.stacked.update import RULES, SINGLE
+
+
+class Stack:
+    """K members of one shape.
+
+    The parameters of one group of the optimizer lie side by side, [K, P], so that an update is a
+    few operations however many layers there are. ``params`` shows them as the model has them, each
+    [K, …]; gradients are taken with respect to those.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = list(members)
+        first = self.members[0]
+        self.rule = RULES[first.cfg.optimizer._target_]
+        self.names = [group["param_names"] for group in first.optimizer.param_groups]
+        self.shapes = {n: p.shape for n, p in first.weights().items()}
+        weights = [member.weights() for member in self.members]
+        self.flat = [
+            torch.stack([_flat(own[name] for name in group) for own in weights])
+            for group in self.names
+        ]
+        known = {name for group in self.names for name in group}
+        self.buffers = {
+            name: torch.stack([own[name].detach() for own in weights])
+            for name in weights[0]
+            if name not in known
+        }
+        self.numbers: list[Numbers] = []
+        self.read_numbers()
+        self.state = [self._gathered(i) for i in range(len(self.names))]
+        self._view()
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def read_numbers(self) -> None:
+        """Read the members' numbers from their optimizers, as their schedules have left them."""
+        groups = [member.groups for member in self.members]
+        self.numbers = [
+            Numbers([own[i] for own in groups], self.rule.numbers, self.rule.switches, flat)
+            for i, flat in enumerate(self.flat)
+        ]
+
+    def _view(self) -> None:
+        """Show the rows as the model's parameters."""
+        self.params: dict[str, Tensor] = {}
+        for group, flat in zip(self.names, self.flat, strict=True):
+            sizes = [self.shapes[name].numel() for name in group]
+            for name, part in zip(group, flat.split(sizes, 1), strict=True):
+                view = part.view(len(flat), *self.shapes[name])
+                self.params[name] = view.detach().requires_grad_()
+
+    def _gathered(self, i: int) -> dict[str, Tensor]:
+        """The tensors an optimizer keeps for group ``i``, zero where a member has none yet."""
+        found = {}
+        for kept in self.rule.keeps(self.numbers[i]):
+            rows = [_kept(member, i, kept) for member in self.members]
+            found[kept] = torch.stack(rows)
+        return found
+
+    def update(self, gradients: Sequence[Tensor], t: int) -> None:
+        """Take step number t along the gradients [K, P] of the groups."""
+        for w, g, state, numbers in zip(
+            self.flat, gradients, self.state, self.numbers, strict=True
+        ):
+            self.rule.step(w, g, state, numbers, t)
+
+    def whole(self) -> dict[str, Tensor]:
+        """All parameters and buffers, [K, …]."""
+        return {name: p.detach() for name, p in self.params.items()} | self.buffers
+
+    def row(self, k: int) -> dict[str, Tensor]:
+        """One member's parameters, as views."""
+        return {name: p.detach()[k] for name, p in self.params.items()}
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Let the other members go."""
+        index = torch.tensor(list(rows), dtype=torch.long, device=self.flat[0].device)
+        self.members = [self.members[row] for row in rows]
+        self.flat = [flat[index] for flat in self.flat]
+        self.buffers = {name: b[index] for name, b in self.buffers.items()}
+        self.state = [{k: t[index] for k, t in state.items()} for state in self.state]
+        if self.members:
+            self.read_numbers()
+        self._view()
+
+    @torch.no_grad()
+    def bring_back(self, k: int) -> None:
+        """Give member k's weights, buffers and optimizer state to its own objects."""
+        member, whole = self.members[k], self.whole()
+        for name, own in member.weights().items():
+            own.data.copy_(whole[name][k])
+        for i, group in enumerate(member.optimizer.param_groups):
+            group.update(_settings(member.groups[i]))
+            for kept, tensor in self.state[i].items():
+                self._give(member, group, kept, tensor[k])
+            self._give_count(member, group)
+
+    def _give(self, member: Member, group: Mapping[str, Any], kept: str, row: Tensor) -> None:
+        sizes = [p.numel() for p in group["params"]]
+        parts = [row[0]] * len(sizes) if kept in SINGLE else row.split(sizes)
+        for p, part in zip(group["params"], parts, strict=True):
+            shape = () if kept in SINGLE else p.shape
+            member.optimizer.state[p][kept] = part.detach().clone().reshape(shape)
+
+    def _give_count(self, member: Member, group: dict[str, Any]) -> None:
+        if self.rule.counts == "groups":
+            group["step"] = member.count
+        elif self.rule.counts == "state" and member.count:
+            for p in group["params"]:
+                member.optimizer.state[p]["step"] = torch.tensor(float(member.count))
+
+
+def _flat(tensors: Any) -> Tensor:
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+
+
+def _kept(member: Member, i: int, kept: str) -> Tensor:
+    """What a member's optimizer keeps under a name for its group ``i``, in one row."""
+    params = member.optimizer.param_groups[i]["params"]
+    found = [member.optimizer.state.get(p, {}).get(kept) for p in params]
+    if kept in SINGLE:
+        start = SINGLE[kept] if found[0] is None else float(found[0])
+        return torch.tensor([start], dtype=torch.float64, device=params[0].device)
+    pairs = zip(params, found, strict=True)
+    return _flat(torch.zeros_like(p) if tensor is None else tensor for p, tensor in pairs)
+
+
+def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in group.items() if k not in ("params", "param_names", "step")}

@@ -1,0 +1,242 @@
+"""The update rules of first-order optimizers, written out on stacked parameters.
+
+A rule moves the weights w [K, P] of K members, given their gradients g [K, P] (which it may
+overwrite), the tensors it keeps [K, P], each member's numbers [K, 1], and the count t of steps,
+this one included. Formulas and names are those of ``torch.optim`` and ``pytorch_optimizer``. What
+is computed of the numbers alone is computed in double precision, as those do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from truerisk.engine.stacked.hyper import Numbers
+
+State = dict[str, Tensor]
+
+WIDE = 2048
+"""Weights a member from which one kernel a member is faster than eleven operations for them all."""
+
+
+class Rule(NamedTuple):
+    """An update, the tensors it keeps, and the numbers and switches it knows."""
+
+    step: Callable[[Tensor, Tensor, State, Numbers, int], None]
+    keeps: Callable[[Numbers], tuple[str, ...]]
+    numbers: tuple[str, ...]
+    switches: tuple[str, ...] = ()
+    counts: str = "state"
+    """where the optimizer counts its steps: in the state of each weight, in its groups, nowhere"""
+
+
+def sgd(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+    """v ← μv + (1 − τ)g, w ← w − lr·v (or lr·(g + μv) with Nesterov's); the first v is g."""
+    g = _coupled(w, g, h)
+    if "momentum_buffer" in state:
+        v, mu = state["momentum_buffer"], h["momentum"]
+        fresh = (h.exact["momentum"] == 0) | (t == 1)
+        v.mul_(mu).add_(g * h.cast(torch.where(fresh, 1.0, 1 - h.exact["dampening"])))
+        g = g.add(mu * v) if h.switches["nesterov"] else v
+    w.sub_(h["lr"] * g)
+
+
+def adagrad(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+    """s ← s + g², w ← w − lr/(1 + (t − 1)·decay) · g/(√s + ε)."""
+    g = _coupled(w, g, h)
+    s = state["sum"].addcmul_(g, g)
+    rate = h.cast(h.exact["lr"] / (1 + (t - 1) * h.exact["lr_decay"]))
+    w.sub_((g * rate).div_(s.sqrt().add_(h["eps"])))
+
+
+def rmsprop(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+    """s ← αs + (1 − α)g²; v ← μv + g/(√s + ε); w ← w − lr·v."""
+    g = _coupled(w, g, h)
+    s = state["square_avg"].mul_(h["alpha"]).add_((g * g).mul_(h.rest("alpha")))
+    if "grad_avg" in state:
+        mean = state["grad_avg"].lerp_(g, h.rest("alpha"))
+        root = s.addcmul(mean, mean, value=-1).sqrt_()
+    else:
+        root = s.sqrt()
+    step = g / root.add_(h["eps"])
+    if "momentum_buffer" in state:
+        step = state["momentum_buffer"].mul_(h["momentum"]).add_(step)
+    w.sub_(h["lr"] * step)
+
+
+def adadelta(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+    """s ← ρs + (1 − ρ)g²; d = g·√(a + ε)/√(s + ε); a ← ρa + (1 − ρ)d²; w ← w − lr·d."""
+    g, rho, eps = _coupled(w, g, h), h["rho"], h["eps"]
+    s = state["square_avg"].mul_(rho).add_((g * g).mul_(h.rest("rho")))
+    a = state["acc_delta"]
+    d = a.add(eps).sqrt_().div_(s.add(eps).sqrt_()).mul_(g)
+    a.mul_(rho).add_((d * d).mul_(h.rest("rho")))
+    w.sub_(d * h["lr"])
+
+
+def adam(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+    """m ← β₁m + (1 − β₁)g; v ← β₂v + (1 − β₂)g²; w ← w − lr·m̂/(√v̂ + ε)."""
+    if w.shape[1] >= WIDE:
+        _fused(torch._fused_adam_, w, g, state, h, t)
+    else:
+        _adam(w, _coupled(w, g, h), state, h, t)
+
+
+def adamw(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+    """Adam's step, beside w ← (1 − lr·λ)w."""
+    if w.shape[1] >= WIDE:
+        _fused(torch._fused_adamw_, w, g, state, h, t)
+    else:
+        _shrink(w, h)
+        _adam(w, g, state, h, t)
+
+
+def _fused(
+    kernel: Callable[..., None], w: Tensor, g: Tensor, state: State, h: Numbers, t: int
+) -> None:
+    """torch's own update, row by row, with one call for all rows that have the same numbers."""
+    tensors = (w, g, state["exp_avg"], state["exp_avg_sq"], state.get("max_exp_avg_sq"))
+    steps = torch.full((len(w),), float(t), device=w.device).unbind()
+    columns = [() if tensor is None else tensor.unbind() for tensor in tensors]
+    for rows, numbers in h.alike():
+        own = [[column[k] for k in rows] if column else [] for column in columns]
+        found_steps = [steps[k] for k in rows]
+        kernel(*own, found_steps, **numbers, amsgrad=h.switches["amsgrad"], maximize=False)
+
+
+def _adam(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+    m, v = _moments(g, state, h)
+    if "max_exp_avg_sq" in state:
+        v = torch.maximum(state["max_exp_avg_sq"], v, out=state["max_exp_avg_sq"])
+    first, second = _corrections(h, t)
+    root = v.sqrt().div_(h.cast(second.sqrt())).add_(h["eps"])
+    w.sub_((m * h.cast(h.exact["lr"] / first)).div_(root))
+
+
+def nadam(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+    """Adam with Nesterov momentum μₜ = β₁(1 − ½·0.96^(t·decay)) (Dozat 2016)."""
+    g = _decayed(w, g, h, "decoupled_weight_decay")
+    m, v = _moments(g, state, h)
+    lr, mu = h.exact["lr"], _growing(h, t)
+    product, following = state["mu_product"].mul_(mu), _growing(h, t + 1)
+    root = (v / h.cast(_corrections(h, t)[1])).sqrt_().add_(h["eps"])
+    w.sub_((g * h.cast(lr * (1 - mu) / (1 - product))).div_(root))
+    w.sub_((m * h.cast(lr * following / (1 - product * following))).div_(root))
+
+
+def _growing(h: Numbers, t: int) -> Tensor:
+    return h.exact["beta1"] * (1 - 0.5 * 0.96 ** (t * h.exact["momentum_decay"]))
+
+
+def radam(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+    """Adam's step, rectified where the variance estimate can be trusted, else momentum's."""
+    g = _decayed(w, g, h, "decoupled_weight_decay")
+    m, v = _moments(g, state, h)
+    first, second = _corrections(h, t)
+    most = 2 / (1 - h.exact["beta2"]) - 1
+    length = most - 2 * t * h.exact["beta2"] ** t / second
+    safe = length.clamp(min=5)
+    rect = ((safe - 4) * (safe - 2) * most / ((most - 4) * (most - 2) * safe)).sqrt()
+    adaptive = h.cast(rect * second.sqrt()) / v.sqrt().add_(h["eps"])
+    step = (m / h.cast(first)).mul_(h["lr"])
+    w.sub_(step.mul_(torch.where(length > 5, adaptive, 1.0)))
+
+
+def lion(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+    """w ← w − lr·sign(β₁m + (1 − β₁)g); m ← β₂m + (1 − β₂)g."""
+    g = _decayed(w, g, h, "weight_decouple")
+    m = state["exp_avg"]
+    update = m.lerp(g, h.rest("beta1")).sign_()
+    m.lerp_(g, h.rest("beta2"))
+    w.sub_(update.mul_(h["lr"]))
+
+
+def _coupled(w: Tensor, g: Tensor, h: Numbers) -> Tensor:
+    """g + λw."""
+    return g + h["weight_decay"] * w if h.any("weight_decay") else g
+
+
+def _shrink(w: Tensor, h: Numbers) -> None:
+    """w ← (1 − lr·λ)w."""
+    w.mul_(h.cast(1 - h.exact["lr"] * h.exact["weight_decay"]))
+
+
+def _decayed(w: Tensor, g: Tensor, h: Numbers, decoupled: str) -> Tensor:
+    if not h.switches[decoupled]:
+        return _coupled(w, g, h)
+    _shrink(w, h)
+    return g
+
+
+def _moments(g: Tensor, state: State, h: Numbers) -> tuple[Tensor, Tensor]:
+    m = state["exp_avg"].lerp_(g, h.rest("beta1"))
+    return m, state["exp_avg_sq"].mul_(h["beta2"]).add_((g * g).mul_(h.rest("beta2")))
+
+
+def _corrections(h: Numbers, t: int) -> tuple[Tensor, Tensor]:
+    """1 − β₁ᵗ and 1 − β₂ᵗ."""
+    return 1 - h.exact["beta1"] ** t, 1 - h.exact["beta2"] ** t
+
+
+def _always(*names: str) -> Callable[[Numbers], tuple[str, ...]]:
+    return lambda _numbers: names
+
+
+def _with_momentum(*names: str) -> Callable[[Numbers], tuple[str, ...]]:
+    """The tensors kept where some member has momentum, and what a centred variance needs."""
+
+    def keeps(h: Numbers) -> tuple[str, ...]:
+        more = ("momentum_buffer",) if h.any("momentum") else ()
+        return (*names, *more, *(("grad_avg",) if h.switches.get("centered") else ()))
+
+    return keeps
+
+
+def _moments_kept(h: Numbers) -> tuple[str, ...]:
+    names = ("exp_avg", "exp_avg_sq")
+    return (*names, "max_exp_avg_sq") if h.switches["amsgrad"] else names
+
+
+_BETAS = ("lr", "betas", "eps", "weight_decay")
+_DECOUPLED = ("decoupled_weight_decay",)
+_SGD = Rule(
+    sgd, _with_momentum(), ("lr", "momentum", "dampening", "weight_decay"), ("nesterov",), "nowhere"
+)
+_ADAM = Rule(adam, _moments_kept, _BETAS, ("amsgrad",))
+
+RULES: dict[str, Rule] = {
+    "torch.optim.SGD": _SGD,
+    "truerisk.optimizer.GD": _SGD,
+    "torch.optim.Adagrad": Rule(adagrad, _always("sum"), ("lr", "lr_decay", "eps", "weight_decay")),
+    "torch.optim.RMSprop": Rule(
+        rmsprop,
+        _with_momentum("square_avg"),
+        ("lr", "alpha", "eps", "momentum", "weight_decay"),
+        ("centered",),
+    ),
+    "torch.optim.Adadelta": Rule(
+        adadelta, _always("square_avg", "acc_delta"), ("lr", "rho", "eps", "weight_decay")
+    ),
+    "torch.optim.Adam": _ADAM,
+    "torch.optim.AdamW": _ADAM._replace(step=adamw),
+    "torch.optim.NAdam": Rule(
+        nadam,
+        _always("exp_avg", "exp_avg_sq", "mu_product"),
+        (*_BETAS, "momentum_decay"),
+        _DECOUPLED,
+    ),
+    "torch.optim.RAdam": Rule(radam, _always("exp_avg", "exp_avg_sq"), _BETAS, _DECOUPLED),
+    "pytorch_optimizer.Lion": Rule(
+        lion, _always("exp_avg"), ("lr", "betas", "weight_decay"), ("weight_decouple",), "groups"
+    ),
+}
+"""By the ``_target_`` of an optimizer's configuration."""
+
+SINGLE = {"mu_product": 1.0}
+"""What is kept as one number a member, [K, 1], rather than one a weight, and where it starts."""
+
+OTHERS = ("_target_", "_partial_", "fused", "foreach", "initial_accumulator_value")
+"""Keys of an optimizer's configuration that no update looks at."""

@@ -1,0 +1,1 @@
+"""What makes ordinary layers work, and work fast, under ``torch.vmap``: all of it, in one room."""

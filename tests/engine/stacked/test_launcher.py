@@ -1,0 +1,89 @@
+"""``hydra/launcher=vectorized``, from the command line to its last file."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from truerisk.cli import main
+from truerisk.result import load_run
+
+TINY = ["data=iris", "data.batch_size=30", "model.width=4", "trainer.max_epochs=2"]
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch, undrawn, capfd):
+    monkeypatch.chdir(tmp_path)
+
+    def sweep(*more):
+        args = ["train", "-m", *TINY, "hydra/launcher=vectorized", "study=s", *more]
+        code = main(args)
+        return code, capfd.readouterr()
+
+    return sweep
+
+
+def test_a_sweep_is_trained_together_and_the_rest_by_itself(sweep, tmp_path):
+    code, said = sweep("seed=range(3)", "optimizer=adam,muon", "optimizer.lr=0.01")
+    assert code == 0
+    lines = [line for line in said.err.splitlines() if "Muon has no update" in line]
+    assert len(lines) == 1 and lines[0].startswith("seed=0,optimizer=muon and 2 more by themselves")
+    assert "6 runs: 6 finished" in said.out
+    runs = [load_run(path) for path in (tmp_path / "outputs" / "s").glob("*-*/")]
+    assert {run.status for run in runs} == {"finished"} and len(runs) == 6
+    code, said = sweep("seed=range(4)", "optimizer=adam", "optimizer.lr=0.01")
+    assert code == 0 and "4 runs: 4 finished (3 of them before)" in said.out
+
+
+def test_the_line_of_progress_tells_which_of_several_groups_it_is(sweep):
+    code, said = sweep("seed=range(2)", "model.width=3,4,5")
+    assert code == 0 and "6 runs: 6 finished" in said.out
+    ends = [line.split(",")[0] for line in said.err.splitlines() if "100%" in line]
+    assert ends == [f"group {i} of 3: 2 cells" for i in (1, 2, 3)]
+
+
+def test_processes_share_a_group(sweep, tmp_path):
+    code, said = sweep("seed=range(5)", "hydra.launcher.processes=2")
+    assert code == 0 and "5 runs: 5 finished" in said.out
+    shared = {p.name: (p / "metrics.csv").read_bytes() for p in (tmp_path / "outputs/s").glob("s*")}
+    for path in (tmp_path / "outputs/s").glob("s*"):
+        load_run(path).run.discard()
+    (tmp_path / "outputs").rename(tmp_path / "before")
+    assert sweep("seed=range(5)")[0] == 0
+    alone = {p.name: (p / "metrics.csv").read_bytes() for p in (tmp_path / "outputs/s").glob("s*")}
+    assert shared == alone and len(alone) == 5
+
+
+def test_processes_share_the_cells_that_do_not_stack(sweep, tmp_path):
+    code, said = sweep("seed=range(3)", "optimizer=muon", "hydra.launcher.processes=2")
+    assert code == 0 and "3 runs: 3 finished" in said.out
+    runs = [load_run(path) for path in (tmp_path / "outputs" / "s").glob("*-*/")]
+    pids = {run.run.status()["pid"] for run in runs}
+    assert len(pids) == 3 and os.getpid() not in pids
+
+
+def test_a_group_that_breaks_is_run_cell_by_cell(sweep, monkeypatch):
+    from truerisk.engine.stacked import train
+
+    def broken(members):
+        raise NotImplementedError("no rule for this layer")
+
+    monkeypatch.setattr(train, "Block", broken)
+    code, said = sweep("seed=1,2")
+    assert code == 0 and "2 runs: 2 finished" in said.out
+    (line,) = [line for line in said.err.splitlines() if "NotImplementedError" in line]
+    assert "training it with others failed: NotImplementedError: no rule for this layer" in line
+    assert "(test_launcher.py:" in line and "Traceback" not in said.err
+
+
+def test_a_size_that_is_none_is_refused(sweep):
+    code, said = sweep("seed=1,2", "hydra.launcher.size=0")
+    assert code == 2 and "hydra.launcher.size is 0" in said.err
+
+
+def test_what_cannot_begin_is_told_with_its_reason(sweep):
+    code, said = sweep("seed=range(3)", "data=mnist1d", "model=cnn", "model.width=2")
+    assert code == 2 and "3 runs: 3 refused" in said.out
+    (line,) = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: seed=0 and 2 more: model=cnn takes images")

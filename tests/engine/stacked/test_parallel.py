@@ -1,0 +1,78 @@
+"""Processes that share a group end as one: by a signal, or with the process that forked them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from truerisk.cli import main
+from truerisk.engine.stacked.block import Block
+from truerisk.result import load_run
+
+ARGS = ["data=iris", "model.width=4", "trainer.max_epochs=2000", "seed=range(4)", "study=s"]
+ARGS += ["hydra/launcher=vectorized", "hydra.launcher.processes=2", "report=false", "figures=false"]
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch, fork):
+    """A sweep in a process group of its own, slow to save; its two workers' ids."""
+    monkeypatch.chdir(tmp_path)
+    step, save = Block._step, Block.save
+
+    def noted(block, micros):
+        (tmp_path / f"{os.getpid()}.began").touch()
+        step(block, micros)
+
+    def slow(block, *how):
+        time.sleep(0.3)
+        save(block, *how)
+
+    def work():
+        os.setpgrp()
+        monkeypatch.setattr(Block, "save", slow)
+        monkeypatch.setattr(Block, "_step", noted)
+        return main(["train", "-m", *ARGS])
+
+    child = fork(work)
+    until = time.monotonic() + 60
+    while len(list(tmp_path.glob("*.began"))) < 2 and time.monotonic() < until:
+        time.sleep(0.02)
+    return child, [int(path.stem) for path in tmp_path.glob("*.began")]
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_workers_end_with_a_parent_that_is_killed(started):
+    """It held the claims: whoever goes on with the cells must find nobody at them."""
+    child, workers = started
+    assert len(workers) == 2
+    child.signal(signal.SIGKILL)
+    child.wait()
+    until = time.monotonic() + 5
+    while any(map(alive, workers)) and time.monotonic() < until:
+        time.sleep(0.02)
+    left = [pid for pid in workers if alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
+def test_ctrl_c_that_reaches_all_of_them_saves_all(started, tmp_path):
+    child, workers = started
+    assert len(workers) == 2
+    os.killpg(child.pid, signal.SIGINT)
+    ended = child.wait()
+    assert ended.code == 130 and "Traceback" not in ended.text
+    assert "the same command again goes on" in ended.text
+    runs = [load_run(path) for path in (tmp_path / "outputs" / "s").glob("*-*/")]
+    assert [run.status for run in runs] == ["interrupted"] * 4
+    assert all(run.run.last.exists() for run in runs)

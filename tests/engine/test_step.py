@@ -1,0 +1,242 @@
+"""One step: how often it looks, at what, and what it leaves behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from truerisk.core import rng
+from truerisk.model import MLP
+
+TINY = ["data=iris", "model.width=6", "model.activation=tanh", "regularizer=[]"]
+NOISY = [*TINY, "regularizer=dropout", "model.normalization=batch"]
+
+
+class Watch:
+    """The inputs, dropout masks and batch means that a model's training forward passes see."""
+
+    def __init__(self, model):
+        self.inputs, self.masks = [], []
+        model.register_forward_pre_hook(self._input)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.register_forward_hook(self._mask)
+
+    def _input(self, model, args):
+        if model.training:
+            self.inputs.append(args[0].clone())
+
+    def _mask(self, module, args, output):
+        if module.training:
+            self.masks.append(output == 0)  # tanh is nowhere exactly 0
+
+
+def norms(model):
+    return [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "accumulate", "looks"),
+    [("sgd", 1, 1), ("adam", 1, 1), ("sgd", 3, 3), ("sam", 1, 2), ("sam", 3, 6)],
+)
+def test_forward_passes_of_a_step(stepping, micro_batches, optimizer, accumulate, looks):
+    given = [*NOISY, f"optimizer={optimizer}", f"step.accumulate={accumulate}"]
+    recipe, step = stepping(*given, "data.batch_size=10")
+    watch = Watch(recipe.model.train())
+    steps = list(micro_batches(recipe, 2))
+    torch.manual_seed(0)
+    for micro in steps:
+        step(micro)
+    assert len(watch.inputs) == 2 * looks
+    fed = [batch.x for micro in steps for _ in range(looks // accumulate) for batch, _ in micro]
+    assert all(map(torch.equal, watch.inputs, fed))
+    assert [m.num_batches_tracked.item() for m in norms(recipe.model)] == [2 * accumulate] * 2
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_lbfgs_looks_as_often_as_it_asks_always_at_the_same(stepping, micro_batches, accumulate):
+    given = [*NOISY, "optimizer=lbfgs", f"step.accumulate={accumulate}"]
+    recipe, step = stepping(*given)
+    watch = Watch(recipe.model.train())
+    torch.manual_seed(0)
+    (micro,) = micro_batches(recipe, 1)
+    step(micro)
+    (state,) = step.optimizer.state.values()
+    looks = state["func_evals"]
+    assert looks > 5
+    assert len(watch.inputs) == looks * accumulate
+    fed = [batch.x for _ in range(looks) for batch, _ in micro]
+    assert all(map(torch.equal, watch.inputs, fed))
+    assert [m.num_batches_tracked.item() for m in norms(recipe.model)] == [accumulate] * 2
+
+
+@pytest.mark.parametrize("optimizer", ["sam", "lbfgs"])
+def test_dropout_masks_stay_within_a_step_and_change_between_steps(
+    stepping, micro_batches, optimizer
+):
+    recipe, step = stepping(*NOISY, f"optimizer={optimizer}", "data.batch_size=90")
+    watch, masks = Watch(recipe.model.train()), []
+    torch.manual_seed(0)
+    for micro in micro_batches(recipe, 2):
+        step(micro)
+        masks.append(watch.masks[:2])  # of the two hidden layers
+        pairs = list(zip(watch.masks[::2], watch.masks[1::2], strict=True))
+        assert len(pairs) >= 2
+        for first, second in pairs:
+            assert torch.equal(first, masks[-1][0]) and torch.equal(second, masks[-1][1])
+        watch.masks.clear()
+    assert not torch.equal(masks[0][0], masks[1][0])
+    assert 0.3 < masks[0][0].double().mean() < 0.7
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "sam", "lbfgs"])
+def test_running_statistics_move_once_a_step(stepping, micro_batches, optimizer):
+    """By momentum 0.1 towards the batch's mean at the weights before the step."""
+    given = [*TINY, "model.normalization=batch", f"optimizer={optimizer}", "data.batch_size=90"]
+    recipe, step = stepping(*given)
+    model = recipe.model.train()
+    (micro,) = micro_batches(recipe, 1)
+    x = micro[0][0].x
+    first = next(m for m in model.modules() if isinstance(m, nn.Linear))
+    hidden = x @ first.weight.detach().T
+    step(micro)
+    norm = norms(model)[0]
+    torch.testing.assert_close(norm.running_mean, 0.1 * hidden.mean(0))
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * hidden.var(0))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "looks"), [("sgd", 1), ("sam", 2), ("lbfgs", None)], ids=["sgd", "sam", "lbfgs"]
+)
+def test_forward_passes_of_a_run(run, monkeypatch, optimizer, looks):
+    """Lightning's own closures once made SAM look half as often as it should."""
+    seen, asked, forward = [], [], MLP.forward
+
+    def counted(self, x):
+        if self.training:
+            seen.append(x.clone())
+        return forward(self, x)
+
+    def asking(self, closure):
+        def noted():
+            asked.append(None)
+            return closure()
+
+        return search(self, noted)
+
+    search = torch.optim.LBFGS.step
+    monkeypatch.setattr(MLP, "forward", counted)
+    monkeypatch.setattr(torch.optim.LBFGS, "step", asking)
+    given = [] if optimizer == "lbfgs" else ["data.batch_size=40"]  # 40, 40 and 10 samples
+    run(*TINY, f"optimizer={optimizer}", "trainer.max_epochs=3", *given)
+    if optimizer == "lbfgs":
+        assert len(seen) == len(asked) > 6
+        assert all(torch.equal(x, seen[0]) for x in seen)
+    else:
+        assert [len(x) for x in seen[::looks]] == [40, 40, 10] * 3
+        assert len(seen) == 9 * looks
+        assert all(map(torch.equal, seen[::looks], seen[looks - 1 :: looks]))
+
+
+def test_clipping_by_norm(stepping, micro_batches):
+    recipe, step = stepping(*TINY, "optimizer=sgd", "step.clip.norm=0.01")
+    (micro,) = micro_batches(recipe, 1)
+    batch = micro[0][0]
+    loss = cross_entropy(recipe.model(batch.x), batch.y)
+    grads = torch.autograd.grad(loss, step.params)
+    norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
+    assert step.gradient(micro).item() == pytest.approx(loss.item(), rel=1e-14)
+    for p, g in zip(step.params, grads, strict=True):
+        torch.testing.assert_close(p.grad, g * 0.01 / norm, rtol=1e-4, atol=0)
+    assert step.means()["grad_norm"] == pytest.approx(norm.item(), rel=1e-14)
+
+
+def test_a_gradient_below_the_bound_is_left_alone(stepping, micro_batches):
+    recipe, step = stepping(*TINY, "optimizer=sgd", "step.clip.norm=100")
+    free, plain = stepping(*TINY, "optimizer=sgd")
+    for micro in micro_batches(recipe, 3):
+        step(micro)
+        plain(micro)
+    assert all(map(torch.equal, recipe.model.parameters(), free.model.parameters()))
+
+
+def test_clipping_by_value(stepping, micro_batches):
+    recipe, step = stepping(*TINY, "optimizer=sgd", "step.clip.value=0.003")
+    (micro,) = micro_batches(recipe, 1)
+    batch = micro[0][0]
+    grads = torch.autograd.grad(cross_entropy(recipe.model(batch.x), batch.y), step.params)
+    step.gradient(micro)
+    assert max(g.abs().max() for g in grads) > 0.01
+    for p, g in zip(step.params, grads, strict=True):
+        torch.testing.assert_close(p.grad, g.clamp(-0.003, 0.003), rtol=0, atol=1e-16)
+
+
+def test_projection_without_averaging(stepping, micro_batches):
+    given = [*TINY, "optimizer=sgd", "regularizer=max_norm", "regularizer.max_norm.bound=0.2"]
+    recipe, step = stepping(*given)
+    assert recipe.model.output.weight.norm(dim=1).max() > 0.3
+    (micro,) = micro_batches(recipe, 1)
+    step(micro)
+    assert recipe.model.output.weight.norm(dim=1).max() <= 0.2 + 1e-12
+
+
+def test_the_order_within_a_step(stepping, micro_batches):
+    """Project what the optimizer made of the weights, then average what is left."""
+    given = [*TINY, "optimizer=sgd", "optimizer.lr=5", "regularizer=[max_norm,ema]"]
+    recipe, step = stepping(*given, "regularizer.max_norm.bound=0.2", "regularizer.ema.decay=0.5")
+    ema, weights = recipe.regularizers["ema"], []
+    for micro in micro_batches(recipe, 2):
+        step(micro)
+        weights.append(recipe.model.output.weight.detach().clone())
+        assert recipe.model.output.weight.norm(dim=1).max() <= 0.2 + 1e-12
+    averaged = ema.averaged()["output.weight"]
+    decay = (1 + 2) / (10 + 2)
+    torch.testing.assert_close(averaged, decay * weights[0] + (1 - decay) * weights[1])
+
+
+def test_edits_act_once_on_every_micro_batch(stepping, micro_batches):
+    """Mixup draws one partner and one share a step, however often the optimizer looks."""
+    given = [*TINY, "optimizer=sam", "regularizer=mixup", "data.batch_size=30"]
+    recipe, step = stepping(*given)
+    watch = Watch(recipe.model.train())
+    torch.manual_seed(0)
+    (micro,) = micro_batches(recipe, 1)
+    step(micro)
+    first, second = watch.inputs
+    assert torch.equal(first, second) and not torch.equal(first, micro[0][0].x)
+
+
+def test_means_weigh_losses_by_samples(stepping, micro_batches):
+    recipe, step = stepping(*TINY, "optimizer=sgd", "optimizer.lr=0", "data.batch_size=40")
+    assert step.means() == {}
+    for micro in micro_batches(recipe, 3):  # one epoch of 40, 40 and 10
+        step(micro)
+    train = recipe.data.train
+    whole = cross_entropy(recipe.model(train.x), train.y).item()
+    assert step.means()["batch/loss"] == pytest.approx(whole, rel=1e-13)
+
+
+def test_state_restores_the_step(stepping, micro_batches):
+    given = [*TINY, "optimizer=sgd", "scheduler=cosine", "data.batch_size=40"]
+    recipe, step = stepping(*given, horizon=9)
+    _, other = stepping(*given, horizon=9)
+    for micro in micro_batches(recipe, 4):
+        step(micro)
+    other.load_state_dict(step.state_dict())
+    assert other.count == 4 and other.means() == step.means()
+    assert other.optimizer.param_groups[0]["lr"] == step.optimizer.param_groups[0]["lr"] < 0.1
+
+
+def test_looking_twice_draws_the_noise_of_one_look(stepping, micro_batches):
+    """So that the masks of step t do not depend on how often the optimizer looked before."""
+    after = {}
+    for optimizer in ("sgd", "sam"):
+        recipe, step = stepping(*NOISY, f"optimizer={optimizer}", "data.batch_size=30")
+        recipe.model.train()
+        torch.manual_seed(0)
+        (micro,) = micro_batches(recipe, 1)
+        step(micro)
+        after[optimizer] = rng.state()["torch"]
+    assert torch.equal(after["sgd"], after["sam"])

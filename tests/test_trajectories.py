@@ -56,7 +56,7 @@ def steps_on_a_gradient(name):
     """Whether an option needs no more than ∇J of the step's samples."""
     target = OmegaConf.load(conf_dir() / "optimizer" / f"{name}.yaml")._target_
     needs = needs_of(get_object(target))
-    return not needs.closure and not needs.graph and not getattr(needs, "problem", False)
+    return not needs.closure and not needs.create_graph and not getattr(needs, "curvature", False)
 
 
 OTHERS = [

@@ -163,9 +163,9 @@ def refuse(cfg: DictConfig) -> None:
             f"{name} relies on the gradient of J as it is, which clipping would change: "
             "leave out step.clip.norm and step.clip.value"
         )
-    if needs.problem:
+    if needs.curvature:
         _refuse_curvature(cfg, name)
-    if cfg.compile and (needs.problem or needs.graph):
+    if cfg.compile and (needs.curvature or needs.create_graph):
         raise ConfigError(
             f"{name} differentiates twice, and torch.compile only once: set compile=false"
         )

@@ -62,7 +62,7 @@ def test_option_lowers_the_loss(name):
     groups = parameter_groups(model, [], factory)
     optimizer, needs = factory(groups), needs_of(factory)
     assert all("lr" in group for group in optimizer.param_groups)
-    closure = closure_for(model, x, y, optimizer, needs.graph)
+    closure = closure_for(model, x, y, optimizer, needs.create_graph)
     first = closure().item()
     for _ in range(5 if name == "lbfgs" else 50 if name in SEARCHES else 300):
         if needs.closure:
@@ -70,7 +70,7 @@ def test_option_lowers_the_loss(name):
         else:
             closure()
             optimizer.step()
-    if needs.modes:
+    if needs.train_eval_modes:
         optimizer.eval()
     assert closure().item() < 0.8 * first
 
@@ -79,9 +79,9 @@ def test_option_lowers_the_loss(name):
 def test_needs(name):
     needs = needs_of(factory_of(name))
     assert needs.closure == (name in CLOSURES)
-    assert needs.problem == (name in PROBLEMS)
-    assert needs.graph == (name in GRAPHS)
-    assert needs.modes == (name in MODES)
+    assert needs.curvature == (name in PROBLEMS)
+    assert needs.create_graph == (name in GRAPHS)
+    assert needs.train_eval_modes == (name in MODES)
     assert needs.gradient == (name != "hill_climbing")
     if name not in PROBLEMS:
         assert needs.full_batch == (name in {*FULL_BATCH, "gd"})
@@ -102,7 +102,7 @@ def test_needs_are_inferred_for_unknown_classes():
         needs = Needs(clip=False)
 
     assert needs_of(LineSearch) == Needs(closure=True, clip=False, scaler=False)
-    assert needs_of(Averaging) == Needs(modes=True)
+    assert needs_of(Averaging) == Needs(train_eval_modes=True)
     assert needs_of(functools.partial(functools.partial(Declared, lr=1), lr=2)) == Declared.needs
     assert needs_of(lambda groups: torch.optim.SGD(groups, lr=1)) == Needs()
 

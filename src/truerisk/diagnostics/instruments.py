@@ -102,7 +102,7 @@ def _refusal(diagnostic: Diagnostic, trainer: L.Trainer, recipe: Recipe) -> str 
         )
     if recipe.surrogate.task == "function" and not diagnostic.on_functions:
         return "it looks at layers and samples, and a test function has neither: leave it out"
-    if diagnostic.reads_gradients and (recipe.needs.problem or not recipe.needs.gradient):
+    if diagnostic.reads_gradients and (recipe.needs.curvature or not recipe.needs.gradient):
         return "the optimizer leaves no gradient to look at: leave it out, or take another one"
     return diagnostic.refuse(recipe)
 

@@ -184,7 +184,7 @@ class RiskModule(L.LightningModule):
         regularizers = self.recipe.regularizers.values()
         averager = next((r for r in regularizers if r.averaged() is not None), None)
         state: Any = None if averager is None else averager.averaged()
-        moved = self.take_step.params if self.recipe.needs.modes else []
+        moved = self.take_step.params if self.recipe.needs.train_eval_modes else []
         before = [p.detach().clone() for p in moved]
         with self.trainer.precision_plugin.val_step_context():
             if averager is not None and averager.refresh_statistics:
@@ -199,7 +199,7 @@ class RiskModule(L.LightningModule):
 
     def _train_mode(self, training: bool) -> None:
         self.model.train(training)
-        if self.recipe.needs.modes:
+        if self.recipe.needs.train_eval_modes:
             optimizer: Any = self.take_step.optimizer
             optimizer.train() if training else optimizer.eval()
 

@@ -101,7 +101,7 @@ class Step:
         micro_batches = [(self._edited(batch), share) for batch, share in micro_batches]
         if self.needs.closure:
             self._search(micro_batches)
-        elif self.needs.problem:
+        elif self.needs.curvature:
             self.optimizer.step(self._problem(micro_batches))  # type: ignore[call-overload]
         else:
             self.gradient(micro_batches)
@@ -131,7 +131,7 @@ class Step:
             with self._recurrent():
                 value = self.objective(None, batch)
             part = value.objective if share == 1 else value.objective * share
-            self.engine.backward(part, create_graph=self.needs.graph)
+            self.engine.backward(part, create_graph=self.needs.create_graph)
             parts.append(part.detach())
             if share and not probe:
                 self.sums.loss(value.risk.detach(), len(batch))
@@ -181,7 +181,7 @@ class Step:
     def _check_curvature(self) -> None:
         """Raise where there is none to differentiate the gradient for."""
         flat = (n for n, p in self.named.items() if p.grad is not None and p.grad.grad_fn is None)
-        name = next(flat, None) if self.needs.graph else None
+        name = next(flat, None) if self.needs.create_graph else None
         if name is not None:
             raise ConfigError(
                 f"{type(self.optimizer).__name__} divides by the curvature of J, which is "
@@ -204,11 +204,11 @@ class Step:
 
     def _recurrent(self) -> AbstractContextManager[None]:
         """cuDNN's recurrent layers cannot be differentiated twice."""
-        return cudnn.flags(enabled=False) if self.needs.graph else nullcontext()
+        return cudnn.flags(enabled=False) if self.needs.create_graph else nullcontext()
 
     def _release(self) -> None:
         """Let go of the gradient's graph: it holds the weights, which hold the gradient."""
-        if self.needs.graph:
+        if self.needs.create_graph:
             for p in self.params:
                 p.grad = None if p.grad is None else p.grad.detach()
 
@@ -289,7 +289,7 @@ def _total_norm(gradients: list[Tensor]) -> Tensor:
 
 def _refuse(optimizer: torch.optim.Optimizer, needs: Needs, engine: Engine) -> None:
     """What cannot be right with several processes."""
-    if needs.graph and engine.world_size > 1:
+    if needs.create_graph and engine.world_size > 1:
         raise ConfigError(
             f"{type(optimizer).__name__} differentiates the gradient again, which several "
             "processes average without a record of how it came about: set trainer.devices=1"

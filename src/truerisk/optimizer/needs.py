@@ -16,34 +16,34 @@ class Needs:
     Attributes:
         closure: ``step`` is given a function that evaluates J and ∇J, and calls it as often as it
             likes, always on the same batch; without, gradients are ready before ``step``.
-        modes: ``train()`` and ``eval()`` move the weights between where gradients are taken and
-            where the risk is measured.
+        train_eval_modes: ``train()`` and ``eval()`` move the weights between where gradients are
+            taken and where the risk is measured.
         clip: the gradient may be clipped between backward and step.
         groups: may be given more than one parameter group.
         full_batch: right only on the whole training set.
         scaler: works under a gradient scaler (16-bit training).
         gradient: computes ∇J; the norm it has when a step begins is known then.
-        problem: ``step`` is given J on this batch with its curvature, a
+        curvature: ``step`` is given J on this batch with its curvature, a
             `truerisk.objective.problem.Problem`.
-        graph: differentiates the gradient again, so backward must keep its graph.
-        shared: hyperparameters that every parameter group must have in common.
+        create_graph: differentiates the gradient again, so backward must keep its graph.
+        common_hyperparameters: hyperparameters that every parameter group must have in common.
     """
 
     closure: bool = False
-    modes: bool = False
+    train_eval_modes: bool = False
     clip: bool = True
     groups: bool = True
     full_batch: bool = False
     scaler: bool = True
     gradient: bool = True
-    problem: bool = False
-    graph: bool = False
-    shared: tuple[str, ...] = ()
+    curvature: bool = False
+    create_graph: bool = False
+    common_hyperparameters: tuple[str, ...] = ()
 
 
 _LINE_SEARCH = Needs(closure=True, clip=False, groups=False, scaler=False)
-_SECOND_ORDER = Needs(clip=False, scaler=False, graph=True)
-_DISTANCE = Needs(shared=("lr", "betas", "beta3"))
+_SECOND_ORDER = Needs(clip=False, scaler=False, create_graph=True)
+_DISTANCE = Needs(common_hyperparameters=("lr", "betas", "beta3"))
 
 KNOWN = {
     "torch.LBFGS": _LINE_SEARCH,
@@ -82,7 +82,7 @@ def needs_of(factory: Callable[..., Any]) -> Needs:
 def _inferred(factory: Callable[..., Any]) -> Needs:
     closure = _requires_closure(getattr(factory, "step", None))
     modes = all(callable(getattr(factory, name, None)) for name in ("train", "eval"))
-    return Needs(closure=closure, modes=modes, clip=not closure, scaler=not closure)
+    return Needs(closure=closure, train_eval_modes=modes, clip=not closure, scaler=not closure)
 
 
 def _requires_closure(step: Callable[..., Any] | None) -> bool:

@@ -79,7 +79,7 @@ def _check_needs(groups: Sequence[Mapping[str, Any]], needs: Needs) -> None:
             f"param_groups.rules make {len(groups)} groups, but this optimizer takes only one: "
             "set param_groups=all"
         )
-    for key in needs.shared:
+    for key in needs.common_hyperparameters:
         if any(key in group for group in groups):
             raise ConfigError(
                 f"param_groups.rules set {key!r}, which this optimizer keeps in common for all "

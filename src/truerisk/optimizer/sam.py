@@ -120,7 +120,7 @@ def _check(base: Callable[..., Optimizer], rho: float) -> None:
     if rho < 0:
         raise ConfigError(f"optimizer.rho is {rho}; a radius is not negative")
     needs = needs_of(base)
-    if needs.closure or needs.modes or needs.graph or needs.problem:
+    if needs.closure or needs.train_eval_modes or needs.create_graph or needs.curvature:
         raise ConfigError(
             "optimizer.base must be a first-order optimizer that steps on a ready gradient, such "
             "as sgd, momentum or adamw: choose one with optimizer@optimizer.base=momentum"

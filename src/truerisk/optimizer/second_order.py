@@ -71,7 +71,7 @@ class SecondOrder(Optimizer):
     where no decrease of J was found and the weights stayed.
     """
 
-    needs = Needs(problem=True, clip=False, scaler=False, groups=False)
+    needs = Needs(curvature=True, clip=False, scaler=False, groups=False)
 
     def __init__(self, params: Any, lr: float, **numbers: Any) -> None:
         check_float("optimizer.lr", lr, above=True)

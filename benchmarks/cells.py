@@ -16,38 +16,36 @@ from time import perf_counter
 
 from hydra.types import HydraContext, RunMode
 
-from truerisk.config.compose import Loader, session
-from truerisk.config.overrides import normalize
-from truerisk.launch import task
-from truerisk.sweeps.cell import Cell
-from truerisk.sweeps.launcher import Jobs
-from truerisk.sweeps.launcher.plugin import Plugin
-from truerisk.sweeps.launcher.pool import Pool
-from truerisk.sweeps.launcher.warm import warm
+from truerisk.config.compose import ConfigLoader, expand_short_forms, hydra_session
+from truerisk.launch import train_job
+from truerisk.sweeps.launcher import HydraJobs
+from truerisk.sweeps.launcher.plugin import HydraPlugin
+from truerisk.sweeps.launcher.pool import Pool, warm_up
 from truerisk.sweeps.sweep import Sweep
+from truerisk.sweeps.sweep_cell import SweepCell
 
 TINY = ["data=iris", "data.batch_size=30", "model.width=8", "trainer.max_epochs=3"]
 
 
-def sweep(loader: Loader, count: int) -> Sweep:
+def sweep(loader: ConfigLoader, count: int) -> Sweep:
     """A sweep over seeds."""
-    overrides = normalize([*TINY, "study=s", f"seed=range({count})"])
+    overrides = expand_short_forms([*TINY, "study=s", f"seed=range({count})"])
     shared = loader.load_configuration("train", overrides, RunMode.MULTIRUN)
     return Sweep(loader, "train", overrides, shared)
 
 
-def launch(name: str, asked: Sweep, cells: Sequence[Cell]) -> float:
+def launch(name: str, asked: Sweep, cells: Sequence[SweepCell]) -> float:
     """Seconds of computing a cell, here and in workers, once everything is imported and has run."""
     from hydra._internal.callbacks import Callbacks
 
-    jobs = Jobs(HydraContext(asked.loader, Callbacks(asked.shared)), task, asked.shared)
-    launcher = Pool(slots=1) if name == "pool" else Plugin()
+    jobs = HydraJobs(HydraContext(asked.loader, Callbacks(asked.shared)), train_job, asked.shared)
+    launcher = Pool(slots=1) if name == "pool" else HydraPlugin()
     before = sum(os.times()[:4])
     launcher.launch(cells, jobs)
     return (sum(os.times()[:4]) - before) / len(cells)
 
 
-def finish(cells: Sequence[Cell]) -> None:
+def finish(cells: Sequence[SweepCell]) -> None:
     """Folders as finished runs leave them, as far as skipping looks at them."""
     for cell in cells:
         cell.folder.mkdir(parents=True)
@@ -56,7 +54,7 @@ def finish(cells: Sequence[Cell]) -> None:
         (cell.folder / "summary.json").write_text(json.dumps({"risk/val": {"value": 0.5}}))
 
 
-def skip(cells: Sequence[Cell], count: int) -> float:
+def skip(cells: Sequence[SweepCell], count: int) -> float:
     """Seconds for the command that finds all of them finished."""
     finish(cells)
     command = [sys.executable, "-m", "truerisk", "train", "-m", *TINY, "study=s"]
@@ -68,15 +66,15 @@ def skip(cells: Sequence[Cell], count: int) -> float:
 
 def main(name: str, count: int) -> float:
     """What is asked for, measured in an empty folder."""
-    with session():
-        asked = sweep(Loader(), count)
+    with hydra_session():
+        asked = sweep(ConfigLoader(), count)
         cells = asked.study.cells(next(asked.batches()))
         if name == "skip":
             return skip(cells, count)
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         with contextlib.redirect_stdout(io.StringIO()):
-            warm()
+            warm_up()
             return launch(name, asked, cells)
 
 

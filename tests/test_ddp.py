@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from truerisk import load_run
-from truerisk.config.parts import conf_dir, options
+from truerisk.config.parts import conf_dir, list_options
 
 # 106 training samples in micro-batches of 7: four in one process, three in the other; the last
 # step of an epoch takes 7 and 1, so that one process has nothing in it. Two blocks of training
@@ -32,7 +32,7 @@ RECIPE = [
     "trainer.precision=64-true",
     "trainer.max_epochs=5",
     "trainer.max_steps=36",
-    f"diagnostics=[{','.join(options('diagnostics', (conf_dir(),)))}]",
+    f"diagnostics=[{','.join(list_options('diagnostics', (conf_dir(),)))}]",
     "diagnostics.curvature.every.epochs=2",
 ]
 
@@ -61,7 +61,9 @@ def test_all_that_was_logged_is_the_same(one, two):
     assert {"batch/loss", "grad_norm", "lr/0", "penalty/entropy", "error/val"} <= set(both.name)
     assert {"gradient_flow/ratio", "update_size/distance", "numerics/zero"} <= set(both.name)
     assert {"curvature/lambda_max", "taylor/second", "flatness/sam"} <= set(both.name)
-    assert set(options("diagnostics", (conf_dir(),))) <= {n.partition("/")[0] for n in both.name}
+    assert set(list_options("diagnostics", (conf_dir(),))) <= {
+        n.partition("/")[0] for n in both.name
+    }
     searched = both.name == "flatness/box"  # a maximum, found by a search that rounding leads
     within = np.where(searched, 1e-3, 1e-10)
     close = np.isclose(both.value_2, both.value, rtol=within, atol=within, equal_nan=True)

@@ -72,7 +72,7 @@ ORDER = (
 """The folders and files of the package, from below upwards: none imports what comes after it."""
 UPWARDS = {
     # until a run is handed its parts, and draws its figure after the loop
-    "engine": {"fit", "result", "show", "sweeps.cell.Cell"},
+    "engine": {"fit", "result", "show", "sweeps.sweep_cell.SweepCell"},
     "assemble": {"diagnostics.Diagnostic"},  # to tell our instruments from any other callback
     "result": {"show.report.print_report"},  # a run in a notebook tells of itself
     "verdicts": {"reproductions"},  # the folder that it looks into

@@ -7,7 +7,7 @@ import pytest
 
 from truerisk.assemble import assemble
 from truerisk.cli import main
-from truerisk.config.check import check
+from truerisk.config.check import check_config
 from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
 
@@ -161,7 +161,7 @@ def complaint(overrides):
     """What composing, checking and assembling say, without a command, which costs far more."""
     with pytest.raises(ConfigError) as error:
         cfg = compose(overrides)
-        check(cfg)
+        check_config(cfg)
         recipe = assemble(cfg)
         recipe.schedule(recipe.optimizer(recipe.model), 100)
     return str(error.value)

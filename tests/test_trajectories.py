@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from truerisk.config.parts import conf_dir, folders, options
+from truerisk.config.parts import conf_dir, list_options, option_folders
 from truerisk.optimizer import needs_of
 
 STEPS, WARMUP, CLIP, DECAY = 100, 7, 0.3, 0.01
@@ -61,7 +61,9 @@ def steps_on_a_gradient(name):
 
 OTHERS = [
     name
-    for name in sorted(set(options("optimizer", folders())) - {*FIRST_ORDER, *ELSEWHERE})
+    for name in sorted(
+        set(list_options("optimizer", option_folders())) - {*FIRST_ORDER, *ELSEWHERE}
+    )
     if steps_on_a_gradient(name)
 ]
 SOAP = ["optimizer.eps=1e-4", f"optimizer.precondition_frequency={STEPS}"]

@@ -36,14 +36,14 @@ RARELY = 1000
 
 def train(args: Sequence[str]) -> int:
     """``truerisk train``: a Hydra app."""
-    from truerisk.launch import launch
+    from truerisk.launch import launch_training
 
-    return launch(args)
+    return launch_training(args)
 
 
 def plan(args: Sequence[str]) -> int:
     """``truerisk plan``: the cells of a sweep, before it starts."""
-    from truerisk.launch import plan as show
+    from truerisk.launch import launch_plan as show
 
     return show(args)
 
@@ -52,7 +52,7 @@ def parts(args: Sequence[str]) -> int:
     """``truerisk parts [GROUP]``."""
     import argparse
 
-    from truerisk.config.parts import listing
+    from truerisk.config.parts import format_listing
 
     parser = argparse.ArgumentParser(
         "truerisk parts", description="List the options of every config group, or of one."
@@ -60,7 +60,7 @@ def parts(args: Sequence[str]) -> int:
     parser.add_argument("group", nargs="?", help="such as optimizer")
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="a folder with options of yours")
     given = parser.parse_args(args)
-    print(listing(given.group, given.config_dir))
+    print(format_listing(given.group, given.config_dir))
     return 0
 
 
@@ -68,7 +68,7 @@ def evaluate(args: Sequence[str]) -> int:
     """``truerisk evaluate FOLDER [OVERRIDE…]``."""
     import argparse
 
-    from truerisk.config.parts import existing
+    from truerisk.config.parts import existing_folder
 
     parser = argparse.ArgumentParser(
         "truerisk evaluate", description="Risks of a finished run's best weights."
@@ -78,7 +78,7 @@ def evaluate(args: Sequence[str]) -> int:
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="a folder with options of yours")
     given = parser.parse_intermixed_args(args)
     overrides = allowed(given.overrides)
-    folder = existing(given.folder, "evaluate")
+    folder = existing_folder(given.folder, "evaluate")
     from truerisk.evaluate import evaluate as measure
 
     measure(folder, overrides, given.config_dir).report()
@@ -160,9 +160,9 @@ def dispatch(args: Sequence[str]) -> int:
         print(f"truerisk {_version()}")
         return 0
     if args[0] in ("-sc", "--shell-completion"):
-        from truerisk.completion import complete
+        from truerisk.completion import complete_line
 
-        return complete(args)
+        return complete_line(args)
     if args[0] not in COMMANDS:
         raise UserError(f"there is no command '{args[0]}'; {suggest(args[0], COMMANDS)}")
     return COMMANDS[args[0]](args[1:])

@@ -11,7 +11,7 @@ from truerisk.core.errors import UserError
 COMMANDS = ("train", "plan", "reproduce", "parts", "evaluate", "report")
 
 
-def complete(args: Sequence[str]) -> int:
+def complete_line(args: Sequence[str]) -> int:
     """Answer ``truerisk -sc query=bash``; the line so far is in ``COMP_LINE``."""
     line = os.environ.get("COMP_LINE", "")
     typed = re.fullmatch(r"\s*\S+\s+(\S+)\s+(.*)", line, re.S)
@@ -23,9 +23,9 @@ def complete(args: Sequence[str]) -> int:
         os.environ["COMP_LINE"] = f"truerisk {typed[2]}"
         _train([*args, *_config_dir(typed[2])])
     elif typed[1] == "parts":
-        from truerisk.config.parts import folders, groups
+        from truerisk.config.parts import list_groups, option_folders
 
-        print(" ".join(groups(folders())))
+        print(" ".join(list_groups(option_folders())))
     elif typed[1] == "reproduce":
         from truerisk.verdicts.reproduction import names
 
@@ -35,10 +35,10 @@ def complete(args: Sequence[str]) -> int:
 
 def _train(args: Sequence[str]) -> None:
     """What cannot be composed has no completions; a message would garble the prompt."""
-    from truerisk.launch import launch
+    from truerisk.launch import launch_training
 
     try:
-        launch(args)
+        launch_training(args)
     except UserError:
         return
 

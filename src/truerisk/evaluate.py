@@ -37,16 +37,16 @@ def evaluate(
         ConfigError: there is no such run, it has no weights, or an override cannot work.
     """
     from truerisk.assemble import assemble, build_trainer
-    from truerisk.config.check import check
-    from truerisk.config.compose import override
+    from truerisk.config.check import check_config
+    from truerisk.config.compose import override_config
     from truerisk.core import rng, threads
     from truerisk.engine.checkpoint import load
     from truerisk.engine.lightning import RiskModule
     from truerisk.fit import quiet
 
     run = load_run(folder)
-    cfg = override(run.config, overrides, config_dir)
-    check(cfg)
+    cfg = override_config(run.config, overrides, config_dir)
+    check_config(cfg)
     best = load(run.run.best)
     recipe = assemble(cfg, best["data"])
     recipe.model.load_state_dict(best["state"], assign=True)  # in the run's own precision

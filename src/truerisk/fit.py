@@ -39,15 +39,14 @@ def train(
     Raises:
         ConfigError: the configuration asks for something that cannot work.
     """
-    from truerisk.config.compose import compose
-    from truerisk.config.overrides import resuming
+    from truerisk.config.compose import compose, expand_resume
 
     if isinstance(config, str):
         raise ConfigError(f"train takes a list of overrides, as in train([{config!r}])")
     if isinstance(config, DictConfig):
         cfg = config
     else:
-        cfg = compose(resuming(config), config_dir)
+        cfg = compose(expand_resume(config), config_dir)
         if cfg.study is not None and folder is None:
             raise ConfigError("study= is the command line's; here folder= says where a run goes")
     return train_config(cfg, None if folder is None else Path(folder))
@@ -55,7 +54,7 @@ def train(
 
 def train_config(cfg: DictConfig, folder: Path | None = None) -> RunResult:
     """Run a composed configuration in ``folder``, or go on with the run that ``resume`` names."""
-    from truerisk.config.check import check
+    from truerisk.config.check import check_config
 
     resumed = bool(cfg.get("resume"))
     run = RunFolder(cfg.get("resume") or folder or _fresh_folder())
@@ -66,7 +65,7 @@ def train_config(cfg: DictConfig, folder: Path | None = None) -> RunResult:
             print(f"the run in {run.path} has finished; there is nothing left to do")
             return RunResult(run.path)
         cfg = OmegaConf.load(run.config)  # type: ignore[assignment]
-    check(cfg)
+    check_config(cfg)
     with quiet():
         return _execute(cfg, run, resumed)
 
@@ -77,11 +76,11 @@ def train_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = 
     It goes on as ``cfg`` has it now: loggers and threads may have changed in between.
     ``facts`` join the run's metadata.
     """
-    from truerisk.config.check import check
+    from truerisk.config.check import check_config
 
     run = RunFolder(folder)
     resumed = run.config.exists()
-    check(cfg)
+    check_config(cfg)
     if resumed and rank() == 0:
         run.reopen()
         write_atomic(run.config, OmegaConf.to_yaml(cfg, resolve=True))

@@ -19,59 +19,71 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from truerisk.config.compose import Loader, resolved, session
-from truerisk.config.mistakes import unresolved
-from truerisk.config.overrides import normalize, quoted, resuming
+from truerisk.config.compose import (
+    ConfigLoader,
+    expand_resume,
+    expand_short_forms,
+    hydra_session,
+    quote_override,
+    resolve_config,
+)
+from truerisk.config.mistakes import explain_unresolved
 from truerisk.config.parts import PRIMARY
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.outcome import EXIT, INTERRUPTED, Outcome
 
 
-def launch(args: Sequence[str]) -> int:
+def launch_training(args: Sequence[str]) -> int:
     """Do what the arguments of ``truerisk train`` ask; returns the exit code."""
     parser = get_args_parser()
     parser.prog = "truerisk train"
     given = parser.parse_intermixed_args(list(args))
     if given.experimental_rerun:
         raise UserError("--experimental-rerun is not supported; use resume=FOLDER")
-    given.overrides = resuming(_read(given.overrides, given.multirun), given.multirun)
-    with session():
-        loader = Loader(given.config_dir, given.config_path)
+    given.overrides = expand_resume(_read(given.overrides, given.multirun), given.multirun)
+    with hydra_session():
+        loader = ConfigLoader(given.config_dir, given.config_path)
         return _act(Hydra("truerisk", loader), loader, parser, given)
 
 
 def _read(overrides: Sequence[str], multirun: bool) -> list[str]:
     """Overrides with our short forms written out."""
-    from truerisk.sweeps.sweeper.axis import draws
+    from truerisk.sweeps.sweeper.axis import quote_distributions
 
-    return draws(normalize(overrides)) if multirun else normalize(overrides)
+    return (
+        quote_distributions(expand_short_forms(overrides))
+        if multirun
+        else expand_short_forms(overrides)
+    )
 
 
-def plan(args: Sequence[str]) -> int:
+def launch_plan(args: Sequence[str]) -> int:
     """Show what ``truerisk train --multirun`` would do with the same arguments."""
     parser = get_args_parser()
     parser.prog = "truerisk plan"
     given = parser.parse_intermixed_args(list(args))
-    overrides = resuming(_read(given.overrides, True), multirun=True)
+    overrides = expand_resume(_read(given.overrides, True), multirun=True)
     name = given.config_name or PRIMARY
-    with session():
-        loader = Loader(given.config_dir, given.config_path)
+    with hydra_session():
+        loader = ConfigLoader(given.config_dir, given.config_path)
         shared = loader.load_configuration(name, overrides, RunMode.MULTIRUN)
         print("\n".join(_planned(loader, name, overrides, shared)))
     return 0
 
 
-def _planned(loader: Loader, name: str, overrides: list[str], shared: DictConfig) -> Iterable[str]:
-    from truerisk.sweeps.plan import planned
-    from truerisk.sweeps.sweep import Sweep, own
+def _planned(
+    loader: ConfigLoader, name: str, overrides: list[str], shared: DictConfig
+) -> Iterable[str]:
+    from truerisk.sweeps.sweep import Sweep, is_own
+    from truerisk.sweeps.sweep_plan import plan_sweep
 
-    if not own(shared.hydra.sweeper):
+    if not is_own(shared.hydra.sweeper):
         raise ConfigError("the points of a sweeper that is a Hydra plugin are not known beforehand")
-    return planned(Sweep(loader, name, overrides, shared)).lines()
+    return plan_sweep(Sweep(loader, name, overrides, shared)).lines()
 
 
 def _act(
-    hydra: Hydra, loader: Loader, parser: argparse.ArgumentParser, given: argparse.Namespace
+    hydra: Hydra, loader: ConfigLoader, parser: argparse.ArgumentParser, given: argparse.Namespace
 ) -> int:
     name, overrides = given.config_name or PRIMARY, given.overrides
     if given.help:
@@ -97,16 +109,17 @@ def _show(hydra: Hydra, name: str, given: argparse.Namespace) -> None:
     try:
         hydra.show_cfg(name, given.overrides, given.cfg, given.package, given.resolve)
     except OmegaConfBaseException as error:
-        raise unresolved(error) from error
+        raise explain_unresolved(error) from error
 
 
 def _run(hydra: Hydra, name: str, overrides: list[str]) -> int:
-    resolved(hydra.compose_config(name, overrides, RunMode.RUN))
+    resolve_config(hydra.compose_config(name, overrides, RunMode.RUN))
     try:
-        outcome = hydra.run(name, task, overrides).return_value
+        outcome = hydra.run(name, train_job, overrides).return_value
     except OSError as error:
         if any(
-            frame.f_code is task.__code__ for frame, _ in traceback.walk_tb(error.__traceback__)
+            frame.f_code is train_job.__code__
+            for frame, _ in traceback.walk_tb(error.__traceback__)
         ):
             raise
         raise _unwritable("hydra.run.dir", error) from error
@@ -120,16 +133,18 @@ def _unwritable(key: str, error: OSError) -> ConfigError:
 
 
 def _sweep(
-    hydra: Hydra, loader: Loader, name: str, overrides: list[str], shared: DictConfig
+    hydra: Hydra, loader: ConfigLoader, name: str, overrides: list[str], shared: DictConfig
 ) -> int:
     """Count how the runs of a sweep ended; it succeeds unless one failed or none finished."""
-    from truerisk.sweeps.sweep import Sweep, own
+    from truerisk.sweeps.sweep import Sweep, is_own
 
     try:
-        if own(shared.hydra.sweeper):
-            outcomes = Sweep(loader, name, overrides, shared).run(task)
+        if is_own(shared.hydra.sweeper):
+            outcomes = Sweep(loader, name, overrides, shared).run(train_job)
         else:
-            outcomes = list(_outcomes(hydra.multirun(name, task, [*overrides, *_named(shared)])))
+            outcomes = list(
+                _outcomes(hydra.multirun(name, train_job, [*overrides, *_named(shared)]))
+            )
     except OSError as error:
         raise _unwritable("hydra.sweep.dir", error) from error
     except SystemExit as end:
@@ -150,9 +165,9 @@ def _sweep(
 
 def _named(shared: DictConfig) -> list[str]:
     """What a sweeper of others needs to know: the study, and that it is a sweep."""
-    from truerisk.sweeps.study import study_name
+    from truerisk.sweeps.study_folder import study_name
 
-    return ["hydra.mode=MULTIRUN", f"study={quoted(study_name(shared, []))}"]
+    return ["hydra.mode=MULTIRUN", f"study={quote_override(study_name(shared, []))}"]
 
 
 IN_WORDS = {"elsewhere": "being trained by another command"}
@@ -203,7 +218,7 @@ def _outcomes(returned: Any) -> Iterable[Outcome]:
             yield from _outcomes(item)
 
 
-def task(cfg: DictConfig) -> Outcome:
+def train_job(cfg: DictConfig) -> Outcome:
     """One job: train in Hydra's output folder."""
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
@@ -213,10 +228,10 @@ def task(cfg: DictConfig) -> Outcome:
 
 
 def _train(cfg: DictConfig, folder: Path) -> Outcome:
-    from truerisk.sweeps.cell import outcome
+    from truerisk.sweeps.sweep_cell import outcome_of_result
 
     try:
-        resolved(cfg)
+        resolve_config(cfg)
         from truerisk.fit import train_config
 
         result = train_config(cfg, folder=folder)
@@ -225,18 +240,18 @@ def _train(cfg: DictConfig, folder: Path) -> Outcome:
             _remove_if_empty(folder)
         return Outcome(float("nan"), "refused", str(error))
     result.report()
-    return outcome(result)
+    return outcome_of_result(result)
 
 
 def _cell(cfg: DictConfig, folder: Path, hydra: Any) -> Outcome:
     """One job of a sweep, and one line about it."""
-    from truerisk.sweeps.attempt import attempt
-    from truerisk.sweeps.study import placed
+    from truerisk.sweeps.run_cell import run_cell
+    from truerisk.sweeps.study_folder import place_cell
 
     overrides = list(hydra.overrides.task)
     try:
-        folder = placed(resolved(cfg), folder, overrides)
-        outcome = attempt(cfg, folder, {"overrides": overrides})
+        folder = place_cell(resolve_config(cfg), folder, overrides)
+        outcome = run_cell(cfg, folder, {"overrides": overrides})
     except UserError as error:
         outcome = Outcome(float("nan"), "refused", str(error))
     _tell(outcome, folder)
@@ -249,15 +264,15 @@ def _cell(cfg: DictConfig, folder: Path, hydra: Any) -> Outcome:
 
 def _tell(outcome: Outcome, folder: Path) -> None:
     from truerisk.result import RunResult
-    from truerisk.sweeps.cell import label
+    from truerisk.sweeps.sweep_cell import strip_hash
 
     if outcome.status == "refused":
-        print(f"error: {label(folder)}: {outcome.reason}", file=sys.stderr)
+        print(f"error: {strip_hash(folder)}: {outcome.reason}", file=sys.stderr)
         return
     why = f" ({outcome.reason})" if outcome.reason else ""
     name = "value" if RunResult(folder).task == "function" else "risk/val"
     value = f", {name} {float(outcome):.4g}" if math.isfinite(outcome) else ""
-    print(f"{label(folder)}: {outcome.status}{why}{value}  {folder}", flush=True)
+    print(f"{strip_hash(folder)}: {outcome.status}{why}{value}  {folder}", flush=True)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 import truerisk
 from truerisk.config.compose import LISTS, compose
-from truerisk.config.parts import conf_dir, groups, options
+from truerisk.config.parts import conf_dir, list_groups, list_options
 from truerisk.model import Function
 from truerisk.verdicts.reproduction import names as reproductions
 
@@ -61,7 +61,7 @@ WITHOUT_DATA = {("data", "none"), ("loss", "value")}
 
 def is_function(option):
     """Whether a model is a function of its weights alone."""
-    node = OmegaConf.load(options("model", (conf_dir(),))[option])
+    node = OmegaConf.load(list_options("model", (conf_dir(),))[option])
     target = get_object(node.get("_target_", "torch.nn.Module"))  # none: an option's it builds on
     return isinstance(target, type) and issubclass(target, Function)
 
@@ -82,18 +82,18 @@ def on_samples(group, option):
 def pytest_generate_tests(metafunc):
     """Every option by itself; every test function."""
     if {"group", "option"} <= set(metafunc.fixturenames):
-        names = [group for group in groups((conf_dir(),)) if not group.startswith("hydra")]
-        every = [(g, o) for g in names for o in options(g, (conf_dir(),)) if on_samples(g, o)]
+        names = [group for group in list_groups((conf_dir(),)) if not group.startswith("hydra")]
+        every = [(g, o) for g in names for o in list_options(g, (conf_dir(),)) if on_samples(g, o)]
         metafunc.parametrize(("group", "option"), every)
     if "function" in metafunc.fixturenames:
-        models = options("model", (conf_dir(),))
+        models = list_options("model", (conf_dir(),))
         metafunc.parametrize("function", [name for name in models if is_function(name)])
 
 
 @pytest.fixture(scope="session")
 def functions():
     """The models that are functions of their weights alone."""
-    return [name for name in options("model", (conf_dir(),)) if is_function(name)]
+    return [name for name in list_options("model", (conf_dir(),)) if is_function(name)]
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +107,7 @@ def listed():
     """The options of a group that go with samples; a data option may be of several kinds."""
 
     def names(group):
-        found = [name for name in options(group, (conf_dir(),)) if on_samples(group, name)]
+        found = [name for name in list_options(group, (conf_dir(),)) if on_samples(group, name)]
         return found + [name for name in DATA if " " in name and group == "data"]
 
     return names

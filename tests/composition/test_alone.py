@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from truerisk.config.check import check
+from truerisk.config.check import check_config
 from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
 
@@ -54,6 +54,6 @@ def test_every_option_with_the_nearest_recipe(group, option, train, chosen, size
         with pytest.raises(ConfigError, match=why):
             train(*overrides)
     elif option in ELSEWHERE:
-        check(compose([*overrides, "trainer.accelerator=cpu", "trainer.devices=2"]))
+        check_config(compose([*overrides, "trainer.accelerator=cpu", "trainer.devices=2"]))
     else:
         complete(train(*overrides))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from truerisk.config.parts import conf_dir, options
+from truerisk.config.parts import conf_dir, list_options
 from truerisk.core.errors import ConfigError
 
-NAMES = options("diagnostics", (conf_dir(),))
+NAMES = list_options("diagnostics", (conf_dir(),))
 LAYERS = ("activations", "gradient_flow", "gradient_noise", "numerics", "recurrence")
 RECURRENT = ("rnn", "lstm", "gru")
 WITHOUT_ACTIVATION = ("linear", "polynomial", "lstm", "gru")
@@ -47,7 +47,7 @@ def recipe(model, functions, chosen, sizes):
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("model", options("model", (conf_dir(),)))
+@pytest.mark.parametrize("model", list_options("model", (conf_dir(),)))
 def test_every_model_takes_the_steps_it_takes_alone(
     model, precision, recipe, functions, chosen, train
 ):
@@ -63,7 +63,7 @@ def test_every_model_takes_the_steps_it_takes_alone(
     assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
 
 
-@pytest.mark.parametrize("model", options("model", (conf_dir(),)))
+@pytest.mark.parametrize("model", list_options("model", (conf_dir(),)))
 def test_what_cannot_look_at_a_model_says_why(model, recipe, functions, chosen, train):
     for name, why in refused(model, model in functions).items():
         with pytest.raises(ConfigError, match=f"diagnostics.{name}: .*{why}"):

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from truerisk.config.compose import LISTS
-from truerisk.config.parts import conf_dir, options
+from truerisk.config.parts import conf_dir, list_options
 from truerisk.core.errors import ConfigError
 
 SHORT = ["trainer.max_epochs=3"]
@@ -65,7 +65,7 @@ def test_every_function_with_every_kind_of_method(function, method, train):
 
 GROUPS = ("optimizer", "scheduler", "regularizer", "initializer", "loss", "param_groups", "logger")
 GROUPS += ("diagnostics",)
-PAIRS = [(group, option) for group in GROUPS for option in options(group, (conf_dir(),))]
+PAIRS = [(group, option) for group in GROUPS for option in list_options(group, (conf_dir(),))]
 
 
 @pytest.mark.parametrize(("group_of", "name"), PAIRS)

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from truerisk.assemble import build
 from truerisk.config.compose import compose
-from truerisk.config.parts import conf_dir, options
+from truerisk.config.parts import conf_dir, list_options
 from truerisk.core.errors import ConfigError
 
 STEP = {
@@ -37,7 +37,7 @@ PICKED = ("data", "model", "loss", "initializer", "optimizer", "param_groups", "
 SWITCHES = {
     name: group
     for group in ("regularizer", "diagnostics")
-    for name in options(group, (conf_dir(),))
+    for name in list_options(group, (conf_dir(),))
 }
 """Options that are on or off."""
 

@@ -4,14 +4,16 @@ from typing import Annotated
 import pytest
 import torch
 
-from truerisk.config.check import check, problems
-from truerisk.config.compose import compose, resolved
-from truerisk.config.parts import folders, groups, options
-from truerisk.config.targets import fits, mismatches
+from truerisk.config.check import check_config, find_problems
+from truerisk.config.compose import compose, resolve_config
+from truerisk.config.parts import list_groups, list_options, option_folders
+from truerisk.config.targets import find_mismatches, fits_type
 from truerisk.core.errors import ConfigError
 
 CUDA = torch.cuda.is_available()
-CHOICES = [f"{g}={o}" for g in groups(folders()) for o in options(g, folders())]
+CHOICES = [
+    f"{g}={o}" for g in list_groups(option_folders()) for o in list_options(g, option_folders())
+]
 
 
 class Plain:
@@ -24,7 +26,7 @@ class Open:
 
 def complaints(target, key="model", injected=(), **arguments):
     node = {"_target_": f"{__name__}.{target.__name__}", **arguments}
-    return list(mismatches(node, key, injected))
+    return list(find_mismatches(node, key, injected))
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +39,7 @@ def importable(monkeypatch):
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_option_passes_or_is_refused_for_the_machine(choice):
     extra = ["optimizer._target_=torch.optim.SGD"] if choice == "optimizer=custom" else []
-    found = list(problems(resolved(compose([choice, *extra]))))
+    found = list(find_problems(resolve_config(compose([choice, *extra]))))
     assert [p for p in found if not p.startswith("trainer.accelerator=")] == []
 
 
@@ -81,7 +83,7 @@ def test_every_option_passes_or_is_refused_for_the_machine(choice):
 )
 def test_a_mistake_is_named_with_its_key(overrides, parts):
     with pytest.raises(ConfigError) as error:
-        check(compose(overrides.split()))
+        check_config(compose(overrides.split()))
     message = str(error.value)
     assert "\n" not in message
     assert [part for part in parts if part not in message] == [], message
@@ -89,7 +91,7 @@ def test_a_mistake_is_named_with_its_key(overrides, parts):
 
 def test_all_mistakes_are_told_at_once():
     with pytest.raises(ConfigError) as error:
-        check(compose(["optimizer.lr=abc", "model.depth=x", "threads=0"]))
+        check_config(compose(["optimizer.lr=abc", "model.depth=x", "threads=0"]))
     assert len(str(error.value).splitlines()) == 3
 
 
@@ -111,7 +113,7 @@ def test_all_mistakes_are_told_at_once():
     ],
 )
 def test_what_is_right_passes(overrides):
-    check(compose(overrides.split()))
+    check_config(compose(overrides.split()))
 
 
 def test_missing_arguments_are_those_neither_given_nor_injected():
@@ -146,11 +148,11 @@ def test_textual_hints_are_resolved_and_unknown_ones_skipped():
     ],
 )
 def test_values_are_not_converted_to_fit(value, hint, right):
-    assert fits(value, hint) is right
+    assert fits_type(value, hint) is right
 
 
 def test_a_type_that_has_no_hash_is_looked_at_all_the_same():
     hint = Annotated[int, {"unit": "steps"}]
     with pytest.raises(TypeError):
         hash(hint)
-    assert fits(3, hint) and not fits("three", hint)
+    assert fits_type(3, hint) and not fits_type("three", hint)

@@ -5,7 +5,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from truerisk.config.compose import LISTS, Loader, compose, override
+from truerisk.config.compose import LISTS, ConfigLoader, compose, override_config
 from truerisk.config.parts import conf_dir
 from truerisk.core.errors import ConfigError
 from truerisk.core.seeds import Streams, mix, streams
@@ -117,10 +117,12 @@ def test_seed_is_short_for_its_base(mine):
 
 def test_a_swept_option_may_have_keys_the_default_has_not():
     given = ["optimizer=momentum,nesterov", "optimizer.momentum=0.5"]
-    cfg = Loader().load_configuration("train", given, RunMode.MULTIRUN)
+    cfg = ConfigLoader().load_configuration("train", given, RunMode.MULTIRUN)
     assert cfg.hydra.overrides.task == given
     with pytest.raises(ConfigError, match="belongs to"):
-        Loader().load_configuration("train", ["optimizer=adam,sgd", given[1]], RunMode.MULTIRUN)
+        ConfigLoader().load_configuration(
+            "train", ["optimizer=adam,sgd", given[1]], RunMode.MULTIRUN
+        )
 
 
 def test_a_surrounding_hydra_program_keeps_its_state(tmp_path):
@@ -134,14 +136,14 @@ def test_a_surrounding_hydra_program_keeps_its_state(tmp_path):
 
 def test_a_finished_runs_configuration_can_be_changed():
     run = compose(["data.num_train=50", "trainer.max_epochs=3"])
-    cfg = override(run, ["data.label_noise=0.1", "trainer.devices=2"])
+    cfg = override_config(run, ["data.label_noise=0.1", "trainer.devices=2"])
     assert (cfg.data.label_noise, cfg.data.num_train, cfg.trainer.devices) == (0.1, 50, 2)
-    other = override(run, ["data=iris", "data.val=0.3"])
+    other = override_config(run, ["data=iris", "data.val=0.3"])
     assert other.data == compose(["data=iris", "data.val=0.3"]).data
     assert other.trainer == run.trainer
     assert OmegaConf.is_missing(run, "x") is False and run.data.label_noise == 0.0
     with pytest.raises(ConfigError, match=r"did you mean 'label_noise'.*config\.yaml"):
-        override(run, ["data.label_nose=1"])
+        override_config(run, ["data.label_nose=1"])
 
 
 def test_streams_differ_by_name_and_by_base():

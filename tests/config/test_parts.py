@@ -4,7 +4,14 @@ import sys
 
 import pytest
 
-from truerisk.config.parts import conf_dir, folders, groups, listing, options, summary
+from truerisk.config.parts import (
+    conf_dir,
+    format_listing,
+    list_groups,
+    list_options,
+    option_folders,
+    read_summary,
+)
 from truerisk.core.errors import ConfigError
 
 GROUPS = (
@@ -23,7 +30,7 @@ def mine(tmp_path):
 
 
 def test_every_group_is_found():
-    assert set(groups(folders())) == {
+    assert set(list_groups(option_folders())) == {
         *GROUPS.split(),
         "experiment",
         "hydra/launcher",
@@ -32,43 +39,47 @@ def test_every_group_is_found():
 
 
 def test_every_option_says_in_one_line_what_it_is():
-    texts = {f: summary(f) for g in groups(folders()) for f in options(g, folders()).values()}
+    texts = {
+        f: read_summary(f)
+        for g in list_groups(option_folders())
+        for f in list_options(g, option_folders()).values()
+    }
     assert [f for f, text in texts.items() if not 10 <= len(text) <= 90] == []
 
 
 def test_summary_skips_directives(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text("\n# @package _global_\n# What it is\n# and more\nlr: 1\n")
-    assert summary(file) == "What it is"
+    assert read_summary(file) == "What it is"
     file.write_text("lr: 1 # no\n# late\n")
-    assert summary(file) == ""
+    assert read_summary(file) == ""
 
 
 def test_hidden_files_are_no_options(mine):
-    assert "_split" not in options("data", folders())
-    assert list(options("model", [mine])) == ["odd"]
+    assert "_split" not in list_options("data", option_folders())
+    assert list(list_options("model", [mine])) == ["odd"]
 
 
 def test_the_users_options_are_marked_and_nested_groups_listed(mine):
-    text = listing("model", str(mine), width=100)
+    text = format_listing("model", str(mine), width=100)
     assert re.search(r"^  odd +An odd model \(yours\)$", text, re.M)
     assert "\n\nmodel/deep\n  er  Nested (yours)" in text
-    assert "(yours)" not in listing("model")
+    assert "(yours)" not in format_listing("model")
 
 
 def test_unknown_group_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'optimizer'"):
-        listing("optimiser")
+        format_listing("optimiser")
 
 
 @pytest.mark.parametrize("width", [40, 60, 100])
 def test_lines_fit_the_terminal(width):
-    assert max(map(len, listing(width=width).splitlines())) <= width
+    assert max(map(len, format_listing(width=width).splitlines())) <= width
 
 
 def test_wrong_config_dir_names_the_nearest(mine):
     with pytest.raises(ConfigError, match=r"--config-dir.*did you mean 'model'"):
-        folders(mine / "modle")
+        option_folders(mine / "modle")
 
 
 def test_neither_torch_nor_hydra_is_imported():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from truerisk.config.parts import conf_dir, options
+from truerisk.config.parts import conf_dir, list_options
 
 RECIPES = {
     "plain": [],
@@ -25,7 +25,7 @@ NOISY = [
 ]
 """Everything that draws random numbers, or has a state that a forward pass moves."""
 
-ALL = [name for name in options("diagnostics", (conf_dir(),)) if name != "recurrence"]
+ALL = [name for name in list_options("diagnostics", (conf_dir(),)) if name != "recurrence"]
 
 
 QUICK = [

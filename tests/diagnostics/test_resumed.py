@@ -8,10 +8,10 @@ import pytest
 from omegaconf import OmegaConf
 
 import truerisk
-from truerisk.config.parts import conf_dir, options
+from truerisk.config.parts import conf_dir, list_options
 from truerisk.engine import chunks
 
-ALL = [name for name in options("diagnostics", (conf_dir(),)) if name != "recurrence"]
+ALL = [name for name in list_options("diagnostics", (conf_dir(),)) if name != "recurrence"]
 RECIPE = [
     "model.normalization=batch",
     "regularizer=[dropout,mixup,early_stopping]",

@@ -8,7 +8,7 @@ import pytest
 @pytest.fixture
 def at(tmp_path, monkeypatch, undrawn, one_thread):
     """A place to reproduce in: ``quick()`` does all of a quick study, ``study()`` a part of it."""
-    from truerisk.launch import launch
+    from truerisk.launch import launch_training
     from truerisk.verdicts import claims_of
     from truerisk.verdicts import reproduce as command
     from truerisk.verdicts.reproduction import load
@@ -29,7 +29,7 @@ def at(tmp_path, monkeypatch, undrawn, one_thread):
         """The verdict on one claim, on the quick study with some overrides."""
         reproduction = load(name)
         given = [*reproduction.overrides(quick=True), *overrides]
-        launch(["--multirun", *given])
+        launch_training(["--multirun", *given])
         made = claims_of(reproduction.module)[claim]
         runs = Runs.at(command.cells(given))
         return made.judge(made.measure(runs))

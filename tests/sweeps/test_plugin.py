@@ -9,8 +9,8 @@ from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from truerisk.run import RunFolder
-from truerisk.sweeps.cell import Cell
-from truerisk.sweeps.launcher.plugin import RESTARTS, Plugin
+from truerisk.sweeps.launcher.plugin import RESTARTS, HydraPlugin
+from truerisk.sweeps.sweep_cell import SweepCell
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def launched(monkeypatch):
         overrides = {"hydra": list(hydra)}
         shared = OmegaConf.create({"hydra": {"launcher": node, "overrides": overrides}})
         jobs = SimpleNamespace(context=None, task=None, shared=shared)
-        return Plugin().launch(cells, jobs), seen
+        return HydraPlugin().launch(cells, jobs), seen
 
     return launch
 
@@ -43,7 +43,7 @@ def test_a_lost_job_leaves_the_others_outcomes(launched, tmp_path, capsys):
         folder.mkdir()
         (folder / "config.yaml").touch()
         RunFolder(folder).set_status(status)
-    cells = [Cell(("a=1",), (), {}, folder) for folder in folders]
+    cells = [SweepCell(("a=1",), (), {}, folder) for folder in folders]
     outcomes, seen = launched(cells, n_jobs=2)
     assert [o.status for o in outcomes] == ["finished", "failed", "failed"]
     assert outcomes[1].reason == "RuntimeError: job 7 was cancelled"

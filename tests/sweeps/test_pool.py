@@ -11,8 +11,8 @@ import pytest
 from truerisk import fit
 from truerisk.engine import chunks
 from truerisk.engine.step import Step
-from truerisk.sweeps.cell import Cell
-from truerisk.sweeps.launcher.slot import Slot, slots
+from truerisk.sweeps.launcher.pool import Slot, divide_machine
+from truerisk.sweeps.sweep_cell import SweepCell
 
 POOL = ["hydra/launcher=pool", "hydra.launcher.slots=2"]
 
@@ -94,28 +94,28 @@ def test_a_pool_that_is_stopped_saves_every_cell(sweep, cells, fork, tiny, here,
 
 
 def cell(accelerator="cpu"):
-    return Cell((), (), {"trainer": {"accelerator": accelerator}}, None)
+    return SweepCell((), (), {"trainer": {"accelerator": accelerator}}, None)
 
 
 def test_slots_share_out_the_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert len(slots("auto", [cell()] * 20)) == 8
-    assert slots(3, [cell()] * 20) == [
+    assert len(divide_machine("auto", [cell()] * 20)) == 8
+    assert divide_machine(3, [cell()] * 20) == [
         Slot((0, 3, 6)),
         Slot((1, 4, 7)),
         Slot((2, 5)),
     ]
-    assert len(slots("auto", [cell("auto")] * 2)) == 2
-    assert len(slots(12, [cell()] * 20)) == 12
+    assert len(divide_machine("auto", [cell("auto")] * 2)) == 2
+    assert len(divide_machine(12, [cell()] * 20)) == 12
 
 
 def test_slots_share_out_the_gpus(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert [slot.gpu for slot in slots("auto", [cell("gpu")] * 9)] == ["2", "5"]
-    assert [slot.gpu for slot in slots(3, [cell("auto")] * 9)] == ["2", "5", "2"]
-    assert {slot.gpu for slot in slots("auto", [cell()] * 9)} == {None}
+    assert [slot.gpu for slot in divide_machine("auto", [cell("gpu")] * 9)] == ["2", "5"]
+    assert [slot.gpu for slot in divide_machine(3, [cell("auto")] * 9)] == ["2", "5", "2"]
+    assert {slot.gpu for slot in divide_machine("auto", [cell()] * 9)} == {None}
 
 
 def test_a_worker_keeps_to_its_slot(fork, tmp_path):

@@ -10,15 +10,13 @@ import pytest
 from scipy import stats
 
 from truerisk.cli import main
-from truerisk.config.compose import Loader, session
-from truerisk.config.overrides import normalize
+from truerisk.config.compose import ConfigLoader, expand_short_forms, hydra_session
 from truerisk.core.errors import ConfigError
 from truerisk.outcome import Outcome
-from truerisk.sweeps.compose import Composer
-from truerisk.sweeps.study import Study
-from truerisk.sweeps.sweeper.axis import draws
-from truerisk.sweeps.sweeper.grid import Grid
-from truerisk.sweeps.sweeper.grids import Grids
+from truerisk.sweeps.cell_composer import CellComposer
+from truerisk.sweeps.study_folder import StudyFolder
+from truerisk.sweeps.sweeper.axis import quote_distributions
+from truerisk.sweeps.sweeper.grids import Grids, GridSweeper
 from truerisk.sweeps.sweeper.random import Random
 from truerisk.sweeps.sweeper.tuner import Tuner
 from truerisk.sweeps.sweeper.zipped import Zipped
@@ -26,13 +24,13 @@ from truerisk.sweeps.sweeper.zipped import Zipped
 
 @pytest.fixture(scope="module")
 def loader():
-    with session():
-        yield Loader()
+    with hydra_session():
+        yield ConfigLoader()
 
 
 @pytest.fixture
 def study(loader, tmp_path):
-    return Study(tmp_path / "s", Composer(loader))
+    return StudyFolder(tmp_path / "s", CellComposer(loader))
 
 
 @pytest.fixture
@@ -40,7 +38,7 @@ def asked(loader, study):
     """The batches of a sweeper for a command line."""
 
     def batches(sweeper, *line):
-        return sweeper.batches(loader.parsed(draws(normalize(line))), study)
+        return sweeper.batches(loader.parsed(quote_distributions(expand_short_forms(line))), study)
 
     return batches
 
@@ -51,13 +49,16 @@ def points(asked):
 
 
 def test_a_grid_is_hydras(points, asked):
-    assert points(Grid(), "a=1,2", "b=x", "seed=range(2)") == [
+    assert points(GridSweeper(), "a=1,2", "b=x", "seed=range(2)") == [
         "a=1 b=x seed.base=0",
         "a=1 b=x seed.base=1",
         "a=2 b=x seed.base=0",
         "a=2 b=x seed.base=1",
     ]
-    assert [len(batch) for batch in asked(Grid(max_batch_size=3), "a=1,2", "b=3,4")] == [3, 1]
+    assert [len(batch) for batch in asked(GridSweeper(max_batch_size=3), "a=1,2", "b=3,4")] == [
+        3,
+        1,
+    ]
 
 
 def test_a_list_pairs_values(points):
@@ -129,9 +130,9 @@ def test_seeds_are_taken_with_every_point(points):
 @pytest.mark.parametrize(
     ("sweeper", "axis", "message"),
     [
-        (Grid(), "a=interval(0,1)", "hydra/sweeper=random"),
-        (Grid(), "a=loguniform(1,2)", "a=loguniform(1,2): values are needed"),
-        (Grid(), "seed=rnage(3)", "there is no rnage(…); did you mean 'range'?"),
+        (GridSweeper(), "a=interval(0,1)", "hydra/sweeper=random"),
+        (GridSweeper(), "a=loguniform(1,2)", "a=loguniform(1,2): values are needed"),
+        (GridSweeper(), "seed=rnage(3)", "there is no rnage(…); did you mean 'range'?"),
         (Zipped(), "a=interval(0,1)", "hydra/sweeper=random"),
         (Random(), "a=lognrom(1)", "did you mean 'lognorm'?"),
         (Random(), "a=norm(0,1,2,3,4)", "scipy.stats.norm"),

@@ -14,10 +14,10 @@ from pydantic import (
     ValidationError,
 )
 
-from truerisk.config.compose import LISTS, resolved
+from truerisk.config.compose import LISTS, resolve_config
 from truerisk.config.mistakes import INSTEAD
 from truerisk.config.options import Options
-from truerisk.config.targets import locate, mismatches, shown
+from truerisk.config.targets import find_mismatches, format_value, locate_target
 from truerisk.core.errors import ConfigError, suggest
 
 SINGLE = ("data", "model", "loss", "initializer", "optimizer", "scheduler", "trainer")
@@ -31,7 +31,7 @@ PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 OPTIONS = TypeAdapter(Options)
 
 
-def check(cfg: DictConfig | Mapping[str, Any], injected: Collection[str] = INJECTED) -> None:
+def check_config(cfg: DictConfig | Mapping[str, Any], injected: Collection[str] = INJECTED) -> None:
     """Look for everything that can be known to be wrong before data is loaded.
 
     Args:
@@ -41,13 +41,13 @@ def check(cfg: DictConfig | Mapping[str, Any], injected: Collection[str] = INJEC
     Raises:
         ConfigError: with one line for each mistake, which names the key.
     """
-    plain = resolved(cfg) if isinstance(cfg, DictConfig) else cfg
-    found = list(dict.fromkeys(problems(plain, injected)))
+    plain = resolve_config(cfg) if isinstance(cfg, DictConfig) else cfg
+    found = list(dict.fromkeys(find_problems(plain, injected)))
     if found:
         raise ConfigError("\n".join(found))
 
 
-def problems(cfg: Mapping[str, Any], injected: Collection[str] = INJECTED) -> Iterator[str]:
+def find_problems(cfg: Mapping[str, Any], injected: Collection[str] = INJECTED) -> Iterator[str]:
     """One line for each mistake in a plain, resolved configuration."""
     yield from _options(cfg)
     yield from _clip(cfg.get("step"))
@@ -74,9 +74,9 @@ def _options(cfg: Mapping[str, Any]) -> Iterator[str]:
         for e in error.errors(include_url=False):
             key, value = _place(known, e["loc"])
             said = e["msg"].removeprefix("Input ")
-            reasons.setdefault(f"{key} is {shown(value)}", []).append(f"it {said}")
+            reasons.setdefault(f"{key} is {format_value(value)}", []).append(f"it {said}")
             if e["type"] == "unexpected_keyword_argument":
-                reasons[f"{key} is {shown(value)}"] = ["there is no such key"]
+                reasons[f"{key} is {format_value(value)}"] = ["there is no such key"]
         yield from (f"{start}: {' or '.join(why)}" for start, why in reasons.items())
 
 
@@ -100,12 +100,12 @@ def _clip(step: Any) -> Iterator[str]:
 def _group(group: str, node: Mapping[str, Any], injected: Collection[str]) -> Iterator[str]:
     """One group's node, and those with a ``_target_`` inside it."""
     try:
-        target = locate(node["_target_"], f"{group}._target_")
+        target = locate_target(node["_target_"], f"{group}._target_")
         if group == "scheduler":
             yield from _scheduler(node, target, injected)
         else:
             first = _first_parameter(target) if group == "optimizer" else ()
-            yield from mismatches(node, group, {*injected, *first})
+            yield from find_mismatches(node, group, {*injected, *first})
         yield from _inside(node, group, injected)
     except ConfigError as error:
         yield str(error)
@@ -117,7 +117,7 @@ def _scheduler(node: Mapping[str, Any], target: Any, injected: Collection[str]) 
 
     lengths = (*LENGTHS, *getattr(target, "lengths", ()))
     given = {*injected, *_first_parameter(target)}
-    yield from mismatches(node, "scheduler", given, skip=(*lengths, "warmup"))
+    yield from find_mismatches(node, "scheduler", given, skip=(*lengths, "warmup"))
 
 
 def _first_parameter(target: Any) -> tuple[str, ...]:
@@ -129,7 +129,7 @@ def _inside(node: Any, key: str, injected: Collection[str]) -> Iterator[str]:
     items = node.items() if isinstance(node, Mapping) else enumerate(node)
     for name, value in items:
         if isinstance(value, Mapping) and "_target_" in value:
-            yield from mismatches(value, f"{key}.{name}", injected)
+            yield from find_mismatches(value, f"{key}.{name}", injected)
         if isinstance(value, Mapping | list):
             yield from _inside(value, f"{key}.{name}", injected)
 
@@ -139,7 +139,7 @@ def _listed(group: str, name: str, node: Any, injected: Collection[str]) -> Iter
         yield f"{group}.{name} has no _target_: its YAML must be nested under a name of its own"
         return
     try:
-        yield from mismatches(node, f"{group}.{name}", injected)
+        yield from find_mismatches(node, f"{group}.{name}", injected)
         yield from _inside(node, f"{group}.{name}", injected)
     except ConfigError as error:
         yield str(error)
@@ -168,7 +168,7 @@ def _precision(node: Mapping[str, Any]) -> Iterator[str]:
         )
     elif precision not in PRECISIONS:
         hint = suggest(str(precision), PRECISIONS)
-        yield f"trainer.precision is {shown(precision)}; {hint}"
+        yield f"trainer.precision is {format_value(precision)}; {hint}"
     elif precision == "16-mixed" and not on_cuda:
         yield (
             "trainer.precision=16-mixed needs a CUDA device (elsewhere Lightning would take "
@@ -180,7 +180,7 @@ def _precision(node: Mapping[str, Any]) -> Iterator[str]:
 
 def _accelerator(name: Any) -> Iterator[str]:
     if name not in ACCELERATORS:
-        yield f"trainer.accelerator is {shown(name)}; {suggest(str(name), ACCELERATORS)}"
+        yield f"trainer.accelerator is {format_value(name)}; {suggest(str(name), ACCELERATORS)}"
     elif name in ("cuda", "mps") and not _has(name):
         yield f"trainer.accelerator={name}: torch finds none on this machine; use trainer=cpu"
     elif name == "gpu" and not (_has("cuda") or _has("mps")):

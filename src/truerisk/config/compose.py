@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,10 +24,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from truerisk.config.mistakes import explain, nearest_in, unresolved
-from truerisk.config.overrides import normalize
-from truerisk.config.parts import PRIMARY, conf_dir, folders
-from truerisk.core.errors import ConfigError
+from truerisk.config.mistakes import explain_error, explain_unresolved, nearest_in
+from truerisk.config.parts import PRIMARY, conf_dir, existing_folder, option_folders
+from truerisk.core.errors import ConfigError, UserError
 from truerisk.core.seeds import Streams
 
 VERSION_BASE = "1.3"
@@ -36,7 +36,7 @@ STATE = (GlobalHydra, HydraConfig, JobRuntime, version.VersionBase)
 MISTAKES = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 
 
-class Loader(ConfigLoaderImpl):
+class ConfigLoader(ConfigLoaderImpl):
     """Hydra's loader over the package's options and the user's.
 
     It hides options whose name starts with ``_``, gives a list group without choices an empty
@@ -45,7 +45,7 @@ class Loader(ConfigLoaderImpl):
     """
 
     def __init__(self, config_dir: str | None = None, config_path: str | None = None) -> None:
-        self.where = folders(config_dir)
+        self.where = option_folders(config_dir)
         path = create_config_search_path(config_path or str(conf_dir()))
         if config_dir is not None:
             anchor = SearchPathQuery(provider="schema", path=None)
@@ -69,7 +69,7 @@ class Loader(ConfigLoaderImpl):
             firsts = [self._first(override) for override in parsed]
             cfg = super().load_configuration(config_name, firsts, *options)
         except MISTAKES as error:
-            raise explain(error, overrides, self.where) from error
+            raise explain_error(error, overrides, self.where) from error
         cfg.hydra.overrides.task = [o.input_line for o in parsed if not o.is_hydra_override()]
         return cfg
 
@@ -78,7 +78,7 @@ class Loader(ConfigLoaderImpl):
         try:
             return list(OverridesParser.create().parse_overrides(list(overrides)))
         except MISTAKES as error:
-            raise explain(error, overrides, self.where) from error
+            raise explain_error(error, overrides, self.where) from error
 
     def _first(self, override: Override) -> str:
         """The override with the first option of a swept group.
@@ -120,7 +120,7 @@ def _with_choices(cfg: DictConfig) -> DictConfig:
 
 
 @contextmanager
-def session() -> Iterator[None]:
+def hydra_session() -> Iterator[None]:
     """Hydra's global state set up for us, then back to what a surrounding program had."""
     instances: dict[type, Any] = Singleton._instances
     held: dict[type, Any] = {kind: instances.pop(kind) for kind in STATE if kind in instances}
@@ -134,7 +134,7 @@ def session() -> Iterator[None]:
         instances.update(held)
 
 
-def resolved(cfg: DictConfig) -> dict[str, Any]:
+def resolve_config(cfg: DictConfig) -> dict[str, Any]:
     """The configuration as plain containers, without Hydra's own node.
 
     Raises:
@@ -144,7 +144,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     try:
         container = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise unresolved(error) from error
+        raise explain_unresolved(error) from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
@@ -162,18 +162,18 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Dic
     Raises:
         ConfigError: an override, or a YAML file it leads to, is wrong.
     """
-    with session():
-        loader = Loader(config_dir)
+    with hydra_session():
+        loader = ConfigLoader(config_dir)
         cfg = loader.load_configuration(
-            PRIMARY, normalize(overrides), RunMode.RUN, from_shell=False
+            PRIMARY, expand_short_forms(overrides), RunMode.RUN, from_shell=False
         )
     job = _job(cfg)
     OmegaConf.set_struct(job, True)
-    resolved(job)
+    resolve_config(job)
     return job
 
 
-def override(
+def override_config(
     cfg: DictConfig, overrides: Sequence[str], config_dir: str | None = None
 ) -> DictConfig:
     """A finished run's configuration with some of it replaced.
@@ -184,9 +184,9 @@ def override(
     Raises:
         ConfigError: an override is wrong.
     """
-    changed = OmegaConf.create(resolved(cfg))
-    with session():
-        loader = Loader(config_dir)
+    changed = OmegaConf.create(resolve_config(cfg))
+    with hydra_session():
+        loader = ConfigLoader(config_dir)
         parsed = loader.parsed(overrides)
         chosen = {o.key_or_group for o in parsed if loader.repository.group_exists(o.key_or_group)}
     for group in chosen:
@@ -201,3 +201,44 @@ def override(
             hint = nearest_in(OmegaConf.to_container(changed), path)
             raise ConfigError(f"{change.input_line}: {hint}; see the run's config.yaml") from error
     return changed
+
+
+def expand_short_forms(args: Sequence[str]) -> list[str]:
+    """Rewrite ``seed=3`` (also ``seed=1,2`` and ``seed=range(20)``) as ``seed.base=3``.
+
+    >>> expand_short_forms(["seed=range(20)", "optimizer=sgd"])
+    ['seed.base=range(20)', 'optimizer=sgd']
+    """
+    return [re.sub(r"^(\+{0,2})seed=(?!\s*\{)", "seed.base=", arg) for arg in args]
+
+
+def quote_override(text: str) -> str:
+    """The text as a string in Hydra's override grammar.
+
+    >>> print(quoted("lr=0.1, it's"))
+    "lr=0.1, it's"
+    """
+    quote = '"' if "'" in text else "'"
+    return f"{quote}{text}{quote}"
+
+
+def expand_resume(overrides: Sequence[str], multirun: bool = False) -> list[str]:
+    """The overrides; with ``resume=FOLDER`` among them, those that let Hydra work in that folder.
+
+    Raises:
+        UserError: the folder is missing, or something else is asked for at once.
+    """
+    named = [m[1] for o in overrides if (m := re.fullmatch(r"\+{0,2}resume=(.*)", o, re.S))]
+    value = named[-1].strip("'\"") if named else "null"
+    if value in ("null", ""):
+        return list(overrides)
+    hydra = [o for o in overrides if o.lstrip("+~").startswith("hydra")]
+    others = [o for o in overrides if o not in hydra and "resume" not in o.partition("=")[0]]
+    if others or multirun:
+        what = others[0] if others else "--multirun"
+        raise UserError(f"resume goes on with a run as it was configured; leave out {what}")
+    folder = existing_folder(value, "resume")
+    return [
+        *hydra,
+        *(f"{key}={quote_override(str(folder))}" for key in ("resume", "hydra.run.dir")),
+    ]

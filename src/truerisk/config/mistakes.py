@@ -15,7 +15,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from truerisk.config.parts import PRIMARY, groups, options, shown
+from truerisk.config.parts import PRIMARY, display_path, list_groups, list_options
 from truerisk.core.errors import ConfigError, suggest
 
 Where = Sequence[Path]
@@ -43,7 +43,7 @@ INSTEAD = {
 """Trainer arguments that would do nothing, or harm, and what to use instead."""
 
 
-def explain(error: Exception, overrides: Sequence[str], where: Where) -> ConfigError:
+def explain_error(error: Exception, overrides: Sequence[str], where: Where) -> ConfigError:
     """The message for an error Hydra raised while composing from the folders ``where``."""
     if isinstance(error, OverrideParseException):
         return ConfigError(_malformed(error))
@@ -54,7 +54,7 @@ def explain(error: Exception, overrides: Sequence[str], where: Where) -> ConfigE
     return ConfigError(_composition(error, overrides, where))
 
 
-def unresolved(error: OmegaConfBaseException) -> ConfigError:
+def explain_unresolved(error: OmegaConfBaseException) -> ConfigError:
     """The message for a value that is missing or refers to nothing."""
     if isinstance(error, MissingMandatoryValue):
         return ConfigError(f"{error.full_key} has no value yet; set it: {error.full_key}=…")
@@ -80,7 +80,7 @@ def _yaml(error: yaml.YAMLError) -> str:
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None:
         return f"a config file is no valid YAML: {error}"
-    return f"{shown(Path(mark.name))}, line {mark.line + 1}: {problem}"
+    return f"{display_path(Path(mark.name))}, line {mark.line + 1}: {problem}"
 
 
 def _option(error: MissingConfigException, where: Where) -> str:
@@ -88,14 +88,14 @@ def _option(error: MissingConfigException, where: Where) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     asker = re.match(r"In '(.+?)'", str(error))
     by = f"{asker[1]}.yaml: " if asker and asker[1] != PRIMARY else ""
-    known = options(group, where)
+    known = list_options(group, where)
     if not group:
-        return f"{by}there is no config '{name}'; {suggest(name, options('', where))}"
+        return f"{by}there is no config '{name}'; {suggest(name, list_options('', where))}"
     if group.startswith("hydra/"):
         found = ", ".join(error.options or ["see truerisk train --hydra-help"])
         return f"{group}={name}: there is no such option; known: {found}"
     if not known:
-        return f"{by}there is no group '{group}'; {suggest(group, groups(where))}"
+        return f"{by}there is no group '{group}'; {suggest(group, list_groups(where))}"
     folder = "conf" if any((d / group).is_dir() for d in where[:1]) else str(where[-1])
     return f"{by}{group}={name}: {folder}/{group} has no option '{name}'; {suggest(name, known)}"
 
@@ -123,7 +123,7 @@ def _composition(error: Exception, overrides: Sequence[str], where: Where) -> st
 
 
 def _not_an_option(overrides: Sequence[str], where: Where) -> str:
-    known = groups(where)
+    known = list_groups(where)
     empty = [o for o in overrides if o.partition("=")[2] in ("null", "") or "{" in o]
     wrong = next((o for o in empty if o.partition("=")[0] in known), "GROUP=null")
     group = wrong.partition("=")[0]
@@ -146,8 +146,8 @@ def _misplaced(config: str, text: str, where: Where) -> str:
     lines = file.read_text(encoding="utf-8").splitlines() if file else []
     late = [i for i, line in enumerate(lines) if re.match(r"\s*#\s*@package", line)]
     if late and any(line.strip() for line in lines[: late[0]]):
-        return f"{shown(file) if file else config}: '# @package …' must be the first line"
-    return f"{shown(file) if file else config}: {text.partition(': ')[2].splitlines()[0]}"
+        return f"{display_path(file) if file else config}: '# @package …' must be the first line"
+    return f"{display_path(file) if file else config}: {text.partition(': ')[2].splitlines()[0]}"
 
 
 def _load(file: Path | None) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def _chosen(group: str, overrides: Sequence[str], where: Where) -> list[str]:
     values = [o.partition("=")[2] for o in overrides if o.partition("=")[0].lstrip("+") == group]
     if not values and group != "experiment":
         experiments = _chosen("experiment", overrides, where)
-        files = [options("experiment", where).get(name) for name in experiments]
+        files = [list_options("experiment", where).get(name) for name in experiments]
         values = [v for f in files if f is not None for v in _default(f, f"override /{group}")]
     values = values or _default(where[0] / f"{PRIMARY}.yaml", group)
     return [v for v in re.split(r"[\[\],\s]+", values[-1]) if v] if values else []
@@ -205,7 +205,7 @@ def _unknown_key(key: str, overrides: Sequence[str], where: Where) -> str:
     head, *rest = key.split(".")
     if head.partition("/")[0] == "hydra":
         return _unknown_to_hydra(key, rest, overrides, where)
-    known = groups(where)
+    known = list_groups(where)
     primary = {k: v for k, v in _load(where[0] / f"{PRIMARY}.yaml").items() if k != "hydra"}
     if head in known and rest:
         return _unknown_in_group(key, head, rest, _chosen(head, overrides, where), where)
@@ -219,11 +219,11 @@ def _unknown_key(key: str, overrides: Sequence[str], where: Where) -> str:
 def _unknown_to_hydra(key: str, rest: Sequence[str], overrides: Sequence[str], where: Where) -> str:
     """A key of a launcher or sweeper of ours, or any other of Hydra's."""
     group = f"hydra/{rest[0]}" if rest else ""
-    files = options(group, where) if group in ("hydra/launcher", "hydra/sweeper") else {}
+    files = list_options(group, where) if group in ("hydra/launcher", "hydra/sweeper") else {}
     used = [files[name] for name in _chosen(group, overrides, where) if name in files]
     if not used:
         return f"Hydra has no setting '{key}'; see truerisk train --cfg hydra"
-    return f"{key}: {nearest_in(_load(used[0]), rest[1:])} ({shown(used[0])})"
+    return f"{key}: {nearest_in(_load(used[0]), rest[1:])} ({display_path(used[0])})"
 
 
 def nearest_in(node: Any, path: Sequence[str]) -> str:
@@ -240,7 +240,7 @@ def nearest_in(node: Any, path: Sequence[str]) -> str:
 def _unknown_in_group(
     key: str, group: str, rest: Sequence[str], chosen: Sequence[str], where: Where
 ) -> str:
-    files = options(group, where)
+    files = list_options(group, where)
     contents = {name: _load(file) for name, file in files.items()}
     nested = any(isinstance(keys.get(name), dict) for name, keys in contents.items())
     node = {k: v for name in chosen for k, v in contents.get(name, {}).items()}
@@ -250,7 +250,7 @@ def _unknown_in_group(
         wanted = ",".join([*chosen, rest[0]])
         return f"{key}: {rest[0]} is not among the chosen; add it: {group}=[{wanted}]"
     owners = [name for name, keys in contents.items() if _has(keys, rest) and name not in chosen]
-    used = ", ".join(shown(files[name]) for name in chosen if name in files)
+    used = ", ".join(display_path(files[name]) for name in chosen if name in files)
     if group == "trainer" and rest[0] in INSTEAD:
         return f"{key} does not apply here: {INSTEAD[rest[0]]}"
     if deeper := _deeper(node, rest):

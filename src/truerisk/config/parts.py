@@ -21,7 +21,7 @@ def conf_dir() -> Path:
     return next((d for d in (here / "conf", here.parents[1] / "conf") if d.is_dir()), here / "conf")
 
 
-def existing(folder: str | Path, what: str) -> Path:
+def existing_folder(folder: str | Path, what: str) -> Path:
     """The path of a folder that is there.
 
     Raises:
@@ -35,7 +35,7 @@ def existing(folder: str | Path, what: str) -> Path:
     raise ConfigError(f"{what}: there is no folder {folder}; {hint}")
 
 
-def folders(config_dir: str | Path | None = None) -> tuple[Path, ...]:
+def option_folders(config_dir: str | Path | None = None) -> tuple[Path, ...]:
     """The folders that hold options: the package's own, then the user's.
 
     Raises:
@@ -43,24 +43,24 @@ def folders(config_dir: str | Path | None = None) -> tuple[Path, ...]:
     """
     if config_dir is None:
         return (conf_dir(),)
-    return conf_dir(), existing(config_dir, "--config-dir").resolve()
+    return conf_dir(), existing_folder(config_dir, "--config-dir").resolve()
 
 
-def groups(where: Sequence[Path]) -> list[str]:
+def list_groups(where: Sequence[Path]) -> list[str]:
     """Names of the config groups that have options, nested ones as ``outer/inner``."""
     found = {file.parent.relative_to(top) for top in where for file in top.glob("*/**/*.yaml")}
-    names = {group.as_posix() for group in found if options(group.as_posix(), where)}
+    names = {group.as_posix() for group in found if list_options(group.as_posix(), where)}
     return sorted(names, key=lambda name: (name.startswith("hydra"), name))
 
 
-def options(group: str, where: Sequence[Path]) -> dict[str, Path]:
+def list_options(group: str, where: Sequence[Path]) -> dict[str, Path]:
     """The options of a group and their files; the first folder that has one wins, as in Hydra."""
     files = [file for top in reversed(where) for file in sorted((top / group).glob("*.yaml"))]
     visible = {file.stem: file for file in files if not file.name.startswith("_")}
     return dict(sorted(visible.items()))
 
 
-def summary(file: Path) -> str:
+def read_summary(file: Path) -> str:
     """The first comment of a YAML file that is not a directive such as ``# @package``."""
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         text = line.strip()
@@ -71,7 +71,7 @@ def summary(file: Path) -> str:
     return ""
 
 
-def shown(file: Path) -> str:
+def display_path(file: Path) -> str:
     """A config file's name as messages print it: ``conf/optimizer/sgd.yaml``."""
     if file.is_relative_to(conf_dir()):
         return (Path("conf") / file.relative_to(conf_dir())).as_posix()
@@ -88,16 +88,16 @@ def _entry(name: str, text: str, width: int, column: int) -> str:
 
 
 def _section(group: str, where: Sequence[Path], width: int) -> str:
-    files = options(group, where)
+    files = list_options(group, where)
     column = max(map(len, files))
     lines = [group]
     for name, file in files.items():
         owner = "" if file.is_relative_to(where[0]) else " (yours)"
-        lines.append(_entry(name, summary(file) + owner, width, column))
+        lines.append(_entry(name, read_summary(file) + owner, width, column))
     return "\n".join(lines)
 
 
-def listing(
+def format_listing(
     group: str | None = None, config_dir: str | None = None, width: int | None = None
 ) -> str:
     """The text that ``truerisk parts [GROUP]`` prints; ``width`` defaults to the terminal's.
@@ -107,8 +107,8 @@ def listing(
     Raises:
         ConfigError: there is no such group.
     """
-    where = folders(config_dir)
-    names = groups(where)
+    where = option_folders(config_dir)
+    names = list_groups(where)
     chosen = [n for n in names if group is None or n == group or n.startswith(f"{group}/")]
     if group is not None and not chosen:
         raise ConfigError(f"there is no group '{group}'; {suggest(group, names)}")

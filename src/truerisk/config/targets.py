@@ -22,7 +22,7 @@ OBJECTS = ("needs_python_object", "is_instance_of", "is_subclass_of", "callable_
 """Pydantic's complaints that no number or text could be right: not for a config to answer."""
 
 
-def locate(path: str, key: str) -> Callable[..., Any]:
+def locate_target(path: str, key: str) -> Callable[..., Any]:
     """Import what a dotted path names.
 
     Raises:
@@ -67,7 +67,7 @@ def _module(name: str, key: str, path: str) -> Any:
         raise ConfigError(f"{key}={path}: importing {name} fails: {error}") from error
 
 
-def mismatches(
+def find_mismatches(
     node: Mapping[str, Any], key: str, injected: Collection[str], *, skip: Collection[str] = ()
 ) -> Iterator[str]:
     """What is wrong with the arguments of one node.
@@ -78,7 +78,7 @@ def mismatches(
         injected: names of arguments that are filled in at run time.
         skip: arguments whose values are not looked at.
     """
-    target = locate(node["_target_"], f"{key}._target_")
+    target = locate_target(node["_target_"], f"{key}._target_")
     try:
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError):
@@ -123,9 +123,9 @@ def _wrong_type(
     if parameter.kind in VARIADIC or usual or _holds_target(value):
         return
     hint = _resolved(parameter.annotation, target)
-    if hint is inspect.Parameter.empty or fits(value, hint):
+    if hint is inspect.Parameter.empty or fits_type(value, hint):
         return
-    yield f"{key} is {shown(value)}, but {path} takes {_readable(hint)}"
+    yield f"{key} is {format_value(value)}, but {path} takes {_readable(hint)}"
 
 
 def _holds_target(value: Any) -> bool:
@@ -147,13 +147,15 @@ def _resolved(annotation: Any, target: Callable[..., Any]) -> Any:
         return inspect.Parameter.empty
 
 
-def fits(value: Any, hint: Any) -> bool:
+def fits_type(value: Any, hint: Any) -> bool:
     """Whether a config value is of a type, without being converted; True if that cannot be told.
 
     Values are read as JSON, so that a list will do for a tuple.
 
-    >>> fits([0.9, 0.99], tuple[float, float]), fits("abc", float), fits(2.5, int), fits(1, float)
-    (True, False, False, True)
+    >>> fits_type([0.9, 0.99], tuple[float, float]), fits_type("abc", float)
+    (True, False)
+    >>> fits_type(2.5, int), fits_type(1, float)
+    (False, True)
     """
     try:
         text = json.dumps(value)
@@ -185,10 +187,10 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
         return TypeAdapter(hint)
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as the config has it.
 
-    >>> shown(None), shown("ten"), shown([1, True])
+    >>> format_value(None), format_value("ten"), format_value([1, True])
     ('null', "'ten'", '[1, true]')
     """
     return repr(value) if isinstance(value, str) else json.dumps(value, default=str)

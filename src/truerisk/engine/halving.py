@@ -142,6 +142,6 @@ def halvings(cfg: DictConfig, folder: Path) -> list[Halving]:
 
 
 def _plain(cfg: DictConfig) -> Mapping[str, Any]:
-    from truerisk.config.compose import resolved
+    from truerisk.config.compose import resolve_config
 
-    return resolved(cfg)
+    return resolve_config(cfg)

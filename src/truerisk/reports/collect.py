@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from truerisk.config.parts import existing
+from truerisk.config.parts import existing_folder
 from truerisk.core.errors import ConfigError
 from truerisk.core.seeds import streams
 from truerisk.logger.history import whole_rows
@@ -77,7 +77,7 @@ def collect(folders: Iterable[str | Path]) -> Collected:
     """
     found: dict[Path, None] = {}
     for folder in folders:
-        paths = list(run_folders(existing(folder, "report")))
+        paths = list(run_folders(existing_folder(folder, "report")))
         if not paths:
             raise ConfigError(
                 f"report: there is no run below {folder} "

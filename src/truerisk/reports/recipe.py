@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from truerisk.sweeps import identity
+from truerisk.sweeps import sweep_cell
 
 IGNORED = (
-    "seed", "diagnostics", "compile", "choices.logger", "choices.diagnostics", *identity.IGNORED,
-    *(f"data.{key}" for key in identity.IGNORED_IN_DATA),
-    *(f"data.source.{key}" for key in identity.IGNORED_IN_DATA),
+    "seed", "diagnostics", "compile", "choices.logger", "choices.diagnostics", *sweep_cell.IGNORED,
+    *(f"data.{key}" for key in sweep_cell.IGNORED_IN_DATA),
+    *(f"data.source.{key}" for key in sweep_cell.IGNORED_IN_DATA),
 )  # fmt: skip
 """Keys that do not change what a recipe is: its seeds, and what only watches, stores or hurries."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from truerisk.sweeps.cell import Cell
-from truerisk.sweeps.study import Study
+from truerisk.sweeps.study_folder import StudyFolder
+from truerisk.sweeps.sweep_cell import SweepCell
 
-__all__ = ["Cell", "Study"]
+__all__ = ["StudyFolder", "SweepCell"]

@@ -13,22 +13,20 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.config.compose import Loader
-from truerisk.config.overrides import normalize, quoted
+from truerisk.config.compose import ConfigLoader, expand_short_forms, quote_override
 from truerisk.core.errors import ConfigError
 from truerisk.outcome import Outcome
-from truerisk.sweeps.cell import DONE, Cell
-from truerisk.sweeps.compose import Composer
-from truerisk.sweeps.examine import examined
-from truerisk.sweeps.launcher import Jobs, Launcher
-from truerisk.sweeps.launcher.plugin import Plugin
-from truerisk.sweeps.launcher.serial import Serial
-from truerisk.sweeps.study import Study, distinct, study_name
+from truerisk.sweeps.cell_composer import CellComposer
+from truerisk.sweeps.launcher import HydraJobs, Launcher
+from truerisk.sweeps.launcher.launcher import SerialLauncher
+from truerisk.sweeps.launcher.plugin import HydraPlugin
+from truerisk.sweeps.study_folder import StudyFolder, study_name, unique_cells, validate_cells
+from truerisk.sweeps.sweep_cell import DONE, SweepCell
 from truerisk.sweeps.sweeper import Sweeper
-from truerisk.sweeps.sweeper.axis import draws
-from truerisk.sweeps.sweeper.grid import Grid
+from truerisk.sweeps.sweeper.axis import quote_distributions
+from truerisk.sweeps.sweeper.grids import GridSweeper
 
-OWN = "truerisk."
+OWN_PREFIX = "truerisk."
 OF_A_SWEEP = ("study", "report")
 """Keys that say something of the sweep, and nothing of its cells."""
 BASIC = "hydra._internal.core_plugins.basic_"
@@ -42,7 +40,7 @@ class Sweep:
     """
 
     def __init__(
-        self, loader: Loader, name: str, overrides: Sequence[str], shared: DictConfig
+        self, loader: ConfigLoader, name: str, overrides: Sequence[str], shared: DictConfig
     ) -> None:
         self.loader, self.name, self.shared = loader, name, shared
         self.sweeper = _sweeper(self.shared.hydra.sweeper)
@@ -52,20 +50,20 @@ class Sweep:
         folder = Path(str(self.shared.hydra.sweep.dir)).absolute()
         self.hydra = [
             *(str(o) for o in self.shared.hydra.overrides.hydra if not _placed(str(o))),
-            f"study={quoted(self.shared.study)}",
+            f"study={quote_override(self.shared.study)}",
             "hydra.mode=MULTIRUN",
-            f"hydra.sweep.dir={quoted(str(folder))}",
+            f"hydra.sweep.dir={quote_override(str(folder))}",
         ]
         self.shared.hydra.overrides.hydra = self.hydra
         self.shared.hydra.sweep.dir = str(folder)
         fixed = [o for o in self.axes if not o.is_sweep_override()]
         texts = {f"{o.get_key_element()}={o.get_value_element_as_str()}" for o in fixed}
-        self.study = Study(folder, Composer(loader, name, self.hydra), texts)
+        self.study = StudyFolder(folder, CellComposer(loader, name, self.hydra), texts)
 
     def _axes(self, overrides: Sequence[str]) -> list[Override]:
         """The sweeper's own axes, then those of the command line."""
         params = [f"{key}={value}" for key, value in self.sweeper.params.items()]
-        parsed = self.loader.parsed([*draws(normalize(params)), *overrides])
+        parsed = self.loader.parsed([*quote_distributions(expand_short_forms(params)), *overrides])
         for o in parsed:
             if o.key_or_group in OF_A_SWEEP and o.is_sweep_override():
                 raise ConfigError(f"{o.input_line}: a sweep has one; a text with commas is quoted")
@@ -79,24 +77,24 @@ class Sweep:
         """The chosen option of ``hydra/launcher``."""
         node = self.shared.hydra.launcher
         if str(node._target_).startswith(BASIC):
-            return Serial()
-        return _made(node) if own(node) else Plugin()
+            return SerialLauncher()
+        return _made(node) if is_own(node) else HydraPlugin()
 
     def run(self, task: TaskFunction) -> list[Outcome]:
         """Do what is missing of the sweep; how every cell of it ended."""
         callbacks = Callbacks(self.shared)
         callbacks.on_multirun_start(config=self.shared, config_name=self.name)
-        jobs = Jobs(HydraContext(self.loader, callbacks), task, self.shared)
+        jobs = HydraJobs(HydraContext(self.loader, callbacks), task, self.shared)
         outcomes = list(self._outcomes(jobs))
         callbacks.on_multirun_end(config=self.shared, config_name=self.name)
         return outcomes
 
-    def _outcomes(self, jobs: Jobs) -> Iterator[Outcome]:
+    def _outcomes(self, jobs: HydraJobs) -> Iterator[Outcome]:
         launcher, batches = self.launcher(), self.batches()
         points = next(batches, None)
         while points is not None:
             cells = self.study.cells(points)
-            found = self._launched(distinct(cells), launcher, jobs)
+            found = self._launched(unique_cells(cells), launcher, jobs)
             yield from found.values()
             try:
                 points = batches.send([found[cell.folder] for cell in cells])
@@ -104,12 +102,12 @@ class Sweep:
                 points = None
 
     def _launched(
-        self, cells: Sequence[Cell], launcher: Launcher, jobs: Jobs
+        self, cells: Sequence[SweepCell], launcher: Launcher, jobs: HydraJobs
     ) -> dict[Path, Outcome]:
         found = {cell.folder: cell.outcome() for cell in cells}
         waiting = [cell for cell in cells if found[cell.folder].status not in DONE]
         ready = []
-        for cell in examined(waiting):
+        for cell in validate_cells(waiting):
             if cell.problem:
                 print(f"error: {cell.label}: {cell.problem}", file=sys.stderr)
                 found[cell.folder] = Outcome(float("nan"), "refused", cell.problem)
@@ -127,14 +125,14 @@ def _placed(override: str) -> bool:
     return override.lstrip("+").startswith(("hydra.mode=", "hydra.sweep.dir="))
 
 
-def own(node: DictConfig) -> bool:
+def is_own(node: DictConfig) -> bool:
     """Whether a sweeper or launcher is one of ours, or Hydra's basic one, which ours replace."""
-    return str(node._target_).startswith((OWN, BASIC))
+    return str(node._target_).startswith((OWN_PREFIX, BASIC))
 
 
 def _sweeper(node: DictConfig) -> Sweeper:
     if str(node._target_).startswith(BASIC):
-        return Grid(node.params, node.max_batch_size)
+        return GridSweeper(node.params, node.max_batch_size)
     return _made(node)
 
 

@@ -29,13 +29,13 @@ def reproduce(which: Sequence[str], quick: bool, overrides: Sequence[str] = ()) 
 
 
 def _one(reproduction: Reproduction, quick: bool, overrides: Sequence[str]) -> str:
-    from truerisk.launch import launch
+    from truerisk.launch import launch_training
 
     folder, given = (
         OUTPUTS / reproduction.study(quick),
         [*reproduction.overrides(quick), *overrides],
     )
-    code = launch(["--multirun", *given, "report=false"])
+    code = launch_training(["--multirun", *given, "report=false"])
     if not folder.is_dir():
         raise UserError(f"{reproduction.name}: the study ended with exit code {code}; see above")
     return judge(reproduction, Runs.at(cells(given)), folder)
@@ -45,14 +45,13 @@ def cells(overrides: Sequence[str]) -> list[Path]:
     """The folders of a study's runs; runs of an earlier version of it may lie beside them."""
     from hydra.types import RunMode
 
-    from truerisk.config.compose import Loader, session
-    from truerisk.config.overrides import normalize
+    from truerisk.config.compose import ConfigLoader, expand_short_forms, hydra_session
     from truerisk.config.parts import PRIMARY
     from truerisk.sweeps.sweep import Sweep
 
-    given = normalize(overrides)
-    with session():
-        loader = Loader()
+    given = expand_short_forms(overrides)
+    with hydra_session():
+        loader = ConfigLoader()
         shared = loader.load_configuration(PRIMARY, given, RunMode.MULTIRUN)
         sweep = Sweep(loader, PRIMARY, given, shared)
         return [cell.folder for cell in sweep.study.cells(next(sweep.batches()))]

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from truerisk.config.compose import compose, resolved
+from truerisk.config.compose import compose, resolve_config
 from truerisk.engine.stacked.grouping import groups
 
 
 @pytest.fixture(scope="module")
 def grouped():
     def grouped(*recipes):
-        return groups([resolved(compose(recipe.split())) for recipe in recipes])
+        return groups([resolve_config(compose(recipe.split())) for recipe in recipes])
 
     return grouped
 

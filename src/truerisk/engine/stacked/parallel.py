@@ -17,14 +17,14 @@ from truerisk.core.errors import Interrupted
 from truerisk.engine.signals import NOTICE, SIGNALS, on_stop
 from truerisk.engine.stacked.progress import Bar
 from truerisk.engine.stacked.train import Group, Job
-from truerisk.sweeps.cell import Cell
+from truerisk.sweeps.sweep_cell import SweepCell
 
 LOOK = 0.2
 """Seconds between two looks at what the processes have done."""
 
 
 def trained(
-    cells: Sequence[Cell], size: int | None, processes: int, place: str = ""
+    cells: Sequence[SweepCell], size: int | None, processes: int, place: str = ""
 ) -> dict[Path, str]:
     """Train cells that stack; gives the reasons of those that could not begin.
 

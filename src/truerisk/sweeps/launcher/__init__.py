@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from truerisk.outcome import Outcome
-from truerisk.sweeps.cell import Cell
-from truerisk.sweeps.launcher.job import Jobs
+from truerisk.sweeps.launcher.launcher import HydraJobs
+from truerisk.sweeps.sweep_cell import SweepCell
 
 __all__ = ["Jobs", "Launcher"]
 
@@ -15,7 +15,7 @@ __all__ = ["Jobs", "Launcher"]
 class Launcher(Protocol):
     """An option of ``hydra/launcher``."""
 
-    def launch(self, cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
+    def launch(self, cells: Sequence[SweepCell], jobs: HydraJobs) -> list[Outcome]:
         """Do the cells; how they ended, in their order.
 
         ``jobs.run(cell, number)`` does one here, as Hydra would; ``attempt`` does one without

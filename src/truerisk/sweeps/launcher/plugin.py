@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
-from truerisk.config.overrides import quoted
+from truerisk.config.compose import quote_override
 from truerisk.outcome import Outcome
-from truerisk.sweeps.cell import Cell
-from truerisk.sweeps.launcher.job import Jobs, told
+from truerisk.sweeps.launcher.launcher import HydraJobs, read_job_outcome
+from truerisk.sweeps.sweep_cell import SweepCell
 
 RESTARTS = 1000
 """How often a job may reach its time limit; submitit's own limit is never."""
 
 
-class Plugin:
+class HydraPlugin:
     """Hands Hydra's launcher the overrides of each cell, its folder among them."""
 
-    def launch(self, cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
+    def launch(self, cells: Sequence[SweepCell], jobs: HydraJobs) -> list[Outcome]:
         """Do the cells wherever the plugin does them.
 
         Where it loses a job (a worker that crashed, a job that was cancelled) it gives no outcome
@@ -33,11 +33,11 @@ class Plugin:
         )
         overrides = [_overrides(cell) for cell in cells]
         try:
-            return [told(done) for done in plugin.launch(overrides, initial_job_idx=0)]
+            return [read_job_outcome(done) for done in plugin.launch(overrides, initial_job_idx=0)]
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             print(f"error: {reason}", file=sys.stderr)
-            return [standing(cell, reason) for cell in cells]
+            return [lost_outcome(cell, reason) for cell in cells]
 
 
 def _restarting(shared: DictConfig) -> DictConfig:
@@ -49,11 +49,11 @@ def _restarting(shared: DictConfig) -> DictConfig:
     return shared
 
 
-def _overrides(cell: Cell) -> list[str]:
-    return [*cell.overrides, f"hydra.sweep.subdir={quoted(cell.folder.name)}"]
+def _overrides(cell: SweepCell) -> list[str]:
+    return [*cell.overrides, f"hydra.sweep.subdir={quote_override(cell.folder.name)}"]
 
 
-def standing(cell: Cell, reason: str) -> Outcome:
+def lost_outcome(cell: SweepCell, reason: str) -> Outcome:
     """How a cell's folder says it ended; failed, for this reason, where it says nothing."""
     found = cell.outcome()
     lost = found.status in ("missing", "running")

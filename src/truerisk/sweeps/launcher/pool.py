@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import io
 import math
 import multiprocessing
 import os
@@ -10,15 +12,17 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 from truerisk.core.checks import check_int
 from truerisk.outcome import INTERRUPTED, Outcome
-from truerisk.sweeps.cell import Cell
-from truerisk.sweeps.launcher.job import Jobs
-from truerisk.sweeps.launcher.slot import Slot, slots
+from truerisk.sweeps.launcher.launcher import HydraJobs
+from truerisk.sweeps.sweep_cell import SweepCell
 
 FORK = multiprocessing.get_context("fork")
 
@@ -48,13 +52,13 @@ class Pool:
         self.slots = slots if slots == "auto" else check_int("hydra.launcher.slots", slots)
         self.stopped = ""
 
-    def launch(self, cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
+    def launch(self, cells: Sequence[SweepCell], jobs: HydraJobs) -> list[Outcome]:
         """Do the cells; one that was asked to stop ends the others and the sweep."""
         from truerisk.engine.signals import on_stop
-        from truerisk.sweeps.launcher.warm import warm
+        from truerisk.sweeps.launcher.pool import warm_up
 
-        free, ended = slots(self.slots, cells), dict[int, Outcome]()
-        warm()
+        free, ended = divide_machine(self.slots, cells), dict[int, Outcome]()
+        warm_up()
         gc.freeze()  # collecting would touch, and so copy, every page that workers share
         waiting, busy = iter(enumerate(cells)), list[Worker]()
         with on_stop(lambda name: self._stop(name, busy)):
@@ -79,11 +83,11 @@ class Pool:
                 os.kill(worker.process.pid or 0, signal.Signals[name])
 
 
-def _first(cells: Iterator[tuple[int, Cell]], count: int) -> list[tuple[int, Cell]]:
+def _first(cells: Iterator[tuple[int, SweepCell]], count: int) -> list[tuple[int, SweepCell]]:
     return [pair for _, pair in zip(range(count), cells, strict=False)]
 
 
-def _start(jobs: Jobs, number: int, cell: Cell, slot: Slot) -> Worker:
+def _start(jobs: HydraJobs, number: int, cell: SweepCell, slot: Slot) -> Worker:
     ours, theirs = FORK.Pipe(duplex=False)
     process = FORK.Process(target=_work, args=(jobs, number, cell, slot, theirs))
     process.start()
@@ -91,7 +95,7 @@ def _start(jobs: Jobs, number: int, cell: Cell, slot: Slot) -> Worker:
     return Worker(process, ours, number, slot)
 
 
-def _work(jobs: Jobs, number: int, cell: Cell, slot: Slot, pipe: Connection) -> None:
+def _work(jobs: HydraJobs, number: int, cell: SweepCell, slot: Slot, pipe: Connection) -> None:
     """In the worker: one cell. Ctrl-C reaches the pool alone, which passes it on once."""
     from truerisk.show import progress
 
@@ -112,7 +116,7 @@ def _ready(busy: Sequence[Worker]) -> list[Worker]:
     return [worker for worker in busy if worker.process.sentinel in heard]
 
 
-def _end(worker: Worker, cell: Cell) -> Outcome:
+def _end(worker: Worker, cell: SweepCell) -> Outcome:
     """What a worker has sent; where it died, that is written to the run's status too."""
     with worker.pipe:
         sent = _received(worker.pipe)
@@ -135,3 +139,64 @@ def _received(pipe: Connection) -> Outcome | None:
         return pipe.recv() if pipe.poll() else None
     except EOFError:
         return None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A share of the cores, and a GPU or none."""
+
+    cores: tuple[int, ...]
+    gpu: str | None = None
+
+    def take(self) -> None:
+        """Pin this process to it: `truerisk.core.threads` counts the cores it finds."""
+        import torch
+
+        if hasattr(os, "sched_setaffinity") and self.cores:
+            os.sched_setaffinity(0, self.cores)
+            torch.set_num_threads(min(torch.get_num_threads(), len(self.cores)))
+        if self.gpu is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.gpu
+
+
+def divide_machine(count: int | Literal["auto"], cells: Sequence[SweepCell]) -> list[Slot]:
+    """The slots of this machine for some cells."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    found = list_gpus() if any(map(_on_gpu, cells)) else []
+    number = (len(found) or len(cores) or os.cpu_count() or 1) if count == "auto" else count
+    number = min(number, len(cells))
+    shares = [tuple(cores[i::number]) or tuple(cores) for i in range(number)]
+    devices = [found[i % len(found)] if found else None for i in range(number)]
+    return [Slot(share, gpu) for share, gpu in zip(shares, devices, strict=True)]
+
+
+def _on_gpu(cell: SweepCell) -> bool:
+    return cell.config["trainer"].get("accelerator", "auto") in ("auto", "gpu", "cuda")
+
+
+def list_gpus() -> list[str]:
+    """CUDA's devices as ``CUDA_VISIBLE_DEVICES`` names them, without starting CUDA here."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name]
+    return [str(i) for i in range(torch.cuda.device_count())]
+
+
+TINY = ["data=iris", "model=linear", "trainer.max_epochs=1", "regularizer=[]", "threads=1"]
+
+
+@cache
+def warm_up() -> None:
+    """Run a tiny recipe once, so that all that runs need is imported and set up.
+
+    With one thread, on the CPU: a fork keeps neither threads nor CUDA.
+    """
+    import torch
+
+    import truerisk
+
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        truerisk.train(TINY, folder=f"{folder}/run")

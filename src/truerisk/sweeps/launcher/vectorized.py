@@ -11,12 +11,11 @@ from pathlib import Path
 from truerisk.core.errors import ConfigError, Interrupted
 from truerisk.outcome import INTERRUPTED, Outcome
 from truerisk.run import RunFolder
-from truerisk.sweeps.attempt import ELSEWHERE
-from truerisk.sweeps.cell import DONE, Cell, recorded
-from truerisk.sweeps.claim import claim
-from truerisk.sweeps.launcher.job import Jobs
+from truerisk.sweeps.launcher.launcher import HydraJobs, SerialLauncher
 from truerisk.sweeps.launcher.pool import Pool
-from truerisk.sweeps.launcher.serial import Serial
+from truerisk.sweeps.locks import lock_cells
+from truerisk.sweeps.run_cell import ELSEWHERE
+from truerisk.sweeps.sweep_cell import DONE, SweepCell, read_outcome
 
 
 class Vectorized:
@@ -34,14 +33,14 @@ class Vectorized:
         self.size = None if size == "auto" else _whole("hydra.launcher.size", size)
         self.processes = _whole("hydra.launcher.processes", processes)
 
-    def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+    def groups(self, cells: Sequence[SweepCell]) -> list[list[SweepCell]]:
         """The cells that will be trained together; a cell that runs by itself is a list of one."""
         from truerisk.engine.stacked.grouping import groups
 
         made = groups([cell.config for cell in cells])
         return [[cells[row] for row in group.rows] for group in made]
 
-    def launch(self, cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
+    def launch(self, cells: Sequence[SweepCell], jobs: HydraJobs) -> list[Outcome]:
         """Train the groups, then the other cells in turn; how they ended, in their order."""
         from truerisk.engine.stacked.grouping import groups
 
@@ -59,21 +58,23 @@ class Vectorized:
         found |= dict(zip(rows, ended, strict=True))
         return [found[row] for row in range(len(cells))]
 
-    def _singly(self, cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
+    def _singly(self, cells: Sequence[SweepCell], jobs: HydraJobs) -> list[Outcome]:
         """Ordinary runs, in as many processes."""
-        launcher = Pool(self.processes) if self.processes > 1 and len(cells) > 1 else Serial()
+        launcher = (
+            Pool(self.processes) if self.processes > 1 and len(cells) > 1 else SerialLauncher()
+        )
         return launcher.launch(cells, jobs)
 
     def _group(
-        self, cells: dict[int, Cell], alone: dict[int, str], place: str
+        self, cells: dict[int, SweepCell], alone: dict[int, str], place: str
     ) -> dict[int, Outcome]:
         """Train a group; what breaks it goes to ``alone``, to be run cell by cell."""
         from truerisk.engine.stacked.parallel import trained
 
         found = dict.fromkeys(cells, ELSEWHERE)
-        with claim([cell.folder for cell in cells.values()]) as mine:
+        with lock_cells([cell.folder for cell in cells.values()]) as mine:
             own = {row: cell for row, cell in cells.items() if cell.folder in mine}
-            found |= {row: recorded(cell.run) for row, cell in own.items()}
+            found |= {row: read_outcome(cell.run) for row, cell in own.items()}
             left = {row: cell for row, cell in own.items() if found[row].status not in DONE}
             waiting = list(left.values())
             try:
@@ -82,7 +83,7 @@ class Vectorized:
                 raise SystemExit(INTERRUPTED.get(str(stop), 130)) from None
             except Exception as error:
                 refused, why = {}, _first_sentence(error)
-                unfinished = [row for row in left if recorded(left[row].run).status not in DONE]
+                unfinished = [row for row in left if read_outcome(left[row].run).status not in DONE]
                 alone |= {row: f"training it with others failed: {why}" for row in unfinished}
             _refuse({c.label: refused[c.folder] for c in left.values() if c.folder in refused})
             return found | {row: _outcome(cell.folder, refused) for row, cell in left.items()}
@@ -123,7 +124,7 @@ def _by_reason(reasons: dict[str, str]) -> Iterator[tuple[str, int, str]]:
 def _outcome(folder: Path, refused: dict[Path, str]) -> Outcome:
     if folder in refused:
         return Outcome(math.nan, "refused", refused[folder])
-    now = recorded(RunFolder(folder))
+    now = read_outcome(RunFolder(folder))
     return Outcome(float(now), now.status, now.reason)
 
 

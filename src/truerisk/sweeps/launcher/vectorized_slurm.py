@@ -10,10 +10,10 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import setup_globals
 
 from truerisk.outcome import Outcome
-from truerisk.sweeps.cell import Cell
-from truerisk.sweeps.launcher.job import Jobs
-from truerisk.sweeps.launcher.plugin import standing
+from truerisk.sweeps.launcher.launcher import HydraJobs
+from truerisk.sweeps.launcher.plugin import lost_outcome
 from truerisk.sweeps.launcher.vectorized import Vectorized
+from truerisk.sweeps.sweep_cell import SweepCell
 
 
 class VectorizedSlurm(Vectorized):
@@ -31,7 +31,7 @@ class VectorizedSlurm(Vectorized):
         super().__init__(size, processes)
         self.job = dict(job)
 
-    def launch(self, cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
+    def launch(self, cells: Sequence[SweepCell], jobs: HydraJobs) -> list[Outcome]:
         """Send a job a group, and wait for all of them; how the cells ended, in their order."""
         executor, groups = self._executor(), self.groups(cells)
         here = Vectorized(self.size or "auto", self.processes)
@@ -65,9 +65,9 @@ class VectorizedSlurm(Vectorized):
 class Share:
     """What a job of the cluster does, once more after it has been put back in line."""
 
-    cells: Sequence[Cell]
+    cells: Sequence[SweepCell]
     launcher: Vectorized
-    jobs: Jobs
+    jobs: HydraJobs
     singletons: Any
 
     def __call__(self) -> list[Outcome]:
@@ -83,10 +83,10 @@ class Share:
         return submitit.helpers.DelayedSubmission(self)
 
 
-def _ended(job: Any, cells: Sequence[Cell]) -> list[Outcome]:
+def _ended(job: Any, cells: Sequence[SweepCell]) -> list[Outcome]:
     """How a job's cells ended; where the job was lost, as their folders tell."""
     try:
         return job.result()
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        return [standing(cell, reason) for cell in cells]
+        return [lost_outcome(cell, reason) for cell in cells]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from truerisk.outcome import Outcome
 
 if TYPE_CHECKING:
-    from truerisk.sweeps.study import Study
+    from truerisk.sweeps.study_folder import StudyFolder
 
-Point = list[str]
+CellOverrides = list[str]
 """The overrides of one cell."""
-Batches = Generator[list[Point], list[Outcome], None]
+Batches = Generator[list[CellOverrides], list[Outcome], None]
 """Points that may be trained together; what is sent back is how they ended, in their order."""
 
 
@@ -22,5 +22,5 @@ class Sweeper(Protocol):
     params: Any
     """Axes set in YAML, beside those of the command line."""
 
-    def batches(self, overrides: Sequence[Any], study: Study) -> Batches:
+    def batches(self, overrides: Sequence[Any], study: StudyFolder) -> Batches:
         """Points for the parsed overrides, ``params`` and the command line's, in that order."""

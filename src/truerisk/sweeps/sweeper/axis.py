@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import create_functions
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
 
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.sweeps.sweeper import Point
+from truerisk.sweeps.sweeper import CellOverrides
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -23,7 +23,7 @@ CALL = re.compile(r"(\+{0,2}[\w./@]+)=([a-z_]\w*)\(([^'()]*)\)")
 DIGITS = 6
 
 
-class Axes(NamedTuple):
+class SweepAxes(NamedTuple):
     """The overrides of a sweep, by what is done with them."""
 
     order: list[str]
@@ -31,18 +31,18 @@ class Axes(NamedTuple):
     crossed: dict[str, list[str]]
     searched: dict[str, Override]
 
-    def points(self, chosen: Mapping[str, str]) -> list[Point]:
+    def points(self, chosen: Mapping[str, str]) -> list[CellOverrides]:
         """The cells of one choice of the searched axes: one for each value of the crossed."""
         every = product(*self.crossed.values())
         texts = [dict(zip(self.crossed, values, strict=True)) for values in every]
         return [_point(self.order, {**self.fixed, **chosen, **text}) for text in texts]
 
 
-def _point(order: Sequence[str], texts: Mapping[str, str]) -> Point:
+def _point(order: Sequence[str], texts: Mapping[str, str]) -> CellOverrides:
     return [f"{key}={texts[key]}" for key in order]
 
 
-def axes(overrides: Sequence[Override], crossed: Collection[str]) -> Axes:
+def split_axes(overrides: Sequence[Override], crossed: Collection[str]) -> SweepAxes:
     """Sort overrides; a later one of the same key takes an earlier one's place.
 
     Raises:
@@ -54,18 +54,18 @@ def axes(overrides: Sequence[Override], crossed: Collection[str]) -> Axes:
     names = {"seed.base" if name == "seed" else name for name in crossed}
     for name in names - {*swept, "seed.base"}:
         raise ConfigError(f"hydra.sweeper.crossed: {name} is no axis here; {suggest(name, swept)}")
-    within = {k: values(o) for k, o in swept.items() if k in names and o.is_discrete_sweep()}
-    return Axes(list(last), fixed, within, {k: o for k, o in swept.items() if k not in within})
+    within = {k: list_values(o) for k, o in swept.items() if k in names and o.is_discrete_sweep()}
+    return SweepAxes(list(last), fixed, within, {k: o for k, o in swept.items() if k not in within})
 
 
-def values(override: Override) -> list[str]:
+def list_values(override: Override) -> list[str]:
     """What an axis goes through, as texts.
 
     Raises:
         ConfigError: it is an interval or a distribution.
     """
     if not override.is_discrete_sweep() or DRAWN in _tags(override):
-        raise ConfigError(f"{text(override)}: {_remedy(override)}")
+        raise ConfigError(f"{format_axis(override)}: {_remedy(override)}")
     return list(override.sweep_string_iterator())
 
 
@@ -73,7 +73,7 @@ def _tags(override: Override) -> Collection[str]:
     return getattr(override.value(), "tags", None) or ()
 
 
-def text(override: Override) -> str:
+def format_axis(override: Override) -> str:
     """An axis as it was written."""
     if DRAWN in _tags(override):
         return f"{override.get_key_element()}={_call(override)}"
@@ -92,10 +92,10 @@ def _remedy(override: Override) -> str:
     )
 
 
-def draws(overrides: Sequence[str]) -> list[str]:
+def quote_distributions(overrides: Sequence[str]) -> list[str]:
     """Overrides in which calls that Hydra does not know are kept as text.
 
-    >>> draws(["optimizer.lr=loguniform(1e-4,1e-1)", "seed=range(3)"])
+    >>> quote_distributions(["optimizer.lr=loguniform(1e-4,1e-1)", "seed=range(3)"])
     ["optimizer.lr=tag(drawn,choice('loguniform(1e-4,1e-1)'))", 'seed=range(3)']
     """
     known = create_functions().functions
@@ -106,7 +106,7 @@ def draws(overrides: Sequence[str]) -> list[str]:
     ]
 
 
-def draw(override: Override, rng: Generator) -> str:
+def draw_value(override: Override, rng: Generator) -> str:
     """One value of an axis at random, as text with six digits.
 
     Raises:
@@ -114,27 +114,27 @@ def draw(override: Override, rng: Generator) -> str:
     """
     value = override.value()
     if DRAWN in _tags(override):
-        return number(_drawn(override, rng))
+        return format_number(_drawn(override, rng))
     if isinstance(value, IntervalSweep):
         return _between(value, rng)
-    options = values(override)
+    options = list_values(override)
     return options[int(rng.integers(len(options)))]
 
 
 def _between(interval: IntervalSweep, rng: Generator) -> str:
     import numpy as np
 
-    low, high = bounds(interval)
+    low, high = interval_bounds(interval)
     if "log" in interval.tags:
         top = high + 1 if isinstance(high, int) else high
         found = float(np.exp(rng.uniform(np.log(low), np.log(top))))
-        return number(min(int(found), high) if isinstance(high, int) else found)
+        return format_number(min(int(found), high) if isinstance(high, int) else found)
     if isinstance(low, int) and isinstance(high, int):
-        return number(rng.integers(low, high, endpoint=True))
-    return number(rng.uniform(low, high))
+        return format_number(rng.integers(low, high, endpoint=True))
+    return format_number(rng.uniform(low, high))
 
 
-def bounds(interval: IntervalSweep) -> tuple[float, float]:
+def interval_bounds(interval: IntervalSweep) -> tuple[float, float]:
     """Both ends, as whole numbers where both are written so.
 
     Raises:
@@ -147,10 +147,10 @@ def bounds(interval: IntervalSweep) -> tuple[float, float]:
     return (low, high) if isinstance(low, int) and isinstance(high, int) else (low, float(high))
 
 
-def number(value: Any) -> str:
+def format_number(value: Any) -> str:
     """A drawn number as text.
 
-    >>> number(0.00123456789), number(2.0), number(7)
+    >>> format_number(0.00123456789), format_number(2.0), format_number(7)
     ('0.00123457', '2.0', '7')
     """
     if float(value).is_integer() and not isinstance(value, float):
@@ -167,17 +167,19 @@ def _call(override: Override) -> str:
 def _drawn(override: Override, rng: Generator) -> Any:
     from scipy import stats
 
-    name, arguments = called(override)
+    name, arguments = parse_distribution(override)
     try:
         return getattr(stats, name)(*arguments).rvs(random_state=rng)
     except (AttributeError, TypeError, ValueError) as error:
         if not hasattr(stats, name):
             known = [n for n in dir(stats) if hasattr(getattr(stats, n), "rvs")]
-            raise ConfigError(f"{text(override)}: {suggest(name, known)} (scipy.stats)") from error
-        raise ConfigError(f"{text(override)}: scipy.stats.{name}: {error}") from error
+            raise ConfigError(
+                f"{format_axis(override)}: {suggest(name, known)} (scipy.stats)"
+            ) from error
+        raise ConfigError(f"{format_axis(override)}: scipy.stats.{name}: {error}") from error
 
 
-def called(override: Override) -> tuple[str, list[Any]]:
+def parse_distribution(override: Override) -> tuple[str, list[Any]]:
     """A distribution's name and numbers.
 
     Raises:
@@ -187,5 +189,7 @@ def called(override: Override) -> tuple[str, list[Any]]:
     try:
         found = ast.literal_eval(f"({rest.removesuffix(')')},)") if rest != ")" else ()
     except (ValueError, SyntaxError) as error:
-        raise ConfigError(f"{text(override)}: numbers belong between the brackets") from error
+        raise ConfigError(
+            f"{format_axis(override)}: numbers belong between the brackets"
+        ) from error
     return name, list(found)

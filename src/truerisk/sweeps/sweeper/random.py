@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override
 
 from truerisk.core.checks import check_int
 from truerisk.sweeps.sweeper import Batches
-from truerisk.sweeps.sweeper.axis import axes, draw
+from truerisk.sweeps.sweeper.axis import draw_value, split_axes
 
 
 class Random:
@@ -42,10 +42,10 @@ class Random:
         """All points at once."""
         from numpy.random import default_rng
 
-        found = axes(overrides, self.crossed)
+        found = split_axes(overrides, self.crossed)
         streams = {k: default_rng([self.seed, crc32(k.encode())]) for k in found.searched}
         points = []
         for _ in range(self.count):
-            chosen = {key: draw(o, streams[key]) for key, o in found.searched.items()}
+            chosen = {key: draw_value(o, streams[key]) for key, o in found.searched.items()}
             points += found.points(chosen)
         yield points

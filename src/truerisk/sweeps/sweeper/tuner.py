@@ -14,14 +14,22 @@ from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.data.files import first_line
 from truerisk.outcome import Outcome
-from truerisk.sweeps.identity import IGNORED
+from truerisk.sweeps.sweep_cell import IGNORED
 from truerisk.sweeps.sweeper import Batches
-from truerisk.sweeps.sweeper.axis import Axes, axes, bounds, called, number, text, values
+from truerisk.sweeps.sweeper.axis import (
+    SweepAxes,
+    format_axis,
+    format_number,
+    interval_bounds,
+    list_values,
+    parse_distribution,
+    split_axes,
+)
 
 if TYPE_CHECKING:
     import optuna
 
-    from truerisk.sweeps.study import Study
+    from truerisk.sweeps.study_folder import StudyFolder
 
 SAMPLERS = ("tpe", "cmaes", "gp", "random", "qmc")
 
@@ -68,28 +76,28 @@ class Tuner:
         self.batch = check_int("hydra.sweeper.batch", batch)
         self.startup, self.seed, self.crossed = startup, seed, crossed
 
-    def batches(self, overrides: Sequence[Override], study: Study) -> Batches:
+    def batches(self, overrides: Sequence[Override], study: StudyFolder) -> Batches:
         """A batch of trials after another, until there are enough.
 
         Raises:
             ConfigError: there is nothing to tune, or the storage cannot be opened.
         """
-        found = axes(overrides, self.crossed)
+        found = split_axes(overrides, self.crossed)
         if not found.searched:
             raise ConfigError(
                 "hydra/sweeper=optuna has nothing to tune: give an axis, as in "
                 "'optimizer.lr=tag(log,interval(1e-4,1))'"
             )
-        space = {key: distribution(override) for key, override in found.searched.items()}
+        space = {key: to_optuna_distribution(override) for key, override in found.searched.items()}
         tuned, left = self._open(found, study), set[int]()
         while trials := self._next(tuned, space, left):
             lists = [found.points(_chosen(trial, space)) for trial in trials]
             ended = iter((yield [point for points in lists for point in points]))
             for trial, points in zip(trials, lists, strict=True):
-                if not tell(tuned, trial, [next(ended) for _ in points]):
+                if not report_trial(tuned, trial, [next(ended) for _ in points]):
                     left.add(trial.number)
 
-    def _open(self, found: Axes, study: Study) -> optuna.Study:
+    def _open(self, found: SweepAxes, study: StudyFolder) -> optuna.Study:
         import optuna
         from optuna.exceptions import OptunaError
         from sqlalchemy.exc import SQLAlchemyError
@@ -141,15 +149,15 @@ def _storage(where: str) -> Any:
     return JournalStorage(JournalFileBackend(where)) if where.endswith(".log") else where
 
 
-def _problem(found: Axes) -> str:
+def _problem(found: SweepAxes) -> str:
     """What is tuned, in eight digits: another recipe or space has trials of its own."""
     kept = {k: v for k, v in found.fixed.items() if re.split(r"[./]", k)[0] not in IGNORED}
-    asked = {key: text(override) for key, override in found.searched.items()}
+    asked = {key: format_axis(override) for key, override in found.searched.items()}
     whole_text = repr(sorted((kept | asked | found.crossed).items(), key=str))
     return hashlib.sha256(whole_text.encode()).hexdigest()[:8]
 
 
-def distribution(override: Override) -> Any:
+def to_optuna_distribution(override: Override) -> Any:
     """An axis as Optuna has it.
 
     Raises:
@@ -159,27 +167,27 @@ def distribution(override: Override) -> Any:
 
     value = override.value()
     if isinstance(value, IntervalSweep):
-        low, high = bounds(value)
+        low, high = interval_bounds(value)
         kind = "Int" if isinstance(high, int) else "Float"
         return getattr(distributions, f"{kind}Distribution")(low, high, log="log" in value.tags)
     if "drawn" in getattr(value, "tags", ()):
-        name, numbers = called(override)
+        name, numbers = parse_distribution(override)
         if name != "loguniform" or len(numbers) != 2:
             raise ConfigError(
-                f"{text(override)}: optuna searches interval(a,b), tag(log,interval(a,b)), "
+                f"{format_axis(override)}: optuna searches interval(a,b), tag(log,interval(a,b)), "
                 "loguniform(a,b) and lists of values"
             )
         low, high = map(float, numbers)
         return distributions.FloatDistribution(low, high, log=True)
-    return distributions.CategoricalDistribution(values(override))
+    return distributions.CategoricalDistribution(list_values(override))
 
 
 def _chosen(trial: optuna.Trial, space: Mapping[str, Any]) -> dict[str, str]:
     params = trial.params
-    return {key: v if isinstance(v := params[key], str) else number(v) for key in space}
+    return {key: v if isinstance(v := params[key], str) else format_number(v) for key in space}
 
 
-def tell(tuned: optuna.Study, trial: optuna.Trial, ended: Sequence[Outcome]) -> bool:
+def report_trial(tuned: optuna.Study, trial: optuna.Trial, ended: Sequence[Outcome]) -> bool:
     """Report how a trial's runs ended; False where some of them are in other hands."""
     from optuna.trial import TrialState
 

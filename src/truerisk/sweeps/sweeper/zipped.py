@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Override
 
 from truerisk.core.errors import ConfigError
 from truerisk.sweeps.sweeper import Batches
-from truerisk.sweeps.sweeper.axis import axes, values
+from truerisk.sweeps.sweeper.axis import list_values, split_axes
 
 
 class Zipped:
@@ -30,8 +30,8 @@ class Zipped:
 
     def batches(self, overrides: Sequence[Override], study: Any) -> Batches:
         """All points at once."""
-        found = axes(overrides, self.crossed)
-        lists = {key: values(override) for key, override in found.searched.items()}
+        found = split_axes(overrides, self.crossed)
+        lists = {key: list_values(override) for key, override in found.searched.items()}
         lengths = {key: len(texts) for key, texts in lists.items()}
         if len(set(lengths.values())) > 1:
             said = ", ".join(f"{key} has {n}" for key, n in lengths.items())

@@ -9,8 +9,7 @@ import torch
 from hydra.types import RunMode
 
 from truerisk.cli import main
-from truerisk.config.compose import Loader, session
-from truerisk.config.overrides import normalize
+from truerisk.config.compose import ConfigLoader, expand_short_forms, hydra_session
 from truerisk.engine.step import Step
 from truerisk.result import load_run
 from truerisk.sweeps.sweep import Sweep
@@ -147,9 +146,9 @@ def test_an_option_that_does_not_exist_stops_all(sweep, here, capsys):
     ],
 )
 def test_names_of_studies(overrides, name):
-    overrides = normalize(overrides)
-    with session():
-        loader = Loader()
+    overrides = expand_short_forms(overrides)
+    with hydra_session():
+        loader = ConfigLoader()
         shared = loader.load_configuration("train", overrides, RunMode.MULTIRUN)
         assert Sweep(loader, "train", overrides, shared).study.folder.name == name
 

@@ -4,7 +4,7 @@ from unittest import mock
 
 from truerisk.cli import main
 from truerisk.config import check
-from truerisk.sweeps.plan import spell
+from truerisk.sweeps.sweep_plan import format_duration
 
 
 def test_a_plan_tells_what_would_happen_and_does_nothing(sweep, tiny, here, capsys):
@@ -31,7 +31,9 @@ def test_cells_trained_together_share_the_time(sweep, tiny, capsys, cells):
     assert main(["plan", *tiny.overrides, "study=s", "seed=range(20)", *together[1:]]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     each = sum(took) / 10 / 10
-    assert last.startswith(f"expected: {spell(10 * each)} of work, at {spell(each)} a cell")
+    assert last.startswith(
+        f"expected: {format_duration(10 * each)} of work, at {format_duration(each)} a cell"
+    )
 
 
 def test_a_plan_of_nothing_timed(tiny, here, capsys):
@@ -48,7 +50,7 @@ def test_mistakes(here, capsys):
 
 def test_cells_that_differ_in_their_seeds_are_examined_once(sweep, tiny, here, capsys):
     """… unless a seed is none; each then has its own reason."""
-    with mock.patch("truerisk.config.check.check", wraps=check.check) as looked:
+    with mock.patch("truerisk.config.check.check_config", wraps=check.check_config) as looked:
         given = [*tiny.overrides, "study=s", "seed=range(5)", "optimizer.lr=0.1,0.01"]
         assert main(["plan", "-m", *given]) == 0
     assert looked.call_count == 2

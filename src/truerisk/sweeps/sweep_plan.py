@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from truerisk.core.errors import ConfigError
-from truerisk.sweeps.cell import DONE, Cell
-from truerisk.sweeps.examine import examined
-from truerisk.sweeps.study import distinct
+from truerisk.sweeps.study_folder import unique_cells, validate_cells
 from truerisk.sweeps.sweep import Sweep
+from truerisk.sweeps.sweep_cell import DONE, SweepCell
 
 
-class Row(NamedTuple):
+class PlanRow(NamedTuple):
     """One cell of a plan.
 
     Attributes:
@@ -23,20 +22,20 @@ class Row(NamedTuple):
         seconds: what its run took so far; its share, where others were trained with it.
     """
 
-    cell: Cell
+    cell: SweepCell
     state: str
     group: int | None
     seconds: float
 
 
-class Plan(NamedTuple):
+class SweepPlan(NamedTuple):
     """The rows of a sweep's first batch, which for all but tuners is the whole sweep."""
 
     study: str
-    rows: list[Row]
+    rows: list[PlanRow]
 
     @property
-    def waiting(self) -> list[Row]:
+    def waiting(self) -> list[PlanRow]:
         """Rows of cells that will run."""
         return [row for row in self.rows if row.state not in (*DONE, "cannot work")]
 
@@ -54,25 +53,26 @@ class Plan(NamedTuple):
         total = ", ".join(f"{count} {state}" for state, count in counts.items())
         yield f"{self.study}: {len(self.rows)} cells: {total}"
         if self.waiting and self.each is not None:
-            yield f"expected: {spell(self.each * len(self.waiting))} of work, at {self._rate()}"
+            total = format_duration(self.each * len(self.waiting))
+            yield f"expected: {total} of work, at {self._rate()}"
 
     def _rate(self) -> str:
         timed = sum(row.state in DONE and row.seconds > 0 for row in self.rows)
-        return f"{spell(self.each or 0.0)} a cell (mean of {timed} timed)"
+        return f"{format_duration(self.each or 0.0)} a cell (mean of {timed} timed)"
 
 
-def _line(row: Row, width: int) -> str:
+def _line(row: PlanRow, width: int) -> str:
     reason = row.cell.problem.replace("\n", "; ")
     together = f"group {row.group}" if row.group is not None else ""
-    took = spell(row.seconds) if row.seconds else ""
+    took = format_duration(row.seconds) if row.seconds else ""
     cells = (row.cell.label.ljust(width), row.state.ljust(11), together, took, reason)
     return "  ".join(part for part in cells if part).rstrip()
 
 
-def spell(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A length of time to read.
 
-    >>> spell(0.034), spell(0.25), spell(75), spell(9000)
+    >>> format_duration(0.034), format_duration(0.25), format_duration(75), format_duration(9000)
     ('0.03 s', '0.2 s', '1 min 15 s', '2 h 30 min')
     """
     whole = round(seconds)
@@ -83,7 +83,7 @@ def spell(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def planned(sweep: Sweep) -> Plan:
+def plan_sweep(sweep: Sweep) -> SweepPlan:
     """Look at a sweep without starting anything or writing a file.
 
     Raises:
@@ -91,24 +91,24 @@ def planned(sweep: Sweep) -> Plan:
     """
     if getattr(sweep.sweeper, "adaptive", False):
         raise ConfigError("a tuner's cells follow from what earlier ones found: there is no plan")
-    cells = distinct(sweep.study.cells(next(sweep.batches(), [])))
+    cells = unique_cells(sweep.study.cells(next(sweep.batches(), [])))
     states = {cell.folder: cell.outcome().status for cell in cells}
     waiting = [cell for cell in cells if states[cell.folder] not in DONE]
-    found = {cell.folder: cell for cell in examined(waiting)}
+    found = {cell.folder: cell for cell in validate_cells(waiting)}
     cells = [found.get(cell.folder, cell) for cell in cells]
     groups = _groups(sweep.launcher(), [c for c in found.values() if not c.problem])
     rows = [_row(cell, states[cell.folder], groups) for cell in cells]
-    return Plan(str(sweep.study.folder), rows)
+    return SweepPlan(str(sweep.study.folder), rows)
 
 
-def _row(cell: Cell, status: str, groups: dict[Any, int]) -> Row:
+def _row(cell: SweepCell, status: str, groups: dict[Any, int]) -> PlanRow:
     state = "cannot work" if cell.problem else "to run" if status == "missing" else status
     record = cell.run.status() if status != "missing" else {}
     seconds = record.get("seconds", 0.0) / record.get("together", 1)
-    return Row(cell, state, groups.get(cell.folder), seconds)
+    return PlanRow(cell, state, groups.get(cell.folder), seconds)
 
 
-def _groups(launcher: Any, cells: Sequence[Cell]) -> dict[Any, int]:
+def _groups(launcher: Any, cells: Sequence[SweepCell]) -> dict[Any, int]:
     """The number of each cell's group, for launchers that train cells together.
 
     Such a launcher has a method ``groups(cells)``, which gives lists of cells; a list of one is a

@@ -55,7 +55,7 @@ def test_their_numbers_are_those_of_one_process(study, run):
 def test_a_slurm_job_of_one_task_starts_its_processes_itself(monkeypatch):
     from lightning.fabric.plugins.environments import SLURMEnvironment
 
-    from truerisk.sweeps.ranks import _environment
+    from truerisk.sweeps.run_cell import _environment
 
     monkeypatch.setenv("SLURM_JOB_NAME", "cell")
     monkeypatch.setenv("SLURM_NTASKS", "2")

@@ -12,19 +12,19 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.config.compose import MISTAKES, Loader, resolved
-from truerisk.config.mistakes import explain
+from truerisk.config.compose import MISTAKES, ConfigLoader, resolve_config
+from truerisk.config.mistakes import explain_error
 from truerisk.config.parts import PRIMARY
 
 
-class Composed(NamedTuple):
+class ComposedCell(NamedTuple):
     """A cell's plain, resolved configuration, and Hydra's own node."""
 
     config: dict[str, Any]
     hydra: DictConfig
 
 
-class Base(NamedTuple):
+class SharedConfig(NamedTuple):
     """What cells share that chose the same options.
 
     ``plain`` is None where values refer to others (``${…}``) or are missing (``???``).
@@ -34,7 +34,7 @@ class Base(NamedTuple):
     plain: dict[str, Any] | None
 
 
-class Composer:
+class CellComposer:
     """Composes what Hydra composes, in a hundredth of the time.
 
     Hydra reads the YAML of the chosen options, then sets the values that the overrides name. Cells
@@ -44,14 +44,16 @@ class Composer:
         ConfigError: (when called) the overrides cannot be composed.
     """
 
-    def __init__(self, loader: Loader, name: str = PRIMARY, hydra: Sequence[str] = ()) -> None:
+    def __init__(
+        self, loader: ConfigLoader, name: str = PRIMARY, hydra: Sequence[str] = ()
+    ) -> None:
         self.loader, self.name, self.hydra = loader, name, list(hydra)
         self._parser = OverridesParser.create()
         self._groups = cache(loader.repository.group_exists)
         self._overrides: dict[str, Override] = {}
-        self._bases: dict[tuple[str, ...], Base] = {}
+        self._bases: dict[tuple[str, ...], SharedConfig] = {}
 
-    def __call__(self, overrides: Sequence[str]) -> Composed:
+    def __call__(self, overrides: Sequence[str]) -> ComposedCell:
         """Compose one cell."""
         parsed = [self._parsed(text) for text in overrides]
         reshaped = {_head(o) for o in parsed if o.type != OverrideType.CHANGE}
@@ -61,14 +63,14 @@ class Composer:
         plain = base.plain
         for override in values:
             plain = _with(plain, override) if plain is not None else None
-        return Composed(plain or self._slowly(base, values, overrides), base.cfg.hydra)
+        return ComposedCell(plain or self._slowly(base, values, overrides), base.cfg.hydra)
 
     def _parsed(self, text: str) -> Override:
         if text not in self._overrides:
             try:
                 self._overrides[text] = self._parser.parse_overrides([text])[0]
             except MISTAKES as error:
-                raise explain(error, [text], self.loader.where) from error
+                raise explain_error(error, [text], self.loader.where) from error
         return self._overrides[text]
 
     def _is_value(self, override: Override) -> bool:
@@ -76,18 +78,18 @@ class Composer:
         group = override.package is not None or self._groups(key)
         return not (group or key == "hydra" or override.is_hydra_override())
 
-    def _base(self, options: tuple[str, ...]) -> Base:
+    def _base(self, options: tuple[str, ...]) -> SharedConfig:
         if options not in self._bases:
             asked = [*self.hydra, *options]
             cfg = self.loader.load_configuration(self.name, asked, RunMode.RUN)
             own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
             plain = OmegaConf.to_container(own)
             assert isinstance(plain, dict)
-            self._bases[options] = Base(cfg, plain if _settled(plain) else None)  # type: ignore[arg-type]
+            self._bases[options] = SharedConfig(cfg, plain if _settled(plain) else None)  # type: ignore[arg-type]
         return self._bases[options]
 
     def _slowly(
-        self, base: Base, values: Sequence[Override], overrides: Sequence[str]
+        self, base: SharedConfig, values: Sequence[Override], overrides: Sequence[str]
     ) -> dict[str, Any]:
         """As Hydra does it: for values that are no single numbers, refer to others or are wrong."""
         own = OmegaConf.masked_copy(base.cfg, [str(key) for key in base.cfg if key != "hydra"])
@@ -96,8 +98,8 @@ class Composer:
         try:
             self.loader._apply_overrides_to_config(list(values), cfg)
         except MISTAKES as error:
-            raise explain(error, list(overrides), self.loader.where) from error
-        return resolved(cfg)
+            raise explain_error(error, list(overrides), self.loader.where) from error
+        return resolve_config(cfg)
 
 
 def _head(override: Override) -> str:

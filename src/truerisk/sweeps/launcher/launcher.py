@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from truerisk.outcome import Outcome
-from truerisk.sweeps.cell import Cell
+from truerisk.sweeps.sweep_cell import SweepCell
 
 
 @dataclass(frozen=True)
-class Jobs:
+class HydraJobs:
     """What launchers need of Hydra.
 
     Attributes:
@@ -29,25 +30,25 @@ class Jobs:
     task: TaskFunction
     shared: DictConfig
 
-    def run(self, cell: Cell, number: int) -> Outcome:
+    def run(self, cell: SweepCell, number: int) -> Outcome:
         """Do one cell in this process."""
         done = run_job(
             task_function=self.task,
-            config=job_config(cell, number),
+            config=build_job_config(cell, number),
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
             hydra_context=self.context,
         )
-        return told(done)
+        return read_job_outcome(done)
 
 
-def told(done: JobReturn) -> Outcome:
+def read_job_outcome(done: JobReturn) -> Outcome:
     """The outcome in what Hydra returns for a job."""
     value: Any = done.return_value
     return value if isinstance(value, Outcome) else Outcome(math.nan, "failed", "no outcome")
 
 
-def job_config(cell: Cell, number: int) -> DictConfig:
+def build_job_config(cell: SweepCell, number: int) -> DictConfig:
     """The cell's configuration with Hydra's node, as Hydra would compose it for a job."""
     cfg = copy.deepcopy(cell.cfg)
     with open_dict(cfg):
@@ -57,3 +58,11 @@ def job_config(cell: Cell, number: int) -> DictConfig:
         cfg.hydra.job.id = str(number)
         cfg.hydra.sweep.subdir = cell.folder.name
     return cfg
+
+
+class SerialLauncher:
+    """``hydra/launcher=basic``."""
+
+    def launch(self, cells: Sequence[SweepCell], jobs: HydraJobs) -> list[Outcome]:
+        """Do the cells in turn."""
+        return [jobs.run(cell, number) for number, cell in enumerate(cells)]

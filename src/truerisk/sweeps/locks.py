@@ -13,7 +13,7 @@ from pathlib import Path
 
 from truerisk.run import RunFolder
 
-FILE = ".claims"
+LOCK_FILE = ".claims"
 PULSE = 20.0
 """Seconds between two signs of life."""
 SILENCE = 120.0
@@ -24,7 +24,7 @@ _held: set[tuple[int, Path]] = set()
 
 
 @contextmanager
-def claim(folders: Sequence[Path]) -> Iterator[list[Path]]:
+def lock_cells(folders: Sequence[Path]) -> Iterator[list[Path]]:
     """Claim run folders of a study for the length of the block; gives those that could be had.
 
     A claim is a lock on one byte of the study's file ``.claims``, which the system gives back
@@ -69,7 +69,7 @@ def _file(folder: Path) -> int:
     key = (os.getpid(), folder.parent)
     if key not in _files:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _files[key] = os.open(folder.parent / FILE, os.O_RDWR | os.O_CREAT, 0o666)
+        _files[key] = os.open(folder.parent / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
     return _files[key]
 
 
@@ -92,7 +92,7 @@ def _unlock(folder: Path) -> None:
             raise
 
 
-def job() -> str:
+def cluster_job() -> str:
     """The cluster job this process belongs to; it keeps its number when it is put back in line."""
     return os.environ.get("SLURM_JOB_ID", "")
 
@@ -103,7 +103,7 @@ def _elsewhere(folder: Path) -> bool:
     record = run.status()
     if record.get("status") != "running" or record.get("host") == socket.gethostname():
         return False
-    if job() and record.get("job") == job():
+    if cluster_job() and record.get("job") == cluster_job():
         return False
     return _now(folder) - run.changed() < SILENCE
 

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from truerisk.config.compose import compose, resolved
-from truerisk.sweeps.identity import fingerprint, slug
+from truerisk.config.compose import compose, resolve_config
+from truerisk.sweeps.sweep_cell import hash_config, make_slug
 
 
 def mark(*overrides):
-    return fingerprint(resolved(compose(overrides)))
+    return hash_config(resolve_config(compose(overrides)))
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,6 @@ def test_the_order_of_overrides_does_not_count_and_that_of_regularizers_does():
 
 
 def test_long_and_odd_names_are_still_names():
-    assert len(slug([f"key{i}={i}" for i in range(99)])) <= 120
-    assert slug([]) == "run" and slug(["x='../a'"]) == "x=..-a"
-    assert "/" not in slug(["data.source.path=/a/b", "x={a:1}"])
+    assert len(make_slug([f"key{i}={i}" for i in range(99)])) <= 120
+    assert make_slug([]) == "run" and make_slug(["x='../a'"]) == "x=..-a"
+    assert "/" not in make_slug(["data.source.path=/a/b", "x={a:1}"])

@@ -11,8 +11,8 @@ import pytest
 
 from truerisk import fit
 from truerisk.run import RunFolder
-from truerisk.sweeps.attempt import attempt
-from truerisk.sweeps.claim import SILENCE, claim
+from truerisk.sweeps.locks import SILENCE, lock_cells
+from truerisk.sweeps.run_cell import run_cell
 
 
 def test_two_launches_at_once(sweep, cells, tiny, fork, here, monkeypatch):
@@ -46,13 +46,13 @@ def folder(tmp_path):
 
 
 def claimed(folder):
-    with claim([folder]) as mine:
+    with lock_cells([folder]) as mine:
         return mine == [folder]
 
 
 def test_a_claim_keeps_others_out_and_ends_with_its_process(folder, fork, tmp_path):
     def hold():
-        with claim([folder]):
+        with lock_cells([folder]):
             (tmp_path / "held").touch()
             time.sleep(60)
 
@@ -68,7 +68,7 @@ def test_a_claim_keeps_others_out_and_ends_with_its_process(folder, fork, tmp_pa
 
 
 def test_within_a_process_too(folder):
-    with claim([folder]) as mine, claim([folder]) as again:
+    with lock_cells([folder]) as mine, lock_cells([folder]) as again:
         assert (mine, again) == ([folder], [])
     assert claimed(folder)
 
@@ -94,6 +94,6 @@ def test_a_machine_that_shares_no_locks(folder, monkeypatch):
 
 
 def test_a_cell_in_others_hands_is_left_alone(folder):
-    with claim([folder]):
-        ended = attempt(None, folder)
+    with lock_cells([folder]):
+        ended = run_cell(None, folder)
     assert (ended.status, ended.code, ended.new) == ("elsewhere", 0, False)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 from hydra.types import RunMode
 
-from truerisk.config.compose import Loader, resolved, session
+from truerisk.config.compose import ConfigLoader, hydra_session, resolve_config
 from truerisk.config.parts import PRIMARY
 from truerisk.core.errors import ConfigError
-from truerisk.sweeps.compose import Composer
+from truerisk.sweeps.cell_composer import CellComposer
 
 
 @pytest.fixture(scope="module")
 def loader():
-    with session():
-        yield Loader()
+    with hydra_session():
+        yield ConfigLoader()
 
 
 @pytest.fixture(scope="module")
 def composer(loader):
-    return Composer(loader)
+    return CellComposer(loader)
 
 
 CELLS = [
@@ -51,7 +51,7 @@ def test_as_hydra_does(loader, composer, cell):
     overrides = cell.split(" ") if "'" not in cell else SPLIT
     theirs = loader.load_configuration(PRIMARY, overrides, RunMode.RUN)
     for _ in range(2):  # the second time from what was kept
-        assert composer(overrides).config == resolved(theirs)
+        assert composer(overrides).config == resolve_config(theirs)
 
 
 SPLIT = ["data=table", "data.source.path='a file, with commas.csv'", "data.source.target=y"]

@@ -1,7 +1,7 @@
 """A cell that trains in several processes (DDP, FSDP), from a command of its own.
 
 Lightning starts the other processes by the command that started the first. In a sweep that would
-be the sweep, so the cell gets one: ``python -m truerisk.sweeps.ranks FOLDER ERRAND``. It leaves
+be the sweep, so the cell gets one: ``python -m truerisk.sweeps.run_cell FOLDER ERRAND``. It leaves
 the variables and process groups of its training behind when it ends, too.
 """
 
@@ -24,10 +24,11 @@ from truerisk.core.errors import UserError
 from truerisk.engine.signals import on_stop
 from truerisk.outcome import INTERRUPTED, Outcome
 from truerisk.run import RunFolder, rank, write_atomic
-from truerisk.sweeps.cell import outcome
+from truerisk.sweeps.locks import lock_cells
+from truerisk.sweeps.sweep_cell import DONE, outcome_of_result, read_outcome
 
 
-def in_processes(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Outcome:
+def spawn_distributed(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Outcome:
     """Train a cell in processes of its own; a signal is passed on to the first of them."""
     with TemporaryDirectory(prefix="truerisk-") as errand:
         Path(errand, "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
@@ -64,7 +65,7 @@ def main() -> int:
     assert isinstance(cfg, DictConfig)
     facts = json.loads((errand / "facts.json").read_text())
     try:
-        ended = outcome(fit.train_cell(cfg, folder, facts))
+        ended = outcome_of_result(fit.train_cell(cfg, folder, facts))
     except UserError as error:
         ended = Outcome(math.nan, "refused", str(error))
     except Exception as error:
@@ -78,3 +79,33 @@ def main() -> int:
 
 if __name__ == "__main__":
     raise SystemExit(main())
+
+
+ELSEWHERE = Outcome(math.nan, "elsewhere", "another process is at it", new=False)
+
+
+def run_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = None) -> Outcome:
+    """Do what is left of a cell, unless it is done or another process is at it.
+
+    A run that was cut off goes on from its last checkpoint, and so does one that failed. A mistake
+    or a bug ends this cell alone: the outcome tells.
+    """
+    with lock_cells([folder]) as mine:
+        if not mine:
+            return ELSEWHERE
+        before = read_outcome(RunFolder(folder))
+        return before if before.status in DONE else _go(cfg, folder, facts or {})
+
+
+def _go(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Outcome:
+    from truerisk import fit
+
+    try:
+        if cfg.trainer.get("strategy", "auto") != "auto":
+            return spawn_distributed(cfg, folder, facts)
+        return outcome_of_result(fit.train_cell(cfg, folder, facts))
+    except UserError as error:
+        return Outcome(math.nan, "refused", str(error))
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        return Outcome(math.nan, "failed", f"{type(error).__name__}: {error}")

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
+from truerisk.core.recurrent_cells import elman_state, lstm_state
+
 GATES = {"RNN": "", "LSTM": "ifgo", "GRU": "rzn"}
 """The letters of a layer's gates, in the order of its weights."""
 STEEPEST = {"tanh": 1.0, "relu": 1.0, "sigmoid": 0.25}
@@ -46,16 +48,15 @@ class Cell(NamedTuple):
 
     def step(self, s: Tensor, x: Tensor) -> Tensor:
         """The state after an input."""
-        h, seen = s[..., : self.width], x @ self.weight.T + self.biases[0]
-        kept = h @ self.recurrent.T + self.biases[1]
+        h, from_input = s[..., : self.width], x @ self.weight.T + self.biases[0]
+        from_state = h @ self.recurrent.T + self.biases[1]
         if self.kind == "RNN":
-            new: Tensor = getattr(torch, self.activation)(seen + kept)
-            return s + new if self.residual else new
+            activation = getattr(torch, self.activation)
+            return elman_state(from_input, from_state, activation, s if self.residual else None)
         if self.kind == "LSTM":
-            i, f, g, o = (seen + kept).chunk(4, -1)
-            c = f.sigmoid() * s[..., self.width :] + i.sigmoid() * g.tanh()
-            return torch.cat([o.sigmoid() * c.tanh(), c], -1)
-        (xr, xz, xn), (hr, hz, hn) = seen.chunk(3, -1), kept.chunk(3, -1)
+            return torch.cat(lstm_state(from_input + from_state, s[..., self.width :]), -1)
+        # not `gru_state`: its one sigmoid for both gates rounds otherwise in the last place
+        (xr, xz, xn), (hr, hz, hn) = from_input.chunk(3, -1), from_state.chunk(3, -1)
         z, new = (xz + hz).sigmoid(), torch.tanh(xn + (xr + hr).sigmoid() * hn)
         return (1 - z) * new + z * h
 

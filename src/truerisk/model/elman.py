@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from truerisk.core.recurrent_cells import elman_state
 from truerisk.model.activation import activation
 
 
@@ -57,8 +58,8 @@ class Elman(nn.RNNBase):
         w, u = (getattr(self, f"weight_{kind}{suffix}") for kind in ("ih", "hh"))
         b, c = (getattr(self, f"bias_{kind}{suffix}", None) for kind in ("ih", "hh"))
         states = []
-        for driven in F.linear(x, w, b).unbind(1):
-            new = self.activation(driven + F.linear(h, u, c))
-            h = h + new if self.residual else new
+        for from_input in F.linear(x, w, b).unbind(1):
+            before = h if self.residual else None
+            h = elman_state(from_input, F.linear(h, u, c), self.activation, before)
             states.append(h)
         return torch.stack(states, 1)

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from truerisk.core.recurrent_cells import elman_state, gru_state, lstm_state
+
 State = tuple[Tensor, ...]
 Cell = Callable[[Tensor, State, Tensor, Tensor | None], State]
 
@@ -23,23 +25,17 @@ def _product(weight: Tensor, bias: Tensor | None, h: Tensor) -> Tensor:
 
 
 def _elman(act: Callable[[Tensor], Tensor], x: Tensor, s: State, w: Tensor, b: Any) -> State:
-    return (act(x + _product(w, b, s[0])),)
+    return (elman_state(x, _product(w, b, s[0]), act),)
 
 
 def _gru(x: Tensor, state: State, w: Tensor, b: Tensor | None) -> State:
-    width = w.shape[2]
     (h,) = state
-    driven, inner = (part.split((2 * width, width), 1) for part in (x, _product(w, b, h)))
-    reset, update = (driven[0] + inner[0]).sigmoid().chunk(2, 1)
-    new = (driven[1] + reset * inner[1]).tanh()
-    return (new + update * (h - new),)
+    return (gru_state(x, _product(w, b, h), h, dim=1),)
 
 
 def _lstm(x: Tensor, state: State, w: Tensor, b: Tensor | None) -> State:
     h, c = state
-    i, f, g, o = (x + _product(w, b, h)).chunk(4, dim=1)
-    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    return o.sigmoid() * c.tanh(), c
+    return lstm_state(x + _product(w, b, h), c, dim=1)
 
 
 def _layer(cell: Cell, x: Tensor, start: State, weights: Sequence[Any], both: bool) -> Any:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from truerisk.core.errors import ConfigError
+from truerisk.core.stop import Stop
 from truerisk.risk.measured import Measured
 
 PACKAGES = ("truerisk", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchmetrics")
@@ -132,10 +133,18 @@ class RunFolder:
         """``status`` (running, finished, diverged, failed, interrupted), ``reason`` and more."""
         return self._read_json("status.json")
 
-    def set_status(self, status: str, reason: str = "") -> None:
-        """Record how the run is doing, how long it took so far, and which process says so."""
+    def set_status(self, status: str, reason: str = "", stop: Stop | None = None) -> None:
+        """Record how the run is doing, how long it took so far, and which process says so.
+
+        Args:
+            status: running, finished, diverged, failed, interrupted or refused.
+            reason: a sentence for people; by default that of ``stop``.
+            stop: why a run ended before its time, for programs.
+        """
         pid, seconds = os.getpid(), self.seconds + time.monotonic() - self._opened
+        reason = reason if stop is None else stop.describe()
         record = {"status": status, "reason": reason, "seconds": round(seconds, 3), "pid": pid}
+        record |= {} if stop is None else {"stop": stop._asdict()}
         record |= {"together": self.together} if self.together > 1 else {}
         who = {"began": _began(pid), "host": socket.gethostname(), "time": _now()}
         job = {"job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}

@@ -14,11 +14,11 @@ import torch
 import truerisk
 from truerisk import run as run_module
 from truerisk.core.errors import ConfigError
+from truerisk.core.files import write_atomic
 from truerisk.engine.checkpoint import Checkpointer
 from truerisk.engine.lightning import RiskModule
 from truerisk.engine.step import Step
 from truerisk.result import RunResult, load_run
-from truerisk.run import write_atomic
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from truerisk.core.errors import ConfigError, Diverged, Interrupted, UserError
+from truerisk.core.files import write_atomic
 from truerisk.result import RunResult
-from truerisk.run import RunFolder, rank, write_atomic
+from truerisk.run import RunFolder, rank
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer

@@ -1,4 +1,4 @@
-"""A run's folder: who it is, how it is doing, and files that appear whole or not at all."""
+"""A run's folder: who it is, how it is doing, and where its files are."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from truerisk.core.errors import ConfigError
+from truerisk.core.files import write_atomic
 from truerisk.core.stop import Stop
 from truerisk.risk.measured import Measured
 
@@ -31,16 +32,6 @@ def rank() -> int:
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     return getattr(rank_zero_only, "rank", None) or 0
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write aside, flush to disk, rename into place."""
-    aside = path.with_name(f"{path.name}.part")
-    with aside.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
 
 
 class RunFolder:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from truerisk.core.files import replacing
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -34,19 +36,9 @@ def remembered(name: str, packages: tuple[str, ...], make: Callable[[], Arrays])
         arrays = make()
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, arrays)
-    return arrays
-
-
-def _write(path: Path, arrays: Arrays) -> None:
-    """Write the file as a whole, or leave nothing."""
-    aside = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        with aside.open("wb") as file:
+        with replacing(path, contended=True) as part, part.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is named allow_pickle
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    return arrays
 
 
 def folder() -> Path:

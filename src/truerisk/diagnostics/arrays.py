@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from truerisk.core.files import replacing
 
 if TYPE_CHECKING:
     from truerisk.diagnostics.moment import Moment
@@ -37,12 +38,8 @@ def beside(moment: Moment, name: str) -> Path:
 def save(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
     """Write a .npz file as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.part")
-    with aside.open("wb") as file:
+    with replacing(path, durable=True) as part, part.open("wb") as file:
         np.savez(file, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
 
 
 def load(path: Path) -> dict[str, np.ndarray]:

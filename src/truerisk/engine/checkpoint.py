@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from truerisk.core.errors import ConfigError, Interrupted
+from truerisk.core.files import part_path, put_in_place, replacing
 
 if TYPE_CHECKING:
     from truerisk.engine.lightning import RiskModule
@@ -70,19 +70,19 @@ class Checkpointer(Checkpoint):
 
     def save(self, trainer: L.Trainer, module: RiskModule) -> None:
         """Write both files."""
-        aside = self.folder / "last.ckpt.part"
-        trainer.save_checkpoint(aside, weights_only=False)
+        last = self.folder / "last.ckpt"
+        part = part_path(last)
+        trainer.save_checkpoint(part, weights_only=False)
         if trainer.is_global_zero:
-            os.replace(aside, self.folder / "last.ckpt")
+            put_in_place(part, last)
             self._save_best(module)
         self._saved_at = time.monotonic()
 
     def _save_best(self, module: RiskModule) -> None:
         if module.best is None or module.best.epoch == self._best_epoch:
             return
-        aside = self.folder / "best.ckpt.part"
-        torch.save({**module.best._asdict(), "data": module.data.state_dict()}, aside)
-        os.replace(aside, self.folder / "best.ckpt")
+        with replacing(self.folder / "best.ckpt") as part:
+            torch.save({**module.best._asdict(), "data": module.data.state_dict()}, part)
         self._best_epoch = module.best.epoch
 
 

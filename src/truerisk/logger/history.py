@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from truerisk.core.files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +48,8 @@ def trim(path: Path, last_step: int) -> list[bytes]:
     The file is replaced as a whole, so that a kill in between leaves the old one.
     """
     rows = [row for row in whole_rows(path) if step_of(row) <= last_step]
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_bytes(HEADER + b"".join(rows))
-    os.replace(aside, path)
+    with replacing(path) as part:
+        part.write_bytes(HEADER + b"".join(rows))
     return rows
 
 

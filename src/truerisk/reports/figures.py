@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from truerisk.core.files import replacing
 from truerisk.reports.chart import Chart, Heat, Line
 from truerisk.show.palette import COLORS, DASHES
 from truerisk.show.panel import INCHES, INK, SIZE, frame, label_ends, plain_ticks
@@ -34,9 +35,10 @@ def save(charts: Iterable[Chart | Heat], folder: Path) -> list[Path]:
         for chart in charts:
             figure = draw_heat(chart) if isinstance(chart, Heat) else draw_chart(chart)
             for kind in FORMATS:
-                aside, path = (folder / f"{dot}{chart.key}.{kind}" for dot in (".", ""))
-                figure.savefig(aside, format=kind)
-                written.append(aside.replace(path))
+                path = folder / f"{chart.key}.{kind}"
+                with replacing(path) as part:
+                    figure.savefig(part, format=kind)
+                written.append(path)
     return written
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from truerisk.core.errors import ConfigError
+from truerisk.core.files import write_atomic
 from truerisk.reports import figures, tables
 from truerisk.reports.charts import charts, profiles
 from truerisk.reports.collect import collect
@@ -16,7 +17,6 @@ from truerisk.reports.page import page
 from truerisk.reports.results import write_results
 from truerisk.reports.study import Study, build
 from truerisk.reports.text import counted, headline
-from truerisk.run import write_atomic
 
 
 class Report(NamedTuple):

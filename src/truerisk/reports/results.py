@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from truerisk.core.files import replacing
 from truerisk.reports.study import Study
 
 if TYPE_CHECKING:
@@ -42,12 +43,14 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
 def write_results(study: Study, folder: Path) -> list[Path]:
     """Write ``results.csv``, and ``results.parquet`` where pyarrow is installed."""
     table = tidy(study)
-    table.to_csv(folder / "results.csv.part", index=False)
-    written = [(folder / "results.csv.part").replace(folder / "results.csv")]
+    written = [folder / "results.csv"]
+    with replacing(written[0]) as part:
+        table.to_csv(part, index=False)
     if find_spec("pyarrow"):
         # a key may be a number here and a word there
         mixed = [name for name in table if table[name].dtype == object]
         table = table.astype(dict.fromkeys(mixed, "string"))
-        table.to_parquet(folder / "results.parquet.part", index=False)
-        written.append((folder / "results.parquet.part").replace(folder / "results.parquet"))
+        written.append(folder / "results.parquet")
+        with replacing(written[-1]) as part:
+            table.to_parquet(part, index=False)
     return written

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from truerisk.core.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
@@ -20,10 +22,10 @@ def save(figure: Figure, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    canvas, aside = FigureCanvasAgg(figure), path.with_name(f".{path.name}")
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    indexed(np.asarray(canvas.buffer_rgba())).save(aside, format="png")
-    aside.replace(path)
+    with replacing(path) as part:
+        indexed(np.asarray(canvas.buffer_rgba())).save(part, format="png")
     return path
 
 

@@ -21,9 +21,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from truerisk.core.errors import UserError
+from truerisk.core.files import write_atomic
 from truerisk.engine.signals import on_stop
 from truerisk.outcome import INTERRUPTED, Outcome
-from truerisk.run import RunFolder, rank, write_atomic
+from truerisk.run import RunFolder, rank
 from truerisk.sweeps.locks import lock_cells
 from truerisk.sweeps.sweep_cell import DONE, outcome_of_result, read_outcome
 

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from truerisk.run import write_atomic
+from truerisk.core.files import write_atomic
 from truerisk.verdicts.drawing import sheet
 from truerisk.verdicts.reproduction import Reproduction, load
 

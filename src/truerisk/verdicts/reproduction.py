@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from truerisk import reproductions
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.run import write_atomic
+from truerisk.core.files import write_atomic
 from truerisk.verdicts.claim import Claim, Verdict, claims_of
 from truerisk.verdicts.finding import Finding
 from truerisk.verdicts.runs import Runs

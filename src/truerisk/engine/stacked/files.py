@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from truerisk.assemble import build_loggers
+from truerisk.core.files import replacing
 from truerisk.engine.checkpoint import load
 from truerisk.engine.stacked.member import Member
 from truerisk.logger import TidyCSV, read_history
@@ -87,9 +87,8 @@ def _tell(logger: Logger, folder: Path) -> None:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    aside = path.with_name(f"{path.name}.part")
-    torch.save(dict(content), aside)
-    os.replace(aside, path)
+    with replacing(path) as part:
+        torch.save(dict(content), part)
 
 
 def begun(run: RunFolder) -> Mapping[str, Any] | None:

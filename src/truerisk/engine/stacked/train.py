@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from truerisk.core import threads
 from truerisk.core.errors import Interrupted, UserError
+from truerisk.core.files import write_atomic
 from truerisk.engine.signals import on_stop
 from truerisk.engine.stacked.block import Block
 from truerisk.engine.stacked.files import begun
@@ -20,7 +21,7 @@ from truerisk.engine.stacked.memory import keep_freed_memory, ran_out
 from truerisk.engine.stacked.place import place_of
 from truerisk.engine.stacked.size import even, suitable
 from truerisk.fit import quiet
-from truerisk.run import RunFolder, write_atomic
+from truerisk.run import RunFolder
 
 SHARE = 20
 """Checkpoints of a block may take one part in so many of its time."""

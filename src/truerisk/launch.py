@@ -271,7 +271,7 @@ def _tell(outcome: Outcome, folder: Path) -> None:
         return
     why = f" ({outcome.reason})" if outcome.reason else ""
     name = "value" if RunResult(folder).task == "function" else "risk/val"
-    value = f", {name} {float(outcome):.4g}" if math.isfinite(outcome) else ""
+    value = f", {name} {outcome.value:.4g}" if math.isfinite(outcome.value) else ""
     print(f"{strip_hash(folder)}: {outcome.status}{why}{value}  {folder}", flush=True)
 
 

@@ -1,34 +1,37 @@
-"""How a run ended, in the one number that sweepers want."""
+"""How a run ended: the validation risk it reached, its status and its exit code."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 EXIT = {"finished": 0, "elsewhere": 0, "failed": 1, "refused": 2, "diverged": 3}
 INTERRUPTED = {"SIGINT": 130, "SIGTERM": 143}
 
 
-class Outcome(float):
-    """The best validation risk (NaN where there is none), as sweepers want it, and how it came."""
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one run, small enough to be sent between processes.
 
-    def __new__(cls, value: float, status: str, reason: str = "", new: bool = True) -> Outcome:
-        """A number that remembers a run's status, the reason for it, and whether it ran just now.
+    Args:
+        value: the best validation risk, which sweepers minimise; nan where there is none.
+        status: as in the run folder's ``status.json``; or ``refused`` where the run could not
+            begin, ``missing`` where it has not, ``elsewhere`` where another process trains it.
+        reason: why it ended so; empty where it finished as planned.
+        new: whether it ran just now, rather than in an earlier command.
+    """
 
-        The status is that of a run folder, or ``refused`` where the run could not begin, or
-        ``elsewhere`` where another process is at it.
-        """
-        made = super().__new__(cls, value)
-        made.status, made.reason, made.new = status, reason, new
-        return made
-
+    value: float
     status: str
-    reason: str
-    new: bool
+    reason: str = ""
+    new: bool = True
 
-    def __getnewargs__(self) -> tuple[float, str, str, bool]:  # type: ignore[override]
-        return float(self), self.status, self.reason, self.new
+    def __float__(self) -> float:
+        # sweepers that are Hydra plugins take ``float(job.return_value)`` as the objective
+        return self.value
 
     @property
     def code(self) -> int:
-        """The exit code of a run that ended so."""
+        """The exit code of a command whose only run ended so."""
         if self.status == "interrupted":
             return next((c for name, c in INTERRUPTED.items() if name in self.reason), 130)
         return EXIT.get(self.status, 1)

@@ -73,7 +73,7 @@ def main() -> int:
         traceback.print_exc()
         ended = Outcome(math.nan, "failed", f"{type(error).__name__}: {error}")
     if rank() == 0:
-        record = {"value": float(ended), "status": ended.status, "reason": ended.reason}
+        record = {"value": ended.value, "status": ended.status, "reason": ended.reason}
         write_atomic(errand / "outcome.json", json.dumps(record))
     return ended.code
 

@@ -6,6 +6,7 @@ import math
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from truerisk.core.errors import ConfigError, Interrupted
@@ -124,8 +125,7 @@ def _by_reason(reasons: dict[str, str]) -> Iterator[tuple[str, int, str]]:
 def _outcome(folder: Path, refused: dict[Path, str]) -> Outcome:
     if folder in refused:
         return Outcome(math.nan, "refused", refused[folder])
-    now = read_outcome(RunFolder(folder))
-    return Outcome(float(now), now.status, now.reason)
+    return replace(read_outcome(RunFolder(folder)), new=True)
 
 
 def _whole(key: str, value: int | str) -> int:

@@ -195,7 +195,7 @@ def report_trial(tuned: optuna.Study, trial: optuna.Trial, ended: Sequence[Outco
     if "elsewhere" in statuses:
         return False
     stops = [m for o in ended if (m := re.match(r"successive halving: at epoch (\d+)", o.reason))]
-    mean = math.fsum(ended) / len(ended)
+    mean = math.fsum(outcome.value for outcome in ended) / len(ended)
     if stops and math.isfinite(mean):
         trial.report(mean, max(int(stop[1]) for stop in stops))
     if statuses == {"finished"} and not stops and math.isfinite(mean):

@@ -8,7 +8,7 @@ from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
 from truerisk.objective import Objective
 from truerisk.regularizer import CutMix, InputNoise, Mixup
-from truerisk.regularizer.cutmix import area, box
+from truerisk.regularizer.batch_edits import box_share, draw_box
 
 SHAPES = [(1, 40), (3, 8, 9)]
 
@@ -49,7 +49,7 @@ def test_mixup_is_the_stated_combination(shape):
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
 def test_proportions_have_the_moments_of_the_beta_distribution(alpha):
-    draws = torch.tensor([Mixup(alpha).draw() for _ in range(20_000)], dtype=torch.float64)
+    draws = torch.tensor([Mixup(alpha).draw_share() for _ in range(20_000)], dtype=torch.float64)
     assert float(draws.mean()) == pytest.approx(0.5, abs=0.012)
     assert float(draws.var()) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.03)
 
@@ -94,17 +94,17 @@ def test_cutmix_pastes_one_box_and_counts_it(shape):
 @pytest.mark.parametrize("size", [(40,), (16, 24)])
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.6, 1.0])
 def test_a_box_is_as_large_as_asked_unless_it_hangs_over(size, share):
-    areas = torch.tensor([area(box(size, share), size) for _ in range(500)])
+    areas = torch.tensor([box_share(draw_box(size, share), size) for _ in range(500)])
     assert float(areas.max()) == pytest.approx(share, abs=0.04)
     assert float(areas.min()) >= 0
-    corners = {tuple(s.start for s in box(size, 0.1)) for _ in range(2000)}
+    corners = {tuple(s.start for s in draw_box(size, 0.1)) for _ in range(2000)}
     assert len(corners) > 20
 
 
 def test_cutmix_covers_every_place():
     hits = torch.zeros(20)
     for _ in range(2000):
-        (inside,) = box((20,), 0.3)
+        (inside,) = draw_box((20,), 0.3)
         hits[inside] += 1
     assert float(hits.min()) > 200
 

@@ -13,15 +13,27 @@ from truerisk.core.errors import ConfigError
 MATCHERS = ("name", "min_ndim", "max_ndim", "optional")
 
 
-def matches(rule: Mapping[str, Any], name: str, parameter: Tensor) -> bool:
-    """Whether a rule's regular expression and dimension bounds fit a parameter."""
-    if rule.get("name") is not None and not _pattern(rule["name"]).search(name):
+def rule_matches(rule: Mapping[str, Any], name: str, parameter: Tensor) -> bool:
+    """Decide whether a rule's regular expression and dimension bounds fit a parameter.
+
+    Args:
+        rule: a mapping with any of ``name``, ``min_ndim`` and ``max_ndim``.
+        name: the parameter's name.
+        parameter: the parameter.
+
+    Returns:
+        Whether it fits all that the rule has.
+
+    Raises:
+        ConfigError: ``name`` is no regular expression.
+    """
+    if rule.get("name") is not None and not _compile_pattern(rule["name"]).search(name):
         return False
     low, high = rule.get("min_ndim"), rule.get("max_ndim")
     return (low is None or parameter.ndim >= low) and (high is None or parameter.ndim <= high)
 
 
-def _pattern(text: str) -> re.Pattern[str]:
+def _compile_pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
@@ -30,27 +42,34 @@ def _pattern(text: str) -> re.Pattern[str]:
         ) from None
 
 
-def split(
+def split_parameters(
     named: Iterable[tuple[str, Tensor]], rules: Sequence[Mapping[str, Any]]
 ) -> list[tuple[dict[str, Any], dict[str, Tensor]]]:
     """Partition parameters by the first rule that matches; what none matches goes first.
 
-    A rule is a mapping with any of ``name`` (a regular expression searched in the parameter's
-    name), ``min_ndim`` and ``max_ndim``; its other keys are the numbers it sets. Returns
-    ``(numbers, parameters)`` pairs that cover every parameter exactly once, empty ones left out.
+    Args:
+        named: the parameters with their names.
+        rules: mappings with any of ``name`` (a regular expression searched in the parameter's
+            name), ``min_ndim`` and ``max_ndim``; other keys are the numbers a rule sets.
+
+    Returns:
+        ``(numbers, parameters)`` pairs that cover every parameter exactly once, empty ones left
+        out.
 
     Raises:
         ConfigError: a rule matches nothing and is not marked ``optional: true``.
 
     >>> import torch
     >>> named = [("fc.weight", torch.ones(2, 2)), ("fc.bias", torch.ones(2))]
-    >>> [(numbers, list(group)) for numbers, group in split(named, [{"max_ndim": 1, "lr": 0.1}])]
+    >>> groups = split_parameters(named, [{"max_ndim": 1, "lr": 0.1}])
+    >>> [(numbers, list(group)) for numbers, group in groups]
     [({}, ['fc.weight']), ({'lr': 0.1}, ['fc.bias'])]
     """
     groups: list[dict[str, Tensor]] = [{} for _ in range(len(rules) + 1)]
     for name, parameter in named:
-        hits = (i for i, rule in enumerate(rules, 1) if matches(rule, name, parameter))
-        groups[next(hits, 0)][name] = parameter
+        fitting = (i for i, rule in enumerate(rules, 1) if rule_matches(rule, name, parameter))
+        first_fitting = next(fitting, 0)  # group 0 is for what no rule matches
+        groups[first_fitting][name] = parameter
     for rule, group in zip(rules, groups[1:], strict=True):
         if not group and not rule.get("optional"):
             raise ConfigError(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.core.parameter_rules import MATCHERS, split
+from truerisk.core.parameter_rules import MATCHERS, split_parameters
 from truerisk.optimizer.needs import Needs, needs_of
 
 
@@ -36,7 +36,7 @@ def parameter_groups(
 
     Args:
         model: the model to train.
-        rules: see ``truerisk.core.parameter_rules.split``.
+        rules: see ``truerisk.core.parameter_rules.split_parameters``.
         factory: the optimizer's class, or a partial of it: called with parameters only.
 
     Raises:
@@ -57,7 +57,7 @@ def parameter_groups(
         raise ConfigError("no parameter of the model is trainable: there is nothing to optimize")
     groups = [
         {"params": list(group.values()), "param_names": list(group), **numbers}
-        for numbers, group in split(trainable, rules)
+        for numbers, group in split_parameters(trainable, rules)
     ]
     _check_needs(groups, needs_of(factory))
     return groups

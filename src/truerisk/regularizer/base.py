@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 class Forward(NamedTuple):
     """One evaluation of the model, as penalties see it.
 
-    ``params`` maps names to the trainable parameters, ``outputs`` are the model's outputs on
-    ``batch``, and ``losses_at(x)`` gives the per-sample losses [n] for other inputs ``x`` under the
-    same parameters and targets.
+    Attributes:
+        params: the trainable parameters by name.
+        batch: the n samples.
+        outputs: the model's outputs on them, [n, outputs].
+        losses_at: gives the losses [n] of other inputs x [n, *input_shape], under the same
+            parameters and targets.
     """
 
     params: Mapping[str, Tensor]
@@ -55,20 +58,34 @@ class Regularizer:
         return batch
 
     def penalty(self, forward: Forward) -> Tensor:
-        """λR, a scalar: a pure function of its argument, with λ already in it."""
+        """Return λR, a scalar: a pure function of its argument, with λ already in it.
+
+        Not from ``.grad``, counters or stored tensors: J is evaluated again by line searches and
+        diagnostics, differentiated, and mapped over stacked parameters.
+        """
         raise NotImplementedError
 
     def project(self, params: Mapping[str, Tensor]) -> None:
         """Move the weights into the feasible set, in place; called without gradient tracking."""
 
     def start(self, steps: int, steps_per_epoch: int) -> None:
-        """Learn the length of the run, in optimizer steps, before the first one."""
+        """Prepare for a run, before its first step.
+
+        Args:
+            steps: optimizer steps of the run.
+            steps_per_epoch: optimizer steps of an epoch.
+        """
 
     def average(self, state: Mapping[str, Tensor], step: int) -> None:
-        """Take in the parameters and buffers after optimizer step number ``step`` (from 1)."""
+        """Add the weights after an optimizer step to the average.
+
+        Args:
+            state: parameters and buffers by name; later steps change them in place.
+            step: the number of the step, from 1.
+        """
 
     def averaged(self) -> Mapping[str, Tensor] | None:
-        """Parameters and buffers to evaluate and keep in place of the model's own, or None."""
+        """Return parameters and buffers to evaluate and keep in place of the model's, or None."""
         return None
 
     def callbacks(self) -> list[Callback]:
@@ -76,8 +93,8 @@ class Regularizer:
         return []
 
     def state_dict(self) -> dict[str, Any]:
-        """What must survive a restart."""
+        """Return what must survive a restart."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where ``state_dict`` left off."""
+        """Restore what ``state_dict`` returned."""

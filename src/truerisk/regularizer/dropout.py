@@ -35,6 +35,8 @@ ACTIVATIONS = (
     nn.Tanhshrink,
     nn.GLU,
 )
+"""Modules whose outputs are hidden units: dropout follows them."""
+
 DROPOUTS = (
     nn.Dropout,
     nn.Dropout1d,
@@ -43,6 +45,7 @@ DROPOUTS = (
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
+"""Modules that drop units with a probability ``p``."""
 
 
 class Dropout(Regularizer):
@@ -73,18 +76,19 @@ class Dropout(Regularizer):
         self.p = p
 
     def edit_model(self, model: nn.Module) -> nn.Module:
-        """Set or insert dropout, in place."""
+        """Set the model's dropout, or insert it, in place."""
         modules = list(model.modules())
+        dropouts = [m for m in modules if isinstance(m, DROPOUTS)]
         activations = [m for m in modules if isinstance(m, ACTIVATIONS)]
         linear = [m for m in modules if isinstance(m, nn.Linear)]
-        if own := [m for m in modules if isinstance(m, DROPOUTS)]:
-            for dropout in own:
+        if dropouts:
+            for dropout in dropouts:
                 dropout.p = self.p
         elif activations:
             for module in activations:
-                self._attach(module).register_forward_hook(_after)
+                self._add_dropout(module).register_forward_hook(_drop_output)
         elif linear:
-            self._attach(linear[-1]).register_forward_pre_hook(_before)
+            self._add_dropout(linear[-1]).register_forward_pre_hook(_drop_input)
         else:
             raise ConfigError(
                 "regularizer=dropout finds no place in the model: it has no dropout, activation or "
@@ -92,15 +96,18 @@ class Dropout(Regularizer):
             )
         return model
 
-    def _attach(self, module: nn.Module) -> nn.Module:
-        # A hook on the module, not a Sequential around it, keeps parameter names and types.
+    def _add_dropout(self, module: nn.Module) -> nn.Module:
+        # a submodule and a hook, not a Sequential around it: parameter names and types stay
         module.add_module("dropout", nn.Dropout(self.p))
         return module
 
 
-def _after(module: Any, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+# functions of the module, not closures over it: a model is copied and pickled with its hooks
+
+
+def _drop_output(module: Any, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     return module.dropout(output)
 
 
-def _before(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _drop_input(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (module.dropout(inputs[0]), *inputs[1:])

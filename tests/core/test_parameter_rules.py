@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from truerisk.core.errors import ConfigError
-from truerisk.core.parameter_rules import matches, split
+from truerisk.core.parameter_rules import rule_matches, split_parameters
 
 NAMED = [
     ("stem.weight", torch.zeros(4, 3, 5)),
@@ -18,7 +18,7 @@ NAMED = [
 
 
 def names(rules):
-    return [(numbers, list(group)) for numbers, group in split(NAMED, rules)]
+    return [(numbers, list(group)) for numbers, group in split_parameters(NAMED, rules)]
 
 
 def test_without_rules_all_are_together():
@@ -48,13 +48,13 @@ def test_order_of_rules_matters():
     ids=str,
 )
 def test_every_parameter_is_covered_once(rules):
-    covered = [name for _, group in split(NAMED, rules) for name in group]
+    covered = [name for _, group in split_parameters(NAMED, rules) for name in group]
     assert sorted(covered) == sorted(name for name, _ in NAMED)
-    assert all(group for _, group in split(NAMED, rules))
+    assert all(group for _, group in split_parameters(NAMED, rules))
 
 
 def test_tensors_are_the_parameters_themselves():
-    ((_, group),) = split(NAMED, [])
+    ((_, group),) = split_parameters(NAMED, [])
     assert all(group[name] is tensor for name, tensor in NAMED)
 
 
@@ -76,7 +76,7 @@ def test_tensors_are_the_parameters_themselves():
     ids=str,
 )
 def test_matches(rule, expected):
-    assert matches(rule, *NAMED[0]) is expected
+    assert rule_matches(rule, *NAMED[0]) is expected
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_matches(rule, expected):
 )
 def test_a_rule_that_takes_nothing_is_an_error(rules):
     with pytest.raises(ConfigError, match=r"matches no parameter.*optional: true"):
-        split(NAMED, rules)
+        split_parameters(NAMED, rules)
     optional = [{**rule, "optional": True} for rule in rules]
-    assert "optional" not in split(NAMED, optional)[0][0]
+    assert "optional" not in split_parameters(NAMED, optional)[0][0]
 
 
 def test_a_malformed_expression_is_quoted():
     with pytest.raises(ConfigError, match=r"'stem\(' is no regular expression"):
-        split(NAMED, [{"name": "stem("}])
+        split_parameters(NAMED, [{"name": "stem("}])

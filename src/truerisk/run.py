@@ -44,12 +44,20 @@ class RunFolder:
     its process trains at once.
     """
 
+    CONFIG = "config.yaml"
+    METADATA = "metadata.json"
+    METRICS = "metrics.csv"
+    SUMMARY = "summary.json"
+    STATUS = "status.json"
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
         self.seconds, self.together = 0.0, 1
         self._opened = time.monotonic()
-        self.config = self.path / "config.yaml"
-        self.metrics = self.path / "metrics.csv"
+        self.config = self.path / self.CONFIG
+        self.metrics = self.path / self.METRICS
+        self.summary_file = self.path / self.SUMMARY
+        self.status_file = self.path / self.STATUS
         self.last = self.path / "checkpoints" / "last.ckpt"
         self.best = self.path / "checkpoints" / "best.ckpt"
         self.figures = self.path / "figures"
@@ -71,13 +79,13 @@ class RunFolder:
             raise ConfigError(
                 f"cannot write the run folder {self.path}: {error.strerror}"
             ) from None
-        self._write_json("metadata.json", {**_metadata(), **facts})
+        self._write_json(self.METADATA, {**_metadata(), **facts})
         write_atomic(self.config, config)  # the last file: a run that has it can be resumed
 
     def _claim(self) -> None:
         """Take the folder, unless there is a run; one killed before it began does not count."""
         try:
-            (self.path / "status.json").open("x").close()
+            self.status_file.open("x").close()
         except FileExistsError:
             if self.config.exists() or _alive(self.status()):
                 raise ConfigError(
@@ -88,7 +96,7 @@ class RunFolder:
 
     def discard(self) -> None:
         """Take back the files of a run that was refused before it began."""
-        for name in ("config.yaml", "metadata.json", "metrics.csv", "status.json"):
+        for name in (self.CONFIG, self.METADATA, self.METRICS, self.STATUS):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.last.parent, self.figures, self.path):
             with contextlib.suppress(OSError):  # what else is in it stays
@@ -113,7 +121,7 @@ class RunFolder:
 
     def metadata(self) -> dict[str, Any]:
         """The run's id, command, versions, hardware, seeds, and the shape of its data."""
-        return self._read_json("metadata.json")
+        return self._read_json(self.METADATA)
 
     @property
     def id(self) -> str:
@@ -122,7 +130,7 @@ class RunFolder:
 
     def status(self) -> dict[str, Any]:
         """``status`` (running, finished, diverged, failed, interrupted), ``reason`` and more."""
-        return self._read_json("status.json")
+        return self._read_json(self.STATUS)
 
     def set_status(self, status: str, reason: str = "", stop: Stop | None = None) -> None:
         """Record how the run is doing, how long it took so far, and which process says so.
@@ -139,24 +147,24 @@ class RunFolder:
         record |= {"together": self.together} if self.together > 1 else {}
         who = {"began": _began(pid), "host": socket.gethostname(), "time": _now()}
         job = {"job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}
-        self._write_json("status.json", {**record, **who, **job})
+        self._write_json(self.STATUS, {**record, **who, **job})
 
     def touch(self) -> None:
         """Give a sign of life."""
         with contextlib.suppress(OSError):
-            os.utime(self.path / "status.json")
+            os.utime(self.status_file)
 
     def changed(self) -> float:
         """When the run gave its last sign of life, by the file system's clock."""
-        return (self.path / "status.json").stat().st_mtime
+        return self.status_file.stat().st_mtime
 
     def summary(self) -> dict[str, Measured]:
         """What was measured at the best weights, by name."""
-        return {name: Measured(**m) for name, m in self._read_json("summary.json").items()}
+        return {name: Measured(**m) for name, m in self._read_json(self.SUMMARY).items()}
 
     def write_summary(self, summary: Mapping[str, Measured]) -> None:
         """Record what was measured at the best weights."""
-        self._write_json("summary.json", {name: m._asdict() for name, m in summary.items()})
+        self._write_json(self.SUMMARY, {name: m._asdict() for name, m in summary.items()})
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_atomic(self.path / name, json.dumps(content, indent=2) + "\n")

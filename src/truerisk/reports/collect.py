@@ -96,7 +96,7 @@ def collect(folders: Iterable[str | Path]) -> Collected:
 def run_folders(top: Path) -> Iterator[Path]:
     """The folders of runs at or below ``top``, 2 before 10; hidden folders are passed over."""
     for path, inner, files in os.walk(top):
-        if {"config.yaml", "status.json"} <= set(files):
+        if {RunFolder.CONFIG, RunFolder.STATUS} <= set(files):
             yield Path(path)
             inner.clear()
         inner[:] = sorted((n for n in inner if not n.startswith(".")), key=natural)

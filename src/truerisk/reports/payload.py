@@ -22,6 +22,7 @@ from truerisk.reports.findings import Findings
 from truerisk.reports.study import TITLES, Problem, Recipe, Study
 from truerisk.reports.tables import ordered
 from truerisk.reports.text import counted, endings, headline
+from truerisk.run import RunFolder
 
 DIGITS = 5
 """Significant digits that the page keeps of a number."""
@@ -110,7 +111,7 @@ def run(where: Path, of: Run, metrics: Sequence[str], keys: Sequence[str]) -> di
         "reason": of.reason.strip().rpartition("\n")[2],
         "name": of.folder.name,
         "folder": f"{way}/",
-        "config": f"{way}/config.yaml",
+        "config": f"{way}/{RunFolder.CONFIG}",
         "command": completed(of.command, keys, of.config),
         "values": [of.value(metric) for metric in metrics],
     }

@@ -11,6 +11,7 @@ import numpy as np
 
 from truerisk.core.errors import ConfigError
 from truerisk.logger.label import choice
+from truerisk.run import RunFolder
 
 if TYPE_CHECKING:
     from truerisk.model import Function
@@ -38,8 +39,9 @@ def runs_in(folders: Iterable[str | Path]) -> list[RunResult]:
 
     found: list[RunResult] = []
     for folder in map(Path, folders):
-        inner = sorted(folder.glob("*/config.yaml"), key=_number)
-        files = [folder / "config.yaml"] if (folder / "config.yaml").exists() else inner
+        inner = sorted(folder.glob(f"*/{RunFolder.CONFIG}"), key=_number)
+        own = RunFolder(folder).config
+        files = [own] if own.exists() else inner
         runs = [RunResult(file.parent) for file in files]
         runs = [r for r in runs if r.task == "function" and r.run.metrics.exists()]
         if not runs:

@@ -13,6 +13,7 @@ import yaml
 from truerisk.core.errors import ConfigError
 from truerisk.reports.collect import LOADER
 from truerisk.result import RunResult
+from truerisk.run import RunFolder
 
 
 class Runs(Sequence[RunResult]):
@@ -32,7 +33,7 @@ class Runs(Sequence[RunResult]):
         Raises:
             ConfigError: there is none.
         """
-        found = sorted(folder for folder in folders if (folder / "config.yaml").exists())
+        found = sorted(folder for folder in folders if RunFolder(folder).config.exists())
         if not found:
             raise ConfigError("the study has no run")
         return cls(RunResult(path) for path in found)

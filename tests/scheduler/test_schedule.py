@@ -51,7 +51,7 @@ def sequence(schedule, steps=N, risks=None):
         schedule.optimizer.step()
         schedule.step()
         if risks is not None:
-            schedule.epoch(risks[t])
+            schedule.step_epoch(risks[t])
         rates.append(lrs(schedule.optimizer))
     return rates
 
@@ -283,7 +283,7 @@ def test_no_warnings(name):
         optimizer = optimizer_of(lr=1.0)
         schedule = schedule_of(name, optimizer)
         schedule.step()
-        schedule.epoch(1.0)
+        schedule.step_epoch(1.0)
         sequence(schedule)
 
 

@@ -113,7 +113,7 @@ def _group(group: str, node: Mapping[str, Any], injected: Collection[str]) -> It
 
 def _scheduler(node: Mapping[str, Any], target: Any, injected: Collection[str]) -> Iterator[str]:
     """Its lengths may be shares of the run, and ``warmup`` is the schedule's own."""
-    from truerisk.scheduler.length import LENGTHS
+    from truerisk.scheduler.schedule import LENGTHS
 
     lengths = (*LENGTHS, *getattr(target, "lengths", ()))
     given = {*injected, *_first_parameter(target)}

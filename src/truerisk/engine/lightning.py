@@ -170,7 +170,7 @@ class RiskModule(L.LightningModule):
                 weights = sharding.whole_state(self.model) | dict(state or {})
                 kept = {name: tensor.detach().clone() for name, tensor in weights.items()}
                 self.best = Best(risk, self.epoch, self.take_step.count, kept)
-        self.take_step.schedule.epoch(risk)
+        self.take_step.schedule.step_epoch(risk)
         groups = enumerate(self.take_step.optimizer.param_groups)
         rates = {f"lr/{i}": float(group["lr"]) for i, group in groups}
         self._log(metrics, rates | self.take_step.means(), self.epoch)

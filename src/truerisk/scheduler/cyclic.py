@@ -1,14 +1,14 @@
-"""Triangular cycles."""
+"""Cycles of the learning rate: triangles, and one cycle a run. Momentum may mirror them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CyclicLR
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from truerisk.core.errors import ConfigError
-from truerisk.scheduler.momentum import mirror
 
 
 class Cyclic(CyclicLR):
@@ -59,7 +59,6 @@ class Cyclic(CyclicLR):
         self.mirrored = cycle_momentum
         self.low_momentum, self.high_momentum = base_momentum, max_momentum
         lows = [base_factor * group["lr"] for group in optimizer.param_groups]
-        self.base_lrs = [*lows]
         try:
             super().__init__(
                 optimizer,
@@ -69,17 +68,126 @@ class Cyclic(CyclicLR):
                 step_size_down=step_size_down,
                 mode=mode,
                 gamma=gamma,
-                cycle_momentum=False,
+                cycle_momentum=False,  # torch's raises where there is no momentum
                 last_epoch=last_epoch,
             )
         except ValueError as error:
             raise ConfigError(f"scheduler.mode is {mode!r}: {error}") from error
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
-        """The learning rates at the current step; sets the momenta too."""
+        """Return a learning rate a group at the current step; set the momenta too."""
         rates = [float(rate) for rate in super().get_lr()]
         if self.mirrored:
             ends = zip(rates, self.base_lrs, self.max_lrs, strict=True)
             heights = [(lr - low) / (high - low) for lr, low, high in ends]
-            mirror(self.optimizer, heights, self.low_momentum, self.high_momentum)
+            mirror_momentum(self.optimizer, heights, self.low_momentum, self.high_momentum)
         return rates
+
+
+class OneCycle(OneCycleLR):
+    """One rise to the optimizer's own learning rate, and one long descent; momentum mirrors it.
+
+    From lr/div_factor up to lr over ``pct_start`` of the cycle, then down to
+    lr/(div_factor·final_div_factor), which the last step of the cycle uses and which stays from
+    there on. Source: Smith (2018); the shape is that of ``torch.optim.lr_scheduler.OneCycleLR``.
+
+    The peak is each group's own learning rate, so that sweeping ``optimizer.lr`` sweeps it and
+    groups keep their ratios. Momentum falls from ``max_momentum`` to ``base_momentum`` as the rate
+    rises, and comes back as it falls; optimizers without momentum are left alone.
+
+    Args:
+        optimizer: whose learning rates are scheduled.
+        total_steps: length of the cycle.
+        pct_start: share of the cycle that rises.
+        anneal_strategy: cos or linear.
+        div_factor: peak over first learning rate.
+        final_div_factor: first over last learning rate.
+        cycle_momentum: whether momentum mirrors the learning rate.
+        base_momentum: momentum at the peak.
+        max_momentum: momentum at both ends.
+
+    Raises:
+        ConfigError: a number is out of its range.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    >>> round(OneCycle(optimizer, total_steps=10, div_factor=25.0).get_last_lr()[0], 6)
+    0.04
+    """
+
+    lengths = ("total_steps",)
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        pct_start: float = 0.3,
+        anneal_strategy: Literal["cos", "linear"] = "cos",
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        cycle_momentum: bool = True,
+        base_momentum: float = 0.85,
+        max_momentum: float = 0.95,
+        last_epoch: int = -1,
+    ) -> None:
+        self.mirrored, self.last_index = cycle_momentum, total_steps - 1
+        self.low_momentum, self.high_momentum = base_momentum, max_momentum
+        # a rise of exactly one step would divide zero by zero in torch: start at the peak instead
+        rise = 0.0 if float(pct_start) * total_steps == 1 else float(pct_start)
+        try:
+            super().__init__(
+                optimizer,
+                max_lr=[group["lr"] for group in optimizer.param_groups],
+                total_steps=total_steps,
+                pct_start=rise,
+                anneal_strategy=anneal_strategy,
+                cycle_momentum=False,
+                div_factor=div_factor,
+                final_div_factor=final_div_factor,
+                last_epoch=last_epoch,
+            )
+        except ValueError as error:
+            raise ConfigError(f"scheduler: {error}") from error
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """Return a learning rate a group at the current step; set the momenta too."""
+        rates = [float(rate) for rate in super().get_lr()]
+        if self.mirrored:
+            ends = "initial_lr" if self.last_epoch <= self.peak else "min_lr"
+            groups = zip(self.optimizer.param_groups, rates, strict=True)
+            heights = [(lr - g[ends]) / (g["max_lr"] - g[ends]) for g, lr in groups]
+            mirror_momentum(self.optimizer, heights, self.low_momentum, self.high_momentum)
+        return rates
+
+    @property
+    def peak(self) -> float:
+        """Step with the highest learning rate."""
+        return float(self._schedule_phases[0]["end_step"])
+
+
+def mirror_momentum(
+    optimizer: Optimizer, heights: Sequence[float], low: float, high: float
+) -> None:
+    """Set momentum to high − height·(high − low), in place.
+
+    Momentum is ``betas[0]`` or ``momentum``, whichever a group has. A group whose momentum is off
+    is left alone.
+
+    Args:
+        optimizer: whose parameter groups are set.
+        heights: of the learning rate between its lowest and highest value, in [0, 1]; one a group.
+        low: momentum at height 1.
+        high: momentum at height 0.
+    """
+    # optimizers that switch between train and eval modes compute their average from the momentum
+    if hasattr(optimizer, "train") and hasattr(optimizer, "eval"):
+        return
+    for group, height in zip(optimizer.param_groups, heights, strict=True):
+        _set_momentum(group, high - height * (high - low))
+
+
+def _set_momentum(group: dict[str, Any], momentum: float) -> None:
+    if "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+    elif group.get("momentum"):
+        group["momentum"] = momentum

@@ -11,7 +11,18 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.scheduler.length import LENGTHS, resolved, steps
+
+LENGTHS = (
+    "T_max",
+    "T_0",
+    "total_iters",
+    "total_steps",
+    "step_size",
+    "step_size_up",
+    "step_size_down",
+    "milestones",
+)
+"""Arguments of torch's schedulers that are lengths, or lists of them."""
 
 
 class Schedule:
@@ -25,11 +36,11 @@ class Schedule:
     where s₀, s₁, … are the learning rates of the scheduler, group by group. Its lengths are
     optimizer steps (int) or shares (float in (0, 1]) of the run after warmup; ``warmup`` is steps
     or a share of the whole run. Arguments of torch's schedulers that are lengths are known by name
-    (``truerisk.scheduler.length.LENGTHS``); another class lists its own in ``lengths``.
+    (``truerisk.scheduler.schedule.LENGTHS``); another class lists its own in ``lengths``.
 
     A cosine does not rise again after ``T_max``, and one cycle stays at its end, though torch's
-    classes go on or raise. ``ReduceLROnPlateau`` moves with ``epoch`` instead of ``step``, from the
-    end of the warmup on.
+    classes go on or raise. ``ReduceLROnPlateau`` moves with ``step_epoch`` instead of ``step``,
+    from the end of the warmup on.
 
     Build it before the optimizer's state is restored: schedulers read the optimizer's own learning
     rates as they are built.
@@ -65,62 +76,69 @@ class Schedule:
         warmup: int | float = 0,
     ) -> None:
         self.optimizer, self.horizon, self.count = optimizer, horizon, 0
-        self.warmup = steps(warmup, horizon, "scheduler.warmup") if warmup != 0 else 0
+        self.warmup = 0
+        if warmup != 0:
+            self.warmup = count_steps(warmup, horizon, "scheduler.warmup")
         left = max(1, horizon - self.warmup)
-        self.target = _build(target, _resolved(target, options, left), optimizer)
-        # A loss scaler may skip the first optimizer step; torch would warn of a wrong order.
+        self.target = _build_scheduler(target, _resolve_options(target, options, left), optimizer)
+        # a loss scaler may skip the first optimizer step, and torch would warn of a wrong order
         optimizer._opt_called = True  # type: ignore[attr-defined]
         self._by_epoch = isinstance(self.target, ReduceLROnPlateau)
         self._last = 0 if self._by_epoch else _last_index(self.target)
         self._first = [group["lr"] for group in optimizer.param_groups]
         if self.warmup:
-            self._scale(1 / self.warmup)
+            self._scale_rates(1 / self.warmup)
 
     def step(self) -> None:
-        """Go on to the next optimizer step; call it after every one."""
+        """Set the rates of the next optimizer step; call it after every one."""
         self.count += 1
         if self.count <= self.warmup:
-            self._scale(min(1.0, (self.count + 1) / self.warmup))
+            self._scale_rates(min(1.0, (self.count + 1) / self.warmup))
         elif self.count - self.warmup <= self._last:
             self.target.step()
 
-    def epoch(self, risk: float) -> None:
-        """Take in the validation risk of a measured epoch."""
+    def step_epoch(self, risk: float) -> None:
+        """Show the validation risk of a measured epoch to a scheduler that waits for plateaus."""
         if self._by_epoch and self.count >= self.warmup:
             self.target.step(risk)  # type: ignore[arg-type]
 
-    def _scale(self, factor: float) -> None:
+    def _scale_rates(self, factor: float) -> None:
         for group, first in zip(self.optimizer.param_groups, self._first, strict=True):
             group["lr"] = first * factor
 
     def state_dict(self) -> dict[str, Any]:
-        """What a bit-exact continuation needs besides the optimizer's state."""
+        """Return what a bit-exact continuation needs besides the optimizer's state."""
         return {
             "count": self.count,
             "lr": [group["lr"] for group in self.optimizer.param_groups],
+            # a class may keep functions or objects, which loading with `weights_only` refuses
             "target": {k: v for k, v in self.target.state_dict().items() if _is_plain(v)},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where ``state_dict`` left off."""
+        """Restore what ``state_dict`` returned."""
         self.count = state["count"]
         self.target.load_state_dict({**self.target.state_dict(), **state["target"]})
         for group, lr in zip(self.optimizer.param_groups, state["lr"], strict=True):
             group["lr"] = lr
 
 
-def _resolved(target: Callable[..., Any], options: Mapping[str, Any], left: int) -> dict[str, Any]:
-    """The options with lengths in optimizer steps."""
+def _resolve_options(
+    target: Callable[..., Any], options: Mapping[str, Any], whole: int
+) -> dict[str, Any]:
+    """Convert the options that are lengths to optimizer steps."""
     lengths = (*LENGTHS, *getattr(target, "lengths", ()))
-    return {
-        key: resolved(f"scheduler.{key}", value, left) if key in lengths else value
-        for key, value in options.items()
-    }
+    resolved = dict(options)
+    for key, value in options.items():
+        if key in lengths:
+            resolved[key] = resolve_lengths(value, whole, f"scheduler.{key}")
+    return resolved
 
 
-def _build(
+def _build_scheduler(
     target: Callable[..., LRScheduler], options: dict[str, Any], optimizer: Optimizer
 ) -> LRScheduler:
+    """Build a scheduler, with the nearest name for an option that it does not have."""
     parameters = inspect.signature(target).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     known = sorted(set(parameters) - {"optimizer", "last_epoch"})
@@ -135,7 +153,7 @@ def _build(
 
 
 def _last_index(scheduler: LRScheduler) -> float:
-    """The index after which a scheduler's learning rate stays as it is."""
+    """Return the index after which a scheduler's learning rate stays as it is."""
     if isinstance(scheduler, CosineAnnealingLR):
         return scheduler.T_max
     if isinstance(scheduler, OneCycleLR):
@@ -144,9 +162,62 @@ def _last_index(scheduler: LRScheduler) -> float:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is made of numbers and words only, so that safe loading takes it."""
+    """Decide whether a value is made of numbers and words only, as safe loading wants it."""
     if isinstance(value, dict):
         return type(value) is dict and all(_is_plain(v) for v in value.values())
     if isinstance(value, list | tuple):
         return all(_is_plain(v) for v in value)
     return value is None or isinstance(value, bool | int | float | str)
+
+
+def count_steps(length: int | float, whole: int, key: str) -> int:
+    """Convert a length to optimizer steps.
+
+    Args:
+        length: an int counts steps, a float in (0, 1] is a share of ``whole``.
+        whole: optimizer steps that a share of 1.0 stands for.
+        key: the config key, for the message.
+
+    Returns:
+        The length in optimizer steps, at least 1.
+
+    Raises:
+        ConfigError: the length is neither.
+
+    >>> [count_steps(length, 200, "scheduler.T_max") for length in (30, 0.25, 1.0)]
+    [30, 50, 200]
+    """
+    if isinstance(length, bool) or not isinstance(length, int | float):
+        raise ConfigError(f"{key} is {length!r}; it must be a number")
+    if isinstance(length, int) and length >= 1:
+        return length
+    if isinstance(length, float) and 0 < length <= 1:
+        return max(1, round(length * whole))
+    raise ConfigError(
+        f"{key} is {length!r}; give a whole number of optimizer steps (100), or a share of the run "
+        "as a decimal in (0, 1] (0.1, or 1.0 for all of it)"
+    )
+
+
+def resolve_lengths(value: Any, whole: int, key: str) -> Any:
+    """Convert a length, or each entry of a list, to optimizer steps; None stays None.
+
+    Args:
+        value: a length as `count_steps` takes it, a list of them, or None.
+        whole: optimizer steps that a share of 1.0 stands for.
+        key: the config key, for the message.
+
+    Returns:
+        An int, a list of ints, or None.
+
+    Raises:
+        ConfigError: an entry is no length.
+
+    >>> resolve_lengths([0.5, 90], 100, "scheduler.milestones")
+    [50, 90]
+    """
+    if value is None:
+        return None
+    if isinstance(value, int | float | str):
+        return count_steps(value, whole, key)  # type: ignore[arg-type]
+    return [count_steps(entry, whole, key) for entry in value]

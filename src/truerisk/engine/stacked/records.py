@@ -88,7 +88,7 @@ class Records:
         if member.best is None or risk < member.best.risk:
             kept = {name: state[name][k].clone() for name in self.block.stack.shapes}
             member.best = Best(risk, member.epoch, member.count, kept)
-        member.schedule.epoch(risk)
+        member.schedule.step_epoch(risk)
         rates = {f"lr/{i}": float(group["lr"]) for i, group in enumerate(member.groups)}
         values = numbers(metrics, rates | member.sums.means())
         self.files[k].log(values)

@@ -1,4 +1,4 @@
-"""A level stretch, then a decay to the end."""
+"""A constant learning rate, and the decays that torch does not have."""
 
 from __future__ import annotations
 
@@ -9,6 +9,61 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from truerisk.core.errors import ConfigError, suggest
+
+
+class Constant(LRScheduler):
+    """The learning rate stays as it is: lrₜ = lr.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    >>> Constant(optimizer).get_last_lr()
+    [0.1]
+    """
+
+    last_index = 0
+    """Where the schedule ends: there is nothing to do after its first value."""
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """Return a learning rate a group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+
+class InverseSqrt(LRScheduler):
+    """lrₜ = lr · √(T / (T + t)), with T the timescale.
+
+    After a linear warmup of T steps this is the schedule of Vaswani et al. (2017, section 5.3), up
+    to its constant: lr ∝ min(s⁻⁰·⁵, s·T⁻¹·⁵) at step s = T + t.
+
+    Args:
+        optimizer: whose learning rates are scheduled.
+        timescale: T, in steps.
+
+    Raises:
+        ConfigError: the timescale is not positive.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    >>> schedule = InverseSqrt(optimizer, timescale=1)
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     schedule.step()
+    >>> schedule.get_last_lr()
+    [0.5]
+    """
+
+    lengths = ("timescale",)
+
+    def __init__(self, optimizer: Optimizer, timescale: int, last_epoch: int = -1) -> None:
+        if timescale <= 0:
+            raise ConfigError(f"scheduler.timescale is {timescale}; it must be positive")
+        self.timescale = timescale
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """Return a learning rate a group at the current step."""
+        factor = math.sqrt(self.timescale / (self.timescale + self.last_epoch))
+        return [float(lr) * factor for lr in self.base_lrs]
+
 
 SHAPES: dict[str, Callable[[float], float]] = {
     "linear": lambda u: 1 - u,
@@ -70,7 +125,7 @@ class WarmupStableDecay(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
-        """The learning rates at the current step."""
+        """Return a learning rate a group at the current step."""
         start = self.total_iters - self.decay
         u = min(1.0, max(0, self.last_epoch - start) / self.decay)
         factor = self.end_factor + (1 - self.end_factor) * SHAPES[self.shape](u)

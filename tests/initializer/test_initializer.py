@@ -8,7 +8,7 @@ from torch import nn
 
 from truerisk.core.errors import ConfigError
 from truerisk.initializer import Initializer, identity_
-from truerisk.initializer.layer import biases, matrices
+from truerisk.initializer.initializer import bias_vectors, weight_matrices
 
 
 class Raw(nn.Module):
@@ -46,13 +46,14 @@ def test_norms_embeddings_and_raw_parameters_are_left_alone():
     ],
 )
 def test_every_matrix_is_found_once(layer, expected):
-    found = list(matrices(layer))
+    found = list(weight_matrices(layer))
     assert len(found) == expected
     Initializer(nn.init.ones_, bias=1.0)(layer)
     rest = [p for n, p in layer.named_parameters() if "norm" not in n]
     assert all((p == 1).all() for p in rest)
     total = sum(p.numel() for p in rest)
-    assert sum(m.weight.numel() for m in found) + sum(b.numel() for b in biases(layer)) == total
+    biases = sum(b.numel() for b in bias_vectors(layer))
+    assert sum(m.weight.numel() for m in found) + biases == total
 
 
 def test_a_scheme_sees_gates_as_they_lie_in_the_parameter():

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
-from truerisk.initializer.layer import biases, matrices
+from truerisk.initializer.initializer import bias_vectors, weight_matrices
 from truerisk.model import Function
 
 torch.set_num_threads(1)
@@ -35,16 +35,16 @@ def test_it_works_or_says_why_not(name, model_name):
     torch.manual_seed(0)
     model = instantiate(compose([f"model={model_name}"]).model, shape, 10)
     initializer = instantiate(OmegaConf.load(CONF / "initializer" / f"{name}.yaml"))
-    before = [m.weight.clone() for m in matrices(model)]
+    before = [m.weight.clone() for m in weight_matrices(model)]
     x = torch.randn(50, *shape)
     if name in ("identity_rnn", "orthogonal_rnn") and model_name not in RECURRENT:
         with pytest.raises(ConfigError, match="recurrent"):
             initializer(model, x)
         return
     initializer(model, x if initializer.needs_data else None)
-    same = [torch.equal(a, m.weight) for a, m in zip(before, matrices(model), strict=True)]
+    same = [torch.equal(a, m.weight) for a, m in zip(before, weight_matrices(model), strict=True)]
     assert all(same) if name == "default" else not any(same)
-    assert name == "default" or not any(b.any() for b in biases(model))
+    assert name == "default" or not any(b.any() for b in bias_vectors(model))
     assert model(x).isfinite().all()
 
 
@@ -52,8 +52,8 @@ def test_every_parameter_of_the_models_is_a_matrix_a_bias_a_norm_or_positions():
     for model_name in MODELS:
         shape = (1, 8, 8) if model_name == "cnn" else (1, 40)
         model = instantiate(compose([f"model={model_name}"]).model, shape, 10)
-        reached = sum(m.weight.numel() for m in matrices(model))
-        reached += sum(b.numel() for b in biases(model))
+        reached = sum(m.weight.numel() for m in weight_matrices(model))
+        reached += sum(b.numel() for b in bias_vectors(model))
         names = ("normalization", "positions", "last")
         rest = sum(p.numel() for n, p in model.named_parameters() if any(w in n for w in names))
         assert reached + rest == sum(p.numel() for p in model.parameters())

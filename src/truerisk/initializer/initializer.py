@@ -1,16 +1,18 @@
-"""The initializer that draws every weight matrix from one scheme."""
+"""The initializer that draws every weight matrix of a model from one scheme."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.rnn import RNNCellBase
 
 from truerisk.core.checks import check_float
 from truerisk.core.errors import ConfigError
-from truerisk.initializer.layer import Matrix, biases, matrices
 
 Scheme = Callable[[Tensor], object]
 """Fills a matrix [outputs, inputs, *kernel] in place, as the functions of torch.nn.init do."""
@@ -54,22 +56,33 @@ class Initializer:
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, x: Tensor | None = None) -> None:
-        """Set the model's weights in place; ``x`` is not used."""
-        found = list(matrices(model))
-        if self.recurrent is not None and not any(m.recurrent for m in found):
+        """Set the model's weights in place.
+
+        Args:
+            model: the model.
+            x: not used; some initializers measure on a batch.
+
+        Raises:
+            ConfigError: a scheme refuses its numbers, or has no matrix to draw.
+        """
+        matrices = list(weight_matrices(model))
+        if self.recurrent is not None and not any(m.recurrent for m in matrices):
             raise ConfigError(
                 "initializer.recurrent sets hidden-to-hidden weights, and this model has none; "
                 "use model=rnn, lstm or gru, or another initializer"
             )
-        for matrix in found:
-            self.fill(matrix)
+        for matrix in matrices:
+            self.fill_matrix(matrix)
         if self.bias is not None:
-            for bias in biases(model):
+            for bias in bias_vectors(model):
                 bias.fill_(self.bias)
 
-    def fill(self, matrix: Matrix) -> None:
-        """Set one weight matrix; schemes get it contiguous, as some of torch's require."""
-        scheme = self.recurrent if matrix.recurrent and self.recurrent else self.weight
+    def fill_matrix(self, matrix: WeightMatrix) -> None:
+        """Set one weight matrix in place."""
+        scheme = self.weight
+        if matrix.recurrent and self.recurrent:
+            scheme = self.recurrent
+        # some of torch's schemes take contiguous tensors only, and views into a parameter are not
         draw = matrix.weight.clone(memory_format=torch.contiguous_format)
         try:
             if scheme is not None:
@@ -77,3 +90,67 @@ class Initializer:
         except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(f"initializer.weight does not work: {error}") from error
         matrix.weight.copy_(draw * self.gain)
+
+
+class WeightMatrix(NamedTuple):
+    """One linear map inside a model: a view [outputs, inputs, *kernel] into a parameter."""
+
+    weight: Tensor
+    recurrent: bool = False
+
+
+def weight_matrices(model: nn.Module) -> Iterator[WeightMatrix]:
+    """Iterate, in order, over the maps of linear, convolutional, recurrent and attention layers.
+
+    A parameter that stacks several maps is taken apart, for their fans are those of the parts: a
+    recurrent layer's into its gates, attention's into queries, keys and values, a grouped
+    convolution's into its groups. Embeddings, norm layers and a model's own raw parameters are no
+    such maps.
+
+    >>> [tuple(m.weight.shape) for m in weight_matrices(nn.GRU(2, 5))]
+    [(5, 2), (5, 2), (5, 2), (5, 5), (5, 5), (5, 5)]
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            yield WeightMatrix(module.weight)
+        elif isinstance(module, _ConvNd):
+            transposed = isinstance(module, _ConvTransposeNd)
+            for group in module.weight.chunk(module.groups):
+                yield WeightMatrix(group.transpose(0, 1) if transposed else group)
+        elif isinstance(module, nn.RNNBase | RNNCellBase):
+            yield from _gate_matrices(module)
+        elif isinstance(module, nn.MultiheadAttention):
+            yield from _projection_matrices(module)
+
+
+def _gate_matrices(module: nn.RNNBase | RNNCellBase) -> Iterator[WeightMatrix]:
+    """Iterate over the input-to-hidden and hidden-to-hidden matrices, one a gate."""
+    for name, parameter in module.named_parameters(recurse=False):
+        if name.startswith("weight_hr"):  # an LSTM's projection of the state: one map, no gates
+            yield WeightMatrix(parameter)
+        elif name.startswith("weight"):
+            for gate in parameter.split(module.hidden_size):
+                yield WeightMatrix(gate, recurrent=name.startswith("weight_hh"))
+
+
+def _projection_matrices(module: nn.MultiheadAttention) -> Iterator[WeightMatrix]:
+    """Iterate over the query, key and value matrices; the output's is a Linear of its own."""
+    if module.in_proj_weight is not None:
+        yield from map(WeightMatrix, module.in_proj_weight.chunk(3))
+    else:
+        for weight in (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight):
+            yield WeightMatrix(weight)
+
+
+def bias_vectors(model: nn.Module) -> Iterator[Tensor]:
+    """Iterate over the biases of the layers that `weight_matrices` reads.
+
+    >>> [tuple(b.shape) for b in bias_vectors(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)))]
+    [(3,)]
+    """
+    layers = (nn.Linear, _ConvNd, nn.RNNBase, RNNCellBase, nn.MultiheadAttention)
+    for module in model.modules():
+        if isinstance(module, layers):
+            for name, parameter in module.named_parameters(recurse=False):
+                if name.startswith(("bias", "in_proj_bias")):
+                    yield parameter

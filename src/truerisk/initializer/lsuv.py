@@ -59,40 +59,51 @@ class LSUV:
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, x: Tensor | None = None) -> None:
-        """Set the model's weights in place, measuring on the batch ``x`` [n, *input_shape]."""
+        """Set the model's weights in place.
+
+        Args:
+            model: the model.
+            x: the batch [n, *input_shape] that outputs are measured on.
+
+        Raises:
+            ConfigError: there is no batch, or a layer's output does not vary over it.
+        """
         if x is None:
             raise ConfigError("initializer=lsuv measures the layers' outputs: it needs a batch")
         self.orthogonal(model)
         with ExitStack() as stack:
-            stack.enter_context(buffers_kept(model))
+            stack.enter_context(keep_buffers(model))
             for name, module in model.named_modules():
                 if isinstance(module, nn.Linear | _ConvNd):
-                    hook = module.register_forward_hook(self.scaling(name), with_kwargs=True)
+                    hook = module.register_forward_hook(self._make_hook(name), with_kwargs=True)
                     stack.callback(hook.remove)
             model(x)
 
-    def scaling(self, name: str) -> Hook:
-        """A hook that scales its layer the first time it runs, and passes on the new output."""
+    def _make_hook(self, name: str) -> Hook:
+        """Make a hook that scales its layer the first time it runs, and returns its new output."""
         scaled = False
 
         def hook(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
         ) -> Tensor:
             nonlocal scaled
-            tries = 0 if scaled else self.max_iterations
+            # a layer that a model uses twice keeps the scale of its first use
+            if scaled:
+                return output
             scaled = True
-            for _ in range(tries):
-                ratio = self.ratio(name, output)
+            for _ in range(self.max_iterations):
+                ratio = self._std_ratio(name, output)
                 if abs(ratio**2 - 1) <= self.tolerance:
                     break
                 module.weight.div_(ratio)  # type: ignore[operator]
+                # not module(…), which would call this hook again
                 output = module.forward(*args, **kwargs)
             return output
 
         return hook
 
-    def ratio(self, name: str, output: Tensor) -> float:
-        """Standard deviation of a layer's output, as a multiple of the one asked for."""
+    def _std_ratio(self, name: str, output: Tensor) -> float:
+        """Measure the standard deviation of a layer's output, as a multiple of the gain."""
         ratio = float(output.double().std(correction=0)) / self.gain
         if not 0 < ratio < float("inf"):
             raise ConfigError(
@@ -103,11 +114,11 @@ class LSUV:
 
 
 @contextmanager
-def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Put the model's buffers, such as batch norm's running statistics, back afterwards."""
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+def keep_buffers(model: nn.Module) -> Iterator[None]:
+    """Restore the model's buffers, such as batch norm's running statistics, after the block."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         yield
     finally:
-        for buffer, value in kept:
+        for buffer, value in buffers:
             buffer.copy_(value)

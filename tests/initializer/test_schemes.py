@@ -13,7 +13,7 @@ from scipy import stats
 from torch import nn
 
 from truerisk.initializer import identity_, sparse_, truncated_normal_
-from truerisk.initializer.layer import matrices
+from truerisk.initializer.initializer import weight_matrices
 
 torch.set_num_threads(1)
 CONF = Path(__file__).parents[2] / "conf" / "initializer"
@@ -63,7 +63,7 @@ def initialized(name, layer, seed=0, **numbers):
     torch.manual_seed(seed)
     module = LAYERS[layer]()
     option(name, **numbers)(module)
-    return [m.weight.detach() for m in matrices(module)]
+    return [m.weight.detach() for m in weight_matrices(module)]
 
 
 def variance_error(weight):

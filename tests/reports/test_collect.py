@@ -7,7 +7,7 @@ from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
 from truerisk.reports.collect import collect, read_curves
 from truerisk.reports.command import command_line, completed
-from truerisk.show.figure import curve
+from truerisk.show.figure import read_curve
 
 SUMMARY = {"risk/train": 0.1, "risk/val": 0.2, "risk/test": 0.3}
 
@@ -63,7 +63,7 @@ def test_curves_of_a_real_run_are_those_of_its_figure(run):
     result = run("data=iris", "model.width=8", "trainer.max_epochs=3", "regularizer=[l2]")
     found = read_curves(result.run.metrics)
     for name in ("risk/train", "risk/val", "error/val"):
-        expected = curve(result.history, name)
+        expected = read_curve(result.history, name)
         assert np.array_equal(found[name].epoch, expected.epoch)
         assert np.array_equal(found[name].value, expected.value)
     assert found["risk/val"].step.tolist() == [0, 1, 2, 3]

@@ -14,7 +14,7 @@ from truerisk.core.errors import ConfigError
 from truerisk.model import Function
 from truerisk.show.callout import Box, place
 from truerisk.show.contour import contour, contours, draw
-from truerisk.show.png import save
+from truerisk.show.panel import save_png
 from truerisk.show.trajectory import Trajectory, at, function_of, labels, runs_in, trajectory
 
 SWEEP = ["data=none", "model=rosenbrock", "trainer.max_epochs=15"]
@@ -230,5 +230,5 @@ def test_flat_and_broken_functions_have_a_map(kind, told, tmp_path):
     path = Trajectory("gd", np.arange(3), points, at(function, points), "finished")
     figure = draw(function, [path])
     assert figure.axes[0].get_title(loc="left") == told
-    assert save(figure, tmp_path / "map.png").stat().st_size > 5000
+    assert save_png(figure, tmp_path / "map.png").stat().st_size > 5000
     assert {"gd", "start"} <= texts(figure.axes[0]) or kind is Nowhere

@@ -6,8 +6,8 @@ import pytest
 from matplotlib.image import imread
 
 from truerisk.show import risk_figure
-from truerisk.show.figure import draw
-from truerisk.show.panel import apart
+from truerisk.show.figure import draw_run
+from truerisk.show.panel import spread_apart
 
 TRAIN = [2.3, 1.4, 0.9, 0.6, 0.5, 0.4]
 VAL = [2.4, 1.6, 1.2, 1.1, 1.15, 1.3]
@@ -34,7 +34,7 @@ def lines(axes, size=None):
 
 
 def test_lines_bands_best_epoch_and_test_risk():
-    figure = draw(history(extra=[*TEST, *AGAIN]), "a run")
+    figure = draw_run(history(extra=[*TEST, *AGAIN]), "a run")
     top, bottom = figure.axes
     train, val = lines(top)[:2]
     np.testing.assert_array_equal(train, np.stack([np.arange(6), TRAIN], 1))
@@ -55,7 +55,7 @@ def test_lines_bands_best_epoch_and_test_risk():
 
 
 def test_labels_stand_at_the_ends_of_their_lines():
-    top = draw(history()).axes[0]
+    top = draw_run(history()).axes[0]
     for text, value in zip(top.texts[-2:], [TRAIN[-1], VAL[-1]], strict=True):
         share = (value - top.get_ylim()[0]) / np.ptp(top.get_ylim())
         assert text.xy == (1, pytest.approx(share, abs=0.02))
@@ -68,17 +68,17 @@ def test_labels_stand_at_the_ends_of_their_lines():
 
 
 def test_styles_differ_without_colour():
-    train, val = draw(history()).axes[0].lines[:2]
+    train, val = draw_run(history()).axes[0].lines[:2]
     assert train.get_linestyle() != val.get_linestyle()
 
 
 def test_more_than_a_decade_is_drawn_on_a_log_scale():
-    top = draw(history(train=[2.3, 1.0, 0.5, 0.2, 0.1, 0.02])).axes[0]
+    top = draw_run(history(train=[2.3, 1.0, 0.5, 0.2, 0.1, 0.02])).axes[0]
     assert top.get_yscale() == "log" and top.get_ylim()[0] > 0
 
 
 def test_names_closer_than_a_line_are_moved_apart():
-    moved = apart([0.5, 0.51, 0.1], 0.06)
+    moved = spread_apart([0.5, 0.51, 0.1], 0.06)
     assert moved[1] - moved[0] == pytest.approx(0.06) and moved[2] == 0.1
 
 
@@ -87,7 +87,7 @@ def test_long_numbers_and_names_are_inside():
 
     rates = [(40 * i, i, f"lr/{name}", 0.0003162) for name in ("0", "no_decay") for i in range(6)]
     rates += [(40, 1, "lr/no_decay", 0.0001)]
-    figure = draw(history(extra=rates).query("name != 'lr/0' or value < 0.001"))
+    figure = draw_run(history(extra=rates).query("name != 'lr/0' or value < 0.001"))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     width = figure.bbox.width
@@ -113,7 +113,7 @@ def test_long_numbers_and_names_are_inside():
     ],
 )  # fmt: skip
 def test_short_broken_and_divergent_runs_are_drawn(tmp_path, frame, text):
-    figure = draw(frame)
+    figure = draw_run(frame)
     assert text in [t.get_text() for t in figure.axes[0].texts]
     assert risk_figure(frame, tmp_path / "figures" / "risk.png").stat().st_size > 5000
 

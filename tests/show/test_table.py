@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from truerisk.show import risk_table
-from truerisk.show.number import with_stderr
+from truerisk.show.number import format_with_stderr
 from truerisk.show.table import function_table
 
 Measured = namedtuple("Measured", "value stderr epoch")
@@ -98,7 +98,7 @@ def test_a_function_has_a_value_and_a_distance_and_no_splits():
     ],
 )
 def test_numbers_are_rounded_to_their_standard_error(value, stderr, text):
-    assert with_stderr(value, stderr) == text
+    assert format_with_stderr(value, stderr) == text
 
 
 def test_a_sample_without_errors_is_not_exact():

@@ -17,7 +17,7 @@ from truerisk.calculus.critical_point import Kind
 from truerisk.core.checks import check_float, check_int
 from truerisk.diagnostics import arrays
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
-from truerisk.show.number import significant
+from truerisk.show.number import format_significant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,21 +83,22 @@ class CriticalPoint(Diagnostic):
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """J along the eigenvectors of the largest and the smallest eigenvalue."""
-        from truerisk.show.panel import INK, SIZE, frame, plain_ticks
+        from truerisk.show.panel import frame_axes, set_plain_ticks
+        from truerisk.show.style import BLUE, INK, SIZE
 
         last, at = table.iloc[-1], self.curves["at"]
         kind = next(k for k in get_args(Kind) if last[key(k)] == 1)
         panels = figure.subplots(2)
         for axes, values, name in zip(panels, self.curves["values"][::-1], ENDS, strict=True):
             bend = last[f"lambda_{name}"]
-            axes.plot(at, values, color="#0b4f8a", linewidth=2.6)
+            axes.plot(at, values, color=BLUE, linewidth=2.6)
             model = parabola(at, values, bend)
             axes.plot(at, model, color="#c2570c", linestyle="--", linewidth=2.2)
             axes.plot(at[[len(at) // 2]], values[[len(at) // 2]], "o", color=INK, markersize=8)
-            number = significant(bend, 3).replace("-", "−")
-            frame(axes, f"J along the eigenvector of λ{name} = {number}")
-            plain_ticks(axes)
-        size = significant(last["gradient_norm"], 3)
+            number = format_significant(bend, 3).replace("-", "−")
+            frame_axes(axes, f"J along the eigenvector of λ{name} = {number}")
+            set_plain_ticks(axes)
+        size = format_significant(last["gradient_norm"], 3)
         below = f"distance (dashed: to second order)\n{kind}, ‖∇J‖ = {size}"
         panels[-1].set_xlabel(below, fontsize=SIZE, color=INK)
 
@@ -129,8 +130,8 @@ def sentence(found: Found, step: int) -> str:
     """The kind and what says so, in a line."""
     low, high = float(found.eigenvalues.min()), float(found.eigenvalues.max())
     return (
-        f"{found.kind} at step {step}: ‖∇J‖ = {significant(found.gradient_norm, 3)}, "
-        f"λ from {significant(low, 3)} to {significant(high, 3)}"
+        f"{found.kind} at step {step}: ‖∇J‖ = {format_significant(found.gradient_norm, 3)}, "
+        f"λ from {format_significant(low, 3)} to {format_significant(high, 3)}"
     )
 
 

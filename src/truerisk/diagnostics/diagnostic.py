@@ -144,8 +144,7 @@ class Diagnostic:
     def draw(self, history: pd.DataFrame, path: Path, title: str = "") -> Path | None:
         """Draw the figure of a run's history and save it as a PNG; None if nothing was logged."""
         from truerisk.diagnostics.picture import blank, table_of
-        from truerisk.show.panel import lay_out
-        from truerisk.show.png import save
+        from truerisk.show.panel import lay_out, save_png
 
         table = table_of(history, self.name)
         if table.empty:
@@ -153,4 +152,4 @@ class Diagnostic:
         figure = blank(title)
         self.plot(figure, table)
         lay_out(figure)
-        return save(figure, path)
+        return save_png(figure, path)

@@ -84,15 +84,15 @@ class GradientNoise(Diagnostic):
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """The variance over the batch size, the noise scale, and signal to noise by layer."""
         from truerisk.diagnostics.picture import layer_lines, lines, over_steps
-        from truerisk.show.panel import frame
+        from truerisk.show.panel import frame_axes
 
         law, scale, ratio = figure.subplots(3, height_ratios=[1.2, 1, 1.2])
-        frame(law, "variance of the batch gradient over the batch size m")
+        frame_axes(law, "variance of the batch gradient over the batch size m")
         _draw_law(law, table)
-        frame(scale, "noise scale B, in samples")
+        frame_axes(scale, "noise scale B, in samples")
         names = {"exact": "noise_scale", "two batches": "two_batch"}
         lines(scale, {k: table[v].where(table[v] > 0) for k, v in names.items()})
-        frame(ratio, "signal to noise of a step, by layer")
+        frame_axes(ratio, "signal to noise of a step, by layer")
         layer_lines(ratio, table, "signal_to_noise", from_zero=True)
         for axes in (scale, ratio):
             over_steps(axes, table)
@@ -201,8 +201,9 @@ def _draw_law(axes: Axes, table: pd.DataFrame) -> None:
     from matplotlib.ticker import NullFormatter
 
     from truerisk.diagnostics.picture import columns
-    from truerisk.show.figure import note
-    from truerisk.show.panel import FAINT, INK, SIZE, plain_ticks
+    from truerisk.show.figure import write_note
+    from truerisk.show.panel import set_plain_ticks
+    from truerisk.show.style import FAINT, INK, SIZE
 
     last = table.iloc[-1]
     found = {int(m): values.iloc[-1] for m, values in columns(table, "law").items()}
@@ -212,5 +213,6 @@ def _draw_law(axes: Axes, table: pd.DataFrame) -> None:
     axes.loglog(sizes, [found[m] for m in sizes], "o", color=INK, markersize=7)
     axes.set_xticks(sizes, [str(m) for m in sizes], fontsize=SIZE - 1)
     axes.xaxis.set_minor_formatter(NullFormatter())
-    note(axes, f"line: tr Σ/m\na step has m = {step}", sizes[len(sizes) // 2], 1.0, right=False)
-    plain_ticks(axes)
+    text = f"line: tr Σ/m\na step has m = {step}"
+    write_note(axes, text, sizes[len(sizes) // 2], 1.0, right=False)
+    set_plain_ticks(axes)

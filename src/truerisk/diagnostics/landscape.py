@@ -151,9 +151,10 @@ def around(at: Tensor, points: int) -> Tensor:
 
 def draw_lines(axes: Axes, slices: arrays.Arrays) -> None:
     """J along the two random directions."""
-    from truerisk.show.panel import INK, SIZE, frame, label_ends, plain_ticks
+    from truerisk.show.panel import frame_axes, label_ends, set_plain_ticks
+    from truerisk.show.style import BLUE, INK, ORANGE, SIZE
 
-    looks = (("#0b4f8a", "-", "first"), ("#e08a1e", "--", "second"))
+    looks = ((BLUE, "-", "first"), (ORANGE, "--", "second"))
     ends = []
     for values, (color, dashes, name) in zip(slices["lines"], looks, strict=True):
         axes.plot(slices["lines_at"], values, color=color, linestyle=dashes, linewidth=2.6)
@@ -162,27 +163,29 @@ def draw_lines(axes: Axes, slices: arrays.Arrays) -> None:
     if len(finite) and finite.min() > 0 and finite.max() > 10 * finite.min():
         axes.set_yscale("log")
     axes.set_xlabel("along a random direction, in filter lengths", fontsize=SIZE, color=INK)
-    frame(axes, "J along two filter-normalized directions")
-    plain_ticks(axes)
+    frame_axes(axes, "J along two filter-normalized directions")
+    set_plain_ticks(axes)
     label_ends(axes, ends)
 
 
 def draw_random(axes: Axes, slices: arrays.Arrays) -> None:
     """J on the plane of the two random directions, with the weights in the middle."""
-    from truerisk.show.panel import INK, SIZE, frame
+    from truerisk.show.panel import frame_axes
+    from truerisk.show.style import INK, SIZE
 
     at = slices["random_at"]
     relief(axes, at, at, slices["random"])
     axes.plot([0], [0], "s", color=INK, markersize=9, markeredgecolor="white", zorder=5)
     axes.set_xlabel("first direction", fontsize=SIZE, color=INK)
     axes.set_ylabel("second direction", fontsize=SIZE, color=INK)
-    frame(axes, "J on their plane; ■ the last weights")
+    frame_axes(axes, "J on their plane; ■ the last weights")
     axes.grid(visible=False)
 
 
 def draw_path(axes: Axes, slices: arrays.Arrays) -> None:
     """J on the plane of the path's principal directions, and the path."""
-    from truerisk.show.panel import INK, SIZE, frame
+    from truerisk.show.panel import frame_axes
+    from truerisk.show.style import INK, SIZE
 
     if "at" not in slices:
         axes.set_visible(False)
@@ -196,7 +199,7 @@ def draw_path(axes: Axes, slices: arrays.Arrays) -> None:
     first, second = (f"{100 * share:.3g} %" for share in slices["share"])
     axes.set_xlabel(f"first principal direction, {first} of variance", fontsize=SIZE, color=INK)
     axes.set_ylabel(f"second, {second}", fontsize=SIZE, color=INK)
-    frame(axes, "J on the plane of the path; ○ start, ■ end")
+    frame_axes(axes, "J on the plane of the path; ○ start, ■ end")
     axes.grid(visible=False)
 
 
@@ -204,7 +207,7 @@ def relief(axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray) -> None
     """Contour lines in equal ratios above the lowest value, with their heights."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    from truerisk.show.number import significant
+    from truerisk.show.number import format_significant
 
     finite = values[np.isfinite(values)]
     if not len(finite) or finite.max() == finite.min():
@@ -218,4 +221,4 @@ def relief(axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray) -> None
     axes.locator_params(nbins=5)
     axes.contourf(x, y, shown, edges, colors=shades(np.linspace(0, 1, len(edges) - 1)))
     lines = axes.contour(x, y, shown, heights, colors="#5c6878", linewidths=0.9)
-    axes.clabel(lines, heights[::2], fmt=lambda v: significant(v, 2), fontsize=11)
+    axes.clabel(lines, heights[::2], fmt=lambda v: format_significant(v, 2), fontsize=11)

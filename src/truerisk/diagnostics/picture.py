@@ -7,15 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from truerisk.show.palette import DASHES
-from truerisk.show.panel import FAINT, INCHES, INK, SIZE, label_ends, over, plain_ticks, stacked
+from truerisk.show.panel import (
+    label_ends,
+    new_figure,
+    set_integer_axis,
+    set_plain_ticks,
+    set_white_edge,
+    stack_panels,
+)
+from truerisk.show.style import BLUE, DASHES, FAINT, INCHES, INK, RUST, SIZE
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLORS = (INK, "#c2570c", "#0b4f8a", "#8a8a8a")
+COLORS = (INK, RUST, BLUE, FAINT)
 """Of the lines of one panel."""
 
 NAME = 19
@@ -42,11 +49,7 @@ def columns(table: pd.DataFrame, what: str) -> dict[str, pd.Series]:
 
 def blank(title: str = "") -> Figure:
     """An empty figure in the style of all."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=INCHES, dpi=150, facecolor="white", layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=SIZE + 2, fontweight="bold", color=INK)
-    return figure
+    return new_figure(title, layout="constrained")
 
 
 def panels(
@@ -57,14 +60,14 @@ def panels(
 ) -> list[Axes]:
     """Panels one above the other, over the steps that were looked at."""
     figure.set_layout_engine(None)
-    axes = stacked(figure, headings, ratios)
+    axes = stack_panels(figure, headings, ratios)
     over_steps(axes[-1], table)
     return axes
 
 
 def over_steps(axes: Axes, table: pd.DataFrame) -> None:
     """Let the horizontal axis be the steps that were looked at."""
-    over(axes, table.index.min(), table.index.max(), "step")
+    set_integer_axis(axes, table.index.min(), table.index.max(), "step")
 
 
 def shade(share: float) -> Any:
@@ -97,7 +100,7 @@ def lines(axes: Axes, named: Mapping[str, pd.Series], from_zero: bool = False) -
     styles = list(zip(COLORS, DASHES, strict=True))[: len(found)]
     for values, (color, dash) in zip(found.values(), styles, strict=True):
         draw(axes, values, color=color, linestyle=dash, linewidth=2.4)
-    plain_ticks(axes)
+    set_plain_ticks(axes)
     pairs = zip(found.items(), styles, strict=True)
     label_ends(axes, [(v.iloc[-1], name, color) for (name, v), (color, _) in pairs if name])
 
@@ -116,7 +119,7 @@ def layer_lines(axes: Axes, table: pd.DataFrame, what: str, from_zero: bool = Fa
     names, last = short(list(found)), max(len(found) - 1, 1)
     for depth, values in enumerate(found.values()):
         draw(axes, values, color=shade(depth / last), linewidth=2.2)
-    plain_ticks(axes)
+    set_plain_ticks(axes)
     room = max(2, int(axes.get_position().height * INCHES[1] * 72 / (1.3 * SIZE)))
     shown = set(np.linspace(0, len(found) - 1, min(len(found), room)).round().astype(int))
     label_ends(
@@ -131,8 +134,6 @@ def layer_lines(axes: Axes, table: pd.DataFrame, what: str, from_zero: bool = Fa
 
 def level(axes: Axes, value: float, name: str = "") -> None:
     """A dotted line at a height, with its name on it; nothing where it is far from the curves."""
-    from matplotlib.patheffects import withStroke
-
     low, high = axes.get_ylim()
     if low <= value <= high:
         axes.axhline(value, color=FAINT, linestyle=":", linewidth=1.6, zorder=1)
@@ -143,7 +144,7 @@ def level(axes: Axes, value: float, name: str = "") -> None:
             textcoords="offset points", color=INK, fontsize=SIZE - 3, zorder=6,
             va="bottom" if up else "top",
         )  # fmt: skip
-        written.set_path_effects([withStroke(linewidth=4, foreground="white")])
+        set_white_edge(written)
 
 
 def finite(values: pd.Series) -> pd.Series:

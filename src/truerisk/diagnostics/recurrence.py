@@ -83,14 +83,14 @@ class Recurrence(Diagnostic):
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """The norms over T − t at the first and the last look, and the radii over the steps."""
         from truerisk.diagnostics.picture import layer_lines, over_steps
-        from truerisk.show.panel import frame
+        from truerisk.show.panel import frame_axes
 
         norm, radius = figure.subplots(2, height_ratios=[1.5, 1])
         bounded = any(name.startswith("bound/") for name in table.columns)
         told = "thin: first look" + (", dotted: bound" if bounded else "")
-        frame(norm, f"‖∂h_T/∂h_t‖ over T − t; {told}")
+        frame_axes(norm, f"‖∂h_T/∂h_t‖ over T − t; {told}")
         _draw_norms(norm, table)
-        frame(radius, "spectral radius of recurrent weights")
+        frame_axes(radius, "spectral radius of recurrent weights")
         layer_lines(radius, table, "radius")
         over_steps(radius, table)
 
@@ -148,8 +148,8 @@ def jacobian_norms(cell: Cell, x: Tensor) -> Tensor:
 def _draw_norms(axes: Axes, table: pd.DataFrame) -> None:
     """A line for each layer and direction, and the bound on those of a plain RNN."""
     from truerisk.diagnostics.picture import COLORS, columns, short
-    from truerisk.show.palette import DASHES
-    from truerisk.show.panel import label_ends, plain_ticks
+    from truerisk.show.panel import label_ends, set_plain_ticks
+    from truerisk.show.style import DASHES
 
     axes.set_yscale("log")
     found = by_lag(columns(table, "norm"))
@@ -166,7 +166,7 @@ def _draw_norms(axes: Axes, table: pd.DataFrame) -> None:
             most = table[f"bound/{layer}"].iloc[-1] ** lags.to_numpy(dtype=float)
             axes.plot(lags, most, color=color, linewidth=2, linestyle=DASHES[2])
     axes.set_ylim(low, min(axes.get_ylim()[1], 100 * high))
-    plain_ticks(axes)
+    set_plain_ticks(axes)
     label_ends(axes, ends)
 
 

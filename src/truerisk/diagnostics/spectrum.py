@@ -85,7 +85,7 @@ class Spectrum(Diagnostic):
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """The densities at the first and the last look and between them, each on its own scale."""
-        from truerisk.show.panel import INK, SIZE
+        from truerisk.show.style import INK, SIZE
 
         steps = self.densities["step"]
         shown = sorted({0, len(steps) // 2, len(steps) - 1})
@@ -119,17 +119,18 @@ def numbers(found: Density) -> dict[str, float]:
 
 def draw_density(axes: Axes, found: Density, step: int) -> None:
     """One density on a log scale, over a little more than its extent."""
-    from truerisk.show.panel import INK, SIZE, frame
+    from truerisk.show.panel import frame_axes
+    from truerisk.show.style import BLUE, INK, SIZE
 
     low, high = float(found.nodes.min()), float(found.nodes.max())
     room = 0.06 * (high - low or 1.0)
     grid = torch.linspace(low - room, high + room, 800, dtype=torch.float64)
     values = found.on(grid).numpy()
-    axes.fill_between(grid.numpy(), values, 0, color="#0b4f8a", alpha=0.25, linewidth=0)
-    axes.plot(grid.numpy(), values, color="#0b4f8a", linewidth=2)
+    axes.fill_between(grid.numpy(), values, 0, color=BLUE, alpha=0.25, linewidth=0)
+    axes.plot(grid.numpy(), values, color=BLUE, linewidth=2)
     axes.axvline(0, color="#8a8a8a", linestyle=":", linewidth=1.4)
     axes.set(yscale="log", ylim=(values.max() * 1e-7, values.max() * 3))
-    frame(axes, f"density at step {step}")
+    frame_axes(axes, f"density at step {step}")
     axes.locator_params(axis="x", nbins=6)
     axes.tick_params(axis="y", which="minor", left=False)
     axes.set_ylabel("", fontsize=SIZE, color=INK)

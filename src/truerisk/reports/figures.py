@@ -11,8 +11,8 @@ import numpy as np
 
 from truerisk.core.files import replacing
 from truerisk.reports.chart import Chart, Heat, Line
-from truerisk.show.palette import COLORS, DASHES
-from truerisk.show.panel import INCHES, INK, SIZE, frame, label_ends, plain_ticks
+from truerisk.show.panel import frame_axes, label_ends, new_figure, set_plain_ticks
+from truerisk.show.style import DASHES, INK, LINE_COLORS, SIZE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,10 +43,7 @@ def save(charts: Iterable[Chart | Heat], folder: Path) -> list[Path]:
 
 
 def _figure(title: str) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=INCHES, dpi=110, facecolor="white", layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=SIZE + 2, fontweight="bold", color=INK)
+    figure = new_figure(title, dpi=110, layout="constrained")
     return figure, figure.subplots()
 
 
@@ -58,18 +55,18 @@ def draw_chart(chart: Chart) -> Figure:
     for line in chart.lines:
         draw_line(axes, line, chart.log_y)
     axes.set_xlabel(chart.x, fontsize=SIZE, color=INK)
-    frame(axes, chart.y)
+    frame_axes(axes, chart.y)
     limit(axes, chart)
     name_lines(axes, ends(chart.lines))
     if not chart.log_x and all(float(x).is_integer() for line in chart.lines for x in line.x):
         axes.locator_params(axis="x", integer=True)
-    plain_ticks(axes)
+    set_plain_ticks(axes)
     return figure
 
 
 def draw_line(axes: Axes, line: Line, log: bool) -> None:
     """A line; thin and dashed where it is the second of its color."""
-    color = COLORS[line.color % len(COLORS)]
+    color = LINE_COLORS[line.color % len(LINE_COLORS)]
     x, y = np.array(line.x, dtype=float), np.array(line.y, dtype=float)
     axes.plot(
         x, y, color=color, zorder=3, linestyle=_stroke(line),
@@ -123,7 +120,7 @@ def ends(lines: Sequence[Line]) -> list[tuple[float, str, str]]:
         finite = [y for y in line.y if np.isfinite(y)]
         if finite and line.color not in found:
             name = line.name.rpartition(", ")[0] or line.name
-            found[line.color] = (finite[-1], name, COLORS[line.color % len(COLORS)])
+            found[line.color] = (finite[-1], name, LINE_COLORS[line.color % len(LINE_COLORS)])
     return list(found.values())
 
 
@@ -146,7 +143,7 @@ def draw_heat(heat: Heat) -> Figure:
     axes.set_xticks(range(len(heat.xs)), [f"{x:g}" for x in heat.xs])
     axes.set_yticks(range(len(heat.ys)), [f"{y:g}" for y in heat.ys])
     axes.set_xlabel(heat.x, fontsize=SIZE, color=INK)
-    frame(axes, f"{heat.y}; in bold the lowest")
+    frame_axes(axes, f"{heat.y}; in bold the lowest")
     axes.grid(visible=False)
     return figure
 

@@ -10,7 +10,7 @@ from truerisk.reports.estimate import Estimate
 from truerisk.reports.findings import Findings
 from truerisk.reports.selection import Selection
 from truerisk.reports.study import ENDINGS, TITLES, Recipe, Study
-from truerisk.show.number import fixed, leading, with_stderr
+from truerisk.show.number import format_fixed, format_with_stderr, leading_power
 
 
 def interval(e: Estimate, scale: float = 1.0) -> str:
@@ -20,11 +20,11 @@ def interval(e: Estimate, scale: float = 1.0) -> str:
     '0.523 [0.503, 0.543]'
     """
     if not math.isfinite(e.low) or e.high == e.low:
-        return with_stderr(scale * e.mean, None) if e.n else "–"
-    last = leading(scale * (e.high - e.low)) - 1
+        return format_with_stderr(scale * e.mean, None) if e.n else "–"
+    last = leading_power(scale * (e.high - e.low)) - 1
     if last < -6:
         return f"{scale * e.mean:.3g} [{scale * e.low:.3g}, {scale * e.high:.3g}]"
-    mean, low, high = (fixed(scale * v, last) for v in (e.mean, e.low, e.high))
+    mean, low, high = (format_fixed(scale * v, last) for v in (e.mean, e.low, e.high))
     return f"{mean} [{low}, {high}]"
 
 
@@ -36,7 +36,7 @@ def mean(e: Estimate, scale: float = 1.0) -> str:
     """
     if not e.n:
         return "–"
-    return with_stderr(scale * e.mean, scale * e.stderr if e.stderr > 0 else None)
+    return format_with_stderr(scale * e.mean, scale * e.stderr if e.stderr > 0 else None)
 
 
 def p_value(p: float) -> str:

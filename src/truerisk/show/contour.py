@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from truerisk.core.errors import ConfigError
 from truerisk.logger.label import choice
 from truerisk.show.map import draw_graph, draw_map, name_paths
-from truerisk.show.palette import MOST
-from truerisk.show.panel import INK, SIZE
-from truerisk.show.png import save
+from truerisk.show.panel import save_png
+from truerisk.show.style import INK, MOST_LINES, SIZE
 from truerisk.show.trajectory import (
     Trajectory,
     function_of,
@@ -50,11 +49,11 @@ def contour(folders: Iterable[str | Path], path: str | Path) -> Path:
             f"contour: the runs are of different functions ({', '.join(names)}, or one with "
             "different numbers); draw each by itself"
         )
-    if len(runs) > MOST:
+    if len(runs) > MOST_LINES:
         raise ConfigError(
-            f"contour: {len(runs)} paths cannot be told apart; name at most {MOST} runs"
+            f"contour: {len(runs)} paths cannot be told apart; name at most {MOST_LINES} runs"
         )
-    return save(draw_runs(runs), Path(path))
+    return save_png(draw_runs(runs), Path(path))
 
 
 def contours(sweep: Path) -> list[Path]:
@@ -66,11 +65,13 @@ def contours(sweep: Path) -> list[Path]:
     alike: dict[str, list[RunResult]] = {}
     for run in runs:
         alike.setdefault(identity(run), []).append(run)
-    drawn = [(str(choice(g[0].config, "model")), g) for g in alike.values() if 1 < len(g) <= MOST]
+    drawn = [
+        (str(choice(g[0].config, "model")), g) for g in alike.values() if 1 < len(g) <= MOST_LINES
+    ]
     names = [name for name, _ in drawn]
     stems = [n if names.count(n) == 1 else f"{n}-{i}" for i, n in enumerate(names, 1)]
     return [
-        save(draw_runs(group), sweep / f"{stem}.png")
+        save_png(draw_runs(group), sweep / f"{stem}.png")
         for stem, (_, group) in zip(stems, drawn, strict=True)
     ]
 

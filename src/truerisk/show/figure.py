@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from truerisk.show.number import with_stderr
+from truerisk.show.number import format_with_stderr
 from truerisk.show.panel import (
-    FAINT,
-    INCHES,
-    INK,
-    SIZE,
     label_ends,
     lay_out,
-    over,
-    plain_ticks,
-    stacked,
+    new_figure,
+    save_png,
+    set_integer_axis,
+    set_plain_ticks,
+    set_white_edge,
+    stack_panels,
 )
-from truerisk.show.png import save
+from truerisk.show.style import FAINT, INK, RISK_STYLES, SIZE
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLES: dict[str, dict[str, Any]] = {
-    "train": {"color": "#e08a1e", "linestyle": (0, (4, 1.6)), "linewidth": 2.6},
-    "val": {"color": "#0b4f8a", "linestyle": "-", "linewidth": 2.8},
-}
-LABELS = {"train": "train", "val": "validation"}
+RISK_LABELS = {"train": "train", "val": "validation"}
 
 
-class Curve(NamedTuple):
+class EpochCurve(NamedTuple):
     """A number measured at several epochs, with standard errors where there are any (else 0)."""
 
     epoch: np.ndarray
@@ -43,10 +38,10 @@ class Curve(NamedTuple):
     stderr: np.ndarray
 
     @property
-    def finite(self) -> Curve:
+    def finite_part(self) -> EpochCurve:
         """The part that can be drawn."""
-        keep = np.isfinite(self.value)
-        return Curve(*(part[keep] for part in self))
+        finite = np.isfinite(self.value)
+        return EpochCurve(*(part[finite] for part in self))
 
     @property
     def low(self) -> np.ndarray:
@@ -59,11 +54,14 @@ class Curve(NamedTuple):
         return self.value + self.stderr
 
 
-def curve(history: pd.DataFrame, name: str, keep: str = "first") -> Curve:
-    """The series ``name`` out of a tidy history, one value an epoch.
+def read_curve(history: pd.DataFrame, name: str, keep: str = "first") -> EpochCurve:
+    """Read the series ``name`` out of a tidy history, one value an epoch.
 
-    The first value of an epoch counts for risks: what is measured once more at the end, on other
-    samples or at other weights, is not part of the curve.
+    Args:
+        history: columns step, epoch, name, value.
+        name: of the metric; its standard errors are those under ``NAME/stderr``.
+        keep: which of several values of an epoch counts. For risks the first does: what is measured
+            once more at the end, on other samples or at other weights, is not part of the curve.
     """
     rows = history[history.name.isin([name, f"{name}/stderr"]) & history.epoch.notna()]
     wide = rows.drop_duplicates(["name", "epoch"], keep=keep).pivot(
@@ -71,48 +69,76 @@ def curve(history: pd.DataFrame, name: str, keep: str = "first") -> Curve:
     )
     wide = wide.reindex(columns=[name, f"{name}/stderr"]).sort_index()
     epoch = wide.index.to_numpy(dtype=float)
-    value, stderr = wide.to_numpy(dtype=float).T if len(wide) else (epoch, epoch)
-    return Curve(epoch, value, np.where(np.isfinite(stderr), stderr, 0.0))
+    if not len(wide):
+        return EpochCurve(epoch, epoch, np.zeros(0))
+    value, stderr = wide.to_numpy(dtype=float).T
+    return EpochCurve(epoch, value, np.where(np.isfinite(stderr), stderr, 0.0))
 
 
-def wants_log(curves: list[Curve]) -> bool:
-    """Whether the values are positive and span more than a factor of ten."""
-    seen = np.concatenate([np.empty(0), *(c.finite.value for c in curves)])
-    return bool(len(seen)) and bool(seen.min() > 0) and bool(seen.max() > 10 * seen.min())
+def choose_scale(curves: Iterable[EpochCurve]) -> str:
+    """Choose a log scale where values are positive and span more than a factor of ten."""
+    values = np.concatenate([np.empty(0), *(curve.finite_part.value for curve in curves)])
+    if len(values) and values.min() > 0 and values.max() > 10 * values.min():
+        return "log"
+    return "linear"
 
 
-def band(axes: Axes, line: Curve, style: dict[str, Any]) -> None:
-    """A curve, its markers where there are few of them, and one standard error either way."""
-    line = line.finite
-    marker = "o" if len(line.epoch) < 12 else "None"
-    axes.plot(line.epoch, line.value, marker=marker, markersize=7, **style, zorder=3)
-    low = np.maximum(line.low, line.value / 10) if axes.get_yscale() == "log" else line.low
-    axes.fill_between(line.epoch, low, line.high, color=style["color"], alpha=0.22, linewidth=0)
+def choose_marker(values: Any, fewer_than: int = 12) -> str:
+    """Choose markers where there are fewer values than ``fewer_than``, and none elsewhere."""
+    return "o" if len(values) < fewer_than else "None"
 
 
-def note(axes: Axes, text: str, epoch: float, height: float, right: bool) -> None:
-    """A text beside an epoch, at a share of the axes' height, readable on whatever lies below."""
-    from matplotlib.patheffects import withStroke
+def draw_band(axes: Axes, curve: EpochCurve, style: dict[str, Any]) -> None:
+    """Draw a curve, its markers where there are few, and one standard error either way.
 
+    Args:
+        axes: with its scale set.
+        curve: what is finite of it is drawn.
+        style: color, dashes and width of the line.
+    """
+    curve = curve.finite_part
+    axes.plot(
+        *(curve.epoch, curve.value), marker=choose_marker(curve.epoch), markersize=7,
+        **style, zorder=3,
+    )  # fmt: skip
+    low = curve.low
+    if axes.get_yscale() == "log":
+        low = np.maximum(low, curve.value / 10)
+    axes.fill_between(curve.epoch, low, curve.high, color=style["color"], alpha=0.22, linewidth=0)
+
+
+def write_note(axes: Axes, text: str, epoch: float, height: float, right: bool) -> None:
+    """Write a text beside an epoch, readable on whatever lies below it.
+
+    Args:
+        axes: over epochs, or over whatever else ``epoch`` is a number of.
+        text: one line or more.
+        epoch: the place.
+        height: its top, as a share of the axes' height.
+        right: end left of the place, as there is no room right of it.
+    """
+    side, align = 9, "left"
+    if right:
+        side, align = -9, "right"
     written = axes.annotate(
         text, (epoch, height), xycoords=axes.get_xaxis_transform(), textcoords="offset points",
-        xytext=(-9 if right else 9, 0), va="top", ha="right" if right else "left", color=INK,
+        xytext=(side, 0), va="top", ha=align, color=INK,
         fontsize=SIZE - 1, linespacing=1.35, zorder=6,
     )  # fmt: skip
-    written.set_path_effects([withStroke(linewidth=4, foreground="white")])
+    set_white_edge(written)
 
 
-def mark_best(axes: Axes, best: float, risk: float) -> None:
-    """The epoch with the lowest validation risk: a ring on the curve, and a thin line."""
-    axes.axvline(best, color=FAINT, linewidth=1.4, linestyle=":", zorder=1)
+def mark_best(axes: Axes, epoch: float, risk: float) -> None:
+    """Mark the epoch with the lowest validation risk: a ring on the curve, and a thin line."""
+    axes.axvline(epoch, color=FAINT, linewidth=1.4, linestyle=":", zorder=1)
     axes.plot(
-        [best], [risk], linestyle="", marker="o", markersize=13, markerfacecolor="white",
-        markeredgecolor=STYLES["val"]["color"], markeredgewidth=2.6, zorder=4,
+        [epoch], [risk], linestyle="", marker="o", markersize=13, markerfacecolor="white",
+        markeredgecolor=RISK_STYLES["val"]["color"], markeredgewidth=2.6, zorder=4,
     )  # fmt: skip
 
 
-def mark_test(axes: Axes, epoch: float, test: Curve) -> None:
-    """The test risk with its standard error, as a point at one epoch."""
+def mark_test(axes: Axes, epoch: float, test: EpochCurve) -> None:
+    """Mark the test risk with its standard error, as a point at one epoch."""
     axes.errorbar(
         [epoch], test.value[-1:], test.stderr[-1:], color=INK, marker="D", markersize=6.5,
         capsize=8, elinewidth=2.2, capthick=2.2, linestyle="", zorder=5,
@@ -120,50 +146,53 @@ def mark_test(axes: Axes, epoch: float, test: Curve) -> None:
 
 
 def draw_risks(axes: Axes, history: pd.DataFrame) -> None:
-    """Train and validation risk with bands, the best epoch, and the test risk there."""
-    every = {key: curve(history, f"risk/{key}") for key in STYLES}
-    curves = {key: line.finite for key, line in every.items() if len(line.finite.epoch)}
-    test = curve(history, "risk/test", keep="last").finite
-    axes.set_yscale("log" if wants_log([*curves.values(), test]) else "linear")
-    for key, line in curves.items():
-        band(axes, line, STYLES[key])
+    """Draw train and validation risk with bands, the best epoch, and the test risk there."""
+    measured = {key: read_curve(history, f"risk/{key}") for key in RISK_STYLES}
+    curves = {key: curve.finite_part for key, curve in measured.items()}
+    curves = {key: curve for key, curve in curves.items() if len(curve.epoch)}
+    test = read_curve(history, "risk/test", keep="last").finite_part
+    axes.set_yscale(choose_scale([*curves.values(), test]))
+    for key, curve in curves.items():
+        draw_band(axes, curve, RISK_STYLES[key])
     middle = np.mean(axes.get_xlim())
     reference = curves.get("val", test)
     if len(reference.epoch):
         best, risk = min(zip(reference.epoch, reference.value, strict=True), key=lambda p: p[1])
-        text = []
+        lines = []
         if "val" in curves:
             mark_best(axes, best, risk)
-            text.append(f"best: epoch {best:g}")
+            lines.append(f"best: epoch {best:g}")
         if len(test.epoch):
             mark_test(axes, best, test)
-            text.append(f"◆ test {with_stderr(test.value[-1], test.stderr[-1] or None)}")
-        note(axes, "\n".join(text), best, 1.0, right=best > middle)
-    say_what_is_missing(axes, every)
-    label_ends(axes, [(c.value[-1], LABELS[k], STYLES[k]["color"]) for k, c in curves.items()])
+            stderr = test.stderr[-1] or None
+            lines.append(f"◆ test {format_with_stderr(test.value[-1], stderr)}")
+        write_note(axes, "\n".join(lines), best, 1.0, right=best > middle)
+    note_missing(axes, measured)
+    ends = [(c.value[-1], RISK_LABELS[k], RISK_STYLES[k]["color"]) for k, c in curves.items()]
+    label_ends(axes, ends)
 
 
-def say_what_is_missing(axes: Axes, every: Mapping[str, Curve]) -> None:
-    """Name the epoch from which the risks are not finite, or that there is none to draw."""
-    lost = [epoch for c in every.values() for epoch in c.epoch[~np.isfinite(c.value)]]
+def note_missing(axes: Axes, measured: Mapping[str, EpochCurve]) -> None:
+    """Write from which epoch on the risks are not finite, or that there is none to draw."""
+    lost = [epoch for c in measured.values() for epoch in c.epoch[~np.isfinite(c.value)]]
     if lost:
         right = min(lost) > np.mean(axes.get_xlim())
-        note(axes, f"not finite\nat epoch {min(lost):g}", min(lost), 0.6, right)
-    elif not any(len(line.epoch) for line in every.values()):
-        note(axes, "no risk was measured", axes.get_xlim()[0], 0.6, right=False)
+        write_note(axes, f"not finite\nat epoch {min(lost):g}", min(lost), 0.6, right)
+    elif not any(len(curve.epoch) for curve in measured.values()):
+        write_note(axes, "no risk was measured", axes.get_xlim()[0], 0.6, right=False)
 
 
-def draw_rates(axes: Axes, rates: Mapping[str, Curve]) -> None:
-    """The learning rates of the parameter groups, those that differ."""
-    lines = {name: line.finite for name, line in rates.items() if len(line.finite.epoch)}
+def draw_rates(axes: Axes, rates: Mapping[str, EpochCurve]) -> None:
+    """Draw the learning rates of the parameter groups, those that differ."""
+    lines = {name: rate.finite_part for name, rate in rates.items() if len(rate.finite_part.epoch)}
     distinct: dict[bytes, str] = {}
     for name, line in lines.items():
         distinct.setdefault(line.value.tobytes(), name)
-    axes.set_yscale("log" if wants_log([lines[n] for n in distinct.values()]) else "linear")
-    for name, style in zip(distinct.values(), cycle(["-", (0, (4, 1.6)), ":"]), strict=False):
+    axes.set_yscale(choose_scale(lines[name] for name in distinct.values()))
+    for name, dashes in zip(distinct.values(), cycle(["-", (0, (4, 1.6)), ":"]), strict=False):
         line = lines[name]
-        marker = "o" if len(line.epoch) == 1 else "None"
-        axes.plot(line.epoch, line.value, marker=marker, color=INK, linewidth=2, linestyle=style)
+        marker = choose_marker(line.epoch, fewer_than=2)
+        axes.plot(line.epoch, line.value, marker=marker, color=INK, linewidth=2, linestyle=dashes)
     if axes.get_yscale() == "linear":
         top = max((line.value.max() for line in lines.values()), default=0.0)
         axes.set(ylim=(0, 1.1 * top or 1), yticks=[0, top])
@@ -174,23 +203,30 @@ def draw_rates(axes: Axes, rates: Mapping[str, Curve]) -> None:
         label_ends(axes, ends)
 
 
-def draw(history: pd.DataFrame, title: str = "") -> Figure:
-    """Draw the figure of a run from its tidy history (columns step, epoch, name, value)."""
-    from matplotlib.figure import Figure
+def draw_run(history: pd.DataFrame, title: str = "") -> Figure:
+    """Draw the figure of a run.
 
+    Args:
+        history: columns step, epoch, name, value.
+        title: a line above the figure.
+    """
     names = sorted({name for name in history.name if name.startswith("lr/")})
-    rates = {name: curve(history, name, keep="last") for name in names}
-    figure = Figure(figsize=INCHES, dpi=150, facecolor="white")
-    axes = stacked(figure, ["risk", "learning rate"] if rates else ["risk"], [4, 1])
+    rates = {name: read_curve(history, name, keep="last") for name in names}
+    headings = ["risk"]
+    if rates:
+        headings.append("learning rate")
+    figure = new_figure(title)
+    axes = stack_panels(figure, headings, [4, 1])
     epochs = history.epoch.dropna()
-    first, last = (0, 0) if epochs.empty else (epochs.min(), epochs.max())
-    over(axes[-1], first, last, "epoch")
+    first, last = 0, 0
+    if len(epochs):
+        first, last = epochs.min(), epochs.max()
+    set_integer_axis(axes[-1], first, last, "epoch")
     draw_risks(axes[0], history)
     if rates:
         draw_rates(axes[1], rates)
     for panel in axes:
-        plain_ticks(panel)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=SIZE + 2, fontweight="bold", color=INK)
+        set_plain_ticks(panel)
     lay_out(figure)
     return figure
 
@@ -207,4 +243,4 @@ def risk_figure(history: pd.DataFrame, path: Path, title: str = "") -> Path:
         path: the file; its folder is made if it is not there.
         title: a line above the figure.
     """
-    return save(draw(history, title), path)
+    return save_png(draw_run(history, title), path)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from truerisk.show.callout import Box, place
-from truerisk.show.number import significant
-from truerisk.show.palette import COLORS, MOST, style
-from truerisk.show.panel import FAINT, INK, SIZE, frame
+from truerisk.show.number import format_significant
+from truerisk.show.panel import frame_axes
+from truerisk.show.style import FAINT, INK, LINE_COLORS, MOST_LINES, SIZE, line_style
 from truerisk.show.trajectory import Trajectory, at
 from truerisk.show.values import DEEPEST
 
@@ -89,7 +89,7 @@ def draw_map(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> Non
     if len(heights):
         draw_levels(axes, x, y, value, heights)
     for i, path in enumerate(paths):
-        draw_path(axes, shown(path.points, limits), style(i), len(path.points))
+        draw_path(axes, shown(path.points, limits), line_style(i), len(path.points))
     mark(axes, function.minima.numpy(), marker="*", markersize=17, label="minimum")
     starts = np.unique([path.points[0] for path in paths if len(path.points)], axis=0)
     mark(axes, starts, marker="o", markersize=11, label="start")
@@ -97,7 +97,7 @@ def draw_map(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> Non
     axes.set_xlabel("$w_0$", fontsize=SIZE, color=INK)
     axes.set_ylabel("$w_1$", fontsize=SIZE, color=INK, rotation=0)
     axes.locator_params(nbins=5)
-    frame(axes, heading(function, value, bool(len(heights))))
+    frame_axes(axes, heading(function, value, bool(len(heights))))
     axes.grid(visible=False)
 
 
@@ -126,7 +126,7 @@ def heading(function: Function, value: np.ma.MaskedArray, lines: bool) -> str:
     means = "blank: not finite" if np.ma.is_masked(value) else "in equal ratios"
     if function.minimum is None:
         return f"lines of equal $f$, {means}; ■ end"
-    lowest = f" - {significant(function.minimum, 3)}" if function.minimum else ""
+    lowest = f" - {format_significant(function.minimum, 3)}" if function.minimum else ""
     lowest = lowest.replace("- -", "+ ")
     return f"lines of equal $f{lowest}$, {means}; ☆ minimum, ■ end"
 
@@ -181,7 +181,7 @@ def draw_graph(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> N
     value = drawable(at(function, x[:, None]))
     axes.plot(x, value, color=FAINT, linewidth=2, zorder=2)
     for i, path in enumerate(paths):
-        draw_dots(axes, on_graph(path, limits), COLORS[i % MOST], 7.5)
+        draw_dots(axes, on_graph(path, limits), LINE_COLORS[i % MOST_LINES], 7.5)
     minima = function.minima.numpy()
     mark(axes, np.column_stack([minima, at(function, minima)]), marker="*", markersize=17,
          label="minimum")  # fmt: skip
@@ -191,7 +191,7 @@ def draw_graph(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> N
     room = 0.06 * (high - low) or 1.0
     axes.set(xlim=limits[0], ylim=(low - room, high + room))
     axes.set_xlabel("$w_0$", fontsize=SIZE, color=INK)
-    frame(axes, "$f(w)$; ☆ local minimum" if value.count() else flat(value))
+    frame_axes(axes, "$f(w)$; ☆ local minimum" if value.count() else flat(value))
 
 
 def on_graph(path: Trajectory, limits: Sequence[tuple[float, float]]) -> np.ndarray:
@@ -223,7 +223,7 @@ def name_paths(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> N
         [*lines, *(np.array([s]) for s in first)],
         inner, SIZE, np.concatenate([marks, np.array(starts).reshape(-1, 2)]),
     )  # fmt: skip
-    colors = [*(COLORS[i % MOST] for i, _ in known), *[INK] * len(first)]
+    colors = [*(LINE_COLORS[i % MOST_LINES] for i, _ in known), *[INK] * len(first)]
     for text, spot, color in zip([*texts, *["start"] * len(first)], spots, colors, strict=True):
         if spot is None:
             continue

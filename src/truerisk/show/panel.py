@@ -1,33 +1,66 @@
-"""What figures are made of: panels one above the other, their ticks and the names of lines."""
+"""What figures are made of: panels, their ticks, the names of lines, and the file of a figure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from truerisk.core.files import replacing
+from truerisk.show.style import FAINT, INCHES, INK, PAPER, RULE, SIZE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
+    from PIL.Image import Image
 
-INK, FAINT = "#222222", "#8a8a8a"
-INCHES = (7.0, 6.4)
-SIZE = 15.0
-"""Points of the text."""
 MARGINS = {"bottom": 0.1, "top": 0.89}
 """Of panels, in shares of the figure."""
 GAP = 0.52
 """Inches between two panels."""
 LETTER, DIGIT = 0.68 * SIZE, 0.64 * (SIZE - 1)
 """Widths of a letter of a name and of a digit of a tick's label, in points."""
+FILE_COLORS = 256
+"""Of a file: shades and lines need no more, and take a third of the space then."""
 
 
-def apart(heights: list[float], gap: float) -> list[float]:
+def new_figure(
+    title: str = "", dpi: int = 150, layout: Literal["constrained"] | None = None
+) -> Figure:
+    """Make an empty figure with a title.
+
+    Args:
+        title: a line above it.
+        dpi: pixels an inch.
+        layout: matplotlib's own; None for panels that ``lay_out`` arranges.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=INCHES, dpi=dpi, facecolor=PAPER, layout=layout)
+    write_title(figure, title)
+    return figure
+
+
+def write_title(figure: Figure, title: str) -> None:
+    """Write a title above a figure, at its left."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=SIZE + 2, fontweight="bold", color=INK)
+
+
+def spread_apart(heights: Sequence[float], gap: float) -> list[float]:
     """Move heights apart, each pair by equal shares, until they are ``gap`` from each other.
 
-    >>> apart([1.0, 1.1, 5.0], 0.5)
+    Args:
+        heights: in any order and unit.
+        gap: the least distance, in the same unit.
+
+    Returns:
+        The heights that replace them, in the order they were given.
+
+    >>> spread_apart([1.0, 1.1, 5.0], 0.5)
     [0.8, 1.3, 5.0]
     """
     moved = np.asarray(heights, dtype=float)
@@ -40,69 +73,113 @@ def apart(heights: list[float], gap: float) -> list[float]:
     return [round(float(height), 6) for height in moved]
 
 
-def held(heights: list[float], gap: float) -> list[float]:
-    """Heights that are ``gap`` apart, moved to between 0 and 1; around ½ if there is no room.
+def move_inside(heights: Sequence[float], gap: float) -> list[float]:
+    """Move heights that are ``gap`` apart to between 0 and 1, or around ½ if there is no room.
 
-    >>> held([-0.2, 0.3, 0.9], 0.4), held([-0.2, 0.8], 2.0)
+    Args:
+        heights: shares of an axis, already ``gap`` apart.
+        gap: the distance to keep.
+
+    Returns:
+        The heights that replace them, in the order they were given.
+
+    >>> move_inside([-0.2, 0.3, 0.9], 0.4), move_inside([-0.2, 0.8], 2.0)
     ([0.0, 0.4, 0.9], [-0.5, 1.5])
     """
     moved, steps = np.asarray(heights, dtype=float), gap * np.arange(len(heights))
     order = np.argsort(moved, kind="stable")
-    spare = 1 - gap * (len(heights) - 1)
-    low, high = (0.0, spare) if spare > 0 else (spare / 2, spare / 2)
+    low, high = 0.0, 1 - gap * (len(heights) - 1)
+    if high <= 0:
+        low = high = high / 2
     moved[order] = np.clip(moved[order], low + steps, high + steps)
     return [round(float(height), 6) for height in moved]
 
 
-def label_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """Write names at the right of an axes, level with the lines' ends and clear of each other."""
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Write names at the right of an axes, level with the lines' ends and clear of each other.
+
+    Args:
+        axes: with its limits and scale set.
+        ends: for each line the last value, the name, and the color.
+    """
     # only the shares of the axes' height matter here, and no layout changes those
-    low, high = (axes.yaxis.get_transform().transform(y) for y in axes.get_ylim())
-    spots = [(axes.yaxis.get_transform().transform(y) - low) / (high - low) for y, _, _ in ends]
+    scale = axes.yaxis.get_transform()
+    low, high = (scale.transform(y) for y in axes.get_ylim())
+    shares = [(scale.transform(y) - low) / (high - low) for y, _, _ in ends]
     line = 1.3 * SIZE / 72 / (axes.get_position().height * INCHES[1])
-    for spot, (_, text, color) in zip(held(apart(spots, line), line), ends, strict=True):
-        axes.annotate(
-            text, (1, spot), xycoords="axes fraction", xytext=(8, 0), textcoords="offset points",
-            va="center", color=color, fontsize=SIZE, fontweight="bold", annotation_clip=False,
-        )  # fmt: skip
+    for share, (_, text, color) in zip(
+        move_inside(spread_apart(shares, line), line), ends, strict=True
+    ):
+        write_name_at_right(axes, share, text, color, SIZE)
 
 
-def plain_ticks(axes: Axes) -> None:
+def write_name_at_right(axes: Axes, share: float, text: str, color: str, size: float) -> None:
+    """Write a line's name at the right of its axes.
+
+    Args:
+        axes: the line's.
+        share: how far up, from 0 to 1.
+        text: the name.
+        color: the line's.
+        size: of the text, in points.
+    """
+    axes.annotate(
+        text, (1, share), xycoords="axes fraction", xytext=(8, 0), textcoords="offset points",
+        va="center", color=color, fontsize=size, fontweight="bold", annotation_clip=False,
+    )  # fmt: skip
+
+
+def set_white_edge(written: Text) -> None:
+    """Give a text a white edge, so that it is readable on whatever lies below it."""
+    from matplotlib.patheffects import withStroke
+
+    written.set_path_effects([withStroke(linewidth=4, foreground="white")])
+
+
+def set_plain_ticks(axes: Axes) -> None:
     """Write tick labels as plain numbers; on a log scale with ticks at 1, 2 and 5 of a decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, Locator, LogLocator, NullFormatter, NullLocator
 
     low, high = axes.get_ylim()
     if axes.get_yscale() == "log":
-        wide = np.log10(high / low) > 2.5
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-        axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)) if wide else NullLocator())
+        major: Locator = LogLocator(subs=(1.0, 2.0, 5.0))
+        minor: Locator = NullLocator()
+        if np.log10(high / low) > 2.5:
+            major, minor = LogLocator(subs=(1.0,)), LogLocator(subs=(2.0, 5.0))
+        axes.yaxis.set_major_locator(major)
+        axes.yaxis.set_minor_locator(minor)
         axes.yaxis.set_minor_formatter(NullFormatter())
     written = FuncFormatter(lambda y, _: f"{y:.4g}".replace("e+0", "e").replace("e-0", "e-"))
     axes.yaxis.set_major_formatter(written)
 
 
-def frame(axes: Axes, heading: str) -> None:
-    """A heading, and only the axes that carry numbers."""
+def frame_axes(axes: Axes, heading: str) -> None:
+    """Write a heading, and show only the axes that carry numbers."""
     axes.set_title(heading, loc="left", y=1.0, fontsize=SIZE, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(labelsize=SIZE - 1, color=FAINT, labelcolor=INK)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
 
 
-def stacked(figure: Figure, headings: Sequence[str], ratios: Sequence[float]) -> list[Axes]:
-    """Panels one above the other, over the same numbers.
+def stack_panels(figure: Figure, headings: Sequence[str], ratios: Sequence[float]) -> list[Axes]:
+    """Put panels one above the other, over the same horizontal axis.
 
-    What is written beside them is counted in letters (`lay_out`): a constrained layout takes longer
-    than drawing the lines.
+    What is written beside them is counted in letters (``lay_out``): a constrained layout takes
+    longer than drawing the lines.
+
+    Args:
+        figure: without a layout engine.
+        headings: a panel each.
+        ratios: of their heights; those that are too many are not used.
     """
     count = len(headings)
     room = (MARGINS["top"] - MARGINS["bottom"]) * INCHES[1] - (count - 1) * GAP
     figure.subplots_adjust(**MARGINS, hspace=GAP / (room / count))
     axes = figure.subplots(count, sharex=True, squeeze=False, height_ratios=ratios[:count])[:, 0]
     for panel, heading in zip(axes, headings, strict=True):
-        frame(panel, heading)
+        frame_axes(panel, heading)
     return list(axes)
 
 
@@ -112,66 +189,82 @@ def lay_out(figure: Figure) -> None:
         return
     texts: list[Any] = [text for axes in figure.axes for text in axes.texts]
     names = [text.get_text() for text in texts if text.xycoords == "axes fraction"]
-    labels = [label for axes in figure.axes for _, label in ticks(axes.yaxis)]
-    letters, digits = (max(map(len, found), default=0) for found in (names, labels))
+    labels = [label for axes in figure.axes for _, label in list_ticks(axes.yaxis)]
+    letters, digits = (max(map(len, words), default=0) for words in (names, labels))
     points = 72 * INCHES[0]
     left, right = (12 + digits * DIGIT) / points, 0.98 - (letters + 1) * LETTER / points
     figure.subplots_adjust(left=left, right=right)
     for axes in figure.axes:
-        write_vertical(axes)
+        write_vertical_ticks(axes)
         axes.xaxis.set_visible(False)
-    write_horizontal(figure.axes[-1])
+    write_horizontal_ticks(figure.axes[-1])
 
 
-def ticks(axis: Axis) -> list[tuple[float, str]]:
-    """Where an axis has ticks, and what is written there.
-
-    Matplotlib's own are five artists each, which take longer than all the rest of a figure.
-    """
+def list_ticks(axis: Axis) -> list[tuple[float, str]]:
+    """List where an axis has ticks, and what is written there."""
     low, high = axis.get_view_interval()
     places = [place for place in axis.get_majorticklocs() if low <= place <= high]
     return list(zip(places, axis.get_major_formatter().format_ticks(places), strict=True))
 
 
-def write_vertical(axes: Axes) -> None:
-    """The numbers at the left, each with a line across."""
+def write_vertical_ticks(axes: Axes) -> None:
+    """Write the numbers at the left, each with a line across."""
     from matplotlib.collections import LineCollection
 
-    at, found = axes.get_yaxis_transform(), ticks(axes.yaxis)
-    across = [[(0, y), (1, y)] for y, _ in found]
-    rules = LineCollection(across, transform=at, colors="#dddddd", linewidths=0.8, zorder=0.5)
+    # matplotlib's own ticks are five artists each, which take longer than the rest of a figure
+    transform, ticks = axes.get_yaxis_transform(), list_ticks(axes.yaxis)
+    across = [[(0, y), (1, y)] for y, _ in ticks]
+    rules = LineCollection(across, transform=transform, colors=RULE, linewidths=0.8, zorder=0.5)
     axes.add_collection(rules, autolim=False)
-    for y, label in found:
-        write(axes, 0, y, label, at, (-7, 0), ha="right", va="center_baseline")
+    for y, label in ticks:
+        write_text(axes, 0, y, label, transform, (-7, 0), ha="right", va="center_baseline")
     axes.yaxis.set_visible(False)
 
 
-def write_horizontal(axes: Axes) -> None:
-    """The numbers below, each with a mark, and what they are."""
+def write_horizontal_ticks(axes: Axes) -> None:
+    """Write the numbers below, each with a mark, and what they are."""
     from matplotlib.lines import Line2D
 
-    at, found = axes.get_xaxis_transform(), ticks(axes.xaxis)
-    places, below = [x for x, _ in found], [0] * len(found)
-    marks = Line2D(places, below, color=FAINT, linestyle="", marker=3, markersize=3.5)  # down
-    axes.figure.add_artist(marks).set_transform(at)
-    for x, label in found:
-        write(axes, x, 0, label, at, (0, -7), ha="center", va="top")
-    write(axes, 0.5, 0, axes.get_xlabel(), axes.transAxes, (0, -28), ha="center", va="top")
+    transform, ticks = axes.get_xaxis_transform(), list_ticks(axes.xaxis)
+    places, below = [x for x, _ in ticks], [0] * len(ticks)
+    # marker 3 is a tick that points down
+    marks = Line2D(places, below, color=FAINT, linestyle="", marker=3, markersize=3.5)
+    axes.figure.add_artist(marks).set_transform(transform)
+    for x, label in ticks:
+        write_text(axes, x, 0, label, transform, (0, -7), ha="center", va="top")
+    write_text(axes, 0.5, 0, axes.get_xlabel(), axes.transAxes, (0, -28), ha="center", va="top")
 
 
-def write(
-    axes: Axes, x: float, y: float, text: str, at: Any, shift: tuple[int, int], **how: Any
+def write_text(
+    axes: Axes, x: float, y: float, text: str, transform: Any, shift: tuple[int, int], **how: Any
 ) -> None:
-    """A text of the figure's, some points away from a place on an axes."""
+    """Write a text of the figure's, some points away from a place on an axes.
+
+    Args:
+        axes: an axes of the figure.
+        x: the place, in the coordinates of ``transform``.
+        y: the place.
+        text: what is written.
+        transform: matplotlib's, from coordinates to pixels.
+        shift: points to the right and up.
+        how: options of ``Figure.text``.
+    """
     from matplotlib.transforms import offset_copy
 
     figure: Any = axes.figure
-    moved = offset_copy(at, figure, *shift, units="points")
+    moved = offset_copy(transform, figure, *shift, units="points")
     figure.text(x, y, text, transform=moved, fontsize=SIZE - 1, color=INK, **how)
 
 
-def over(axes: Axes, first: float, last: float, unit: str) -> None:
-    """Let the horizontal axis be whole numbers from the first to the last, with some room."""
+def set_integer_axis(axes: Axes, first: float, last: float, unit: str) -> None:
+    """Let the horizontal axis be whole numbers from the first to the last, with some room.
+
+    Args:
+        axes: the lowest of the panels over that axis.
+        first: its first number.
+        last: its last number.
+        unit: what it counts.
+    """
     from matplotlib.ticker import MaxNLocator
 
     margin = max(0.5, 0.03 * (last - first))
@@ -179,3 +272,59 @@ def over(axes: Axes, first: float, last: float, unit: str) -> None:
     locator = MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
     axes.xaxis.set_major_locator(locator)
     axes.set_xlabel(unit, fontsize=SIZE, color=INK)
+
+
+def save_png(figure: Figure, path: Path) -> Path:
+    """Write a figure as a PNG, as a whole or not at all.
+
+    Args:
+        figure: drawn as it is.
+        path: the file; its folder is made if it is not there.
+
+    Returns:
+        The path.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    with replacing(path) as part:
+        index_colors(np.asarray(canvas.buffer_rgba())).save(part, format="png")
+    return path
+
+
+def index_colors(pixels: np.ndarray) -> Image:
+    """Reduce an image [height, width, 4] to its most frequent colors, others to the nearest."""
+    from PIL import Image
+
+    flat = pixels.view(np.uint32).ravel()
+    # neighbours are alike in most places of a figure: runs of pixels are counted, not pixels
+    begins = np.flatnonzero(np.diff(flat, prepend=~flat[:1]))
+    lengths = np.diff(begins, append=len(flat))
+    colors, run = np.unique(flat[begins], return_inverse=True)
+    order = np.argsort(-np.bincount(run, lengths), kind="stable")
+    rgb = colors.view(np.uint8).reshape(-1, 4)[order, :3]
+    code = np.empty(len(colors), np.uint8)
+    code[order] = nearest_colors(rgb, rgb[:FILE_COLORS])
+    image = Image.fromarray(np.repeat(code[run], lengths).reshape(pixels.shape[:2]))
+    image.putpalette(rgb[:FILE_COLORS].tobytes())
+    return image
+
+
+def nearest_colors(colors: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Find for each of some colors [m, 3] the nearest of a palette [n, 3].
+
+    Args:
+        colors: red, green and blue from 0 to 255.
+        palette: likewise.
+
+    Returns:
+        Rows of the palette [m].
+
+    >>> nearest_colors(np.array([[9, 9, 9], [250, 0, 0]]), np.array([[255, 0, 0], [0, 0, 0]]))
+    array([1, 0])
+    """
+    there = palette.astype(np.float32)
+    # ‖c − t‖² without ‖c‖², which is the same for every t
+    return np.argmin((there**2).sum(1) - 2 * colors.astype(np.float32) @ there.T, axis=1)

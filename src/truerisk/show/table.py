@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from truerisk.show.number import significant, with_stderr
+from truerisk.show.number import format_significant, format_with_stderr
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,7 +37,7 @@ def percent(error: Measured | None, risk: Measured | None = None) -> str:
         return ""
     alike = error.stderr == 0 and risk is not None and risk.stderr != 0
     stderr = None if error.stderr is None or alike else 100 * error.stderr
-    return with_stderr(100 * error.value, stderr)
+    return format_with_stderr(100 * error.value, stderr)
 
 
 def risk_table(summary: Mapping[str, Measured], title: str | None = None) -> Table:
@@ -54,7 +54,7 @@ def risk_table(summary: Mapping[str, Measured], title: str | None = None) -> Tab
     for key in rows:
         risk, error = summary.get(f"risk/{key}"), summary.get(f"error/{key}")
         epoch = next(m.epoch for m in (risk, error) if m is not None)
-        cells = [ROWS[key], "" if risk is None else with_stderr(risk.value, risk.stderr)]
+        cells = [ROWS[key], "" if risk is None else format_with_stderr(risk.value, risk.stderr)]
         cells += [percent(error, risk)] if errors else []
         table.add_row(*cells, "" if epoch is None else str(epoch))
     return table
@@ -66,7 +66,7 @@ def function_table(summary: Mapping[str, Measured], title: str | None = None) ->
     for name, row in FUNCTION_ROWS.items():
         if name in summary:
             value, _, epoch = summary[name]
-            table.add_row(row, significant(value), "" if epoch is None else str(epoch))
+            table.add_row(row, format_significant(value), "" if epoch is None else str(epoch))
     return table
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from truerisk.show.palette import COLORS, MOST, style
-from truerisk.show.panel import INK, SIZE, apart, frame, plain_ticks
+from truerisk.show.panel import frame_axes, set_plain_ticks, spread_apart
+from truerisk.show.style import INK, LINE_COLORS, MOST_LINES, SIZE, line_style
 from truerisk.show.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -30,15 +30,15 @@ def draw_values(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> 
     log = lowest is not None and any((h[np.isfinite(h)] > 0).any() for h in heights)
     for i, (path, height) in enumerate(zip(paths, heights, strict=True)):
         keep = np.isfinite(height) & ((height > 0) | (not log))
-        axes.plot(path.step[keep], height[keep], **style(i), linewidth=2.4, zorder=3)
+        axes.plot(path.step[keep], height[keep], **line_style(i), linewidth=2.4, zorder=3)
     scale_values(axes, heights, log)
     axes.set_xlabel("step", fontsize=SIZE, color=INK)
     sparse_ticks(axes)
     lost = [path.status == "diverged" for path in paths]
     what = "value above the minimum" if log and lowest else "value"
-    frame(axes, what + losses([path for path, gone in zip(paths, lost, strict=True) if gone]))
+    frame_axes(axes, what + losses([path for path, gone in zip(paths, lost, strict=True) if gone]))
     ends = [
-        (h[-1], p.label, COLORS[i % MOST])
+        (h[-1], p.label, LINE_COLORS[i % MOST_LINES])
         for i, (p, h) in enumerate(zip(paths, heights, strict=True))
         if len(h) and not lost[i]
     ]
@@ -63,7 +63,7 @@ def sparse_ticks(axes: Axes) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     if axes.get_yscale() != "symlog":
-        plain_ticks(axes)
+        set_plain_ticks(axes)
         return
     low, high = axes.get_ylim()
     powers = np.log10(np.maximum(np.abs([low, high]), 1.0))
@@ -87,7 +87,7 @@ def label_right(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     with np.errstate(all="ignore"):
         spots = [float((scale.transform(y) - low) / (high - low)) for y, _, _ in ends]
     spots = [min(1.0, max(0.0, s)) if np.isfinite(s) else 0.0 for s in spots]
-    for spot, (_, text, color) in zip(apart(spots, 0.19), ends, strict=True):
+    for spot, (_, text, color) in zip(spread_apart(spots, 0.19), ends, strict=True):
         axes.annotate(
             text, (1, spot), xycoords="axes fraction", xytext=(8, 0), textcoords="offset points",
             va="center", color=color, fontsize=SIZE - 1, fontweight="bold", annotation_clip=False,

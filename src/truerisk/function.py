@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from truerisk.core.errors import ConfigError
 from truerisk.data import NoData
-from truerisk.logger.label import choice
+from truerisk.logger.label import option_name
 from truerisk.model import Function
 from truerisk.regularizer import Dropout, EarlyStopping, Entropy, InputGradient, SpectralNorm
 from truerisk.regularizer.base import Regularizer
@@ -28,7 +28,11 @@ def refuse(cfg: DictConfig) -> None:
     Raises:
         ConfigError: the configuration has one of these.
     """
-    model, function, nothing = choice(cfg, "model"), _is(cfg.model, Function), _is(cfg.data, NoData)
+    model, function, nothing = (
+        option_name(cfg, "model"),
+        _is(cfg.model, Function),
+        _is(cfg.data, NoData),
+    )
     if function and not nothing:
         raise ConfigError(
             f"model={model} is a function of its weights alone and reads no samples: add data=none"
@@ -40,7 +44,7 @@ def refuse(cfg: DictConfig) -> None:
         )
     if nothing and cfg.initializer != DEFAULT:
         raise ConfigError(
-            f"initializer={choice(cfg, 'initializer')} sets the weights of layers, and a test "
+            f"initializer={option_name(cfg, 'initializer')} sets the weights of layers, and a test "
             "function has none: leave initializer=default as it is and set model.start"
         )
 

@@ -7,7 +7,7 @@ from mlflow.tracking import MlflowClient
 
 from truerisk.core.errors import ConfigError
 from truerisk.logger import MLflow
-from truerisk.logger.mlflow import local_store
+from truerisk.logger.mlflow import local_store_uri
 
 CONFIG = {
     "data": {"_target_": "truerisk.data.Iris"},
@@ -98,8 +98,8 @@ def test_processes_share_a_fresh_default_store(tmp_path, monkeypatch, capfd):
         run.join()
     assert [run.exitcode for run in runs] == [0, 0]
     assert capfd.readouterr().err == ""
-    assert local_store(folders[0]) == f"sqlite:///{tmp_path}/outputs/mlflow.db"
-    client = MlflowClient(local_store(folders[0]))
+    assert local_store_uri(folders[0]) == f"sqlite:///{tmp_path}/outputs/mlflow.db"
+    client = MlflowClient(local_store_uri(folders[0]))
     experiment = client.get_experiment_by_name("truerisk")
     assert len(client.search_runs([experiment.experiment_id])) == 2
     assert "MLFLOW_TRACKING_URI" not in os.environ

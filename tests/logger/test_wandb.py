@@ -147,7 +147,7 @@ def wait_until(done, seconds=20):
 def test_auto_mode_is_online_only_with_an_account(tmp_path, environment, netrc, mode):
     (tmp_path / "home" / ".netrc").write_text(netrc)
     shown = subprocess.run(
-        [sys.executable, "-c", "from truerisk.logger.account import *; print(resolved('auto'))"],
+        [sys.executable, "-c", "from truerisk.logger.wandb import *; print(resolve_mode('auto'))"],
         env={**os.environ, **environment}, capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert (shown.stdout, shown.stderr) == (f"{mode}\n", "")

@@ -10,11 +10,20 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from truerisk.logger.history import FILE, name_of, quoted, step_of, trim
+from truerisk.logger.history import FILE, quote_name, row_name, row_step, trim_rows
 
 
-def append(file: int, rows: bytes) -> None:
-    """Write everything, in one call unless the system takes less (a full disk raises OSError)."""
+def append_bytes(file: int, rows: bytes) -> None:
+    """Write all bytes to a file descriptor.
+
+    Args:
+        file: the descriptor, opened for appending.
+        rows: what to write.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    # one call, so that no kill comes in between, unless the system takes less
     while rows:
         rows = rows[os.write(file, rows) :]
 
@@ -37,8 +46,8 @@ class TidyCSV(Logger):
         self.path = Path(folder) / FILE
         self.resume_step = resume_step
         self._file: int | None = None
-        self._begun = False
-        self._known: set[str] = set()
+        self._trimmed = False
+        self._logged_names: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -58,8 +67,8 @@ class TidyCSV(Logger):
     @property
     @rank_zero_experiment
     def experiment(self) -> TidyCSV:
-        """Itself, with the file there: Lightning asks for it when a run begins."""
-        self._open()
+        """This logger, with its file in place: Lightning asks for it when a run begins."""
+        self._open_file()
         return self
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -67,18 +76,26 @@ class TidyCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Append one row a metric, in one write."""
-        step = 0 if step is None else step
-        epoch = metrics.get("epoch")
-        start = f"{step},{'' if epoch is None else int(epoch)},"
-        file = self._open()
-        skip = self._known if step == self.resume_step else ()
+        """Append one row a metric, in one write.
+
+        Args:
+            metrics: values by name; ``epoch`` becomes the epoch of the rows.
+            step: the optimizer step; None is 0.
+        """
+        if step is None:
+            step = 0
+        epoch = ""
+        if metrics.get("epoch") is not None:
+            epoch = str(int(metrics["epoch"]))
+        start = f"{step},{epoch},"
+        file = self._open_file()
+        skip = self._logged_names if step == self.resume_step else ()
         rows = [
-            f"{start}{quoted(name)},{float(value)!r}\n"
+            f"{start}{quote_name(name)},{float(value)!r}\n"
             for name, value in metrics.items()
             if name != "epoch" and name not in skip
         ]
-        append(file, "".join(rows).encode())
+        append_bytes(file, "".join(rows).encode())
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -87,12 +104,15 @@ class TidyCSV(Logger):
             os.close(self._file)
             self._file = None
 
-    def _open(self) -> int:
-        if not self._begun:
+    def _open_file(self) -> int:
+        """Open the file for appending; the first time, drop what a resumed run writes again."""
+        if not self._trimmed:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            rows = trim(self.path, -1 if self.resume_step is None else self.resume_step)
-            self._known = {name_of(row) for row in rows if step_of(row) == self.resume_step}
-            self._begun = True
+            rows = trim_rows(self.path, -1 if self.resume_step is None else self.resume_step)
+            self._logged_names = {
+                row_name(row) for row in rows if row_step(row) == self.resume_step
+            }
+            self._trimmed = True
         if self._file is None:
             self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         return self._file

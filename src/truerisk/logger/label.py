@@ -5,41 +5,51 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-NAMED = ("data", "model", "optimizer")
+NAMED_GROUPS = ("data", "model", "optimizer")
 
 
-def choice(config: Mapping[str, Any], group: str) -> str | None:
-    """What a group was set to: its option's name where the config says it, else its target's.
+def option_name(config: Mapping[str, Any], group: str) -> str | None:
+    """Name what a group was set to: its option where the config says it, else its target.
 
-    >>> choice({"model": {"_target_": "truerisk.model.MLP", "width": 100}}, "model")
+    Args:
+        config: a run's resolved config.
+        group: a config group, such as ``model``.
+
+    Returns:
+        The name in lower case; None where the group is empty.
+
+    >>> option_name({"model": {"_target_": "truerisk.model.MLP", "width": 100}}, "model")
     'mlp'
-    >>> choice({"choices": {"model": "mlp_small"}, "model": {}}, "model")
+    >>> option_name({"choices": {"model": "mlp_small"}, "model": {}}, "model")
     'mlp_small'
     """
-    named = (config.get("choices") or {}).get(group)
-    if named:
-        return str(named)
+    chosen = (config.get("choices") or {}).get(group)
+    if chosen:
+        return str(chosen)
     node = config.get(group)
-    node = node if isinstance(node, Mapping) else {}
-    # data sets differ in their source, under one and the same module
+    if not isinstance(node, Mapping):
+        return None
+    # the target of all data sets is the same: they differ in their source
     target = (node.get("source") or node).get("_target_")
-    return None if target is None else str(target).rpartition(".")[2].lower()
+    if target is None:
+        return None
+    return str(target).rpartition(".")[2].lower()
 
 
 def recipe_name(config: Mapping[str, Any]) -> str:
-    """A recipe in three words: data, model and optimizer.
+    """Join the names of data, model and optimizer.
 
     >>> recipe_name({"choices": {"data": "mnist1d", "model": "mlp", "optimizer": "adam"}})
     'mnist1d-mlp-adam'
     """
-    return "-".join(filter(None, (choice(config, group) for group in NAMED))) or "run"
+    return "-".join(filter(None, (option_name(config, group) for group in NAMED_GROUPS))) or "run"
 
 
 def recipe_tags(config: Mapping[str, Any]) -> list[str]:
-    """The recipe's parts one by one: data, model, optimizer and every regularizer.
+    """List the names of data, model, optimizer and every regularizer.
 
     >>> recipe_tags({"choices": {"data": "iris", "model": "linear"}, "regularizer": {"l2": {}}})
     ['iris', 'linear', 'l2']
     """
-    parts = [choice(config, group) for group in NAMED]
+    parts = [option_name(config, group) for group in NAMED_GROUPS]
     return list(dict.fromkeys([*filter(None, parts), *(config.get("regularizer") or {})]))

@@ -20,12 +20,12 @@ from truerisk.logger.label import recipe_name, recipe_tags
 ID_FILE = "mlflow_run_id"
 
 
-def local_store(folder: Path) -> str:
-    """The SQLite file of a folder's runs: in the ``outputs`` above it, else beside it.
+def local_store_uri(folder: Path) -> str:
+    """Locate the SQLite store of a folder's runs: in the ``outputs`` above it, else beside it.
 
-    >>> local_store(Path("/home/a/outputs/2030-01-01/12-00-00"))
+    >>> local_store_uri(Path("/home/a/outputs/2030-01-01/12-00-00"))
     'sqlite:////home/a/outputs/mlflow.db'
-    >>> local_store(Path("/scratch/run"))
+    >>> local_store_uri(Path("/scratch/run"))
     'sqlite:////scratch/mlflow.db'
     """
     folder = folder.absolute()
@@ -34,8 +34,14 @@ def local_store(folder: Path) -> str:
 
 
 def require_mlflow(uri: str) -> None:
-    """Refuse what is not installed: MLflow, or what a database as its store needs."""
-    needed = ["mlflow", *(["sqlalchemy", "alembic"] if uri.startswith("sqlite:") else [])]
+    """Check that MLflow, and what a database as its store needs, is installed.
+
+    Raises:
+        ConfigError: something is not.
+    """
+    needed = ["mlflow"]
+    if uri.startswith("sqlite:"):
+        needed += ["sqlalchemy", "alembic"]
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise ConfigError(
@@ -44,8 +50,9 @@ def require_mlflow(uri: str) -> None:
 
 
 @contextmanager
-def alone(uri: str) -> Iterator[None]:
-    """Let one process at a time open a SQLite store: two that make its tables at once break it."""
+def lock_store(uri: str) -> Iterator[None]:
+    """Hold the lock of a SQLite store; other stores need none."""
+    # two processes that create its tables at once break it
     if not uri.startswith("sqlite:///"):
         yield
         return
@@ -71,7 +78,7 @@ class MLflow(MLFlowLogger):
         experiment: MLflow's experiment.
         name: the run's name; None makes one from the recipe and the folder.
         tags: further ones; the recipe's parts are the tag ``recipe``.
-        tracking_uri: MLflow's store; None takes MLFLOW_TRACKING_URI, else see ``local_store``.
+        tracking_uri: MLflow's store; None takes MLFLOW_TRACKING_URI, else see ``local_store_uri``.
 
     Raises:
         ConfigError: MLflow is not installed, or its store does not know the resumed run.
@@ -89,62 +96,69 @@ class MLflow(MLFlowLogger):
         tracking_uri: str | None = None,
     ) -> None:
         folder = Path(folder)
-        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or local_store(folder)
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or local_store_uri(folder)
         require_mlflow(uri)
-        # one line about every table it makes
+        # it would print a line about every table it makes
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         self._config = dict(config or {})
         parts = ", ".join(recipe_tags(self._config))
-        with alone(uri):
+        with lock_store(uri):
             super().__init__(
                 experiment_name=experiment,
                 run_name=name or f"{recipe_name(self._config)} {folder.name}",
                 tracking_uri=uri,
                 tags={"truerisk.run_id": run_id, "recipe": parts, **(tags or {})},
-                run_id=self._kept_id(folder) if resume_step is not None else None,
+                run_id=self._read_run_id(folder) if resume_step is not None else None,
             )
         self._id_file = folder / ID_FILE
         self._logged: dict[str, int] = {}
 
     @staticmethod
-    def _kept_id(folder: Path) -> str | None:
+    def _read_run_id(folder: Path) -> str | None:
         file = folder / ID_FILE
         return file.read_text().strip() if file.exists() else None
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """MLflow's client, with the run started or taken up again."""
+        """MLflow's client, with the run started or resumed."""
         if not self._initialized:
-            self._take_up(self._run_id) if self._run_id else self._start()
+            if self._run_id:
+                self._resume_run(self._run_id)
+            else:
+                self._start_run()
         return self._mlflow_client
 
-    def _start(self) -> None:
-        # not by Lightning's property: it sets MLFLOW_TRACKING_URI for whatever runs later
+    def _start_run(self) -> None:
+        """Create a run, and remember its id in the run's folder."""
+        # Lightning's property would set MLFLOW_TRACKING_URI for whatever runs later
         from mlflow.tracking.context.registry import resolve_tags
 
         run = self._mlflow_client.create_run(
-            self._the_experiment(), run_name=self._run_name, tags=resolve_tags(self.tags)
+            self._find_experiment(), run_name=self._run_name, tags=resolve_tags(self.tags)
         )
-        self._belong_to(run)
+        self._adopt_run(run)
         self._id_file.parent.mkdir(parents=True, exist_ok=True)
         self._id_file.write_text(f"{self._run_id}\n")
         self.log_hyperparams(self._config)
 
-    def _the_experiment(self) -> str:
+    def _find_experiment(self) -> str:
+        """Return the id of the experiment, created if there is none."""
         from mlflow.exceptions import MlflowException
 
-        known = self._mlflow_client.get_experiment_by_name(self._experiment_name)
-        if known is None:
+        experiment = self._mlflow_client.get_experiment_by_name(self._experiment_name)
+        if experiment is None:
             try:
                 return str(self._mlflow_client.create_experiment(self._experiment_name))
-            except MlflowException:  # unless another process was faster
-                known = self._mlflow_client.get_experiment_by_name(self._experiment_name)
-                if known is None:
+            except MlflowException:
+                # another process may have been faster
+                experiment = self._mlflow_client.get_experiment_by_name(self._experiment_name)
+                if experiment is None:
                     raise
-        return str(known.experiment_id)
+        return str(experiment.experiment_id)
 
-    def _take_up(self, run_id: str) -> None:
+    def _resume_run(self, run_id: str) -> None:
+        """Go on with a stored run, and read the last step of each of its metrics."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -159,17 +173,22 @@ class MLflow(MLFlowLogger):
             history = self._mlflow_client.get_metric_history(run_id, name)
             self._logged[name] = max(point.step for point in history)
         self._mlflow_client.update_run(run_id, status="RUNNING")
-        self._belong_to(run)
+        self._adopt_run(run)
 
-    def _belong_to(self, run: Any) -> None:
+    def _adopt_run(self, run: Any) -> None:
         self._run_id, self._experiment_id = run.info.run_id, run.info.experiment_id
         self._initialized = True
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log what the store does not have yet."""
+        """Log what the store does not have yet.
+
+        Args:
+            metrics: values by name.
+            step: the optimizer step; None is 0.
+        """
         step = step or 0
-        _ = self.experiment  # takes a run up, and with it what it has logged
+        _ = self.experiment  # resumes the run, and reads what it has logged
         new = {k: float(v) for k, v in metrics.items() if step > self._logged.get(k, -1)}
         if new:
             super().log_metrics(new, step)

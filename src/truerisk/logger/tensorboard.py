@@ -54,7 +54,12 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log the values, and the config before the first of them."""
+        """Log metrics, and the config before the first of them.
+
+        Args:
+            metrics: values by name.
+            step: the optimizer step.
+        """
         if self._config:
             text = json.dumps(self._config, indent=2, default=str)
             self.experiment.add_text("config", f"```json\\n{text}\\n```", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,8 +14,29 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.logger.account import MODES, resolved
 from truerisk.logger.label import recipe_name, recipe_tags
+
+MODES = ("auto", "online", "offline", "disabled")
+
+
+def resolve_mode(mode: str) -> str:
+    """Decide what ``auto`` means: the user's own setting, else online if logged in, else offline.
+
+    Looks at the environment, W&B's settings files and the netrc file; asks neither the network nor
+    the user.
+    """
+    if mode != "auto":
+        return mode
+    import wandb
+
+    environment = os.environ.get("WANDB_MODE")
+    if environment:
+        return environment
+    settings = wandb.setup(settings=wandb.Settings(silent=True)).settings
+    # "online" is W&B's default too, and says nothing about an account
+    if settings.mode not in (None, "online"):
+        return str(settings.mode)
+    return "online" if wandb.login(prompt=False, verify=False) else "offline"
 
 
 class WandB(WandbLogger):
@@ -33,7 +55,7 @@ class WandB(WandbLogger):
         name: the run's name; None makes one from the recipe and the folder.
         group: runs shown together; None groups by data, model and optimizer.
         tags: None takes the names of the recipe's parts.
-        mode: auto, online, offline or disabled; see ``account.resolved``.
+        mode: auto, online, offline or disabled; see `resolve_mode`.
 
     Raises:
         ConfigError: an unknown mode.
@@ -70,6 +92,7 @@ class WandB(WandbLogger):
             settings=wandb.Settings(silent=True, console="off"),
         )
         self._mode, self._lost = mode, False
+        # Lightning passes it, and newer versions of W&B warn of it
         self._wandb_init.pop("anonymous", None)
 
     @property
@@ -80,17 +103,23 @@ class WandB(WandbLogger):
 
         if self._experiment is None:
             Path(self._wandb_init["dir"]).mkdir(parents=True, exist_ok=True)
-            self._wandb_init["mode"] = resolved(self._mode)
+            self._wandb_init["mode"] = resolve_mode(self._mode)
             self._experiment = wandb.init(**self._wandb_init)
         return self._experiment
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log at the optimizer step; W&B takes no earlier ones, so those go to the summary."""
+        """Log metrics.
+
+        Args:
+            metrics: values by name.
+            step: the optimizer step; None is W&B's next one.
+        """
         if self._lost:
             return
         run = self.experiment
-        with self._tolerant():
+        with self._tolerating_outage():
+            # W&B drops what is logged at a step before its last one: that goes to the summary
             if step is not None and step < run.step:
                 run.summary.update(dict(metrics))
             else:
@@ -100,14 +129,14 @@ class WandB(WandbLogger):
     def finalize(self, status: str) -> None:
         """End the run: exit code 1 if ``status`` is "failed", else 0."""
         if self._experiment is not None and not self._lost:
-            with self._tolerant():
+            with self._tolerating_outage():
                 super().finalize(status)
                 self._experiment.finish(exit_code=int(status == "failed"))
         self._experiment = None
 
     @contextmanager
-    def _tolerant(self) -> Iterator[None]:
-        """The run goes on without W&B where its service process has ended before it.
+    def _tolerating_outage(self) -> Iterator[None]:
+        """Go on without W&B if its service process has ended.
 
         A cluster that stops a job sends SIGTERM to every process of it, that one among them.
         """
@@ -120,5 +149,5 @@ class WandB(WandbLogger):
             self._lost = True
             with suppress(ConnectionError, MailboxClosedError):
                 wandb.teardown()  # or it would fail as the process exits
-            said = f"{type(error).__name__}: {error}".partition("\n")[0]
-            print(f"W&B is out of reach ({said}); metrics.csv goes on", file=sys.stderr)
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            print(f"W&B is out of reach ({reason}); metrics.csv goes on", file=sys.stderr)

@@ -16,7 +16,7 @@ import yaml
 from truerisk.config.parts import existing_folder
 from truerisk.core.errors import ConfigError
 from truerisk.core.seeds import streams
-from truerisk.logger.history import whole_rows
+from truerisk.logger.history import read_rows
 from truerisk.reports.command import command_line
 from truerisk.risk.measured import Measured
 from truerisk.run import RunFolder
@@ -137,7 +137,7 @@ def read_curves(path: Path) -> dict[str, Curve]:
     The first value of an epoch counts: what is measured once more at the end is not of the curve.
     """
     wanted = {name.encode(): {} for name in CURVES}  # type: dict[bytes, dict[int, Any]]
-    for row in whole_rows(path):
+    for row in read_rows(path):
         step, epoch, rest = row.split(b",", 2)
         name, _, value = rest.rpartition(b",")
         if epoch and name in wanted:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from truerisk.logger.label import choice
+from truerisk.logger.label import option_name
 from truerisk.reports import recipe as naming
 from truerisk.reports.collect import Collected, Run
 
@@ -145,7 +145,7 @@ def build(collected: Collected) -> Study:
     for recipes in sorted_.values():
         first = next(iter(recipes.values()))[0]
         values, _ = split(flats[first], keys)
-        name = naming.label(values, names) or str(choice(collected.runs[first].config, "data"))
+        name = naming.label(values, names) or str(option_name(collected.runs[first].config, "data"))
         problem_ = Problem(name, values, [])
         for members in recipes.values():
             runs = once([collected.runs[i] for i in members])
@@ -197,6 +197,6 @@ def make(
     """A recipe, named."""
     rest = {key: value for key, value in values.items() if key not in numeric}
     numbers = {key: float(value) for key, value in values.items() if key in numeric}
-    whole = naming.label(values, names) or str(choice(runs[0].config, "optimizer") or "recipe")
-    method = naming.label(rest, names) or str(choice(runs[0].config, "optimizer") or "all")
+    whole = naming.label(values, names) or str(option_name(runs[0].config, "optimizer") or "recipe")
+    method = naming.label(rest, names) or str(option_name(runs[0].config, "optimizer") or "all")
     return Recipe(whole, method, values, numbers, runs)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truerisk.core.errors import ConfigError
-from truerisk.logger.label import choice
+from truerisk.logger.label import option_name
 from truerisk.show.map import draw_graph, draw_map, name_paths
 from truerisk.show.panel import save_png
 from truerisk.show.style import INK, MOST_LINES, SIZE
@@ -44,7 +44,7 @@ def contour(folders: Iterable[str | Path], path: str | Path) -> Path:
     """
     runs = runs_in([folders] if isinstance(folders, str | Path) else folders)
     if len({identity(run) for run in runs}) > 1:
-        names = sorted({str(choice(run.config, "model")) for run in runs})
+        names = sorted({str(option_name(run.config, "model")) for run in runs})
         raise ConfigError(
             f"contour: the runs are of different functions ({', '.join(names)}, or one with "
             "different numbers); draw each by itself"
@@ -66,7 +66,9 @@ def contours(sweep: Path) -> list[Path]:
     for run in runs:
         alike.setdefault(identity(run), []).append(run)
     drawn = [
-        (str(choice(g[0].config, "model")), g) for g in alike.values() if 1 < len(g) <= MOST_LINES
+        (str(option_name(g[0].config, "model")), g)
+        for g in alike.values()
+        if 1 < len(g) <= MOST_LINES
     ]
     names = [name for name, _ in drawn]
     stems = [n if names.count(n) == 1 else f"{n}-{i}" for i, n in enumerate(names, 1)]
@@ -81,7 +83,7 @@ def draw_runs(runs: Sequence[RunResult]) -> Figure:
     function = function_of(runs[0])
     names = labels([run.config for run in runs])
     paths = [trajectory(run, function, name) for run, name in zip(runs, names, strict=True)]
-    name = str(choice(runs[0].config, "model")).replace("_", " ")
+    name = str(option_name(runs[0].config, "model")).replace("_", " ")
     return draw(function, paths, name if len(runs) > 1 else f"{name}, {names[0]}")
 
 

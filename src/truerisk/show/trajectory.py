@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from truerisk.core.errors import ConfigError
-from truerisk.logger.label import choice
+from truerisk.logger.label import option_name
 from truerisk.run import RunFolder
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def function_of(run: RunResult) -> Function:
 def identity(run: RunResult) -> str:
     """What two runs of the same function have in common: all of the model but its start."""
     model = {key: value for key, value in run.config.model.items() if key != "start"}
-    return f"{choice(run.config, 'model')} {sorted(model.items(), key=str)}"
+    return f"{option_name(run.config, 'model')} {sorted(model.items(), key=str)}"
 
 
 def trajectory(run: RunResult, function: Function, label: str) -> Trajectory:
@@ -102,7 +102,7 @@ def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     >>> labels([gd, {"choices": {"optimizer": "gd"}, "optimizer": {"lr": 0.2}}])
     ['gd, lr 0.1', 'gd, lr 0.2']
     """
-    names = [choice(config, "optimizer") or "run" for config in configs]
+    names = [option_name(config, "optimizer") or "run" for config in configs]
     leaves = [dict(_leaves(config)) for config in configs]
     found = []
     for name, mine in zip(names, leaves, strict=True):

@@ -74,7 +74,7 @@ UPWARDS = {
     # until a run is handed its parts, and draws its figure after the loop
     "engine": {"fit", "result", "show", "sweeps.sweep_cell.SweepCell"},
     "assemble": {"diagnostics.Diagnostic"},  # to tell our instruments from any other callback
-    "result": {"show.report.print_report"},  # a run in a notebook tells of itself
+    "result": {"show.console.print_report"},  # a run in a notebook tells of itself
     "verdicts": {"reproductions"},  # the folder that it looks into
 }
 """The exceptions."""

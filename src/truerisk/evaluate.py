@@ -19,7 +19,7 @@ class Evaluation:
 
     def report(self) -> None:
         """Print the table."""
-        from truerisk.show.report import print_table
+        from truerisk.show.console import print_table
 
         print_table(self.summary, f"best weights of {self.run.folder}", self.run.task)
 

@@ -243,13 +243,13 @@ def _measure_best(run: RunFolder, module: RiskModule, trainer: Trainer) -> None:
 def _draw(result: RunResult) -> None:
     from truerisk.assemble import build_diagnostics
     from truerisk.diagnostics import Diagnostic
-    from truerisk.show.contour import contour
+    from truerisk.show.contour import save_contour
     from truerisk.show.figure import risk_figure
 
     if not result.config.get("figures", True):
         return
     if result.task == "function":
-        contour([result.folder], result.figure)
+        save_contour([result.folder], result.figure)
     elif len(result.history):
         risk_figure(result.history, result.figure, title=result.title)
     for name, diagnostic in build_diagnostics(result.config).items():

@@ -185,9 +185,9 @@ def _count(outcomes: Sequence[Outcome]) -> None:
 
 def _compare(folder: Path) -> None:
     """Draw the paths on each test function in one figure."""
-    from truerisk.show.contour import contours
+    from truerisk.show.contour import save_contours
 
-    for path in contours(folder):
+    for path in save_contours(folder):
         print(f"figure  {path}")
 
 

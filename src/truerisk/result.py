@@ -93,7 +93,7 @@ class RunResult:
 
     def report(self) -> None:
         """Print how the run ended, its table, and where its figure lies."""
-        from truerisk.show.report import print_report
+        from truerisk.show.console import print_report
 
         print_report(self)
 

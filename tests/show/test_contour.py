@@ -12,10 +12,17 @@ import truerisk
 from truerisk.cli import main
 from truerisk.core.errors import ConfigError
 from truerisk.model import Function
-from truerisk.show.callout import Box, place
-from truerisk.show.contour import contour, contours, draw
+from truerisk.show.callout import Box, place_names
+from truerisk.show.contour import draw_paths, save_contour, save_contours
 from truerisk.show.panel import save_png
-from truerisk.show.trajectory import Trajectory, at, function_of, labels, runs_in, trajectory
+from truerisk.show.trajectory import (
+    Trajectory,
+    build_function,
+    evaluate_function,
+    find_runs,
+    label_runs,
+    read_trajectory,
+)
 
 SWEEP = ["data=none", "model=rosenbrock", "trainer.max_epochs=15"]
 OPTIMIZERS = ["newton", "gd", "adam"]  # gradient descent diverges there
@@ -37,11 +44,11 @@ def sweep(tmp_path_factory):
 @pytest.fixture(scope="module")
 def drawn(sweep):
     """The sweep's figure, and the paths in it."""
-    runs = runs_in([sweep[0]])
-    function = function_of(runs[0])
-    names = labels([run.config for run in runs])
-    paths = [trajectory(run, function, name) for run, name in zip(runs, names, strict=True)]
-    return draw(function, paths, "rosenbrock"), paths
+    runs = find_runs([sweep[0]])
+    function = build_function(runs[0])
+    names = label_runs([run.config for run in runs])
+    paths = [read_trajectory(run, function, name) for run, name in zip(runs, names, strict=True)]
+    return draw_paths(function, paths, "rosenbrock"), paths
 
 
 def texts(axes):
@@ -56,7 +63,7 @@ def test_a_sweep_ends_with_one_figure(sweep):
 
 
 def test_each_run_has_its_own(sweep):
-    runs = runs_in([sweep[0]])
+    runs = find_runs([sweep[0]])
     assert len(runs) == 3 and all(run.figure.exists() for run in runs)
 
 
@@ -100,18 +107,20 @@ def test_names_keep_clear_of_each_other_and_in_the_frame():
     draws = np.random.default_rng(0)
     lines = [np.cumsum(draws.normal(size=(30, 2)), 0) * 10 + 150 for _ in range(4)]
     names, frame = ["gd", "momentum", "newton", "lbfgs_backtracking"], Box(0, 0, 400, 400)
-    boxes = place(names, lines, frame, 15.0, np.empty((0, 2)))
+    boxes = place_names(names, lines, frame, 15.0, np.empty((0, 2)))
     for i, one in enumerate(boxes):
-        assert one.overlap(frame) == pytest.approx((one.right - one.left) * (one.top - one.bottom))
-        assert all(one.overlap(other) == 0 for other in boxes[:i])
+        assert one.overlap_area(frame) == pytest.approx(
+            (one.right - one.left) * (one.top - one.bottom)
+        )
+        assert all(one.overlap_area(other) == 0 for other in boxes[:i])
 
 
 def test_a_function_of_one_variable_has_a_graph(run, tmp_path):
     result = run("data=none", "model=cubic", "model.start=[0.5]", "optimizer=gd", "risk.every=100")
-    path = contour([result.folder], tmp_path / "new" / "cubic.png")
+    path = save_contour([result.folder], tmp_path / "new" / "cubic.png")
     assert path.stat().st_size > 10_000
-    function = function_of(result)
-    figure = draw(function, [trajectory(result, function, "gd")])
+    function = build_function(result)
+    figure = draw_paths(function, [read_trajectory(result, function, "gd")])
     assert figure.axes[0].get_xlabel() == "$w_0$" and "gd" in texts(figure.axes[0])
 
 
@@ -119,24 +128,24 @@ def test_a_function_of_one_variable_has_a_graph(run, tmp_path):
 def test_more_dimensions_have_values_alone(dimension, run):
     given = ["data=none", "model=rosenbrock", f"model.dimension={dimension}", "optimizer=newton"]
     result = run(*given, "trainer.max_epochs=5")
-    function = function_of(result)
-    path = trajectory(result, function, "newton")
+    function = build_function(result)
+    path = read_trajectory(result, function, "newton")
     assert path.points.shape == (6, 3 if dimension == 3 else 0)
     assert path.value[-1] == pytest.approx(
         result.history.query("name == 'risk/val'").value.iloc[-1]
     )
-    (panel,) = draw(function, [path]).axes
+    (panel,) = draw_paths(function, [path]).axes
     assert re.match("value", panel.get_title(loc="left"))
 
 
 def test_a_path_that_leaves_does_not_widen_the_map(run):
-    from truerisk.show.map import window
+    from truerisk.show.map import map_window
 
     result = run("data=none", "model=booth", "optimizer=gd", "trainer.max_epochs=1")
-    function = function_of(result)
+    function = build_function(result)
     far = np.array([[-8.0, -4.0], [12.0, 0.0], [1e9, 0.0]])
     path = Trajectory("gd", np.arange(3), far, np.ones(3), "finished")
-    (left, right), (bottom, top) = window(function, [path])
+    (left, right), (bottom, top) = map_window(function, [path])
     assert -12 < left < -8 and 12 < right < 15 and right - left == pytest.approx(top - bottom)
 
 
@@ -145,12 +154,12 @@ def test_what_cannot_be_compared(sweep, run, tmp_path):
     booth = run("data=none", "model=booth", "optimizer=gd", "trainer.max_epochs=1").folder
     iris = run("data=iris", "trainer.max_epochs=1").folder
     with pytest.raises(ConfigError, match=r"different functions \(booth, rosenbrock"):
-        contour([folder, booth], tmp_path / "a.png")
+        save_contour([folder, booth], tmp_path / "a.png")
     with pytest.raises(ConfigError, match="no run of a test function"):
-        contour([iris], tmp_path / "a.png")
+        save_contour([iris], tmp_path / "a.png")
     with pytest.raises(ConfigError, match="9 paths cannot be told apart"):
-        contour([folder] * 3, tmp_path / "a.png")
-    assert contours(iris.parent / "nowhere") == []
+        save_contour([folder] * 3, tmp_path / "a.png")
+    assert save_contours(iris.parent / "nowhere") == []
 
 
 def test_start_points_of_one_function_are_compared(tmp_path):
@@ -158,9 +167,9 @@ def test_start_points_of_one_function_are_compared(tmp_path):
         given = ["data=none", "model=himmelblau", f"model.start={start}", "optimizer=gd"]
         given += ["optimizer.lr=0.01", "trainer.max_epochs=3", "risk.every=5"]
         truerisk.train(given, folder=tmp_path / str(i))
-    (path,) = contours(tmp_path)
+    (path,) = save_contours(tmp_path)
     assert path == tmp_path / "himmelblau.png"
-    assert labels([run.config for run in runs_in([tmp_path])])[0].startswith("gd, start")
+    assert label_runs([run.config for run in find_runs([tmp_path])])[0].startswith("gd, start")
 
 
 class Constant(Function):
@@ -227,8 +236,8 @@ class Far(Function):
 def test_flat_and_broken_functions_have_a_map(kind, told, tmp_path):
     function = kind([1.0, 0.5][: kind.size])
     points = np.array([[1.0, 0.5], [0.5, -0.5], [-0.5, -1.0]])[:, : kind.size]
-    path = Trajectory("gd", np.arange(3), points, at(function, points), "finished")
-    figure = draw(function, [path])
+    path = Trajectory("gd", np.arange(3), points, evaluate_function(function, points), "finished")
+    figure = draw_paths(function, [path])
     assert figure.axes[0].get_title(loc="left") == told
     assert save_png(figure, tmp_path / "map.png").stat().st_size > 5000
     assert {"gd", "start"} <= texts(figure.axes[0]) or kind is Nowhere

@@ -14,6 +14,9 @@ CANDIDATES = 60
 WIDE = 0.72
 """Width of a letter, in its height."""
 
+SIDES = [side for side in product((-1, 0, 1), (-1, 0, 1)) if any(side)]
+"""Right, left, above, below a point, and between these."""
+
 
 class Box(NamedTuple):
     """A rectangle, in points of the drawing."""
@@ -23,26 +26,37 @@ class Box(NamedTuple):
     right: float
     top: float
 
-    def grown(self, by: float) -> Box:
-        """The rectangle with a margin."""
-        return Box(self.left - by, self.bottom - by, self.right + by, self.top + by)
+    @property
+    def area(self) -> float:
+        """Width times height."""
+        return (self.right - self.left) * (self.top - self.bottom)
 
-    def holds(self, points: np.ndarray) -> np.ndarray:
-        """Which of the points [n, 2] lie in it."""
+    def with_margin(self, width: float) -> Box:
+        """Return the rectangle with a margin all round."""
+        return Box(self.left - width, self.bottom - width, self.right + width, self.top + width)
+
+    def contains(self, points: np.ndarray) -> np.ndarray:
+        """Return which of the points [n, 2] lie in it, as booleans [n]."""
         x, y = points.T
         return (self.left < x) & (x < self.right) & (self.bottom < y) & (y < self.top)
 
-    def overlap(self, other: Box) -> float:
-        """The area two rectangles share."""
+    def overlap_area(self, other: Box) -> float:
+        """Return the area that two rectangles share."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return max(width, 0.0) * max(height, 0.0)
 
 
-def box(text: str, size: float, anchor: np.ndarray, side: tuple[int, int]) -> Box:
-    """The rectangle of a text that stands on one side (−1, 0 or 1 either way) of a point.
+def text_box(text: str, size: float, anchor: np.ndarray, side: tuple[int, int]) -> Box:
+    """Compute the rectangle of a text that stands beside a point.
 
-    >>> box("gd", 10.0, np.zeros(2), (1, 0))
+    Args:
+        text: what is written.
+        size: height of a letter, in points.
+        anchor: the point [2].
+        side: -1, 0 or 1 to the right, and likewise up.
+
+    >>> text_box("gd", 10.0, np.zeros(2), (1, 0))
     Box(left=8.0, bottom=-6.0, right=22.4, top=6.0)
     """
     width, height, gap = WIDE * size * len(text), 1.2 * size, 0.8 * size
@@ -51,19 +65,27 @@ def box(text: str, size: float, anchor: np.ndarray, side: tuple[int, int]) -> Bo
     return Box(*(float(v) for v in (x - width / 2, y - height / 2, x + width / 2, y + height / 2)))
 
 
-def dense(points: np.ndarray, apart: float) -> np.ndarray:
-    """Points along a polyline [n, 2], no further than ``apart`` from each other."""
+def fill_gaps(points: np.ndarray, spacing: float) -> np.ndarray:
+    """Add points along a polyline until neighbours are at most ``spacing`` apart.
+
+    Args:
+        points: the polyline's [n, 2].
+        spacing: the greatest distance.
+
+    Returns:
+        The points [m, 2], those given among them.
+    """
     pieces = [points[:1]]
     for a, b in pairwise(points):
-        count = int(np.ceil(np.linalg.norm(b - a) / apart))
+        count = int(np.ceil(np.linalg.norm(b - a) / spacing))
         pieces.append(a + (b - a) * np.linspace(0, 1, max(count, 1) + 1)[1:, None])
     return np.concatenate(pieces)
 
 
-def place(
+def place_names(
     texts: Sequence[str], lines: Sequence[np.ndarray], frame: Box, size: float, marks: np.ndarray
 ) -> list[Box | None]:
-    """A rectangle for the name of each line, or None where a line has no point in the frame.
+    """Find a rectangle for the name of each line, one after another.
 
     Args:
         texts: the names.
@@ -71,30 +93,39 @@ def place(
         frame: where names may stand.
         size: height of a letter, in points.
         marks: other points [n, 2] to keep clear of.
+
+    Returns:
+        A rectangle for each, or None where a line has no point in the frame.
     """
-    lines = [dense(line, size / 2) for line in lines]
-    taken: list[Box] = []
-    found: list[Box | None] = []
+    lines = [fill_gaps(line, size / 2) for line in lines]
+    occupied: list[Box] = []
+    placed: list[Box | None] = []
     for i, (text, line) in enumerate(zip(texts, lines, strict=True)):
-        inside = line[frame.holds(line)]
+        inside = line[frame.contains(line)]
+        if not len(inside):
+            placed.append(None)
+            continue
         others = np.concatenate([marks, *lines[:i], *lines[i + 1 :]])
-        step = max(1, len(inside) // CANDIDATES)
-        sides = [side for side in product((-1, 0, 1), (-1, 0, 1)) if any(side)]
-        boxes = [box(text, size, anchor, side) for anchor in inside[::step] for side in sides]
-        costs = [_cost(b, line, others, taken, frame, size) for b in boxes]
-        best = boxes[int(np.argmin(costs))] if boxes else None
-        found.append(best)
-        taken += [best] if best is not None else []
-    return found
+        anchors = inside[:: max(1, len(inside) // CANDIDATES)]
+        boxes = [text_box(text, size, anchor, side) for anchor in anchors for side in SIDES]
+        costs = [_placement_cost(b, line, others, occupied, frame, size) for b in boxes]
+        best = boxes[int(np.argmin(costs))]
+        placed.append(best)
+        occupied.append(best)
+    return placed
 
 
-def _cost(
-    spot: Box, own: np.ndarray, others: np.ndarray, taken: list[Box], frame: Box, size: float
+def _placement_cost(
+    box: Box,
+    line: np.ndarray,
+    others: np.ndarray,
+    occupied: Sequence[Box],
+    frame: Box,
+    size: float,
 ) -> float:
-    """How much a name would hide, leave the frame, or seem to belong to another line."""
-    area = (spot.right - spot.left) * (spot.top - spot.bottom)
-    hidden = spot.grown(0.2 * size).holds(np.concatenate([own, others])).sum()
-    near = spot.grown(size).holds(others).sum()
-    shared = sum(spot.grown(0.3 * size).overlap(other) for other in taken)
-    outside = area - spot.overlap(frame)
-    return float(3 * hidden + near + 1000 * shared / area + 1000 * outside / area)
+    """Weigh how much a name would hide, leave the frame, or seem to belong to another line."""
+    hidden = box.with_margin(0.2 * size).contains(np.concatenate([line, others])).sum()
+    near = box.with_margin(size).contains(others).sum()
+    shared = sum(box.with_margin(0.3 * size).overlap_area(other) for other in occupied)
+    outside = box.area - box.overlap_area(frame)
+    return float(3 * hidden + near + 1000 * shared / box.area + 1000 * outside / box.area)

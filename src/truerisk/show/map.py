@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from truerisk.show.callout import Box, place
+from truerisk.show.callout import Box, place_names
 from truerisk.show.number import format_significant
-from truerisk.show.panel import frame_axes
+from truerisk.show.panel import frame_axes, set_white_edge
 from truerisk.show.style import FAINT, INK, LINE_COLORS, MOST_LINES, SIZE, line_style
-from truerisk.show.trajectory import Trajectory, at
-from truerisk.show.values import DEEPEST
+from truerisk.show.trajectory import Trajectory, evaluate_function
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,91 +19,114 @@ if TYPE_CHECKING:
     from truerisk.model import Function
 
 GRID = 301
+"""Points along each side of the map."""
 LINES = 16
+"""Contour lines of a function with a lowest value."""
+DEEPEST = 1e120
+"""Values beyond it are not drawn, as axes overflow."""
 NEAR = 1.5
 """Points further from the region's centre than so many of its half-widths do not widen the map."""
 
 
-def window(function: Function, paths: Sequence[Trajectory]) -> list[tuple[float, float]]:
-    """What a map shows, a pair an axis and as wide as high: the function's region and the paths.
+def map_window(function: Function, paths: Sequence[Trajectory]) -> list[tuple[float, float]]:
+    """Choose what a map shows: the function's region and the paths, as wide as high.
 
     Points of a path that leaves far away do not count, but its start always does.
+
+    Args:
+        function: of one or two variables.
+        paths: at least one with points.
+
+    Returns:
+        The lowest and the highest number of each axis.
     """
     low, high = np.array(function.region, dtype=float).T
     centre, reach = (low + high) / 2, (high - low).max() / 2
     points = np.concatenate([path.points for path in paths])
-    reach *= NEAR if function.bounded else 1.0
+    if function.bounded:
+        reach *= NEAR
     near = (np.abs(points - centre) <= reach).all(1)
-    starts = np.array([path.points[0] for path in paths if len(path.points)])
-    points = np.concatenate([points[near], starts])
+    points = np.concatenate([points[near], _start_points(paths)])
     room = 0.04 * (points.max(0) - points.min(0))
     low, high = np.minimum(low, points.min(0) - room), np.maximum(high, points.max(0) + room)
     centre, half = (low + high) / 2, (high - low).max() / 2
     return [(float(c - half), float(c + half)) for c in centre]
 
 
-def levels(value: np.ndarray, lowest: float | None) -> np.ndarray:
-    """Heights of contour lines in equal ratios above the lowest value, or both ways from 0.
+def _start_points(paths: Sequence[Trajectory]) -> np.ndarray:
+    return np.array([path.points[0] for path in paths if len(path.points)])
+
+
+def contour_levels(value: np.ndarray, lowest: float | None) -> np.ndarray:
+    """Choose heights of contour lines, in equal ratios above the lowest value or both ways from 0.
 
     Only those that values lie on both sides of: none where a function is constant, and others in
     equal ratios where all values lie between two of them.
 
-    >>> levels(np.array([1.0, 10001.0]), 1.0)[[0, -1]].round(3).tolist()
+    Args:
+        value: the function's values on the map.
+        lowest: its lowest value anywhere, or None where it has none.
+
+    >>> contour_levels(np.array([1.0, 10001.0]), 1.0)[[0, -1]].round(3).tolist()
     [11.0, 6310.573]
-    >>> (levels(np.array([-4.0, 4.0]), None)[-3:] / 4).round(3).tolist()
+    >>> (contour_levels(np.array([-4.0, 4.0]), None)[-3:] / 4).round(3).tolist()
     [0.251, 0.398, 0.631]
-    >>> levels(np.array([3.0, 3.0]), 3.0).tolist()
+    >>> contour_levels(np.array([3.0, 3.0]), 3.0).tolist()
     []
     """
     low, high = value.min(initial=np.inf), value.max(initial=-np.inf)
     if not low < high:
         return np.empty(0)
-    heights = both_ways(value) if lowest is None else above(value, lowest)
+    if lowest is None:
+        top = np.abs(value).max()
+        half = np.geomspace(top / 10**1.4, top, LINES // 2)
+        heights = np.concatenate([-half[::-1], [0.0], half])
+    else:
+        above = value - lowest
+        top = above.max()
+        bottom = max(1e-5 * top, float(np.quantile(above, 0.001)))
+        heights = lowest + np.geomspace(min(bottom, top / 10), top, LINES)
     within = heights[(low < heights) & (heights < high)]
+    if len(within):
+        return within
     base = lowest or 0.0
-    return within if len(within) else base + np.geomspace(low - base, high - base, LINES)[1:-1]
-
-
-def both_ways(value: np.ndarray) -> np.ndarray:
-    """Heights in equal ratios up and down from 0."""
-    top = np.abs(value).max()
-    half = np.geomspace(top / 10**1.4, top, LINES // 2)
-    return np.concatenate([-half[::-1], [0.0], half])
-
-
-def above(value: np.ndarray, lowest: float) -> np.ndarray:
-    """Heights in equal ratios above the lowest value."""
-    height = value - lowest
-    top = height.max()
-    bottom = max(1e-5 * top, float(np.quantile(height, 0.001)))
-    return lowest + np.geomspace(min(bottom, top / 10), top, LINES)
+    return base + np.geomspace(low - base, high - base, LINES)[1:-1]
 
 
 def draw_map(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> None:
-    """Contour lines of a function of two variables, its minima, and the paths over them."""
-    limits = window(function, paths)
+    """Draw contour lines of a function of two variables, its minima, and paths over them.
+
+    Args:
+        axes: an empty panel.
+        function: of two variables.
+        paths: in the order of their colors.
+    """
+    limits = map_window(function, paths)
     x, y = (np.linspace(*pair, GRID) for pair in limits)
-    value = drawable(at(function, np.stack(np.meshgrid(x, y), -1)))
-    heights = levels(value.compressed(), function.minimum)
+    value = _mask_undrawable(evaluate_function(function, np.stack(np.meshgrid(x, y), -1)))
+    heights = contour_levels(value.compressed(), function.minimum)
     if len(heights):
-        draw_levels(axes, x, y, value, heights)
+        _draw_levels(axes, x, y, value, heights)
     for i, path in enumerate(paths):
-        draw_path(axes, shown(path.points, limits), line_style(i), len(path.points))
-    mark(axes, function.minima.numpy(), marker="*", markersize=17, label="minimum")
-    starts = np.unique([path.points[0] for path in paths if len(path.points)], axis=0)
-    mark(axes, starts, marker="o", markersize=11, label="start")
+        _draw_path(axes, clip_path(path.points, limits), line_style(i), len(path.points))
+    _draw_marks(axes, function.minima.numpy(), marker="*", markersize=17, label="minimum")
+    starts = np.unique(_start_points(paths), axis=0)
+    _draw_marks(axes, starts, marker="o", markersize=11, label="start")
     axes.set(xlim=limits[0], ylim=limits[1], aspect="equal")
     axes.set_xlabel("$w_0$", fontsize=SIZE, color=INK)
     axes.set_ylabel("$w_1$", fontsize=SIZE, color=INK, rotation=0)
     axes.locator_params(nbins=5)
-    frame_axes(axes, heading(function, value, bool(len(heights))))
+    heading = f"{_explain_flatness(value)}; ■ end"
+    if len(heights):
+        heading = _describe_levels(function, value)
+    frame_axes(axes, heading)
     axes.grid(visible=False)
 
 
-def draw_levels(
+def _draw_levels(
     axes: Axes, x: np.ndarray, y: np.ndarray, value: np.ma.MaskedArray, heights: np.ndarray
 ) -> None:
-    """Contour lines, and shades between them that get lighter as they rise."""
+    """Draw contour lines, and shades between them that get lighter as they rise."""
     from matplotlib.colors import LinearSegmentedColormap
 
     shades = LinearSegmentedColormap.from_list("shades", ["#c9d3df", "#fafafa"])
@@ -114,59 +136,69 @@ def draw_levels(
     axes.contour(x, y, value, heights, colors="#8793a3", linewidths=0.7, linestyles="-")
 
 
-def drawable(value: np.ndarray) -> np.ma.MaskedArray:
-    """Values without those that are not finite, or too large to be drawn."""
+def _mask_undrawable(value: np.ndarray) -> np.ma.MaskedArray:
+    """Mask values that are not finite, or too large to be drawn."""
+    # not "> DEEPEST": a comparison with nan is false either way
     return np.ma.masked_where(~(np.abs(value) <= DEEPEST), value)
 
 
-def heading(function: Function, value: np.ma.MaskedArray, lines: bool) -> str:
-    """What the lines of a map are, or why it has none."""
-    if not lines:
-        return f"{flat(value)}; ■ end"
-    means = "blank: not finite" if np.ma.is_masked(value) else "in equal ratios"
+def _describe_levels(function: Function, value: np.ma.MaskedArray) -> str:
+    """Say what the lines of a map are."""
+    remark = "in equal ratios"
+    if np.ma.is_masked(value):
+        remark = "blank: not finite"
     if function.minimum is None:
-        return f"lines of equal $f$, {means}; ■ end"
-    lowest = f" - {format_significant(function.minimum, 3)}" if function.minimum else ""
-    lowest = lowest.replace("- -", "+ ")
-    return f"lines of equal $f{lowest}$, {means}; ☆ minimum, ■ end"
+        return f"lines of equal $f$, {remark}; ■ end"
+    lowest = ""
+    if function.minimum:
+        lowest = f" - {format_significant(function.minimum, 3)}".replace("- -", "+ ")
+    return f"lines of equal $f{lowest}$, {remark}; ☆ minimum, ■ end"
 
 
-def flat(value: np.ma.MaskedArray) -> str:
-    """Why a function has no contour lines."""
-    return "$f$ is constant here" if value.count() else "$f$ is not finite here"
+def _explain_flatness(value: np.ma.MaskedArray) -> str:
+    """Say why a function has no contour lines."""
+    if value.count():
+        return "$f$ is constant here"
+    return "$f$ is not finite here"
 
 
-def shown(points: np.ndarray, limits: Sequence[tuple[float, float]]) -> np.ndarray:
-    """A path as far as it can be drawn: what comes after a point far outside is left out."""
+def clip_path(points: np.ndarray, limits: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Return a path as far as it can be drawn: up to the first point far outside.
+
+    Args:
+        points: the path's [n, d].
+        limits: the lowest and the highest number of each axis.
+    """
     low, high = np.array(limits).T
     far = ~(np.abs(points - (low + high) / 2) <= 50 * (high - low)).all(1)
-    return points[: int(far.argmax())] if far.any() else points
+    if not far.any():
+        return points
+    return points[: int(far.argmax())]
 
 
-def draw_path(axes: Axes, points: np.ndarray, look: dict[str, Any], steps: int) -> None:
-    """A path with a white edge, a dot for each step where they are few, and its end."""
+def _draw_path(axes: Axes, points: np.ndarray, style: dict[str, Any], steps: int) -> None:
+    """Draw a path with a white edge, a dot for each step where they are few, and its end."""
     if not len(points):
         return
     axes.plot(*points.T, color="white", linewidth=4.6, zorder=3, solid_joinstyle="round")
-    axes.plot(*points.T, **look, linewidth=2.4, zorder=4, solid_joinstyle="round")
+    axes.plot(*points.T, **style, linewidth=2.4, zorder=4, solid_joinstyle="round")
     if steps <= 120:
-        draw_dots(axes, points, look["color"], 4.5)
+        _draw_dots(axes, points, style["color"], 4.5)
     axes.plot(
-        *points[-1:].T, marker="s", markersize=8.5, color=look["color"],
+        *points[-1:].T, marker="s", markersize=8.5, color=style["color"],
         markeredgecolor="white", markeredgewidth=1.4, zorder=7,
     )  # fmt: skip
 
 
-def draw_dots(axes: Axes, points: np.ndarray, color: str, size: float) -> None:
-    """A dot for each step."""
+def _draw_dots(axes: Axes, points: np.ndarray, color: str, size: float) -> None:
     axes.plot(
         *points.T, linestyle="", marker="o", markersize=size, markerfacecolor=color,
         markeredgecolor="white", markeredgewidth=0.6, zorder=5,
     )  # fmt: skip
 
 
-def mark(axes: Axes, points: np.ndarray, **look: Any) -> None:
-    """White marks with a dark edge."""
+def _draw_marks(axes: Axes, points: np.ndarray, **look: Any) -> None:
+    """Draw white marks with a dark edge."""
     if len(points):
         axes.plot(
             *points.T, linestyle="", markerfacecolor="white", markeredgecolor=INK,
@@ -175,62 +207,78 @@ def mark(axes: Axes, points: np.ndarray, **look: Any) -> None:
 
 
 def draw_graph(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> None:
-    """A function of one variable, with the points of the paths on it."""
-    limits = window(function, paths)
+    """Draw a function of one variable, with the points of the paths on it.
+
+    Args:
+        axes: an empty panel.
+        function: of one variable.
+        paths: in the order of their colors.
+    """
+    limits = map_window(function, paths)
     x = np.linspace(*limits[0], 4 * GRID)
-    value = drawable(at(function, x[:, None]))
+    value = _mask_undrawable(evaluate_function(function, x[:, None]))
     axes.plot(x, value, color=FAINT, linewidth=2, zorder=2)
     for i, path in enumerate(paths):
-        draw_dots(axes, on_graph(path, limits), LINE_COLORS[i % MOST_LINES], 7.5)
-    minima = function.minima.numpy()
-    mark(axes, np.column_stack([minima, at(function, minima)]), marker="*", markersize=17,
-         label="minimum")  # fmt: skip
+        _draw_dots(axes, _points_on_graph(path, limits), LINE_COLORS[i % MOST_LINES], 7.5)
+    _draw_marks(axes, _minima_on_graph(function), marker="*", markersize=17, label="minimum")
     starts = np.array([[path.points[0, 0], path.value[0]] for path in paths if len(path.points)])
-    mark(axes, starts, marker="o", markersize=11, label="start")
-    low, high = (value.min(), value.max()) if value.count() else (0.0, 0.0)
+    _draw_marks(axes, starts, marker="o", markersize=11, label="start")
+    low, high, heading = 0.0, 0.0, _explain_flatness(value)
+    if value.count():
+        low, high, heading = value.min(), value.max(), "$f(w)$; ☆ local minimum"
     room = 0.06 * (high - low) or 1.0
     axes.set(xlim=limits[0], ylim=(low - room, high + room))
     axes.set_xlabel("$w_0$", fontsize=SIZE, color=INK)
-    frame_axes(axes, "$f(w)$; ☆ local minimum" if value.count() else flat(value))
+    frame_axes(axes, heading)
 
 
-def on_graph(path: Trajectory, limits: Sequence[tuple[float, float]]) -> np.ndarray:
-    """A path's points on the function's graph, as far as they can be drawn."""
-    count = len(shown(path.points, limits))
+def _minima_on_graph(function: Function) -> np.ndarray:
+    minima = function.minima.numpy()
+    return np.column_stack([minima, evaluate_function(function, minima)])
+
+
+def _points_on_graph(path: Trajectory, limits: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Return a path's points [n, 2] on the function's graph, as far as they can be drawn."""
+    count = len(clip_path(path.points, limits))
     points = np.column_stack([path.points[:count, 0], path.value[:count]])
     return points[np.isfinite(points[:, 1])]
 
 
 def name_paths(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> None:
-    """The names of the paths beside them, the start, and a key of the marks."""
-    from matplotlib.patheffects import withStroke
+    """Write the names of the paths beside them, and "start" beside each start.
 
+    Args:
+        axes: the map or graph, with its place in the figure settled.
+        function: its minima are kept clear of.
+        paths: in the order of their colors.
+    """
     limits = [axes.get_xlim(), axes.get_ylim()]
-    points = [p.points if function.size == 2 else on_graph(p, limits[:1]) for p in paths]
-    known = [(i, shown(p, limits)) for i, p in enumerate(points) if len(p)]
+    minima = function.minima.numpy()
+    points = [path.points for path in paths]
+    if function.size == 1:
+        minima = _minima_on_graph(function)
+        points = [_points_on_graph(path, limits[:1]) for path in paths]
+    drawn = [(i, clip_path(p, limits)) for i, p in enumerate(points) if len(p)]
+    # from pixels to points, the unit of the letters
     scale = 72 / axes.figure.dpi
-    lines = [scale * axes.transData.transform(p) for _, p in known]
+    lines = [scale * axes.transData.transform(p) for _, p in drawn]
     edge = axes.get_window_extent()
-    inner = Box(*(scale * v for v in (edge.x0, edge.y0, edge.x1, edge.y1))).grown(-3)
-    stars = function.minima.numpy()
-    stars = stars if function.size == 2 else np.column_stack([stars, at(function, stars)])
-    marks = scale * axes.transData.transform(stars.reshape(-1, 2))
+    frame = Box(*(scale * v for v in (edge.x0, edge.y0, edge.x1, edge.y1))).with_margin(-3)
+    marks = scale * axes.transData.transform(minima.reshape(-1, 2))
     starts = [line[0] for line in lines]
-    texts = [paths[i].label for i, _ in known]
-    first = list({tuple(np.round(s, 1)): None for s in starts})
-    spots = place(
-        [*texts, *["start"] * len(first)],
-        [*lines, *(np.array([s]) for s in first)],
-        inner, SIZE, np.concatenate([marks, np.array(starts).reshape(-1, 2)]),
-    )  # fmt: skip
-    colors = [*(LINE_COLORS[i % MOST_LINES] for i, _ in known), *[INK] * len(first)]
-    for text, spot, color in zip([*texts, *["start"] * len(first)], spots, colors, strict=True):
-        if spot is None:
+    distinct_starts = list({tuple(np.round(start, 1)): None for start in starts})
+    texts = [*(paths[i].label for i, _ in drawn), *["start"] * len(distinct_starts)]
+    colors = [*(LINE_COLORS[i % MOST_LINES] for i, _ in drawn), *[INK] * len(distinct_starts)]
+    anchors = [*lines, *(np.array([start]) for start in distinct_starts)]
+    obstacles = np.concatenate([marks, np.array(starts).reshape(-1, 2)])
+    boxes = place_names(texts, anchors, frame, SIZE, obstacles)
+    for text, box, color in zip(texts, boxes, colors, strict=True):
+        if box is None:
             continue
-        middle = ((spot.left + spot.right) / 2 / scale, (spot.bottom + spot.top) / 2 / scale)
+        middle = ((box.left + box.right) / 2 / scale, (box.bottom + box.top) / 2 / scale)
         x, y = axes.transData.inverted().transform(middle)
         written = axes.text(
             x, y, text, color=color, fontsize=SIZE, fontweight="bold",
             ha="center", va="center", zorder=9,
         )  # fmt: skip
-        written.set_path_effects([withStroke(linewidth=4, foreground="white")])
+        set_white_edge(written)

@@ -29,8 +29,8 @@ class Trajectory(NamedTuple):
     status: str
 
 
-def runs_in(folders: Iterable[str | Path]) -> list[RunResult]:
-    """The runs in the folders given: each a run's own, or a sweep's with its runs below it.
+def find_runs(folders: Iterable[str | Path]) -> list[RunResult]:
+    """Find the runs in the folders given: each a run's own, or a sweep's with its runs below it.
 
     Raises:
         ConfigError: a folder holds no run of a test function.
@@ -39,9 +39,9 @@ def runs_in(folders: Iterable[str | Path]) -> list[RunResult]:
 
     found: list[RunResult] = []
     for folder in map(Path, folders):
-        inner = sorted(folder.glob(f"*/{RunFolder.CONFIG}"), key=_number)
-        own = RunFolder(folder).config
-        files = [own] if own.exists() else inner
+        files = [RunFolder(folder).config]
+        if not files[0].exists():
+            files = sorted(folder.glob(f"*/{RunFolder.CONFIG}"), key=_job_number)
         runs = [RunResult(file.parent) for file in files]
         runs = [r for r in runs if r.task == "function" and r.run.metrics.exists()]
         if not runs:
@@ -50,14 +50,16 @@ def runs_in(folders: Iterable[str | Path]) -> list[RunResult]:
     return found
 
 
-def _number(file: Path) -> tuple[int, str]:
-    """A sort key for a sweep's jobs: 2 comes before 10."""
+def _job_number(file: Path) -> tuple[int, str]:
+    """Make a sort key for a sweep's jobs, by which 2 comes before 10."""
     name = file.parent.name
-    return (int(name) if name.isdecimal() else -1, name)
+    if name.isdecimal():
+        return int(name), name
+    return -1, name
 
 
-def function_of(run: RunResult) -> Function:
-    """The function a run minimised, in double precision."""
+def build_function(run: RunResult) -> Function:
+    """Build the function that a run minimised, in double precision."""
     from torch import float64
 
     from truerisk.assemble import build
@@ -65,58 +67,67 @@ def function_of(run: RunResult) -> Function:
     return build(run.config.model, dtype=float64)
 
 
-def identity(run: RunResult) -> str:
-    """What two runs of the same function have in common: all of the model but its start."""
+def identify_function(run: RunResult) -> str:
+    """Say what two runs of the same function have in common: all of the model but its start."""
     model = {key: value for key, value in run.config.model.items() if key != "start"}
     return f"{option_name(run.config, 'model')} {sorted(model.items(), key=str)}"
 
 
-def trajectory(run: RunResult, function: Function, label: str) -> Trajectory:
-    """Read a run's path."""
+def read_trajectory(run: RunResult, function: Function, label: str) -> Trajectory:
+    """Read a run's path from its history.
+
+    Args:
+        run: of a test function.
+        function: that function; values are those at the weights that were logged.
+        label: the path's name.
+    """
     history = run.history.drop_duplicates(["step", "name"], keep="first")
-    values = history.pivot(index="step", columns="name", values="value")
+    table = history.pivot(index="step", columns="name", values="value")
     names = [f"w/{i}" for i in range(function.size)]
-    if set(names) <= set(values.columns):
-        kept = values[names].dropna()
-        points = kept.to_numpy(dtype=float)
-        return Trajectory(label, kept.index.to_numpy(), points, at(function, points), run.status)
-    kept = values["risk/val"].dropna() if "risk/val" in values else values.iloc[:0, 0]
-    none = np.empty((len(kept), 0))
-    return Trajectory(label, kept.index.to_numpy(), none, kept.to_numpy(dtype=float), run.status)
+    if set(names) <= set(table.columns):
+        weights = table[names].dropna()
+        points = weights.to_numpy(dtype=float)
+        values = evaluate_function(function, points)
+        return Trajectory(label, weights.index.to_numpy(), points, values, run.status)
+    risks = table.reindex(columns=["risk/val"])["risk/val"].dropna()
+    no_points = np.empty((len(risks), 0))
+    values = risks.to_numpy(dtype=float)
+    return Trajectory(label, risks.index.to_numpy(), no_points, values, run.status)
 
 
-def at(function: Function, points: np.ndarray) -> np.ndarray:
-    """The function's value at points [..., d]."""
+def evaluate_function(function: Function, points: np.ndarray) -> np.ndarray:
+    """Evaluate a function at points [..., d]; returns its values [...]."""
     import torch
 
     with torch.no_grad():
         return function.value(torch.tensor(points)).numpy()
 
 
-def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A name for each run: its optimizer, and where those are alike what else differs.
+def label_runs(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name each run by its optimizer, and where those are alike by what else differs.
 
     >>> gd = {"choices": {"optimizer": "gd"}, "optimizer": {"lr": 0.1}}
-    >>> labels([gd, {"choices": {"optimizer": "adam"}, "optimizer": {"lr": 0.01}}])
+    >>> label_runs([gd, {"choices": {"optimizer": "adam"}, "optimizer": {"lr": 0.01}}])
     ['gd', 'adam']
-    >>> labels([gd, {"choices": {"optimizer": "gd"}, "optimizer": {"lr": 0.2}}])
+    >>> label_runs([gd, {"choices": {"optimizer": "gd"}, "optimizer": {"lr": 0.2}}])
     ['gd, lr 0.1', 'gd, lr 0.2']
     """
     names = [option_name(config, "optimizer") or "run" for config in configs]
-    leaves = [dict(_leaves(config)) for config in configs]
-    found = []
-    for name, mine in zip(names, leaves, strict=True):
+    leaves = [dict(_iterate_leaves(config)) for config in configs]
+    labels = []
+    for name, values in zip(names, leaves, strict=True):
         rivals = [other for n, other in zip(names, leaves, strict=True) if n == name]
-        keys = [k for k in mine if any(o.get(k) != mine[k] for o in rivals)]
-        told = [f"{k.rpartition('.')[2]} {mine[k]}" for k in keys if not k.startswith("choices.")]
-        found.append(", ".join([name, *told[:2]]))
-    again = Counter(found)
-    return [f"{n} ({i})" if again[n] > 1 else n for i, n in enumerate(found, 1)]
+        keys = [k for k in values if any(other.get(k) != values[k] for other in rivals)]
+        keys = [k for k in keys if not k.startswith("choices.")]
+        details = [f"{k.rpartition('.')[2]} {values[k]}" for k in keys]
+        labels.append(", ".join([name, *details[:2]]))
+    counts = Counter(labels)
+    return [f"{label} ({i})" if counts[label] > 1 else label for i, label in enumerate(labels, 1)]
 
 
-def _leaves(node: Any, key: str = "") -> Iterable[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for name, value in node.items():
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
-    else:
+def _iterate_leaves(node: Any, key: str = "") -> Iterable[tuple[str, Any]]:
+    if not isinstance(node, Mapping):
         yield key, str(node)
+        return
+    for name, value in node.items():
+        yield from _iterate_leaves(value, f"{key}.{name}".lstrip("."))

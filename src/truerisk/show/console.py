@@ -1,0 +1,162 @@
+"""What is printed when a run has ended: a table of what was measured, and where its files are."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from truerisk.run import rank
+from truerisk.show.number import format_significant, format_with_stderr
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from truerisk.result import RunResult
+    from truerisk.risk.measured import Measured
+
+ROWS = {
+    "train": "train",
+    "val": "validation",
+    "gap": "gap",
+    "test": "test",
+    "true": "true",
+    "bayes": "Bayes",
+}
+FUNCTION_ROWS = {"risk/val": "value", "distance": "distance to the nearest known minimum"}
+
+BEST_WEIGHTS = "risk at the weights with the lowest validation risk"
+BEST_BY_TASK = {"function": "the lowest point of the path"}
+"""Titles of tables: what is measured at the end of a run."""
+
+
+def format_percent(error: Measured | None, risk: Measured | None = None) -> str:
+    """Write a 0-1 error in per cent, with its standard error.
+
+    Where a sample is all right or all wrong there is none to be told, which does not make the error
+    exact: that it is only where the ``risk`` on the same samples is.
+
+    Args:
+        error: a share; nothing is written for None.
+        risk: what was measured on the same samples.
+
+    >>> from truerisk.risk.measured import Measured
+    >>> format_percent(Measured(0.0, 0.0), Measured(0.1, 0.03)), format_percent(Measured(0.0, 0.0))
+    ('0.000', '0.000 exact')
+    """
+    if error is None:
+        return ""
+    all_alike = error.stderr == 0 and risk is not None and risk.stderr != 0
+    if error.stderr is None or all_alike:
+        return format_with_stderr(100 * error.value, None)
+    return format_with_stderr(100 * error.value, 100 * error.stderr)
+
+
+def format_risk(risk: Measured | None) -> str:
+    """Write a risk with its standard error; nothing for None."""
+    if risk is None:
+        return ""
+    return format_with_stderr(risk.value, risk.stderr)
+
+
+def format_epoch(epoch: int | None) -> str:
+    """Write an epoch's number; nothing for None."""
+    if epoch is None:
+        return ""
+    return str(epoch)
+
+
+def risk_table(summary: Mapping[str, Measured], title: str | None = None) -> Table:
+    """Make a table of risks, a row each: train, validation, gap, test, true, Bayes.
+
+    Args:
+        summary: measured numbers by name (``risk/val``, ``error/val``, …); a name that is not there
+            leaves its cell or row out. Other names are passed over.
+        title: a line above the table.
+    """
+    keys = [key for key in ROWS if f"risk/{key}" in summary or f"error/{key}" in summary]
+    headings = ["", "risk ± s.e.", "0-1 error, %", "epoch"]
+    has_errors = any(f"error/{key}" in summary for key in keys)
+    if not has_errors:
+        headings.remove("0-1 error, %")
+    table = _empty_table(title, headings)
+    for key in keys:
+        risk, error = summary.get(f"risk/{key}"), summary.get(f"error/{key}")
+        epoch = next(measured.epoch for measured in (risk, error) if measured is not None)
+        cells = [ROWS[key], format_risk(risk)]
+        if has_errors:
+            cells.append(format_percent(error, risk))
+        table.add_row(*cells, format_epoch(epoch))
+    return table
+
+
+def function_table(summary: Mapping[str, Measured], title: str | None = None) -> Table:
+    """Make a table of a test function's value, and its distance from a minimum if one is known.
+
+    Args:
+        summary: measured numbers by name, of which ``risk/val`` and ``distance`` are shown.
+        title: a line above the table.
+    """
+    table = _empty_table(title, ["", "", "epoch"])
+    for name, row in FUNCTION_ROWS.items():
+        if name in summary:
+            measured = summary[name]
+            table.add_row(row, format_significant(measured.value), format_epoch(measured.epoch))
+    return table
+
+
+TABLES = {"function": function_table}
+"""By task; all others have risks."""
+
+
+def _empty_table(title: str | None, headings: Sequence[str]) -> Table:
+    """Make a table without rows, whose first two columns begin at the left."""
+    from rich.table import Table, box
+
+    table = Table(
+        title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    # rich wraps a title at the table's width
+    table.min_width = min(58, len(title or "") + 1)
+    for heading in headings[:2]:
+        table.add_column(heading, justify="left", no_wrap=True)
+    for heading in headings[2:]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def print_table(summary: Mapping[str, Measured], title: str, task: str) -> None:
+    """Print the risks with their standard errors, or how far down a function the run came.
+
+    Args:
+        summary: measured numbers by name.
+        title: a line above the table.
+        task: the run's.
+    """
+    from rich.console import Console
+
+    table = TABLES.get(task, risk_table)
+    Console(highlight=False).print(table(summary, title))
+
+
+def print_report(run: RunResult) -> None:
+    """Print how a run ended, its table, and where its files and figure lie."""
+    # of the processes of a distributed run, one tells of it
+    if rank() > 0:
+        return
+    if run.status == "interrupted":
+        folder = shlex.quote(str(run.folder))
+        print(f"\nstopped by {run.reason}; go on with: truerisk train resume={folder}")
+        return
+    if run.status == "diverged":
+        print(f"\ndiverged at {run.reason}; the numbers are those of the best epoch before it")
+    if run.status == "finished" and run.reason:
+        print(f"\nstopped early: {run.reason}")
+    if run.summary:
+        print_table(run.summary, BEST_BY_TASK.get(run.task, BEST_WEIGHTS), run.task)
+    print(f"run     {run.folder}")
+    if run.figure.exists():
+        print(f"figure  {run.figure}")
+    others = [f.name for f in sorted(run.run.figures.glob("*.png")) if f != run.figure]
+    if others:
+        print(f"        and beside it {', '.join(others)}")

@@ -204,7 +204,7 @@ def _trainer(
     from truerisk.diagnostics.instruments import instruments
     from truerisk.engine.checkpoint import Checkpointer, load
     from truerisk.engine.trail import trails
-    from truerisk.show.progress import FUNCTION, RISKS, Progress
+    from truerisk.show.progress_line import FUNCTION, RISKS, Progress
 
     checkpoint = run.last if resumed and run.last.exists() else None
     step = load(checkpoint)["truerisk"]["step"]["count"] if checkpoint else -1

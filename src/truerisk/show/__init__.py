@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from truerisk.show.console import risk_table
     from truerisk.show.figure import risk_figure
-    from truerisk.show.progress import Progress
+    from truerisk.show.progress_line import Progress
 
 __all__ = ["Progress", "risk_figure", "risk_table"]
 
-_MODULES = {"Progress": "progress", "risk_figure": "figure", "risk_table": "console"}
+_MODULES = {"Progress": "progress_line", "risk_figure": "figure", "risk_table": "console"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,13 @@ import sys
 import time
 from typing import Any
 
-from truerisk.show.progress import REFRESH, duration, fitted, live_line, speed
+from truerisk.show.progress_line import (
+    REFRESH,
+    fit_line,
+    format_duration,
+    format_speed,
+    open_live_line,
+)
 
 
 class Bar:
@@ -20,7 +26,7 @@ class Bar:
         self._what = f"{place}: {cells} cells" if place else f"{cells} cells"
         self._began = self._drawn = time.monotonic()
         self._tenth = 0
-        self._live: Any = live_line()
+        self._live: Any = open_live_line()
 
     def add(self, taken: int, done: float) -> None:
         """Count steps that were taken, and by how many whole runs that brings the cells on."""
@@ -41,15 +47,15 @@ class Bar:
         passed = time.monotonic() - self._began
         return [
             f"{self._what}, {self.share:.0%}",
-            duration(passed),
-            speed(self.taken, passed),
+            format_duration(passed),
+            format_speed(self.taken, passed),
         ]
 
     def _draw(self) -> None:
         from rich.text import Text
 
         self._drawn = time.monotonic()
-        line = fitted(self._parts(), self.share, self._live.console.width)
+        line = fit_line(self._parts(), self.share, self._live.console.width)
         self._live.update(Text(line, no_wrap=True), refresh=True)
 
     def close(self) -> None:

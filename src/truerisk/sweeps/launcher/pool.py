@@ -97,12 +97,12 @@ def _start(jobs: HydraJobs, number: int, cell: SweepCell, slot: Slot) -> Worker:
 
 def _work(jobs: HydraJobs, number: int, cell: SweepCell, slot: Slot, pipe: Connection) -> None:
     """In the worker: one cell. Ctrl-C reaches the pool alone, which passes it on once."""
-    from truerisk.show import progress
+    from truerisk.show.progress_line import silence_progress
 
     os.setpgrp()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    progress.quiet = True
+    silence_progress()
     slot.take()
     try:
         pipe.send(jobs.run(cell, number))

@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from truerisk.show import Progress
-from truerisk.show import progress as module
-from truerisk.show.progress import fitted
+from truerisk.show import progress_line as module
+from truerisk.show.progress_line import fit_line
 
 torch.set_num_threads(1)
 
@@ -115,7 +115,7 @@ def test_one_live_line_on_a_terminal(monkeypatch):
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
 def test_a_live_line_fits_its_terminal(width):
     parts = ["epoch 37/100", "val 0.5234", "train 0.123", "objective 0.1", "0:12", "12k steps/s"]
-    line = fitted(parts, 0.37, width)
+    line = fit_line(parts, 0.37, width)
     assert len(line) < width and line.startswith("epoch 37/100")
     assert ("val" in line) == (width >= 40)
 
@@ -127,11 +127,11 @@ def test_a_redraw_costs_less_than_a_hundredth_of_the_time_between_two(monkeypatc
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     progress, trainer = Progress(), L.Trainer(max_epochs=9, logger=False, accelerator="cpu")
     live = Live(console=console, auto_refresh=False)
-    monkeypatch.setattr(module, "live_line", lambda: live)
+    monkeypatch.setattr(module, "open_live_line", lambda: live)
     progress.on_train_start(trainer, Model())
     times = []
     for _ in range(50):
         start = time.perf_counter()
-        progress._draw(trainer, Model())
+        progress._draw_line(trainer, Model())
         times.append(time.perf_counter() - start)
     assert sorted(times)[25] < 0.01 * 5 * module.REFRESH

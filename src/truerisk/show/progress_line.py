@@ -1,0 +1,223 @@
+"""The progress of a run, as one live line or as a few plain ones."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+RISKS = {"objective": "objective", "train": "risk/train", "val": "risk/val"}
+FUNCTION = {"distance": "distance", "value": "risk/val"}
+"""What is shown of a run, by its name there; the last one weighs most."""
+REFRESH = 0.2
+"""Seconds between two redraws of the live line; a redraw takes about 0.5 ms."""
+LONGEST_BAR, SHORTEST_BAR = 40, 5
+"""Characters."""
+
+_silenced = False
+
+
+def silence_progress() -> None:
+    """Show no progress from now on, in a process whose lines would mix with those of others."""
+    global _silenced
+    _silenced = True
+
+
+def format_duration(seconds: float) -> str:
+    """Write seconds as hours, minutes and seconds.
+
+    >>> format_duration(5), format_duration(3725)
+    ('0:05', '1:02:05')
+    """
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02d}:{seconds:02d}"
+    return f"{minutes}:{seconds:02d}"
+
+
+def format_speed(steps: float, seconds: float) -> str:
+    """Write optimizer steps per second, in three digits.
+
+    Args:
+        steps: that were taken.
+        seconds: that they took.
+
+    >>> format_speed(10, 4), format_speed(25_000, 2)
+    ('2.5 steps/s', '12.5k steps/s')
+    """
+    rate = 0.0
+    if seconds > 0:
+        rate = steps / seconds
+    if rate >= 1000:
+        return f"{rate / 1000:.3g}k steps/s"
+    return f"{rate:.3g} steps/s"
+
+
+def format_numbers(metrics: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, str]:
+    """Write the numbers to show as text, those that have been measured.
+
+    Args:
+        metrics: logged numbers by name.
+        shown: names there, by the names to show them under.
+    """
+    return {k: f"{float(metrics[n]):.4g}" for k, n in shown.items() if n in metrics}
+
+
+def share_done(trainer: Trainer, module: LightningModule) -> float | None:
+    """Compute how much of a run is done, 0 to 1, or None where its length is not known.
+
+    Args:
+        trainer: its ``max_steps`` and ``max_epochs`` count, whichever ends first.
+        module: its ``horizon``, in optimizer steps, counts before those.
+    """
+    horizon = getattr(module, "horizon", None)
+    if isinstance(horizon, int) and horizon > 0:
+        return min(1.0, trainer.global_step / horizon)
+    if trainer.max_steps > 0:
+        return min(1.0, trainer.global_step / trainer.max_steps)
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        return min(1.0, trainer.current_epoch / trainer.max_epochs)
+    return None
+
+
+def fit_line(parts: Sequence[str], share: float | None, width: int) -> str:
+    """Fit parts into one line, in the order of their weight, with a bar after the first.
+
+    The last parts are left out while the line is too long; the bar takes what is left over.
+
+    Args:
+        parts: at least one.
+        share: how much is done, or None for no bar.
+        width: of the terminal, in characters; the line is shorter.
+
+    >>> fit_line(["epoch 5/10", "val 0.3", "7 steps/s"], 0.5, 33)
+    'epoch 5/10 ━━━━━━────── val 0.3'
+    """
+    room = width - 1
+    while len(parts) > 1 and len("  ".join(parts)) + 13 > room:
+        parts = parts[:-1]
+    text = "  ".join(parts)
+    length = min(LONGEST_BAR, room - len(text) - 1)
+    if share is None or length < SHORTEST_BAR:
+        return text[:room]
+    done = round(share * length)
+    bar = "━" * done + "─" * (length - done)
+    return f"{parts[0]} {bar} {'  '.join(parts[1:])}".rstrip()
+
+
+class Progress(Callback):
+    """Shows epoch, objective, train and validation risk, and speed while a run goes on.
+
+    Of a test function: its value and the distance from a known minimum in place of the risks.
+
+    On a terminal: one live line. Elsewhere (a pipe, CI, a SLURM log): a plain line for the first
+    epoch, one about every tenth of the run, and the last; before the first tenth also after
+    30 s, 2 min, 8 min and so on. Written to stderr, by the process of global rank zero only.
+
+    Args:
+        enabled: False shows nothing.
+        shown: the logged numbers to show, by the names to show them under.
+    """
+
+    def __init__(self, enabled: bool = True, shown: Mapping[str, str] = RISKS) -> None:
+        self.enabled, self.shown = enabled and not _silenced, shown
+        self._live: Any = None
+        self._on = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin, with a live line if there is a terminal."""
+        self._on = self.enabled and trainer.is_global_zero
+        self._began = self._drawn = time.monotonic()
+        self._first_step, self._first_epoch = trainer.global_step, trainer.current_epoch
+        self._next_share, self._next_time, self._said = 0.0, 30.0, -1
+        if self._on:
+            self._live = open_live_line()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_args: Any) -> None:
+        """Redraw the live line, five times a second at most."""
+        if self._live is not None and time.monotonic() - self._drawn >= REFRESH:
+            self._draw_line(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the epoch before: its risks are measured after every other hook of its end."""
+        if self._on and trainer.current_epoch > self._first_epoch:
+            self._show_state(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the last state on the screen."""
+        if self._on:
+            self._show_state(trainer, pl_module, last=True)
+        self._close_line()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give the terminal back."""
+        self._close_line()
+
+    def _list_parts(self, trainer: Trainer, running: bool) -> list[str]:
+        epoch = f"epoch {trainer.current_epoch + running}"
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            epoch = f"{epoch}/{trainer.max_epochs}"
+        passed = time.monotonic() - self._began
+        measured = reversed(format_numbers(trainer.callback_metrics, self.shown).items())
+        return [
+            epoch,
+            *(f"{name} {number}" for name, number in measured),
+            format_duration(passed),
+            format_speed(trainer.global_step - self._first_step, passed),
+        ]
+
+    def _draw_line(self, trainer: Trainer, module: LightningModule, last: bool = False) -> None:
+        from rich.text import Text
+
+        self._drawn = time.monotonic()
+        width = self._live.console.width
+        line = fit_line(self._list_parts(trainer, not last), share_done(trainer, module), width)
+        self._live.update(Text(line, no_wrap=True), refresh=True)
+
+    def _show_state(self, trainer: Trainer, module: LightningModule, last: bool = False) -> None:
+        if self._live is not None:
+            if last or time.monotonic() - self._drawn >= REFRESH:
+                self._draw_line(trainer, module, last)
+            return
+        # asked first, as it counts the tenths
+        due = self._is_due(share_done(trainer, module), last)
+        if due and self._said != trainer.current_epoch:
+            self._said = trainer.current_epoch
+            print("  ".join(self._list_parts(trainer, running=False)), file=sys.stderr, flush=True)
+
+    def _is_due(self, share: float | None, last: bool) -> bool:
+        passed = time.monotonic() - self._began
+        late = passed >= self._next_time and (share is None or share < 0.1)
+        if late:
+            self._next_time = 4 * passed
+        if share is None:
+            return self._said < 0 or late or last
+        tenth = self._next_share <= share
+        if tenth:
+            self._next_share = math.floor(10 * share + 1e-9) / 10 + 0.1 - 1e-9
+        return tenth or late or last
+
+    def _close_line(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+        self._live, self._on = None, False
+
+
+def open_live_line() -> Any:
+    """Open a live line on stderr, drawn only on request; None where that is no terminal."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True)
+    if not console.is_terminal or console.is_dumb_terminal:
+        return None
+    live = Live(console=console, auto_refresh=False, redirect_stdout=True)
+    live.start()
+    return live

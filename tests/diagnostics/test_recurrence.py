@@ -10,13 +10,13 @@ from torch import nn
 
 from truerisk.diagnostics.cell import cells
 from truerisk.diagnostics.recurrence import bound, jacobian_norms, spectral_radii
-from truerisk.model.elman import Elman
+from truerisk.model.recurrent import ElmanLayer
 
 KINDS = {
     "tanh": lambda **o: nn.RNN(2, 3, batch_first=True, **o),
     "relu": lambda **o: nn.RNN(2, 3, batch_first=True, nonlinearity="relu", **o),
-    "sigmoid": lambda **o: Elman(2, 3, nonlinearity="sigmoid", batch_first=True, **o),
-    "residual": lambda **o: Elman(2, 3, residual=True, batch_first=True, **o),
+    "sigmoid": lambda **o: ElmanLayer(2, 3, nonlinearity="sigmoid", batch_first=True, **o),
+    "residual": lambda **o: ElmanLayer(2, 3, residual=True, batch_first=True, **o),
     "lstm": lambda **o: nn.LSTM(2, 3, batch_first=True, **o),
     "gru": lambda **o: nn.GRU(2, 3, batch_first=True, **o),
 }

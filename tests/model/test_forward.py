@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from truerisk.model import CNN, GRU, LSTM, MLP, RNN, CNN1d, Linear, ResNet, Transformer
-from truerisk.model.attention import Attention
-from truerisk.model.shape import sequence
+from truerisk.model.shape import to_sequence
+from truerisk.model.transformer import Attention
 
 torch.set_num_threads(1)
 
@@ -89,23 +89,23 @@ def test_plain_and_residual_networks_differ_only_in_the_skip(shape, normalizatio
         h = torch.randn(5, a.first.conv.in_channels, *shape[1:])
         inner = a.second(a.first(h))
         torch.testing.assert_close(a(h), inner.relu())
-        torch.testing.assert_close(b(h), (inner + b.shortcut(h)).relu())
+        torch.testing.assert_close(b(h), (inner + b.apply_shortcut(h)).relu())
     assert not torch.allclose(plain(x), skip(x))
 
 
 def test_a_widening_block_keeps_every_other_position_and_pads_channels():
     block = ResNet((1, 5, 7), 3, width=4).blocks[1]
     x = torch.randn(2, 4, 5, 7)
-    out = block.shortcut(x)
+    out = block.apply_shortcut(x)
     assert out.shape == (2, 8, 3, 4)
     assert torch.equal(out[:, :4], x[:, :, ::2, ::2]) and not out[:, 4:].any()
 
 
 def test_sequences_are_positions_rows_and_features():
     signal, image, vector = torch.randn(2, 3, 5), torch.randn(2, 3, 4, 5), torch.randn(2, 6)
-    assert torch.equal(sequence(signal)[1, 4], signal[1, :, 4])
-    assert torch.equal(sequence(image)[1, 2], image[1, :, 2, :].flatten())
-    assert torch.equal(sequence(vector)[1, 3], vector[1, 3:4])
+    assert torch.equal(to_sequence(signal)[1, 4], signal[1, :, 4])
+    assert torch.equal(to_sequence(image)[1, 2], image[1, :, 2, :].flatten())
+    assert torch.equal(to_sequence(vector)[1, 3], vector[1, 3:4])
 
 
 @pytest.mark.parametrize("cell", [RNN, LSTM, GRU])

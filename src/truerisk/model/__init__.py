@@ -3,20 +3,29 @@
 A `Function` of its weights alone takes the place of model and data both.
 """
 
-from truerisk.model.cnn import CNN
-from truerisk.model.cnn1d import CNN1d
-from truerisk.model.function import Function
-from truerisk.model.linear import Linear
+from truerisk.model.cnn import CNN, CNN1d
+from truerisk.model.functions import (
+    Ackley,
+    Beale,
+    Booth,
+    Cubic,
+    Function,
+    Himmelblau,
+    MonkeySaddle,
+    Paraboloid,
+    Rastrigin,
+    Rosenbrock,
+    Saddle,
+    SineProduct,
+    StyblinskiTang,
+)
+from truerisk.model.linear import Linear, Polynomial
 from truerisk.model.mlp import MLP
-from truerisk.model.multimodal import Ackley, Rastrigin, SineProduct, StyblinskiTang
-from truerisk.model.polynomial import Polynomial
-from truerisk.model.quadratic import Booth, Paraboloid, QuadraticBowl
+from truerisk.model.quadratic_bowl import QuadraticBowl
 from truerisk.model.recurrent import GRU, LSTM, RNN
 from truerisk.model.resnet import ResNet
-from truerisk.model.saddle import Cubic, MonkeySaddle, Saddle
-from truerisk.model.softmax import SoftmaxLoss
+from truerisk.model.softmax_loss import SoftmaxLoss
 from truerisk.model.transformer import Transformer
-from truerisk.model.valley import Beale, Himmelblau, Rosenbrock
 
 __all__ = [
     "CNN",

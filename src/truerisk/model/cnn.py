@@ -1,4 +1,4 @@
-"""The 2-D convolutional network."""
+"""Convolutional networks, for images and for signals."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.model.block import Style, conv_block
-from truerisk.model.shape import misfit
+from truerisk.model.layers import LayerStyle, conv_block
+from truerisk.model.shape import misfit_error
 
 POOLINGS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 
@@ -58,10 +58,10 @@ class CNN(nn.Module):
         self.image_shape = image_shape(input_shape)
         channels, *size = self.image_shape
         check_int("model.width", width)
-        positions = halved(size, check_int("model.depth", depth))
+        positions = count_positions(size, check_int("model.depth", depth))
         if pooling not in POOLINGS:
             raise ConfigError(f"model.pooling={pooling} is not known; {suggest(pooling, POOLINGS)}")
-        style = Style(activation, normalization, groups, bias)
+        style = LayerStyle(activation, normalization, groups, bias)
         widths = [channels] + [width * 2**stage for stage in range(depth)]
         self.stages = nn.Sequential()
         for inputs, outputs in pairwise(widths):
@@ -76,7 +76,7 @@ class CNN(nn.Module):
 
 
 def image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
-    """(channels, height, width); samples of two dimensions are images of one channel.
+    """Return (channels, height, width); samples of two dimensions are images of one channel.
 
     >>> image_shape((8, 8))
     (1, 8, 8)
@@ -86,13 +86,23 @@ def image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
             return c, h, w
         case (h, w) if min(h, w) > 1:
             return 1, h, w
-    raise misfit("cnn", "images (channels, height, width)", input_shape)
+    raise misfit_error("cnn", "images (channels, height, width)", input_shape)
 
 
-def halved(size: Sequence[int], times: int) -> int:
-    """Positions left when height and width are halved, rounding down, ``times`` times.
+def count_positions(size: Sequence[int], times: int) -> int:
+    """Count the positions left when height and width are halved, rounding down, several times.
 
-    >>> halved((28, 28), 2)
+    Args:
+        size: (height, width).
+        times: how often.
+
+    Returns:
+        Their number.
+
+    Raises:
+        ConfigError: nothing is left.
+
+    >>> count_positions((28, 28), 2)
     49
     """
     height, width = (side // 2**times for side in size)
@@ -102,3 +112,106 @@ def halved(size: Sequence[int], times: int) -> int:
             f"use at most model.depth={min(size).bit_length() - 1}"
         )
     return height * width
+
+
+class CNN1d(nn.Module):
+    """1-D convolutional network: strided convolutions, then a linear layer on all positions.
+
+    The defaults are the network of Greydanus & Kobak (2020): three convolutions of 25 channels with
+    kernels 5, 3, 3, stride 2 and padding 1, which take a length of 40 to 19, 10 and 5.
+
+    Args:
+        input_shape: (channels, length) of one sample.
+        output_size: number of outputs.
+        width: channels of every convolution.
+        kernels: kernel size of each convolution; as many convolutions as there are sizes.
+        stride: step of every convolution.
+        padding: zeros added at both ends before every convolution.
+        activation: after every convolution.
+        normalization: none, batch, layer or group; before the activation.
+        groups: number of groups of group normalization.
+        bias: whether layers have a bias; left out before batch normalization.
+
+    Raises:
+        ConfigError: the samples are not signals, or too short for the kernels; a size is not a
+            whole number, or a name is not known.
+
+    >>> sum(p.numel() for p in CNN1d((1, 40), 10).parameters())
+    5210
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        output_size: int,
+        width: int = 25,
+        kernels: Sequence[int] = (5, 3, 3),
+        stride: int = 2,
+        padding: int = 1,
+        activation: str = "relu",
+        normalization: str = "none",
+        groups: int = 5,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if len(input_shape) != 2:
+            raise misfit_error("cnn1d", "signals (channels, length)", input_shape)
+        channels, length = input_shape
+        sizes = check_kernels(kernels)
+        check_int("model.width", width)
+        check_int("model.stride", stride)
+        check_int("model.padding", padding, least=0)
+        positions = final_length(length, sizes, stride, padding)
+        style = LayerStyle(activation, normalization, groups, bias)
+        inputs = [channels] + [width] * (len(sizes) - 1)
+        self.convolutions = nn.Sequential(
+            *(
+                conv_block(1, c, width, style, k, stride, padding)
+                for c, k in zip(inputs, sizes, strict=True)
+            )
+        )
+        self.output = nn.Linear(width * positions, output_size, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map signals [n, channels, length] to outputs [n, output_size]."""
+        return self.output(self.convolutions(x).flatten(1))
+
+
+def check_kernels(kernels: Sequence[int]) -> list[int]:
+    """Return the kernel sizes as a list.
+
+    Raises:
+        ConfigError: they are no list of whole numbers.
+    """
+    if isinstance(kernels, int | float | str) or not len(kernels):
+        raise ConfigError(f"model.kernels must be a list such as [5,3,3], not {kernels!r}")
+    return [check_int("model.kernels", k) for k in kernels]
+
+
+def final_length(length: int, kernels: Sequence[int], stride: int, padding: int) -> int:
+    """Count positions left by convolutions: L ← ⌊(L + 2·padding - kernel) / stride⌋ + 1 for each.
+
+    Args:
+        length: positions of a signal.
+        kernels: kernel size of each convolution.
+        stride: step of every convolution.
+        padding: zeros added at both ends before every convolution.
+
+    Returns:
+        The length of what the last one gives.
+
+    Raises:
+        ConfigError: a kernel is longer than what the ones before it left.
+
+    >>> final_length(40, [5, 3, 3], stride=2, padding=1)
+    5
+    """
+    positions = length
+    for kernel in kernels:
+        if positions + 2 * padding < kernel:
+            raise ConfigError(
+                f"model.kernels={list(kernels)} is too much for signals of length {length}: "
+                "take fewer or smaller kernels, a smaller model.stride or more model.padding"
+            )
+        positions = (positions + 2 * padding - kernel) // stride + 1
+    return positions

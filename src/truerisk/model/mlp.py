@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError
-from truerisk.model.block import Style, linear_block
-from truerisk.model.shape import features
+from truerisk.model.layers import LayerStyle, linear_block
+from truerisk.model.shape import count_features
 
 
 class MLP(nn.Module):
@@ -50,9 +50,10 @@ class MLP(nn.Module):
         residual: bool = False,
     ) -> None:
         super().__init__()
-        style = Style(activation, normalization, groups, bias)
-        sizes = [features(input_shape), *hidden_widths(width, depth, widths)]
+        style = LayerStyle(activation, normalization, groups, bias)
+        sizes = [count_features(input_shape), *list_widths(width, depth, widths)]
         self.hidden = nn.Sequential(*(linear_block(a, b, style) for a, b in pairwise(sizes)))
+        # not around the first, whose input is the sample
         self.skips = [residual and k > 0 and a == b for k, (a, b) in enumerate(pairwise(sizes))]
         self.output = nn.Linear(sizes[-1], output_size, bias=bias)
 
@@ -64,10 +65,18 @@ class MLP(nn.Module):
         return self.output(h)
 
 
-def hidden_widths(width: int, depth: int, widths: Sequence[int] | None) -> list[int]:
-    """The width of each hidden layer.
+def list_widths(width: int, depth: int, widths: Sequence[int] | None) -> list[int]:
+    """List the units of each hidden layer.
 
-    >>> hidden_widths(100, 2, None), hidden_widths(100, 2, [30, 20, 10])
+    Args:
+        width: units of every layer.
+        depth: number of layers.
+        widths: units of each layer, in place of both.
+
+    Raises:
+        ConfigError: a size is not a whole number, or ``widths`` is no list.
+
+    >>> list_widths(100, 2, None), list_widths(100, 2, [30, 20, 10])
     ([100, 100], [30, 20, 10])
     """
     if widths is None:

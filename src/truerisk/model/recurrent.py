@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from truerisk.core.checks import check_float, check_int
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.model.elman import Elman
-from truerisk.model.shape import sequence, sequence_shape
+from truerisk.core.recurrent_cells import elman_state
+from truerisk.model.layers import make_activation
+from truerisk.model.shape import sequence_shape, to_sequence
 
 READOUTS = ("last", "flatten", "mean")
 
@@ -64,27 +67,31 @@ class Recurrent(nn.Module):
             bidirectional=bidirectional,
             dropout=check_float("model.dropout", dropout, high=1.0),
         )
-        states = (1 + bidirectional) * width * (steps if readout == "flatten" else 1)
-        self.output = nn.Linear(states, output_size, bias=bias)
+        states_read = steps if readout == "flatten" else 1
+        self.output = nn.Linear((1 + bidirectional) * width * states_read, output_size, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map samples [n, *input_shape] to outputs [n, output_size]."""
-        steps = sequence(x)
-        states, _ = self.recurrent(steps, self.start(steps))
-        return self.output(self.read(states))
+        steps = to_sequence(x)
+        states, _ = self.recurrent(steps, self.zero_state(steps))
+        return self.output(self.select_states(states))
 
-    def start(self, steps: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Zero states made from the samples: under vmap they must be as batched as those are."""
+    def zero_state(self, steps: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return zero states [layers·directions, n, width], a pair of them for an LSTM."""
+        # made from the samples: under vmap they must be as batched as those are
         layers = self.recurrent.num_layers * (1 + self.recurrent.bidirectional)
         zeros = steps.new_zeros(layers, len(steps), self.recurrent.hidden_size)
-        return (zeros, zeros) if isinstance(self.recurrent, nn.LSTM) else zeros
+        if isinstance(self.recurrent, nn.LSTM):
+            return zeros, zeros
+        return zeros
 
-    def read(self, states: Tensor) -> Tensor:
-        """What the readout sees of the states [n, steps, directions·width]."""
+    def select_states(self, states: Tensor) -> Tensor:
+        """Select what the readout sees of the states [n, steps, directions·width], as [n, d]."""
         if self.readout == "flatten":
             return states.flatten(1)
         if self.readout == "mean":
             return states.mean(1)
+        # the second direction has read the whole sequence at its first step
         width = self.recurrent.hidden_size
         return torch.cat([states[:, -1, :width], states[:, 0, width:]], dim=1)
 
@@ -122,7 +129,7 @@ class RNN(Recurrent):
                 f"model.activation={activation} does not fit model=rnn: tanh, relu or sigmoid"
             )
         if residual or activation == "sigmoid":
-            self.cell = partial(Elman, nonlinearity=activation, residual=residual)
+            self.cell = partial(ElmanLayer, nonlinearity=activation, residual=residual)
         else:
             self.cell = partial(nn.RNN, nonlinearity=activation)
         sizes = (width, depth, bidirectional, readout, bias, dropout)
@@ -152,3 +159,65 @@ class GRU(Recurrent):
     """
 
     cell = nn.GRU
+
+
+class ElmanLayer(nn.RNNBase):
+    """hₜ = φ(W xₜ + b + U hₜ₋₁ + c), or hₜ₋₁ + φ(…) where it is residual.
+
+    Parameters, their names and how they are drawn are those of ``torch.nn.RNN``; samples first.
+
+    Args:
+        sizes: features of a step, units of the state h, and the number of layers.
+        nonlinearity: φ, by the name of a model's activation.
+        residual: whether the state before is added to each.
+        options: those of ``torch.nn.RNN``.
+
+    >>> layer = ElmanLayer(2, 3, nonlinearity="sigmoid", residual=True, batch_first=True)
+    >>> [tuple(t.shape) for t in layer(torch.zeros(5, 7, 2))]
+    [(5, 7, 3), (1, 5, 3)]
+    """
+
+    def __init__(
+        self, *sizes: Any, nonlinearity: str = "tanh", residual: bool = False, **options: Any
+    ) -> None:
+        super().__init__("RNN_TANH", *sizes, **options)
+        self.nonlinearity, self.residual = nonlinearity, residual
+        self.activation = make_activation(nonlinearity)
+
+    def forward(self, x: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Compute the states of all steps.
+
+        Args:
+            x: samples [n, steps, features].
+            start: the states before the first step [layers·directions, n, width]; None for zero.
+
+        Returns:
+            (states of the last layer [n, steps, directions·width], last states of all layers, of
+            the shape of ``start``).
+        """
+        last: list[Tensor] = []
+        if start is None:
+            layers = self.num_layers * (1 + self.bidirectional)
+            start = x.new_zeros(layers, len(x), self.hidden_size)
+        for layer in range(self.num_layers):
+            if layer:
+                x = F.dropout(x, self.dropout, self.training)
+            directions = [self._run_direction(x, start[len(last)], f"_l{layer}")]
+            last.append(directions[0][:, -1])
+            if self.bidirectional:
+                back = self._run_direction(x.flip(1), start[len(last)], f"_l{layer}_reverse")
+                last.append(back[:, -1])
+                directions.append(back.flip(1))
+            x = torch.cat(directions, -1)
+        return x, torch.stack(last)
+
+    def _run_direction(self, x: Tensor, h: Tensor, suffix: str) -> Tensor:
+        """Compute the states [n, steps, width] of one layer in one direction."""
+        w, u = (getattr(self, f"weight_{kind}{suffix}") for kind in ("ih", "hh"))
+        b, c = (getattr(self, f"bias_{kind}{suffix}", None) for kind in ("ih", "hh"))
+        states = []
+        for from_input in F.linear(x, w, b).unbind(1):
+            before = h if self.residual else None
+            h = elman_state(from_input, F.linear(h, u, c), self.activation, before)
+            states.append(h)
+        return torch.stack(states, 1)

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from truerisk.core.checks import check_int
-from truerisk.model.activation import activation as activation_named
-from truerisk.model.block import Style, conv_block
-from truerisk.model.shape import misfit
+from truerisk.model.layers import LayerStyle, conv_block, make_activation
+from truerisk.model.shape import misfit_error
 
 
 class ResNet(nn.Module):
@@ -57,9 +56,9 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(input_shape) not in (2, 3):
-            raise misfit("resnet", "signals or images", input_shape)
+            raise misfit_error("resnet", "signals or images", input_shape)
         dims = len(input_shape) - 1
-        style = Style(activation, normalization, groups, bias)
+        style = LayerStyle(activation, normalization, groups, bias)
         check_int("model.width", width)
         check_int("model.depth", depth)
         widths = [
@@ -68,7 +67,7 @@ class ResNet(nn.Module):
         self.stem = conv_block(dims, input_shape[0], width, style)
         self.blocks = nn.Sequential(
             *(
-                Block(dims, inputs, outputs, style, residual)
+                ResidualBlock(dims, inputs, outputs, style, residual)
                 for inputs, outputs in zip([width, *widths[:-1]], widths, strict=True)
             )
         )
@@ -79,16 +78,23 @@ class ResNet(nn.Module):
         return self.output(self.blocks(self.stem(x)).flatten(2).mean(2))
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """φ(shortcut(x) + F(x)) with two convolutions F; φ(F(x)) when not ``residual``.
 
     A block with more outputs than inputs takes every other position: x [n, inputs, L] becomes
     [n, outputs, ⌈L/2⌉], and its shortcut takes every other position of x and fills the new channels
     with zeros.
+
+    Args:
+        dims: number of spatial dimensions, 1 or 2.
+        inputs: channels of the input.
+        outputs: channels of the output.
+        style: of the model's layers.
+        residual: whether there is a shortcut.
     """
 
     def __init__(
-        self, dims: int, inputs: int, outputs: int, style: Style, residual: bool = True
+        self, dims: int, inputs: int, outputs: int, style: LayerStyle, residual: bool = True
     ) -> None:
         super().__init__()
         self.stride = 1 if inputs == outputs else 2
@@ -96,16 +102,18 @@ class Block(nn.Module):
         self.residual = residual
         self.first = conv_block(dims, inputs, outputs, style, stride=self.stride)
         self.second = conv_block(dims, outputs, outputs, style, activate=False)
-        self.activation = activation_named(style.activation)
+        self.activation = make_activation(style.activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [n, inputs, …] to [n, outputs, …]."""
         h = self.second(self.first(x))
-        return self.activation(self.shortcut(x) + h if self.residual else h)
+        if self.residual:
+            h = self.apply_shortcut(x) + h
+        return self.activation(h)
 
-    def shortcut(self, x: Tensor) -> Tensor:
+    def apply_shortcut(self, x: Tensor) -> Tensor:
         """Bring the block's input to the shape of its output."""
         if self.stride == 1:
             return x
-        thinned = x[..., ::2] if x.ndim == 3 else x[..., ::2, ::2]
-        return functional.pad(thinned, (0, 0) * (x.ndim - 2) + (0, self.new_channels))
+        sampled = x[..., ::2] if x.ndim == 3 else x[..., ::2, ::2]
+        return functional.pad(sampled, (0, 0) * (x.ndim - 2) + (0, self.new_channels))

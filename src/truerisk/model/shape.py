@@ -15,21 +15,29 @@ KINDS = {
     3: "images (channels, height, width)",
 }
 SEQUENTIAL = ("rnn", "lstm", "gru", "transformer")
-FITTING = {
+FITTING_MODELS = {
     1: ("linear", "mlp", *SEQUENTIAL),
     2: ("linear", "mlp", "cnn1d", "resnet", *SEQUENTIAL),
     3: ("linear", "mlp", "cnn", "resnet", *SEQUENTIAL),
 }
 
 
-def misfit(model: str, takes: str, input_shape: Sequence[int]) -> ConfigError:
-    """The error for a model that cannot read the data, with the options that can.
+def misfit_error(model: str, takes: str, input_shape: Sequence[int]) -> ConfigError:
+    """Make the error for a model that cannot read the data, with the options that can.
 
-    >>> str(misfit("cnn", "images", (13,))).split("; ")[1]
+    Args:
+        model: the model's option.
+        takes: what it reads, in words.
+        input_shape: shape of one sample.
+
+    Returns:
+        The error, to be raised.
+
+    >>> str(misfit_error("cnn", "images", (13,))).split("; ")[1]
     'use model=linear, mlp, rnn, lstm, gru or transformer'
     """
     shape = tuple(input_shape)
-    *fitting, last = FITTING.get(len(shape), FITTING[1][:2])
+    *fitting, last = FITTING_MODELS.get(len(shape), FITTING_MODELS[1][:2])
     kind = f", that is {KINDS[len(shape)]}" if len(shape) in KINDS else ""
     return ConfigError(
         f"model={model} takes {takes}, but a sample of this data has shape {shape}{kind}; "
@@ -37,20 +45,24 @@ def misfit(model: str, takes: str, input_shape: Sequence[int]) -> ConfigError:
     )
 
 
-def features(input_shape: Sequence[int]) -> int:
-    """How many numbers one sample holds.
+def count_features(input_shape: Sequence[int]) -> int:
+    """Count the numbers that one sample holds.
 
-    >>> features((3, 8, 8))
+    >>> count_features((3, 8, 8))
     192
     """
     return math.prod(input_shape)
 
 
 def sequence_shape(model: str, input_shape: Sequence[int]) -> tuple[int, int]:
-    """Steps and features a step of a sample read as a sequence.
+    """Return (steps, features a step) of a sample read as a sequence.
 
     A signal (c, L) has L steps of c features, an image (c, h, w) has h steps, its rows, of c·w
     features, and a feature vector (d,) has d steps of one feature.
+
+    Args:
+        model: the model's option, for the message.
+        input_shape: shape of one sample.
 
     Raises:
         ConfigError: the sample has no or more than three dimensions.
@@ -65,11 +77,13 @@ def sequence_shape(model: str, input_shape: Sequence[int]) -> tuple[int, int]:
             return length, c
         case (c, h, w):
             return h, c * w
-    raise misfit(model, "feature vectors, signals or images", input_shape)
+    raise misfit_error(model, "feature vectors, signals or images", input_shape)
 
 
-def sequence(x: Tensor) -> Tensor:
-    """Read a batch of samples as sequences [n, steps, features]; see `sequence_shape`."""
+def to_sequence(x: Tensor) -> Tensor:
+    """Read samples [n, *input_shape] as sequences [n, steps, features]; see `sequence_shape`."""
     if x.ndim == 2:
         return x.unsqueeze(-1)
-    return x.movedim(-2, 1).flatten(2) if x.ndim == 4 else x.transpose(1, 2)
+    if x.ndim == 4:
+        return x.movedim(-2, 1).flatten(2)
+    return x.transpose(1, 2)

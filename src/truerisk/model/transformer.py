@@ -9,11 +9,49 @@ from torch import Tensor, nn
 
 from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError
-from truerisk.model.activation import activation as activation_named
-from truerisk.model.attention import Attention
-from truerisk.model.block import Style, chain
-from truerisk.model.normalization import normalization as normalization_named
-from truerisk.model.shape import sequence, sequence_shape
+from truerisk.model.layers import LayerStyle, make_activation, make_normalization, name_layers
+from truerisk.model.shape import sequence_shape, to_sequence
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, softmax(Q Kᵀ / √d) V a head (Vaswani et al. 2017, section 3.2).
+
+    Keys have no bias: it would add the same number to all scores that the softmax compares, so no
+    output would depend on it.
+
+    Args:
+        width: features of a token, shared out to the heads: d = width / heads.
+        heads: number of heads.
+        bias: whether queries, values and the output have a bias.
+
+    Raises:
+        ConfigError: ``heads`` does not divide ``width``.
+
+    >>> Attention(width=8, heads=2)(torch.zeros(3, 5, 8)).shape
+    torch.Size([3, 5, 8])
+    """
+
+    def __init__(self, width: int, heads: int, bias: bool = True) -> None:
+        super().__init__()
+        if width % heads:
+            raise ConfigError(f"model.heads={heads} does not divide model.width={width}")
+        self.heads = heads
+        self.scale = (width // heads) ** -0.5
+        self.query = nn.Linear(width, width, bias=bias)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=bias)
+        self.output = nn.Linear(width, width, bias=bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Mix tokens [n, steps, width] by attention."""
+        q, k, v = (self.split_heads(f(tokens)) for f in (self.query, self.key, self.value))
+        # written out: the gradient of a fused kernel cannot be differentiated again
+        weights = (q @ k.transpose(-1, -2) * self.scale).softmax(-1)
+        return self.output((weights @ v).transpose(1, 2).flatten(2))
+
+    def split_heads(self, tokens: Tensor) -> Tensor:
+        """Split the features: [n, steps, width] → [n, heads, steps, width / heads]."""
+        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class Transformer(nn.Module):
@@ -62,38 +100,46 @@ class Transformer(nn.Module):
         check_int("model.width", width)
         check_int("model.heads", heads)
         hidden = width * check_int("model.expansion", expansion)
-        style = Style(activation, normalization, bias=bias)
+        check_int("model.depth", depth)
+        style = LayerStyle(activation, normalization, bias=bias)
         self.embedding = nn.Linear(features, width, bias=bias)
         self.positions = nn.Parameter(torch.empty(steps, width).normal_(std=0.02))
         self.layers = nn.Sequential(
-            *(Layer(width, heads, hidden, style) for _ in range(check_int("model.depth", depth)))
+            *(EncoderLayer(width, heads, hidden, style) for _ in range(depth))
         )
-        self.last = chain(normalization=normalization_named(normalization, width))
+        self.last = name_layers(normalization=make_normalization(normalization, width))
         self.output = nn.Linear(width, output_size, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map samples [n, *input_shape] to outputs [n, output_size]."""
-        tokens = self.layers(self.embedding(sequence(x)) + self.positions)
+        tokens = self.layers(self.embedding(to_sequence(x)) + self.positions)
         return self.output(self.last(tokens).mean(1))
 
 
-class Layer(nn.Module):
-    """h = t + attention(norm(t)), then h + W₂ φ(W₁ norm(h) + b₁) + b₂, for every token t."""
+class EncoderLayer(nn.Module):
+    """h = t + attention(norm(t)), then h + W₂ φ(W₁ norm(h) + b₁) + b₂, for every token t.
 
-    def __init__(self, width: int, heads: int, hidden: int, style: Style) -> None:
+    Args:
+        width: features of a token.
+        heads: attention heads.
+        hidden: units of the feed-forward part.
+        style: of the model's layers.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, style: LayerStyle) -> None:
         super().__init__()
-        self.attention = chain(
-            normalization=normalization_named(style.normalization, width),
+        self.attention = name_layers(
+            normalization=make_normalization(style.normalization, width),
             attention=Attention(width, heads, style.bias),
         )
-        self.feed_forward = chain(
-            normalization=normalization_named(style.normalization, width),
+        self.feed_forward = name_layers(
+            normalization=make_normalization(style.normalization, width),
             expand=nn.Linear(width, hidden, bias=style.bias),
-            activation=activation_named(style.activation),
+            activation=make_activation(style.activation),
             contract=nn.Linear(hidden, width, bias=style.bias),
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens [n, steps, width] to tokens of the same shape."""
-        mixed = tokens + self.attention(tokens)
-        return mixed + self.feed_forward(mixed)
+        h = tokens + self.attention(tokens)
+        return h + self.feed_forward(h)

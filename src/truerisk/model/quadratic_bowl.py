@@ -1,4 +1,4 @@
-"""Quadratic functions: the bowl of any spectrum, the paraboloid, Booth's function."""
+"""The quadratic function of any spectrum."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from truerisk.core.checks import check_float, check_int
 from truerisk.core.errors import ConfigError
-from truerisk.model.function import Function, Range, Scalable, repeated
+from truerisk.model.functions import Function, Range, repeat_start
 
 
 class QuadraticBowl(Function):
@@ -53,18 +53,19 @@ class QuadraticBowl(Function):
         rotation: int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        values = eigenvalues(dimension, condition, spectrum)
+        values = make_spectrum(dimension, condition, spectrum)
         self.size = len(values)
-        super().__init__(repeated(start, self.size), dtype)
-        self.eigenvalues, self.eigenvectors = values, rotation_matrix(self.size, rotation)
+        super().__init__(repeat_start(start, self.size), dtype)
+        self.eigenvalues = values
+        self.eigenvectors = rotation_matrix(self.size, rotation)
         hessian = (self.eigenvectors * values) @ self.eigenvectors.T
         self.register_buffer("hessian", hessian.to(self.w.dtype))
         self.bounded = bool((values >= 0).all())
         self.minimum = 0.0 if self.bounded else None
-        self.region = window(self.w.detach())
+        self.region = square_region(self.w.detach())
 
     def value(self, w: Tensor) -> Tensor:
-        """f at points [..., d], of shape [...]."""
+        """Return f at points [..., d], of shape [...]."""
         return 0.5 * (w * (w @ self.hessian)).sum(-1)
 
     @property
@@ -73,15 +74,25 @@ class QuadraticBowl(Function):
         return torch.zeros(int(self.bounded), self.size, dtype=torch.float64)
 
     def distance(self, w: Tensor) -> Tensor:
-        """The Euclidean distance from the nearest minimizer, [...]."""
+        """Compute the Euclidean distance [...] of points [..., d] from the nearest minimizer."""
         if not self.bounded:
             return super().distance(w)
-        along = w.detach().cpu().double() @ self.eigenvectors
-        return torch.linalg.vector_norm(along[..., self.eigenvalues > 0], dim=-1)
+        # along an eigenvector of 0 every point is a minimizer
+        coordinates = w.detach().cpu().double() @ self.eigenvectors
+        return torch.linalg.vector_norm(coordinates[..., self.eigenvalues > 0], dim=-1)
 
 
-def eigenvalues(dimension: int, condition: float, spectrum: list[float] | None) -> Tensor:
-    """The spectrum [d] in float64, as given or in equal ratios from 1/condition to 1."""
+def make_spectrum(dimension: int, condition: float, spectrum: list[float] | None) -> Tensor:
+    """Return the eigenvalues [d] in float64.
+
+    Args:
+        dimension: their number, in equal ratios from 1/condition to 1.
+        condition: the largest over the smallest.
+        spectrum: all of them, in place of both.
+
+    Raises:
+        ConfigError: a number is out of range, or the spectrum is empty.
+    """
     if spectrum is not None:
         if not spectrum:
             raise ConfigError("model.spectrum is empty: give the eigenvalues, or null")
@@ -96,49 +107,24 @@ def eigenvalues(dimension: int, condition: float, spectrum: list[float] | None) 
 
 
 def rotation_matrix(size: int, seed: int | None) -> Tensor:
-    """An orthogonal matrix [d, d] in float64, uniform under rotations; the identity for no seed."""
+    """Draw an orthogonal matrix [d, d] in float64, uniform under rotations.
+
+    Args:
+        size: d.
+        seed: of the draw; None for the identity.
+
+    Raises:
+        ConfigError: the seed is not a whole number.
+    """
     if seed is None:
         return torch.eye(size, dtype=torch.float64)
     draw = torch.Generator().manual_seed(check_int("model.rotation", seed, 0))
     q, r = torch.linalg.qr(torch.randn(size, size, generator=draw, dtype=torch.float64))
+    # Householder's Q is not uniform: the signs of R's diagonal make it so (Mezzadri 2007)
     return q * r.diagonal().sign()
 
 
-def window(start: Tensor) -> Sequence[Range]:
-    """A square around the origin that holds the start."""
+def square_region(start: Tensor) -> Sequence[Range]:
+    """Return a square around the origin that holds the start."""
     half = 1.3 * float(start.abs().max()) or 1.0
     return [(-half, half)] * 2
-
-
-class Paraboloid(Scalable):
-    """f(w) = Σ wᵢ². Minimum 0 at the origin.
-
-    >>> Paraboloid([1.0]).value(torch.tensor([3.0, 4.0]))
-    tensor(25.)
-    """
-
-    minimum = 0.0
-
-    def value(self, w: Tensor) -> Tensor:
-        """f at points [..., d], of shape [...]."""
-        return w.square().sum(-1)
-
-
-class Booth(Function):
-    """f(x, y) = (x + 2y − 7)² + (2x + y − 5)². Minimum 0 at (1, 3); Hessian eigenvalues 2 and 18.
-
-    Source: Jamil & Yang, "A Literature Survey of Benchmark Functions For Global Optimization
-    Problems", Int. J. of Mathematical Modelling and Numerical Optimisation 4 (2013), no. 17.
-
-    >>> Booth([0.0, 0.0]).value(torch.tensor([[0.0, 0.0], [1.0, 3.0]]))
-    tensor([74.,  0.])
-    """
-
-    known = ((1.0, 3.0),)
-    minimum = 0.0
-    region = ((-10.0, 10.0), (-10.0, 10.0))
-
-    def value(self, w: Tensor) -> Tensor:
-        """f at points [..., 2], of shape [...]."""
-        x, y = w.unbind(-1)
-        return (x + 2 * y - 7).square() + (2 * x + y - 5).square()

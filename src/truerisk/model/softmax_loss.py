@@ -9,7 +9,7 @@ from torch import Tensor
 
 from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.model.function import Function, Range, checked_start
+from truerisk.model.functions import Function, Range, check_start
 
 FORMATS = {
     "float64": torch.float64,
@@ -61,28 +61,30 @@ class SoftmaxLoss(Function):
         format: str = "float32",
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.size = len(checked_start(start))
+        self.size = len(check_start(start))
         super().__init__(start, dtype)
-        for key, name, known in (("form", form, FORMS), ("format", format, FORMATS)):
-            if name not in known:
-                raise ConfigError(f"model.{key}={name}: {suggest(str(name), list(known))}")
+        for key, name, options in (("form", form, FORMS), ("format", format, FORMATS)):
+            if name not in options:
+                raise ConfigError(f"model.{key}={name}: {suggest(str(name), list(options))}")
         if check_int("model.target", target, 0) >= self.size:
             raise ConfigError(f"model.target={target}: the {self.size} classes count from 0")
-        self.form, self.format, self.target = form, FORMATS[format], target
+        self.form = form
+        self.format = FORMATS[format]
+        self.target = target
 
     def value(self, w: Tensor) -> Tensor:
-        """f at points [..., d], of shape [...]."""
+        """Return f at points [..., d], of shape [...]."""
         z = w.to(self.format)
         if self.form != "naive":
-            z = shifted(z)
+            z = shift_logits(z)
         exps = z.exp()
         if self.form == "logits":
-            found = exps.sum(-1).log() - z[..., self.target]
+            loss = exps.sum(-1).log() - z[..., self.target]
         else:
-            found = -(exps[..., self.target] / exps.sum(-1)).log()
-        return found.to(w.dtype)
+            loss = -(exps[..., self.target] / exps.sum(-1)).log()
+        return loss.to(w.dtype)
 
 
-def shifted(z: Tensor) -> Tensor:
-    """Logits with the largest taken off, which leaves their softmax as it is."""
+def shift_logits(z: Tensor) -> Tensor:
+    """Subtract the largest logit, which leaves the softmax as it is."""
     return z - z.amax(-1, keepdim=True)

@@ -110,9 +110,9 @@ def test_needs_are_inferred_for_unknown_classes():
 def test_needs_table_names_classes_that_exist():
     import pytorch_optimizer
 
-    from truerisk.optimizer.needs import KNOWN
+    from truerisk.optimizer.needs import LIBRARY_NEEDS
 
-    for name, needs in KNOWN.items():
+    for name, needs in LIBRARY_NEEDS.items():
         library, _, attribute = name.partition(".")
         found = getattr(torch.optim if library == "torch" else pytorch_optimizer, attribute)
         assert needs_of(found) is needs

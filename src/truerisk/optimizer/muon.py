@@ -77,15 +77,15 @@ class Muon(Optimizer):
         defaults: dict[str, Any] = dict(zip(MATRIX, numbers, strict=True))
         defaults |= {"adamw_lr": adamw_lr, "adamw_betas": tuple(adamw_betas)}
         defaults |= {"adamw_eps": adamw_eps, "muon": True}
-        matrices, rest = _split(_groups(params), defaults)
+        matrices, rest = _split_groups(_list_groups(params), defaults)
         self.parts: list[Optimizer] = [torch.optim.Muon(matrices)]
         self.parts += [AdamW(rest)] if rest else []
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         self.defaults = defaults
-        self._share()
+        self._share_state()
 
-    def _share(self) -> None:
-        """Both parts work on this optimizer's own groups and state."""
+    def _share_state(self) -> None:
+        """Let both parts work on this optimizer's own groups and state."""
         groups = iter(self.param_groups)
         for part in self.parts:
             part.param_groups = [next(groups) for _ in part.param_groups]
@@ -93,10 +93,10 @@ class Muon(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._share()
+        self._share_state()
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Take one step with both; returns what the closure returns, if there is one."""
+        """Take one step with both; return what the closure returns, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -106,37 +106,39 @@ class Muon(Optimizer):
         return loss
 
 
-def _groups(params: Iterable[Tensor] | Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _list_groups(params: Iterable[Tensor] | Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     listed = list(params)
     tensors = [p for p in listed if isinstance(p, Tensor)]
     return [{"params": tensors}] if tensors else [g for g in listed if isinstance(g, dict)]
 
 
-def _split(
+def _split_groups(
     groups: list[dict[str, Any]], defaults: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Groups for Muon and groups for AdamW, under each one's own names."""
+    """Divide groups into those for Muon and those for AdamW, under each one's own names."""
     matrices, rest = [], []
     for group in groups:
         numbers = {**defaults, **group}
-        mine = [numbers["muon"] and p.ndim == 2 for p in group["params"]]
-        if any(mine):
-            matrices.append(_part(group, mine) | {key: numbers[key] for key in MATRIX})
-        if not all(mine):
-            others = [not taken for taken in mine]
-            rest.append(_part(group, others) | {own: numbers[key] for key, own in REST.items()})
-        _check_used(group, any(mine), not all(mine))
+        is_matrix = [numbers["muon"] and p.ndim == 2 for p in group["params"]]
+        if any(is_matrix):
+            part = _select_parameters(group, is_matrix)
+            matrices.append(part | {key: numbers[key] for key in MATRIX})
+        if not all(is_matrix):
+            part = _select_parameters(group, [not matrix for matrix in is_matrix])
+            rest.append(part | {name: numbers[key] for key, name in REST.items()})
+        _check_used(group, any(is_matrix), not all(is_matrix))
     if not matrices:
         raise ConfigError("optimizer=muon found no matrix to work on; choose optimizer=adamw")
     return matrices, rest
 
 
-def _part(group: Mapping[str, Any], taken: list[bool]) -> dict[str, Any]:
+def _select_parameters(group: Mapping[str, Any], mask: list[bool]) -> dict[str, Any]:
     keys = [key for key in ("params", "param_names") if key in group]
-    return {key: [v for v, mine in zip(group[key], taken, strict=True) if mine] for key in keys}
+    return {key: [v for v, use in zip(group[key], mask, strict=True) if use] for key in keys}
 
 
 def _check_used(group: Mapping[str, Any], matrices: bool, rest: bool) -> None:
+    """Refuse a number in a group that none of its parameters use."""
     used = {"params", "param_names", "muon"}
     used |= set(MATRIX) if matrices else set()
     used |= set(REST) if rest else set()

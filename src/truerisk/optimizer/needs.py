@@ -43,9 +43,10 @@ class Needs:
 
 _LINE_SEARCH = Needs(closure=True, clip=False, groups=False, scaler=False)
 _SECOND_ORDER = Needs(clip=False, scaler=False, create_graph=True)
+# it keeps one estimate of the distance to the solution, and so one step length
 _DISTANCE = Needs(common_hyperparameters=("lr", "betas", "beta3"))
 
-KNOWN = {
+LIBRARY_NEEDS = {
     "torch.LBFGS": _LINE_SEARCH,
     "pytorch_optimizer.LBFGS": _LINE_SEARCH,
     "pytorch_optimizer.AliG": Needs(closure=True, clip=False, scaler=False),
@@ -57,7 +58,7 @@ KNOWN = {
 
 
 def needs_of(factory: Callable[..., Any]) -> Needs:
-    """What an optimizer class, or a ``functools.partial`` of one, needs.
+    """Return what an optimizer class, or a ``functools.partial`` of one, needs.
 
     A ``needs`` attribute of the class comes first, then a table of library classes. Otherwise a
     ``step`` whose closure has no default gets one (with no clipping in between and no gradient
@@ -75,11 +76,13 @@ def needs_of(factory: Callable[..., Any]) -> Needs:
     if isinstance(declared, Needs):
         return declared
     library = getattr(factory, "__module__", "").partition(".")[0]
-    known = KNOWN.get(f"{library}.{getattr(factory, '__name__', '')}")
-    return known if known is not None else _inferred(factory)
+    name = f"{library}.{getattr(factory, '__name__', '')}"
+    if name in LIBRARY_NEEDS:
+        return LIBRARY_NEEDS[name]
+    return _infer_needs(factory)
 
 
-def _inferred(factory: Callable[..., Any]) -> Needs:
+def _infer_needs(factory: Callable[..., Any]) -> Needs:
     closure = _requires_closure(getattr(factory, "step", None))
     modes = all(callable(getattr(factory, name, None)) for name in ("train", "eval"))
     return Needs(closure=closure, train_eval_modes=modes, clip=not closure, scaler=not closure)

@@ -13,13 +13,14 @@ from truerisk.core.parameter_rules import MATCHERS, split_parameters
 from truerisk.optimizer.needs import Needs, needs_of
 
 
-def hyperparameters(factory: Callable[..., Optimizer]) -> frozenset[str]:
-    """Names of the numbers that may differ between an optimizer's parameter groups.
+def group_hyperparameters(factory: Callable[..., Optimizer]) -> frozenset[str]:
+    """List the numbers that may differ between an optimizer's parameter groups.
 
     >>> import torch
-    >>> sorted(hyperparameters(torch.optim.Rprop) - {"foreach", "capturable"})
+    >>> sorted(group_hyperparameters(torch.optim.Rprop) - {"foreach", "capturable"})
     ['differentiable', 'etas', 'lr', 'maximize', 'step_sizes']
     """
+    # one that is built knows, whatever its signature; a matrix, as Muon takes no other
     return frozenset(factory([nn.Parameter(Tensor([[0.0]]))]).defaults)
 
 
@@ -38,6 +39,9 @@ def parameter_groups(
         model: the model to train.
         rules: see ``truerisk.core.parameter_rules.split_parameters``.
         factory: the optimizer's class, or a partial of it: called with parameters only.
+
+    Returns:
+        The groups, none of them empty.
 
     Raises:
         ConfigError: a rule sets a number the optimizer does not have, or matches nothing; the
@@ -65,7 +69,9 @@ def parameter_groups(
 
 def _check_names(rules: Iterable[Mapping[str, Any]], factory: Callable[..., Optimizer]) -> None:
     set_by_rules = {key for rule in rules for key in rule if key not in MATCHERS}
-    known = hyperparameters(factory) if set_by_rules else frozenset()
+    if not set_by_rules:
+        return
+    known = group_hyperparameters(factory)
     for key in sorted(set_by_rules - known):
         raise ConfigError(
             f"param_groups.rules sets {key!r}, which this optimizer does not have: "

@@ -63,60 +63,67 @@ class SAM(Optimizer):
         adaptive: bool = False,
         eta: float = 0.01,
     ) -> None:
-        _check(base, rho)
+        _check_base(base, rho)
         self.base = base(params)
         super().__init__(self.base.param_groups, self.base.defaults)
         self.rho, self.adaptive, self.eta = rho, adaptive, eta
-        self._share()
+        self._share_state()
 
-    def _share(self) -> None:
-        self.param_groups, self.state = self.base.param_groups, self.base.state
+    def _share_state(self) -> None:
+        # torch's constructor and `load_state_dict` leave each optimizer with lists of its own
+        self.param_groups = self.base.param_groups
+        self.state = self.base.state
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
-        """Take one step; returns J(w) from before it.
+        """Take one step.
 
         Args:
             closure: evaluates J, leaves ∇J in ``.grad`` in place of what was there, returns J.
+
+        Returns:
+            J(w) from before the step.
         """
         with torch.enable_grad():
             loss = closure()
         params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        saved = [p.clone() for p in params]
+        w = [p.clone() for p in params]
         try:
-            torch._foreach_add_(params, self._perturbation(params))
+            torch._foreach_add_(params, self._perturbation_of(params))
             with torch.enable_grad():
                 closure()
         finally:
-            torch._foreach_copy_(params, saved)
+            # a copy, as (w + ε) − ε is not w in floating point; also where the closure raises
+            torch._foreach_copy_(params, w)
         self.base.step()
         return loss
 
-    def _perturbation(self, params: list[Tensor]) -> tuple[Tensor, ...]:
-        grads = [p.grad for p in params if p.grad is not None]
+    def _perturbation_of(self, params: list[Tensor]) -> tuple[Tensor, ...]:
+        """Compute ε, one tensor a parameter."""
+        g = [p.grad for p in params if p.grad is not None]
         if not self.adaptive:
-            return torch._foreach_mul(grads, self.rho / _positive(get_total_norm(grads)))
-        sizes = torch._foreach_add(torch._foreach_abs(params), self.eta)
-        scaled = torch._foreach_mul(sizes, grads)
-        scale = self.rho / _positive(get_total_norm(scaled))
-        return torch._foreach_mul(torch._foreach_mul(sizes, scaled), scale)
+            return torch._foreach_mul(g, self.rho / _clamp_norm(get_total_norm(g)))
+        T = torch._foreach_add(torch._foreach_abs(params), self.eta)
+        Tg = torch._foreach_mul(T, g)
+        scale = self.rho / _clamp_norm(get_total_norm(Tg))
+        return torch._foreach_mul(torch._foreach_mul(T, Tg), scale)
 
     def state_dict(self) -> dict[str, Any]:
-        """The base optimizer's state; SAM itself remembers nothing between steps."""
+        """Return the base optimizer's state; SAM itself remembers nothing between steps."""
         return self.base.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the base optimizer."""
         self.base.load_state_dict(state_dict)
-        self._share()
+        self._share_state()
 
 
-def _positive(norm: Tensor) -> Tensor:
-    """A zero gradient is then a zero perturbation, not 0/0."""
+def _clamp_norm(norm: Tensor) -> Tensor:
+    # a zero gradient is then a zero perturbation, not 0/0
     return norm.clamp_min(1e-12)
 
 
-def _check(base: Callable[..., Optimizer], rho: float) -> None:
+def _check_base(base: Callable[..., Optimizer], rho: float) -> None:
     if rho < 0:
         raise ConfigError(f"optimizer.rho is {rho}; a radius is not negative")
     needs = needs_of(base)

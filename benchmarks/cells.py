@@ -16,7 +16,7 @@ from time import perf_counter
 
 from hydra.types import HydraContext, RunMode
 
-from truerisk.config.compose import ConfigLoader, expand_short_forms, hydra_session
+from truerisk.config.compose import Callbacks, ConfigLoader, expand_short_forms, hydra_session
 from truerisk.launch import train_job
 from truerisk.sweeps.launcher import HydraJobs
 from truerisk.sweeps.launcher.plugin import HydraPlugin
@@ -36,8 +36,6 @@ def sweep(loader: ConfigLoader, count: int) -> Sweep:
 
 def launch(name: str, asked: Sweep, cells: Sequence[SweepCell]) -> float:
     """Seconds of computing a cell, here and in workers, once everything is imported and has run."""
-    from hydra._internal.callbacks import Callbacks
-
     jobs = HydraJobs(HydraContext(asked.loader, Callbacks(asked.shared)), train_job, asked.shared)
     launcher = Pool(slots=1) if name == "pool" else HydraPlugin()
     before = sum(os.times()[:4])
@@ -68,7 +66,7 @@ def main(name: str, count: int) -> float:
     """What is asked for, measured in an empty folder."""
     with hydra_session():
         asked = sweep(ConfigLoader(), count)
-        cells = asked.study.cells(next(asked.batches()))
+        cells = asked.study.compose_cells(next(asked.propose_batches()))
         if name == "skip":
             return skip(cells, count)
         if hasattr(os, "sched_setaffinity"):

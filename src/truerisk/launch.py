@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
-import traceback
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn
-from hydra.types import RunMode
+from hydra.core.utils import JobReturn, configure_log, run_job
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from truerisk.config.compose import (
+    Callbacks,
     ConfigLoader,
     expand_resume,
     expand_short_forms,
     hydra_session,
+    make_hydra,
+    make_parser,
     quote_override,
     resolve_config,
 )
@@ -32,130 +31,142 @@ from truerisk.config.parts import PRIMARY
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.outcome import EXIT, INTERRUPTED, Outcome
 
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+
+STATUS_WORDS = {"elsewhere": "being trained by another command"}
+
 
 def launch_training(args: Sequence[str]) -> int:
     """Do what the arguments of ``truerisk train`` ask; returns the exit code."""
-    parser = get_args_parser()
-    parser.prog = "truerisk train"
+    parser = make_parser("truerisk train")
     given = parser.parse_intermixed_args(list(args))
     if given.experimental_rerun:
         raise UserError("--experimental-rerun is not supported; use resume=FOLDER")
-    given.overrides = expand_resume(_read(given.overrides, given.multirun), given.multirun)
+    overrides = _expand_overrides(given.overrides, given.multirun)
+    given.overrides = overrides
+    name = given.config_name or PRIMARY
     with hydra_session():
         loader = ConfigLoader(given.config_dir, given.config_path)
-        return _act(Hydra("truerisk", loader), loader, parser, given)
-
-
-def _read(overrides: Sequence[str], multirun: bool) -> list[str]:
-    """Overrides with our short forms written out."""
-    from truerisk.sweeps.sweeper.axis import quote_distributions
-
-    return (
-        quote_distributions(expand_short_forms(overrides))
-        if multirun
-        else expand_short_forms(overrides)
-    )
+        if _asks_for_information(given):
+            _show_information(make_hydra(loader), name, parser, given)
+            return 0
+        # composed once: a single run's configuration tells by itself that it is no sweep. Several
+        # values may be swept without -m too, by `hydra.mode` or `study` in the YAML of an option.
+        parsed = loader.parse_overrides(overrides)
+        if not given.multirun and not any(override.is_sweep_override() for override in parsed):
+            cfg = loader.load_configuration(name, overrides, RunMode.RUN)
+            if cfg.hydra.mode != RunMode.MULTIRUN and cfg.get("study") is None:
+                return _run_once(loader, name, cfg)
+        shared = loader.load_configuration(name, overrides, RunMode.MULTIRUN)
+        multirun = given.multirun or shared.hydra.mode == RunMode.MULTIRUN
+        if multirun or shared.get("study") is not None:
+            return _run_sweep(loader, name, overrides, shared)
+        # several values, and nothing that makes a sweep of them: Hydra refuses them
+        return _run_once(loader, name, loader.load_configuration(name, overrides, RunMode.RUN))
 
 
 def launch_plan(args: Sequence[str]) -> int:
     """Show what ``truerisk train --multirun`` would do with the same arguments."""
-    parser = get_args_parser()
-    parser.prog = "truerisk plan"
-    given = parser.parse_intermixed_args(list(args))
-    overrides = expand_resume(_read(given.overrides, True), multirun=True)
+    given = make_parser("truerisk plan").parse_intermixed_args(list(args))
+    overrides = _expand_overrides(given.overrides, multirun=True)
     name = given.config_name or PRIMARY
+    from truerisk.sweeps.sweep import Sweep, is_own_sweeper
+    from truerisk.sweeps.sweep_plan import plan_sweep
+
     with hydra_session():
         loader = ConfigLoader(given.config_dir, given.config_path)
         shared = loader.load_configuration(name, overrides, RunMode.MULTIRUN)
-        print("\n".join(_planned(loader, name, overrides, shared)))
+        if not is_own_sweeper(shared.hydra.sweeper):
+            raise ConfigError(
+                "the points of a sweeper that is a Hydra plugin are not known beforehand"
+            )
+        print("\n".join(plan_sweep(Sweep(loader, name, overrides, shared)).format_lines()))
     return 0
 
 
-def _planned(
-    loader: ConfigLoader, name: str, overrides: list[str], shared: DictConfig
-) -> Iterable[str]:
-    from truerisk.sweeps.sweep import Sweep, is_own
-    from truerisk.sweeps.sweep_plan import plan_sweep
+def _expand_overrides(overrides: Sequence[str], multirun: bool) -> list[str]:
+    """Write out our short forms, and distributions where they can be swept."""
+    expanded = expand_short_forms(overrides)
+    if multirun:
+        from truerisk.sweeps.sweeper.axis import quote_distributions
 
-    if not is_own(shared.hydra.sweeper):
-        raise ConfigError("the points of a sweeper that is a Hydra plugin are not known beforehand")
-    return plan_sweep(Sweep(loader, name, overrides, shared)).lines()
+        expanded = quote_distributions(expanded)
+    return expand_resume(expanded, multirun)
 
 
-def _act(
-    hydra: Hydra, loader: ConfigLoader, parser: argparse.ArgumentParser, given: argparse.Namespace
-) -> int:
-    name, overrides = given.config_name or PRIMARY, given.overrides
+def _asks_for_information(given: argparse.Namespace) -> bool:
+    return bool(given.help or given.hydra_help or given.cfg or given.shell_completion or given.info)
+
+
+def _show_information(
+    hydra: Hydra, name: str, parser: argparse.ArgumentParser, given: argparse.Namespace
+) -> None:
+    """Show help, a configuration or completions, as Hydra does; nothing is run."""
     if given.help:
         hydra.app_help(name, parser, given)
     elif given.hydra_help:
         hydra.hydra_help(name, parser, given)
     elif given.cfg:
-        _show(hydra, name, given)
+        try:
+            hydra.show_cfg(name, given.overrides, given.cfg, given.package, given.resolve)
+        except OmegaConfBaseException as error:
+            raise explain_unresolved(error) from error
     elif given.shell_completion:
-        hydra.shell_completion(name, overrides)
-    elif given.info:
-        hydra.show_info(given.info, name, overrides)
+        hydra.shell_completion(name, given.overrides)
     else:
-        shared = loader.load_configuration(name, overrides, RunMode.MULTIRUN)
-        swept = given.multirun or shared.hydra.mode == RunMode.MULTIRUN
-        if swept or shared.get("study") is not None:
-            return _sweep(hydra, loader, name, overrides, shared)
-        return _run(hydra, name, [*overrides, "hydra.mode=RUN"])
-    return 0
+        hydra.show_info(given.info, name, given.overrides)
 
 
-def _show(hydra: Hydra, name: str, given: argparse.Namespace) -> None:
+def _run_once(loader: ConfigLoader, name: str, cfg: DictConfig) -> int:
+    """Run a composed configuration as a job of Hydra's; returns the exit code."""
+    resolve_config(cfg)
+    cfg.hydra.mode = RunMode.RUN
+    configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+    callbacks = Callbacks(cfg)
+    callbacks.on_run_start(config=cfg, config_name=name)
     try:
-        hydra.show_cfg(name, given.overrides, given.cfg, given.package, given.resolve)
-    except OmegaConfBaseException as error:
-        raise explain_unresolved(error) from error
-
-
-def _run(hydra: Hydra, name: str, overrides: list[str]) -> int:
-    resolve_config(hydra.compose_config(name, overrides, RunMode.RUN))
-    try:
-        outcome = hydra.run(name, train_job, overrides).return_value
+        job = run_job(
+            task_function=train_job,
+            config=cfg,
+            job_dir_key="hydra.run.dir",
+            job_subdir_key=None,
+            hydra_context=HydraContext(loader, callbacks),
+        )
     except OSError as error:
-        if any(
-            frame.f_code is train_job.__code__
-            for frame, _ in traceback.walk_tb(error.__traceback__)
-        ):
-            raise
-        raise _unwritable("hydra.run.dir", error) from error
+        raise _unwritable_folder("hydra.run.dir", error) from error
+    callbacks.on_run_end(config=cfg, config_name=name, job_return=job)
+    outcome: Any = job.return_value
     if outcome.status == "refused":
         raise ConfigError(outcome.reason)
     return outcome.code
 
 
-def _unwritable(key: str, error: OSError) -> ConfigError:
+def _unwritable_folder(key: str, error: OSError) -> ConfigError:
     return ConfigError(f"{key}: cannot write {error.filename}: {error.strerror}")
 
 
-def _sweep(
-    hydra: Hydra, loader: ConfigLoader, name: str, overrides: list[str], shared: DictConfig
-) -> int:
-    """Count how the runs of a sweep ended; it succeeds unless one failed or none finished."""
-    from truerisk.sweeps.sweep import Sweep, is_own
+def _run_sweep(loader: ConfigLoader, name: str, overrides: list[str], shared: DictConfig) -> int:
+    """Run a sweep and count how its runs ended; it fails if one failed or none finished."""
+    from truerisk.sweeps.sweep import Sweep, is_own_sweeper
 
     try:
-        if is_own(shared.hydra.sweeper):
+        if is_own_sweeper(shared.hydra.sweeper):
             outcomes = Sweep(loader, name, overrides, shared).run(train_job)
         else:
-            outcomes = list(
-                _outcomes(hydra.multirun(name, train_job, [*overrides, *_named(shared)]))
-            )
+            outcomes = _run_foreign_sweeper(loader, name, overrides, shared)
     except OSError as error:
-        raise _unwritable("hydra.sweep.dir", error) from error
+        raise _unwritable_folder("hydra.sweep.dir", error) from error
     except SystemExit as end:
         if end.code in INTERRUPTED.values():
             print("interrupted; the same command again goes on from here", file=sys.stderr)
         raise
     folder = Path(shared.hydra.sweep.dir)
-    _count(outcomes)
-    _compare(folder)
-    if _has_page(shared, {outcome.status for outcome in outcomes}):
-        _page(folder)
+    _tell_count(outcomes)
+    _draw_contours(folder)
+    statuses = {outcome.status for outcome in outcomes}
+    if _ends_with_page(shared) and statuses & {"finished", "diverged"}:
+        _write_page(folder)
     codes = {outcome.code for outcome in outcomes}
     bad = codes - {EXIT["finished"], EXIT["diverged"]}
     if bad:
@@ -163,27 +174,42 @@ def _sweep(
     return 0 if 0 in codes or not codes else EXIT["diverged"]
 
 
-def _named(shared: DictConfig) -> list[str]:
-    """What a sweeper of others needs to know: the study, and that it is a sweep."""
-    from truerisk.sweeps.study_folder import study_name
+def _run_foreign_sweeper(
+    loader: ConfigLoader, name: str, overrides: list[str], shared: DictConfig
+) -> list[Outcome]:
+    """Run the sweep of a Hydra plugin, which composes and launches its jobs itself."""
+    from truerisk.sweeps.study_folder import name_study
 
-    return ["hydra.mode=MULTIRUN", f"study={quote_override(study_name(shared, []))}"]
+    # the axes are known to the plugin alone, which must be told of the study and of the sweep
+    study = quote_override(name_study(shared, []))
+    told = [*overrides, "hydra.mode=MULTIRUN", f"study={study}"]
+    return list(_find_outcomes(make_hydra(loader).multirun(name, train_job, told)))
 
 
-IN_WORDS = {"elsewhere": "being trained by another command"}
+def _find_outcomes(returned: Any) -> Iterator[Outcome]:
+    """Find outcomes in whatever a sweeper returns: lists of jobs, or nothing to go by."""
+    if isinstance(returned, JobReturn):
+        returned = returned.return_value
+    if isinstance(returned, Outcome):
+        yield returned
+    elif isinstance(returned, list | tuple):
+        for item in returned:
+            yield from _find_outcomes(item)
 
 
-def _count(outcomes: Sequence[Outcome]) -> None:
+def _tell_count(outcomes: Sequence[Outcome]) -> None:
+    """Print how many runs ended how; nothing where none is known of."""
+    if not outcomes:
+        return
     counts = Counter(outcome.status for outcome in outcomes)
+    ended = ", ".join(f"{n} {STATUS_WORDS.get(status, status)}" for status, n in counts.items())
+    runs = "run" if len(outcomes) == 1 else "runs"
     before = sum(not outcome.new for outcome in outcomes if outcome.status != "elsewhere")
-    if outcomes:
-        done = f" ({before} of them before)" if before else ""
-        ended = ", ".join(f"{n} {IN_WORDS.get(status, status)}" for status, n in counts.items())
-        runs = "run" if len(outcomes) == 1 else "runs"
-        print(f"{len(outcomes)} {runs}: {ended}{done}", flush=True)
+    share = f" ({before} of them before)" if before else ""
+    print(f"{len(outcomes)} {runs}: {ended}{share}", flush=True)
 
 
-def _compare(folder: Path) -> None:
+def _draw_contours(folder: Path) -> None:
     """Draw the paths on each test function in one figure."""
     from truerisk.show.contour import save_contours
 
@@ -191,14 +217,13 @@ def _compare(folder: Path) -> None:
         print(f"figure  {path}")
 
 
-def _has_page(shared: DictConfig, statuses: set[str]) -> bool:
-    """Whether the sweep ends with a page: test functions have no risks to report."""
-    samples = not str(shared.data._target_).endswith(".NoData")
-    return shared.report and samples and bool(statuses & {"finished", "diverged"})
+def _ends_with_page(shared: DictConfig) -> bool:
+    """Tell whether a sweep ends with a page: test functions have no risks to report."""
+    return shared.report and not str(shared.data._target_).endswith(".NoData")
 
 
-def _page(folder: Path) -> None:
-    """What `truerisk report` says of the study; where it cannot, the sweep stands all the same."""
+def _write_page(folder: Path) -> None:
+    """Write the report of the study; where that cannot be, the sweep stands all the same."""
     from truerisk.reports.report import tell, write_report
 
     try:
@@ -207,33 +232,23 @@ def _page(folder: Path) -> None:
         print(f"no report: {error}", file=sys.stderr)
 
 
-def _outcomes(returned: Any) -> Iterable[Outcome]:
-    """The outcomes in whatever a sweeper returns: lists of jobs, or nothing to go by."""
-    if isinstance(returned, JobReturn):
-        returned = returned.return_value
-    if isinstance(returned, Outcome):
-        yield returned
-    elif isinstance(returned, list | tuple):
-        for item in returned:
-            yield from _outcomes(item)
-
-
 def train_job(cfg: DictConfig) -> Outcome:
-    """One job: train in Hydra's output folder."""
+    """Train in the folder that Hydra has made: what a job of a run or a sweep does.
+
+    Args:
+        cfg: the job's configuration, without Hydra's node.
+
+    Returns:
+        How it ended; a mistake is an outcome too, since an error would end a whole sweep.
+    """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     if hydra.mode == RunMode.MULTIRUN:
-        return _cell(cfg, folder, hydra)
-    return _train(cfg, folder)
-
-
-def _train(cfg: DictConfig, folder: Path) -> Outcome:
+        return _train_cell(cfg, folder, list(hydra.overrides.task))
+    from truerisk.fit import train_config
     from truerisk.sweeps.sweep_cell import outcome_of_result
 
     try:
-        resolve_config(cfg)
-        from truerisk.fit import train_config
-
         result = train_config(cfg, folder=folder)
     except UserError as error:
         if not cfg.resume:
@@ -243,36 +258,23 @@ def _train(cfg: DictConfig, folder: Path) -> Outcome:
     return outcome_of_result(result)
 
 
-def _cell(cfg: DictConfig, folder: Path, hydra: Any) -> Outcome:
-    """One job of a sweep, and one line about it."""
-    from truerisk.sweeps.run_cell import run_cell
+def _train_cell(cfg: DictConfig, folder: Path, overrides: list[str]) -> Outcome:
+    """Train a cell of a sweep, and tell of it in one line."""
+    from truerisk.sweeps.run_cell import run_cell, tell_outcome
     from truerisk.sweeps.study_folder import place_cell
 
-    overrides = list(hydra.overrides.task)
     try:
+        # a job of a plugin is composed where it runs, and may be wrong there
         folder = place_cell(resolve_config(cfg), folder, overrides)
         outcome = run_cell(cfg, folder, {"overrides": overrides})
     except UserError as error:
         outcome = Outcome(float("nan"), "refused", str(error))
-    _tell(outcome, folder)
+    tell_outcome(outcome, folder)
     if outcome.status == "refused":
         _remove_if_empty(folder)
     if outcome.status == "interrupted":
         raise SystemExit(outcome.code)
     return outcome
-
-
-def _tell(outcome: Outcome, folder: Path) -> None:
-    from truerisk.result import RunResult
-    from truerisk.sweeps.sweep_cell import strip_hash
-
-    if outcome.status == "refused":
-        print(f"error: {strip_hash(folder)}: {outcome.reason}", file=sys.stderr)
-        return
-    why = f" ({outcome.reason})" if outcome.reason else ""
-    name = "value" if RunResult(folder).task == "function" else "risk/val"
-    value = f", {name} {outcome.value:.4g}" if math.isfinite(outcome.value) else ""
-    print(f"{strip_hash(folder)}: {outcome.status}{why}{value}  {folder}", flush=True)
 
 
 def _remove_if_empty(folder: Path) -> None:

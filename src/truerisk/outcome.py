@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from truerisk.core.stop import Stop
+
 EXIT = {"finished": 0, "elsewhere": 0, "failed": 1, "refused": 2, "diverged": 3}
 INTERRUPTED = {"SIGINT": 130, "SIGTERM": 143}
 
@@ -18,12 +20,14 @@ class Outcome:
             begin, ``missing`` where it has not, ``elsewhere`` where another process trains it.
         reason: why it ended so; empty where it finished as planned.
         new: whether it ran just now, rather than in an earlier command.
+        stop: what ended it before its time, for programs.
     """
 
     value: float
     status: str
     reason: str = ""
     new: bool = True
+    stop: Stop | None = None
 
     def __float__(self) -> float:
         # sweepers that are Hydra plugins take ``float(job.return_value)`` as the objective

@@ -51,8 +51,9 @@ def test_a_lost_job_leaves_the_others_outcomes(launched, tmp_path, capsys):
     assert seen["overrides"][0] == ["a=1", "hydra.sweep.subdir='seed=1-0123456789'"]
 
 
-def test_jobs_at_their_time_limit_go_back_in_line(launched):
-    assert launched([], max_num_timeout=0)[1]["config"].max_num_timeout == RESTARTS
-    given = launched([], "hydra.launcher.max_num_timeout=0", max_num_timeout=0)
+def test_jobs_at_their_time_limit_go_back_in_line(launched, tmp_path):
+    cells = [SweepCell(("a=1",), (), {}, tmp_path / "a=1-0123456789")]
+    assert launched(cells, max_num_timeout=0)[1]["config"].max_num_timeout == RESTARTS
+    given = launched(cells, "hydra.launcher.max_num_timeout=0", max_num_timeout=0)
     assert given[1]["config"].max_num_timeout == 0
-    assert "max_num_timeout" not in launched([], n_jobs=2)[1]["config"]
+    assert "max_num_timeout" not in launched(cells, n_jobs=2)[1]["config"]

@@ -11,7 +11,7 @@ import pytest
 from truerisk import fit
 from truerisk.engine import chunks
 from truerisk.engine.step import Step
-from truerisk.sweeps.launcher.pool import Slot, divide_machine
+from truerisk.sweeps.launcher.pool import MachineSlot, divide_machine
 from truerisk.sweeps.sweep_cell import SweepCell
 
 POOL = ["hydra/launcher=pool", "hydra.launcher.slots=2"]
@@ -102,9 +102,9 @@ def test_slots_share_out_the_cores(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert len(divide_machine("auto", [cell()] * 20)) == 8
     assert divide_machine(3, [cell()] * 20) == [
-        Slot((0, 3, 6)),
-        Slot((1, 4, 7)),
-        Slot((2, 5)),
+        MachineSlot((0, 3, 6)),
+        MachineSlot((1, 4, 7)),
+        MachineSlot((2, 5)),
     ]
     assert len(divide_machine("auto", [cell("auto")] * 2)) == 2
     assert len(divide_machine(12, [cell()] * 20)) == 12
@@ -123,7 +123,7 @@ def test_a_worker_keeps_to_its_slot(fork, tmp_path):
         from truerisk.core import threads
 
         core = min(os.sched_getaffinity(0))
-        Slot((core,), "7").take()
+        MachineSlot((core,), "7").occupy()
         assert os.sched_getaffinity(0) == {core} and threads.cores() == 1
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
 

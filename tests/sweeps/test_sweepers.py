@@ -12,6 +12,7 @@ from scipy import stats
 from truerisk.cli import main
 from truerisk.config.compose import ConfigLoader, expand_short_forms, hydra_session
 from truerisk.core.errors import ConfigError
+from truerisk.core.stop import Stop
 from truerisk.outcome import Outcome
 from truerisk.sweeps.cell_composer import CellComposer
 from truerisk.sweeps.study_folder import StudyFolder
@@ -38,7 +39,8 @@ def asked(loader, study):
     """The batches of a sweeper for a command line."""
 
     def batches(sweeper, *line):
-        return sweeper.batches(loader.parsed(quote_distributions(expand_short_forms(line))), study)
+        overrides = quote_distributions(expand_short_forms(line))
+        return sweeper.propose_batches(loader.parse_overrides(overrides), study)
 
     return batches
 
@@ -240,7 +242,7 @@ def test_how_trials_end(asked, study):
             Outcome(2.0, "finished"),
             Outcome(math.nan, "diverged", "step 3"),
             Outcome(1.0, "finished"),
-            Outcome(3.0, "finished", "successive halving: at epoch 9 its validation risk …"),
+            Outcome(3.0, "finished", stop=Stop("halving", 0, {"epoch": 9})),
             Outcome(5.0, "finished"),
             Outcome(math.nan, "failed"),
             Outcome(1.0, "finished"),

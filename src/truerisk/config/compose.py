@@ -1,15 +1,20 @@
-"""Composing a configuration with Hydra's own loader, and errors that say what to change."""
+"""Composing a configuration with Hydra's own loader, and errors that say what to change.
+
+The only module that imports `hydra._internal`: a new version of Hydra is adapted to here.
+"""
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import version
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
+from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -29,11 +34,20 @@ from truerisk.config.parts import PRIMARY, conf_dir, existing_folder, option_fol
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.core.seeds import Streams
 
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+
+__all__ = ["Callbacks", "ConfigLoader", "compose", "override_config", "resolve_config"]
+
+BASIC_PLUGINS = "hydra._internal.core_plugins.basic_"
+"""How the paths of Hydra's basic launcher and sweeper begin, which ours take the place of."""
 VERSION_BASE = "1.3"
 LISTS = ("regularizer", "diagnostics", "logger")
 """Groups of which any number of options is chosen; there may be none yet."""
 STATE = (GlobalHydra, HydraConfig, JobRuntime, version.VersionBase)
+"""Hydra's global state."""
 MISTAKES = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
+"""What Hydra raises for what a user got wrong."""
 
 
 class ConfigLoader(ConfigLoaderImpl):
@@ -42,6 +56,10 @@ class ConfigLoader(ConfigLoaderImpl):
     It hides options whose name starts with ``_``, gives a list group without choices an empty
     node, reads ``seed: 3`` as ``seed: {base: 3}``, and raises `ConfigError` for every mistake in
     the overrides or the YAML. Everything Hydra composes in a job or a sweep passes through it.
+
+    Args:
+        config_dir: the user's options, which come before the package's.
+        config_path: in place of the package's options.
     """
 
     def __init__(self, config_dir: str | None = None, config_path: str | None = None) -> None:
@@ -60,32 +78,54 @@ class ConfigLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Compose. For a sweep this gives what its jobs share, with the first of swept options."""
+        """Compose a configuration, Hydra's own node included.
+
+        Args:
+            config_name: of the primary config.
+            overrides: with short forms written out.
+            run_mode: for a multirun this gives what its jobs share, with the first of swept
+                options.
+            from_shell: whether messages may speak of the command line.
+            validate_sweep_overrides: whether several values are refused for a single run.
+
+        Raises:
+            ConfigError: an override, or a YAML file it leads to, is wrong.
+        """
         options = (run_mode, from_shell, validate_sweep_overrides)
         try:
             if run_mode != RunMode.MULTIRUN:
-                return _with_choices(super().load_configuration(config_name, overrides, *options))
-            parsed = self.parsed(overrides)
-            firsts = [self._first(override) for override in parsed]
+                return _keep_choices(super().load_configuration(config_name, overrides, *options))
+            parsed = self.parse_overrides(overrides)
+            firsts = [self._take_first_option(override) for override in parsed]
             cfg = super().load_configuration(config_name, firsts, *options)
         except MISTAKES as error:
             raise explain_error(error, overrides, self.where) from error
         cfg.hydra.overrides.task = [o.input_line for o in parsed if not o.is_hydra_override()]
         return cfg
 
-    def parsed(self, overrides: Sequence[str]) -> list[Override]:
-        """The overrides, read by Hydra's grammar."""
+    def parse_overrides(self, overrides: Sequence[str]) -> list[Override]:
+        """Read overrides by Hydra's grammar.
+
+        Raises:
+            ConfigError: one of them cannot be read.
+        """
         try:
             return list(OverridesParser.create().parse_overrides(list(overrides)))
         except MISTAKES as error:
             raise explain_error(error, overrides, self.where) from error
 
-    def _first(self, override: Override) -> str:
-        """The override with the first option of a swept group.
+    def apply_overrides(self, overrides: Sequence[Override], cfg: DictConfig) -> None:
+        """Set the values that overrides name, in place; errors are Hydra's own.
 
-        Hydra itself leaves a swept group at its default here, and so refuses
-        ``-m optimizer=momentum,nesterov optimizer.momentum=0.5``.
+        Args:
+            overrides: of values, not of options.
+            cfg: a configuration in struct mode.
         """
+        self._apply_overrides_to_config(list(overrides), cfg)
+
+    def _take_first_option(self, override: Override) -> str:
+        # Hydra itself leaves a swept group at its default here, and so refuses
+        # `-m optimizer=momentum,nesterov optimizer.momentum=0.5`
         if override.is_discrete_sweep() and self.repository.group_exists(override.key_or_group):
             return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
         return str(override.input_line)
@@ -97,11 +137,12 @@ class ConfigLoader(ConfigLoaderImpl):
         config_name: str | None = None,
         overrides: list[str] | None = None,
     ) -> list[str]:
-        """The visible options of a group, for help and completion."""
-        found = super().get_group_options(group_name, results_filter, config_name, overrides)
-        return [name for name in found if not name.startswith(("_", "."))]
+        """List the visible options of a group, for help and completion; arguments are Hydra's."""
+        options = super().get_group_options(group_name, results_filter, config_name, overrides)
+        return [name for name in options if not name.startswith(("_", "."))]
 
     def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
+        # before Hydra applies overrides of values, so that they find the nodes they set
         cfg = super()._compose_config_from_defaults_list(defaults, repo)
         if isinstance(cfg.get("seed"), int):
             cfg.seed = {"base": cfg.seed, **dict.fromkeys(Streams._fields)}
@@ -111,7 +152,7 @@ class ConfigLoader(ConfigLoaderImpl):
         return cfg
 
 
-def _with_choices(cfg: DictConfig) -> DictConfig:
+def _keep_choices(cfg: DictConfig) -> DictConfig:
     """Keep the names of the options beside what they hold: ``momentum`` is more than an SGD."""
     chosen = {k: v for k, v in cfg.hydra.runtime.choices.items() if k.isidentifier()}
     with open_dict(cfg):
@@ -119,9 +160,27 @@ def _with_choices(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
+def make_hydra(loader: ConfigLoader) -> Hydra:
+    """Make Hydra's application, which shows help and configurations and runs sweeps of others."""
+    from hydra._internal.hydra import Hydra
+
+    return Hydra("truerisk", loader)
+
+
+def make_parser(program: str) -> argparse.ArgumentParser:
+    """Make Hydra's parser of a command line.
+
+    Args:
+        program: what its usage calls the command.
+    """
+    parser = get_args_parser()
+    parser.prog = program
+    return parser
+
+
 @contextmanager
 def hydra_session() -> Iterator[None]:
-    """Hydra's global state set up for us, then back to what a surrounding program had."""
+    """Set Hydra's global state up for us, then back to what a surrounding program had."""
     instances: dict[type, Any] = Singleton._instances
     held: dict[type, Any] = {kind: instances.pop(kind) for kind in STATE if kind in instances}
     version.setbase(VERSION_BASE)
@@ -134,30 +193,33 @@ def hydra_session() -> Iterator[None]:
         instances.update(held)
 
 
+def drop_hydra(cfg: DictConfig) -> DictConfig:
+    """Copy a configuration without Hydra's own node."""
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+
+
 def resolve_config(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as plain containers, without Hydra's own node.
+    """Turn a configuration into plain containers, without Hydra's own node.
 
     Raises:
         ConfigError: a value is missing (``???``) or an interpolation leads nowhere.
     """
-    plain = _job(cfg)
     try:
-        container = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
+        container = OmegaConf.to_container(drop_hydra(cfg), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise explain_unresolved(error) from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
-def _job(cfg: DictConfig) -> DictConfig:
-    """The configuration without Hydra's own node."""
-    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-
-
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> DictConfig:
     """Compose the configuration that ``truerisk train OVERRIDES`` would run.
 
     Works in a notebook and inside another Hydra program, whose state it leaves alone.
+
+    Args:
+        overrides: as on the command line.
+        config_dir: a folder with options of the user's own.
 
     Raises:
         ConfigError: an override, or a YAML file it leads to, is wrong.
@@ -167,7 +229,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Dic
         cfg = loader.load_configuration(
             PRIMARY, expand_short_forms(overrides), RunMode.RUN, from_shell=False
         )
-    job = _job(cfg)
+    job = drop_hydra(cfg)
     OmegaConf.set_struct(job, True)
     resolve_config(job)
     return job
@@ -176,10 +238,15 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Dic
 def override_config(
     cfg: DictConfig, overrides: Sequence[str], config_dir: str | None = None
 ) -> DictConfig:
-    """A finished run's configuration with some of it replaced.
+    """Replace some of a finished run's configuration.
 
     ``data.label_noise=0`` changes the run's own data; ``data=arrays data.source.path=new.npz`` puts
     another option in its place.
+
+    Args:
+        cfg: the run's configuration, which is left as it is.
+        overrides: as on the command line.
+        config_dir: a folder with options of the user's own.
 
     Raises:
         ConfigError: an override is wrong.
@@ -187,7 +254,7 @@ def override_config(
     changed = OmegaConf.create(resolve_config(cfg))
     with hydra_session():
         loader = ConfigLoader(config_dir)
-        parsed = loader.parsed(overrides)
+        parsed = loader.parse_overrides(overrides)
         chosen = {o.key_or_group for o in parsed if loader.repository.group_exists(o.key_or_group)}
     for group in chosen:
         own = [str(o.input_line) for o in parsed if o.key_or_group.partition(".")[0] == group]
@@ -195,7 +262,7 @@ def override_config(
     OmegaConf.set_struct(changed, True)
     for change in (o for o in parsed if o.key_or_group.partition(".")[0] not in chosen):
         try:
-            ConfigLoaderImpl._apply_overrides_to_config([change], changed)
+            loader.apply_overrides([change], changed)
         except MISTAKES as error:
             path = change.key_or_group.split(".")
             hint = nearest_in(OmegaConf.to_container(changed), path)
@@ -203,19 +270,19 @@ def override_config(
     return changed
 
 
-def expand_short_forms(args: Sequence[str]) -> list[str]:
+def expand_short_forms(overrides: Sequence[str]) -> list[str]:
     """Rewrite ``seed=3`` (also ``seed=1,2`` and ``seed=range(20)``) as ``seed.base=3``.
 
     >>> expand_short_forms(["seed=range(20)", "optimizer=sgd"])
     ['seed.base=range(20)', 'optimizer=sgd']
     """
-    return [re.sub(r"^(\+{0,2})seed=(?!\s*\{)", "seed.base=", arg) for arg in args]
+    return [re.sub(r"^(\+{0,2})seed=(?!\s*\{)", "seed.base=", text) for text in overrides]
 
 
 def quote_override(text: str) -> str:
-    """The text as a string in Hydra's override grammar.
+    """Write a text as a string of Hydra's override grammar.
 
-    >>> print(quoted("lr=0.1, it's"))
+    >>> print(quote_override("lr=0.1, it's"))
     "lr=0.1, it's"
     """
     quote = '"' if "'" in text else "'"
@@ -223,22 +290,24 @@ def quote_override(text: str) -> str:
 
 
 def expand_resume(overrides: Sequence[str], multirun: bool = False) -> list[str]:
-    """The overrides; with ``resume=FOLDER`` among them, those that let Hydra work in that folder.
+    """Let Hydra work in the folder that ``resume=FOLDER`` names, where it is among the overrides.
+
+    Args:
+        overrides: as on the command line.
+        multirun: whether they ask for a sweep.
 
     Raises:
         UserError: the folder is missing, or something else is asked for at once.
     """
-    named = [m[1] for o in overrides if (m := re.fullmatch(r"\+{0,2}resume=(.*)", o, re.S))]
-    value = named[-1].strip("'\"") if named else "null"
-    if value in ("null", ""):
+    matches = [re.fullmatch(r"\+{0,2}resume=(.*)", text, re.S) for text in overrides]
+    values = [match[1].strip("'\"") for match in matches if match]
+    if not values or values[-1] in ("null", ""):
         return list(overrides)
     hydra = [o for o in overrides if o.lstrip("+~").startswith("hydra")]
     others = [o for o in overrides if o not in hydra and "resume" not in o.partition("=")[0]]
-    if others or multirun:
-        what = others[0] if others else "--multirun"
-        raise UserError(f"resume goes on with a run as it was configured; leave out {what}")
-    folder = existing_folder(value, "resume")
-    return [
-        *hydra,
-        *(f"{key}={quote_override(str(folder))}" for key in ("resume", "hydra.run.dir")),
-    ]
+    if multirun:
+        others.append("--multirun")
+    if others:
+        raise UserError(f"resume goes on with a run as it was configured; leave out {others[0]}")
+    folder = quote_override(str(existing_folder(values[-1], "resume")))
+    return [*hydra, f"resume={folder}", f"hydra.run.dir={folder}"]

@@ -32,7 +32,10 @@ def locate_target(path: str, key: str) -> Callable[..., Any]:
     found: Any = _module(parts[0], key, path)
     for i, part in enumerate(parts[1:], 1):
         if not hasattr(found, part) and inspect.ismodule(found) and _is_module(parts[: i + 1]):
-            _module(".".join(parts[: i + 1]), key, path)
+            # not by its name in the parent: what Hydra's search for plugins has imported is in
+            # sys.modules alone
+            found = _module(".".join(parts[: i + 1]), key, path)
+            continue
         if not hasattr(found, part):
             names = [n for n in dir(found) if not n.startswith("_")]
             hint = suggest(part, names)

@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.config.compose import MISTAKES, ConfigLoader, resolve_config
+from truerisk.config.compose import MISTAKES, ConfigLoader, drop_hydra, resolve_config
 from truerisk.config.mistakes import explain_error
 from truerisk.config.parts import PRIMARY
 
@@ -27,7 +27,10 @@ class ComposedCell(NamedTuple):
 class SharedConfig(NamedTuple):
     """What cells share that chose the same options.
 
-    ``plain`` is None where values refer to others (``${…}``) or are missing (``???``).
+    Attributes:
+        cfg: as Hydra composes it, its own node included.
+        plain: the same as plain containers; None where values refer to others (``${…}``) or are
+            missing (``???``).
     """
 
     cfg: DictConfig
@@ -40,6 +43,11 @@ class CellComposer:
     Hydra reads the YAML of the chosen options, then sets the values that the overrides name. Cells
     of a sweep mostly differ in values, so the first half is done once for each choice of options.
 
+    Args:
+        loader: reads the options.
+        name: of the primary config.
+        hydra: overrides of Hydra's own, which all cells have.
+
     Raises:
         ConfigError: (when called) the overrides cannot be composed.
     """
@@ -49,76 +57,81 @@ class CellComposer:
     ) -> None:
         self.loader, self.name, self.hydra = loader, name, list(hydra)
         self._parser = OverridesParser.create()
-        self._groups = cache(loader.repository.group_exists)
-        self._overrides: dict[str, Override] = {}
-        self._bases: dict[tuple[str, ...], SharedConfig] = {}
+        self._is_group = cache(loader.repository.group_exists)
+        self._parsed: dict[str, Override] = {}
+        self._shared: dict[tuple[str, ...], SharedConfig] = {}
 
     def __call__(self, overrides: Sequence[str]) -> ComposedCell:
         """Compose one cell."""
-        parsed = [self._parsed(text) for text in overrides]
-        reshaped = {_head(o) for o in parsed if o.type != OverrideType.CHANGE}
-        values = [o for o in parsed if self._is_value(o) and _head(o) not in reshaped]
+        parsed = [self._parse(text) for text in overrides]
+        # a key that is added or deleted changes what may be set below it, so all of that is
+        # left to Hydra, in the order it was given
+        reshaped = {_first_key(o) for o in parsed if o.type != OverrideType.CHANGE}
+        values = [o for o in parsed if self._sets_value(o) and _first_key(o) not in reshaped]
         options = tuple(str(o.input_line) for o in parsed if o not in values)
-        base = self._base(options)
-        plain = base.plain
+        shared = self._compose_shared(options)
+        config = shared.plain
         for override in values:
-            plain = _with(plain, override) if plain is not None else None
-        return ComposedCell(plain or self._slowly(base, values, overrides), base.cfg.hydra)
+            if config is not None:
+                config = _replace_value(config, override)
+        if not config:
+            config = self._apply_with_hydra(shared, values, overrides)
+        return ComposedCell(config, shared.cfg.hydra)
 
-    def _parsed(self, text: str) -> Override:
-        if text not in self._overrides:
+    def _parse(self, text: str) -> Override:
+        if text not in self._parsed:
             try:
-                self._overrides[text] = self._parser.parse_overrides([text])[0]
+                self._parsed[text] = self._parser.parse_overrides([text])[0]
             except MISTAKES as error:
                 raise explain_error(error, [text], self.loader.where) from error
-        return self._overrides[text]
+        return self._parsed[text]
 
-    def _is_value(self, override: Override) -> bool:
+    def _sets_value(self, override: Override) -> bool:
+        """Tell an override of a value from a choice of options, or one of Hydra's own."""
         key = override.key_or_group
-        group = override.package is not None or self._groups(key)
+        group = override.package is not None or self._is_group(key)
         return not (group or key == "hydra" or override.is_hydra_override())
 
-    def _base(self, options: tuple[str, ...]) -> SharedConfig:
-        if options not in self._bases:
-            asked = [*self.hydra, *options]
-            cfg = self.loader.load_configuration(self.name, asked, RunMode.RUN)
-            own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-            plain = OmegaConf.to_container(own)
-            assert isinstance(plain, dict)
-            self._bases[options] = SharedConfig(cfg, plain if _settled(plain) else None)  # type: ignore[arg-type]
-        return self._bases[options]
+    def _compose_shared(self, options: tuple[str, ...]) -> SharedConfig:
+        if options not in self._shared:
+            overrides = [*self.hydra, *options]
+            cfg = self.loader.load_configuration(self.name, overrides, RunMode.RUN)
+            plain: Any = OmegaConf.to_container(drop_hydra(cfg))
+            self._shared[options] = SharedConfig(cfg, plain if _is_settled(plain) else None)
+        return self._shared[options]
 
-    def _slowly(
-        self, base: SharedConfig, values: Sequence[Override], overrides: Sequence[str]
+    def _apply_with_hydra(
+        self, shared: SharedConfig, values: Sequence[Override], overrides: Sequence[str]
     ) -> dict[str, Any]:
-        """As Hydra does it: for values that are no single numbers, refer to others or are wrong."""
-        own = OmegaConf.masked_copy(base.cfg, [str(key) for key in base.cfg if key != "hydra"])
-        cfg = DictConfig(OmegaConf.to_container(own))
+        """Set values that are no single numbers, refer to others or are wrong, as Hydra does it."""
+        cfg = DictConfig(OmegaConf.to_container(drop_hydra(shared.cfg)))
         OmegaConf.set_struct(cfg, True)
         try:
-            self.loader._apply_overrides_to_config(list(values), cfg)
+            self.loader.apply_overrides(values, cfg)
         except MISTAKES as error:
             raise explain_error(error, list(overrides), self.loader.where) from error
         return resolve_config(cfg)
 
 
-def _head(override: Override) -> str:
+def _first_key(override: Override) -> str:
     return re.split(r"[.\[@]", override.key_or_group)[0]
 
 
-def _settled(node: Any) -> bool:
-    """Whether nothing in plain containers is missing or refers to anything."""
-    if isinstance(node, Mapping | list):
-        return all(map(_settled, node.values() if isinstance(node, Mapping) else node))
+def _is_settled(node: Any) -> bool:
+    """Tell whether nothing in plain containers is missing or refers to anything."""
+    if isinstance(node, Mapping):
+        return all(map(_is_settled, node.values()))
+    if isinstance(node, list):
+        return all(map(_is_settled, node))
     return not isinstance(node, str) or (node != "???" and "${" not in node)
 
 
-def _with(plain: dict[str, Any], override: Override) -> dict[str, Any] | None:
-    """A copy with one single value replaced; None where that is not all that is asked."""
+def _replace_value(config: dict[str, Any], override: Override) -> dict[str, Any] | None:
+    """Copy a configuration with one single value replaced; None where more than that is asked."""
     value, path = override.value(), override.key_or_group.split(".")
-    if isinstance(value, Mapping | list) or not _settled(value):
+    if isinstance(value, Mapping | list) or not _is_settled(value):
         return None
-    copy = node = dict(plain)
+    copy = node = dict(config)
     for part in path[:-1]:
         if not isinstance(node.get(part), dict):
             return None

@@ -1,8 +1,7 @@
-"""A cell that trains in several processes (DDP, FSDP), from a command of its own.
+"""One cell, run once: begun, gone on with, or left alone; in several processes if it asks so.
 
-Lightning starts the other processes by the command that started the first. In a sweep that would
-be the sweep, so the cell gets one: ``python -m truerisk.sweeps.run_cell FOLDER ERRAND``. It leaves
-the variables and process groups of its training behind when it ends, too.
+As a program, ``python -m truerisk.sweeps.run_cell FOLDER SCRATCH``, this is one process of a cell
+that trains in several (DDP, FSDP).
 """
 
 from __future__ import annotations
@@ -10,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,65 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from truerisk.core.errors import UserError
 from truerisk.core.files import write_atomic
+from truerisk.core.stop import read_stop
 from truerisk.engine.signals import on_stop
-from truerisk.outcome import INTERRUPTED, Outcome
+from truerisk.outcome import Outcome
 from truerisk.run import RunFolder, rank
 from truerisk.sweeps.locks import lock_cells
-from truerisk.sweeps.sweep_cell import DONE, outcome_of_result, read_outcome
-
-
-def spawn_distributed(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Outcome:
-    """Train a cell in processes of its own; a signal is passed on to the first of them."""
-    with TemporaryDirectory(prefix="truerisk-") as errand:
-        Path(errand, "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
-        Path(errand, "facts.json").write_text(json.dumps(facts))
-        command = [sys.executable, "-m", __name__, str(folder), errand]
-        process = subprocess.Popen(command, start_new_session=True, env=_environment())
-        with on_stop(lambda name: process.send_signal(_number(name))):
-            code = process.wait()
-        found = Path(errand, "outcome.json")
-        if found.exists():
-            return Outcome(**json.loads(found.read_text()))
-    reason = f"its process ended with exit code {code}"
-    if RunFolder(folder).config.exists():
-        RunFolder(folder).set_status("failed", reason)
-    return Outcome(math.nan, "failed", reason)
-
-
-def _environment() -> dict[str, str]:
-    """This one's; a SLURM job of one task must start the other processes itself."""
-    alone = os.environ.get("SLURM_NTASKS") == "1"
-    return {k: v for k, v in os.environ.items() if not (alone and k == "SLURM_NTASKS")}
-
-
-def _number(name: str) -> int:
-    return INTERRUPTED[name] - 128
-
-
-def main() -> int:
-    """In each of the processes; the first writes down how it ended."""
-    from truerisk import fit
-
-    folder, errand = map(Path, sys.argv[1:])
-    cfg = OmegaConf.load(errand / "config.yaml")
-    assert isinstance(cfg, DictConfig)
-    facts = json.loads((errand / "facts.json").read_text())
-    try:
-        ended = outcome_of_result(fit.train_cell(cfg, folder, facts))
-    except UserError as error:
-        ended = Outcome(math.nan, "refused", str(error))
-    except Exception as error:
-        traceback.print_exc()
-        ended = Outcome(math.nan, "failed", f"{type(error).__name__}: {error}")
-    if rank() == 0:
-        record = {"value": ended.value, "status": ended.status, "reason": ended.reason}
-        write_atomic(errand / "outcome.json", json.dumps(record))
-    return ended.code
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
-
+from truerisk.sweeps.sweep_cell import DONE, outcome_of_result, read_outcome, strip_hash
 
 ELSEWHERE = Outcome(math.nan, "elsewhere", "another process is at it", new=False)
 
@@ -90,23 +37,130 @@ def run_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = No
 
     A run that was cut off goes on from its last checkpoint, and so does one that failed. A mistake
     or a bug ends this cell alone: the outcome tells.
+
+    Args:
+        cfg: the cell's configuration, without Hydra's node.
+        folder: of its run.
+        facts: what joins the run's metadata.
+
+    Returns:
+        How it ended; `ELSEWHERE` where another process has claimed it.
     """
-    with lock_cells([folder]) as mine:
-        if not mine:
+    with lock_cells([folder]) as locked:
+        if not locked:
             return ELSEWHERE
         before = read_outcome(RunFolder(folder))
-        return before if before.status in DONE else _go(cfg, folder, facts or {})
+        if before.status in DONE:
+            return before
+        several = cfg.trainer.get("strategy", "auto") != "auto"
+        train = spawn_distributed if several else _train_here
+        return _catch_errors(train, cfg, folder, facts or {})
 
 
-def _go(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Outcome:
+def _train_here(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Outcome:
     from truerisk import fit
 
+    return outcome_of_result(fit.train_cell(cfg, folder, facts))
+
+
+def _catch_errors(
+    train: Callable[[DictConfig, Path, Mapping[str, Any]], Outcome],
+    cfg: DictConfig,
+    folder: Path,
+    facts: Mapping[str, Any],
+) -> Outcome:
+    """Train, with a mistake or a bug turned into the outcome of this cell."""
     try:
-        if cfg.trainer.get("strategy", "auto") != "auto":
-            return spawn_distributed(cfg, folder, facts)
-        return outcome_of_result(fit.train_cell(cfg, folder, facts))
+        return train(cfg, folder, facts)
     except UserError as error:
         return Outcome(math.nan, "refused", str(error))
     except Exception as error:
-        traceback.print_exc(file=sys.stderr)
+        traceback.print_exc()
         return Outcome(math.nan, "failed", f"{type(error).__name__}: {error}")
+
+
+def tell_outcome(outcome: Outcome, folder: Path) -> None:
+    """Print how a cell ended, in one line; a refusal to stderr.
+
+    Args:
+        outcome: how it ended.
+        folder: of its run; what it is called follows from the name.
+    """
+    from truerisk.result import RunResult
+
+    label = strip_hash(folder)
+    if outcome.status == "refused":
+        print(f"error: {label}: {outcome.reason}", file=sys.stderr)
+        return
+    line = f"{label}: {outcome.status}"
+    if outcome.reason:
+        line += f" ({outcome.reason})"
+    if math.isfinite(outcome.value):
+        name = "value" if RunResult(folder).task == "function" else "risk/val"
+        line += f", {name} {outcome.value:.4g}"
+    print(f"{line}  {folder}", flush=True)
+
+
+def spawn_distributed(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Outcome:
+    """Train a cell in several processes; a signal is passed on to the first of them.
+
+    Args:
+        cfg: the cell's configuration.
+        folder: of its run.
+        facts: what joins the run's metadata.
+
+    Returns:
+        How it ended, as the first process has written it down.
+    """
+    # Lightning starts the other processes by the command that started the first. Here that would
+    # be the whole sweep, so the cell gets a command of its own; what training sets in the
+    # environment and in process groups ends with it, too.
+    with TemporaryDirectory(prefix="truerisk-") as scratch:
+        Path(scratch, "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+        Path(scratch, "facts.json").write_text(json.dumps(facts))
+        command = [sys.executable, "-m", __name__, str(folder), scratch]
+        process = subprocess.Popen(command, start_new_session=True, env=_make_environment())
+        with on_stop(lambda name: process.send_signal(signal.Signals[name])):
+            code = process.wait()
+        record = Path(scratch, "outcome.json")
+        if record.exists():
+            return _decode_outcome(record.read_text())
+    reason = f"its process ended with exit code {code}"
+    if RunFolder(folder).config.exists():
+        RunFolder(folder).set_status("failed", reason)
+    return Outcome(math.nan, "failed", reason)
+
+
+def _make_environment() -> dict[str, str]:
+    environment = dict(os.environ)
+    if environment.get("SLURM_NTASKS") == "1":
+        # Lightning would wait for SLURM to start the others; a job of one task must do it itself
+        del environment["SLURM_NTASKS"]
+    return environment
+
+
+def _encode_outcome(outcome: Outcome) -> str:
+    stop = outcome.stop and outcome.stop._asdict()
+    fields = {"status": outcome.status, "reason": outcome.reason, "stop": stop}
+    return json.dumps({"value": outcome.value, **fields})
+
+
+def _decode_outcome(text: str) -> Outcome:
+    record = json.loads(text)
+    return Outcome(record["value"], record["status"], record["reason"], stop=read_stop(record))
+
+
+def main() -> int:
+    """Train in one of a cell's processes; the first one writes down how it ended."""
+    folder, scratch = map(Path, sys.argv[1:])
+    cfg = OmegaConf.load(scratch / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    facts = json.loads((scratch / "facts.json").read_text())
+    outcome = _catch_errors(_train_here, cfg, folder, facts)
+    if rank() == 0:
+        write_atomic(scratch / "outcome.json", _encode_outcome(outcome))
+    return outcome.code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

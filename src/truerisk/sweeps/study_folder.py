@@ -18,7 +18,7 @@ from truerisk.core.errors import ConfigError, UserError
 from truerisk.sweeps.cell_composer import CellComposer
 from truerisk.sweeps.sweep_cell import SweepCell, hash_config, make_slug
 
-NAME = re.compile(r"[\w+=-][\w.+=,-]*")
+STUDY_NAME = re.compile(r"[\w+=-][\w.+=,-]*")
 
 
 @dataclass(frozen=True)
@@ -35,117 +35,87 @@ class StudyFolder:
     compose: CellComposer
     shared: Collection[str] = ()
 
-    def cells(self, points: Sequence[Sequence[str]]) -> list[SweepCell]:
-        """Compose a cell for each list of overrides; equal configurations have one folder.
+    def compose_cells(self, points: Sequence[Sequence[str]]) -> list[SweepCell]:
+        """Compose a cell for each point; equal configurations have one folder.
+
+        Args:
+            points: the overrides of each cell.
+
+        Returns:
+            A cell for each point; one that cannot be composed has a ``problem``.
 
         Raises:
             ConfigError: an override names an option that there is none of, or a key that no cell
                 has.
         """
-        known, failed = dict(self._folders()), []
-        made = []
-        for point in points:
-            cell, error = self._cell(tuple(point), known)
-            made.append(cell)
-            failed += [error] if error and isinstance(error.__cause__, HydraException) else []
-        if failed and len(failed) == len(points):
-            raise failed[0]
-        return made
-
-    def _folders(self) -> Iterator[tuple[str, Path]]:
-        """Folders that exist, by the hash their names end in, whatever they begin with."""
+        # only the hash counts: a cell has its folder again however it was asked for
+        folders: dict[str, Path] = {}
         if self.folder.is_dir():
-            for path in self.folder.iterdir():
-                yield path.name.rpartition("-")[2], path
+            folders = {path.name.rpartition("-")[2]: path for path in self.folder.iterdir()}
+        cells, errors = [], []
+        for point in points:
+            cell, error = self._compose_cell(tuple(point), folders)
+            cells.append(cell)
+            if error is not None and isinstance(error.__cause__, HydraException):
+                errors.append(error)
+        if errors and len(errors) == len(points):
+            raise errors[0]
+        return cells
 
-    def _cell(
-        self, overrides: tuple[str, ...], known: Mapping[str, Path]
+    def _compose_cell(
+        self, overrides: tuple[str, ...], folders: Mapping[str, Path]
     ) -> tuple[SweepCell, ConfigError | None]:
-        varied = tuple(o for o in overrides if o not in self.shared)
-        name = make_slug(varied or overrides)
+        """Compose one cell; with a problem, and the error that tells it, where that cannot be."""
+        varied = tuple(override for override in overrides if override not in self.shared)
+        slug = make_slug(varied or overrides)
         try:
             config, hydra = self.compose(overrides)
         except ConfigError as error:
             if isinstance(error.__cause__, MissingConfigException):
                 raise
-            return SweepCell(overrides, varied, {}, self.folder / name, problem=str(error)), error
-        mark = hash_config(config)
-        folder = known.get(mark, self.folder / f"{name}-{mark}")
+            cell = SweepCell(overrides, varied, {}, self.folder / slug, problem=str(error))
+            return cell, error
+        digits = hash_config(config)
+        folder = folders.get(digits, self.folder / f"{slug}-{digits}")
         return SweepCell(overrides, varied, config, folder, hydra), None
 
 
 def unique_cells(cells: Sequence[SweepCell]) -> list[SweepCell]:
-    """The cells, those of one folder once."""
+    """Keep one cell of each folder."""
     return list({cell.folder: cell for cell in cells}.values())
 
 
-def place_cell(config: Mapping[str, Any], folder: Path, overrides: Sequence[str]) -> Path:
-    """A job's folder: the cell's own, where a sweeper of others has numbered it."""
-    mark = hash_config(config)
-    if folder.name.endswith(f"-{mark}"):
-        return folder
-    with contextlib.suppress(OSError):  # Hydra made it
-        folder.rmdir()
-    return folder.with_name(f"{make_slug(overrides)}-{mark}")
-
-
-def study_name(shared: DictConfig, axes: Sequence[Override]) -> str:
-    """The name given with ``study=``, or one that the same command gives again.
-
-    That is the experiment's, where one is chosen, else the swept keys joined:
-    ``-m optimizer=sgd,adam seed=1,2`` goes to ``outputs/optimizer+seed``.
-
-    Raises:
-        ConfigError: it is no name for a folder.
-    """
-    if shared.get("study") is not None:
-        return check_study_name(str(shared.study))
-    experiment = shared.hydra.runtime.choices.get("experiment")
-    swept = [axis.key_or_group for axis in axes]
-    swept = [key.removesuffix(".base") if key == "seed.base" else key for key in swept]
-    if experiment not in (None, "default", "[]") and "experiment" not in swept:
-        return make_slug([str(experiment)])
-    return "+".join(make_slug([key]) for key in swept) or "study"
-
-
-def check_study_name(name: str) -> str:
-    """The name, if it can be a folder's.
-
-    >>> check_study_name("a/b")
-    Traceback (most recent call last):
-    truerisk.core.errors.ConfigError: study=a/b is no name: use letters, digits and . _ + - = ,
-    """
-    if not NAME.fullmatch(name):
-        raise ConfigError(f"study={name} is no name: use letters, digits and . _ + - = ,")
-    return name
-
-
 def validate_cells(cells: Sequence[SweepCell]) -> Iterator[SweepCell]:
-    """The cells, each with its ``problem``: against signatures, and combinations ruled out.
+    """Check cells before any of them starts: against signatures, and combinations ruled out.
 
     Of cells that differ in nothing but their seeds, one is looked at.
+
+    Args:
+        cells: composed cells.
+
+    Yields:
+        Each cell, with its ``problem`` where it cannot work.
     """
-    known: dict[str, str] = {}
+    problems: dict[str, str] = {}
     for cell in cells:
         if not cell.problem:
-            kind = _kind(cell.config)
-            if kind not in known:
-                known[kind] = _problem(cell)
-            cell = replace(cell, problem=known[kind]) if known[kind] else cell
+            recipe = _serialize_without_seeds(cell.config)
+            if recipe not in problems:
+                problems[recipe] = _find_problem(cell)
+            cell = replace(cell, problem=problems[recipe])
         yield cell
 
 
-def _kind(config: Mapping[str, Any]) -> str:
-    """A configuration without the seeds that are in order."""
-    seeds = {key: None if _is_seed(value) else value for key, value in config["seed"].items()}
+def _serialize_without_seeds(config: Mapping[str, Any]) -> str:
+    """Write a configuration as text, without the seeds that are valid."""
+    seeds = dict(config["seed"])
+    for name, seed in seeds.items():
+        if type(seed) is int and seed >= 0:  # not isinstance: True is no seed
+            seeds[name] = None
     return json.dumps({**config, "seed": seeds}, sort_keys=True, default=str)
 
 
-def _is_seed(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _problem(cell: SweepCell) -> str:
+def _find_problem(cell: SweepCell) -> str:
     from truerisk.assemble import refuse
     from truerisk.config.check import check_config
 
@@ -155,3 +125,54 @@ def _problem(cell: SweepCell) -> str:
     except UserError as error:
         return str(error)
     return ""
+
+
+def place_cell(config: Mapping[str, Any], folder: Path, overrides: Sequence[str]) -> Path:
+    """Find a job's folder: the cell's own, also where the sweeper of others has numbered it.
+
+    Args:
+        config: the job's plain, resolved configuration.
+        folder: that Hydra has made for the job.
+        overrides: of the job.
+    """
+    digits = hash_config(config)
+    if folder.name.endswith(f"-{digits}"):
+        return folder
+    with contextlib.suppress(OSError):  # it is not empty, or gone
+        folder.rmdir()
+    return folder.with_name(f"{make_slug(overrides)}-{digits}")
+
+
+def name_study(shared: DictConfig, axes: Sequence[Override]) -> str:
+    """Name a study: as ``study=`` says, or so that the same command names it the same again.
+
+    That is the experiment's name, where one is chosen, else the swept keys joined:
+    ``-m optimizer=sgd,adam seed=1,2`` goes to ``outputs/optimizer+seed``.
+
+    Args:
+        shared: what the cells share, Hydra's node included.
+        axes: the overrides that are swept.
+
+    Raises:
+        ConfigError: it is no name for a folder.
+    """
+    if shared.get("study") is not None:
+        return check_study_name(str(shared.study))
+    experiment = shared.hydra.runtime.choices.get("experiment")
+    keys = [axis.key_or_group for axis in axes]
+    keys = ["seed" if key == "seed.base" else key for key in keys]
+    if experiment not in (None, "default", "[]") and "experiment" not in keys:
+        return make_slug([str(experiment)])
+    return "+".join(make_slug([key]) for key in keys) or "study"
+
+
+def check_study_name(name: str) -> str:
+    """Return the name, if it can be a folder's.
+
+    >>> check_study_name("a/b")
+    Traceback (most recent call last):
+    truerisk.core.errors.ConfigError: study=a/b is no name: use letters, digits and . _ + - = ,
+    """
+    if not STUDY_NAME.fullmatch(name):
+        raise ConfigError(f"study={name} is no name: use letters, digits and . _ + - = ,")
+    return name

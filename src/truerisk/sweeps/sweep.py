@@ -7,33 +7,41 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.callbacks import Callbacks
 from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.config.compose import ConfigLoader, expand_short_forms, quote_override
+from truerisk.config.compose import (
+    BASIC_PLUGINS,
+    Callbacks,
+    ConfigLoader,
+    expand_short_forms,
+    quote_override,
+)
+from truerisk.config.targets import locate_target
 from truerisk.core.errors import ConfigError
 from truerisk.outcome import Outcome
 from truerisk.sweeps.cell_composer import CellComposer
-from truerisk.sweeps.launcher import HydraJobs, Launcher
-from truerisk.sweeps.launcher.launcher import SerialLauncher
+from truerisk.sweeps.launcher import HydraJobs, Launcher, SerialLauncher
 from truerisk.sweeps.launcher.plugin import HydraPlugin
-from truerisk.sweeps.study_folder import StudyFolder, study_name, unique_cells, validate_cells
+from truerisk.sweeps.study_folder import StudyFolder, name_study, unique_cells, validate_cells
 from truerisk.sweeps.sweep_cell import DONE, SweepCell
-from truerisk.sweeps.sweeper import Sweeper
+from truerisk.sweeps.sweeper import Batches, Sweeper
 from truerisk.sweeps.sweeper.axis import quote_distributions
 from truerisk.sweeps.sweeper.grids import GridSweeper
 
-OWN_PREFIX = "truerisk."
 OF_A_SWEEP = ("study", "report")
 """Keys that say something of the sweep, and nothing of its cells."""
-BASIC = "hydra._internal.core_plugins.basic_"
 
 
 class Sweep:
     """The sweep that overrides of ``truerisk train --multirun`` ask for.
+
+    Args:
+        loader: reads the options.
+        name: of the primary config.
+        overrides: of the command line, short forms written out.
+        shared: what the cells share, as Hydra composes it for a multirun.
 
     Raises:
         ConfigError: they cannot be composed, or name no folder.
@@ -43,100 +51,131 @@ class Sweep:
         self, loader: ConfigLoader, name: str, overrides: Sequence[str], shared: DictConfig
     ) -> None:
         self.loader, self.name, self.shared = loader, name, shared
-        self.sweeper = _sweeper(self.shared.hydra.sweeper)
-        self.axes = self._axes(overrides)
-        swept = [o for o in self.axes if o.is_sweep_override()]
-        self.shared.study = study_name(self.shared, swept)
+        self.sweeper = make_sweeper(self.shared.hydra.sweeper)
+        self.axes = self._parse_axes(overrides)
+        swept = [override for override in self.axes if override.is_sweep_override()]
+        self.shared.study = name_study(self.shared, swept)
         folder = Path(str(self.shared.hydra.sweep.dir)).absolute()
+        hydra = [str(override) for override in self.shared.hydra.overrides.hydra]
         self.hydra = [
-            *(str(o) for o in self.shared.hydra.overrides.hydra if not _placed(str(o))),
+            *(override for override in hydra if not _is_set_by_sweep(override)),
             f"study={quote_override(self.shared.study)}",
             "hydra.mode=MULTIRUN",
             f"hydra.sweep.dir={quote_override(str(folder))}",
         ]
         self.shared.hydra.overrides.hydra = self.hydra
         self.shared.hydra.sweep.dir = str(folder)
-        fixed = [o for o in self.axes if not o.is_sweep_override()]
+        fixed = [override for override in self.axes if not override.is_sweep_override()]
         texts = {f"{o.get_key_element()}={o.get_value_element_as_str()}" for o in fixed}
         self.study = StudyFolder(folder, CellComposer(loader, name, self.hydra), texts)
 
-    def _axes(self, overrides: Sequence[str]) -> list[Override]:
-        """The sweeper's own axes, then those of the command line."""
+    def _parse_axes(self, overrides: Sequence[str]) -> list[Override]:
+        """Parse the sweeper's own axes, then those of the command line."""
         params = [f"{key}={value}" for key, value in self.sweeper.params.items()]
-        parsed = self.loader.parsed([*quote_distributions(expand_short_forms(params)), *overrides])
-        for o in parsed:
-            if o.key_or_group in OF_A_SWEEP and o.is_sweep_override():
-                raise ConfigError(f"{o.input_line}: a sweep has one; a text with commas is quoted")
-        return [o for o in parsed if not (o.is_hydra_override() or o.key_or_group in OF_A_SWEEP)]
+        own = quote_distributions(expand_short_forms(params))
+        axes = []
+        for override in self.loader.parse_overrides([*own, *overrides]):
+            if override.key_or_group in OF_A_SWEEP:
+                if override.is_sweep_override():
+                    said = "a sweep has one; a text with commas is quoted"
+                    raise ConfigError(f"{override.input_line}: {said}")
+            elif not override.is_hydra_override():
+                axes.append(override)
+        return axes
 
-    def batches(self) -> Any:
-        """The sweeper's points, batch after batch."""
-        return self.sweeper.batches(self.axes, self.study)
+    def propose_batches(self) -> Batches:
+        """Ask the sweeper for its points, batch after batch."""
+        return self.sweeper.propose_batches(self.axes, self.study)
 
-    def launcher(self) -> Launcher:
-        """The chosen option of ``hydra/launcher``."""
+    def make_launcher(self) -> Launcher:
+        """Make the chosen option of ``hydra/launcher``: one of ours, a user's, or Hydra's plugin.
+
+        Raises:
+            ConfigError: there is no such class.
+        """
         node = self.shared.hydra.launcher
-        if str(node._target_).startswith(BASIC):
+        if str(node._target_).startswith(BASIC_PLUGINS):
             return SerialLauncher()
-        return _made(node) if is_own(node) else HydraPlugin()
+        target = locate_target(str(node._target_), "hydra.launcher._target_")
+        if isinstance(target, type) and issubclass(target, Launcher):
+            return _call_target(target, node)
+        return HydraPlugin()
 
     def run(self, task: TaskFunction) -> list[Outcome]:
-        """Do what is missing of the sweep; how every cell of it ended."""
+        """Do what is missing of the sweep.
+
+        Args:
+            task: what a job calls with its configuration.
+
+        Returns:
+            How every cell of it ended.
+        """
         callbacks = Callbacks(self.shared)
         callbacks.on_multirun_start(config=self.shared, config_name=self.name)
         jobs = HydraJobs(HydraContext(self.loader, callbacks), task, self.shared)
-        outcomes = list(self._outcomes(jobs))
+        outcomes = list(self._run_batches(jobs))
         callbacks.on_multirun_end(config=self.shared, config_name=self.name)
         return outcomes
 
-    def _outcomes(self, jobs: HydraJobs) -> Iterator[Outcome]:
-        launcher, batches = self.launcher(), self.batches()
+    def _run_batches(self, jobs: HydraJobs) -> Iterator[Outcome]:
+        """Run batch after batch; the sweeper is sent how each ended, a cell asked twice twice."""
+        launcher, batches = self.make_launcher(), self.propose_batches()
         points = next(batches, None)
         while points is not None:
-            cells = self.study.cells(points)
-            found = self._launched(unique_cells(cells), launcher, jobs)
-            yield from found.values()
+            cells = self.study.compose_cells(points)
+            outcomes = self._run_missing(unique_cells(cells), launcher, jobs)
+            yield from outcomes.values()
             try:
-                points = batches.send([found[cell.folder] for cell in cells])
+                points = batches.send([outcomes[cell.folder] for cell in cells])
             except StopIteration:
                 points = None
 
-    def _launched(
+    def _run_missing(
         self, cells: Sequence[SweepCell], launcher: Launcher, jobs: HydraJobs
     ) -> dict[Path, Outcome]:
-        found = {cell.folder: cell.outcome() for cell in cells}
-        waiting = [cell for cell in cells if found[cell.folder].status not in DONE]
+        """Run the cells that are not done and can work; gives the outcomes of all, by folder."""
+        outcomes = {cell.folder: cell.read_outcome() for cell in cells}
+        missing = [cell for cell in cells if outcomes[cell.folder].status not in DONE]
         ready = []
-        for cell in validate_cells(waiting):
+        for cell in validate_cells(missing):
             if cell.problem:
                 print(f"error: {cell.label}: {cell.problem}", file=sys.stderr)
-                found[cell.folder] = Outcome(float("nan"), "refused", cell.problem)
+                outcomes[cell.folder] = Outcome(float("nan"), "refused", cell.problem)
             else:
                 ready.append(cell)
         if ready:
             self.study.folder.mkdir(parents=True, exist_ok=True)
             ended = launcher.launch(ready, jobs)
-            found |= {cell.folder: end for cell, end in zip(ready, ended, strict=True)}
-        return found
+            outcomes |= {cell.folder: end for cell, end in zip(ready, ended, strict=True)}
+        return outcomes
 
 
-def _placed(override: str) -> bool:
-    """Whether a Hydra override is one that a sweep sets itself."""
+def _is_set_by_sweep(override: str) -> bool:
     return override.lstrip("+").startswith(("hydra.mode=", "hydra.sweep.dir="))
 
 
-def is_own(node: DictConfig) -> bool:
-    """Whether a sweeper or launcher is one of ours, or Hydra's basic one, which ours replace."""
-    return str(node._target_).startswith((OWN_PREFIX, BASIC))
+def is_own_sweeper(node: DictConfig) -> bool:
+    """Tell a sweeper that proposes batches from a plugin of Hydra's, which runs jobs itself.
+
+    Args:
+        node: of ``hydra.sweeper``. Hydra's basic sweeper counts, as ours takes its place.
+    """
+    path = str(node._target_)
+    if path.startswith(BASIC_PLUGINS):
+        return True
+    return hasattr(locate_target(path, "hydra.sweeper._target_"), "propose_batches")
 
 
-def _sweeper(node: DictConfig) -> Sweeper:
-    if str(node._target_).startswith(BASIC):
+def make_sweeper(node: DictConfig) -> Sweeper:
+    """Make the chosen option of ``hydra/sweeper``."""
+    path = str(node._target_)
+    if path.startswith(BASIC_PLUGINS):
         return GridSweeper(node.params, node.max_batch_size)
-    return _made(node)
+    return _call_target(locate_target(path, "hydra.sweeper._target_"), node)
 
 
-def _made(node: DictConfig) -> Any:
-    """What a node stands for; not by Hydra's ``instantiate``, which wraps our errors."""
+def _call_target(target: Any, node: DictConfig) -> Any:
+    # not by Hydra's `instantiate`, which wraps a ConfigError into errors of its own
     options: Any = OmegaConf.to_container(node, resolve=True)
-    return get_object(options.pop("_target_"))(**options)
+    del options["_target_"]
+    return target(**options)

@@ -1,16 +1,18 @@
-"""One cell of a study: a configuration, and the folder of its run."""
+"""One cell of a study: a configuration, its identity, and the folder of its run."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from truerisk.core.stop import read_stop
 from truerisk.outcome import Outcome
 from truerisk.run import RunFolder
 
@@ -18,11 +20,18 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from truerisk.result import RunResult
-import hashlib
-from collections.abc import Sequence
 
 DONE = ("finished", "diverged")
 """How a cell ends that is not tried again."""
+IGNORED = frozenset(
+    {"logger", "threads", "checkpoint_seconds", "resume", "study", "figures", "report", "hydra"}
+)
+"""Keys that say where and how fast a run goes, and who else is told of it."""
+IGNORED_IN_DATA = frozenset({"in_memory", "workers", "cache"})
+"""How samples get into memory."""
+HASH_DIGITS = 10
+LONGEST_SLUG = 120
+"""Characters of a folder's name before its hash; file systems take 255 bytes."""
 
 
 @dataclass(frozen=True)
@@ -64,54 +73,47 @@ class SweepCell:
         """What tells it from the others, as its folder's name has it."""
         return strip_hash(self.folder)
 
-    def outcome(self) -> Outcome:
-        """How its run stands: ``missing`` where it has not begun."""
+    def read_outcome(self) -> Outcome:
+        """Read how its run stands: ``missing`` where it has not begun."""
         return read_outcome(self.run)
 
 
 def strip_hash(folder: Path) -> str:
-    """A cell's folder without the hash.
+    """Take the hash off the name of a cell's folder.
 
     >>> strip_hash(Path("outputs/seed/optimizer=sgd,seed=3-0123456789"))
     'optimizer=sgd,seed=3'
     """
-    return re.sub(r"-[0-9a-f]{10}$", "", folder.name)
+    return re.sub(rf"-[0-9a-f]{{{HASH_DIGITS}}}$", "", folder.name)
 
 
 def read_outcome(run: RunFolder) -> Outcome:
-    """How a run stands, by its folder, without loading torch."""
-    record = run.status()
-    status = record.get("status", "missing") if run.config.exists() else "missing"
-    risk = math.nan if status == "diverged" else _validation_risk(run.path)
-    return Outcome(risk, status, record.get("reason", ""), new=False)
+    """Read how a run stands from its folder, without loading torch."""
+    record = run.status() if run.config.exists() else {}
+    status = record.get("status", "missing")
+    risk = math.nan
+    if status != "diverged":  # risks of weights that have blown up are no measure of the recipe
+        risk = _read_validation_risk(run.path)
+    return Outcome(risk, status, record.get("reason", ""), new=False, stop=read_stop(record))
 
 
 def outcome_of_result(result: RunResult) -> Outcome:
-    """How a run ended that has just been at work."""
+    """Take the outcome of a run that has just been at work."""
     risk = result.summary.get("risk/val") if result.status != "diverged" else None
-    return Outcome(risk.value if risk else math.nan, result.status, result.reason)
+    value = math.nan if risk is None else risk.value
+    stop = read_stop(RunFolder(result.folder).status())
+    return Outcome(value, result.status, result.reason, stop=stop)
 
 
-def _validation_risk(folder: Path) -> float:
+def _read_validation_risk(folder: Path) -> float:
     try:
         return json.loads((folder / "summary.json").read_text())["risk/val"]["value"]
     except (OSError, ValueError, KeyError):
         return math.nan
 
 
-IGNORED = frozenset(
-    {"logger", "threads", "checkpoint_seconds", "resume", "study", "figures", "report", "hydra"}
-)
-"""Keys that say where and how fast a run goes, and who else is told of it."""
-IGNORED_IN_DATA = frozenset({"in_memory", "workers", "cache"})
-"""How samples get into memory."""
-DIGITS = 10
-LONGEST = 120
-"""Characters of a folder's name before its hash; file systems take 255 bytes."""
-
-
 def hash_config(config: Mapping[str, Any]) -> str:
-    """Ten hexadecimal digits of the SHA-256 of a plain, resolved configuration.
+    """Hash what changes the result of a run: ten hexadecimal digits of SHA-256.
 
     Left out is what does not change the result: loggers, threads, checkpoint times, paths of the
     run itself. What does stays in: diagnostics, as what they saw is part of it, and the device and
@@ -119,32 +121,38 @@ def hash_config(config: Mapping[str, Any]) -> str:
     regularizers does: they edit the batch one after another. ``1`` and ``1.0`` differ, as they do
     for ``data.test``.
 
-    >>> hash_config({"a": 1, "b": 2, "threads": 4}) == fingerprint({"b": 2, "a": 1})
+    Args:
+        config: plain, resolved containers.
+
+    >>> hash_config({"a": 1, "b": 2, "threads": 4}) == hash_config({"b": 2, "a": 1})
     True
     """
-    kept: dict[str, Any] = {key: node for key, node in config.items() if key not in IGNORED}
-    if isinstance(kept.get("data"), Mapping):
-        kept["data"] = _reading_left_out(kept["data"])
-    if isinstance(kept.get("regularizer"), Mapping):
-        kept["regularizer"] = list(kept["regularizer"].items())
-    text = json.dumps(kept, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+    counted: dict[str, Any] = {key: node for key, node in config.items() if key not in IGNORED}
+    if isinstance(counted.get("data"), Mapping):
+        counted["data"] = _drop_reading(counted["data"])
+    if isinstance(counted.get("regularizer"), Mapping):
+        # a list of pairs, since `sort_keys` would forget their order
+        counted["regularizer"] = list(counted["regularizer"].items())
+    text = json.dumps(counted, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
 
-def _reading_left_out(data: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: node for key, node in data.items() if key not in IGNORED_IN_DATA}
-    if isinstance(kept.get("source"), Mapping):
-        kept["source"] = {k: v for k, v in kept["source"].items() if k not in IGNORED_IN_DATA}
-    return kept
+def _drop_reading(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of ``data``, and of its source, how samples get into memory."""
+    counted = {key: node for key, node in data.items() if key not in IGNORED_IN_DATA}
+    source = counted.get("source")
+    if isinstance(source, Mapping):
+        counted["source"] = {k: v for k, v in source.items() if k not in IGNORED_IN_DATA}
+    return counted
 
 
 def make_slug(overrides: Sequence[str]) -> str:
-    """The overrides as part of a folder's name.
+    """Make a part of a folder's name of overrides.
 
     >>> make_slug(["optimizer=sgd", "seed.base=3", "regularizer=[l2,dropout]", "a.path='b/c'"])
     'optimizer=sgd,seed=3,regularizer=l2+dropout,a.path=b-c'
     """
-    named = [re.sub(r"^(\+{0,2})seed\.base=", r"\1seed=", text) for text in overrides]
-    inner = [text.strip("+~").replace(",", "+") for text in named]
-    clean = [re.sub(r"[^\w.=+-]+", "-", re.sub(r"[\[\]{}'\"]", "", text)) for text in inner]
-    return ",".join(clean)[:LONGEST].rstrip("-,.") or "run"
+    short = [re.sub(r"^(\+{0,2})seed\.base=", r"\1seed=", text) for text in overrides]
+    joined = [text.strip("+~").replace(",", "+") for text in short]
+    clean = [re.sub(r"[^\w.=+-]+", "-", re.sub(r"[\[\]{}'\"]", "", text)) for text in joined]
+    return ",".join(clean)[:LONGEST_SLUG].rstrip("-,.") or "run"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 from truerisk.core.errors import ConfigError
 from truerisk.sweeps.study_folder import unique_cells, validate_cells
@@ -27,59 +28,61 @@ class PlanRow(NamedTuple):
     group: int | None
     seconds: float
 
+    def format(self, width: int) -> str:
+        """Write the row in a line, its label padded to ``width`` characters."""
+        columns = [self.cell.label.ljust(width), self.state.ljust(11)]
+        if self.group is not None:
+            columns.append(f"group {self.group}")
+        if self.seconds:
+            columns.append(format_duration(self.seconds))
+        columns.append(self.cell.problem.replace("\n", "; "))
+        return "  ".join(column for column in columns if column).rstrip()
+
 
 class SweepPlan(NamedTuple):
-    """The rows of a sweep's first batch, which for all but tuners is the whole sweep."""
+    """The rows of a sweep's first batch, which for all but tuners is the whole sweep.
+
+    Attributes:
+        study: the folder.
+        rows: one for each cell.
+    """
 
     study: str
     rows: list[PlanRow]
 
-    @property
-    def waiting(self) -> list[PlanRow]:
-        """Rows of cells that will run."""
-        return [row for row in self.rows if row.state not in (*DONE, "cannot work")]
-
-    @property
-    def each(self) -> float | None:
-        """The mean time of a cell that is done; None where none is."""
-        timed = [row.seconds for row in self.rows if row.state in DONE and row.seconds]
-        return sum(timed) / len(timed) if timed else None
-
-    def lines(self) -> Iterator[str]:
-        """The plan in words: a line a cell, then the sum."""
+    def format_lines(self) -> Iterator[str]:
+        """Write the plan: a line for each cell, then the sum, and the time that is expected."""
         width = max((len(row.cell.label) for row in self.rows), default=0)
-        yield from (_line(row, width) for row in self.rows)
+        for row in self.rows:
+            yield row.format(width)
         counts = Counter(row.state for row in self.rows)
         total = ", ".join(f"{count} {state}" for state, count in counts.items())
         yield f"{self.study}: {len(self.rows)} cells: {total}"
-        if self.waiting and self.each is not None:
-            total = format_duration(self.each * len(self.waiting))
-            yield f"expected: {total} of work, at {self._rate()}"
-
-    def _rate(self) -> str:
-        timed = sum(row.state in DONE and row.seconds > 0 for row in self.rows)
-        return f"{format_duration(self.each or 0.0)} a cell (mean of {timed} timed)"
-
-
-def _line(row: PlanRow, width: int) -> str:
-    reason = row.cell.problem.replace("\n", "; ")
-    together = f"group {row.group}" if row.group is not None else ""
-    took = format_duration(row.seconds) if row.seconds else ""
-    cells = (row.cell.label.ljust(width), row.state.ljust(11), together, took, reason)
-    return "  ".join(part for part in cells if part).rstrip()
+        waiting = [row for row in self.rows if row.state not in (*DONE, "cannot work")]
+        times = [row.seconds for row in self.rows if row.state in DONE and row.seconds]
+        if waiting and times:
+            each = sum(times) / len(times)
+            rate = f"{format_duration(each)} a cell (mean of {len(times)} timed)"
+            yield f"expected: {format_duration(each * len(waiting))} of work, at {rate}"
 
 
 def format_duration(seconds: float) -> str:
-    """A length of time to read.
+    """Write a length of time for people.
 
-    >>> format_duration(0.034), format_duration(0.25), format_duration(75), format_duration(9000)
-    ('0.03 s', '0.2 s', '1 min 15 s', '2 h 30 min')
+    >>> format_duration(0.034), format_duration(0.25), format_duration(75)
+    ('0.03 s', '0.2 s', '1 min 15 s')
+    >>> format_duration(9000)
+    '2 h 30 min'
     """
     whole = round(seconds)
+    if seconds < 0.1:
+        return f"{seconds:.1g} s"
     if seconds < 10:
-        return f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds:.1g} s"
+        return f"{seconds:.1f} s"
+    if whole < 60:
+        return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+        return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
@@ -91,29 +94,22 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
     """
     if getattr(sweep.sweeper, "adaptive", False):
         raise ConfigError("a tuner's cells follow from what earlier ones found: there is no plan")
-    cells = unique_cells(sweep.study.cells(next(sweep.batches(), [])))
-    states = {cell.folder: cell.outcome().status for cell in cells}
-    waiting = [cell for cell in cells if states[cell.folder] not in DONE]
-    found = {cell.folder: cell for cell in validate_cells(waiting)}
-    cells = [found.get(cell.folder, cell) for cell in cells]
-    groups = _groups(sweep.launcher(), [c for c in found.values() if not c.problem])
-    rows = [_row(cell, states[cell.folder], groups) for cell in cells]
+    cells = unique_cells(sweep.study.compose_cells(next(sweep.propose_batches(), [])))
+    states = {cell.folder: cell.read_outcome().status for cell in cells}
+    missing = [cell for cell in cells if states[cell.folder] not in DONE]
+    validated = {cell.folder: cell for cell in validate_cells(missing)}
+    ready = [cell for cell in validated.values() if not cell.problem]
+    groups = [group for group in sweep.make_launcher().group_cells(ready) if len(group) > 1]
+    numbers = {cell.folder: i for i, group in enumerate(groups, 1) for cell in group}
+    cells = [validated.get(cell.folder, cell) for cell in cells]
+    rows = [_plan_cell(cell, states[cell.folder], numbers) for cell in cells]
     return SweepPlan(str(sweep.study.folder), rows)
 
 
-def _row(cell: SweepCell, status: str, groups: dict[Any, int]) -> PlanRow:
-    state = "cannot work" if cell.problem else "to run" if status == "missing" else status
+def _plan_cell(cell: SweepCell, status: str, groups: Mapping[Path, int]) -> PlanRow:
     record = cell.run.status() if status != "missing" else {}
+    state = "to run" if status == "missing" else status
+    if cell.problem:
+        state = "cannot work"
     seconds = record.get("seconds", 0.0) / record.get("together", 1)
     return PlanRow(cell, state, groups.get(cell.folder), seconds)
-
-
-def _groups(launcher: Any, cells: Sequence[SweepCell]) -> dict[Any, int]:
-    """The number of each cell's group, for launchers that train cells together.
-
-    Such a launcher has a method ``groups(cells)``, which gives lists of cells; a list of one is a
-    cell by itself.
-    """
-    groups = launcher.groups(cells) if hasattr(launcher, "groups") else []
-    numbered = enumerate((group for group in groups if len(group) > 1), 1)
-    return {cell.folder: number for number, group in numbered for cell in group}

@@ -54,7 +54,7 @@ def cells(overrides: Sequence[str]) -> list[Path]:
         loader = ConfigLoader()
         shared = loader.load_configuration(PRIMARY, given, RunMode.MULTIRUN)
         sweep = Sweep(loader, PRIMARY, given, shared)
-        return [cell.folder for cell in sweep.study.cells(next(sweep.batches()))]
+        return [cell.folder for cell in sweep.study.compose_cells(next(sweep.propose_batches()))]
 
 
 def judge(reproduction: Reproduction, runs: Runs, folder: Path) -> str:

@@ -1,27 +1,35 @@
-"""One cell as a job of Hydra's: its callbacks, environment and logging around it."""
+"""What every launcher stands on: the work of a cell, claims, signals, and who tells of what."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, run_job
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from truerisk.outcome import Outcome
-from truerisk.sweeps.sweep_cell import SweepCell
+from truerisk.core.errors import Interrupted
+from truerisk.engine.signals import on_stop
+from truerisk.outcome import INTERRUPTED, Outcome
+from truerisk.sweeps.locks import lock_cells
+from truerisk.sweeps.run_cell import ELSEWHERE, tell_outcome
+from truerisk.sweeps.sweep_cell import DONE, SweepCell
 
 
 @dataclass(frozen=True)
 class HydraJobs:
-    """What launchers need of Hydra.
+    """What the jobs of a sweep share.
 
     Attributes:
-        context: its loader and callbacks.
+        context: Hydra's loader and callbacks.
         task: what a job calls with its configuration.
         shared: the sweep's configuration, ``hydra.launcher`` in it.
     """
@@ -30,26 +38,220 @@ class HydraJobs:
     task: TaskFunction
     shared: DictConfig
 
-    def run(self, cell: SweepCell, number: int) -> Outcome:
-        """Do one cell in this process."""
-        done = run_job(
-            task_function=self.task,
-            config=build_job_config(cell, number),
+
+@dataclass(frozen=True)
+class CellWork:
+    """All that is to be done for one cell: ``work()`` does it, in whichever process calls it.
+
+    It claims the cell, goes on with a run that was cut off, tells the outcome in one line and
+    returns it. It can be pickled: Hydra's global state travels with it into a fresh process.
+
+    Attributes:
+        cell: the cell.
+        number: its place among the cells that were launched together.
+        jobs: what it shares with them.
+    """
+
+    cell: SweepCell
+    number: int
+    jobs: HydraJobs
+
+    def __call__(self) -> Outcome:
+        """Run the cell here, as a job of Hydra's: with its callbacks, environment and logging."""
+        job = run_job(
+            task_function=self.jobs.task,
+            config=build_job_config(self.cell, self.number),
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
-            hydra_context=self.context,
+            hydra_context=self.jobs.context,
         )
-        return read_job_outcome(done)
+        return read_job_outcome(job)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Hydra keeps its configuration, plugins and version in singletons, which a process that
+        # was not forked has not; OmegaConf's resolvers, in the same state, are no business of
+        # pickle's: the cell's configuration is resolved, and Hydra registers its own anew
+        return {**self.__dict__, "singletons": Singleton.get_state()["instances"]}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        fields = dict(state)
+        Singleton.set_state({**Singleton.get_state(), "instances": fields.pop("singletons")})
+        setup_globals()
+        self.__dict__.update(fields)
 
 
-def read_job_outcome(done: JobReturn) -> Outcome:
-    """The outcome in what Hydra returns for a job."""
-    value: Any = done.return_value
+class Launcher:
+    """Runs the cells of a sweep: the base of every option of ``hydra/launcher``.
+
+    A launcher of your own says how and where cells run, by one method; the rest is done here, the
+    same for all: which cells are left, who works on them, what a signal does, in which order
+    outcomes are counted. Its constructor's arguments are the keys of its YAML.
+
+    | override            | called                | to                                            |
+    |---------------------|-----------------------|-----------------------------------------------|
+    | `run_cells(works)`  | once for each batch   | call ``work()`` for each, in whichever        |
+    | (must be)           | of the sweeper        | process, and yield ``work.cell, outcome``     |
+    |                     |                       | as they end, in any order                     |
+    | `stop_cells(name)`  | at the first SIGINT   | pass the signal on to processes that it does  |
+    | (may be)            | or SIGTERM, where     | not reach by itself; each saves its cell.     |
+    |                     | ``passes_signals``    | ``self.stopped`` then is the signal's name,   |
+    |                     | is True               | and `run_cells` begins no other cell          |
+    | `group_cells(cells)`| by ``truerisk plan``  | say which cells are trained together          |
+    | (may be)            |                       | (each by itself, unless overridden)           |
+
+    A work tells its own outcome; for one whose worker was lost, `tell_lost` does, and gives what
+    the folder says. `claim_cells` is for a launcher that trains several cells as one, and so does
+    not call their works.
+    """
+
+    passes_signals = False
+    stopped = ""
+    """The signal that was passed on; empty where none was."""
+
+    def run_cells(self, works: Sequence[CellWork]) -> Iterator[tuple[SweepCell, Outcome]]:
+        """Run cells, and yield each with its outcome, in any order.
+
+        Args:
+            works: one for each cell; ``work()`` returns the outcome.
+        """
+        raise NotImplementedError(f"{type(self).__name__} overrides run_cells")
+
+    def stop_cells(self, name: str) -> None:
+        """Ask the cells that are running to save themselves and end.
+
+        Args:
+            name: of the signal, ``SIGINT`` or ``SIGTERM``.
+        """
+
+    def group_cells(self, cells: Sequence[SweepCell]) -> list[list[SweepCell]]:
+        """Say which cells are trained together; a cell that runs by itself is a list of one."""
+        return [[cell] for cell in cells]
+
+    def launch(self, cells: Sequence[SweepCell], jobs: HydraJobs) -> list[Outcome]:
+        """Run cells.
+
+        Args:
+            cells: those that are not done yet and can work.
+            jobs: what they share.
+
+        Returns:
+            How they ended, in their order.
+
+        Raises:
+            SystemExit: a signal asked for an end; the code is that of a process it has killed.
+        """
+        return self.run_works([CellWork(cell, i, jobs) for i, cell in enumerate(cells)])
+
+    def run_works(self, works: Sequence[CellWork]) -> list[Outcome]:
+        """Run works, as `launch` does: for launchers that leave some of their cells to another."""
+        with on_stop(self._pass_signal) if self.passes_signals else nullcontext():
+            try:
+                outcomes = {cell.folder: outcome for cell, outcome in self.run_cells(works)}
+            except Interrupted as stop:
+                raise SystemExit(INTERRUPTED.get(str(stop), 130)) from None
+        if self.stopped:
+            raise SystemExit(INTERRUPTED[self.stopped])
+        cells = [work.cell for work in works]
+        for cell in cells:
+            if cell.folder not in outcomes:
+                outcomes[cell.folder] = tell_lost(cell, "it gave no outcome")
+        return [outcomes[cell.folder] for cell in cells]
+
+    def _pass_signal(self, name: str) -> None:
+        self.stopped = name
+        self.stop_cells(name)
+
+
+class SerialLauncher(Launcher):
+    """One cell after another, in this process: ``hydra/launcher=basic``."""
+
+    def run_cells(self, works: Sequence[CellWork]) -> Iterator[tuple[SweepCell, Outcome]]:
+        """Run the cells in turn."""
+        for work in works:
+            yield work.cell, work()
+
+
+@contextmanager
+def claim_cells(
+    cells: Sequence[SweepCell],
+) -> Iterator[tuple[list[SweepCell], dict[Path, Outcome]]]:
+    """Claim cells that are trained as one, for the length of the block.
+
+    Args:
+        cells: those that would be trained.
+
+    Yields:
+        The cells that are left to train here, and by folder the outcomes of the others: of those
+        that are done by now, and of those that another process is at.
+    """
+    with lock_cells([cell.folder for cell in cells]) as folders:
+        outcomes = {cell.folder: cell.read_outcome() for cell in cells}
+        outcomes |= {cell.folder: ELSEWHERE for cell in cells if cell.folder not in folders}
+        decided = {k: v for k, v in outcomes.items() if v.status in (*DONE, ELSEWHERE.status)}
+        yield [cell for cell in cells if cell.folder not in decided], decided
+
+
+def lost_outcome(cell: SweepCell, error: BaseException | str) -> Outcome:
+    """Read how a cell ended whose worker gave no outcome.
+
+    Args:
+        cell: the cell.
+        error: what is known of the loss; the first line counts.
+
+    Returns:
+        The outcome in its folder; failed, for this reason, where that says nothing.
+    """
+    outcome = cell.read_outcome()
+    if outcome.status not in ("missing", "running"):
+        return outcome
+    return Outcome(math.nan, "failed", describe_error(error))
+
+
+def tell_lost(cell: SweepCell, error: BaseException | str) -> Outcome:
+    """Print and return how a cell ended whose worker gave no outcome.
+
+    Args:
+        cell: the cell.
+        error: what is known of the loss; the first line counts.
+    """
+    outcome = lost_outcome(cell, error)
+    tell_outcome(outcome, cell.folder)
+    return outcome
+
+
+def describe_error(error: BaseException | str) -> str:
+    """Write an error in one line, its kind first."""
+    text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
+    return text.partition("\n")[0]
+
+
+def tell_reasons(reasons: Mapping[str, str], one: str, several: str) -> None:
+    """Print a line for each reason, to stderr, however many cells have it.
+
+    Args:
+        reasons: why, by the label of the cell.
+        one: the line where one cell has the reason: ``{cell}`` is its label, ``{why}`` the reason.
+        several: where more have it: ``{more}`` is how many, beside the first.
+    """
+    for why in dict.fromkeys(reasons.values()):
+        first, *others = (label for label, reason in reasons.items() if reason == why)
+        line = several if others else one
+        print(line.format(cell=first, more=len(others), why=why), file=sys.stderr)
+
+
+def read_job_outcome(job: JobReturn) -> Outcome:
+    """Take the outcome out of what Hydra returns for a job; an error in the job is raised here."""
+    value: Any = job.return_value
     return value if isinstance(value, Outcome) else Outcome(math.nan, "failed", "no outcome")
 
 
 def build_job_config(cell: SweepCell, number: int) -> DictConfig:
-    """The cell's configuration with Hydra's node, as Hydra would compose it for a job."""
+    """Build the configuration of a job as Hydra would compose it, its own node included.
+
+    Args:
+        cell: the cell.
+        number: the job's number in the sweep.
+    """
     cfg = copy.deepcopy(cell.cfg)
     with open_dict(cfg):
         cfg.hydra = copy.deepcopy(cell.hydra)
@@ -58,11 +260,3 @@ def build_job_config(cell: SweepCell, number: int) -> DictConfig:
         cfg.hydra.job.id = str(number)
         cfg.hydra.sweep.subdir = cell.folder.name
     return cfg
-
-
-class SerialLauncher:
-    """``hydra/launcher=basic``."""
-
-    def launch(self, cells: Sequence[SweepCell], jobs: HydraJobs) -> list[Outcome]:
-        """Do the cells in turn."""
-        return [jobs.run(cell, number) for number, cell in enumerate(cells)]

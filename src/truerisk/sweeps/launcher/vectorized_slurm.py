@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.singleton import Singleton
-from hydra.core.utils import setup_globals
-
 from truerisk.outcome import Outcome
-from truerisk.sweeps.launcher.launcher import HydraJobs
-from truerisk.sweeps.launcher.plugin import lost_outcome
+from truerisk.sweeps.launcher.launcher import CellWork, lost_outcome
 from truerisk.sweeps.launcher.vectorized import Vectorized
 from truerisk.sweeps.sweep_cell import SweepCell
 
@@ -31,21 +27,23 @@ class VectorizedSlurm(Vectorized):
         super().__init__(size, processes)
         self.job = dict(job)
 
-    def launch(self, cells: Sequence[SweepCell], jobs: HydraJobs) -> list[Outcome]:
-        """Send a job a group, and wait for all of them; how the cells ended, in their order."""
-        executor, groups = self._executor(), self.groups(cells)
+    def run_cells(self, works: Sequence[CellWork]) -> Iterator[tuple[SweepCell, Outcome]]:
+        """Send a job a group, and wait for all of them."""
+        executor, work_of = self._make_executor(), {work.cell.folder: work for work in works}
+        groups = self.group_cells([work.cell for work in works])
         here = Vectorized(self.size or "auto", self.processes)
         with executor.batch():
-            shares = [Share(group, here, jobs, Singleton.get_state()) for group in groups]
+            shares = [GroupWork([work_of[cell.folder] for cell in g], here) for g in groups]
             sent = [executor.submit(share) for share in shares]
-        found: dict[Any, Outcome] = {}
         for group, job in zip(groups, sent, strict=True):
-            ended = zip(group, _ended(job, group), strict=True)
-            found |= {cell.folder: outcome for cell, outcome in ended}
-        return [found[cell.folder] for cell in cells]
+            try:
+                outcomes = job.result()
+            except Exception as error:
+                outcomes = [lost_outcome(cell, error) for cell in group]
+            yield from zip(group, outcomes, strict=True)
 
-    def _executor(self) -> Any:
-        """Submitit's, with the options by its own names: Slurm's own bear a prefix."""
+    def _make_executor(self) -> Any:
+        """Make submitit's executor, with the options by its names: Slurm's own bear a prefix."""
         import submitit
         from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 
@@ -62,31 +60,18 @@ class VectorizedSlurm(Vectorized):
 
 
 @dataclass(frozen=True)
-class Share:
+class GroupWork:
     """What a job of the cluster does, once more after it has been put back in line."""
 
-    cells: Sequence[SweepCell]
+    works: Sequence[CellWork]
     launcher: Vectorized
-    jobs: HydraJobs
-    singletons: Any
 
     def __call__(self) -> list[Outcome]:
         """Train the cells, in the job's own process."""
-        Singleton.set_state(self.singletons)
-        setup_globals()
-        return self.launcher.launch(self.cells, self.jobs)
+        return self.launcher.run_works(self.works)
 
     def checkpoint(self) -> Any:
-        """Submitit's hook at a time limit: the same again, which goes on from checkpoints."""
+        """Answer submitit at a time limit: the same again, which goes on from checkpoints."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
-
-
-def _ended(job: Any, cells: Sequence[SweepCell]) -> list[Outcome]:
-    """How a job's cells ended; where the job was lost, as their folders tell."""
-    try:
-        return job.result()
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        return [lost_outcome(cell, reason) for cell in cells]

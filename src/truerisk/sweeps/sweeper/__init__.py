@@ -17,10 +17,19 @@ Batches = Generator[list[CellOverrides], list[Outcome], None]
 
 
 class Sweeper(Protocol):
-    """An option of ``hydra/sweeper``."""
+    """An option of ``hydra/sweeper``; one of your own needs no base class.
+
+    Its constructor's arguments are the keys of its YAML. One that sets ``adaptive = True`` chooses
+    points by how earlier ones ended, so that `truerisk plan` cannot know them.
+    """
 
     params: Any
     """Axes set in YAML, beside those of the command line."""
 
-    def batches(self, overrides: Sequence[Any], study: StudyFolder) -> Batches:
-        """Points for the parsed overrides, ``params`` and the command line's, in that order."""
+    def propose_batches(self, overrides: Sequence[Any], study: StudyFolder) -> Batches:
+        """Propose points, batch after batch; each is answered by how its points ended.
+
+        Args:
+            overrides: parsed by Hydra: those of ``params``, then the command line's.
+            study: the folder of the cells, and what composes them.
+        """

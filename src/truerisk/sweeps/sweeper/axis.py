@@ -17,125 +17,160 @@ from truerisk.sweeps.sweeper import CellOverrides
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-DRAWN = "drawn"
+DISTRIBUTION = "drawn"
 """Tag of an axis that is a call of a distribution, kept as text."""
 CALL = re.compile(r"(\+{0,2}[\w./@]+)=([a-z_]\w*)\(([^'()]*)\)")
 DIGITS = 6
 
 
 class SweepAxes(NamedTuple):
-    """The overrides of a sweep, by what is done with them."""
+    """The overrides of a sweep, by what is done with them.
+
+    Attributes:
+        order: the keys of all, in the order in which points name them.
+        fixed: the values that all points have.
+        crossed: the values of axes of which every combination is taken.
+        searched: the axes from which a sweeper chooses.
+    """
 
     order: list[str]
     fixed: dict[str, str]
     crossed: dict[str, list[str]]
     searched: dict[str, Override]
 
-    def points(self, chosen: Mapping[str, str]) -> list[CellOverrides]:
-        """The cells of one choice of the searched axes: one for each value of the crossed."""
-        every = product(*self.crossed.values())
-        texts = [dict(zip(self.crossed, values, strict=True)) for values in every]
-        return [_point(self.order, {**self.fixed, **chosen, **text}) for text in texts]
+    def list_points(self, chosen: Mapping[str, str]) -> list[CellOverrides]:
+        """List the points of one choice: one for each combination of the crossed values.
 
-
-def _point(order: Sequence[str], texts: Mapping[str, str]) -> CellOverrides:
-    return [f"{key}={texts[key]}" for key in order]
+        Args:
+            chosen: a value for each searched axis.
+        """
+        points = []
+        for values in product(*self.crossed.values()):
+            combination = dict(zip(self.crossed, values, strict=True))
+            texts = {**self.fixed, **chosen, **combination}
+            points.append([f"{key}={texts[key]}" for key in self.order])
+        return points
 
 
 def split_axes(overrides: Sequence[Override], crossed: Collection[str]) -> SweepAxes:
-    """Sort overrides; a later one of the same key takes an earlier one's place.
+    """Sort overrides by what is done with them.
+
+    Args:
+        overrides: parsed; a later one of the same key takes an earlier one's place.
+        crossed: keys of the axes of which every combination is taken.
 
     Raises:
         ConfigError: there is no axis of a name in ``crossed``.
     """
-    last = {o.get_key_element(): o for o in overrides}
-    fixed = {k: o.get_value_element_as_str() for k, o in last.items() if not o.is_sweep_override()}
-    swept = {k: o for k, o in last.items() if o.is_sweep_override()}
+    last = {override.get_key_element(): override for override in overrides}
+    swept = {key: override for key, override in last.items() if override.is_sweep_override()}
+    fixed = {k: o.get_value_element_as_str() for k, o in last.items() if k not in swept}
     names = {"seed.base" if name == "seed" else name for name in crossed}
     for name in names - {*swept, "seed.base"}:
         raise ConfigError(f"hydra.sweeper.crossed: {name} is no axis here; {suggest(name, swept)}")
-    within = {k: list_values(o) for k, o in swept.items() if k in names and o.is_discrete_sweep()}
-    return SweepAxes(list(last), fixed, within, {k: o for k, o in swept.items() if k not in within})
+    combined = {k: o for k, o in swept.items() if k in names and o.is_discrete_sweep()}
+    searched = {key: override for key, override in swept.items() if key not in combined}
+    return SweepAxes(list(last), fixed, {k: list_values(o) for k, o in combined.items()}, searched)
 
 
 def list_values(override: Override) -> list[str]:
-    """What an axis goes through, as texts.
+    """List what an axis goes through, as texts.
 
     Raises:
         ConfigError: it is an interval or a distribution.
     """
-    if not override.is_discrete_sweep() or DRAWN in _tags(override):
-        raise ConfigError(f"{format_axis(override)}: {_remedy(override)}")
-    return list(override.sweep_string_iterator())
-
-
-def _tags(override: Override) -> Collection[str]:
-    return getattr(override.value(), "tags", None) or ()
-
-
-def format_axis(override: Override) -> str:
-    """An axis as it was written."""
-    if DRAWN in _tags(override):
-        return f"{override.get_key_element()}={_call(override)}"
-    return str(override.input_line)
-
-
-def _remedy(override: Override) -> str:
-    if DRAWN in _tags(override):
-        name, functions = _call(override).partition("(")[0], create_functions().functions
-        hint = suggest(name, functions)
-        if hint.startswith("did"):
-            return f"there is no {name}(…); {hint}"
-    return (
+    if override.is_discrete_sweep() and not _is_distribution(override):
+        return list(override.sweep_string_iterator())
+    remedy = (
         f"values are needed here, as in {override.key_or_group}=1,2,3; "
         "take hydra/sweeper=random or optuna to search an interval"
     )
+    if _is_distribution(override):
+        # Hydra's own functions, misspelt, look like distributions: rnage(3)
+        name = _call_text(override).partition("(")[0]
+        hint = suggest(name, create_functions().functions)
+        if hint.startswith("did"):
+            remedy = f"there is no {name}(…); {hint}"
+    raise ConfigError(f"{format_axis(override)}: {remedy}")
+
+
+def _is_distribution(override: Override) -> bool:
+    return DISTRIBUTION in (getattr(override.value(), "tags", None) or ())
+
+
+def format_axis(override: Override) -> str:
+    """Write an axis as the user did."""
+    if _is_distribution(override):
+        return f"{override.get_key_element()}={_call_text(override)}"
+    return str(override.input_line)
 
 
 def quote_distributions(overrides: Sequence[str]) -> list[str]:
-    """Overrides in which calls that Hydra does not know are kept as text.
+    """Keep calls that Hydra's grammar does not know as text, for scipy.stats to know.
 
     >>> quote_distributions(["optimizer.lr=loguniform(1e-4,1e-1)", "seed=range(3)"])
     ["optimizer.lr=tag(drawn,choice('loguniform(1e-4,1e-1)'))", 'seed=range(3)']
     """
-    known = create_functions().functions
-    calls = ((o, CALL.fullmatch(o)) for o in overrides)
-    return [
-        f"{m[1]}=tag({DRAWN},choice('{m[2]}({m[3]})'))" if m and m[2] not in known else o
-        for o, m in calls
-    ]
+    functions = create_functions().functions
+    quoted = []
+    for override in overrides:
+        match = CALL.fullmatch(override)
+        if match and match[2] not in functions:
+            key, name, arguments = match.groups()
+            override = f"{key}=tag({DISTRIBUTION},choice('{name}({arguments})'))"
+        quoted.append(override)
+    return quoted
 
 
 def draw_value(override: Override, rng: Generator) -> str:
-    """One value of an axis at random, as text with six digits.
+    """Draw one value of an axis at random, as text with six digits.
+
+    Args:
+        override: an interval, a distribution, or a list of values.
+        rng: the axis's own stream.
 
     Raises:
         ConfigError: scipy.stats has no such distribution, or it takes other numbers.
     """
     value = override.value()
-    if DRAWN in _tags(override):
-        return format_number(_drawn(override, rng))
+    if _is_distribution(override):
+        return _draw_from_distribution(override, rng)
     if isinstance(value, IntervalSweep):
-        return _between(value, rng)
+        return _draw_from_interval(value, rng)
     options = list_values(override)
     return options[int(rng.integers(len(options)))]
 
 
-def _between(interval: IntervalSweep, rng: Generator) -> str:
+def _draw_from_interval(interval: IntervalSweep, rng: Generator) -> str:
     import numpy as np
 
     low, high = interval_bounds(interval)
-    if "log" in interval.tags:
-        top = high + 1 if isinstance(high, int) else high
-        found = float(np.exp(rng.uniform(np.log(low), np.log(top))))
-        return format_number(min(int(found), high) if isinstance(high, int) else found)
-    if isinstance(low, int) and isinstance(high, int):
-        return format_number(rng.integers(low, high, endpoint=True))
-    return format_number(rng.uniform(low, high))
+    if "log" not in interval.tags:
+        if isinstance(low, int) and isinstance(high, int):
+            return format_number(rng.integers(low, high, endpoint=True))
+        return format_number(rng.uniform(low, high))
+    # whole numbers are the floors of a draw that reaches up to high + 1, so that high has its share
+    top = high + 1 if isinstance(high, int) else high
+    number = float(np.exp(rng.uniform(np.log(low), np.log(top))))
+    return format_number(min(int(number), high) if isinstance(high, int) else number)
+
+
+def _draw_from_distribution(override: Override, rng: Generator) -> str:
+    from scipy import stats
+
+    name, arguments = parse_distribution(override)
+    try:
+        return format_number(getattr(stats, name)(*arguments).rvs(random_state=rng))
+    except (AttributeError, TypeError, ValueError) as error:
+        problem = f"scipy.stats.{name}: {error}"
+        if not hasattr(stats, name):
+            names = [n for n in dir(stats) if hasattr(getattr(stats, n), "rvs")]
+            problem = f"{suggest(name, names)} (scipy.stats)"
+        raise ConfigError(f"{format_axis(override)}: {problem}") from error
 
 
 def interval_bounds(interval: IntervalSweep) -> tuple[float, float]:
-    """Both ends, as whole numbers where both are written so.
+    """Return both ends, as whole numbers where both are written so.
 
     Raises:
         ConfigError: the lower end is not below the upper, or a logarithm has no place there.
@@ -148,7 +183,7 @@ def interval_bounds(interval: IntervalSweep) -> tuple[float, float]:
 
 
 def format_number(value: Any) -> str:
-    """A drawn number as text.
+    """Write a drawn number as text.
 
     >>> format_number(0.00123456789), format_number(2.0), format_number(7)
     ('0.00123457', '2.0', '7')
@@ -158,38 +193,23 @@ def format_number(value: Any) -> str:
     return repr(float(f"{float(value):.{DIGITS}g}"))
 
 
-def _call(override: Override) -> str:
-    value = override.value()
-    assert isinstance(value, ChoiceSweep)
-    return str(getattr(value.list[0], "text", value.list[0]))
-
-
-def _drawn(override: Override, rng: Generator) -> Any:
-    from scipy import stats
-
-    name, arguments = parse_distribution(override)
-    try:
-        return getattr(stats, name)(*arguments).rvs(random_state=rng)
-    except (AttributeError, TypeError, ValueError) as error:
-        if not hasattr(stats, name):
-            known = [n for n in dir(stats) if hasattr(getattr(stats, n), "rvs")]
-            raise ConfigError(
-                f"{format_axis(override)}: {suggest(name, known)} (scipy.stats)"
-            ) from error
-        raise ConfigError(f"{format_axis(override)}: scipy.stats.{name}: {error}") from error
-
-
 def parse_distribution(override: Override) -> tuple[str, list[Any]]:
-    """A distribution's name and numbers.
+    """Return a distribution's name and numbers.
 
     Raises:
         ConfigError: there is something else between the brackets.
     """
-    name, _, rest = _call(override).partition("(")
+    name, _, rest = _call_text(override).partition("(")
+    if rest == ")":
+        return name, []
     try:
-        found = ast.literal_eval(f"({rest.removesuffix(')')},)") if rest != ")" else ()
+        return name, list(ast.literal_eval(f"({rest.removesuffix(')')},)"))
     except (ValueError, SyntaxError) as error:
-        raise ConfigError(
-            f"{format_axis(override)}: numbers belong between the brackets"
-        ) from error
-    return name, list(found)
+        axis = format_axis(override)
+        raise ConfigError(f"{axis}: numbers belong between the brackets") from error
+
+
+def _call_text(override: Override) -> str:
+    choice = override.value()
+    assert isinstance(choice, ChoiceSweep)
+    return str(getattr(choice.list[0], "text", choice.list[0]))

@@ -38,14 +38,15 @@ class Random:
         self.params, self.seed, self.crossed = params or {}, seed, crossed
         self.count = check_int("hydra.sweeper.count", count)
 
-    def batches(self, overrides: Sequence[Override], study: Any) -> Batches:
-        """All points at once."""
+    def propose_batches(self, overrides: Sequence[Override], study: Any) -> Batches:
+        """Propose all points at once."""
         from numpy.random import default_rng
 
-        found = split_axes(overrides, self.crossed)
-        streams = {k: default_rng([self.seed, crc32(k.encode())]) for k in found.searched}
+        axes = split_axes(overrides, self.crossed)
+        # crc32, since Python's own hash of a text differs from process to process
+        streams = {k: default_rng([self.seed, crc32(k.encode())]) for k in axes.searched}
         points = []
         for _ in range(self.count):
-            chosen = {key: draw_value(o, streams[key]) for key, o in found.searched.items()}
-            points += found.points(chosen)
+            values = {key: draw_value(o, streams[key]) for key, o in axes.searched.items()}
+            points += axes.list_points(values)
         yield points

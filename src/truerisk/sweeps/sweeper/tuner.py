@@ -1,11 +1,11 @@
-"""Tuning by Optuna: where to look next follows from what was found."""
+"""Tuning by Optuna: where to look next follows from how earlier points ended."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override
@@ -17,6 +17,7 @@ from truerisk.outcome import Outcome
 from truerisk.sweeps.sweep_cell import IGNORED
 from truerisk.sweeps.sweeper import Batches
 from truerisk.sweeps.sweeper.axis import (
+    DISTRIBUTION,
     SweepAxes,
     format_axis,
     format_number,
@@ -76,28 +77,29 @@ class Tuner:
         self.batch = check_int("hydra.sweeper.batch", batch)
         self.startup, self.seed, self.crossed = startup, seed, crossed
 
-    def batches(self, overrides: Sequence[Override], study: StudyFolder) -> Batches:
-        """A batch of trials after another, until there are enough.
+    def propose_batches(self, overrides: Sequence[Override], study: StudyFolder) -> Batches:
+        """Propose a batch of trials after another, until there are enough.
 
         Raises:
             ConfigError: there is nothing to tune, or the storage cannot be opened.
         """
-        found = split_axes(overrides, self.crossed)
-        if not found.searched:
+        axes = split_axes(overrides, self.crossed)
+        if not axes.searched:
             raise ConfigError(
                 "hydra/sweeper=optuna has nothing to tune: give an axis, as in "
                 "'optimizer.lr=tag(log,interval(1e-4,1))'"
             )
-        space = {key: to_optuna_distribution(override) for key, override in found.searched.items()}
-        tuned, left = self._open(found, study), set[int]()
-        while trials := self._next(tuned, space, left):
-            lists = [found.points(_chosen(trial, space)) for trial in trials]
-            ended = iter((yield [point for points in lists for point in points]))
-            for trial, points in zip(trials, lists, strict=True):
-                if not report_trial(tuned, trial, [next(ended) for _ in points]):
-                    left.add(trial.number)
+        space = {key: to_optuna_distribution(axis) for key, axis in axes.searched.items()}
+        tuned, elsewhere = self._open_study(axes, study), set[int]()
+        while trials := self._next_trials(tuned, space, elsewhere):
+            points = [axes.list_points(_read_params(trial, space)) for trial in trials]
+            ended = iter((yield [point for trial_points in points for point in trial_points]))
+            for trial, trial_points in zip(trials, points, strict=True):
+                if not report_trial(tuned, trial, [next(ended) for _ in trial_points]):
+                    elsewhere.add(trial.number)
 
-    def _open(self, found: SweepAxes, study: StudyFolder) -> optuna.Study:
+    def _open_study(self, axes: SweepAxes, study: StudyFolder) -> optuna.Study:
+        """Open Optuna's study of these axes, or begin it."""
         import optuna
         from optuna.exceptions import OptunaError
         from sqlalchemy.exc import SQLAlchemyError
@@ -105,28 +107,31 @@ class Tuner:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study.folder.mkdir(parents=True, exist_ok=True)
         where = self.storage or f"sqlite:///{study.folder / 'optuna.db'}"
-        name = f"{study.folder.name}-{_problem(found)}"
+        name = f"{study.folder.name}-{_hash_axes(axes)}"
         try:
-            storage = _storage(where)
+            storage = _open_storage(where)
             return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
         except (OptunaError, SQLAlchemyError, ImportError, OSError, ValueError) as error:
             raise ConfigError(f"hydra.sweeper.storage={where}: {first_line(error)}") from error
 
-    def _next(
-        self, tuned: optuna.Study, space: Mapping[str, Any], left: set[int]
+    def _next_trials(
+        self, tuned: optuna.Study, space: Mapping[str, Any], elsewhere: Collection[int]
     ) -> list[optuna.Trial]:
-        """Trials that were cut off, then new ones; not those in other hands."""
+        """Resume trials that were cut off, then ask for new ones; skip those of other launches."""
         import optuna
 
         running = (optuna.trial.TrialState.RUNNING,)
         before = tuned.get_trials(deepcopy=False)
-        cut = [t for t in before if t.state in running and t.number not in left][: self.batch]
+        cut = [t for t in before if t.state in running and t.number not in elsewhere]
+        cut = cut[: self.batch]
         new = min(self.batch - len(cut), self.trials - len(before))
-        tuned.sampler = self._sampler(self.seed + len(before))
+        # a sampler's state is not stored: seeding it by the number of trials lets a command that
+        # is given again go on with other draws than it began with
+        tuned.sampler = self._make_sampler(self.seed + len(before))
         asked = [tuned.ask(dict(space)) for _ in range(new)]
         return [optuna.trial.Trial(tuned, t._trial_id) for t in cut] + asked
 
-    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+    def _make_sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         from optuna import samplers
 
         if self.sampler == "tpe":
@@ -137,28 +142,31 @@ class Tuner:
             size = max(self.batch, 4) if self.batch > 1 else None
             return samplers.CmaEsSampler(seed=seed, popsize=size)
         if self.sampler == "qmc":
+            # one sequence for all of a study: another seed would begin another
             return samplers.QMCSampler(seed=self.seed, warn_independent_sampling=False)
         return samplers.RandomSampler(seed=seed)
 
 
-def _storage(where: str) -> Any:
-    """A log that machines share, or the URL of a database."""
+def _open_storage(where: str) -> Any:
+    """Open a log that machines share; the URL of a database is left to Optuna."""
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    return JournalStorage(JournalFileBackend(where)) if where.endswith(".log") else where
+    if where.endswith(".log"):
+        return JournalStorage(JournalFileBackend(where))
+    return where
 
 
-def _problem(found: SweepAxes) -> str:
-    """What is tuned, in eight digits: another recipe or space has trials of its own."""
-    kept = {k: v for k, v in found.fixed.items() if re.split(r"[./]", k)[0] not in IGNORED}
-    asked = {key: format_axis(override) for key, override in found.searched.items()}
-    whole_text = repr(sorted((kept | asked | found.crossed).items(), key=str))
-    return hashlib.sha256(whole_text.encode()).hexdigest()[:8]
+def _hash_axes(axes: SweepAxes) -> str:
+    """Hash what is tuned, in eight digits: another recipe or space has trials of its own."""
+    fixed = {k: v for k, v in axes.fixed.items() if re.split(r"[./]", k)[0] not in IGNORED}
+    searched = {key: format_axis(override) for key, override in axes.searched.items()}
+    text = repr(sorted((fixed | searched | axes.crossed).items(), key=str))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def to_optuna_distribution(override: Override) -> Any:
-    """An axis as Optuna has it.
+    """Turn an axis into a distribution of Optuna's.
 
     Raises:
         ConfigError: it is a distribution that Optuna has not.
@@ -170,38 +178,49 @@ def to_optuna_distribution(override: Override) -> Any:
         low, high = interval_bounds(value)
         kind = "Int" if isinstance(high, int) else "Float"
         return getattr(distributions, f"{kind}Distribution")(low, high, log="log" in value.tags)
-    if "drawn" in getattr(value, "tags", ()):
+    if DISTRIBUTION in getattr(value, "tags", ()):
         name, numbers = parse_distribution(override)
         if name != "loguniform" or len(numbers) != 2:
             raise ConfigError(
-                f"{format_axis(override)}: optuna searches interval(a,b), tag(log,interval(a,b)), "
-                "loguniform(a,b) and lists of values"
+                f"{format_axis(override)}: optuna searches interval(a,b), "
+                "tag(log,interval(a,b)), loguniform(a,b) and lists of values"
             )
         low, high = map(float, numbers)
         return distributions.FloatDistribution(low, high, log=True)
     return distributions.CategoricalDistribution(list_values(override))
 
 
-def _chosen(trial: optuna.Trial, space: Mapping[str, Any]) -> dict[str, str]:
-    params = trial.params
-    return {key: v if isinstance(v := params[key], str) else format_number(v) for key in space}
+def _read_params(trial: optuna.Trial, space: Mapping[str, Any]) -> dict[str, str]:
+    """Read the values of a trial, as texts of overrides."""
+    values = {key: trial.params[key] for key in space}
+    return {k: v if isinstance(v, str) else format_number(v) for k, v in values.items()}
 
 
 def report_trial(tuned: optuna.Study, trial: optuna.Trial, ended: Sequence[Outcome]) -> bool:
-    """Report how a trial's runs ended; False where some of them are in other hands."""
+    """Report to Optuna how a trial's runs ended.
+
+    Args:
+        tuned: Optuna's study.
+        trial: that has ended.
+        ended: the outcomes of its runs, one for each combination of crossed axes.
+
+    Returns:
+        False where some of them are in other hands, so that nothing is reported yet.
+    """
     from optuna.trial import TrialState
 
     statuses = {outcome.status for outcome in ended}
     if "elsewhere" in statuses:
         return False
-    stops = [m for o in ended if (m := re.match(r"successive halving: at epoch (\d+)", o.reason))]
+    stops = [outcome.stop for outcome in ended if outcome.stop is not None]
+    epochs = [stop.detail["epoch"] for stop in stops if stop.kind == "halving"]
     mean = math.fsum(outcome.value for outcome in ended) / len(ended)
-    if stops and math.isfinite(mean):
-        trial.report(mean, max(int(stop[1]) for stop in stops))
-    if statuses == {"finished"} and not stops and math.isfinite(mean):
+    if epochs and math.isfinite(mean):
+        trial.report(mean, max(epochs))
+    if statuses == {"finished"} and not epochs and math.isfinite(mean):
         tuned.tell(trial, mean, skip_if_finished=True)
     else:
-        pruned = bool(stops) or "diverged" in statuses
+        pruned = bool(epochs) or "diverged" in statuses
         state = TrialState.PRUNED if pruned else TrialState.FAIL
         tuned.tell(trial, state=state, skip_if_finished=True)
     return True

@@ -20,7 +20,7 @@ class Zipped:
         crossed: axes that are not zipped, but combined with every point.
 
     Raises:
-        ConfigError: (from ``batches``) the zipped axes differ in length.
+        ConfigError: (from ``propose_batches``) the zipped axes differ in length.
     """
 
     def __init__(
@@ -28,14 +28,17 @@ class Zipped:
     ) -> None:
         self.params, self.crossed = params or {}, crossed
 
-    def batches(self, overrides: Sequence[Override], study: Any) -> Batches:
-        """All points at once."""
-        found = split_axes(overrides, self.crossed)
-        lists = {key: list_values(override) for key, override in found.searched.items()}
-        lengths = {key: len(texts) for key, texts in lists.items()}
+    def propose_batches(self, overrides: Sequence[Override], study: Any) -> Batches:
+        """Propose all points at once."""
+        axes = split_axes(overrides, self.crossed)
+        columns = {key: list_values(override) for key, override in axes.searched.items()}
+        lengths = {key: len(values) for key, values in columns.items()}
         if len(set(lengths.values())) > 1:
             said = ", ".join(f"{key} has {n}" for key, n in lengths.items())
             raise ConfigError(f"hydra/sweeper=list pairs values, so lengths must agree: {said}")
-        rows = zip(*lists.values(), strict=True) if lists else [()]
-        chosen = [dict(zip(lists, row, strict=True)) for row in rows]
-        yield [point for choice in chosen for point in found.points(choice)]
+        # without an axis there is one point, of the crossed axes alone
+        rows = zip(*columns.values(), strict=True) if columns else [()]
+        points = []
+        for row in rows:
+            points += axes.list_points(dict(zip(columns, row, strict=True)))
+        yield points

@@ -13,7 +13,7 @@ from truerisk.config.options import RiskOptions
 from truerisk.core.seeds import streams
 from truerisk.data import DataModule
 from truerisk.data.gaussians import gaussians
-from truerisk.loss import surrogate
+from truerisk.loss import adapt_loss
 from truerisk.model import Linear
 from truerisk.objective import Objective
 from truerisk.risk.gauge import Gauge
@@ -28,7 +28,7 @@ def trained(seed):
     data = DataModule(source, val=200, test=200, standardize="none", seed=seed)
     data.prepare()
     model = Linear((2,), 1)
-    loss = surrogate(torch.nn.BCEWithLogitsLoss(reduction="none"), "classification", 2)
+    loss = adapt_loss(torch.nn.BCEWithLogitsLoss(reduction="none"), "classification", 2)
     x = torch.cat([data.train.x, torch.ones(len(data.train), 1)], 1)
     w = torch.zeros(3)
     for _ in range(3):
@@ -90,7 +90,7 @@ def test_the_truth_is_what_many_samples_say():
     recipe = trained(0)
     x, y = recipe.data.population.sample(400_000, torch.Generator().manual_seed(1))
     outputs = recipe.model(x).detach()
-    losses = recipe.surrogate(outputs, y)
+    losses = recipe.adapt_loss(outputs, y)
     wrong = recipe.surrogate.errors(outputs, y)
     for value, expected in zip((losses, wrong), truth(recipe.model, recipe.data.population)):
         assert abs(value.mean().item() - expected) < 4 * value.std().item() / len(y) ** 0.5

@@ -46,7 +46,7 @@ def others(file: Path, allowed: set[str]) -> set[str]:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_part_imports_no_other_group_and_nothing_above_it(group):
-    allowed = {group, "core"} | ABOVE.get(group, set())
+    allowed = {group, "core", "task"} | ABOVE.get(group, set())
     for file in (SOURCE / group).rglob("*.py"):
         assert not others(file, allowed), file
 
@@ -62,7 +62,7 @@ def test_groups_sources_and_tests_bear_the_same_names(group):
 
 
 ORDER = (
-    *("core", "outcome", "sharding"),
+    *("core", "task", "outcome", "sharding"),
     *(group for group in GROUPS if group != "diagnostics"),
     *("config", "objective", "calculus", "recipe", "risk", "run", "function", "assemble", "engine"),
     *("result", "show", "diagnostics", "fit", "__init__", "evaluate"),
@@ -97,7 +97,10 @@ def test_a_reproduction_is_a_study_and_its_claims():
     assert found <= {file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml")}
 
 
-TORCH_FREE = ("config/*", "cli", "launch", "evaluate", "reports/report", "risk/measured", "run")
+TORCH_FREE = (
+    *("config/*", "cli", "launch", "evaluate", "reports/report", "risk/measured", "run"),
+    *("task/*", "show/console", "result"),
+)
 """What answers without torch: ``parts``, ``--cfg job``, ``report``, and reading a run's folder."""
 
 

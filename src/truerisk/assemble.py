@@ -22,11 +22,12 @@ from truerisk.core.errors import ConfigError, UserError
 from truerisk.core.seeds import streams
 from truerisk.data import DataInfo, DataModule
 from truerisk.diagnostics import Diagnostic
-from truerisk.loss import Surrogate, surrogate
+from truerisk.loss import Surrogate, adapt_loss
 from truerisk.optimizer import Needs, needs_of, parameter_groups
 from truerisk.recipe import Recipe
 from truerisk.regularizer.base import Regularizer
 from truerisk.scheduler import Schedule
+from truerisk.task import get_task
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
@@ -49,8 +50,7 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     data.prepare()
     regularizers = {name: build(node) for name, node in cfg.regularizer.items()}
     _refuse_two_averages(regularizers)
-    if data.info.task == "function":
-        regularizers = function.acting(regularizers)
+    regularizers = get_task(data.info.task).select_regularizers(regularizers)
     model = build_model(cfg, data.info, regularizers, seeds.init, data)
     return Recipe(
         data=data,
@@ -87,7 +87,7 @@ def _user_error(error: BaseException, node: DictConfig) -> Exception:
 
 def build_surrogate(cfg: DictConfig, info: DataInfo) -> Surrogate:
     """The loss, fitted to the data's task."""
-    return surrogate(build(cfg.loss), info.task, info.num_outputs)
+    return adapt_loss(build(cfg.loss), info.task, info.num_outputs)
 
 
 def build_model(

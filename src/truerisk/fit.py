@@ -17,6 +17,7 @@ from truerisk.core.errors import ConfigError, Diverged, Interrupted, UserError
 from truerisk.core.files import write_atomic
 from truerisk.result import RunResult
 from truerisk.run import RunFolder, rank
+from truerisk.task import get_task
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
@@ -204,15 +205,14 @@ def _trainer(
     from truerisk.diagnostics.instruments import instruments
     from truerisk.engine.checkpoint import Checkpointer, load
     from truerisk.engine.trail import trails
-    from truerisk.show.progress_line import FUNCTION, RISKS, Progress
+    from truerisk.show.progress_line import Progress
 
     checkpoint = run.last if resumed and run.last.exists() else None
     step = load(checkpoint)["truerisk"]["step"]["count"] if checkpoint else -1
     where = {"folder": run.path, "run_id": run.id, "resume_step": step if resumed else None}
     loggers = build_loggers(cfg, **where) if rank() == 0 else []
-    shown = FUNCTION if recipe.data.info.task == "function" else RISKS
     callbacks: list[Callback] = [
-        Progress(shown=shown),
+        Progress(shown=get_task(recipe.data.info.task).progress),
         Checkpointer(run.path, cfg.checkpoint_seconds),
     ]
     callbacks += trails(recipe.model)
@@ -248,7 +248,7 @@ def _draw(result: RunResult) -> None:
 
     if not result.config.get("figures", True):
         return
-    if result.task == "function":
+    if not get_task(result.task).has_samples:
         save_contour([result.folder], result.figure)
     elif len(result.history):
         risk_figure(result.history, result.figure, title=result.title)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig
@@ -12,14 +10,9 @@ from truerisk.core.errors import ConfigError
 from truerisk.data import NoData
 from truerisk.logger.label import option_name
 from truerisk.model import Function
-from truerisk.regularizer import Dropout, EarlyStopping, Entropy, InputGradient, SpectralNorm
-from truerisk.regularizer.base import Regularizer
 
 DEFAULT = {"_target_": "truerisk.initializer.Initializer", "bias": None, "gain": 1.0}
 """The initializer that leaves a model as it was built."""
-
-OF_SAMPLES = (Dropout, Entropy, InputGradient, SpectralNorm)
-"""Regularizers that make nothing of a bare vector of weights."""
 
 
 def refuse(cfg: DictConfig) -> None:
@@ -58,29 +51,3 @@ def dtype(cfg: DictConfig) -> torch.dtype:
     """The type a function's numbers are made in, so that −1.2 in double precision is no float32."""
     double = cfg.trainer.get("precision") == "64-true"
     return torch.float64 if double else torch.get_default_dtype()
-
-
-def acting(regularizers: Mapping[str, Regularizer]) -> dict[str, Regularizer]:
-    """The regularizers that act on a function of w: all but early stopping, which needs samples.
-
-    Its training and validation risk are one number, so there is nothing to stop early for; and an
-    optimizer that overshoots must not be stopped at the top of a hill.
-
-    Raises:
-        ConfigError: a regularizer acts on samples or layers, or leaves out vectors.
-    """
-    kept = {k: r for k, r in regularizers.items() if not isinstance(r, EarlyStopping)}
-    for name, regularizer in kept.items():
-        edits = type(regularizer).edit_batch is not Regularizer.edit_batch
-        if edits or isinstance(regularizer, OF_SAMPLES):
-            raise ConfigError(
-                f"regularizer={name} acts on samples or layers, and a test function has neither: "
-                f"leave {name} out"
-            )
-        groups = getattr(regularizer, "groups", None)
-        if groups is not None and not groups({"w": torch.zeros(1)}):
-            raise ConfigError(
-                f"regularizer={name} leaves out vectors, as which it takes biases, and a test "
-                f"function has only one, w: set regularizer.{name}.rules=[]"
-            )
-    return kept

@@ -30,6 +30,7 @@ from truerisk.config.mistakes import explain_unresolved
 from truerisk.config.parts import PRIMARY
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.outcome import EXIT, INTERRUPTED, Outcome
+from truerisk.task import config_has_samples
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -219,7 +220,7 @@ def _draw_contours(folder: Path) -> None:
 
 def _ends_with_page(shared: DictConfig) -> bool:
     """Tell whether a sweep ends with a page: test functions have no risks to report."""
-    return shared.report and not str(shared.data._target_).endswith(".NoData")
+    return shared.report and config_has_samples(str(shared.data._target_))
 
 
 def _write_page(folder: Path) -> None:

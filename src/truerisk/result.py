@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from truerisk.core.errors import ConfigError
 from truerisk.risk.measured import Measured
 from truerisk.run import RunFolder
+from truerisk.task import get_task
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -89,7 +90,7 @@ class RunResult:
     @property
     def figure(self) -> Path:
         """The picture of train and validation risk, or of the path on a test function."""
-        return self.run.figures / ("path.png" if self.task == "function" else "risk.png")
+        return self.run.figures / get_task(self.task).figure_name
 
     def report(self) -> None:
         """Print how the run ended, its table, and where its figure lies."""

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from truerisk.calculus import Point
 from truerisk.core.batch import Batch
-from truerisk.loss import surrogate
+from truerisk.loss import adapt_loss
 from truerisk.model import CNN, GRU, LSTM, MLP, RNN, CNN1d, Linear, ResNet, Transformer
 from truerisk.objective import Objective
 from truerisk.regularizer import Dropout, SpectralNorm
@@ -75,7 +75,7 @@ class Case:
         x = torch.randn(samples, *shape, dtype=torch.float64).to(dtype)
         self.batch = Batch(x, torch.arange(samples) % CLASSES)
         loss = nn.CrossEntropyLoss(reduction="none")
-        self.objective = Objective(self.model, surrogate(loss, "classification", CLASSES))
+        self.objective = Objective(self.model, adapt_loss(loss, "classification", CLASSES))
 
     def point(self, batches=None):
         return Point(self.objective, None, batches or [self.batch])

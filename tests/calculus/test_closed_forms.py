@@ -19,7 +19,7 @@ from truerisk.calculus import (
     taylor,
 )
 from truerisk.core.batch import Batch
-from truerisk.loss import surrogate
+from truerisk.loss import adapt_loss
 from truerisk.model import Linear
 from truerisk.objective import Objective
 from truerisk.regularizer import L2
@@ -107,7 +107,7 @@ def test_logistic_regression(design, penalty):
     """∇²J = XᵀDX/N + λI with D = p(1 − p), and Gauss–Newton is the Hessian."""
     x, _ = design
     y = torch.arange(20) % 2
-    loss = surrogate(nn.BCEWithLogitsLoss(reduction="none"), "classification", 2)
+    loss = adapt_loss(nn.BCEWithLogitsLoss(reduction="none"), "classification", 2)
     model = Linear((5,), 1, bias=False).double()
     objective = Objective(model, loss, {"l2": L2(penalty).penalty})
     point = Point(objective, None, [Batch(x, y)])
@@ -120,7 +120,7 @@ def test_logistic_regression(design, penalty):
 
 def test_multinomial_regression_gauss_newton_is_the_hessian_and_the_fisher_matrix(design):
     x, _ = design
-    loss = surrogate(nn.CrossEntropyLoss(reduction="none"), "classification", 3)
+    loss = adapt_loss(nn.CrossEntropyLoss(reduction="none"), "classification", 3)
     model = Linear((5,), 3).double()
     point = Point(Objective(model, loss), None, [Batch(x, torch.arange(20) % 3)])
     close(GaussNewton(point).dense(), Hessian(point).dense())

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from truerisk.calculus import GaussNewton, Hessian, Point, gradient
 from truerisk.core.batch import Batch
-from truerisk.loss import Hinge, surrogate
+from truerisk.loss import Hinge, adapt_loss
 from truerisk.model import MLP
 from truerisk.objective import Objective
 from truerisk.regularizer import (
@@ -50,7 +50,7 @@ CONVEX = {"l1", "l2", "elastic_net", "group_lasso"}
 def problem(loss="cross_entropy", penalty=None, norm="none"):
     torch.manual_seed(1)
     module, task, classes = LOSSES[loss]
-    fitted = surrogate(module, task, classes)
+    fitted = adapt_loss(module, task, classes)
     options = {"activation": "tanh", "normalization": norm}
     model = MLP((4,), fitted.output_size, width=3, **options).double().train(norm == "batch")
     with torch.no_grad():  # off the kinks: scales begin at one and shifts at zero

@@ -6,6 +6,7 @@ import torch
 from truerisk.core.errors import ConfigError
 from truerisk.core.rng import stream
 from truerisk.data.partition import partition, subset
+from truerisk.task import get_task
 
 COUNTS = [
     [50, 50, 50],
@@ -52,7 +53,8 @@ def test_another_seed_draws_another_split():
 
 def test_a_regression_is_split_at_random():
     y = torch.randn(1000, 1, generator=torch.Generator().manual_seed(2))
-    rows = partition(y, 0.2, 0.2, stream(0, "split"), stratify=False)
+    assert get_task("regression").strata(y) is None
+    rows = partition(torch.zeros(1000, dtype=torch.long), 0.2, 0.2, stream(0, "split"))
     assert [len(r) for r in rows] == [600, 200, 200]
     means = torch.stack([r.double().mean() for r in rows])
     assert ((means - 499.5).abs() < 4 * 288.7 / torch.tensor([600, 200, 200]).sqrt()).all()

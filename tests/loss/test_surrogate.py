@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error, z
 from torch import nn
 
 from truerisk.core.errors import ConfigError
-from truerisk.loss import Hinge, surrogate
+from truerisk.loss import Hinge, adapt_loss
 
 CONF = Path(__file__).parents[2] / "conf" / "loss"
 OPTIONS = {
@@ -55,7 +55,7 @@ FITS = [(n, t, k) for n, t in OPTIONS.items() for k in (1, 2, 3) if k > 1 or t =
 
 @pytest.mark.parametrize(("name", "task", "num_outputs"), FITS)
 def test_one_loss_a_sample_and_vmap_agrees(name, task, num_outputs):
-    fitted = surrogate(option(name), task, num_outputs)
+    fitted = adapt_loss(option(name), task, num_outputs)
     outputs, y = samples(task, fitted.output_size)
     losses = fitted(outputs, y)
     assert losses.shape == (40,) and losses.dtype == torch.float32
@@ -73,7 +73,7 @@ def test_one_loss_a_sample_and_vmap_agrees(name, task, num_outputs):
 def test_misfits_are_refused_with_what_fits(name, task):
     other = "regression" if task == "classification" else "classification"
     with pytest.raises(ConfigError, match="loss=") as caught:
-        surrogate(option(name), other, 3)
+        adapt_loss(option(name), other, 3)
     fitting = [n for n, t in OPTIONS.items() if t == other]
     assert all(f"loss={n}" in str(caught.value) for n in fitting)
     assert task in str(caught.value) and other in str(caught.value)
@@ -82,17 +82,17 @@ def test_misfits_are_refused_with_what_fits(name, task):
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_the_value_of_a_function_is_no_loss_of_samples(task):
     with pytest.raises(ConfigError, match="is for function") as caught:
-        surrogate(option("value"), task, 3)
+        adapt_loss(option("value"), task, 3)
     fitting = [n for n, t in OPTIONS.items() if t == task]
     assert all(f"loss={n}" in str(caught.value) for n in fitting)
     outputs = torch.tensor([[3.0], [-1.0]])
-    assert surrogate(option("value"), "function", 1)(outputs, None).tolist() == [3.0, -1.0]
+    assert adapt_loss(option("value"), "function", 1)(outputs, None).tolist() == [3.0, -1.0]
 
 
 def test_cross_entropy_against_sklearn():
     outputs, y = samples("classification", 3)
     expected = log_loss(y.numpy(), outputs.double().softmax(1).numpy())
-    fitted = surrogate(option("cross_entropy"), "classification", 3)
+    fitted = adapt_loss(option("cross_entropy"), "classification", 3)
     assert fitted.output_size == 3
     assert float(fitted(outputs, y).mean()) == pytest.approx(expected, rel=1e-5)
 
@@ -102,11 +102,11 @@ def test_label_smoothing_mixes_in_the_uniform_distribution():
     loss = nn.CrossEntropyLoss(reduction="none", label_smoothing=0.3)
     log_p = outputs.log_softmax(1)
     expected = -0.7 * log_p.gather(1, y[:, None])[:, 0] - 0.3 * log_p.mean(1)
-    torch.testing.assert_close(surrogate(loss, "classification", 3)(outputs, y), expected)
+    torch.testing.assert_close(adapt_loss(loss, "classification", 3)(outputs, y), expected)
 
 
 def test_bce_of_two_classes_has_one_output_and_sklearns_value():
-    fitted = surrogate(option("bce"), "classification", 2)
+    fitted = adapt_loss(option("bce"), "classification", 2)
     outputs, y = samples("classification", 1)
     assert fitted.output_size == 1
     expected = log_loss(y.numpy(), outputs[:, 0].sigmoid().double().numpy())
@@ -114,7 +114,7 @@ def test_bce_of_two_classes_has_one_output_and_sklearns_value():
 
 
 def test_bce_of_more_classes_is_the_mean_of_one_against_the_rest():
-    fitted = surrogate(option("bce"), "classification", 4)
+    fitted = adapt_loss(option("bce"), "classification", 4)
     outputs, y = samples("classification", 4)
     each = [
         F.binary_cross_entropy(outputs[:, k].sigmoid(), (y == k).float(), reduction="none")
@@ -128,19 +128,19 @@ def test_bce_of_more_classes_is_the_mean_of_one_against_the_rest():
 )
 def test_regression_against_sklearn(name, expected):
     outputs, y = samples("regression", 2)
-    risk = float(surrogate(option(name), "regression", 2)(outputs, y).mean())
+    risk = float(adapt_loss(option(name), "regression", 2)(outputs, y).mean())
     assert risk == pytest.approx(expected(y.numpy(), outputs.numpy()), rel=1e-5)
 
 
 def test_huber_is_quadratic_then_linear():
-    fitted = surrogate(nn.HuberLoss(reduction="none", delta=2.0), "regression", 1)
+    fitted = adapt_loss(nn.HuberLoss(reduction="none", delta=2.0), "regression", 1)
     losses = fitted(torch.tensor([[1.0], [2.0], [5.0]]), torch.zeros(3, 1))
     torch.testing.assert_close(losses, torch.tensor([0.5, 2.0, 2 * (5 - 1.0)]))
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "hinge", "bce"])
 def test_errors_against_sklearn(name):
-    fitted = surrogate(option(name), "classification", 3)
+    fitted = adapt_loss(option(name), "classification", 3)
     outputs, y = samples("classification", 3)
     errors = fitted.errors(outputs, y)
     assert set(errors.tolist()) == {0.0, 1.0}
@@ -148,19 +148,19 @@ def test_errors_against_sklearn(name):
 
 
 def test_error_of_a_single_output_is_by_sign():
-    fitted = surrogate(option("bce"), "classification", 2)
+    fitted = adapt_loss(option("bce"), "classification", 2)
     errors = fitted.errors(torch.tensor([[2.0], [2.0], [-1.0], [-1.0]]), torch.tensor([1, 0, 1, 0]))
     assert errors.tolist() == [0, 1, 1, 0]
 
 
 def test_regression_has_no_errors():
     outputs, y = samples("regression", 1)
-    assert surrogate(option("mse"), "regression", 1).errors(outputs, y) is None
+    assert adapt_loss(option("mse"), "regression", 1).errors(outputs, y) is None
 
 
 @pytest.mark.parametrize(("name", "task"), OPTIONS.items())
 def test_half_precision_outputs_are_raised_to_float32(name, task):
-    fitted = surrogate(option(name), task, 3)
+    fitted = adapt_loss(option(name), task, 3)
     outputs, y = samples(task, 3)
     low = fitted(outputs.bfloat16(), y)
     assert low.dtype == torch.float32
@@ -168,7 +168,7 @@ def test_half_precision_outputs_are_raised_to_float32(name, task):
 
 
 def test_targets_take_the_outputs_precision():
-    fitted = surrogate(option("mse"), "regression", 1)
+    fitted = adapt_loss(option("mse"), "regression", 1)
     outputs, y = samples("regression", 1)
     assert fitted(outputs.double(), y).dtype == torch.float64
 
@@ -176,7 +176,7 @@ def test_targets_take_the_outputs_precision():
 def test_class_weights_work_and_move_with_the_surrogate():
     weight = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     loss = nn.CrossEntropyLoss(reduction="none", weight=weight)
-    fitted = surrogate(loss, "classification", 3)
+    fitted = adapt_loss(loss, "classification", 3)
     outputs, y = samples("classification", 3)
     expected = weight[y] * F.cross_entropy(outputs.double(), y, reduction="none")
     torch.testing.assert_close(fitted(outputs.double(), y), expected)
@@ -202,17 +202,17 @@ class Focal(nn.Module):
 
 def test_users_own_losses():
     outputs, y = samples("regression", 3)
-    losses = surrogate(PerColumn(), "regression", 3)(outputs, y)
+    losses = adapt_loss(PerColumn(), "regression", 3)(outputs, y)
     torch.testing.assert_close(losses, ((outputs - y) ** 4).mean(1))
     outputs, y = samples("classification", 3)
     torch.testing.assert_close(
-        surrogate(Focal(), "classification", 3)(outputs, y), Focal()(outputs, y)
+        adapt_loss(Focal(), "classification", 3)(outputs, y), Focal()(outputs, y)
     )
 
 
 def test_users_own_task_is_respected():
     with pytest.raises(ConfigError, match=r"loss=Focal is for classification.*loss=mse"):
-        surrogate(Focal(), "regression", 3)
+        adapt_loss(Focal(), "regression", 3)
 
 
 def test_a_plain_function_works():
@@ -220,19 +220,19 @@ def test_a_plain_function_works():
         return (outputs - y).abs()
 
     outputs, y = samples("regression", 1)
-    losses = surrogate(absolute, "regression", 1)(outputs, y)
+    losses = adapt_loss(absolute, "regression", 1)(outputs, y)
     torch.testing.assert_close(losses, (outputs - y).abs()[:, 0])
 
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="sum")])
 def test_a_scalar_loss_is_refused(loss):
     with pytest.raises(ConfigError, match=r"CrossEntropyLoss.*reduction: none"):
-        surrogate(loss, "classification", 3)
+        adapt_loss(loss, "classification", 3)
 
 
 def test_a_loss_that_fails_says_why():
     with pytest.raises(ConfigError, match=r"loss=PerColumn fails.*size.*loss=cross_entropy"):
-        surrogate(PerColumn(), "classification", 4)
+        adapt_loss(PerColumn(), "classification", 4)
 
 
 def test_a_loss_of_another_length_is_refused():
@@ -240,19 +240,19 @@ def test_a_loss_of_another_length_is_refused():
         return (outputs - y)[:1, 0]
 
     with pytest.raises(ConfigError, match=r"loss=short must return one loss a sample"):
-        surrogate(short, "regression", 1)
+        adapt_loss(short, "regression", 1)
 
 
 def test_trying_out_draws_nothing():
     state = torch.get_rng_state()
-    surrogate(Hinge(), "classification", 3)
+    adapt_loss(Hinge(), "classification", 3)
     assert torch.equal(state, torch.get_rng_state())
 
 
 def test_costs_little_over_the_bare_loss():
     torch.set_num_threads(1)
     bare = nn.CrossEntropyLoss(reduction="none")
-    fitted = surrogate(bare, "classification", 10)
+    fitted = adapt_loss(bare, "classification", 10)
     outputs, y = torch.randn(100, 10), torch.randint(0, 10, (100,))
 
     def cost(loss, calls=200):

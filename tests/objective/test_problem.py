@@ -9,7 +9,7 @@ from torch.func import functional_call, jacrev
 
 from truerisk.core import rng
 from truerisk.core.batch import Batch
-from truerisk.loss import Hinge, surrogate
+from truerisk.loss import Hinge, adapt_loss
 from truerisk.objective import Objective
 from truerisk.objective.capture import Watch
 from truerisk.objective.fisher import curvature_roots, loss_hessians
@@ -223,7 +223,7 @@ LOSSES = {
 def test_roots_of_the_loss_curvature(loss, task, size):
     """Σ vvᵀ is the Hessian exactly, and in the mean over draws."""
     torch.manual_seed(0)
-    fitted, draws = surrogate(loss, task, size), 4000
+    fitted, draws = adapt_loss(loss, task, size), 4000
     outputs = torch.randn(4, size).repeat_interleave(draws, 0)
     y = (
         outputs.neg()
@@ -250,7 +250,7 @@ def test_captures_are_per_sample_derivatives():
     """Slopes of a linear layer times its inputs are the per-sample gradients of vᵀf."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 2)).double()
-    fitted = surrogate(nn.MSELoss(reduction="none"), "regression", 2)
+    fitted = adapt_loss(nn.MSELoss(reduction="none"), "regression", 2)
     x, y = torch.randn(5, 3, dtype=torch.float64), torch.zeros(5, 2)
     captures = []
     problem = Problem(Objective(model, fitted), [(Batch(x, y), 1.0)])

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
-from truerisk.loss import surrogate
+from truerisk.loss import adapt_loss
 from truerisk.objective import Objective
 from truerisk.objective.problem import Problem
 from truerisk.optimizer import KFAC
@@ -31,7 +31,7 @@ def draw(*shape):
 def problem_of(model, x, outputs=2):
     """The squared loss of a model in double precision."""
     torch.manual_seed(1)
-    objective = Objective(model, surrogate(nn.MSELoss(reduction="none"), "regression", outputs))
+    objective = Objective(model, adapt_loss(nn.MSELoss(reduction="none"), "regression", outputs))
     return Problem(objective, [(Batch(x, draw(len(x), outputs)), 1.0)])
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.data.files import existing, first_line
-from truerisk.data.labels import class_labels, targets, task_of
 from truerisk.data.samples import Samples
+from truerisk.task import infer_task
 
 
 def arrays(
@@ -35,13 +35,14 @@ def arrays(
     found = _read(path)
     inputs, values = _inputs(_named(found, x, "x"), x), _named(found, y, "y")
     tests = _test_arrays(found, x_test, y_test)
-    if task_of(values, task) == "regression":
-        test = (_inputs(tests[0], x_test), targets(tests[1])) if tests else None
-        return Samples(inputs, targets(values), "regression", test=test)
-    _check_classes(values, y)
-    labels, names = class_labels(values)
-    test = (_inputs(tests[0], x_test), class_labels(tests[1], names)[0]) if tests else None
-    return Samples(inputs, labels, "classification", test=test, class_names=names)
+    learned = infer_task(values, task)
+    if learned.has_classes:
+        _check_classes(values, y)
+    targets, names = learned.read_targets(values)
+    test = None
+    if tests is not None:
+        test = _inputs(tests[0], x_test), learned.read_targets(tests[1], names)[0]
+    return Samples(inputs, targets, learned.name, test=test, class_names=names)
 
 
 def _read(path: str | None) -> dict[str, Any]:
@@ -92,12 +93,8 @@ def _inputs(values: Any, name: str | None) -> Tensor:
 
 
 def _check_classes(values: Any, name: str) -> None:
-    if values.ndim != 1:
-        raise ConfigError(
-            f"data.source: array '{name}' has shape {values.shape}: class labels are one number a "
-            "sample; set data.source.task=regression for several target columns"
-        )
-    if values.dtype.kind == "f" and not all(float(v).is_integer() for v in values):
+    """Refuse class labels that are fractions."""
+    if values.dtype.kind == "f" and not all(float(v).is_integer() for v in values.flat):
         raise ConfigError(
             f"data.source: array '{name}' holds fractions, which are no class labels: "
             "set data.source.task=regression"

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.data.files import existing, first_line
-from truerisk.data.labels import class_labels, targets, task_of
 from truerisk.data.samples import Inputs, Samples
+from truerisk.task import Task, infer_task
 
 BUILDERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
 WHITE = {"I": 65535.0, "I;16": 65535.0, "F": 1.0}
@@ -93,14 +93,15 @@ def hub(
     inputs = _inputs(rows, chosen, resize, mode)
     known = getattr(rows.features[y], "names", None)
     values = _values(rows, y)
-    kind = "classification" if known and task == "auto" else task_of(values, task)
-    test_x = _inputs(tests, chosen, resize, mode) if tests is not None else None
-    if kind == "regression":
-        test = (test_x, targets(_values(tests, y))) if test_x is not None else None
-        return Samples(inputs, targets(values), "regression", test=test)
-    labels, names = _labels(values, known)
-    test = (test_x, _labels(_values(tests, y), known, names)[0]) if test_x is not None else None
-    return Samples(inputs, labels, kind, test=test, class_names=names)
+    if known and task == "auto":
+        task = "classification"
+    learned = infer_task(values, task)
+    targets, names = _read_targets(learned, values, known)
+    test = None
+    if tests is not None:
+        test_x = _inputs(tests, chosen, resize, mode)
+        test = test_x, _read_targets(learned, _values(tests, y), known, names)[0]
+    return Samples(inputs, targets, learned.name, test=test, class_names=names)
 
 
 def _load(
@@ -236,11 +237,15 @@ def _values(rows: Any, name: str) -> Any:
         return np.asarray([None, *items], dtype=object)[1:]
 
 
-def _labels(
-    values: Any, known: list[str] | None, names: list[str] | None = None
-) -> tuple[Tensor, list[str]]:
-    if known is None:
-        return class_labels(values, names)
+def _read_targets(
+    task: Task, values: Any, known: list[str] | None, names: list[str] | None = None
+) -> tuple[Tensor, list[str] | None]:
+    """Return targets and class names; labels that the data set has names for are taken as they are.
+
+    A class label that is missing is -1 there.
+    """
+    if known is None or not task.has_classes:
+        return task.read_targets(values, names)
     labels = torch.as_tensor(values)
     if labels.is_floating_point() or bool((labels < 0).any()):
         raise ConfigError("data.source.y: some rows have no label; choose a split that has them")

@@ -16,12 +16,12 @@ from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
 from truerisk.core.rng import stream
 from truerisk.data.inputs import Part, shape_of, stacked, take
-from truerisk.data.noise import checked_share, noisy
 from truerisk.data.partition import Rows, partition, subset
 from truerisk.data.plan import checked_batch_size
 from truerisk.data.samples import DataInfo, Inputs, Population, Samples
 from truerisk.data.split import LoaderSplit, Split, TensorSplit
 from truerisk.data.standardizer import Standardizer, checked_kind
+from truerisk.task import get_task
 
 MEMORY = 2 * 2**30
 CHUNK = 4096
@@ -69,7 +69,10 @@ class DataModule(LightningDataModule):
         self.source, self.seed = source, seed
         self.batch_size = checked_batch_size(batch_size)
         self.val_size, self.test_size, self.num_train_asked = val, test, num_train
-        self.label_noise = checked_share(label_noise)
+        number = isinstance(label_noise, int | float) and not isinstance(label_noise, bool)
+        if not number or not 0 <= label_noise <= 1:
+            raise ConfigError(f"data.label_noise is {label_noise!r}: give a share from 0 to 1")
+        self.label_noise = float(label_noise)
         self.standardize = checked_kind(standardize)
         if in_memory not in (True, False, "auto"):
             raise ConfigError(f"data.in_memory is {in_memory!r}: give true, false or auto")
@@ -148,11 +151,7 @@ class DataModule(LightningDataModule):
 
     def _load(self) -> Samples:
         samples = self.source if isinstance(self.source, Samples) else _call(self.source, self.seed)
-        if self.label_noise and samples.task == "regression":
-            raise ConfigError(
-                f"data.label_noise is {self.label_noise}, but a regression has no class labels: "
-                "set it to 0"
-            )
+        get_task(samples.task).check_label_noise(self.label_noise)
         return _with_classes(samples, self._given.get("class_names") or None)
 
     def _parts(self, samples: Samples) -> dict[str, Part]:
@@ -176,18 +175,18 @@ class DataModule(LightningDataModule):
         return self._in_memory({"test": (samples.x, samples.y)})["test"]
 
     def _rows(self, samples: Samples) -> Rows:
-        classes = samples.task == "classification"
+        strata = get_task(samples.task).strata(samples.y)
         draw, own = stream(self.seed, "split"), samples.test is not None
         test = None if own else self.test_size
         if isinstance(test, str):
             raise ConfigError(f"data.test is '{test}': give a fraction, a number, null or all")
-        rows = partition(samples.y, self.val_size, test, draw, samples.class_names, classes)
+        labels = torch.zeros(len(samples.y), dtype=torch.long) if strata is None else strata
+        rows = partition(labels, self.val_size, test, draw, samples.class_names)
         if self.num_train_asked is None:
             return rows
         draw = stream(self.seed, "num_train")
-        return rows._replace(
-            train=rows.train[subset(samples.y[rows.train], self.num_train_asked, draw, classes)]
-        )
+        chosen = subset(labels[rows.train], self.num_train_asked, draw)
+        return rows._replace(train=rows.train[chosen])
 
     def _in_memory(self, parts: dict[str, Part]) -> dict[str, Part]:
         size = sum(4 * len(x) * math.prod(shape_of(x)) for x, _ in parts.values())
@@ -221,7 +220,8 @@ class DataModule(LightningDataModule):
         if self.label_noise and "train" in parts:
             x, y = parts["train"]
             draw = stream(self.seed, "label_noise")
-            parts["train"] = x, noisy(y, self.label_noise, self.info.num_outputs, draw)
+            task, classes = get_task(self.info.task), self.info.num_outputs
+            parts["train"] = x, task.add_label_noise(y, self.label_noise, classes, draw)
 
     def _finish(self, parts: dict[str, Part]) -> None:
         if "standardizer" in self._given:

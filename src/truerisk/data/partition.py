@@ -47,12 +47,11 @@ def partition(
     test: float | None,
     generator: torch.Generator,
     class_names: Sequence[str] | None = None,
-    stratify: bool = True,
 ) -> Rows:
     """Draw disjoint splits of the rows of y that cover them all.
 
-    With ``stratify``, y holds classes, and each split has of each class its proportional number,
-    rounded up or down.
+    ``y`` holds classes [n], or zeros where splits are plain draws, and each split has of each class
+    its proportional number, rounded up or down.
 
     Raises:
         ConfigError: a split would be empty, or a class has fewer samples than there are splits.
@@ -65,9 +64,8 @@ def partition(
             f"data.val and data.test take {sum(sizes)} of {n} samples, so none is left to train "
             "on: lower them, or give more data"
         )
-    labels = y if stratify else torch.zeros(n, dtype=torch.long)
-    part = _assign(labels, sizes, generator, class_names)
-    _check_trained(labels, part == len(sizes), class_names)
+    part = _assign(y, sizes, generator, class_names)
+    _check_trained(y, part == len(sizes), class_names)
     rows = [torch.nonzero(part == k).flatten() for k in range(len(sizes) + 1)]
     return Rows(rows[-1], rows[-2], rows[0] if test is not None else None)
 
@@ -143,7 +141,7 @@ def _label(k: int, class_names: Sequence[str] | None) -> str:
     return f"class '{class_names[k] if class_names is not None else k}'"
 
 
-def subset(y: Tensor, m: int, generator: torch.Generator, stratify: bool = True) -> Tensor:
+def subset(y: Tensor, m: int, generator: torch.Generator) -> Tensor:
     """Rows of m random samples, ascending, with every class in its proportion.
 
     With the same generator state a smaller m takes a subset of what a larger one takes, so that
@@ -158,7 +156,6 @@ def subset(y: Tensor, m: int, generator: torch.Generator, stratify: bool = True)
             f"data.num_train is {m!r}: the training split has {len(y)} samples, so give a whole "
             "number from 1 to that, or null for all"
         )
-    labels = y if stratify else torch.zeros(len(y), dtype=torch.long)
-    turn = (_rank(labels, generator) + 0.5) / torch.bincount(labels)[labels]
+    turn = (_rank(y, generator) + 0.5) / torch.bincount(y)[y]
     ties = torch.randperm(len(y), generator=generator)
     return ties[torch.argsort(turn[ties], stable=True)][:m].sort().values

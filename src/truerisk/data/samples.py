@@ -11,8 +11,7 @@ from torch import Tensor
 
 from truerisk.core.errors import ConfigError
 from truerisk.data.encoder import TableEncoder
-
-TASKS = ("classification", "regression")
+from truerisk.task import get_task
 
 
 class DataInfo(NamedTuple):
@@ -74,22 +73,13 @@ class Samples:
     encoder: TableEncoder | None = None
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ConfigError(f"data.source.task is '{self.task}': it is one of {', '.join(TASKS)}")
+        task = get_task(self.task)
         for x, y in [(self.x, self.y)] + ([self.test] if self.test else []):
             if len(x) != len(y):
                 raise ConfigError(f"data.source gives {len(x)} inputs x but {len(y)} targets y")
-        if self.task == "classification" and self.num_outputs < 2:
-            raise ConfigError(
-                "data.source: the target has fewer than two classes; choose another target, or "
-                "set data.source.task=regression if it is a quantity"
-            )
+        task.check_targets(self.y, self.num_outputs)
 
     @property
     def num_outputs(self) -> int:
         """The number of classes or target columns."""
-        if self.task == "regression":
-            return self.y.shape[1]
-        if self.class_names is not None:
-            return len(self.class_names)
-        return int(self.y.max()) + 1 if len(self.y) else 0
+        return get_task(self.task).count_targets(self.x, self.y, self.class_names)

@@ -12,8 +12,9 @@ from torch import Tensor
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.data.encoder import MISSING, TableEncoder
 from truerisk.data.files import existing, first_line
-from truerisk.data.labels import class_labels, name_of, targets, task_of
 from truerisk.data.samples import Samples
+from truerisk.task import infer_task
+from truerisk.task.classification import label_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -57,10 +58,9 @@ def table(
     encoder = TableEncoder(names, vocabulary, missing)
     goal = frame[goals[0]] if len(goals) == 1 else frame[goals]
     values = goal.to_numpy() if len(goals) > 1 or _is_number(goal) else goal.to_numpy(dtype=object)
-    if task_of(values, task, MAX_LABELS) == "regression":
-        return Samples(x, targets(values), "regression", encoder=encoder)
-    y, classes = class_labels(values)
-    return Samples(x, y, "classification", class_names=classes, encoder=encoder)
+    learned = infer_task(values, task, MAX_LABELS)
+    y, classes = learned.read_targets(values)
+    return Samples(x, y, learned.name, class_names=classes, encoder=encoder)
 
 
 def _read(file: Path, delimiter: str, categorical: Sequence[str]) -> DataFrame:
@@ -180,7 +180,7 @@ def _codes(column: Series, max_categories: int) -> tuple[Any, list[str]]:
             f"data.source: column '{column.name}' holds dates: turn it into numbers, or leave it "
             "out with data.source.drop"
         )
-    texts = column.map(name_of, na_action="ignore")
+    texts = column.map(label_name, na_action="ignore")
     codes, words = pd.factorize(texts, sort=True)
     if len(words) > max_categories:
         raise ConfigError(

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.core.rng import stream
-from truerisk.data.samples import TASKS, Samples
+from truerisk.data.samples import Samples
+from truerisk.task import get_task
 
+TASKS = ("classification", "regression")
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
@@ -59,7 +61,7 @@ class Teacher:
         device = generator.device
         size = (n, len(self.weights[0]))
         x = torch.randn(size, generator=generator, device=device, dtype=torch.float32)
-        if self.task == "classification":
+        if get_task(self.task).has_classes:
             return x, torch.multinomial(self.bayes(x), 1, generator=generator).squeeze(1)
         clean = self.mean(x)
         noise = torch.empty_like(clean).normal_(generator=generator)
@@ -100,19 +102,19 @@ def teacher(
     shift, scale = probe.mean(0).float(), probe.std(0, correction=0).float()
     population = Teacher(weights, activation, shift, scale, task, bare.noise, bare.temperature)
     x, y = population.sample(num_samples, stream(seed or 0, "samples"))
-    names = [str(k) for k in range(outputs)] if task == "classification" else None
+    names = [str(k) for k in range(outputs)] if get_task(task).has_classes else None
     return Samples(x, y, task, population=population, class_names=names)
 
 
 def _check(given: dict) -> None:
     least = {"num_samples": 1, "dimension": 1, "width": 1, "depth": 1, "noise": 0}
-    least["outputs"] = 2 if given["task"] == "classification" else 1
+    for key, known in (("task", TASKS), ("activation", ACTIVATIONS)):
+        if given[key] not in known:
+            hint = suggest(str(given[key]), known)
+            raise ConfigError(f"data.source.{key} is '{given[key]}': {hint}")
+    least["outputs"] = 2 if get_task(given["task"]).has_classes else 1
     for key, bound in least.items():
         if given[key] < bound:
             raise ConfigError(f"data.source.{key} is {given[key]}: give at least {bound}")
     if given["temperature"] <= 0:
         raise ConfigError(f"data.source.temperature is {given['temperature']}: give more than 0")
-    for key, known in (("task", TASKS), ("activation", ACTIVATIONS)):
-        if given[key] not in known:
-            hint = suggest(str(given[key]), known)
-            raise ConfigError(f"data.source.{key} is '{given[key]}': {hint}")

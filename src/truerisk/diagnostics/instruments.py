@@ -100,8 +100,9 @@ def _refusal(diagnostic: Diagnostic, trainer: L.Trainer, recipe: Recipe) -> str 
             "it looks at whole parameters, and trainer=fsdp gives each process a part of them: "
             "leave it out, or use trainer=ddp"
         )
-    if recipe.surrogate.task == "function" and not diagnostic.on_functions:
-        return "it looks at layers and samples, and a test function has neither: leave it out"
+    misfit = recipe.surrogate.task.refuse_diagnostic(diagnostic)
+    if misfit is not None:
+        return misfit
     if diagnostic.reads_gradients and (recipe.needs.curvature or not recipe.needs.gradient):
         return "the optimizer leaves no gradient to look at: leave it out, or take another one"
     return diagnostic.refuse(recipe)

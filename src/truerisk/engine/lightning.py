@@ -162,9 +162,7 @@ class RiskModule(L.LightningModule):
             metrics = self.gauge.during(state, self.epoch)
             risk = metrics["risk/val"].value
             if not math.isfinite(risk):
-                function = self.surrogate.task == "function"
-                what = "the function's value" if function else "the validation risk"
-                bad = nonfinite.first_bad_weight(self.model) or what
+                bad = nonfinite.first_bad_weight(self.model) or self.surrogate.task.val_title
                 raise Diverged(self.take_step.count, bad)
             if self.best is None or risk < self.best.risk:
                 weights = sharding.whole_state(self.model) | dict(state or {})

@@ -8,160 +8,136 @@ import torch
 from torch import Tensor, nn
 
 from truerisk.core.errors import ConfigError
-from truerisk.loss.hinge import Hinge
+from truerisk.task import Task, all_tasks, get_task
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-OPTIONS = {
-    "classification": ("cross_entropy", "bce", "hinge"),
-    "regression": ("mse", "mae", "huber"),
-    "function": ("value",),
-}
-TASKS: dict[type, str] = {
-    nn.CrossEntropyLoss: "classification",
-    nn.NLLLoss: "classification",
-    nn.BCEWithLogitsLoss: "classification",
-    nn.MultiMarginLoss: "classification",
-    Hinge: "classification",
-    nn.MSELoss: "regression",
-    nn.L1Loss: "regression",
-    nn.HuberLoss: "regression",
-    nn.SmoothL1Loss: "regression",
-}
 
 
 class Surrogate(nn.Module):
     """Per-sample surrogate loss l(outputs, y), of shape [n].
 
-    Targets are class labels [n] of int64 or regression targets [n, outputs]; a loss with several
-    values a sample is averaged over them. Outputs in half precision are raised to float32 first,
-    so that a risk is never summed up in 8 bits.
-
-    ``output_size`` is how many outputs the model must have.
+    Targets are what the task takes, such as class labels [n] of int64 or regression targets
+    [n, outputs]; a loss with several values a sample is averaged over them. Outputs in half
+    precision are raised to float32 first, so that a risk is never summed up in 8 bits.
 
     Source: "surrogate" as in Bartlett, Jordan & McAuliffe, "Convexity, Classification, and Risk
     Bounds", JASA 101 (2006): what is minimised in place of the 0–1 loss.
+
+    Args:
+        loss: one loss a sample, [n], or several, [n, …], of outputs and targets.
+        task: what is learned.
+        num_outputs: the number of classes, target columns or tokens.
+
+    Attributes:
+        output_size: how many outputs the model must have.
+        logistic: whether the loss is the logistic one, on logits.
     """
 
-    def __init__(self, loss: Loss, task: str, output_size: int) -> None:
+    def __init__(self, loss: Loss, task: Task, num_outputs: int) -> None:
         super().__init__()
-        self.loss, self.task, self.output_size = loss, task, output_size
+        self.loss, self.task = loss, task
+        self.logistic = isinstance(loss, nn.BCEWithLogitsLoss)
+        self.output_size = task.count_outputs(self.logistic, num_outputs)
 
     def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Return the loss of each sample."""
+        """Return the loss of each sample, [n].
+
+        Args:
+            outputs: the model's outputs, [n, output_size] for most tasks.
+            y: the targets.
+        """
         if outputs.dtype.itemsize < 4:
             outputs = outputs.float()
-        losses = self.loss(outputs, self.target(outputs, y))
+        losses = self.task.compute_losses(self, outputs, y)
         if losses.ndim == 1:
             return losses
         losses = losses.flatten(1)
         return losses.squeeze(1) if losses.shape[1] == 1 else losses.mean(1)
 
-    def target(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """``y`` in the form the loss expects."""
-        return y.to(outputs.dtype) if self.task == "regression" else y
-
     def errors(self, outputs: Tensor, y: Tensor) -> Tensor | None:
-        """The 0–1 loss of each sample, as floats; None where there are no classes.
+        """Return the error of each sample, [n] as floats; None where the task has none.
 
-        The predicted class is the largest output's, or the sign of a single output.
+        Args:
+            outputs: the model's outputs.
+            y: the targets.
         """
-        if self.task != "classification":
-            return None
-        single = self.output_size == 1
-        predicted = outputs.squeeze(-1) > 0 if single else outputs.argmax(-1)
-        return (predicted != y).to(torch.get_default_dtype())
+        return self.task.compute_errors(self, outputs, y)
 
 
-class LabelSurrogate(Surrogate):
-    """A loss that takes class labels as they are."""
-
-    def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Return the loss of each sample."""
-        if outputs.dtype.itemsize < 4:
-            outputs = outputs.float()
-        return self.loss(outputs, y)
-
-
-class BinarySurrogate(Surrogate):
-    """A loss on logits: of class 1 against class 0, or of each class against the rest."""
-
-    def target(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """0 or 1 for a single output, else one-hot."""
-        y = y.unsqueeze(-1)
-        if self.output_size > 1:
-            y = torch.arange(self.output_size, device=y.device) == y
-        return y.to(outputs.dtype)
-
-
-def surrogate(loss: Loss, task: str, num_outputs: int) -> Surrogate:
-    """Fit a loss to a task with ``num_outputs`` classes or target columns.
+def adapt_loss(loss: Loss, task: Task | str, num_outputs: int) -> Surrogate:
+    """Fit a loss to a task with ``num_outputs`` classes, target columns or tokens.
 
     ``loss(outputs, target)`` must return one loss a sample, [n], or several, [n, …]. It may have
-    an attribute ``task``, "classification" or "regression"; without one it is tried out.
+    an attribute ``task``, the name of one; without one it is tried out.
 
     ``torch.nn.BCEWithLogitsLoss`` gets a single output for 2 classes, where its loss is
     ``log(1 + exp(∓f(x)))``, and one output a class for more (one against the rest).
 
+    Args:
+        loss: a module or a function.
+        task: what is learned, or its name.
+        num_outputs: the number of classes, target columns or tokens.
+
+    Returns:
+        The surrogate.
+
     Raises:
         ConfigError: the loss does not fit the task, fails, or returns one number a batch.
 
-    >>> bce = surrogate(nn.BCEWithLogitsLoss(reduction="none"), "classification", 2)
+    >>> bce = adapt_loss(nn.BCEWithLogitsLoss(reduction="none"), "classification", 2)
     >>> bce.output_size, bce(torch.zeros(2, 1), torch.tensor([0, 1]))
     (1, tensor([0.6931, 0.6931]))
     """
+    if isinstance(task, str):
+        task = get_task(task)
     _check_task(loss, task)
-    if isinstance(loss, nn.BCEWithLogitsLoss):
-        built: Surrogate = BinarySurrogate(loss, task, 1 if num_outputs == 2 else num_outputs)
-    elif isinstance(loss, nn.CrossEntropyLoss | Hinge):
-        built = LabelSurrogate(loss, task, num_outputs)
-    else:
-        built = Surrogate(loss, task, num_outputs)
-    _try_out(built)
-    return built
+    surrogate = Surrogate(loss, task, num_outputs)
+    _try_loss(surrogate)
+    return surrogate
 
 
-def _name(loss: Loss) -> str:
+def _loss_name(loss: Loss) -> str:
     return getattr(loss, "__name__", type(loss).__name__)
 
 
-def _fitting(task: str) -> str:
-    return f"for {task} there are loss={', loss='.join(OPTIONS[task])}"
+def _fitting_options(task: Task) -> str:
+    return f"for {task.name} there are loss={', loss='.join(task.losses)}"
 
 
-def _check_task(loss: Loss, task: str) -> None:
-    known = (kind for kind in TASKS if isinstance(loss, kind))
-    meant = getattr(loss, "task", None) or TASKS.get(next(known, type(None)))
-    if meant is not None and meant != task:
+def _check_task(loss: Loss, task: Task) -> None:
+    """Refuse a loss that says, or is known, to be for other tasks."""
+    known = [t.name for t in all_tasks().values() if isinstance(loss, t.loss_types())]
+    meant = getattr(loss, "task", " or ".join(known))
+    if meant and task.name not in meant.split(" or "):
         raise ConfigError(
-            f"loss={_name(loss)} is for {meant}, but the data's task is {task}; {_fitting(task)}"
+            f"loss={_loss_name(loss)} is for {meant}, but the data's task is {task.name}; "
+            f"{_fitting_options(task)}"
         )
 
 
-def _try_out(built: Surrogate) -> None:
+def _try_loss(surrogate: Surrogate) -> None:
     """Call the loss on three made-up samples, so that a misfit shows before training."""
-    n, name = 3, _name(built.loss)
-    outputs = _like(built.loss).new_zeros(n, built.output_size)
-    regression = built.task == "regression"
-    y = torch.zeros_like(outputs) if regression else outputs.new_zeros(n, dtype=torch.int64)
+    n, name, task = 3, _loss_name(surrogate.loss), surrogate.task
+    outputs = task.try_outputs(_reference_tensor(surrogate.loss), n, surrogate.output_size)
     try:
         with torch.no_grad():
-            losses = built.loss(outputs, built.target(outputs, y))
+            losses = task.compute_losses(surrogate, outputs, task.try_targets(outputs))
     except Exception as error:
         raise ConfigError(
-            f"loss={name} fails on a batch for {built.task} with outputs {tuple(outputs.shape)}: "
-            f"{error}; {_fitting(built.task)}"
+            f"loss={name} fails on a batch for {task.name} with outputs {tuple(outputs.shape)}: "
+            f"{error}; {_fitting_options(task)}"
         ) from error
     _check_shape(name, losses, n)
 
 
-def _like(loss: Loss) -> Tensor:
-    """A tensor of the dtype and device of the loss's own, such as class weights."""
-    own = [*loss.parameters(), *loss.buffers()] if isinstance(loss, nn.Module) else []
-    return next((t for t in own if t.is_floating_point()), torch.zeros(()))
+def _reference_tensor(loss: Loss) -> Tensor:
+    """Return a tensor of the dtype and device of the loss's own, such as class weights."""
+    tensors = [*loss.parameters(), *loss.buffers()] if isinstance(loss, nn.Module) else []
+    return next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
 
 
 def _check_shape(name: str, losses: Tensor, n: int) -> None:
+    """Refuse a loss that gives one number for a batch, or another number of losses than n."""
     shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
     if shape == ():
         raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -48,6 +48,17 @@ class Regularizer:
 
     refresh_statistics = False
     """Whether averaged weights need batch-norm statistics measured anew (Izmailov et al. 2018)."""
+
+    requires: ClassVar[tuple[str, ...]] = ()
+    """What a task must have: ``samples``, ``real inputs``, ``class probabilities``."""
+
+    needs_validation: ClassVar[bool] = False
+    """Whether it compares train with validation risk, and so is left out where they are one."""
+
+    def requirements(self) -> tuple[str, ...]:
+        """Return what a task must have: ``requires``, and samples where batches are edited."""
+        edits_batches = type(self).edit_batch is not Regularizer.edit_batch
+        return ("samples", *self.requires) if edits_batches else self.requires
 
     def edit_model(self, model: nn.Module) -> nn.Module:
         """Return the model to train: the same one, edited, or another around it."""

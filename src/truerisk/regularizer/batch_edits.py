@@ -26,6 +26,8 @@ class InputNoise(Regularizer):
         std: σ, in the units of the (standardized) inputs.
     """
 
+    requires = ("real inputs",)
+
     def __init__(self, std: float) -> None:
         self.std = check_float("regularizer.input_noise.std", std)
 
@@ -45,6 +47,7 @@ class SampleMixing(Regularizer):
     """
 
     key = "regularizer"
+    requires = ("real inputs",)
 
     def __init__(self, alpha: float) -> None:
         self.alpha = check_float(f"{self.key}.alpha", alpha, above=True)

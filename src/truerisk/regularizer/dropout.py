@@ -70,6 +70,8 @@ class Dropout(Regularizer):
     )
     """
 
+    requires = ("samples",)
+
     def __init__(self, p: float) -> None:
         if check_float("regularizer.dropout.p", p, 0, 1) == 1:
             raise ConfigError("regularizer.dropout.p=1 would drop every unit: take less than 1")

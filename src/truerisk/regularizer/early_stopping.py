@@ -26,6 +26,8 @@ class EarlyStopping(Regularizer):
         monitor: name of the measured value; lower is better.
     """
 
+    needs_validation = True
+
     def __init__(self, patience: int, min_delta: float = 0.0, monitor: str = "risk/val") -> None:
         self.patience = check_int("regularizer.early_stopping.patience", patience)
         self.min_delta = check_float("regularizer.early_stopping.min_delta", min_delta)

@@ -34,6 +34,8 @@ class Entropy(Regularizer):
     tensor([1.3863])
     """
 
+    requires = ("samples", "class probabilities")
+
     def __init__(self, coefficient: float) -> None:
         self.coefficient = check_float("regularizer.entropy.coefficient", coefficient)
 
@@ -72,6 +74,8 @@ class InputGradient(Regularizer):
     Args:
         coefficient: λ.
     """
+
+    requires = ("samples", "real inputs")
 
     def __init__(self, coefficient: float) -> None:
         self.coefficient = check_float("regularizer.input_gradient.coefficient", coefficient)

@@ -83,6 +83,8 @@ class SpectralNorm(Regularizer):
         ConfigError: the model has no dense or convolutional layer, or a weight of one is zero.
     """
 
+    requires = ("samples",)
+
     def __init__(self, iterations: int = 1) -> None:
         self.iterations = check_int("regularizer.spectral_norm.iterations", iterations)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from truerisk.sweeps import sweep_cell
+from truerisk.task import config_has_samples
 
 IGNORED = (
     "seed", "diagnostics", "compile", "choices.logger", "choices.diagnostics", *sweep_cell.IGNORED,
@@ -59,8 +60,9 @@ def _leaves(node: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
 
 def of_problem(key: str, flat: Flat) -> bool:
     """Whether a key says what is learned, rather than how."""
-    function = str(flat.get("data._target_", "")).endswith("NoData")
-    heads = (*PROBLEM, *FUNCTION) if function else PROBLEM
+    heads: tuple[str, ...] = PROBLEM
+    if not config_has_samples(str(flat.get("data._target_", ""))):
+        heads = (*PROBLEM, *FUNCTION)
     return under(key, heads) and key not in ("data.batch_size", "model.start")
 
 

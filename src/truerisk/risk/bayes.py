@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from truerisk.data import DataModule
@@ -24,12 +22,4 @@ def attains_bayes_risk(surrogate: Surrogate) -> bool:
 
 def optimal_outputs(data: DataModule, surrogate: Surrogate, x: Tensor) -> Tensor:
     """Outputs [n, output_size] of the Bayes predictor for inputs ``x`` as the model sees them."""
-    population: Any = data.population
-    raw = data.raw(x)
-    if surrogate.task == "regression":
-        return population.mean(raw).to(x)
-    probabilities = population.bayes(raw)
-    if isinstance(surrogate.loss, nn.BCEWithLogitsLoss):
-        odds = probabilities.logit()
-        return (odds[:, 1:] if surrogate.output_size == 1 else odds).to(x)
-    return probabilities.log().to(x)
+    return surrogate.task.bayes_outputs(data.population, data.raw(x), surrogate).to(x)

@@ -135,16 +135,16 @@ def measure(
     """
     risk, errors = MeanEstimate().to(device), MeanEstimate().to(device)
     penalties = {name: MeanEstimate().to(device) for name in objective.penalties}
-    classes = objective.surrogate.task == "classification"
+    has_errors = objective.surrogate.task.error_title is not None
     for batch in batches:
         value = objective(state, batch)
         risk.update(value.losses)
-        if classes:
+        if has_errors:
             errors.update(objective.surrogate.errors(value.outputs, batch.y))
         for name, penalty in value.penalties.items():
             penalties[name].update(penalty.expand(len(batch)))
     means = {name: mean.compute()[1].item() for name, mean in penalties.items()}
-    return Measurement(risk, errors if classes else None, means)
+    return Measurement(risk, errors if has_errors else None, means)
 
 
 def gap(train: Measured, val: Measured) -> Measured:

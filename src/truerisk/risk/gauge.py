@@ -69,7 +69,7 @@ class Gauge:
 
     def known(self, name: str) -> float:
         """How many samples a split is drawn from: all of P's, or those that are all there is."""
-        exact = name == "train" or self.recipe.surrogate.task == "function"
+        exact = self.recipe.surrogate.task.is_exact(name)
         return len(getattr(self.data, name)) if exact else math.inf
 
     def split(self, name: str, state: State, index: Tensor | None = None) -> Measurement:
@@ -130,6 +130,6 @@ class Gauge:
         found: dict[str, Any] = {}
         if bayes.attains_bayes_risk(surrogate):
             found["risk/bayes"] = risk.measured()
-        if surrogate.task == "classification":
+        if surrogate.task.error_title is not None:
             found["error/bayes"] = errors.measured()
         return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from truerisk.run import rank
 from truerisk.show.number import format_significant, format_with_stderr
+from truerisk.task import get_task
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,11 +24,6 @@ ROWS = {
     "true": "true",
     "bayes": "Bayes",
 }
-FUNCTION_ROWS = {"risk/val": "value", "distance": "distance to the nearest known minimum"}
-
-BEST_WEIGHTS = "risk at the weights with the lowest validation risk"
-BEST_BY_TASK = {"function": "the lowest point of the path"}
-"""Titles of tables: what is measured at the end of a run."""
 
 
 def format_percent(error: Measured | None, risk: Measured | None = None) -> str:
@@ -66,19 +62,22 @@ def format_epoch(epoch: int | None) -> str:
     return str(epoch)
 
 
-def risk_table(summary: Mapping[str, Measured], title: str | None = None) -> Table:
+def risk_table(
+    summary: Mapping[str, Measured], title: str | None = None, error_title: str = "0-1 error"
+) -> Table:
     """Make a table of risks, a row each: train, validation, gap, test, true, Bayes.
 
     Args:
         summary: measured numbers by name (``risk/val``, ``error/val``, …); a name that is not there
             leaves its cell or row out. Other names are passed over.
         title: a line above the table.
+        error_title: what the task calls its errors.
     """
     keys = [key for key in ROWS if f"risk/{key}" in summary or f"error/{key}" in summary]
-    headings = ["", "risk ± s.e.", "0-1 error, %", "epoch"]
+    headings = ["", "risk ± s.e.", f"{error_title}, %", "epoch"]
     has_errors = any(f"error/{key}" in summary for key in keys)
     if not has_errors:
-        headings.remove("0-1 error, %")
+        del headings[2]
     table = _empty_table(title, headings)
     for key in keys:
         risk, error = summary.get(f"risk/{key}"), summary.get(f"error/{key}")
@@ -98,15 +97,11 @@ def function_table(summary: Mapping[str, Measured], title: str | None = None) ->
         title: a line above the table.
     """
     table = _empty_table(title, ["", "", "epoch"])
-    for name, row in FUNCTION_ROWS.items():
+    for name, row in get_task("function").table_rows.items():
         if name in summary:
             measured = summary[name]
             table.add_row(row, format_significant(measured.value), format_epoch(measured.epoch))
     return table
-
-
-TABLES = {"function": function_table}
-"""By task; all others have risks."""
 
 
 def _empty_table(title: str | None, headings: Sequence[str]) -> Table:
@@ -135,8 +130,12 @@ def print_table(summary: Mapping[str, Measured], title: str, task: str) -> None:
     """
     from rich.console import Console
 
-    table = TABLES.get(task, risk_table)
-    Console(highlight=False).print(table(summary, title))
+    learned = get_task(task)
+    if learned.has_samples:
+        table = risk_table(summary, title, learned.error_title or "error")
+    else:
+        table = function_table(summary, title)
+    Console(highlight=False).print(table)
 
 
 def print_report(run: RunResult) -> None:
@@ -153,7 +152,7 @@ def print_report(run: RunResult) -> None:
     if run.status == "finished" and run.reason:
         print(f"\nstopped early: {run.reason}")
     if run.summary:
-        print_table(run.summary, BEST_BY_TASK.get(run.task, BEST_WEIGHTS), run.task)
+        print_table(run.summary, get_task(run.task).summary_title, run.task)
     print(f"run     {run.folder}")
     if run.figure.exists():
         print(f"figure  {run.figure}")

@@ -10,9 +10,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-RISKS = {"objective": "objective", "train": "risk/train", "val": "risk/val"}
-FUNCTION = {"distance": "distance", "value": "risk/val"}
-"""What is shown of a run, by its name there; the last one weighs most."""
+from truerisk.task import Task
+
 REFRESH = 0.2
 """Seconds between two redraws of the live line; a redraw takes about 0.5 ms."""
 LONGEST_BAR, SHORTEST_BAR = 40, 5
@@ -124,7 +123,7 @@ class Progress(Callback):
         shown: the logged numbers to show, by the names to show them under.
     """
 
-    def __init__(self, enabled: bool = True, shown: Mapping[str, str] = RISKS) -> None:
+    def __init__(self, enabled: bool = True, shown: Mapping[str, str] = Task.progress) -> None:
         self.enabled, self.shown = enabled and not _silenced, shown
         self._live: Any = None
         self._on = False

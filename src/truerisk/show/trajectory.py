@@ -12,6 +12,7 @@ import numpy as np
 from truerisk.core.errors import ConfigError
 from truerisk.logger.label import option_name
 from truerisk.run import RunFolder
+from truerisk.task import get_task
 
 if TYPE_CHECKING:
     from truerisk.model import Function
@@ -43,7 +44,7 @@ def find_runs(folders: Iterable[str | Path]) -> list[RunResult]:
         if not files[0].exists():
             files = sorted(folder.glob(f"*/{RunFolder.CONFIG}"), key=_job_number)
         runs = [RunResult(file.parent) for file in files]
-        runs = [r for r in runs if r.task == "function" and r.run.metrics.exists()]
+        runs = [r for r in runs if not get_task(r.task).has_samples and r.run.metrics.exists()]
         if not runs:
             raise ConfigError(f"contour: {folder} holds no run of a test function (data=none)")
         found += runs

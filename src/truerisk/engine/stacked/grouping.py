@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from truerisk.engine.stacked.update import OTHERS, RULES
+from truerisk.task import config_has_samples
 
 FREE = frozenset(
     {"seed", "scheduler", "initializer", "stop", "choices", "logger"}
@@ -57,7 +58,7 @@ def obstacle(config: Mapping[str, Any]) -> str:
     regularizers = [str(node["_target_"]) for node in config["regularizer"].values()]
     more = {k for k, v in trainer.items() if k not in TRAINER and v is not None}
     hindered = {
-        "data=none has no samples to stack": data["_target_"].endswith(".NoData"),
+        "data=none has no samples to stack": not config_has_samples(data["_target_"]),
         "data.in_memory=false: its samples are read one batch at a time": (
             data.get("in_memory") is False
         ),

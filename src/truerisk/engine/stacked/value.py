@@ -86,7 +86,8 @@ class StackedObjective:
 
     @property
     def _measures(self) -> list[str]:
-        errors = ["errors"] if self.objective.surrogate.task == "classification" else []
+        has_errors = self.objective.surrogate.task.error_title is not None
+        errors = ["errors"] if has_errors else []
         return ["losses", *errors, *(f"penalty/{name}" for name in self.objective.penalties)]
 
     def _measured_of(self, names: Names) -> Function:

@@ -1,0 +1,219 @@
+"""One of several classes a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from truerisk.core.errors import ConfigError, suggest
+from truerisk.task.task import FittedLoss, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+
+class Classification(Task):
+    """Targets are class labels 0 … K−1, int64 [n]; outputs are scores [n, K].
+
+    The logistic loss takes a single output for two classes, whose sign is the prediction, and one
+    output a class for more (one against the rest).
+    """
+
+    name = "classification"
+    rank = 0
+    phrase = "a classification"
+    losses = ("cross_entropy", "bce", "hinge")
+    has_classes = True
+    error_title = "0-1 error"
+
+    def recognizes(self, values: np.ndarray, max_classes: int | None) -> bool:
+        """Tell whether the values are texts, truth values, or whole numbers of few kinds."""
+        if values.dtype.kind not in "iu":
+            return values.dtype.kind != "f"
+        return max_classes is None or (
+            values.ndim == 1 and len(set(values.tolist())) <= max_classes
+        )
+
+    def read_targets(
+        self, values: np.ndarray, class_names: Sequence[str] | None = None
+    ) -> tuple[Tensor, list[str] | None]:
+        """Return labels int64 [n] and the names of the classes, in the labels' order.
+
+        Args:
+            values: labels of any kind, [n].
+            class_names: names that other samples gave, whose order the labels take.
+
+        Raises:
+            ConfigError: there are several labels a sample, or one that is none of ``class_names``.
+
+        >>> import numpy as np
+        >>> Classification().read_targets(np.array(["b", "a", "b"]))
+        (tensor([1, 0, 1]), ['a', 'b'])
+        """
+        import torch
+
+        items = values.tolist()
+        if values.ndim != 1 or any(isinstance(item, list | tuple | dict) for item in items):
+            raise ConfigError(
+                f"data.source: the target has shape {values.shape} or holds lists, and class "
+                "labels are one number a sample; set data.source.task=regression for several "
+                "target columns, or data.source.task=multilabel for columns of 0 and 1"
+            )
+        names = list(class_names) if class_names is not None else name_classes(items)
+        places = {name: k for k, name in enumerate(names)}
+        labels = [label_name(v) for v in items]
+        unknown = next((label for label in labels if label not in places), None)
+        if unknown is not None:
+            raise ConfigError(
+                f"data.source: class '{unknown}' is not among the classes trained on; "
+                f"{suggest(unknown, names)}"
+            )
+        return torch.tensor([places[label] for label in labels], dtype=torch.long), names
+
+    def check_targets(self, y: Tensor, num_outputs: int) -> None:
+        """Refuse fewer than two classes.
+
+        Args:
+            y: the labels [n].
+            num_outputs: the number of classes.
+
+        Raises:
+            ConfigError: there are fewer than two.
+        """
+        if num_outputs < 2:
+            raise ConfigError(
+                "data.source: the target has fewer than two classes; choose another target, or "
+                "set data.source.task=regression if it is a quantity"
+            )
+
+    def count_targets(self, x: Any, y: Tensor, class_names: Sequence[str] | None) -> int:
+        """Return the number of classes.
+
+        Args:
+            x: the inputs, which are not looked at.
+            y: the labels [n].
+            class_names: their names where there are any.
+        """
+        if class_names is not None:
+            return len(class_names)
+        return int(y.max()) + 1 if len(y) else 0
+
+    def strata(self, y: Tensor) -> Tensor:
+        """Return the labels, whose proportions splits keep."""
+        return y
+
+    def add_label_noise(
+        self, y: Tensor, share: float, num_outputs: int, generator: torch.Generator
+    ) -> Tensor:
+        """Replace round(share · n) randomly chosen labels by another class, drawn uniformly.
+
+        With the same generator state a larger share changes the same labels and more.
+
+        Args:
+            y: labels [n].
+            share: from 0 to 1.
+            num_outputs: the number of classes.
+            generator: of the draws.
+
+        >>> import torch
+        >>> draw, y = torch.Generator().manual_seed(0), torch.zeros(100, dtype=torch.long)
+        >>> int((Classification().add_label_noise(y, 0.25, 3, draw) != 0).sum())
+        25
+        """
+        import torch
+
+        chosen = torch.randperm(len(y), generator=generator)
+        shift = torch.randint(1, num_outputs, (len(y),), generator=generator)
+        shift[chosen[round(share * len(y)) :]] = 0
+        return (y + shift) % num_outputs
+
+    def loss_types(self) -> tuple[type, ...]:
+        """Return the losses on scores of classes."""
+        from torch import nn
+
+        return (nn.CrossEntropyLoss, nn.NLLLoss, nn.BCEWithLogitsLoss, nn.MultiMarginLoss)
+
+    def try_targets(self, outputs: Tensor) -> Tensor:
+        """Return class 0 for every sample, [n]."""
+        return outputs.new_zeros(len(outputs)).long()
+
+    def count_outputs(self, logistic: bool, num_outputs: int) -> int:
+        """Return K, or 1 for the logistic loss of two classes.
+
+        Args:
+            logistic: whether the loss is the logistic one.
+            num_outputs: K.
+        """
+        return 1 if logistic and num_outputs == 2 else num_outputs
+
+    def encode_targets(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return labels as they are; for the logistic loss 0 or 1 a sample, or one-hot [n, K].
+
+        Args:
+            fitted: the loss.
+            outputs: the model's outputs.
+            y: labels [n].
+        """
+        if not fitted.logistic:
+            return y
+        y = y.unsqueeze(-1)
+        if fitted.output_size > 1:
+            import torch
+
+            y = torch.arange(fitted.output_size, device=y.device) == y
+        return y.to(outputs.dtype)
+
+    def compute_errors(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the 0–1 loss of each sample, [n].
+
+        The predicted class is the largest output's, or the sign of a single output.
+
+        Args:
+            fitted: the loss.
+            outputs: scores [n, K], or [n, 1].
+            y: labels [n].
+        """
+        import torch
+
+        predicted = outputs.argmax(-1)
+        if fitted.output_size == 1:
+            predicted = outputs.squeeze(-1) > 0
+        return (predicted != y).to(torch.get_default_dtype())
+
+    def bayes_outputs(self, population: Any, x: Tensor, fitted: FittedLoss) -> Tensor:
+        """Return log p(k | x), or the log-odds of each class for the logistic loss.
+
+        Args:
+            population: the distribution P, with ``bayes``.
+            x: inputs in P's own units.
+            fitted: the loss that the outputs are for.
+        """
+        probabilities: Tensor = population.bayes(x)
+        if not fitted.logistic:
+            return probabilities.log()
+        odds = probabilities.logit()
+        return odds[:, 1:] if fitted.output_size == 1 else odds
+
+
+def name_classes(labels: Sequence[Any]) -> list[str]:
+    """Return the names of the different labels, in their order.
+
+    >>> name_classes([10, 9, 10]), name_classes([1, "unknown", 0])
+    (['9', '10'], ['0', '1', 'unknown'])
+    """
+    try:
+        ordered = sorted(set(labels))
+    except TypeError:  # numbers and texts have no order among each other
+        ordered = sorted(set(labels), key=str)
+    return list(dict.fromkeys(map(label_name, ordered)))
+
+
+def label_name(value: Any) -> str:
+    """Return a label as text; 3.0 is written as 3.
+
+    >>> label_name(3.0), label_name(True), label_name("cat")
+    ('3', 'True', 'cat')
+    """
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -1,0 +1,268 @@
+"""What a task owns: targets, losses and errors a sample, titles, and which parts fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from truerisk.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+Part = TypeVar("Part")
+"""A regularizer; this folder lies below theirs."""
+
+
+class FittedLoss(Protocol):
+    """A loss together with what fitting it to the data showed."""
+
+    loss: Any
+    output_size: int
+    logistic: bool
+
+
+def config_has_samples(target: str) -> bool:
+    """Tell from the class path of a configuration's data whether there are samples to learn from.
+
+    >>> config_has_samples("truerisk.data.NoData"), config_has_samples("truerisk.data.DataModule")
+    (False, True)
+    """
+    # by its name, as importing the class would import torch
+    return target.rpartition(".")[2] != "NoData"
+
+
+class Task:
+    """What is learned from data, and all that follows from it.
+
+    A subclass in a file of this folder is a task of its own. It overrides what differs from
+    samples whose risk is measured, without errors or classes.
+
+    Attributes:
+        name: in ``data.source.task`` and in ``metadata.json``.
+        rank: place among the tasks, as they are listed and asked whether they recognise targets.
+        phrase: what messages call it.
+        losses: options of ``loss`` that fit, as messages list them.
+        has_samples: whether there are samples at all.
+        has_classes: whether a target is one of several classes, a label a sample.
+        integer_inputs: whether inputs are whole numbers, neither standardized nor cast.
+        flat_outputs: whether outputs are [n, K], as Gauss-Newton factors and per-class
+            decompositions take them.
+        error_title: of the error beside the risk, or None where there is none.
+        score_title: what the number that counts is called in one line about a run.
+        val_title: the same in a sentence.
+        summary_title: above the table of a finished run.
+        figure_name: the file of a run's main picture.
+        progress: what is shown while training, names of metrics by their titles there; the last
+            one weighs most.
+        table_rows: metrics of the final table with their titles, where they are not the risks.
+        refusals: why a part cannot work that requires what the task lacks, by what it requires.
+    """
+
+    name: ClassVar[str] = ""
+    rank: ClassVar[int] = 99
+    phrase: ClassVar[str] = "this task"
+    losses: ClassVar[tuple[str, ...]] = ()
+    has_samples: ClassVar[bool] = True
+    has_classes: ClassVar[bool] = False
+    integer_inputs: ClassVar[bool] = False
+    flat_outputs: ClassVar[bool] = True
+    error_title: ClassVar[str | None] = None
+    score_title: ClassVar[str] = "risk/val"
+    val_title: ClassVar[str] = "the validation risk"
+    summary_title: ClassVar[str] = "risk at the weights with the lowest validation risk"
+    figure_name: ClassVar[str] = "risk.png"
+    progress: ClassVar[Mapping[str, str]] = {
+        "objective": "objective",
+        "train": "risk/train",
+        "val": "risk/val",
+    }
+    table_rows: ClassVar[Mapping[str, str]] = {}
+    refusals: ClassVar[Mapping[str, str]] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    # --- targets ------------------------------------------------------------------------------
+
+    def recognizes(self, values: np.ndarray, max_classes: int | None) -> bool:
+        """Tell whether targets of these kinds ask for this task where none is named.
+
+        Args:
+            values: the targets [n] or [n, columns].
+            max_classes: different whole numbers up to which they are classes; None for any.
+        """
+        return False
+
+    def read_targets(
+        self, values: np.ndarray, class_names: Sequence[str] | None = None
+    ) -> tuple[Tensor, list[str] | None]:
+        """Return targets as this task types them, and the names of the classes where it has any.
+
+        Args:
+            values: the targets as they were read, [n] or [n, columns].
+            class_names: names that other samples gave, whose order the labels take.
+
+        Raises:
+            ConfigError: the values are no targets of this task.
+        """
+        raise NotImplementedError
+
+    def check_targets(self, y: Tensor, num_outputs: int) -> None:
+        """Refuse targets of which nothing can be learned.
+
+        Args:
+            y: the targets.
+            num_outputs: the number of classes, target columns or tokens.
+
+        Raises:
+            ConfigError: there are too few, or they are of another kind.
+        """
+
+    def count_targets(self, x: Any, y: Tensor, class_names: Sequence[str] | None) -> int:
+        """Return the number of classes, target columns or tokens.
+
+        Args:
+            x: the inputs [n, *shape], a tensor or read one at a time.
+            y: the targets.
+            class_names: their names where there are any.
+        """
+        return int(y.shape[1])
+
+    def strata(self, y: Tensor) -> Tensor | None:
+        """Return labels [n] whose proportions splits keep; None where splits are plain draws."""
+        return None
+
+    def add_label_noise(
+        self, y: Tensor, share: float, num_outputs: int, generator: torch.Generator
+    ) -> Tensor:
+        """Return the targets with a share of the labels replaced by another class.
+
+        Args:
+            y: the targets.
+            share: from 0 to 1.
+            num_outputs: the number of classes.
+            generator: of the draws.
+        """
+        self.check_label_noise(share)
+        return y
+
+    def check_label_noise(self, share: float) -> None:
+        """Refuse label noise where there are no class labels.
+
+        Raises:
+            ConfigError: there are none, and the share is not 0.
+        """
+        if share and not self.has_classes:
+            raise ConfigError(
+                f"data.label_noise is {share}, but {self.phrase} has no class labels: set it to 0"
+            )
+
+    def is_exact(self, split: str) -> bool:
+        """Tell whether the risk on a whole split is known without error.
+
+        The training set is all there is to the empirical risk; other splits stand for P.
+        """
+        return split == "train"
+
+    # --- losses and errors --------------------------------------------------------------------
+
+    def loss_types(self) -> tuple[type, ...]:
+        """Return the classes of loss that are known to fit."""
+        return ()
+
+    def try_targets(self, outputs: Tensor) -> Tensor:
+        """Return targets that go with outputs [n, K], for trying a loss out."""
+        return outputs.new_zeros(outputs.shape)
+
+    def try_outputs(self, like: Tensor, n: int, output_size: int) -> Tensor:
+        """Return zeros in the shape of a model's outputs on n samples.
+
+        Args:
+            like: a tensor of the type and device they take.
+            n: samples.
+            output_size: outputs of the model.
+        """
+        return like.new_zeros(n, output_size)
+
+    def count_outputs(self, logistic: bool, num_outputs: int) -> int:
+        """Return how many outputs a model needs.
+
+        Args:
+            logistic: whether the loss is the logistic one, on logits.
+            num_outputs: the number of classes, target columns or tokens.
+        """
+        return num_outputs
+
+    def encode_targets(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the targets in the form that the loss takes.
+
+        Args:
+            fitted: the loss.
+            outputs: the model's outputs, whose type the targets may take.
+            y: the targets.
+        """
+        return y
+
+    def compute_losses(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return one loss a sample, [n], or several, [n, …], which are averaged.
+
+        Args:
+            fitted: the loss.
+            outputs: the model's outputs.
+            y: the targets.
+        """
+        losses: Tensor = fitted.loss(outputs, self.encode_targets(fitted, outputs, y))
+        return losses
+
+    def compute_errors(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor | None:
+        """Return the error of each sample, [n] as floats; None where there is none.
+
+        Args:
+            fitted: the loss, whose outputs are read as a prediction.
+            outputs: the model's outputs.
+            y: the targets.
+        """
+        return None
+
+    def bayes_outputs(self, population: Any, x: Tensor, fitted: FittedLoss) -> Tensor:
+        """Return outputs [n, K] of the Bayes predictor.
+
+        Args:
+            population: the distribution P (`truerisk.data.Population`).
+            x: inputs in P's own units.
+            fitted: the loss that the outputs are for.
+        """
+        return population.mean(x)
+
+    # --- parts that fit -----------------------------------------------------------------------
+
+    def check_part(self, name: str, requires: Iterable[str]) -> None:
+        """Refuse a regularizer that requires what this task lacks.
+
+        Args:
+            name: as configurations have it.
+            requires: keys of ``refusals``, or others, which any task meets.
+
+        Raises:
+            ConfigError: with what to change.
+        """
+        for requirement in requires:
+            if requirement in self.refusals:
+                raise ConfigError(self.refusals[requirement].format(name=name))
+
+    def select_regularizers(self, regularizers: Mapping[str, Part]) -> dict[str, Part]:
+        """Return the regularizers that act on this task.
+
+        Raises:
+            ConfigError: one of them cannot.
+        """
+        for name, regularizer in regularizers.items():
+            self.check_part(name, regularizer.requirements())  # type: ignore[attr-defined]
+        return dict(regularizers)
+
+    def refuse_diagnostic(self, diagnostic: Any) -> str | None:
+        """Return why a diagnostic cannot look at this task, if it cannot."""
+        return None

@@ -64,7 +64,17 @@ def test_groups_sources_and_tests_bear_the_same_names(group):
 ORDER = (
     *("core", "task", "outcome", "sharding"),
     *(group for group in GROUPS if group != "diagnostics"),
-    *("config", "objective", "calculus", "recipe", "risk", "run", "function", "assemble", "engine"),
+    *(
+        "config",
+        "objective",
+        "calculus",
+        "recipe",
+        "risk",
+        "run",
+        "combinations",
+        "assemble",
+        "engine",
+    ),
     *("result", "show", "diagnostics", "fit", "__init__", "evaluate"),
     *("sweeps", "reports", "launch", "verdicts", "reproductions"),
     *("completion", "cli", "__main__"),

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from truerisk import function
+from truerisk.combinations import check_averages, check_combinations
 from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
 from truerisk.core import rng
 from truerisk.core.errors import ConfigError, UserError
@@ -23,7 +23,7 @@ from truerisk.core.seeds import streams
 from truerisk.data import DataInfo, DataModule
 from truerisk.diagnostics import Diagnostic
 from truerisk.loss import Surrogate, adapt_loss
-from truerisk.optimizer import Needs, needs_of, parameter_groups
+from truerisk.optimizer import needs_of, parameter_groups
 from truerisk.recipe import Recipe
 from truerisk.regularizer.base import Regularizer
 from truerisk.scheduler import Schedule
@@ -43,13 +43,13 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     ``fitted`` is what another run fitted to its training data (``DataModule.state_dict``), to be
     used on this data instead of fitting anew.
     """
-    refuse(cfg)
+    check_combinations(cfg)
     seeds = streams(cfg.seed)
     data = build(cfg.data, seed=seeds.data)
     data.load_state_dict(fitted or {})
     data.prepare()
     regularizers = {name: build(node) for name, node in cfg.regularizer.items()}
-    _refuse_two_averages(regularizers)
+    check_averages(regularizers)
     regularizers = get_task(data.info.task).select_regularizers(regularizers)
     model = build_model(cfg, data.info, regularizers, seeds.init, data)
     return Recipe(
@@ -99,9 +99,13 @@ def build_model(
 ) -> nn.Module:
     """The model, initialized (where ``data`` is given) and edited by the regularizers."""
     size = build_surrogate(cfg, info).output_size
+    # a test function's numbers: -1.2 in double precision is no float32
+    dtype = torch.get_default_dtype()
+    if cfg.trainer.get("precision") == "64-true":
+        dtype = torch.float64
     with rng.isolated(seed):
         sizes = {"input_shape": tuple(info.input_shape), "output_size": size}
-        model = build(cfg.model, **sizes, dtype=function.dtype(cfg))
+        model = build(cfg.model, **sizes, dtype=dtype)
         if data is not None:
             initialize = build(cfg.initializer)
             shown = getattr(initialize, "needs_data", False) and data.train is not None
@@ -117,6 +121,8 @@ def first_inputs(data: DataModule, count: int | str) -> Tensor:
     """The first training inputs, at most ``count`` of them (``full``: a thousand)."""
     count = min(len(data.train), INITIAL_SAMPLES if count == "full" else int(count))
     x = next(data.train.batches([torch.arange(count)])).x
+    if get_task(data.info.task).integer_inputs:
+        return x
     return x.to(torch.get_default_dtype())
 
 
@@ -144,47 +150,6 @@ def _step(cfg: DictConfig) -> StepOptions:
     return StepOptions(cfg.step.accumulate, ClipOptions(**cfg.step.clip))
 
 
-def refuse(cfg: DictConfig) -> None:
-    """Combinations that cannot be right, whatever the data are.
-
-    Raises:
-        ConfigError: with what to change.
-    """
-    function.refuse(cfg)
-    needs: Needs = needs_of(get_object(cfg.optimizer._target_))
-    name = cfg.optimizer._target_.rpartition(".")[2]
-    if needs.full_batch and cfg.data.batch_size != "full":
-        raise ConfigError(
-            f"{name} descends on the whole training set: set data.batch_size=full "
-            "(or take optimizer=sgd for mini-batches)"
-        )
-    if not needs.clip and _step(cfg).clip != ClipOptions():
-        raise ConfigError(
-            f"{name} relies on the gradient of J as it is, which clipping would change: "
-            "leave out step.clip.norm and step.clip.value"
-        )
-    if needs.curvature:
-        _refuse_curvature(cfg, name)
-    if cfg.compile and (needs.curvature or needs.create_graph):
-        raise ConfigError(
-            f"{name} differentiates twice, and torch.compile only once: set compile=false"
-        )
-    if not needs.scaler and cfg.trainer.precision == "16-mixed":
-        raise ConfigError(
-            f"{name} cannot work under loss scaling (trainer.precision=16-mixed); "
-            "use bf16-mixed or 32-true"
-        )
-
-
-def _refuse_curvature(cfg: DictConfig, name: str) -> None:
-    """What second derivatives of J cannot go with."""
-    if cfg.trainer.precision not in ("32-true", "64-true"):
-        raise ConfigError(
-            f"{name} compares small changes of J with those its curvature predicts, which "
-            f"trainer.precision={cfg.trainer.precision} rounds away: use 32-true or 64-true"
-        )
-
-
 def build_diagnostics(cfg: DictConfig) -> dict[str, Any]:
     """The chosen diagnostics, and other callbacks, by their names in the configuration."""
     built = {str(name): build(node) for name, node in cfg.get("diagnostics", {}).items()}
@@ -192,16 +157,6 @@ def build_diagnostics(cfg: DictConfig) -> dict[str, Any]:
         if isinstance(diagnostic, Diagnostic):
             diagnostic.name = name
     return built
-
-
-def _refuse_two_averages(regularizers: Mapping[str, Regularizer]) -> None:
-    """The weights that are measured and kept can be one average only."""
-    kept = [n for n, r in regularizers.items() if type(r).averaged is not Regularizer.averaged]
-    if len(kept) > 1:
-        raise ConfigError(
-            f"{' and '.join(kept)} each average the weights, and only one average can be measured: "
-            "leave one of them out of `regularizer`"
-        )
 
 
 def build_loggers(cfg: DictConfig, **available: Any) -> list[Logger]:

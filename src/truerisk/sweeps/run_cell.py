@@ -28,6 +28,7 @@ from truerisk.outcome import Outcome
 from truerisk.run import RunFolder, rank
 from truerisk.sweeps.locks import lock_cells
 from truerisk.sweeps.sweep_cell import DONE, outcome_of_result, read_outcome, strip_hash
+from truerisk.task import get_task
 
 ELSEWHERE = Outcome(math.nan, "elsewhere", "another process is at it", new=False)
 
@@ -96,7 +97,7 @@ def tell_outcome(outcome: Outcome, folder: Path) -> None:
     if outcome.reason:
         line += f" ({outcome.reason})"
     if math.isfinite(outcome.value):
-        name = "value" if RunResult(folder).task == "function" else "risk/val"
+        name = get_task(RunResult(folder).task).score_title
         line += f", {name} {outcome.value:.4g}"
     print(f"{line}  {folder}", flush=True)
 

@@ -116,12 +116,12 @@ def _serialize_without_seeds(config: Mapping[str, Any]) -> str:
 
 
 def _find_problem(cell: SweepCell) -> str:
-    from truerisk.assemble import refuse
+    from truerisk.combinations import check_combinations
     from truerisk.config.check import check_config
 
     try:
         check_config(cell.config)
-        refuse(cell.cfg)
+        check_combinations(cell.cfg)
     except UserError as error:
         return str(error)
     return ""

@@ -1,0 +1,98 @@
+"""Combinations of parts that cannot be right, refused with what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hydra.utils import get_object
+from omegaconf import DictConfig
+
+from truerisk.config.options import ClipOptions
+from truerisk.core.errors import ConfigError
+from truerisk.data import NoData
+from truerisk.logger.label import option_name
+from truerisk.model import Function
+from truerisk.optimizer import Needs, needs_of
+from truerisk.regularizer.base import Regularizer
+
+DEFAULT_INITIALIZER = {"_target_": "truerisk.initializer.Initializer", "bias": None, "gain": 1.0}
+"""The initializer that leaves a model as it was built."""
+
+
+def check_combinations(cfg: DictConfig) -> None:
+    """Refuse combinations that cannot be right, whatever the data are.
+
+    Raises:
+        ConfigError: with what to change.
+    """
+    check_function(cfg)
+    needs: Needs = needs_of(get_object(cfg.optimizer._target_))
+    name = cfg.optimizer._target_.rpartition(".")[2]
+    if needs.full_batch and cfg.data.batch_size != "full":
+        raise ConfigError(
+            f"{name} descends on the whole training set: set data.batch_size=full "
+            "(or take optimizer=sgd for mini-batches)"
+        )
+    if not needs.clip and ClipOptions(**cfg.step.clip) != ClipOptions():
+        raise ConfigError(
+            f"{name} relies on the gradient of J as it is, which clipping would change: "
+            "leave out step.clip.norm and step.clip.value"
+        )
+    if needs.curvature and cfg.trainer.precision not in ("32-true", "64-true"):
+        raise ConfigError(
+            f"{name} compares small changes of J with those its curvature predicts, which "
+            f"trainer.precision={cfg.trainer.precision} rounds away: use 32-true or 64-true"
+        )
+    if cfg.compile and (needs.curvature or needs.create_graph):
+        raise ConfigError(
+            f"{name} differentiates twice, and torch.compile only once: set compile=false"
+        )
+    if not needs.scaler and cfg.trainer.precision == "16-mixed":
+        raise ConfigError(
+            f"{name} cannot work under loss scaling (trainer.precision=16-mixed); "
+            "use bf16-mixed or 32-true"
+        )
+
+
+def check_function(cfg: DictConfig) -> None:
+    """Refuse a test function with data, no data without one, and an initializer of layers for it.
+
+    Raises:
+        ConfigError: the configuration has one of these.
+    """
+    model = option_name(cfg, "model")
+    is_function = _names_class(cfg.model, Function)
+    has_no_data = _names_class(cfg.data, NoData)
+    if is_function and not has_no_data:
+        raise ConfigError(
+            f"model={model} is a function of its weights alone and reads no samples: add data=none"
+        )
+    if has_no_data and not is_function:
+        raise ConfigError(
+            f"model={model} needs samples, and data=none has none: choose a test function, such as "
+            "model=rosenbrock (truerisk parts model lists them), or some data"
+        )
+    if has_no_data and cfg.initializer != DEFAULT_INITIALIZER:
+        raise ConfigError(
+            f"initializer={option_name(cfg, 'initializer')} sets the weights of layers, and a test "
+            "function has none: leave initializer=default as it is and set model.start"
+        )
+
+
+def check_averages(regularizers: Mapping[str, Regularizer]) -> None:
+    """Refuse two averages of the weights, as only one can be measured and kept.
+
+    Raises:
+        ConfigError: there are two.
+    """
+    names = [n for n, r in regularizers.items() if type(r).averaged is not Regularizer.averaged]
+    if len(names) > 1:
+        raise ConfigError(
+            f"{' and '.join(names)} each average the weights, and only one average can be "
+            "measured: leave one of them out of `regularizer`"
+        )
+
+
+def _names_class(node: DictConfig, kind: type) -> bool:
+    target = get_object(node._target_)
+    return isinstance(target, type) and issubclass(target, kind)

@@ -107,7 +107,7 @@ def reproduce(args: Sequence[str]) -> int:
     """``truerisk reproduce NAME… | all [OVERRIDE…]``."""
     import argparse
 
-    from truerisk.verdicts import reproduce as run
+    from truerisk.verdicts.reproduce import describe_reproductions, reproduce_claims
 
     parser = argparse.ArgumentParser(
         "truerisk reproduce",
@@ -121,12 +121,12 @@ def reproduce(args: Sequence[str]) -> int:
     overrides = [arg for arg in given.names if "=" in arg]
     chosen = [arg for arg in given.names if "=" not in arg]
     if given.list:
-        print(run.listing())
+        print(describe_reproductions())
         return 0
     if not chosen:
         parser.print_help()
         return BAD_REQUEST
-    return run.reproduce(chosen, given.quick, overrides)
+    return reproduce_claims(chosen, given.quick, overrides)
 
 
 def allowed(overrides: Sequence[str]) -> list[str]:

@@ -27,9 +27,9 @@ def complete_line(args: Sequence[str]) -> int:
 
         print(" ".join(list_groups(option_folders())))
     elif typed[1] == "reproduce":
-        from truerisk.verdicts.reproduction import names
+        from truerisk.verdicts.reproduction import reproduction_names
 
-        print(" ".join(["all", *names(), "--quick", "--list"]))
+        print(" ".join(["all", *reproduction_names(), "--quick", "--list"]))
     return 0
 
 

@@ -12,7 +12,7 @@ import truerisk
 from truerisk.config.compose import LISTS, compose
 from truerisk.config.parts import conf_dir, list_groups, list_options
 from truerisk.model import Function
-from truerisk.verdicts.reproduction import names as reproductions
+from truerisk.verdicts.reproduction import reproduction_names
 
 SHORT = ["trainer.max_epochs=-1", "trainer.max_steps=3", "risk.true_samples=1000"]
 FEW = ["data.num_train=20", "data.val=20"]
@@ -68,7 +68,7 @@ def is_function(option):
 
 def elsewhere(group, option):
     """Whether it is the study of a reproduction, of which each is run for its claims."""
-    return group == "experiment" and option in reproductions()
+    return group == "experiment" and option in reproduction_names()
 
 
 def on_samples(group, option):

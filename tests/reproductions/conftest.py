@@ -1,24 +1,25 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 
 @pytest.fixture
 def at(tmp_path, monkeypatch, undrawn, one_thread):
     """A place to reproduce in: ``quick()`` does all of a quick study, ``study()`` a part of it."""
     from truerisk.launch import launch_training
-    from truerisk.verdicts import claims_of
-    from truerisk.verdicts import reproduce as command
-    from truerisk.verdicts.reproduction import load
+    from truerisk.verdicts.reproduce import list_cell_folders, reproduce_claims
+    from truerisk.verdicts.reproduction import load_reproduction
     from truerisk.verdicts.runs import Runs
 
     monkeypatch.chdir(tmp_path)
 
     def quick(name):
         """The exit code, the page that came of it, and the folder of the study."""
-        code = command.reproduce([name], quick=True)
+        code = reproduce_claims([name], quick=True)
         return SimpleNamespace(
             code=code,
             page=(tmp_path / "outputs" / "gallery.html").read_text(),
@@ -27,11 +28,22 @@ def at(tmp_path, monkeypatch, undrawn, one_thread):
 
     def study(name, claim, *overrides):
         """The verdict on one claim, on the quick study with some overrides."""
-        reproduction = load(name)
-        given = [*reproduction.overrides(quick=True), *overrides]
+        reproduction = load_reproduction(name)
+        given = [*reproduction.study_overrides(quick=True), *overrides]
         launch_training(["--multirun", *given])
-        made = claims_of(reproduction.module)[claim]
-        runs = Runs.at(command.cells(given))
-        return made.judge(made.measure(runs))
+        made = reproduction.claims[claim]
+        runs = Runs.in_folders(list_cell_folders(given))
+        return made.judge_finding(made.measure(runs))
 
     return SimpleNamespace(quick=quick, study=study)
+
+
+@pytest.fixture(scope="session")
+def study_grids():
+    """The grids of a study, as its file has them."""
+
+    def read(name):
+        folder = Path(__file__).parents[2] / "conf" / "experiment"
+        return yaml.safe_load((folder / f"{name}.yaml").read_text())["hydra"]["sweeper"]["grids"]
+
+    return read

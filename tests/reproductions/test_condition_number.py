@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from truerisk.optimizer import GD, GDExact
 
 EXACT = (
@@ -34,3 +36,17 @@ def test_descent_that_takes_half_its_step(at, monkeypatch):
 
     monkeypatch.setattr(GD, "step", half)
     assert at.study("condition_number", "best_descent", grid) == "does not hold"
+
+
+def test_step_lengths_and_momentum_are_the_best(study_grids):
+    """They are worked out by hand in the study: Polyak's, from the condition number."""
+    grids = [g for g in study_grids("condition_number") if isinstance(g.get("optimizer.lr"), float)]
+    descents = [grid for grid in grids if grid["optimizer"] == "gd"]
+    heavy_balls = [grid for grid in grids if grid["optimizer"] == "momentum"]
+    assert len(descents) == 4 and len(heavy_balls) == 4
+    for grid in descents:
+        assert math.isclose(grid["optimizer.lr"], 2 / (1 + 1 / grid["model.condition"]))
+    for grid in heavy_balls:
+        root = grid["model.condition"] ** 0.5
+        assert math.isclose(grid["optimizer.lr"], 4 / (1 + 1 / root) ** 2)
+        assert math.isclose(grid["optimizer.momentum"], ((root - 1) / (root + 1)) ** 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytorch_optimizer
 import torch
 
@@ -37,3 +39,16 @@ def test_a_decay_that_is_not_scaled_by_the_learning_rate(at, monkeypatch):
 def test_a_decay_that_is_not_decoupled(at, monkeypatch):
     monkeypatch.setattr(torch.optim, "AdamW", torch.optim.Adam)
     assert at.study("weight_decay_is_l2", "different_for_adam", ADAM) == "does not hold"
+
+
+def test_the_maps_have_the_same_decays(study_grids):
+    """AdamW's are λ/lr, worked out by hand in the study."""
+    coupled, *decoupled = [grid for grid in study_grids("weight_decay_is_l2") if "seed" in grid]
+    decays = [float(value) for value in coupled["optimizer.weight_decay"].split(",")]
+    rates = [float(value) for value in coupled["optimizer.lr"].split(",")]
+    assert [grid["optimizer.lr"] for grid in decoupled] == rates
+    for grid, lr in zip(decoupled, rates, strict=True):
+        shares = [float(value) for value in grid["optimizer.weight_decay"].split(",")]
+        assert all(
+            math.isclose(lr * share, decay) for share, decay in zip(shares, decays, strict=True)
+        )

@@ -7,9 +7,10 @@ import re
 
 import pytest
 
-from truerisk.verdicts import Finding, claim, exactly, gallery
-from truerisk.verdicts.drawing import draw
-from truerisk.verdicts.reproduction import Judged, overall, record
+from truerisk.verdicts import Finding, claim, exact_finding
+from truerisk.verdicts.drawing import save_themes
+from truerisk.verdicts.gallery import write_gallery
+from truerisk.verdicts.reproduction import JudgedClaim, overall_verdict, write_verdict
 
 
 def judged(finding, says="a number"):
@@ -17,7 +18,7 @@ def judged(finding, says="a number"):
     def made(_runs):
         return finding
 
-    return Judged(made, finding, made.judge(finding))
+    return JudgedClaim(made, finding, made.judge_finding(finding))
 
 
 @pytest.fixture
@@ -25,18 +26,18 @@ def studied(tmp_path):
     """A study of condition_number with two claims, its figure, and the page."""
     folder = tmp_path / "condition_number"
     folder.mkdir()
-    found = {"one": judged(exactly(1.0)), "two": judged(Finding(3.0, 2.5, 3.5), "1 < 2 & 3")}
-    record(found, folder)
-    draw(lambda figure: figure.add_subplot().plot([0, 1]), folder)
-    return folder, gallery.write(["condition_number", "softmax_overflow"], tmp_path).read_text()
+    found = {"one": judged(exact_finding(1.0)), "two": judged(Finding(3.0, 2.5, 3.5), "1 < 2 & 3")}
+    write_verdict(found, folder)
+    save_themes(lambda figure: figure.add_subplot().plot([0, 1]), folder)
+    return folder, write_gallery(["condition_number", "softmax_overflow"], tmp_path).read_text()
 
 
 def test_the_worst_claim_decides():
-    good, bad = judged(exactly(1.0)), judged(exactly(3.0))
+    good, bad = judged(exact_finding(1.0)), judged(exact_finding(3.0))
     unsure = judged(Finding(1.0, 0.4, 1.6))
-    assert overall({"a": good}) == "holds"
-    assert overall({"a": good, "b": unsure}) == "inconclusive"
-    assert overall({"a": unsure, "b": bad}) == "does not hold"
+    assert overall_verdict({"a": good}) == "holds"
+    assert overall_verdict({"a": good, "b": unsure}) == "inconclusive"
+    assert overall_verdict({"a": unsure, "b": bad}) == "does not hold"
 
 
 def test_verdicts_are_recorded_with_what_they_rest_on(studied):

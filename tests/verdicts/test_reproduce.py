@@ -6,18 +6,18 @@ import pytest
 
 from truerisk.cli import main
 from truerisk.core.errors import ConfigError
-from truerisk.verdicts import Runs, claims_of, last_weights, series, setting
+from truerisk.verdicts import Runs, load_last_weights, read_series, read_setting
 from truerisk.verdicts import reproduce as command
-from truerisk.verdicts.reproduction import load, names
+from truerisk.verdicts.reproduction import load_reproduction, reproduction_names, write_grids
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", reproduction_names())
 def test_every_reproduction_says_what_it_must(name):
-    reproduction = load(name)
+    reproduction = load_reproduction(name)
     assert reproduction.sentence.endswith(".") and len(reproduction.sentence) < 120
     assert reproduction.formula and reproduction.source and reproduction.cost
-    assert claims_of(reproduction.module)
-    for claim in claims_of(reproduction.module).values():
+    assert reproduction.claims
+    for claim in reproduction.claims.values():
         assert claim.says and claim.source and claim.why
         assert claim.low > float("-inf") or claim.high < float("inf")
 
@@ -25,7 +25,8 @@ def test_every_reproduction_says_what_it_must(name):
 def test_the_list_has_them_all(capsys):
     assert main(["reproduce", "--list"]) == 0
     printed = capsys.readouterr().out
-    assert all(name in printed and load(name).source in printed for name in names())
+    for name in reproduction_names():
+        assert name in printed and load_reproduction(name).source in printed
 
 
 def test_a_name_that_there_is_not(capsys):
@@ -47,12 +48,19 @@ def test_the_exit_code_tells(tmp_path, monkeypatch):
         return verdicts[reproduction.name]
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command, "_one", one)
+    monkeypatch.setattr(command, "_reproduce_one", one)
     run = ["reproduce", *verdicts, "--quick", "hydra/launcher=pool"]
     assert main(run) == 0
     assert asked == [(True, "hydra/launcher=pool")] * 2
     verdicts["condition_number"] = "does not hold"
     assert main(run) == 1
+
+
+def test_grids_are_written_as_the_sweeper_reads_them():
+    grids = {"a": [1e-9, True], "b": range(3)}, {"c": range(1, 9), "d": "[]", "+e": None}
+    assert write_grids(*grids) == (
+        "hydra.sweeper.grids=[{a:'1e-09,true',b:'range(3)'},{c:'range(1,9)',d:'[]',+e:'null'}]"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +70,18 @@ def runs(run):
 
 
 def test_runs_are_picked_by_their_configuration(runs):
-    assert list(runs.by("model.condition")) == [4.0, 8.0]
-    assert runs.only("model.condition", 4.0).one is runs[1]
-    assert len(runs.only("choices.optimizer", "gd")) == 2
-    assert len(runs.only("no.such.key", None)) == 2
-    assert setting(runs[0], "model.start") == (1.0,)
+    assert list(runs.grouped_by("model.condition")) == [4.0, 8.0]
+    assert runs.with_setting("model.condition", 4.0).only_run is runs[1]
+    assert len(runs.with_setting("choices.optimizer", "gd")) == 2
+    assert len(runs.with_setting("no.such.key", None)) == 2
+    assert read_setting(runs[0], "model.start") == (1.0,)
     with pytest.raises(ConfigError, match="there are 2"):
-        _ = runs.one
+        _ = runs.only_run
 
 
 def test_what_runs_logged(runs):
-    first, last = series(runs[1], "distance")[[0, -1]]
+    first, last = read_series(runs[1], "distance")[[0, -1]]
     rates = [(1 - 0.1 * value) ** 2 for value in (0.25, 1.0)]
     assert first == pytest.approx(2**0.5)
     assert last == pytest.approx(sum(rate**2 for rate in rates) ** 0.5)
-    assert last_weights(runs[1]) == pytest.approx(rates)
+    assert load_last_weights(runs[1]) == pytest.approx(rates)

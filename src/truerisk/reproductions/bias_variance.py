@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from truerisk.result import RunResult
-from truerisk.verdicts import Finding, Runs, claim, exactly, mean
+from truerisk.verdicts import Finding, Runs, claim, exact_finding, mean_finding, write_grids
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,9 +34,20 @@ SOURCE = "Geman, Bienenstock & Doursat 1992; Hastie, Tibshirani & Friedman 2009,
 COST = "2 min"
 QUICK = [
     "seed=range(12)",
-    "hydra.sweeper.grids=[{model.degree:'1,3,12'},"
-    "{model:mlp,model.depth:1,model.width:'10,100',model.activation:tanh,initializer.gain:1.0,"
-    "optimizer:adam,optimizer.lr:0.01,data.batch_size:full,trainer.max_epochs:200}]",
+    write_grids(
+        {"model.degree": [1, 3, 12]},
+        {
+            "model": "mlp",
+            "model.depth": 1,
+            "model.width": [10, 100],
+            "model.activation": "tanh",
+            "initializer.gain": 1.0,
+            "optimizer": "adam",
+            "optimizer.lr": 0.01,
+            "data.batch_size": "full",
+            "trainer.max_epochs": 200,
+        },
+    ),
 ]
 ESL = "Hastie, Tibshirani & Friedman 2009, §7.3"
 GEMAN = "Geman, Bienenstock & Doursat 1992, §2.3"
@@ -45,7 +56,7 @@ GRID = 64
 """Nodes of Gauss–Legendre quadrature: exact for the average over x of squares up to degree 63."""
 
 
-class Parts(NamedTuple):
+class ErrorParts(NamedTuple):
     """Both sides at one capacity; ``errors`` and ``measured`` have one number a training set."""
 
     bias: float
@@ -57,15 +68,15 @@ class Parts(NamedTuple):
     """on fresh samples"""
 
 
-def parts(runs: Runs) -> Parts:
-    """Bias, variance and noise of runs that differ in their training sets alone."""
+def decompose_error(runs: Runs) -> ErrorParts:
+    """Estimate bias, variance and noise from runs that differ in their training sets alone."""
     nodes, weights = np.polynomial.legendre.leggauss(GRID)
     source = runs[0].config.data.source
     truth = np.polynomial.polynomial.polyval(nodes, list(source.coefficients))
-    fits = np.stack([predictions(run, nodes) for run in runs])
+    fits = np.stack([predict_at(run, nodes) for run in runs])
     middle, over_x = fits.mean(0), weights / 2
     noise = source.noise**2
-    return Parts(
+    return ErrorParts(
         bias=float((middle - truth) ** 2 @ over_x),
         variance=float(fits.var(0) @ over_x),
         noise=noise,
@@ -74,8 +85,8 @@ def parts(runs: Runs) -> Parts:
     )
 
 
-def predictions(run: RunResult, x: np.ndarray) -> np.ndarray:
-    """What a run's weights predict at x."""
+def predict_at(run: RunResult, x: np.ndarray) -> np.ndarray:
+    """Predict at x [n] with a run's best weights; returns [n]."""
     import torch
 
     model = run.model
@@ -85,12 +96,12 @@ def predictions(run: RunResult, x: np.ndarray) -> np.ndarray:
 
 
 @cache
-def capacities(runs: Runs) -> dict[tuple[str, int], Parts]:
-    """The parts at every degree and width."""
+def decompose_by_capacity(runs: Runs) -> dict[tuple[str, int], ErrorParts]:
+    """Decompose the error at every degree and width."""
     groups = {}
     for model, key in (("polynomial", "model.degree"), ("mlp", "model.width")):
-        for size, group in runs.only("choices.model", model).by(key).items():
-            groups[model, size] = parts(group)
+        for size, group in runs.with_setting("choices.model", model).grouped_by(key).items():
+            groups[model, size] = decompose_error(group)
     return groups
 
 
@@ -102,15 +113,15 @@ def capacities(runs: Runs) -> dict[tuple[str, int], Parts]:
 )
 def they_add_up(runs: Runs) -> Finding:
     """Over all capacities."""
-    return exactly(max(deviation(found) for found in capacities(runs).values()))
+    return exact_finding(max(map(standardize_deviation, decompose_by_capacity(runs).values())))
 
 
-def deviation(found: Parts) -> float:
-    """|measured − (bias² + variance + noise)| over the standard error of the mean difference."""
-    total = found.bias + found.variance + found.noise
-    paired = found.measured - found.errors
+def standardize_deviation(parts: ErrorParts) -> float:
+    """Divide |measured − (bias² + variance + noise)| by the mean difference's standard error."""
+    total = parts.bias + parts.variance + parts.noise
+    paired = parts.measured - parts.errors
     stderr = paired.std(ddof=1) / np.sqrt(len(paired))
-    return float(abs(found.measured.mean() - total) / stderr)
+    return float(abs(parts.measured.mean() - total) / stderr)
 
 
 @claim(
@@ -121,7 +132,7 @@ def deviation(found: Parts) -> float:
 )
 def bias_side(runs: Runs) -> Finding:
     """Paired by training set."""
-    return ratio(runs, ("polynomial", 1), ("polynomial", 3))
+    return compare_errors(runs, ("polynomial", 1), ("polynomial", 3))
 
 
 @claim(
@@ -132,7 +143,7 @@ def bias_side(runs: Runs) -> Finding:
 )
 def variance_side(runs: Runs) -> Finding:
     """Paired by training set."""
-    return ratio(runs, ("polynomial", 12), ("polynomial", 3))
+    return compare_errors(runs, ("polynomial", 12), ("polynomial", 3))
 
 
 @claim(
@@ -143,47 +154,50 @@ def variance_side(runs: Runs) -> Finding:
 )
 def no_rise_with_width(runs: Runs) -> Finding:
     """Paired by training set."""
-    widest = max(size for model, size in capacities(runs) if model == "mlp")
-    return ratio(runs, ("mlp", widest), ("mlp", 10))
+    widest = max(size for model, size in decompose_by_capacity(runs) if model == "mlp")
+    return compare_errors(runs, ("mlp", widest), ("mlp", 10))
 
 
-def ratio(runs: Runs, one: tuple[str, int], other: tuple[str, int]) -> Finding:
-    """The mean log₁₀ of errors at one capacity over those at another."""
-    found = capacities(runs)
-    return mean(np.log10(found[one].errors / found[other].errors))
+def compare_errors(runs: Runs, one: tuple[str, int], other: tuple[str, int]) -> Finding:
+    """Average log₁₀ of the errors at one capacity over those at another, paired by training set."""
+    parts = decompose_by_capacity(runs)
+    return mean_finding(np.log10(parts[one].errors / parts[other].errors))
 
 
-def draw(runs: Runs, figure: Figure) -> None:
-    """The parts over the degree, and over the width."""
-    found = capacities(runs)
+def draw_figure(runs: Runs, figure: Figure) -> None:
+    """Draw the parts of the error over the degree, and over the width."""
+    parts = decompose_by_capacity(runs)
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, model, name in ((left, "polynomial", "degree"), (right, "mlp", "width of an MLP")):
-        sizes = [size for kind, size in found if kind == model]
-        _panel(axes, sizes, [found[model, size] for size in sizes])
+        sizes = [size for kind, size in parts if kind == model]
+        _draw_parts(axes, sizes, [parts[model, size] for size in sizes])
         axes.set(xscale="log", xlabel=name)
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
     left.set_yscale("log")
     left.set_title("mean squared error;  ● on fresh samples")
-    _names(left, [size for kind, size in found if kind == "polynomial"], found)
+    _name_lines(left, [size for kind, size in parts if kind == "polynomial"], parts)
 
 
-def _panel(axes: Axes, sizes: Sequence[int], found: Sequence[Parts]) -> None:
+def _draw_parts(axes: Axes, sizes: Sequence[int], parts: Sequence[ErrorParts]) -> None:
     ink = axes.xaxis.label.get_color()
-    axes.plot(sizes, [p.bias for p in found], color="C0", linestyle="--")
-    axes.plot(sizes, [p.variance for p in found], color="C1", linestyle="-.")
-    axes.axhline(found[0].noise, color="C2", linestyle=":")
-    axes.plot(sizes, [p.bias + p.variance + p.noise for p in found], color=ink, linewidth=1.4)
-    axes.plot(sizes, [p.measured.mean() for p in found], "o", color=ink)
+    axes.plot(sizes, [p.bias for p in parts], color="C0", linestyle="--")
+    axes.plot(sizes, [p.variance for p in parts], color="C1", linestyle="-.")
+    axes.axhline(parts[0].noise, color="C2", linestyle=":")
+    axes.plot(sizes, [p.bias + p.variance + p.noise for p in parts], color=ink, linewidth=1.4)
+    axes.plot(sizes, [p.measured.mean() for p in parts], "o", color=ink)
 
 
-def _names(axes: Axes, sizes: Sequence[int], found: Mapping[tuple[str, int], Parts]) -> None:
-    first, last = found["polynomial", sizes[0]], found["polynomial", sizes[-1]]
+def _name_lines(
+    axes: Axes, sizes: Sequence[int], parts: Mapping[tuple[str, int], ErrorParts]
+) -> None:
+    first, last = parts["polynomial", sizes[0]], parts["polynomial", sizes[-1]]
     total = first.bias + first.variance + first.noise
-    for text, x, y, color, side in (
-        ("their sum", sizes[0], 1.5 * total, axes.xaxis.label.get_color(), "left"),
-        ("bias²", 3.4, found["polynomial", 3].bias, "C0", "left"),
-        ("variance", sizes[0], 0.3 * first.variance, "C1", "left"),
-        ("noise", sizes[-1], 0.6 * last.noise, "C2", "right"),
+    ink = axes.xaxis.label.get_color()
+    for text, x, y, color, side, above_or_below in (
+        ("their sum", sizes[0], 1.5 * total, ink, "left", "bottom"),
+        ("bias²", 3.4, parts["polynomial", 3].bias, "C0", "left", "top"),
+        ("variance", sizes[0], 0.3 * first.variance, "C1", "left", "top"),
+        ("noise", sizes[-1], 0.6 * last.noise, "C2", "right", "top"),
     ):
-        axes.text(x, y, text, color=color, ha=side, va="bottom" if text == "their sum" else "top")
+        axes.text(x, y, text, color=color, ha=side, va=above_or_below)

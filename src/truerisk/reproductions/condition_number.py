@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from truerisk.result import RunResult
-from truerisk.verdicts import Finding, Runs, claim, exactly, series
-from truerisk.verdicts.drawing import decimal
+from truerisk.verdicts import Finding, Runs, claim, exact_finding, read_series
+from truerisk.verdicts.drawing import set_decimal_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,34 +30,34 @@ REDUCED = 1e-6
 """Steps are counted until the distance from the minimum has fallen by this factor."""
 
 
-def steps(run: RunResult) -> float:
-    """Steps until the distance has fallen by ``REDUCED``, between two steps by interpolation."""
-    logs = np.log(series(run, "distance"))
+def count_steps(run: RunResult) -> float:
+    """Count steps until the distance has fallen by ``REDUCED``, with interpolation in between."""
+    logs = np.log(read_series(run, "distance"))
     return float(np.interp(-np.log(REDUCED), logs[0] - logs, np.arange(len(logs))))
 
 
-def best(runs: Runs, optimizer: str) -> dict[float, RunResult]:
-    """For each condition number the run that took the fewest steps."""
-    groups = runs.only("choices.optimizer", optimizer).by("model.condition")
-    return {kappa: min(group, key=steps) for kappa, group in groups.items()}
+def fastest_runs(runs: Runs, optimizer: str) -> dict[float, RunResult]:
+    """Find for each condition number the run that took the fewest steps."""
+    groups = runs.with_setting("choices.optimizer", optimizer).grouped_by("model.condition")
+    return {kappa: min(group, key=count_steps) for kappa, group in groups.items()}
 
 
-def slope(runs: Runs, optimizer: str) -> Finding:
-    """The slope of log steps over log κ."""
-    found = best(runs, optimizer)
-    counts = [steps(run) for run in found.values()]
-    return exactly(np.polyfit(np.log(list(found)), np.log(counts), 1)[0])
+def fit_slope(runs: Runs, optimizer: str) -> Finding:
+    """Fit the slope of log steps over log κ."""
+    fastest = fastest_runs(runs, optimizer)
+    counts = [count_steps(run) for run in fastest.values()]
+    return exact_finding(np.polyfit(np.log(list(fastest)), np.log(counts), 1)[0])
 
 
 def last_factor(run: RunResult) -> float:
-    """The distance after the last step over that before it."""
-    distances = series(run, "distance")
+    """Divide the distance after the last step by that before it."""
+    distances = read_series(run, "distance")
     return float(distances[-1] / distances[-2])
 
 
 def double_root_factor(run: RunResult) -> float:
-    """ρ where distances go as (a + bt)ρᵗ: the t-th root of d₂ₜ/(2dₜ)."""
-    distances = series(run, "distance")
+    """Compute ρ where distances go as (a + bt)ρᵗ: the t-th root of d₂ₜ/(2dₜ)."""
+    distances = read_series(run, "distance")
     t = (len(distances) - 1) // 2
     return float((distances[2 * t] / (2 * distances[t])) ** (1 / t))
 
@@ -71,11 +71,11 @@ def double_root_factor(run: RunResult) -> float:
 def exact_line_search(runs: Runs) -> Finding:
     """The largest deviation over all γ and steps."""
     worst = 0.0
-    for run in runs.only("choices.optimizer", "gd_exact"):
-        gamma, values = run.config.model.spectrum[1], series(run, "objective")
+    for run in runs.with_setting("choices.optimizer", "gd_exact"):
+        gamma, values = run.config.model.spectrum[1], read_series(run, "objective")
         rate = ((gamma - 1) / (gamma + 1)) ** 2
         worst = max(worst, float(np.abs(values[1:] / values[:-1] - rate).max()))
-    return exactly(worst)
+    return exact_finding(worst)
 
 
 @claim(
@@ -87,7 +87,7 @@ def exact_line_search(runs: Runs) -> Finding:
 )
 def descent_grows_as_kappa(runs: Runs) -> Finding:
     """The slope for gradient descent."""
-    return slope(runs, "gd")
+    return fit_slope(runs, "gd")
 
 
 @claim(
@@ -99,7 +99,7 @@ def descent_grows_as_kappa(runs: Runs) -> Finding:
 )
 def heavy_ball_grows_as_root(runs: Runs) -> Finding:
     """The slope for heavy ball."""
-    return slope(runs, "momentum")
+    return fit_slope(runs, "momentum")
 
 
 @claim(
@@ -112,9 +112,10 @@ def heavy_ball_grows_as_root(runs: Runs) -> Finding:
 def best_descent(runs: Runs) -> Finding:
     """Of all step lengths tried for a κ the smallest factor; the κ furthest from its bound."""
     ratios = []
-    for kappa, group in runs.only("choices.optimizer", "gd").by("model.condition").items():
+    descents = runs.with_setting("choices.optimizer", "gd")
+    for kappa, group in descents.grouped_by("model.condition").items():
         ratios.append(min(map(last_factor, group)) * (kappa + 1) / (kappa - 1))
-    return exactly(max(ratios, key=lambda ratio: abs(ratio - 1)))
+    return exact_finding(max(ratios, key=lambda ratio: abs(ratio - 1)))
 
 
 @claim(
@@ -127,31 +128,31 @@ def best_descent(runs: Runs) -> Finding:
 def heavy_ball_factor(runs: Runs) -> Finding:
     """The κ furthest from the bound."""
     ratios = []
-    for kappa, run in best(runs, "momentum").items():
+    for kappa, run in fastest_runs(runs, "momentum").items():
         root = kappa**0.5
         ratios.append((1 - double_root_factor(run)) / (1 - (root - 1) / (root + 1)))
-    return exactly(max(ratios, key=lambda ratio: abs(ratio - 1)))
+    return exact_finding(max(ratios, key=lambda ratio: abs(ratio - 1)))
 
 
-def draw(runs: Runs, figure: Figure) -> None:
-    """Steps over κ, beside what the factors predict."""
+def draw_figure(runs: Runs, figure: Figure) -> None:
+    """Draw steps over κ, beside what the factors predict."""
     axes = figure.add_subplot()
     axes.set(xscale="log", yscale="log", xlabel="condition number κ")
     axes.set_title("steps until the distance from the minimum has fallen by 10⁶")
-    _series(runs, axes, "gd", "C0", "gradient descent, ~ κ", _descent)
-    _series(runs, axes, "momentum", "C1", "heavy ball, ~ √κ", _heavy_ball)
+    _draw_series(runs, axes, "gd", "C0", "gradient descent, ~ κ", _predict_descent)
+    _draw_series(runs, axes, "momentum", "C1", "heavy ball, ~ √κ", _predict_heavy_ball)
     axes.margins(x=0.1)
-    decimal(axes.xaxis)
-    decimal(axes.yaxis)
+    set_decimal_ticks(axes.xaxis)
+    set_decimal_ticks(axes.yaxis)
 
 
-def _series(
+def _draw_series(
     runs: Runs, axes: Axes, optimizer: str, color: str, label: str, theory: Callable[[float], float]
 ) -> None:
-    found = best(runs, optimizer)
-    x = np.geomspace(min(found), max(found))
+    fastest = fastest_runs(runs, optimizer)
+    x = np.geomspace(min(fastest), max(fastest))
     axes.plot(x, [theory(k) for k in x], color=color, linewidth=1.2)
-    axes.plot(list(found), [steps(run) for run in found.values()], "o", color=color)
+    axes.plot(list(fastest), [count_steps(run) for run in fastest.values()], "o", color=color)
     middle = x[len(x) // 2]
     axes.annotate(
         label, (middle, theory(middle)), (-12, 12), textcoords="offset points",
@@ -159,12 +160,12 @@ def _series(
     )  # fmt: skip
 
 
-def _descent(kappa: float) -> float:
+def _predict_descent(kappa: float) -> float:
     return float(np.log(REDUCED) / np.log((kappa - 1) / (kappa + 1)))
 
 
-def _heavy_ball(kappa: float) -> float:
-    """Where both (1 + (1−ρ)t)ρᵗ, along λmin, and (1 + (1+ρ)t)ρᵗ, along λmax, have fallen."""
+def _predict_heavy_ball(kappa: float) -> float:
+    """Solve for when (1 + (1−ρ)t)ρᵗ, along λmin, and (1 + (1+ρ)t)ρᵗ, along λmax, have fallen."""
     from scipy.optimize import brentq
 
     rho = (kappa**0.5 - 1) / (kappa**0.5 + 1)

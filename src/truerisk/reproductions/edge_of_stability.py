@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from truerisk.result import RunResult
-from truerisk.verdicts import Finding, Runs, claim, exactly, mean, series
+from truerisk.verdicts import (
+    Finding,
+    Runs,
+    claim,
+    exact_finding,
+    mean_finding,
+    read_series,
+    write_grids,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,27 +39,31 @@ FORMULA = "w ← w − η ∇J(w)   with   η λmax(∇²J) → 2"
 SOURCE = "Cohen, Kaur, Li, Kolter & Talwalkar 2021, Gradient Descent … at the Edge of Stability"
 COST = "3 min"
 QUICK = [
-    "hydra.sweeper.grids=[{optimizer.lr:0.1,trainer.max_epochs:2000,seed:'range(3)'},"
-    "{optimizer.lr:0.002,trainer.max_epochs:500}]"
+    write_grids(
+        {"optimizer.lr": 0.1, "trainer.max_epochs": 2000, "seed": range(3)},
+        {"optimizer.lr": 0.002, "trainer.max_epochs": 500},
+    )
 ]
 CLOSE = 0.08
 """How far from 2/η counts as being there."""
 
 
-def stability(run: RunResult) -> np.ndarray:
-    """Sharpness times step length, η λmax, look by look."""
-    return run.config.optimizer.lr * series(run, "curvature/lambda_max")
+def read_stability(run: RunResult) -> np.ndarray:
+    """Read sharpness times step length, η λmax, look by look."""
+    return run.config.optimizer.lr * read_series(run, "curvature/lambda_max")
 
 
-def arrival(run: RunResult) -> int | None:
-    """The look at which η λmax is first within 8 % of 2, if it ever is."""
-    there = np.flatnonzero(np.abs(stability(run) / 2 - 1) <= CLOSE)
-    return int(there[0]) if len(there) else None
+def find_arrival(run: RunResult) -> int | None:
+    """Find the look at which η λmax is first within 8 % of 2, if it ever is."""
+    there = np.flatnonzero(np.abs(read_stability(run) / 2 - 1) <= CLOSE)
+    if not len(there):
+        return None
+    return int(there[0])
 
 
-def reaching(runs: Runs) -> Runs:
-    """The runs that are to get there: those with the greater step length."""
-    return list(runs.by("optimizer.lr").values())[-1]
+def runs_at_large_step(runs: Runs) -> Runs:
+    """Pick the runs that are to get there: those with the greater step length."""
+    return list(runs.grouped_by("optimizer.lr").values())[-1]
 
 
 @claim(
@@ -63,7 +75,8 @@ def reaching(runs: Runs) -> Runs:
 )
 def arrives(runs: Runs) -> Finding:
     """Of all training sets."""
-    return exactly(float(np.mean([arrival(run) is not None for run in reaching(runs)])))
+    arrived = [find_arrival(run) is not None for run in runs_at_large_step(runs)]
+    return exact_finding(float(np.mean(arrived)))
 
 
 @claim(
@@ -74,7 +87,8 @@ def arrives(runs: Runs) -> Finding:
 )
 def stays(runs: Runs) -> Finding:
     """The mean over training sets."""
-    return mean([float(later(run).max()) for run in reaching(runs)])
+    distances = map(distances_after_arrival, runs_at_large_step(runs))
+    return mean_finding([float(distance.max()) for distance in distances])
 
 
 @claim(
@@ -85,13 +99,16 @@ def stays(runs: Runs) -> Finding:
 )
 def mostly_stays(runs: Runs) -> Finding:
     """The mean over training sets."""
-    return mean([float(np.median(later(run))) for run in reaching(runs)])
+    distances = map(distances_after_arrival, runs_at_large_step(runs))
+    return mean_finding([float(np.median(distance)) for distance in distances])
 
 
-def later(run: RunResult) -> np.ndarray:
-    """The distance from 2/η, relative to it, from the arrival on; infinite where there is none."""
-    start = arrival(run)
-    return np.array([math.inf]) if start is None else np.abs(stability(run)[start:] / 2 - 1)
+def distances_after_arrival(run: RunResult) -> np.ndarray:
+    """Compute the distance from 2/η, relative to it, from the arrival on; infinite without one."""
+    start = find_arrival(run)
+    if start is None:
+        return np.array([math.inf])
+    return np.abs(read_stability(run)[start:] / 2 - 1)
 
 
 @claim(
@@ -102,12 +119,14 @@ def later(run: RunResult) -> np.ndarray:
 )
 def still_falls(runs: Runs) -> Finding:
     """The mean over training sets."""
-    return mean([_fall(run) for run in reaching(runs)])
+    return mean_finding([_loss_ratio(run) for run in runs_at_large_step(runs)])
 
 
-def _fall(run: RunResult) -> float:
-    start, values = arrival(run), series(run, "objective")
-    return math.inf if start is None else float(values[-1] / values[start])
+def _loss_ratio(run: RunResult) -> float:
+    start, values = find_arrival(run), read_series(run, "objective")
+    if start is None:
+        return math.inf
+    return float(values[-1] / values[start])
 
 
 @claim(
@@ -119,18 +138,18 @@ def _fall(run: RunResult) -> float:
 def not_when_small(runs: Runs) -> Finding:
     """Of the smallest step length."""
     run = min(runs, key=lambda run: float(run.config.optimizer.lr))
-    return exactly(float(stability(run).max() / 2))
+    return exact_finding(float(read_stability(run).max() / 2))
 
 
-def draw(runs: Runs, figure: Figure) -> None:
-    """Sharpness over the steps, one training set's in bold; 8 % around 2/η as a band."""
+def draw_figure(runs: Runs, figure: Figure) -> None:
+    """Draw sharpness over the steps, one training set's in bold; 8 % around 2/η as a band."""
     axes = figure.add_subplot()
-    for i, (rate, group) in enumerate(runs.by("optimizer.lr").items()):
+    for i, (rate, group) in enumerate(runs.grouped_by("optimizer.lr").items()):
         name = f"η = {rate:g}, 2/η = {2 / rate:g}"
-        for run in group:
-            bold = run is group[0]
-            _line(axes, run, f"C{i}", name if bold else "", {} if bold else THIN)
-        if arrival(group[0]) is not None:
+        _draw_line(axes, group[0], f"C{i}", name, {})
+        for run in group[1:]:
+            _draw_line(axes, run, f"C{i}", "", THIN)
+        if find_arrival(group[0]) is not None:
             axes.axhspan(*(2 / rate * (1 + np.array([-CLOSE, CLOSE]))), color=f"C{i}", alpha=0.2)
     axes.set(xlabel="step", ylim=(0, None))
     axes.set_title("sharpness λmax(∇²J);  band: within 8 % of 2/η")
@@ -139,12 +158,12 @@ def draw(runs: Runs, figure: Figure) -> None:
 THIN: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.5}
 
 
-def _line(axes: Axes, run: RunResult, color: str, name: str, style: dict[str, Any]) -> None:
-    sharpness = stability(run) / run.config.optimizer.lr
+def _draw_line(axes: Axes, run: RunResult, color: str, name: str, style: dict[str, Any]) -> None:
+    sharpness = read_stability(run) / run.config.optimizer.lr
     x = np.arange(len(sharpness)) * run.config.diagnostics.curvature.every.steps
     axes.plot(x, sharpness, color=color, **style)
     place: dict[str, Any] = {"textcoords": "offset points", "color": color}
-    if arrival(run) is not None:
+    if find_arrival(run) is not None:
         axes.annotate(name, (x[-1], sharpness[-1]), (0, 24), ha="right", **place)
     else:
         axes.annotate(name, (x[-1] / 2, sharpness[len(x) // 2]), (0, -26), **place)

@@ -11,13 +11,23 @@ the rate is the spectral radius of diag φ′ · U.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from truerisk.result import RunResult
-from truerisk.verdicts import Finding, Runs, claim, exactly, last_weights, mean, series, setting
+from truerisk.verdicts import (
+    Finding,
+    Runs,
+    claim,
+    exact_finding,
+    load_last_weights,
+    mean_finding,
+    read_series,
+    read_setting,
+    write_grids,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,46 +39,53 @@ FORMULA = (
 )
 SOURCE = "Pascanu, Mikolov & Bengio 2013, On the Difficulty of Training Recurrent Neural Networks"
 COST = "1 min"
+GAIN, STD = "initializer.recurrent.gain", "initializer.weight.std"
 QUICK = [
     "model.width=8",
-    "hydra.sweeper.grids=["
-    "{initializer.weight.std:1e-9,initializer.recurrent.gain:'0.8,1.0,1.1',"
-    "model.activation:'tanh,sigmoid',optimizer.lr:0.0},"
-    "{initializer.weight.std:0.5,initializer.recurrent.gain:1.3,"
-    "model.activation:'tanh,sigmoid,relu'},"
-    "{initializer.weight.std:0.5,initializer.recurrent.gain:1.3,"
-    "model.activation:'tanh,sigmoid',model.residual:true},"
-    "{initializer:default,model.residual:'false,true',seed:'range(3)'},"
-    "{initializer:default,model:gru,seed:'range(3)'},"
-    "{diagnostics:'[]',optimizer.lr:'0.0,1.0',seed:'range(2)'},"
-    "{diagnostics:'[]',optimizer.lr:1.0,step.clip.norm:'1e-3,1e3',seed:'range(2)'}]",
+    write_grids(
+        {
+            **{STD: 1e-9, GAIN: [0.8, 1.0, 1.1], "model.activation": ["tanh", "sigmoid"]},
+            "optimizer.lr": 0.0,
+        },
+        {STD: 0.5, GAIN: 1.3, "model.activation": ["tanh", "sigmoid", "relu"]},
+        {
+            **{STD: 0.5, GAIN: 1.3, "model.activation": ["tanh", "sigmoid"]},
+            "model.residual": True,
+        },
+        {"initializer": "default", "model.residual": [False, True], "seed": range(3)},
+        {"initializer": "default", "model": "gru", "seed": range(3)},
+        {"diagnostics": "[]", "optimizer.lr": [0.0, 1.0], "seed": range(2)},
+        {
+            **{"diagnostics": "[]", "optimizer.lr": 1.0, "step.clip.norm": [1e-3, 1e3]},
+            "seed": range(2),
+        },
+    ),
 ]
 PASCANU = "Pascanu, Mikolov & Bengio 2013, §2.1"
-GAIN = "initializer.recurrent.gain"
 
 
-def norms(run: RunResult) -> dict[int, np.ndarray]:
-    """‖∂h_T/∂h_t‖ at every look, by T − t."""
+def gradient_norms(run: RunResult) -> dict[int, np.ndarray]:
+    """Read ‖∂h_T/∂h_t‖ at every look, by T − t."""
     prefix = "recurrence/norm/"
     names = {name for name in run.history.name.unique() if name.startswith(prefix)}
-    found = {int(name.rpartition("/")[2]): series(run, name) for name in names}
-    return dict(sorted(found.items()))
+    by_lag = {int(name.rpartition("/")[2]): read_series(run, name) for name in names}
+    return dict(sorted(by_lag.items()))
 
 
-def driven_by_itself(runs: Runs, activation: str) -> Runs:
-    """The runs whose inputs hardly count."""
-    return runs.only("initializer.weight.std", 1e-9).only("model.activation", activation)
+def runs_without_input(runs: Runs, activation: str) -> Runs:
+    """Pick the runs whose inputs hardly count."""
+    return runs.with_settings({STD: 1e-9, "model.activation": activation})
 
 
-def rate(run: RunResult) -> float:
-    """The slope of log‖∂h_T/∂h_t‖ over T − t, of the initial weights; as a factor a step."""
-    found = {k: values[0] for k, values in norms(run).items() if k}
-    return float(np.exp(np.polyfit(list(found), np.log(list(found.values())), 1)[0]))
+def fit_rate(run: RunResult) -> float:
+    """Fit the slope of log‖∂h_T/∂h_t‖ over T − t, at the initial weights; as a factor a step."""
+    first = {k: values[0] for k, values in gradient_norms(run).items() if k}
+    return float(np.exp(np.polyfit(list(first), np.log(list(first.values())), 1)[0]))
 
 
-def furthest(ratios: Iterable[float]) -> Finding:
-    """The one furthest from 1."""
-    return exactly(max(ratios, key=lambda ratio: abs(ratio - 1)))
+def furthest_from_one(ratios: Iterable[float]) -> Finding:
+    """Pick the number furthest from 1."""
+    return exact_finding(max(ratios, key=lambda ratio: abs(ratio - 1)))
 
 
 @claim(
@@ -80,11 +97,13 @@ def furthest(ratios: Iterable[float]) -> Finding:
 )
 def rate_is_the_radius(runs: Runs) -> Finding:
     """The run furthest from 1, of all scales and seeds."""
-    return furthest(rate(run) / setting(run, GAIN) for run in driven_by_itself(runs, "tanh"))
+    return furthest_from_one(
+        fit_rate(run) / read_setting(run, GAIN) for run in runs_without_input(runs, "tanh")
+    )
 
 
-def rate_at_rest(run: RunResult) -> float:
-    """The spectral radius of diag σ′ · U at the fixed point h = σ(U h)."""
+def predict_rate_at_rest(run: RunResult) -> float:
+    """Compute the spectral radius of diag σ′ · U at the fixed point h = σ(U h)."""
     weights: Any = run.model.get_parameter("recurrent.weight_hh_l0")
     u = weights.detach().double().numpy()
     h = np.zeros(len(u))
@@ -102,7 +121,9 @@ def rate_at_rest(run: RunResult) -> float:
 )
 def rate_of_sigmoids(runs: Runs) -> Finding:
     """The run furthest from 1, of all scales and seeds."""
-    return furthest(rate(run) / rate_at_rest(run) for run in driven_by_itself(runs, "sigmoid"))
+    return furthest_from_one(
+        fit_rate(run) / predict_rate_at_rest(run) for run in runs_without_input(runs, "sigmoid")
+    )
 
 
 @claim(
@@ -113,17 +134,16 @@ def rate_of_sigmoids(runs: Runs) -> Finding:
 )
 def bound_is_kept(runs: Runs) -> Finding:
     """The largest over all runs, looks and T − t."""
-    return exactly(max(_over_bound(run) for run in runs if _bound_of(run) is not None))
+    return exact_finding(max(ratio for run in runs for ratio in _ratios_to_bound(run)))
 
 
-def _bound_of(run: RunResult) -> str | None:
-    names = (name for name in run.history.name.unique() if name.startswith("recurrence/bound/"))
-    return next(names, None)
-
-
-def _over_bound(run: RunResult) -> float:
-    bound = series(run, _bound_of(run) or "")
-    return max(float((values / bound**k).max()) for k, values in norms(run).items())
+def _ratios_to_bound(run: RunResult) -> Iterator[float]:
+    """Yield ‖∂h_T/∂h_t‖ over its bound for every T − t, the largest of all looks; none without."""
+    for name in run.history.name.unique():
+        if name.startswith("recurrence/bound/"):
+            bound = read_series(run, name)
+            yield from (float((v / bound**k).max()) for k, v in gradient_norms(run).items())
+            return
 
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -136,18 +156,19 @@ KINDS: dict[str, dict[str, Any]] = {
 """Cells beside each other, with the weights that torch gives them, by their configuration."""
 
 
-def usual(runs: Runs, kind: str) -> Runs:
-    """The runs of one kind of cell from torch's weights."""
-    found = runs.only("choices.initializer", "default").only("diagnostics.recurrence.samples", 16)
-    for key, value in KINDS[kind].items():
-        found = found.only(key, value)
-    return found
+def runs_of_kind(runs: Runs, kind: str) -> Runs:
+    """Pick the runs of one kind of cell, from torch's weights."""
+    usual = {"choices.initializer": "default", "diagnostics.recurrence.samples": 16}
+    return runs.with_settings({**usual, **KINDS[kind]})
 
 
-def kept_more(runs: Runs, kind: str) -> Finding:
-    """log₁₀ of what is left of a gradient at the start of the sequence, over a tanh network's."""
-    left = {k: [list(norms(run).values())[-1][0] for run in usual(runs, k)] for k in (kind, "tanh")}
-    return mean(np.log10(np.divide(left[kind], left["tanh"])).tolist())
+def compare_with_tanh(runs: Runs, kind: str) -> Finding:
+    """Average log₁₀ of what is left of a gradient at the sequence's start, over tanh's."""
+    left = {
+        k: [list(gradient_norms(run).values())[-1][0] for run in runs_of_kind(runs, k)]
+        for k in (kind, "tanh")
+    }
+    return mean_finding(np.log10(np.divide(left[kind], left["tanh"])).tolist())
 
 
 @claim(
@@ -158,7 +179,7 @@ def kept_more(runs: Runs, kind: str) -> Finding:
 )
 def gates_keep_more(runs: Runs) -> Finding:
     """At the initial weights that torch gives; paired by seed."""
-    return kept_more(runs, "GRU")
+    return compare_with_tanh(runs, "GRU")
 
 
 @claim(
@@ -169,21 +190,21 @@ def gates_keep_more(runs: Runs) -> Finding:
 )
 def residuals_keep_more(runs: Runs) -> Finding:
     """At the same initial weights; paired by seed."""
-    return kept_more(runs, "residual")
+    return compare_with_tanh(runs, "residual")
 
 
-def steps(runs: Runs) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, float]]:
-    """For every seed: the free step, one clipped to 10⁻³, one clipped to 10³, and the length."""
-    found = []
-    for group in runs.only("diagnostics.recurrence", None).by("seed.base").values():
-        start = last_weights(group.only("optimizer.lr", 0.0).one)
-        moved = group.only("optimizer.lr", 1.0)
+def read_steps(runs: Runs) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, float]]:
+    """Read for every seed the free step, one clipped to 10⁻³, one to 10³, and the lower cap."""
+    steps = []
+    for group in runs.with_setting("diagnostics.recurrence", None).grouped_by("seed.base").values():
+        start = load_last_weights(group.with_setting("optimizer.lr", 0.0).only_run)
+        moved = group.with_setting("optimizer.lr", 1.0)
         free, tight, loose = (
-            last_weights(moved.only("step.clip.norm", norm).one) - start
+            load_last_weights(moved.with_setting("step.clip.norm", norm).only_run) - start
             for norm in (None, 1e-3, 1e3)
         )
-        found.append((free, tight, loose, 1e-3))
-    return found
+        steps.append((free, tight, loose, 1e-3))
+    return steps
 
 
 @claim(
@@ -194,8 +215,8 @@ def steps(runs: Runs) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, float]]:
 )
 def direction_is_kept(runs: Runs) -> Finding:
     """Over all seeds."""
-    cosines = [f @ t / np.linalg.norm(f) / np.linalg.norm(t) for f, t, _, _ in steps(runs)]
-    return exactly(max(1 - float(cosine) for cosine in cosines))
+    cosines = [f @ t / np.linalg.norm(f) / np.linalg.norm(t) for f, t, _, _ in read_steps(runs)]
+    return exact_finding(max(1 - float(cosine) for cosine in cosines))
 
 
 @claim(
@@ -207,59 +228,60 @@ def direction_is_kept(runs: Runs) -> Finding:
 def norm_is_capped(runs: Runs) -> Finding:
     """Over all seeds, for a cap below and one above the norm of the gradient."""
     worst = 0.0
-    for free, tight, loose, cap in steps(runs):
+    for free, tight, loose, cap in read_steps(runs):
         size = float(np.linalg.norm(free))
         low, high = float(np.linalg.norm(tight)), float(np.linalg.norm(loose))
         worst = max(worst, abs(low / min(size, cap) - 1), abs(high / size - 1))
-    return exactly(worst)
+    return exact_finding(worst)
 
 
-def draw(runs: Runs, figure: Figure) -> None:
-    """‖∂h_T/∂h_t‖ over T − t: measured points on predicted lines; cells of all kinds."""
+def draw_figure(runs: Runs, figure: Figure) -> None:
+    """Draw ‖∂h_T/∂h_t‖ over T − t: measured points on predicted lines; cells of all kinds."""
     left, right = figure.subplots(1, 2, sharey=True)
     for axes in (left, right):
         axes.set(yscale="log", xlabel="T − t", xlim=(0, 56), ylim=(1e-14, 1e4))
         axes.set_xticks([0, 10, 20, 30, 39])
     left.set_title("‖∂h_T/∂h_t‖;  ● measured")
     right.set_title("torch's initial weights")
-    for activation, color, predicted in (("tanh", "C0", gain), ("sigmoid", "C1", rate_at_rest)):
-        for group in driven_by_itself(runs, activation).by(GAIN).values():
-            _predicted(left, group[0], predicted(group[0]), color)
+    predictions = {"tanh": ("C0", read_gain), "sigmoid": ("C1", predict_rate_at_rest)}
+    for activation, (color, predict) in predictions.items():
+        for group in runs_without_input(runs, activation).grouped_by(GAIN).values():
+            _draw_prediction(left, group[0], predict(group[0]), color)
     left.text(1, 1e-12, "sigmoid", color="C1")
     left.text(1, 1e2, "tanh", color="C0")
     for i, kind in enumerate(KINDS):
-        if len(usual(runs, kind)):
-            _spread(right, usual(runs, kind), kind, f"C{i}")
+        if len(runs_of_kind(runs, kind)):
+            _draw_spread(right, runs_of_kind(runs, kind), kind, f"C{i}")
 
 
-def gain(run: RunResult) -> float:
-    """ρ, of orthogonal weights."""
-    return float(setting(run, GAIN))
+def read_gain(run: RunResult) -> float:
+    """Read ρ, of orthogonal weights."""
+    return float(read_setting(run, GAIN))
 
 
-def _predicted(axes: Axes, run: RunResult, factor: float, color: str) -> None:
-    found = {k: values[0] for k, values in norms(run).items()}
-    line = {k: factor**k for k in found}
+def _draw_prediction(axes: Axes, run: RunResult, factor: float, color: str) -> None:
+    first = {k: values[0] for k, values in gradient_norms(run).items()}
+    line = {k: factor**k for k in first}
     axes.plot(list(line), list(line.values()), color=color, linewidth=1.2)
-    axes.plot(list(found)[::4], list(found.values())[::4], "o", color=color, markersize=5)
+    axes.plot(list(first)[::4], list(first.values())[::4], "o", color=color, markersize=5)
     if factor > 0.5:
-        _name(axes, f"ρ = {gain(run):g}", line, color)
+        _name_line(axes, f"ρ = {read_gain(run):g}", line, color)
 
 
-def _spread(axes: Axes, group: Runs, kind: str, color: str) -> None:
-    """The geometric mean over seeds, and the band from the least to the most."""
-    logs = np.array([[np.log(v[0]) for v in norms(run).values()] for run in group])
-    lags, middle = list(norms(group[0])), np.exp(logs.mean(0))
+def _draw_spread(axes: Axes, group: Runs, kind: str, color: str) -> None:
+    """Draw the geometric mean over seeds, and the band from the least to the most."""
+    logs = np.array([[np.log(v[0]) for v in gradient_norms(run).values()] for run in group])
+    lags, middle = list(gradient_norms(group[0])), np.exp(logs.mean(0))
     axes.fill_between(lags, *np.exp([logs.min(0), logs.max(0)]), color=color, alpha=0.25, lw=0)
     axes.plot(lags, middle, color=color)
     side = {"GRU": "bottom", "LSTM": "top"}.get(kind, "center")  # their lines lie close
-    _name(axes, kind, dict(zip(lags, middle, strict=True)), color, side)
+    _name_line(axes, kind, dict(zip(lags, middle, strict=True)), color, side)
 
 
-def _name(
-    axes: Axes, text: str, found: Mapping[int, float], color: str, side: str = "center"
+def _name_line(
+    axes: Axes, text: str, points: Mapping[int, float], color: str, side: str = "center"
 ) -> None:
-    """A line's name at the last of its points that is in the picture."""
+    """Write a line's name at the last of its points that is in the picture."""
     low, high = axes.get_ylim()
-    k = max(k for k, value in found.items() if low < value < high)
-    axes.text(k + 0.7, found[k], text, color=color, va=side)
+    k = max(k for k, value in points.items() if low < value < high)
+    axes.text(k + 0.7, points[k], text, color=color, va=side)

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from truerisk.result import RunResult
-from truerisk.verdicts import Finding, Runs, claim, exactly, last_weights, mean, series
+from truerisk.verdicts import (
+    Finding,
+    Runs,
+    claim,
+    exact_finding,
+    load_last_weights,
+    mean_finding,
+    read_series,
+    write_grids,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,45 +33,47 @@ FORMULA = "E ĝₘ = ∇g,   E‖ĝₘ − ∇g‖² = tr Σ/m · (N − m)/(N �
 SOURCE = "McCandlish, Kaplan, Amodei et al. 2018, An Empirical Model of Large-Batch Training"
 COST = "1 min"
 QUICK = [
-    "hydra.sweeper.grids=[{optimizer.lr:0.0,data.batch_size:full},"
-    "{data.batch_size:full,diagnostics:'[gradient_noise]'},"
-    "{data.batch_size:'64,128',seed.order:'range(16)'},"
-    "{data.batch_size:32,diagnostics:'[gradient_noise]',seed:'range(1,9)'}]",
+    write_grids(
+        {"optimizer.lr": 0.0, "data.batch_size": "full"},
+        {"data.batch_size": "full", "diagnostics": "[gradient_noise]"},
+        {"data.batch_size": [64, 128], "seed.order": range(16)},
+        {"data.batch_size": 32, "diagnostics": "[gradient_noise]", "seed": range(1, 9)},
+    )
 ]
 DIMENSION = 50
 """Directions over which the noise spreads: a squared deviation scatters by √(2/50) of its mean."""
 
 
-def gradient(run: RunResult, start: np.ndarray) -> np.ndarray:
-    """The gradient that a step of length 1 went down."""
-    return start - last_weights(run)
+def step_gradient(run: RunResult, start: np.ndarray) -> np.ndarray:
+    """Compute the gradient that a step of length 1 went down."""
+    return start - load_last_weights(run)
 
 
 @cache
-def exact(runs: Runs) -> tuple[np.ndarray, np.ndarray, float]:
-    """The weights at the start, the gradient of the N samples, and S² = 1/(N−1) Σ‖gᵢ − ∇g‖²."""
-    full = runs.only("data.batch_size", "full")
-    start = last_weights(full.only("optimizer.lr", 0.0).one)
-    run = full.only("optimizer.lr", 1.0).one
-    variance = series(run, "gradient_noise/variance")[0]  # at the weights before the step
-    return start, gradient(run, start), float(variance)
+def whole_gradient(runs: Runs) -> tuple[np.ndarray, np.ndarray, float]:
+    """Read the weights at the start, ∇g of the N samples, and S² = 1/(N−1) Σ‖gᵢ − ∇g‖²."""
+    full = runs.with_setting("data.batch_size", "full")
+    start = load_last_weights(full.with_setting("optimizer.lr", 0.0).only_run)
+    run = full.with_setting("optimizer.lr", 1.0).only_run
+    variance = read_series(run, "gradient_noise/variance")[0]  # at the weights before the step
+    return start, step_gradient(run, start), float(variance)
 
 
 @cache
-def deviations(runs: Runs) -> dict[int, np.ndarray]:
-    """ĝₘ − ∇g [draws, weights] for every batch size, of the runs that start at the same weights."""
-    start, whole, _ = exact(runs)
-    drawn = runs.only("seed.base", 0).only("diagnostics.gradient_noise", None)
-    groups = {m: drawn.only("data.batch_size", m) for m in (32, 64, 128)}
+def gradient_deviations(runs: Runs) -> dict[int, np.ndarray]:
+    """Compute ĝₘ − ∇g [draws, weights] by batch size, of runs that start at the same weights."""
+    start, whole, _ = whole_gradient(runs)
+    drawn = runs.with_settings({"seed.base": 0, "diagnostics.gradient_noise": None})
+    groups = {m: drawn.with_setting("data.batch_size", m) for m in (32, 64, 128)}
     return {
-        m: np.stack([gradient(run, start) - whole for run in group])
+        m: np.stack([step_gradient(run, start) - whole for run in group])
         for m, group in groups.items()
         if len(group)
     }
 
 
-def samples(runs: Runs) -> int:
-    """N."""
+def count_samples(runs: Runs) -> int:
+    """Count the training samples, N."""
     return int(runs[0].config.data.num_train)
 
 
@@ -75,10 +86,10 @@ def samples(runs: Runs) -> int:
 def unbiased(runs: Runs) -> Finding:
     """The batch size for which it is largest."""
     ratios = []
-    for found in deviations(runs).values():
-        variance = found.var(axis=0, ddof=1).sum() / len(found)
-        ratios.append(float((found.mean(0) ** 2).sum() / variance))
-    return exactly(max(ratios))
+    for deviations in gradient_deviations(runs).values():
+        variance = deviations.var(axis=0, ddof=1).sum() / len(deviations)
+        ratios.append(float((deviations.mean(0) ** 2).sum() / variance))
+    return exact_finding(max(ratios))
 
 
 @claim(
@@ -90,22 +101,23 @@ def unbiased(runs: Runs) -> Finding:
 )
 def slope(runs: Runs) -> Finding:
     """Over m = 1 … 32, for groups of the 256 samples; a seed a slope."""
-    return mean([_slope(run) for run in noises(runs)])
+    return mean_finding([_fit_slope(run) for run in runs_on_other_data(runs)])
 
 
-def noises(runs: Runs) -> list[RunResult]:
-    """The runs on other data, with their gradients looked at."""
-    return list(runs.only("data.batch_size", 32).only("diagnostics.gradient_noise.samples", 256))
+def runs_on_other_data(runs: Runs) -> list[RunResult]:
+    """Pick the runs on other data, in which gradients were looked at."""
+    measured = {"data.batch_size": 32, "diagnostics.gradient_noise.samples": 256}
+    return list(runs.with_settings(measured))
 
 
-def law(run: RunResult) -> dict[int, float]:
-    """The variance between groups of m samples, over m."""
-    return {m: float(series(run, f"gradient_noise/law/{m}")[0]) for m in (1, 2, 4, 8, 16, 32)}
+def group_variances(run: RunResult) -> dict[int, float]:
+    """Read the variance between groups of m samples, by m."""
+    return {m: float(read_series(run, f"gradient_noise/law/{m}")[0]) for m in (1, 2, 4, 8, 16, 32)}
 
 
-def _slope(run: RunResult) -> float:
-    found = law(run)
-    return float(np.polyfit(np.log(list(found)), np.log(list(found.values())), 1)[0])
+def _fit_slope(run: RunResult) -> float:
+    variances = group_variances(run)
+    return float(np.polyfit(np.log(list(variances)), np.log(list(variances.values())), 1)[0])
 
 
 @claim(
@@ -121,11 +133,11 @@ def finite_population(runs: Runs) -> Finding:
     A draw is a random order, in which the smaller batches are the beginnings of the larger ones:
     it counts once, with its mean over them.
     """
-    _, _, variance = exact(runs)
-    n, ratios = samples(runs), []
-    for m, found in deviations(runs).items():
-        ratios.append((found**2).sum(1) / (variance / m * (1 - m / n)))
-    return mean(np.mean(ratios, axis=0))
+    _, _, variance = whole_gradient(runs)
+    n, ratios = count_samples(runs), []
+    for m, deviations in gradient_deviations(runs).items():
+        ratios.append((deviations**2).sum(1) / (variance / m * (1 - m / n)))
+    return mean_finding(np.mean(ratios, axis=0))
 
 
 @claim(
@@ -138,23 +150,25 @@ def finite_population(runs: Runs) -> Finding:
 def two_batches(runs: Runs) -> Finding:
     """The mean over seeds."""
     names = ("gradient_noise/two_batch", "gradient_noise/noise_scale")
-    found = [[float(series(run, name)[0]) for name in names] for run in noises(runs)]
-    return mean([two / every for two, every in found])
+    scales = [
+        [float(read_series(run, name)[0]) for name in names] for run in runs_on_other_data(runs)
+    ]
+    return mean_finding([two / every for two, every in scales])
 
 
-def draw(runs: Runs, figure: Figure) -> None:
-    """Variance over the batch size: both laws and what was found."""
+def draw_figure(runs: Runs, figure: Figure) -> None:
+    """Draw the variance over the batch size: both laws, and what was measured."""
     axes = figure.add_subplot()
-    _, _, variance = exact(runs)
-    n, m = samples(runs), np.geomspace(1, 250, 400)
+    _, _, variance = whole_gradient(runs)
+    n, m = count_samples(runs), np.geomspace(1, 250, 400)
     axes.plot(m, 1 / m, color="C0", linewidth=1.4)
     axes.plot(m, 1 / m * (n - m) / (n - 1), color="C1", linewidth=1.4, linestyle="--")
-    between = [law(run) for run in noises(runs)]
+    between = [group_variances(run) for run in runs_on_other_data(runs)]
     sizes = list(between[0])
     axes.plot(sizes, [np.mean([b[k] / b[1] for b in between]) for k in sizes], "o", color="C0")
-    found = deviations(runs)
-    drawn = [(f**2).sum(1).mean() / variance for f in found.values()]
-    axes.plot(list(found), drawn, "s", color="C1")
+    deviations = gradient_deviations(runs)
+    drawn = [(d**2).sum(1).mean() / variance for d in deviations.values()]
+    axes.plot(list(deviations), drawn, "s", color="C1")
     axes.set(xscale="log", yscale="log", xlabel="batch size m", ylim=(1e-4, 2))
     axes.set_title("variance of the batch gradient, over that of one sample's")
     axes.text(9, 0.2, "independent: 1/m", color="C0")

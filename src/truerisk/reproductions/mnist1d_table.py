@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from truerisk.verdicts import Claim, Finding, Runs, claim, mean, series
+from truerisk.verdicts import Claim, Finding, Runs, claim, mean_finding, read_series
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,14 +31,14 @@ NAMES = {"linear": "logistic regression", "mlp_residual": "MLP", "cnn1d": "CNN",
 PUBLISHED = {"linear": 32.0, "mlp_residual": 68.0, "cnn1d": 94.0, "gru": 91.0}
 
 
-def accuracies(runs: Runs, model: str) -> list[float]:
-    """Accuracy in per cent of the last weights on the 1000 samples held out, a seed a number."""
-    found = runs.only("choices.model", model)
-    return [100 * (1 - float(series(run, "error/val")[-1])) for run in found]
+def read_accuracies(runs: Runs, model: str) -> list[float]:
+    """Read the accuracy in per cent of each seed's last weights on the 1000 samples held out."""
+    seeds = runs.with_setting("choices.model", model)
+    return [100 * (1 - float(read_series(run, "error/val")[-1])) for run in seeds]
 
 
-def reached(model: str) -> Claim:
-    """The claim on one model: its mean accuracy over seeds.
+def claim_accuracy(model: str) -> Claim:
+    """Make the claim on one model: its mean accuracy over seeds.
 
     The published number is one run's, to a per cent, on a test set of 1000.
     """
@@ -53,25 +53,27 @@ def reached(model: str) -> Claim:
         within=round(tolerance, 1),
     )
     def measured(runs: Runs) -> Finding:
-        return mean(accuracies(runs, model))
+        return mean_finding(read_accuracies(runs, model))
 
     return measured
 
 
-logistic_regression = reached("linear")
-mlp = reached("mlp_residual")
-cnn = reached("cnn1d")
-gru = reached("gru")
+logistic_regression = claim_accuracy("linear")
+mlp = claim_accuracy("mlp_residual")
+cnn = claim_accuracy("cnn1d")
+gru = claim_accuracy("gru")
 
 
-def draw(runs: Runs, figure: Figure) -> None:
-    """Every seed's accuracy beside the published one."""
+def draw_figure(runs: Runs, figure: Figure) -> None:
+    """Draw every seed's accuracy beside the published one."""
     axes = figure.add_subplot()
     ink = axes.xaxis.label.get_color()
     for row, model in enumerate(NAMES):
-        found = accuracies(runs, model)
-        shift = np.linspace(-0.22, 0.22, len(found)) if len(found) > 1 else np.zeros(len(found))
-        axes.plot(found, row + shift, "o", color="C0", markersize=5)
+        accuracies = read_accuracies(runs, model)
+        shift = np.zeros(len(accuracies))
+        if len(accuracies) > 1:
+            shift = np.linspace(-0.22, 0.22, len(accuracies))
+        axes.plot(accuracies, row + shift, "o", color="C0", markersize=5)
         axes.plot([PUBLISHED[model]] * 2, [row - 0.3, row + 0.3], color="C1")
     axes.set_yticks(range(len(NAMES)), list(NAMES.values()), color=ink)
     axes.set(xlim=(0, 100), ylim=(len(NAMES) - 0.5, -0.9), xlabel="test accuracy, %")

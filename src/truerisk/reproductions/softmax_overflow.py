@@ -14,7 +14,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from truerisk.result import RunResult
-from truerisk.verdicts import Finding, Runs, claim, exactly, series
+from truerisk.verdicts import Finding, Runs, claim, exact_finding, read_series
 
 if TYPE_CHECKING:
     import torch
@@ -27,47 +27,48 @@ COST = "30 s"
 QUICK: list[str] = []
 BLANCHARD = "Blanchard, Higham & Higham 2021, §4"
 TICKS = (-1000, -100, -10, 0, 10, 100, 1000)
+DOT: dict[str, Any] = {"marker": "o", "markersize": 8, "zorder": 4}
 CROSS: dict[str, Any] = {"marker": "X", "markersize": 11, "zorder": 3}
 FORMATS = ("float64", "float32", "bfloat16", "float16")
 
 
-def numbers(run: RunResult) -> torch.finfo:
-    """The largest number, the smallest, and the distance from 1 to the next, of a run's format."""
+def format_limits(run: RunResult) -> torch.finfo:
+    """Look up the largest and smallest number of a run's format, and its rounding unit."""
     import torch
 
     return torch.finfo(getattr(torch, run.config.model.format))
 
 
-def logits(run: RunResult) -> torch.Tensor:
-    """The logits in float64, after they have been rounded to the format."""
+def rounded_logits(run: RunResult) -> torch.Tensor:
+    """Read the logits, rounded to the run's format, in float64."""
     import torch
 
     w = torch.tensor(list(run.config.model.start), dtype=torch.float64)
     return w.to(getattr(torch, run.config.model.format)).double()
 
 
-def finite(run: RunResult) -> bool:
-    """Whether the function was finite at the start: a run in which it is not has no risk.
+def is_finite(run: RunResult) -> bool:
+    """Say whether the function was finite at the start: a run in which it is not has no risk.
 
     What happened in a step after it does not count: the gradient of a logarithm may overflow first.
     """
-    return len(series(run, "risk/train")) > 0
+    return len(read_series(run, "risk/train")) > 0
 
 
-def largest(run: RunResult) -> float:
-    """The largest w whose exponential the format has."""
-    return math.log(numbers(run).max)
+def largest_exponent(run: RunResult) -> float:
+    """Compute the largest w whose exponential the format has."""
+    return math.log(format_limits(run).max)
 
 
-def smallest(run: RunResult) -> float:
-    """The smallest w whose exponential is not rounded to 0: half the smallest number is."""
-    info = numbers(run)
+def smallest_exponent(run: RunResult) -> float:
+    """Compute the smallest w whose exponential is not rounded to 0: half the smallest number is."""
+    info = format_limits(run)
     return math.log(info.smallest_normal) + math.log(info.eps / 2)
 
 
-def share(agree: list[bool]) -> Finding:
-    """The share of runs that end as predicted."""
-    return exactly(sum(agree) / len(agree))
+def share_predicted(agree: list[bool]) -> Finding:
+    """Compute the share of runs that end as predicted."""
+    return exact_finding(sum(agree) / len(agree))
 
 
 @claim(
@@ -79,8 +80,9 @@ def share(agree: list[bool]) -> Finding:
 )
 def naive_overflows(runs: Runs) -> Finding:
     """All logits and formats, [1000, 990, 980] among them."""
-    found = runs.only("model.form", "naive")
-    return share([finite(run) == (float(logits(run).max()) < largest(run)) for run in found])
+    naive = runs.with_setting("model.form", "naive")
+    fits = [float(rounded_logits(run).max()) < largest_exponent(run) for run in naive]
+    return share_predicted([is_finite(run) == fit for run, fit in zip(naive, fits, strict=True)])
 
 
 @claim(
@@ -91,15 +93,15 @@ def naive_overflows(runs: Runs) -> Finding:
 )
 def shifted_is_exact(runs: Runs) -> Finding:
     """The largest error over the formats, of the first and the second class, in units of ε."""
-    shown = runs.only("model.form", "shifted").only("model.start", (1000.0, 990.0, 980.0))
-    return exactly(max(map(_error, shown)))
+    shown = runs.with_settings({"model.form": "shifted", "model.start": (1000.0, 990.0, 980.0)})
+    return exact_finding(max(map(_rounding_error, shown)))
 
 
-def _error(run: RunResult) -> float:
-    if not finite(run):
+def _rounding_error(run: RunResult) -> float:
+    if not is_finite(run):
         return math.inf
-    exact = -logits(run).log_softmax(-1)[run.config.model.target]
-    return abs(float(series(run, "risk/train")[0]) - float(exact)) / numbers(run).eps
+    exact = -rounded_logits(run).log_softmax(-1)[run.config.model.target]
+    return abs(float(read_series(run, "risk/train")[0]) - float(exact)) / format_limits(run).eps
 
 
 @claim(
@@ -111,12 +113,13 @@ def _error(run: RunResult) -> float:
 )
 def log_softmax_underflows(runs: Runs) -> Finding:
     """All shifted softmaxes."""
-    found = runs.only("model.form", "shifted")
-    return share([finite(run) == (_gap(run) > smallest(run)) for run in found])
+    shifted = runs.with_setting("model.form", "shifted")
+    fits = [_logit_gap(run) > smallest_exponent(run) for run in shifted]
+    return share_predicted([is_finite(run) == fit for run, fit in zip(shifted, fits, strict=True)])
 
 
-def _gap(run: RunResult) -> float:
-    w = logits(run)
+def _logit_gap(run: RunResult) -> float:
+    w = rounded_logits(run)
     return float(w[run.config.model.target] - w.max())
 
 
@@ -129,15 +132,15 @@ def _gap(run: RunResult) -> float:
 )
 def logits_stay_finite(runs: Runs) -> Finding:
     """The same logits that the other two forms were given."""
-    return share([finite(run) for run in runs.only("model.form", "logits")])
+    return share_predicted([is_finite(run) for run in runs.with_setting("model.form", "logits")])
 
 
-def draw(runs: Runs, figure: Figure) -> None:
-    """For each format the w whose exponential it has, and the exponentials that were asked for."""
+def draw_figure(runs: Runs, figure: Figure) -> None:
+    """Draw for each format the w whose exponential it has, and those that were asked for."""
     axes = figure.add_subplot()
     axes.set_xscale("symlog", linthresh=10)
     for row, name in enumerate(FORMATS):
-        _row(axes, row, runs.only("model.format", name))
+        _draw_format(axes, row, runs.with_setting("model.format", name))
     axes.set_yticks(range(len(FORMATS)), FORMATS)
     axes.set(xlim=(-3000, 3000), ylim=(len(FORMATS) - 0.4, -0.8), xlabel="w")
     axes.set_xticks(TICKS, [f"{tick}".replace("-", "−") for tick in TICKS])
@@ -147,16 +150,19 @@ def draw(runs: Runs, figure: Figure) -> None:
     axes.text(-20, -0.55, "log(softmax)", color="C2", ha="right")
 
 
-def _row(axes: Axes, row: int, group: Runs) -> None:
-    info, low, high = numbers(group[0]), smallest(group[0]), largest(group[0])
+def _draw_format(axes: Axes, row: int, group: Runs) -> None:
+    info = format_limits(group[0])
+    low, high = smallest_exponent(group[0]), largest_exponent(group[0])
     axes.barh(row, high - low, left=low, height=0.34, color="C0", alpha=0.35)
     ends = f"{info.smallest_normal * info.eps:.1g} … {info.max:.2g}"
     axes.text(0, row + 0.4, ends, ha="center", fontsize="small")
     for run in group:
-        form, good = run.config.model.form, finite(run)
-        if form != "logits":
-            x = float(logits(run).max()) if form == "naive" else _gap(run)
-            color = "C1" if form == "naive" else "C2"
-            edge = axes.get_facecolor()
-            kind: dict[str, Any] = {"marker": "o", "markersize": 8, "zorder": 4} if good else CROSS
-            axes.plot(x, row, color=color, markeredgecolor=edge, **kind)
+        form = run.config.model.form
+        if form == "logits":
+            continue
+        x, color, marker = _logit_gap(run), "C2", CROSS
+        if form == "naive":
+            x, color = float(rounded_logits(run).max()), "C1"
+        if is_finite(run):
+            marker = DOT
+        axes.plot(x, row, color=color, markeredgecolor=axes.get_facecolor(), **marker)

@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from truerisk.result import RunResult
-from truerisk.verdicts import Finding, Runs, claim, exactly, mean, series, setting
+from truerisk.verdicts import (
+    Finding,
+    Runs,
+    claim,
+    exact_finding,
+    mean_finding,
+    read_series,
+    read_setting,
+    write_grids,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,31 +40,58 @@ FORMULA = (
 )
 SOURCE = "Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization"
 COST = "3 min"
-_STEPS = "data.batch_size:full,trainer.precision:'64-true',trainer.max_epochs:10"
+WHOLE_SET = {
+    "data.batch_size": "full",
+    "trainer.precision": "64-true",
+    "trainer.max_epochs": 10,
+}
+"""Steps on the whole training set, in double precision."""
 QUICK = [
     "data.num_train=200",
     "trainer.max_epochs=10",
-    "hydra.sweeper.grids=["
-    f"{{optimizer:'sgd,adam,adamw',optimizer.lr:0.01,optimizer.weight_decay:0.01,{_STEPS}}},"
-    "{optimizer:custom,optimizer._target_:pytorch_optimizer.SGDW,+optimizer.lr:0.01,"
-    f"+optimizer.weight_decay:0.01,{_STEPS}}},"
-    "{optimizer:adam,optimizer.lr:'1e-3,1e-2,1e-1',optimizer.weight_decay:'1e-4,1e-2',"
-    "seed:'range(2)'},"
-    "{optimizer:adamw,optimizer.lr:1e-3,optimizer.weight_decay:'1e-2,10.0',seed:'range(2)'},"
-    "{optimizer:adamw,optimizer.lr:1e-2,optimizer.weight_decay:'1e-3,1.0',seed:'range(2)'},"
-    "{optimizer:adamw,optimizer.lr:1e-1,optimizer.weight_decay:'1e-4,0.1',seed:'range(2)'}]",
+    write_grids(
+        {
+            "optimizer": ["sgd", "adam", "adamw"],
+            "optimizer.lr": 0.01,
+            "optimizer.weight_decay": 0.01,
+            **WHOLE_SET,
+        },
+        {
+            "optimizer": "custom",
+            "optimizer._target_": "pytorch_optimizer.SGDW",
+            "+optimizer.lr": 0.01,
+            "+optimizer.weight_decay": 0.01,
+            **WHOLE_SET,
+        },
+        {
+            "optimizer": "adam",
+            "optimizer.lr": [1e-3, 1e-2, 1e-1],
+            "optimizer.weight_decay": [1e-4, 1e-2],
+            "seed": range(2),
+        },
+        # AdamW multiplies its decay by the learning rate: λ/lr for the same λ along a row
+        *(
+            {
+                "optimizer": "adamw",
+                "optimizer.lr": lr,
+                "optimizer.weight_decay": [round(decay / lr, 6) for decay in (1e-5, 1e-2)],
+                "seed": range(2),
+            }
+            for lr in (1e-3, 1e-2, 1e-1)
+        ),
+    ),
 ]
 SECTION = "Loshchilov & Hutter 2019, §2, propositions 1 and 2"
 
 
-def stepwise(runs: Runs, optimizer: str) -> list[np.ndarray]:
-    """The training risk after every step, of the runs on the whole training set."""
-    found = runs.only("data.batch_size", "full").only("choices.optimizer", optimizer)
-    return [series(run, "risk/train") for run in found]
+def risks_by_step(runs: Runs, optimizer: str) -> list[np.ndarray]:
+    """Read the training risk after every step, of the runs on the whole training set."""
+    whole_set = {"data.batch_size": "full", "choices.optimizer": optimizer}
+    return [read_series(run, "risk/train") for run in runs.with_settings(whole_set)]
 
 
-def apart(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest relative difference over the steps."""
+def relative_difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Find the largest relative difference over the steps."""
     return float(np.max(np.abs(one - other) / one))
 
 
@@ -66,9 +102,9 @@ def apart(one: np.ndarray, other: np.ndarray) -> float:
     high=1e-10,
 )
 def same_for_sgd(runs: Runs) -> Finding:
-    """Relative, over all steps."""
-    first, *others = [*stepwise(runs, "sgd"), *stepwise(runs, "custom")]
-    return exactly(max(apart(first, other) for other in others))
+    """Largest over all steps, relative to the first run's risk."""
+    first, *others = [*risks_by_step(runs, "sgd"), *risks_by_step(runs, "custom")]
+    return exact_finding(max(relative_difference(first, other) for other in others))
 
 
 @claim(
@@ -78,47 +114,52 @@ def same_for_sgd(runs: Runs) -> Finding:
     low=1e-3,
 )
 def different_for_adam(runs: Runs) -> Finding:
-    """Relative, over all steps."""
-    return exactly(apart(stepwise(runs, "adam")[0], stepwise(runs, "adamw")[0]))
+    """Largest over all steps, relative to the first run's risk."""
+    coupled, decoupled = risks_by_step(runs, "adam"), risks_by_step(runs, "adamw")
+    return exact_finding(relative_difference(coupled[0], decoupled[0]))
 
 
-class Map(NamedTuple):
+class ErrorMap(NamedTuple):
     """Validation errors [decays, rates] of one seed."""
 
     decays: list[float]
     rates: list[float]
     errors: np.ndarray
 
-    def best(self) -> np.ndarray:
-        """log₁₀ of the best rate for every decay."""
+    def best_rates(self) -> np.ndarray:
+        """Return log₁₀ of the best rate for every decay."""
         return np.log10(self.rates)[np.nanargmin(self.errors, axis=1)]
 
 
-def decay(run: RunResult) -> float:
-    """λ where it is coupled, the share that is lost in a step where it is not."""
-    share = setting(run, "optimizer.weight_decay")
-    if setting(run, "choices.optimizer") == "adamw":
-        share *= setting(run, "optimizer.lr")
+def effective_decay(run: RunResult) -> float:
+    """Compute λ where it is coupled, the share that is lost in a step where it is not."""
+    share = read_setting(run, "optimizer.weight_decay")
+    if read_setting(run, "choices.optimizer") == "adamw":
+        share *= read_setting(run, "optimizer.lr")
     return float(f"{share:.2g}")
 
 
 def last_error(run: RunResult) -> float:
-    """The validation error at the end of training; 1 where the run diverged."""
-    return float(series(run, "error/val")[-1]) if run.status == "finished" else 1.0
+    """Read the validation error at the end of training; 1 where the run diverged."""
+    if run.status != "finished":
+        return 1.0
+    return float(read_series(run, "error/val")[-1])
 
 
-def maps(runs: Runs, optimizer: str) -> list[Map]:
-    """A map for every seed."""
-    found = runs.only("choices.optimizer", optimizer)
-    on_batches = Runs(run for run in found if setting(run, "data.batch_size") != "full")
-    return [_map(of_seed) for of_seed in on_batches.by("seed.base").values()]
+def error_maps(runs: Runs, optimizer: str) -> list[ErrorMap]:
+    """Make a map for every seed."""
+    found = runs.with_setting("choices.optimizer", optimizer)
+    on_batches = Runs(run for run in found if read_setting(run, "data.batch_size") != "full")
+    return [_error_map(of_seed) for of_seed in on_batches.grouped_by("seed.base").values()]
 
 
-def _map(runs: Runs) -> Map:
-    errors = {(decay(run), setting(run, "optimizer.lr")): last_error(run) for run in runs}
+def _error_map(runs: Runs) -> ErrorMap:
+    errors = {
+        (effective_decay(run), read_setting(run, "optimizer.lr")): last_error(run) for run in runs
+    }
     decays, rates = (sorted({key[i] for key in errors}) for i in (0, 1))
     table = [[errors.get((d, r), math.nan) for r in rates] for d in decays]
-    return Map(decays, rates, np.array(table))
+    return ErrorMap(decays, rates, np.array(table))
 
 
 @claim(
@@ -129,23 +170,25 @@ def _map(runs: Runs) -> Map:
 )
 def decoupled_depends_less(runs: Runs) -> Finding:
     """Spread of log₁₀(best rate) over the decays, Adam's minus AdamW's; paired by seed."""
-    pairs = zip(maps(runs, "adam"), maps(runs, "adamw"), strict=True)
-    return mean([coupled.best().std() - decoupled.best().std() for coupled, decoupled in pairs])
+    pairs = zip(error_maps(runs, "adam"), error_maps(runs, "adamw"), strict=True)
+    return mean_finding(
+        [coupled.best_rates().std() - decoupled.best_rates().std() for coupled, decoupled in pairs]
+    )
 
 
-def draw(runs: Runs, figure: Figure) -> None:
-    """Validation error over learning rate and decay, the best rate of every decay marked."""
+def draw_figure(runs: Runs, figure: Figure) -> None:
+    """Draw the validation error over learning rate and decay, with the best rate of every decay."""
     panels = figure.subplots(1, 2)
     names = {"adam": "Adam, coupled (L2)", "adamw": "AdamW, decoupled"}
     drawn = [
-        _heat(axes, maps(runs, o), name)
+        _draw_map(axes, error_maps(runs, o), name)
         for axes, (o, name) in zip(panels, names.items(), strict=True)
     ]
     panels[0].set_ylabel("log₁₀ decay")
     figure.colorbar(drawn[0], ax=list(panels), label="validation error", shrink=0.8)
 
 
-def _heat(axes: Axes, seeds: list[Map], title: str) -> QuadMesh:
+def _draw_map(axes: Axes, seeds: list[ErrorMap], title: str) -> QuadMesh:
     errors = np.mean([seed.errors for seed in seeds], axis=0)
     x, y = np.log10(seeds[0].rates), np.log10(seeds[0].decays)
     drawn = axes.pcolormesh(x, y, errors, cmap="viridis", vmin=0.5, vmax=0.9, shading="nearest")

@@ -1,8 +1,8 @@
 """Published claims, judged by what runs measured."""
 
-from truerisk.verdicts.claim import Claim, Verdict, claim, claims_of
-from truerisk.verdicts.finding import Finding, exactly, mean
-from truerisk.verdicts.runs import Runs, last_weights, series, setting
+from truerisk.verdicts.claim import Claim, Finding, Verdict, claim, exact_finding, mean_finding
+from truerisk.verdicts.reproduction import write_grids
+from truerisk.verdicts.runs import Runs, load_last_weights, read_series, read_setting
 
 __all__ = [
     "Claim",
@@ -10,10 +10,10 @@ __all__ = [
     "Runs",
     "Verdict",
     "claim",
-    "claims_of",
-    "exactly",
-    "last_weights",
-    "mean",
-    "series",
-    "setting",
+    "exact_finding",
+    "load_last_weights",
+    "mean_finding",
+    "read_series",
+    "read_setting",
+    "write_grids",
 ]

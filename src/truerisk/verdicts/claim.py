@@ -3,22 +3,73 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Literal, NamedTuple
 
-from truerisk.verdicts.finding import Finding
+import numpy as np
+
 from truerisk.verdicts.runs import Runs
 
 Verdict = Literal["holds", "does not hold", "inconclusive"]
+
+
+class Finding(NamedTuple):
+    """A measured value, and the 95 % interval that it lies in."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.value:.4g}"
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+def exact_finding(value: float) -> Finding:
+    """Record a number in which chance has no part."""
+    return Finding(float(value), float(value), float(value))
+
+
+def mean_finding(values: Sequence[float], level: float = 0.95) -> Finding:
+    """Estimate the mean over independent repetitions, with Student's interval ``x̄ ± t s/√n``.
+
+    Args:
+        values: one a repetition. The interval is not finite where a value is not, or where there
+            are fewer than two.
+        level: the probability that the interval covers the mean.
+
+    Source: Student 1908, The Probable Error of a Mean.
+
+    >>> mean_finding([1.0, 2.0, 3.0])
+    Finding(value=2.0, low=-0.48..., high=4.48...)
+    """
+    from scipy.stats import t
+
+    x = np.asarray(values, dtype=float)
+    if len(x) == 0:
+        return Finding(math.nan, math.nan, math.nan)
+    if len(x) == 1:
+        return Finding(float(x[0]), math.nan, math.nan)
+    half = t.ppf(0.5 + level / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
+    return Finding(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
+
+
 Measure = Callable[[Runs], Finding]
 
 
 class Claim(NamedTuple):
     """What a source says of a number, and the range in which it is taken to be right.
 
-    ``expected`` is the source's number, nan where it gives a bound only; ``why`` says where the
-    tolerance comes from.
+    Args:
+        says: the claim in words.
+        source: who says so, and where.
+        expected: the source's number, nan where it gives a bound only.
+        low: the lowest number that agrees with the source.
+        high: the highest.
+        why: where the tolerance comes from.
+        measure: takes the number from the runs of a study.
     """
 
     says: str
@@ -29,28 +80,29 @@ class Claim(NamedTuple):
     why: str
     measure: Measure
 
-    def judge(self, finding: Finding) -> Verdict:
+    def judge_finding(self, finding: Finding) -> Verdict:
         """Compare the range with the finding's 95 % interval.
 
         The claim holds where the whole interval lies in the range, and does not where they have
         nothing in common. An interval that is not finite decides nothing.
 
         >>> slope = Claim("", "", 1.0, 0.95, 1.05, "", lambda runs: Finding(1, 1, 1))
-        >>> [slope.judge(Finding(x, x - 0.02, x + 0.02)) for x in (1.01, 1.04, 1.2)]
+        >>> [slope.judge_finding(Finding(x, x - 0.02, x + 0.02)) for x in (1.01, 1.04, 1.2)]
         ['holds', 'inconclusive', 'does not hold']
         """
         if math.isnan(finding.low) or math.isnan(finding.high):
             return "inconclusive"
         if self.low <= finding.low and finding.high <= self.high:
             return "holds"
-        apart = finding.high < self.low or self.high < finding.low
-        return "does not hold" if apart else "inconclusive"
+        if finding.high < self.low or self.high < finding.low:
+            return "does not hold"
+        return "inconclusive"
 
     @property
-    def range(self) -> str:
-        """The range in words.
+    def range_in_words(self) -> str:
+        """The range, as it is printed.
 
-        >>> Claim("", "", 1.0, 0.95, 1.05, "", lambda runs: Finding(1, 1, 1)).range
+        >>> Claim("", "", 1.0, 0.95, 1.05, "", lambda runs: Finding(1, 1, 1)).range_in_words
         '1 ± 0.05'
         """
         if math.isinf(self.low):
@@ -77,10 +129,19 @@ def claim(
 
     The range is ``expected ± within``, or [low, high].
 
+    Args:
+        says: the claim in words.
+        source: who says so, and where.
+        why: where the tolerance comes from.
+        expected: the source's number, where it gives one.
+        within: how far from it still agrees.
+        low: the lowest number that agrees, where ``within`` is not given.
+        high: the highest.
+
     >>> @claim("a tenth", source="Nobody 1900", why="rounding", expected=0.1, within=1e-9)
     ... def tenth(runs: Runs) -> Finding:
     ...     return Finding(0.1, 0.1, 0.1)
-    >>> tenth.says, tenth.judge(tenth.measure(Runs([])))
+    >>> tenth.says, tenth.judge_finding(tenth.measure(Runs([])))
     ('a tenth', 'holds')
     """
     if within is not None:
@@ -88,6 +149,6 @@ def claim(
     return lambda measure: Claim(says, source, expected, low, high, why, measure)
 
 
-def claims_of(module: ModuleType) -> dict[str, Claim]:
-    """The claims that a module defines, in its order, by name."""
+def list_claims(module: ModuleType) -> dict[str, Claim]:
+    """List the claims that a module defines, in its order, by name."""
     return {name: value for name, value in vars(module).items() if isinstance(value, Claim)}

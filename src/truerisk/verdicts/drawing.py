@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from truerisk.show.style import SERIES_COLORS, THEMES
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -13,59 +14,42 @@ if TYPE_CHECKING:
 
 INCHES = (7.2, 4.8)
 SIZE = 13.0
-THEMES: dict[str, dict[str, str]] = {
-    "light": {"ink": "#222222", "faint": "#8a8a8a", "grid": "#dddddd", "ground": "white"},
-    "dark": {"ink": "#e8e8e8", "faint": "#9a9a9a", "grid": "#3a3a3a", "ground": "#16181d"},
-}
-COLORS = {
-    "light": ["#0b4f8a", "#c9601a", "#2e7d4f", "#8e3b8a", "#7a6a00"],
-    "dark": ["#6fb3f2", "#f2a55f", "#7fd0a0", "#d98fd6", "#d8c65a"],
-}
-"""Five colours that differ in grey too, in their order."""
+"""Points of the text: a figure of the gallery is shown smaller than a run's."""
 
 
-def draw(paint: Callable[[Figure], None], folder: Path, name: str = "figure") -> list[Path]:
-    """Write ``name`` and ``name-dark`` as SVG and PNG; ``paint`` fills an empty figure.
+def save_themes(
+    draw_figure: Callable[[Figure], None], folder: Path, name: str = "figure"
+) -> list[Path]:
+    """Write ``name`` and ``name-dark`` as SVG and PNG.
 
-    Colours come from the style: ``C0`` … ``C4`` for series, and matplotlib's own for the rest.
+    Args:
+        draw_figure: fills an empty figure. Colors come from the style: ``C0`` … ``C4`` for series,
+            and matplotlib's own for the rest.
+        folder: where the files lie.
+        name: theirs, without an ending.
+
+    Returns:
+        Their paths: SVG, PNG, and both for a dark screen.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     written = []
-    for theme in THEMES:
-        with rc_context(style(theme)):
+    for theme, stem in (("light", name), ("dark", f"{name}-dark")):
+        with rc_context(theme_parameters(theme)):
             figure = Figure(figsize=INCHES, layout="constrained")
             FigureCanvasAgg(figure)
-            paint(figure)
-            suffix = "" if theme == "light" else f"-{theme}"
+            draw_figure(figure)
             for ending in ("svg", "png"):
-                path = folder / f"{name}{suffix}.{ending}"
+                path = folder / f"{stem}.{ending}"
                 figure.savefig(path, dpi=160)
                 written.append(path)
     return written
 
 
-def sheet(pictures: Sequence[Path], path: Path, columns: int = 4) -> None:
-    """Write one PNG of several, side by side."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.image import imread
-
-    columns = min(columns, len(pictures))
-    rows = math.ceil(len(pictures) / columns)
-    figure = Figure(figsize=(2.4 * columns, 1.6 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.axis("off")
-    for axes, picture in zip(figure.axes, pictures, strict=False):
-        axes.imshow(imread(picture), interpolation="antialiased")
-    figure.savefig(path, dpi=110)
-
-
-def style(theme: str) -> Any:
-    """Matplotlib's parameters for a theme, by name."""
+def theme_parameters(theme: str) -> Any:
+    """Return matplotlib's parameters for a theme, by name."""
     from cycler import cycler
 
     colors = THEMES[theme]
@@ -76,7 +60,7 @@ def style(theme: str) -> Any:
         **dict.fromkeys(ink, colors["ink"]),
         **dict.fromkeys(faint, colors["faint"]),
         **dict.fromkeys(ground, colors["ground"]),
-        "axes.prop_cycle": cycler(color=COLORS[theme]),
+        "axes.prop_cycle": cycler(color=SERIES_COLORS[theme]),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
@@ -87,13 +71,13 @@ def style(theme: str) -> Any:
         "grid.color": colors["grid"],
         "font.size": SIZE,
         "lines.linewidth": 2.4,
-        "svg.hashsalt": "truerisk",
+        "svg.hashsalt": "truerisk",  # without it, ids in the file differ from run to run
         "svg.fonttype": "path",
     }
 
 
-def decimal(axis: Axis) -> None:
-    """Plain numbers, 1, 2, 5, 10, … on a logarithmic axis of few decades."""
+def set_decimal_ticks(axis: Axis) -> None:
+    """Write plain numbers, 1, 2, 5, 10, … on a logarithmic axis of few decades."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from truerisk.core.files import write_atomic
-from truerisk.verdicts.drawing import sheet
-from truerisk.verdicts.reproduction import Reproduction, load
+from truerisk.show.style import GALLERY_COLORS, write_css_colors
+from truerisk.verdicts.claim import Finding
+from truerisk.verdicts.reproduction import Reproduction, load_reproduction
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #222; --ground: #fff; --faint: #777; --line: #ddd }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --ground: #16181d; --faint: #9a9a9a; --line: #3a3a3a } }
+LAYOUT = """
+:root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground);
   max-width: 46rem; margin: auto; padding: 1rem }
 nav td:first-child { white-space: nowrap }
@@ -27,105 +27,154 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0;
   border-bottom: 1px solid var(--line) }
 pre { white-space: pre-wrap; overflow-wrap: anywhere }
 .source, th { color: var(--faint); font-weight: normal; font-size: .9rem }
-.holds { color: #2e7d4f }
-.does { color: #c0392b; font-weight: bold }
-.inconclusive { color: #b07d00 }
-@media (prefers-color-scheme: dark) { .holds { color: #7fd0a0 } .does { color: #ff8a7a } }
+.holds { color: var(--holds) }
+.does { color: var(--fails); font-weight: bold }
+.inconclusive { color: var(--open) }
 """
 
 
-Found = tuple[Reproduction, Path, dict[str, Any]]
-"""A reproduction that has been run: its study's folder and its recorded verdict."""
+class RecordedStudy(NamedTuple):
+    """A reproduction that has been run: its study's folder and its recorded verdict."""
+
+    reproduction: Reproduction
+    folder: Path
+    verdict: dict[str, Any]
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether it is the smaller study."""
+        return self.folder.name != self.reproduction.name
 
 
-def write(names: Sequence[str], outputs: Path) -> Path:
-    """Write ``gallery.html``, its table as ``gallery.md`` and its figures as ``gallery.png``."""
-    found = list(studied(names, outputs))
+def write_gallery(names: Sequence[str], outputs: Path) -> Path:
+    """Write ``gallery.html``, its table as ``gallery.md`` and its figures as ``gallery.png``.
+
+    Args:
+        names: of reproductions; those that have not been run are left out.
+        outputs: the folder with their studies.
+
+    Returns:
+        The path of the page.
+    """
+    studies = list(find_studies(names, outputs))
     outputs.mkdir(exist_ok=True)
     path = outputs / "gallery.html"
-    write_atomic(path, page([_row(*f) for f in found], [_section(*f) for f in found]))
-    write_atomic(path.with_suffix(".md"), table(found))
-    if found:
-        sheet([folder / "figure.png" for _, folder, _ in found], path.with_suffix(".png"))
+    write_atomic(path, html_page(studies))
+    write_atomic(path.with_suffix(".md"), markdown_table(studies))
+    if studies:
+        pictures = [study.folder / "figure.png" for study in studies]
+        save_contact_sheet(pictures, path.with_suffix(".png"))
     return path
 
 
-def studied(names: Sequence[str], outputs: Path) -> Iterator[Found]:
-    """The reproductions that have been run; a full study comes before a quick one."""
-    for reproduction in map(load, names):
+def find_studies(names: Sequence[str], outputs: Path) -> Iterator[RecordedStudy]:
+    """Find the reproductions that have been run; a full study comes before a quick one.
+
+    Args:
+        names: of reproductions.
+        outputs: the folder with their studies.
+    """
+    for reproduction in map(load_reproduction, names):
         for quick in (False, True):
-            folder = outputs / reproduction.study(quick)
-            if (folder / "verdict.json").exists():
-                yield reproduction, folder, json.loads((folder / "verdict.json").read_text())
+            folder = outputs / reproduction.study_name(quick)
+            record = folder / "verdict.json"
+            if record.exists():
+                yield RecordedStudy(reproduction, folder, json.loads(record.read_text()))
                 break
 
 
-def table(found: Sequence[Found]) -> str:
-    """The verdicts in Markdown."""
+def markdown_table(studies: Sequence[RecordedStudy]) -> str:
+    """Write the verdicts in Markdown."""
     rows = ["| `truerisk reproduce …` | what is claimed | verdict |", "|---|---|---|"]
-    for reproduction, folder, verdict in found:
-        quick = "" if folder.name == reproduction.name else " --quick"
-        holding = [claim["verdict"] for claim in verdict["claims"].values()].count("holds")
-        count = f"{holding} of {len(verdict['claims'])} hold"
-        rows.append(f"| `{reproduction.name}{quick}` | {reproduction.sentence} | {count} |")
+    for study in studies:
+        claims = study.verdict["claims"].values()
+        holding = [claim["verdict"] for claim in claims].count("holds")
+        count = f"{holding} of {len(claims)} hold"
+        rows.append(f"| `{_arguments(study)}` | {study.reproduction.sentence} | {count} |")
     return "\n".join(rows) + "\n"
 
 
-def page(rows: Sequence[str], sections: Sequence[str]) -> str:
-    """The whole page."""
+def _arguments(study: RecordedStudy) -> str:
+    """Write what to give ``truerisk reproduce`` for a study."""
+    if study.is_quick:
+        return f"{study.reproduction.name} --quick"
+    return study.reproduction.name
+
+
+def save_contact_sheet(pictures: Sequence[Path], path: Path, columns: int = 4) -> None:
+    """Write one PNG of several, side by side.
+
+    Args:
+        pictures: at least one.
+        path: the file.
+        columns: how many stand in a row.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.image import imread
+
+    columns = min(columns, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    figure = Figure(figsize=(2.4 * columns, 1.6 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.axis("off")
+    for axes, picture in zip(figure.axes, pictures, strict=False):
+        axes.imshow(imread(picture), interpolation="antialiased")
+    figure.savefig(path, dpi=110)
+
+
+def html_page(studies: Sequence[RecordedStudy]) -> str:
+    """Write the whole page: a table of all verdicts, then a section a reproduction."""
+    style = f"{write_css_colors(GALLERY_COLORS)}{LAYOUT}"
+    rows, sections = map(_index_row, studies), map(_html_section, studies)
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>truerisk: reproductions</title><style>{STYLE}</style>"
+        f"<title>truerisk: reproductions</title><style>{style}</style>"
         f"<h1>Reproductions</h1><nav><table>{''.join(rows)}</table></nav>{''.join(sections)}</html>"
     )
 
 
-def _row(reproduction: Reproduction, _folder: Path, found: dict[str, Any]) -> str:
-    name = reproduction.name
-    sentence = escape(reproduction.sentence)
-    return (
-        f'<tr><td><a href="#{name}">{name}</a><td>{sentence}<td>{_verdict(found["verdict"])}</tr>'
-    )
+def _index_row(study: RecordedStudy) -> str:
+    name, sentence = study.reproduction.name, escape(study.reproduction.sentence)
+    verdict = _mark_verdict(study.verdict["verdict"])
+    return f'<tr><td><a href="#{name}">{name}</a><td>{sentence}<td>{verdict}</tr>'
 
 
-def _section(reproduction: Reproduction, folder: Path, found: dict[str, Any]) -> str:
-    command = f"truerisk reproduce {reproduction.name}"
-    if folder.name != reproduction.name:
-        command += " --quick"
+def _html_section(study: RecordedStudy) -> str:
+    """Write a reproduction's claim, formula, figure, table of verdicts, remarks, and source."""
+    reproduction = study.reproduction
     remarks = "".join(f"<p>{escape(text)}</p>" for text in reproduction.remarks)
-    claims = "".join(_claim(claim) for claim in found["claims"].values())
+    claims = "".join(_claim_row(claim) for claim in study.verdict["claims"].values())
     return (
         f'<section id="{reproduction.name}"><h2>{escape(reproduction.sentence)}</h2>'
-        f"<pre>{escape(reproduction.formula)}</pre>{_picture(folder)}"
+        f"<pre>{escape(reproduction.formula)}</pre>{_embed_figure(study.folder)}"
         "<table><tr><th>claim<th>source says<th>measured, 95 %<th>verdict</tr>"
-        f"{claims}</table>{remarks}"
-        f'<pre>{command}</pre><p class="source">{escape(reproduction.source)}</p></section>'
+        f"{claims}</table>{remarks}<pre>truerisk reproduce {_arguments(study)}</pre>"
+        f'<p class="source">{escape(reproduction.source)}</p></section>'
     )
 
 
-def _claim(claim: dict[str, Any]) -> str:
-    value, low, high = (claim["finding"][key] for key in ("value", "low", "high"))
-    measured = f"{value:.4g}" if low == high else f"{value:.4g} [{low:.4g}, {high:.4g}]"
+def _claim_row(claim: dict[str, Any]) -> str:
+    measured = str(Finding(**claim["finding"]))
     says = f'{escape(claim["says"])}<br><span class="source">{escape(claim["source"])}; '
     says += f"tolerance: {escape(claim['tolerance'])}</span>"
-    return (
-        f"<tr><td>{says}<td>{escape(claim['range'])}<td>{measured}"
-        f"<td>{_verdict(claim['verdict'])}</tr>"
-    )
+    verdict = _mark_verdict(claim["verdict"])
+    return f"<tr><td>{says}<td>{escape(claim['range'])}<td>{measured}<td>{verdict}</tr>"
 
 
-def _verdict(verdict: str) -> str:
+def _mark_verdict(verdict: str) -> str:
     return f'<span class="{verdict.split()[0]}">{verdict}</span>'
 
 
-def _picture(folder: Path) -> str:
-    light, dark = (_data(folder / f"figure{suffix}.svg") for suffix in ("", "-dark"))
+def _embed_figure(folder: Path) -> str:
+    light, dark = (_data_url(folder / f"figure{suffix}.svg") for suffix in ("", "-dark"))
     return (
         f'<picture><source srcset="{dark}" media="(prefers-color-scheme: dark)">'
         f'<img src="{light}" alt="the measured points beside the theory"></picture>'
     )
 
 
-def _data(path: Path) -> str:
+def _data_url(path: Path) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"

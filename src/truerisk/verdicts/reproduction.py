@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truerisk import reproductions
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.core.files import write_atomic
-from truerisk.verdicts.claim import Claim, Verdict, claims_of
-from truerisk.verdicts.finding import Finding
+from truerisk.verdicts.claim import Claim, Finding, Verdict, list_claims
 from truerisk.verdicts.runs import Runs
 
-WORST: tuple[Verdict, ...] = ("does not hold", "inconclusive", "holds")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WORST_FIRST: tuple[Verdict, ...] = ("does not hold", "inconclusive", "holds")
 """Verdicts, in the order in which one decides for all."""
 
 
-class Judged(NamedTuple):
+class JudgedClaim(NamedTuple):
     """One claim, what was measured for it, and what follows."""
 
     claim: Claim
@@ -29,85 +32,135 @@ class Judged(NamedTuple):
     verdict: Verdict
 
 
+@dataclass(frozen=True)
 class Reproduction:
     """What ``conf/experiment/NAME.yaml`` and ``truerisk/reproductions/NAME.py`` say together.
 
-    The module's docstring is the claim in a sentence, then what more there is to know. It defines
-    ``FORMULA``, ``SOURCE``, ``COST`` (how long the study takes), ``QUICK`` (overrides that make it
-    smaller), claims (see ``truerisk.verdicts.claim``), and ``draw(runs, figure)``.
+    Args:
+        name: of both files.
+        sentence: the claim in a sentence: the first paragraph of the module's docstring.
+        remarks: what more there is to know: the other paragraphs.
+        formula: the module's ``FORMULA``.
+        source: its ``SOURCE``.
+        cost: its ``COST``: how long the study takes.
+        quick: its ``QUICK``: overrides that make the study smaller.
+        claims: those that it defines, by name.
+        draw_figure: its function of that name.
     """
 
-    def __init__(self, name: str, module: ModuleType) -> None:
-        self.name, self.module = name, module
+    name: str
+    sentence: str
+    remarks: tuple[str, ...]
+    formula: str
+    source: str
+    cost: str
+    quick: tuple[str, ...]
+    claims: dict[str, Claim]
+    draw_figure: Callable[[Runs, Figure], None]
 
-    @property
-    def sentence(self) -> str:
-        """The claim in a sentence."""
-        return (self.module.__doc__ or "").strip().partition("\n\n")[0].replace("\n", " ")
+    def study_name(self, quick: bool) -> str:
+        """Name the study's folder below ``outputs/``."""
+        if quick:
+            return f"{self.name}-quick"
+        return self.name
 
-    @property
-    def remarks(self) -> list[str]:
-        """What more there is to know, in paragraphs."""
-        paragraphs = (self.module.__doc__ or "").strip().split("\n\n")[1:]
-        return [" ".join(text.split()) for text in paragraphs]
+    def study_overrides(self, quick: bool) -> list[str]:
+        """Write the command line of the study, after ``truerisk train --multirun``."""
+        overrides = [f"experiment={self.name}", f"study={self.study_name(quick)}"]
+        if quick:
+            overrides += self.quick
+        return overrides
 
-    def __getattr__(self, key: str) -> Any:
-        """``formula``, ``source``, ``cost`` and ``quick`` are constants of the module."""
-        if key in ("formula", "source", "cost", "quick"):
-            return getattr(self.module, key.upper())
-        raise AttributeError(key)
-
-    def study(self, quick: bool) -> str:
-        """The name of the study's folder below ``outputs/``."""
-        return f"{self.name}-quick" if quick else self.name
-
-    def overrides(self, quick: bool) -> list[str]:
-        """The command line of the study, after ``truerisk train --multirun``."""
-        own = [f"experiment={self.name}", f"study={self.study(quick)}"]
-        return [*own, *(self.quick if quick else ())]
-
-    def judge(self, runs: Runs) -> dict[str, Judged]:
+    def judge_claims(self, runs: Runs) -> dict[str, JudgedClaim]:
         """Measure every claim and compare it with what its source says."""
-        found = {}
-        for name, claim in claims_of(self.module).items():
+        judged = {}
+        for name, claim in self.claims.items():
             finding = claim.measure(runs)
-            found[name] = Judged(claim, finding, claim.judge(finding))
-        return found
+            judged[name] = JudgedClaim(claim, finding, claim.judge_finding(finding))
+        return judged
 
 
-def overall(judged: Mapping[str, Judged]) -> Verdict:
-    """The verdict on all claims together: the worst of them."""
-    return min((j.verdict for j in judged.values()), key=WORST.index)
-
-
-def names() -> list[str]:
-    """The reproductions there are."""
+def reproduction_names() -> list[str]:
+    """List the reproductions there are."""
     return sorted(module.name for module in pkgutil.iter_modules(reproductions.__path__))
 
 
-def load(name: str) -> Reproduction:
-    """A reproduction by its name.
+def load_reproduction(name: str) -> Reproduction:
+    """Load a reproduction by its name.
 
     Raises:
         ConfigError: there is none; the message has the nearest name.
     """
-    if name not in names():
-        raise ConfigError(f"there is no reproduction '{name}'; {suggest(name, names())}")
-    return Reproduction(name, import_module(f"{reproductions.__name__}.{name}"))
+    names = reproduction_names()
+    if name not in names:
+        raise ConfigError(f"there is no reproduction '{name}'; {suggest(name, names)}")
+    module: Any = import_module(f"{reproductions.__name__}.{name}")
+    paragraphs = (inspect.getdoc(module) or "").split("\n\n")
+    sentence, *remarks = (" ".join(text.split()) for text in paragraphs)
+    return Reproduction(
+        name=name,
+        sentence=sentence,
+        remarks=tuple(remarks),
+        formula=module.FORMULA,
+        source=module.SOURCE,
+        cost=module.COST,
+        quick=tuple(module.QUICK),
+        claims=list_claims(module),
+        draw_figure=module.draw_figure,
+    )
 
 
-def record(judged: Mapping[str, Judged], folder: Path) -> None:
-    """Write ``verdict.json``: for each claim the source's range, the finding, and the verdict."""
+def write_grids(*grids: Mapping[str, Any]) -> str:
+    """Write the override that has the sweeper ``grids`` run these grids, one after another.
+
+    Args:
+        grids: values by key. A list or a range has all its values combined with those of the other
+            keys; anything else is one value.
+
+    >>> write_grids({"optimizer": ["sgd", "adam"], "seed": range(2)}, {"data.batch_size": "full"})
+    "hydra.sweeper.grids=[{optimizer:'sgd,adam',seed:'range(2)'},{data.batch_size:'full'}]"
+    """
+    written = []
+    for grid in grids:
+        axes = (f"{key}:'{_write_axis(value)}'" for key, value in grid.items())
+        written.append("{" + ",".join(axes) + "}")
+    return f"hydra.sweeper.grids=[{','.join(written)}]"
+
+
+def _write_axis(value: Any) -> str:
+    """Write one value, or several, in Hydra's grammar."""
+    if isinstance(value, range):
+        return str(value).replace("range(0, ", "range(").replace(" ", "")
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, list):
+        return ",".join(map(_write_axis, value))
+    return str(value)
+
+
+def overall_verdict(judged: Mapping[str, JudgedClaim]) -> Verdict:
+    """Return the verdict on all claims together: the worst of them."""
+    return min((j.verdict for j in judged.values()), key=WORST_FIRST.index)
+
+
+def write_verdict(judged: Mapping[str, JudgedClaim], folder: Path) -> None:
+    """Write ``verdict.json``: for each claim the source's range, the finding, and the verdict.
+
+    Args:
+        judged: claims by name.
+        folder: the study's.
+    """
     rows = {
         name: {
             "says": j.claim.says,
             "source": j.claim.source,
-            "range": j.claim.range,
+            "range": j.claim.range_in_words,
             "tolerance": j.claim.why,
             "finding": j.finding._asdict(),
             "verdict": j.verdict,
         }
         for name, j in judged.items()
     }
-    text = json.dumps({"verdict": overall(judged), "claims": rows}, indent=2, ensure_ascii=False)
+    record = {"verdict": overall_verdict(judged), "claims": rows}
+    text = json.dumps(record, indent=2, ensure_ascii=False)
     write_atomic(folder / "verdict.json", text + "\n")

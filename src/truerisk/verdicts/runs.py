@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 from weakref import WeakKeyDictionary
@@ -19,48 +19,62 @@ from truerisk.run import RunFolder
 class Runs(Sequence[RunResult]):
     """Runs in a fixed order: what a claim measures, and a figure draws.
 
-    ``runs.only("choices.optimizer", "gd")`` keeps those with that configuration;
-    ``runs.by("model.condition")`` sorts them by a number or name in it.
+    ``runs.with_setting("choices.optimizer", "gd")`` keeps those with that configuration;
+    ``runs.grouped_by("model.condition")`` sorts them by a number or name in it.
     """
 
     def __init__(self, runs: Iterable[RunResult]) -> None:
         self._runs = list(runs)
 
     @classmethod
-    def at(cls, folders: Iterable[Path]) -> Runs:
-        """The runs in these folders, in the order of their names, as far as there are any.
+    def in_folders(cls, folders: Iterable[Path]) -> Runs:
+        """Open the runs in these folders, in the order of their names, as far as there are any.
 
         Raises:
             ConfigError: there is none.
         """
-        found = sorted(folder for folder in folders if RunFolder(folder).config.exists())
-        if not found:
+        begun = sorted(folder for folder in folders if RunFolder(folder).config.exists())
+        if not begun:
             raise ConfigError("the study has no run")
-        return cls(RunResult(path) for path in found)
+        return cls(RunResult(path) for path in begun)
 
     @overload
     def __getitem__(self, index: int) -> RunResult: ...
     @overload
     def __getitem__(self, index: slice) -> Runs: ...
     def __getitem__(self, index: int | slice) -> RunResult | Runs:
-        found = self._runs[index]
-        return Runs(found) if isinstance(found, list) else found
+        if isinstance(index, slice):
+            return Runs(self._runs[index])
+        return self._runs[index]
 
     def __len__(self) -> int:
         return len(self._runs)
 
-    def only(self, key: str, value: Any) -> Runs:
-        """The runs whose configuration has ``value`` at ``key``, such as ``model.condition``."""
-        return Runs(run for run in self if setting(run, key) == value)
+    def with_setting(self, key: str, value: Any) -> Runs:
+        """Keep the runs whose configuration has ``value`` at ``key``.
 
-    def by(self, key: str) -> dict[Any, Runs]:
-        """The runs for each value there is at ``key``, in ascending order."""
-        values = {setting(run, key) for run in self}
-        return {value: self.only(key, value) for value in sorted(values)}
+        Args:
+            key: dotted, such as ``model.condition``.
+            value: a list is written as a tuple; None keeps the runs without the key, too.
+        """
+        return self.with_settings({key: value})
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Runs:
+        """Keep the runs that have all of some values, by dotted key, in their configuration."""
+        return Runs(
+            run
+            for run in self
+            if all(read_setting(run, key) == value for key, value in settings.items())
+        )
+
+    def grouped_by(self, key: str) -> dict[Any, Runs]:
+        """Group the runs by the values there are at ``key``, in ascending order."""
+        values = {read_setting(run, key) for run in self}
+        return {value: self.with_setting(key, value) for value in sorted(values)}
 
     @property
-    def one(self) -> RunResult:
-        """The only run.
+    def only_run(self) -> RunResult:
+        """The one run there is.
 
         Raises:
             ConfigError: there are more, or none.
@@ -70,30 +84,47 @@ class Runs(Sequence[RunResult]):
         return self[0]
 
 
-PLAIN: WeakKeyDictionary[RunResult, dict[str, Any]] = WeakKeyDictionary()
-"""Configurations that have been read, as plain containers: a study has hundreds of them."""
+_CONFIGS: WeakKeyDictionary[RunResult, dict[str, Any]] = WeakKeyDictionary()
 
 
-def setting(run: RunResult, key: str) -> Any:
-    """The value at a dotted key of a run's configuration, a list as a tuple; None if it is not."""
-    if run not in PLAIN:
-        PLAIN[run] = yaml.load(run.run.config.read_text(), LOADER)
-    found: Any = PLAIN[run]
+def read_setting(run: RunResult, key: str) -> Any:
+    """Read the value at a dotted key of a run's configuration.
+
+    Args:
+        run: any run.
+        key: dotted, such as ``model.condition``.
+
+    Returns:
+        The value, a list as a tuple; None where there is no such key.
+    """
+    if run not in _CONFIGS:
+        # not OmegaConf, which takes long: a study has hundreds of runs, and many keys are asked for
+        _CONFIGS[run] = yaml.load(run.run.config.read_text(), LOADER)
+    node: Any = _CONFIGS[run]
     for name in key.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
-    return tuple(found) if isinstance(found, list) else found
+        if not isinstance(node, dict):
+            return None
+        node = node.get(name)
+    if isinstance(node, list):
+        return tuple(node)
+    return node
 
 
-def series(run: RunResult, name: str) -> np.ndarray:
-    """What a run logged under a name, in the order of its steps; one value a step."""
+def read_series(run: RunResult, name: str) -> np.ndarray:
+    """Read what a run logged under a name, in the order of its steps; one value a step [n].
+
+    Args:
+        run: any run.
+        name: of the metric, such as ``risk/val``.
+    """
     rows = run.history[run.history.name == name].drop_duplicates("step")
     return rows.sort_values("step").value.to_numpy()
 
 
-def last_weights(run: RunResult) -> np.ndarray:
-    """All parameters at the end of training, which need not be the best; in one vector."""
+def load_last_weights(run: RunResult) -> np.ndarray:
+    """Load all parameters at the end of training, which need not be the best, as one vector [d]."""
     from truerisk.engine.checkpoint import load
 
     state = load(run.run.last)["state_dict"]
-    own = [state[f"model.{name}"] for name, _ in run.model.named_parameters()]
-    return np.concatenate([weights.double().flatten().numpy() for weights in own])
+    parameters = [state[f"model.{name}"] for name, _ in run.model.named_parameters()]
+    return np.concatenate([weights.double().flatten().numpy() for weights in parameters])

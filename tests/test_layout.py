@@ -108,7 +108,7 @@ def test_a_reproduction_is_a_study_and_its_claims():
 
 
 TORCH_FREE = (
-    *("config/*", "cli", "launch", "evaluate", "reports/report", "risk/measured", "run"),
+    *("config/*", "cli", "launch", "evaluate", "reports/study_report", "risk/measured", "run"),
     *("task/*", "show/console", "result"),
 )
 """What answers without torch: ``parts``, ``--cfg job``, ``report``, and reading a run's folder."""

@@ -97,9 +97,10 @@ def report(args: Sequence[str]) -> int:
     parser.add_argument("--baseline", metavar="RECIPE", help="compare every recipe with this one")
     parser.add_argument("--target", type=float, help="validation risk for the steps to a target")
     given = parser.parse_args(args)
-    from truerisk.reports.report import tell, write_report
+    from truerisk.reports.study_report import print_summary, write_report
 
-    tell(write_report(given.folders, given.out, baseline=given.baseline, target=given.target))
+    written = write_report(given.folders, given.out, baseline=given.baseline, target=given.target)
+    print_summary(written)
     return 0
 
 

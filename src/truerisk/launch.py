@@ -225,10 +225,10 @@ def _ends_with_page(shared: DictConfig) -> bool:
 
 def _write_page(folder: Path) -> None:
     """Write the report of the study; where that cannot be, the sweep stands all the same."""
-    from truerisk.reports.report import tell, write_report
+    from truerisk.reports.study_report import print_summary, write_report
 
     try:
-        tell(write_report([folder]))
+        print_summary(write_report([folder]))
     except UserError as error:
         print(f"no report: {error}", file=sys.stderr)
 

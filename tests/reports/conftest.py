@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
-from truerisk.reports.collect import Collected, Curve, Run
-from truerisk.reports.study import build
+from truerisk.reports.learning_problem import build_study
+from truerisk.reports.run_records import CollectedRuns, MetricCurve, RunRecord
 from truerisk.risk.measured import Measured
 
 METRICS = ("risk/train", "risk/val", "risk/test")
@@ -25,14 +25,14 @@ def config_of(optimizer="sgd", lr=0.1, data="iris", seed=0, **more):
 
 
 def run_of(seed=0, summary=None, status="finished", val=None, config=None, **recipe):
-    """A run as `collect` reads it, with a curve of validation risk, one step an epoch."""
+    """A run as `collect_runs` reads it, with a curve of validation risk, one step an epoch."""
     curve = {}
     if val is not None:
         epochs = np.arange(len(val))
-        curve = {"risk/val": Curve(epochs, 10 * epochs, np.array(val, dtype=float))}
+        curve = {"risk/val": MetricCurve(epochs, 10 * epochs, np.array(val, dtype=float))}
     made = config or config_of(seed=seed, **recipe)
     measured = {name: Measured(value, 0.01, 3) for name, value in (summary or {}).items()}
-    return Run("run", made, status, "", (seed,) * 4, "", "truerisk train", measured, curve)
+    return RunRecord("run", made, status, "", (seed,) * 4, "", "truerisk train", measured, curve)
 
 
 def study_of(tables, **more):
@@ -42,7 +42,7 @@ def study_of(tables, **more):
         for seed, row in enumerate(np.asarray(table, dtype=float)):
             values = np.broadcast_to(row, 3)
             runs.append(run_of(seed, dict(zip(METRICS, values, strict=True)), lr=lr, **more))
-    return build(Collected(runs, []))
+    return build_study(CollectedRuns(runs, []))
 
 
 def write_run(folder, config, summary, epochs=3, status="finished", reason="", started="2026"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from truerisk.reports.report import write_report
+from truerisk.reports.study_report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")

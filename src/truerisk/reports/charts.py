@@ -1,127 +1,478 @@
-"""The charts of a study: curves, swept numbers, trials spent, and who was fast."""
+"""What the charts of a study show, apart from how the page and the image files draw them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 
-from truerisk.reports.bands import band
-from truerisk.reports.budget import best_found
-from truerisk.reports.chart import Chart, Charts, Line, spans
-from truerisk.reports.findings import Findings
-from truerisk.reports.study import TITLES, Problem, Recipe, Study
-from truerisk.reports.swept import heats, swept_number
-from truerisk.reports.target import performance_profile
-from truerisk.reports.tuning import initial_risk
+from truerisk.reports.cross_fitting import TunedMethod
+from truerisk.reports.findings import ProblemFindings
+from truerisk.reports.learning_problem import (
+    METRIC_TITLES,
+    LearningProblem,
+    RecipeRuns,
+    StudyResults,
+)
+from truerisk.reports.run_records import MetricCurve, RunRecord
+from truerisk.reports.seed_mean import SeedMean, estimate_columns
+from truerisk.reports.tuning_curves import (
+    SweptValue,
+    average_initial_risk,
+    compute_sensitivity,
+    expect_best,
+    map_risk,
+    performance_profile,
+    profile_number,
+)
+from truerisk.show.style import MOST_LINES
 
-MOST = 8
-"""Lines of different color that can be told apart."""
+FIRST_DRAWN = 5
+"""The recipes whose curves are drawn before a reader picks others."""
 
-SHOWN = 5
-"""Recipes whose curves are drawn before a reader picks others."""
+MOST_POINTS = 200
+"""The most points of a curve that is drawn."""
 
-
-def charts(found: Findings, study: Study) -> Charts:
-    """Everything that is drawn for one problem."""
-    problem = found.problem
-    curves = [risk_curves(problem, leading(found))]
-    methods = found.methods[:MOST]
-    swept = [swept_number(found, methods, key, study.names[key]) for key in study.numeric]
-    drawn = Charts([c for c in (*curves, *swept, trials(found)) if c is not None and c.lines])
-    for x, y in combinations(study.numeric, 2):
-        drawn.heats += heats(found, methods, x, y, study.names)
-    return drawn
-
-
-def leading(found: Findings, most: int = SHOWN) -> list[Recipe]:
-    """The best recipe of each method on validation, then the best of the rest."""
-    best = [method.selection.recipe for method in found.methods]
-    score = {id(r): _mean(r.series("risk/val")) for r in found.problem.recipes}
-    rest = sorted(found.problem.recipes, key=lambda r: (r.diverged, score[id(r)]))
-    return list({id(r): r for r in (*best, *rest)}.values())[:most]
+MOST_JOINED = 25
+"""The most values of a number that a line joins: more were drawn at random, each by itself."""
 
 
-def _mean(series: dict[tuple[int, ...], float]) -> float:
-    return sum(series.values()) / len(series) if series else float("inf")
+@dataclass(frozen=True)
+class ChartLine:
+    """Points joined by a line, with a band where there are intervals.
+
+    Args:
+        name: what it shows, ending in ``, validation`` or the like.
+        x: where its points are.
+        y: their heights.
+        color: the index of its color.
+        low: the lower bounds of the band; empty for none.
+        high: the upper bounds.
+        n: runs behind each point.
+        dashed: whether it is the second of its color.
+        steps: whether it is constant up to the next point.
+        dots: whether points are drawn that no line joins.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    color: int
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    n: Sequence[int] = ()
+    dashed: bool = False
+    steps: bool = False
+    dots: bool = False
 
 
-def risk_curves(problem: Problem, recipes: Sequence[Recipe]) -> Chart:
-    """Train and validation risk over epochs, on the same axes."""
+@dataclass(frozen=True)
+class LineChart:
+    """Lines over the same axes.
+
+    Args:
+        key: the stem of its files.
+        title: above it.
+        x: what its horizontal axis is.
+        y: what its vertical axis is.
+        lines: what it shows.
+        log_x: whether the horizontal scale is logarithmic.
+        log_y: whether the vertical scale is.
+        note: below it.
+    """
+
+    key: str
+    title: str
+    x: str
+    y: str
+    lines: list[ChartLine]
+    log_x: bool = False
+    log_y: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A number at each pair of two others.
+
+    Args:
+        key: the stem of its files.
+        title: above it.
+        x: what its horizontal axis is.
+        y: what its vertical axis is.
+        xs: the values across.
+        ys: the values up.
+        value: the numbers, [y][x]; nan where there is none.
+        note: below it.
+    """
+
+    key: str
+    title: str
+    x: str
+    y: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+    value: list[list[float]]
+    note: str = ""
+
+
+def draw_problem(
+    findings: ProblemFindings, study: StudyResults
+) -> tuple[list[LineChart], list[HeatMap]]:
+    """Collect all charts and maps of one problem.
+
+    Args:
+        findings: of the problem.
+        study: which knows the numbers that were swept.
+
+    Returns:
+        The charts that have lines, and the maps.
+    """
+    methods = findings.methods[:MOST_LINES]
+    charts = [chart_curves(findings.problem, rank_recipes(findings))]
+    charts += [
+        chart_swept_number(findings, methods, key, study.short_names[key])
+        for key in study.numeric_keys
+    ]
+    charts.append(chart_trials(findings))
+    maps = []
+    for x, y in combinations(study.numeric_keys, 2):
+        maps += map_two_numbers(findings, methods, x, y, study.short_names)
+    return [chart for chart in charts if chart.lines], maps
+
+
+def needs_log_scale(values: Sequence[Sequence[float]], factor: float = 20.0) -> bool:
+    """Tell whether values are positive and span more than a factor.
+
+    Args:
+        values: of several lines; those that are not finite do not count.
+        factor: the ratio of the largest to the smallest.
+
+    Returns:
+        Whether a logarithmic scale shows more.
+    """
+    finite = np.array([v for row in values for v in row if np.isfinite(v)])
+    if not len(finite):
+        return False
+    return bool(finite.min() > 0) and bool(finite.max() > factor * finite.min())
+
+
+def short_title(metric: str) -> str:
+    """Return the first word of a metric's title: train, validation, test or true."""
+    return METRIC_TITLES[metric].partition(" ")[0]
+
+
+# Curves over epochs
+
+
+class CurveBand(NamedTuple):
+    """The mean over the runs that got so far, its interval (nan for one run), and their number."""
+
+    epoch: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    n: np.ndarray
+
+
+def average_curves(runs: Sequence[RunRecord], metric: str) -> CurveBand | None:
+    """Average a metric over runs at every epoch.
+
+    Args:
+        runs: of one recipe.
+        metric: its name.
+
+    Returns:
+        At most `MOST_POINTS` epochs; None where no run has a finite value. Runs that ended early
+        are not carried on, so the mean goes as far as half of the runs got.
+    """
+    curves = [run.curves[metric] for run in runs if metric in run.curves]
+    if not curves:
+        return None
+    epoch = np.unique(np.concatenate([curve.epoch for curve in curves]))
+    values = np.array([_align_curve(curve, epoch) for curve in curves])
+    n = np.isfinite(values).sum(0)
+    if not n.max():
+        return None
+    columns = np.flatnonzero(2 * n >= n.max())
+    # evenly spaced over what is left, its first and its last epoch among them
+    spaced = np.linspace(0, len(columns) - 1, MOST_POINTS).round().astype(int)
+    columns = columns[np.unique(spaced)]
+    return CurveBand(epoch[columns], *estimate_columns(values[:, columns]), n[columns])
+
+
+def _align_curve(curve: MetricCurve, epoch: np.ndarray) -> np.ndarray:
+    """Spread a curve's finite values over the epochs of all curves, with nan between."""
+    values = np.full(len(epoch), np.nan)
+    values[np.searchsorted(epoch, curve.epoch)] = curve.value
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def rank_recipes(findings: ProblemFindings, most: int = FIRST_DRAWN) -> list[RecipeRuns]:
+    """Rank the best recipe of each method on validation first, then the best of the rest.
+
+    Args:
+        findings: of one problem.
+        most: how many are wanted.
+
+    Returns:
+        The first of them.
+    """
+
+    def sort_key(recipe: RecipeRuns) -> tuple[float, float]:
+        values = recipe.get_values("risk/val").values()
+        mean = sum(values) / len(values) if values else float("inf")
+        return (recipe.diverged_share, mean)
+
+    best = [method.selection.recipe for method in findings.methods]
+    others = sorted(findings.problem.recipes, key=sort_key)
+    return list({id(recipe): recipe for recipe in (*best, *others)}.values())[:most]
+
+
+def chart_curves(problem: LearningProblem, recipes: Sequence[RecipeRuns]) -> LineChart:
+    """Chart train and validation risk over epochs, on the same axes.
+
+    Args:
+        problem: the problem.
+        recipes: those to show, a color each.
+
+    Returns:
+        The chart; without lines where nothing was measured.
+    """
     lines = []
     for color, recipe in enumerate(recipes):
-        for name, dashed in (("risk/train", True), ("risk/val", False)):
-            line = curve_line(recipe, name, color, dashed)
-            lines += [line] if line else []
+        for metric in ("risk/train", "risk/val"):
+            band = average_curves(recipe.runs, metric)
+            if band is not None:
+                name = f"{recipe.label}, {short_title(metric)}"
+                epoch, mean, low, high, n = (part.tolist() for part in band)
+                dashed = metric == "risk/train"
+                lines.append(ChartLine(name, epoch, mean, color, low, high, n, dashed=dashed))
+    log_y = needs_log_scale([line.y for line in lines])
     y = "risk; – – train, —— validation"
-    return Chart("curves", "Curves", "epoch", y, lines, log_y=spans([ln.y for ln in lines]))
+    return LineChart("curves", "Curves", "epoch", y, lines, log_y=log_y)
 
 
-def curve_line(recipe: Recipe, name: str, color: int, dashed: bool) -> Line | None:
-    """A recipe's mean curve over seeds with its band."""
-    found = band(recipe.runs, name)
-    if found is None or not len(found.epoch):
-        return None
-    title = f"{recipe.label}, {TITLES[name].partition(' ')[0]}"
-    parts = (p.tolist() for p in found)
-    epoch, mean, low, high, n = parts
-    return Line(title, epoch, mean, color, low, high, n, dashed=dashed)
+# Swept numbers
 
 
-def trials(found: Findings) -> Chart | None:
-    """The expected best of n trials against n, a color a method, so that budgets are equal."""
-    lines = []
-    for color, method in enumerate(found.methods[:MOST]):
-        lines += _trial_lines(found.problem, method.name, color)
-    if not any(len(line.x) > 1 for line in lines):
-        return None
-    y = f"expected risk of the best; —— validation, – – {TITLES[found.problem.unseen].split()[0]}"
-    note = (
-        "The best of n settings by mean validation risk, over all ways to draw n of those tried; "
-        "band: the middle half of draws. Where a run diverged, the risk before training counts."
+def chart_swept_number(
+    findings: ProblemFindings, methods: Sequence[TunedMethod], key: str, name: str
+) -> LineChart:
+    """Chart the validation risk, and that on unseen data, against one swept number.
+
+    Args:
+        findings: of one problem.
+        methods: those to show, a color each.
+        key: the dotted key of the number.
+        name: its short name.
+
+    Returns:
+        The chart; without lines where no method has several values of the number.
+    """
+    problem = findings.problem
+    lines: list[ChartLine] = []
+    notes = []
+    for color, method in enumerate(methods):
+        recipes = problem.methods[method.name]
+        points = profile_number(problem, recipes, key)
+        if len(points) > 1:
+            dots = is_drawn_at_random(problem, key, points)
+            lines += _profile_lines(method.name, points, color, problem.unseen_metric, dots)
+            sensitivity = compute_sensitivity(points, average_initial_risk(recipes))
+            notes.append((method.name, points, sensitivity))
+    others = ", at the best of the rest" if len(_swept_keys(problem)) > 1 else ""
+    return LineChart(
+        key=f"swept-{name.replace('.', '-')}",
+        title=f"Risk against {name}{others}",
+        x=name,
+        y=f"risk; —— validation, – – {short_title(problem.unseen_metric)}",
+        lines=lines,
+        note=_profile_note(notes),
+        log_x=needs_log_scale([line.x for line in lines], 8),
+        log_y=needs_log_scale([line.y for line in lines]),
     )
-    title = "Best found against trials spent"
-    log_x = max(len(line.x) for line in lines) > 20
-    log_y = spans([line.y for line in lines])
-    return Chart("trials", title, "settings tried", y, lines, log_x, log_y, note)
 
 
-def _trial_lines(problem: Problem, name: str, color: int) -> list[Line]:
-    recipes = problem.methods[name]
-    initial = initial_risk(recipes)
-    val, unseen = (np.array([_score(r, m, initial) for r in recipes])
-                   for m in ("risk/val", problem.unseen))  # fmt: skip
-    kept = np.isfinite(val) & np.isfinite(unseen)
-    if not kept.any():
-        return []
-    best = best_found(val[kept], unseen[kept])
-    n, low, high = best.trials.tolist(), best.low.tolist(), best.high.tolist()
-    lines = [Line(f"{name}, validation", n, best.val.tolist(), color, low, high)]
-    if problem.unseen != "risk/val":
-        other = TITLES[problem.unseen].split()[0]
-        lines.append(Line(f"{name}, {other}", n, best.unseen.tolist(), color, dashed=True))
+def _swept_keys(problem: LearningProblem) -> set[str]:
+    return {key for recipe in problem.recipes for key in recipe.numbers}
+
+
+def is_drawn_at_random(problem: LearningProblem, key: str, points: Sequence[SweptValue]) -> bool:
+    """Tell whether nearly every recipe has its own value, while other numbers vary with it.
+
+    A line through such points would show the other numbers' noise as if it were a trend.
+
+    Args:
+        problem: the problem.
+        key: the dotted key of the number.
+        points: one method's profile of it.
+
+    Returns:
+        Whether points should be drawn as dots.
+    """
+    recipes = [recipe for recipe in problem.recipes if key in recipe.numbers]
+    values = {recipe.numbers[key] for recipe in recipes}
+    unique = len(_swept_keys(problem)) > 1 and len(values) > 0.8 * len(recipes)
+    return len(points) > MOST_JOINED or (unique and len(points) > 4)
+
+
+def _profile_lines(
+    method: str, points: list[SweptValue], color: int, unseen: str, dots: bool
+) -> list[ChartLine]:
+    """Make the dots of a method's validation risk, or a line for each of both risks."""
+    at = [point.at for point in points]
+
+    def make_line(title: str, estimates: list[SeedMean], dashed: bool) -> ChartLine:
+        mean = [estimate.mean for estimate in estimates]
+        low = [estimate.low for estimate in estimates]
+        high = [estimate.high for estimate in estimates]
+        n = [estimate.n for estimate in estimates]
+        name = f"{method}, {title}"
+        if dots:
+            return ChartLine(name, at, mean, color, [], [], n, dots=True)
+        return ChartLine(name, at, mean, color, low, high, n, dashed=dashed)
+
+    lines = [make_line("validation", [point.val for point in points], dashed=False)]
+    if unseen != "risk/val" and not dots:
+        estimates = [point.unseen for point in points]
+        lines.append(make_line(short_title(unseen), estimates, dashed=True))
     return lines
 
 
-def _score(recipe: Recipe, metric: str, initial: float) -> float:
-    """The mean over seeds; that before training where a run diverged."""
-    values = recipe.scores(metric).values()
-    return float(np.mean([v if np.isfinite(v) else initial for v in values] or [np.nan]))
-
-
-def profiles(found: Sequence[Findings]) -> Chart | None:
-    """How often each method is nearly the fastest to a target, over several problems."""
-    races = [f.race for f in found if f.race is not None and len(f.race.steps) > 1]
-    if len(races) < 2:
-        return None
-    shares = performance_profile([race.steps for race in races])
-    far = max(float(ratio[-1]) for ratio, _ in shares.values()) * 1.2
-    lines = [
-        Line(name, [*r.tolist(), far], [*s.tolist(), s[-1]], i, steps=True)
-        for i, (name, (r, s)) in enumerate(list(shares.items())[:MOST])
+def _profile_note(profiles: Sequence[tuple[str, list[SweptValue], float]]) -> str:
+    """Note what lines cannot show: how sensitive a method is, and where runs diverged."""
+    finite = [f"{name} {value:.3g}" for name, _, value in profiles if np.isfinite(value)]
+    lost = [
+        f"{name} at {point.at:g} ({point.diverged:.0%} of runs)"
+        for name, points, _ in profiles
+        for point in points
+        if point.diverged
     ]
-    note = "Share of problems on which a tuned method reaches the target within r times the steps "
-    note += "of the fastest. Steps of different methods need not cost the same."
-    return Chart("profiles", "Performance profiles", "r", "share of problems", lines, note=note,
-                 log_x=far > 10)  # fmt: skip
+    sentences = []
+    if finite:
+        meaning = "Sensitivity, the mean of min(f, f₀) − f* over the values tried (0: none): "
+        sentences.append(meaning + ", ".join(finite))
+    if lost:
+        sentences.append("Diverged: " + ", ".join(lost))
+    return " ".join(f"{sentence}." for sentence in sentences)
+
+
+def map_two_numbers(
+    findings: ProblemFindings,
+    methods: Sequence[TunedMethod],
+    x: str,
+    y: str,
+    short_names: Mapping[str, str],
+) -> list[HeatMap]:
+    """Map the validation risk against two swept numbers, a map a method.
+
+    Args:
+        findings: of one problem.
+        methods: those to show.
+        x: the dotted key of one number.
+        y: that of the other.
+        short_names: short names of the keys.
+
+    Returns:
+        The maps of the methods that were tried on at least half of the pairs of values.
+    """
+    maps = []
+    for i, method in enumerate(methods):
+        tried = map_risk(findings.problem, findings.problem.methods[method.name], x, y)
+        if tried is not None:
+            key = f"map-{short_names[x]}-{short_names[y]}".replace(".", "-")
+            if i:
+                key += f"-{i}"
+            title = f"Validation risk of {method.name}"
+            names = (short_names[x], short_names[y])
+            maps.append(HeatMap(key, title, *names, tried.x, tried.y, tried.risk.tolist()))
+    return maps
+
+
+# Budgets and speed
+
+
+def chart_trials(findings: ProblemFindings) -> LineChart:
+    """Chart the expected best of n trials against n, so that methods compare at equal budgets.
+
+    Returns:
+        The chart, a color a method; without lines where no method was tried in two settings.
+    """
+    lines: list[ChartLine] = []
+    for color, method in enumerate(findings.methods[:MOST_LINES]):
+        lines += _trial_lines(findings.problem, method.name, color)
+    most = max((len(line.x) for line in lines), default=0)
+    return LineChart(
+        key="trials",
+        title="Best found against trials spent",
+        x="settings tried",
+        y="expected risk of the best; —— validation, – – "
+        + short_title(findings.problem.unseen_metric),
+        lines=lines if most > 1 else [],
+        log_x=most > 20,
+        log_y=needs_log_scale([line.y for line in lines]),
+        note="The best of n settings by mean validation risk, over all ways to draw n of those "
+        "tried; band: the middle half of draws. Where a run diverged, the risk before training "
+        "counts.",
+    )
+
+
+def _trial_lines(problem: LearningProblem, method: str, color: int) -> list[ChartLine]:
+    """Make the lines of one method; none where no setting has both risks."""
+    recipes = problem.methods[method]
+    initial = average_initial_risk(recipes)
+    val = np.array([_average_score(r, "risk/val", initial) for r in recipes])
+    unseen = np.array([_average_score(r, problem.unseen_metric, initial) for r in recipes])
+    finite = np.isfinite(val) & np.isfinite(unseen)
+    if not finite.any():
+        return []
+    best = expect_best(val[finite], unseen[finite])
+    n, low, high = best.trials.tolist(), best.low.tolist(), best.high.tolist()
+    lines = [ChartLine(f"{method}, validation", n, best.val.tolist(), color, low, high)]
+    if problem.unseen_metric != "risk/val":
+        name = f"{method}, {short_title(problem.unseen_metric)}"
+        lines.append(ChartLine(name, n, best.unseen.tolist(), color, dashed=True))
+    return lines
+
+
+def _average_score(recipe: RecipeRuns, metric: str, initial: float) -> float:
+    """Average a metric over seeds, with the risk before training where a run diverged."""
+    scores = recipe.get_scores(metric).values()
+    finite = [score if np.isfinite(score) else initial for score in scores]
+    return float(np.mean(finite or [np.nan]))
+
+
+def chart_profiles(findings: Sequence[ProblemFindings]) -> LineChart | None:
+    """Chart how often each method is nearly the fastest to a target.
+
+    Args:
+        findings: of all problems.
+
+    Returns:
+        The chart; None unless two or more methods were timed on two or more problems.
+    """
+    times = [f.time_to_target for f in findings]
+    steps = [t.steps for t in times if t is not None and len(t.steps) > 1]
+    if len(steps) < 2:
+        return None
+    profiles = performance_profile(steps)
+    # every line goes on to the same place, a little to the right of the last step of any
+    end = max(float(ratio[-1]) for ratio, _ in profiles.values()) * 1.2
+    lines = [
+        ChartLine(name, [*ratio.tolist(), end], [*share.tolist(), share[-1]], i, steps=True)
+        for i, (name, (ratio, share)) in enumerate(list(profiles.items())[:MOST_LINES])
+    ]
+    return LineChart(
+        key="profiles",
+        title="Performance profiles",
+        x="r",
+        y="share of problems",
+        lines=lines,
+        log_x=end > 10,
+        note="Share of problems on which a tuned method reaches the target within r times the "
+        "steps of the fastest. Steps of different methods need not cost the same.",
+    )

@@ -10,30 +10,39 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from truerisk.core.files import replacing
-from truerisk.reports.chart import Chart, Heat, Line
+from truerisk.reports.charts import ChartLine, HeatMap, LineChart
 from truerisk.show.panel import frame_axes, label_ends, new_figure, set_plain_ticks
 from truerisk.show.style import DASHES, INK, LINE_COLORS, SIZE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
 
 FORMATS = ("svg", "png")
-BESIDE = 24
-"""Letters of a name that fit beside the lines' ends; longer ones go below, in lines of BELOW."""
-BELOW = 55
+
+SHORT_NAME = 24
+"""Letters of a name that fit beside the lines' ends; longer ones are written below."""
+LEGEND_WIDTH = 55
+"""Letters of a line of names below."""
 
 
-def save(charts: Iterable[Chart | Heat], folder: Path) -> list[Path]:
-    """Draw each chart into ``folder/KEY.svg`` and ``folder/KEY.png``; returns their paths."""
+def save_charts(charts: Iterable[LineChart | HeatMap], folder: Path) -> list[Path]:
+    """Draw each chart into ``folder/KEY.svg`` and ``folder/KEY.png``.
+
+    Args:
+        charts: what to draw.
+        folder: where to; it is made where missing.
+
+    Returns:
+        The files written.
+    """
     import matplotlib as mpl
 
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    with mpl.rc_context({"svg.fonttype": "none"}):  # text stays text
+    with mpl.rc_context({"svg.fonttype": "none"}):  # text stays text, to be searched and edited
         for chart in charts:
-            figure = draw_heat(chart) if isinstance(chart, Heat) else draw_chart(chart)
+            figure = draw_map(chart) if isinstance(chart, HeatMap) else draw_lines(chart)
             for kind in FORMATS:
                 path = folder / f"{chart.key}.{kind}"
                 with replacing(path) as part:
@@ -42,114 +51,134 @@ def save(charts: Iterable[Chart | Heat], folder: Path) -> list[Path]:
     return written
 
 
-def _figure(title: str) -> tuple[Figure, Axes]:
-    figure = new_figure(title, dpi=110, layout="constrained")
-    return figure, figure.subplots()
-
-
-def draw_chart(chart: Chart) -> Figure:
-    """Lines with bands, and their names at their ends."""
-    figure, axes = _figure(chart.title)
+def draw_lines(chart: LineChart) -> Figure:
+    """Draw lines with bands, and write their names at their ends."""
+    figure = new_figure(chart.title, dpi=110, layout="constrained")
+    axes = figure.subplots()
     axes.set_yscale("log" if chart.log_y else "linear")
     axes.set_xscale("log" if chart.log_x else "linear")
     for line in chart.lines:
         draw_line(axes, line, chart.log_y)
     axes.set_xlabel(chart.x, fontsize=SIZE, color=INK)
     frame_axes(axes, chart.y)
-    limit(axes, chart)
-    name_lines(axes, ends(chart.lines))
+    limit_height(axes, chart)
+    name_lines(axes, find_ends(chart.lines))
     if not chart.log_x and all(float(x).is_integer() for line in chart.lines for x in line.x):
         axes.locator_params(axis="x", integer=True)
     set_plain_ticks(axes)
     return figure
 
 
-def draw_line(axes: Axes, line: Line, log: bool) -> None:
-    """A line; thin and dashed where it is the second of its color."""
+def draw_line(axes: Axes, line: ChartLine, log: bool) -> None:
+    """Draw a line; it is thin, dashed and without a band where it is the second of its color.
+
+    Args:
+        axes: where to.
+        line: the line.
+        log: whether the vertical scale is logarithmic.
+    """
     color = LINE_COLORS[line.color % len(LINE_COLORS)]
     x, y = np.array(line.x, dtype=float), np.array(line.y, dtype=float)
+    stroke, width, marker = "-", 2.6, "None"
+    if line.dashed:
+        stroke, width = DASHES[1], 1.8
+    if line.dots:
+        stroke = ""
+    # of few points a reader sees which were measured
+    if line.dots or (len(x) < 12 and not line.steps):
+        marker = "o"
     axes.plot(
-        x, y, color=color, zorder=3, linestyle=_stroke(line),
-        linewidth=1.8 if line.dashed else 2.6,
-        marker="o" if line.dots or (len(x) < 12 and not line.steps) else "None", markersize=6,
+        x, y, color=color, zorder=3, linestyle=stroke, linewidth=width, marker=marker, markersize=6,
         drawstyle="steps-post" if line.steps else "default",
     )  # fmt: skip
     if len(line.low) and not line.dashed:
         low, high = np.array(line.low, dtype=float), np.array(line.high, dtype=float)
-        low = np.where(low > 0, low, y / 10) if log else low
+        if log:
+            # an interval may reach below zero, where a logarithmic scale ends
+            low = np.where(low > 0, low, y / 10)
         axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def name_lines(axes: Axes, named: list[tuple[float, str, str]]) -> None:
-    """Write names in their lines' colors: at the lines' ends, or below where they are long."""
-    if all(len(name) <= BESIDE for _, name, _ in named):
-        label_ends(axes, named)
+def name_lines(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """Write names in their lines' colors: at the lines' ends, or below where one is long.
+
+    Args:
+        axes: where to.
+        ends: height, name and color of each.
+    """
+    if all(len(name) <= SHORT_NAME for _, name, _ in ends):
+        label_ends(axes, ends)
         return
     figure: Any = axes.figure
-    drawn = [axes.plot([], [], color=color, linewidth=2.6)[0] for _, _, color in named]
-    texts = [textwrap.fill(name, BELOW) for _, name, _ in named]
+    # the legend takes colors from lines; these have no points and leave the axes as they are
+    samples = [axes.plot([], [], color=color, linewidth=2.6)[0] for _, _, color in ends]
+    names = [textwrap.fill(name, LEGEND_WIDTH) for _, name, _ in ends]
     figure.legend(
-        drawn, texts, loc="outside lower left", labelcolor="linecolor", frameon=False, fontsize=SIZE
-    )
+        samples, names, loc="outside lower left", labelcolor="linecolor", frameon=False,
+        fontsize=SIZE,
+    )  # fmt: skip
 
 
-def _stroke(line: Line) -> Any:
-    if line.dots:
-        return ""
-    return DASHES[1] if line.dashed else "-"
+def limit_height(axes: Axes, chart: LineChart) -> None:
+    """Limit the y-axis to the lines' range, extended for bands by at most that range (or 3×).
 
-
-def limit(axes: Axes, chart: Chart) -> None:
-    """Show all lines; bands only as far as one more height of these."""
-    seen = np.concatenate([np.asarray(line.y, dtype=float) for line in chart.lines])
-    seen = seen[np.isfinite(seen)]
-    low, high = axes.get_ylim()
-    if not len(seen):
+    Args:
+        axes: on which the chart has been drawn.
+        chart: the chart.
+    """
+    heights = np.concatenate([np.asarray(line.y, dtype=float) for line in chart.lines])
+    heights = heights[np.isfinite(heights)]
+    if not len(heights):
         return
+    low, high = axes.get_ylim()
     if chart.log_y:
-        axes.set_ylim(max(low, seen.min() / 3), min(high, seen.max() * 3))
+        axes.set_ylim(max(low, heights.min() / 3), min(high, heights.max() * 3))
     else:
-        reach = max(float(np.ptp(seen)), 1e-12)
-        axes.set_ylim(max(low, seen.min() - reach), min(high, seen.max() + reach))
+        reach = max(float(np.ptp(heights)), 1e-12)  # of a level line the range is 0
+        axes.set_ylim(max(low, heights.min() - reach), min(high, heights.max() + reach))
 
 
-def ends(lines: Sequence[Line]) -> list[tuple[float, str, str]]:
-    """Where names stand: at the last number of each color's first solid line."""
-    found: dict[int, tuple[float, str, str]] = {}
+def find_ends(lines: Sequence[ChartLine]) -> list[tuple[float, str, str]]:
+    """Find where names stand: at the last number of each color's first solid line.
+
+    Returns:
+        Height, name and color for each color.
+    """
+    ends: dict[int, tuple[float, str, str]] = {}
     for line in sorted(lines, key=lambda line: line.dashed):
         finite = [y for y in line.y if np.isfinite(y)]
-        if finite and line.color not in found:
+        if finite and line.color not in ends:
+            # both lines of a color share a name, which ends in the risk that they show
             name = line.name.rpartition(", ")[0] or line.name
-            found[line.color] = (finite[-1], name, LINE_COLORS[line.color % len(LINE_COLORS)])
-    return list(found.values())
+            ends[line.color] = (finite[-1], name, LINE_COLORS[line.color % len(LINE_COLORS)])
+    return list(ends.values())
 
 
-def draw_heat(heat: Heat) -> Figure:
-    """A shade and a number for each pair; the lowest is framed."""
-    figure, axes = _figure(heat.title)
-    value = np.array(heat.value, dtype=float)
+def draw_map(heat_map: HeatMap) -> Figure:
+    """Draw a shade and a number for each pair; the lowest is framed."""
+    from matplotlib.patches import Rectangle
+
+    figure = new_figure(heat_map.title, dpi=110, layout="constrained")
+    axes = figure.subplots()
+    value = np.array(heat_map.value, dtype=float)
     shades = np.log(value) if np.nanmin(value) > 0 else value
     axes.imshow(shades, cmap="Blues_r", origin="lower", aspect="auto", alpha=0.85)
+    # below this shade the ground is so dark that numbers are written in white
     middle = np.nanmin(shades) + 0.45 * (np.nanmax(shades) - np.nanmin(shades))
     lowest = np.unravel_index(np.nanargmin(value), value.shape)
-    for at, v in np.ndenumerate(value):
-        dark = np.isfinite(v) and shades[at] < middle
+    for at, number in np.ndenumerate(value):
+        dark = np.isfinite(number) and shades[at] < middle
         axes.text(
-            at[1], at[0], f"{v:.3g}" if np.isfinite(v) else "–", ha="center", va="center",
+            at[1], at[0], f"{number:.3g}" if np.isfinite(number) else "–", ha="center", va="center",
             color="white" if dark else INK, fontsize=SIZE - 3,
             fontweight="bold" if at == lowest else "normal",
         )  # fmt: skip
-    axes.add_patch(_frame_of(lowest))
-    axes.set_xticks(range(len(heat.xs)), [f"{x:g}" for x in heat.xs])
-    axes.set_yticks(range(len(heat.ys)), [f"{y:g}" for y in heat.ys])
-    axes.set_xlabel(heat.x, fontsize=SIZE, color=INK)
-    frame_axes(axes, f"{heat.y}; in bold the lowest")
+    row, column = map(int, lowest)
+    corner = (column - 0.5, row - 0.5)
+    axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=INK, linewidth=3))
+    axes.set_xticks(range(len(heat_map.xs)), [f"{x:g}" for x in heat_map.xs])
+    axes.set_yticks(range(len(heat_map.ys)), [f"{y:g}" for y in heat_map.ys])
+    axes.set_xlabel(heat_map.x, fontsize=SIZE, color=INK)
+    frame_axes(axes, f"{heat_map.y}; in bold the lowest")
     axes.grid(visible=False)
     return figure
-
-
-def _frame_of(at: tuple[np.intp, ...]) -> Rectangle:
-    from matplotlib.patches import Rectangle
-
-    row, column = (int(i) for i in at)
-    return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=3)

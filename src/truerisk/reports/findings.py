@@ -1,44 +1,321 @@
-"""All that is found out about one problem."""
+"""All that the runs of one learning problem show, as numbers and in sentences."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 
-from truerisk.reports.compare import Comparison
-from truerisk.reports.methods import Tuned, contest, tuned
-from truerisk.reports.pairs import comparisons
-from truerisk.reports.selection import Selection, select
-from truerisk.reports.study import Problem
-from truerisk.reports.target import Race, race
+from truerisk.reports.comparison import (
+    TOO_FEW,
+    RecipeComparison,
+    compare_pairs,
+    describe_verdict,
+)
+from truerisk.reports.cross_fitting import (
+    RecipeSelection,
+    TunedMethod,
+    compare_methods,
+    select_recipe,
+    tune_methods,
+)
+from truerisk.reports.learning_problem import (
+    METRIC_TITLES,
+    STATUSES,
+    LearningProblem,
+    RecipeRuns,
+    StudyResults,
+)
+from truerisk.reports.seed_mean import SeedMean
+from truerisk.reports.tuning_curves import TimeToTarget, measure_time_to_target
+from truerisk.show.number import format_fixed, format_with_stderr, leading_power
 
-JUDGED = ("risk/test", "risk/true", "error/test", "error/true", "risk/val")
-"""The metrics by which recipes are compared; validation risk only where there is no other."""
+COMPARED_METRICS = ("risk/test", "risk/true", "error/test", "error/true")
+"""The metrics by which recipes are compared; without any of them it is the validation risk."""
+
+MISSING = "–"
+"""Written where there is no number."""
 
 
 @dataclass
-class Findings:
-    """A problem, what was selected on it, how its recipes and methods compare, who was fastest."""
+class ProblemFindings:
+    """What was selected on a problem, how its recipes and methods compare, who was fastest.
 
-    problem: Problem
-    selection: Selection | None
-    comparisons: dict[str, list[Comparison]]
-    methods: list[Tuned]
-    contest: list[Comparison]
-    race: Race | None
+    Args:
+        problem: the problem.
+        selection: the recipe with the lowest validation risk; None where no run has one.
+        comparisons: of recipes, by metric.
+        methods: as tuned on validation, the best first.
+        method_comparisons: of all pairs of methods.
+        time_to_target: of each method; None where there is no method.
+    """
+
+    problem: LearningProblem
+    selection: RecipeSelection | None
+    comparisons: dict[str, list[RecipeComparison]]
+    methods: list[TunedMethod]
+    method_comparisons: list[RecipeComparison]
+    time_to_target: TimeToTarget | None
 
 
-def findings(
-    problem: Problem, baseline: str | None = None, target: float | None = None
-) -> Findings:
-    """Select, compare, tune and time.
+def analyze_problem(
+    problem: LearningProblem, baseline: str | None = None, target: float | None = None
+) -> ProblemFindings:
+    """Select a recipe, compare recipes, tune and compare methods, and time them.
+
+    Args:
+        problem: the problem.
+        baseline: label of the recipe that all others are compared with, chosen beforehand.
+        target: validation risk for the time to a target.
+
+    Returns:
+        The findings.
 
     Raises:
         ConfigError: there is no recipe called ``baseline``.
     """
-    selection = select(problem)
-    chosen = selection.recipe if selection else None
-    judged = [m for m in JUDGED if m in problem.metrics]
-    judged = judged[:-1] if len(judged) > 1 and judged[-1] == "risk/val" else judged
-    compared = {m: comparisons(problem, m, chosen, baseline) for m in judged}
-    methods = tuned(problem)
-    return Findings(problem, selection, compared, methods, contest(methods), race(methods, target))
+    selection = select_recipe(problem)
+    selected = selection.recipe if selection else None
+    metrics = [m for m in COMPARED_METRICS if m in problem.metrics]
+    if not metrics and "risk/val" in problem.metrics:
+        metrics = ["risk/val"]
+    comparisons = {m: compare_pairs(problem, m, selected, baseline) for m in metrics}
+    methods = tune_methods(problem)
+    return ProblemFindings(
+        problem,
+        selection,
+        comparisons,
+        methods,
+        compare_methods(methods),
+        measure_time_to_target(methods, target),
+    )
+
+
+def format_interval(estimate: SeedMean, scale: float = 1.0) -> str:
+    """Write a mean and its interval, to two digits of the interval's width.
+
+    Args:
+        estimate: a mean over seeds.
+        scale: what it is multiplied by.
+
+    Returns:
+        The mean alone where there is no interval.
+
+    >>> format_interval(SeedMean(0.5234, 0.01, 0.5034, 0.5434, 5))
+    '0.523 [0.503, 0.543]'
+    """
+    if not estimate.n:
+        return MISSING
+    numbers = [scale * value for value in (estimate.mean, estimate.low, estimate.high)]
+    mean, low, high = numbers
+    if not math.isfinite(low) or estimate.high == estimate.low:
+        return format_with_stderr(mean, None)
+    last = leading_power(scale * (estimate.high - estimate.low)) - 1
+    if last < -6:
+        return f"{mean:.3g} [{low:.3g}, {high:.3g}]"
+    first, *bounds = (format_fixed(number, last) for number in numbers)
+    return f"{first} [{', '.join(bounds)}]"
+
+
+def format_mean(estimate: SeedMean, scale: float = 1.0) -> str:
+    """Write a mean and its standard error over seeds.
+
+    Args:
+        estimate: a mean over seeds.
+        scale: what it is multiplied by.
+
+    Returns:
+        The mean alone where there is no standard error.
+
+    >>> format_mean(SeedMean(0.5234, 0.0123, 0.49, 0.55, 5)), format_mean(SeedMean(0.5, 0, 0, 0, 1))
+    ('0.523 ± 0.012', '0.5000')
+    """
+    if not estimate.n:
+        return MISSING
+    stderr = None
+    # of equal values it is 0: to call their mean exact would be wrong
+    if estimate.stderr > 0:
+        stderr = scale * estimate.stderr
+    return format_with_stderr(scale * estimate.mean, stderr)
+
+
+def format_p_value(p: float) -> str:
+    """Write a p-value with two digits.
+
+    >>> [format_p_value(p) for p in (0.0312, 1e-9, math.nan, 1.0)]
+    ['0.031', '< 0.0001', '–', '1']
+    """
+    if math.isnan(p):
+        return MISSING
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def format_count(count: int, word: str) -> str:
+    """Write a number of things.
+
+    Args:
+        count: how many.
+        word: the singular; its plural ends in s.
+
+    Returns:
+        Number and word.
+
+    >>> format_count(1, "seed"), format_count(3, "seed")
+    ('1 seed', '3 seeds')
+    """
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def describe_endings(recipe: RecipeRuns) -> str:
+    """Count a recipe's runs and, where not all finished in full, those by their ending."""
+    counts = recipe.status_counts
+    others = [f"{counts[status]} {status}" for status in STATUSES[1:] if counts[status]]
+    if recipe.halved:
+        others.append(f"{recipe.halved} halved")
+    if not others:
+        return str(len(recipe.runs))
+    return ", ".join([f"{counts['finished']} of {len(recipe.runs)}", *others])
+
+
+def describe_study(study: StudyResults) -> str:
+    """Count the runs, recipes and problems of a study, and how its runs ended."""
+    counts = study.status_counts
+    endings = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+    recipes = sum(len(problem.recipes) for problem in study.problems)
+    problems = len(study.problems)
+    where = f" on {problems} problems" if problems > 1 else ""
+    runs = format_count(len(study.runs), "run")
+    return f"{runs} of {format_count(recipes, 'recipe')}{where}: {endings}"
+
+
+def summarize_findings(findings: ProblemFindings) -> list[str]:
+    """Say, sentence by sentence, what one may conclude on a problem."""
+    selection = findings.selection
+    if selection is None:
+        return ["No run has finished with a validation risk yet, so nothing is selected."]
+    unseen = findings.problem.unseen_metric
+    sentences = [
+        describe_selection(selection),
+        describe_unseen_risk(selection, unseen),
+        describe_optimism(selection),
+    ]
+    if unseen in findings.comparisons:
+        sentences.append(describe_rivals(selection, findings.comparisons[unseen], unseen))
+    return [*filter(None, sentences), *list_warnings(findings)]
+
+
+def describe_selection(selection: RecipeSelection) -> str:
+    """Say which recipe was selected, and by which number."""
+    label = selection.recipe.label
+    risk = f"{format_mean(selection.val)} over {format_count(selection.val.n, 'seed')}"
+    if selection.among == 1:
+        return f"The validation risk of the only recipe, {label}, is {risk}."
+    return f"Of {selection.among} recipes, {label} has the lowest validation risk: {risk}."
+
+
+def describe_unseen_risk(selection: RecipeSelection, metric: str) -> str:
+    """Say what the risk on unseen data of the selected recipe is.
+
+    Args:
+        selection: the selected recipe.
+        metric: the problem's estimate of that risk.
+
+    Returns:
+        One sentence or two.
+    """
+    if metric == "risk/val" or not selection.unseen.n:
+        return (
+            "There is no test risk, so nothing here estimates its risk on unseen data: the "
+            "validation risk is what it was picked by."
+        )
+    title = METRIC_TITLES[metric]
+    seeds = "mean and 95 % interval over seeds" if selection.unseen.n > 1 else "one seed"
+    text = f"Its {title} is {format_interval(selection.unseen)} ({seeds})."
+    if selection.difference.n:
+        difference = format_interval(selection.difference)
+        text += f" {title.capitalize()} minus validation risk: {difference}."
+    return text
+
+
+def describe_optimism(selection: RecipeSelection) -> str:
+    """Say by how much selection flatters the validation risk; empty where nothing was selected."""
+    if selection.among < 2:
+        return ""
+    if not math.isfinite(selection.optimism):
+        return "With fewer than two seeds the optimism of selection cannot be estimated."
+    if selection.optimism == 0:
+        return (
+            "Optimism of selection: none shown. The pick is the same whichever seed is left out, "
+            "so choosing among these recipes did not make the number better than it is."
+        )
+    return (
+        "Optimism of selection: picked on all seeds but one and measured on that one, in turn, the "
+        f"validation risk is {selection.optimism:+.2g} against the number above; the risk on "
+        f"unseen data, measured so, is {format_mean(selection.cross_fitted.estimate_mean())}."
+    )
+
+
+def describe_rivals(
+    selection: RecipeSelection, comparisons: list[RecipeComparison], metric: str
+) -> str:
+    """Say how the selected recipe compares with the others.
+
+    Args:
+        selection: the selected recipe.
+        comparisons: by ``metric``.
+        metric: the problem's estimate of the risk on unseen data.
+
+    Returns:
+        A sentence; empty where the recipe is in no comparison.
+    """
+    title = METRIC_TITLES[metric]
+    rivals = [c for c in comparisons if c.first == selection.recipe.label]
+    if not rivals:
+        return ""
+    verdicts = Counter(describe_verdict(c) for c in rivals)
+    too_few, lower, higher = (verdicts.pop(words, 0) for words in (TOO_FEW, "lower", "higher"))
+    if too_few == len(rivals):
+        others = "that of the other" if too_few == 1 else "those of the others"
+        return f"There are too few runs to tell its {title} from {others}."
+    counts = {
+        "lower than": lower,
+        "higher than": higher,
+        "not shown to differ from": sum(verdicts.values()),
+        "on too few runs to be told from": too_few,
+    }
+    if len(rivals) == 1:
+        parts = [f"{how} that of the other" for how, count in counts.items() if count]
+        of_all = adjusted = ""
+    else:
+        parts = [f"{how} that of {count}" for how, count in counts.items() if count]
+        of_all = f" of the {len(rivals)} others"
+        adjusted = f", adjusted for {format_count(rivals[0].family, 'comparison')}"
+    return (
+        f"Its {title} is {', '.join(parts)}{of_all} "
+        f"(paired by seed where seeds are shared{adjusted})."
+    )
+
+
+def list_warnings(findings: ProblemFindings) -> list[str]:
+    """List what makes the numbers of a problem less than they seem."""
+    recipes = findings.problem.recipes
+    warnings = []
+    lost = [r for r in recipes if r.status_counts["diverged"] or r.status_counts["failed"]]
+    if lost:
+        warnings.append(
+            f"Runs of {format_count(len(lost), 'recipe')} diverged or failed. Means are over the "
+            "runs that finished, which flatters those recipes; they lose in selection and in the "
+            "probability of improvement."
+        )
+    halved = sum(recipe.halved for recipe in recipes)
+    if halved:
+        warnings.append(
+            f"{format_count(halved, 'run')} ended early by successive halving: the risks there are "
+            "those of shorter training, and count as they are."
+        )
+    single = [recipe for recipe in recipes if recipe.status_counts["finished"] == 1]
+    if single:
+        warnings.append(
+            f"{format_count(len(single), 'recipe')} finished on one seed only: no interval there."
+        )
+    return warnings

@@ -1,17 +1,26 @@
-"""The tables of a report, as Markdown, LaTeX and on the terminal."""
+"""The tables of a report: Markdown, LaTeX, terminal, and one tidy file of all numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from truerisk.reports.compare import verdict
-from truerisk.reports.estimate import estimate
-from truerisk.reports.findings import Findings
-from truerisk.reports.study import TITLES, Recipe
-from truerisk.reports.text import endings, interval, mean, p_value
+from truerisk.core.files import replacing
+from truerisk.reports.comparison import describe_verdict
+from truerisk.reports.findings import (
+    ProblemFindings,
+    describe_endings,
+    format_interval,
+    format_mean,
+    format_p_value,
+)
+from truerisk.reports.learning_problem import METRIC_TITLES, RecipeRuns, StudyResults
+from truerisk.reports.seed_mean import estimate_mean
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table
 
 LATEX = {
@@ -21,104 +30,129 @@ LATEX = {
 }  # fmt: skip
 
 
-class Sheet(NamedTuple):
-    """Cells of text under headings, the first column being names."""
+class TextTable(NamedTuple):
+    """Cells of text under headings; the first column names the rows."""
 
     title: str
     headings: list[str]
     rows: list[list[str]]
 
 
-def scale(metric: str) -> float:
-    """Errors are shown in per cent."""
+def metric_scale(metric: str) -> float:
+    """Return what a metric is multiplied by: errors are shown in per cent."""
     return 100.0 if metric.startswith("error/") else 1.0
 
 
-def heading(metric: str) -> str:
-    """A metric's name above its column."""
-    return TITLES[metric] + (", %" if metric.startswith("error/") else "")
+def metric_heading(metric: str) -> str:
+    """Write a metric's name, and its unit, above its column."""
+    return METRIC_TITLES[metric] + (", %" if metric.startswith("error/") else "")
 
 
-def recipes_sheet(found: Findings, metrics: Sequence[str] | None = None) -> Sheet:
-    """Each recipe's risks and errors: mean and standard error over seeds, lowest first."""
-    problem = found.problem
-    metrics = problem.metrics if metrics is None else metrics
+def tabulate_recipes(findings: ProblemFindings, metrics: Sequence[str] | None = None) -> TextTable:
+    """Tabulate each recipe's mean and standard error over seeds, lowest validation risk first.
+
+    Args:
+        findings: of one problem.
+        metrics: the columns; by default all that were measured.
+
+    Returns:
+        A row a recipe.
+    """
+    problem = findings.problem
+    if metrics is None:
+        metrics = problem.metrics
     rows = []
-    for recipe in ordered(problem.recipes):
-        estimates = [estimate(list(recipe.series(m).values())) for m in metrics]
-        cells = [mean(e, scale(m)) for e, m in zip(estimates, metrics, strict=True)]
-        rows.append([recipe.label, endings(recipe), *cells])
-    headings = ["recipe", "runs", *(heading(m) for m in metrics)]
-    return Sheet(f"{problem.name}: mean ± standard error over seeds", headings, rows)
+    for recipe in sort_recipes(problem.recipes):
+        estimates = [estimate_mean(list(recipe.get_values(m).values())) for m in metrics]
+        cells = [format_mean(e, metric_scale(m)) for e, m in zip(estimates, metrics, strict=True)]
+        rows.append([recipe.label, describe_endings(recipe), *cells])
+    headings = ["recipe", "runs", *map(metric_heading, metrics)]
+    return TextTable(f"{problem.name}: mean ± standard error over seeds", headings, rows)
 
 
-def short_sheet(found: Findings) -> Sheet:
-    """What a terminal has room for: validation risk, and risk and error on unseen data."""
-    problem = found.problem
-    error = problem.unseen.replace("risk", "error")
-    metrics = dict.fromkeys(["risk/val", problem.unseen, error])
-    return recipes_sheet(found, [m for m in metrics if m in problem.metrics])
+def tabulate_main_metrics(findings: ProblemFindings) -> TextTable:
+    """Tabulate what a terminal has room for: validation risk, and risk and error on unseen data."""
+    problem = findings.problem
+    error = problem.unseen_metric.replace("risk", "error")
+    # a dictionary, as the validation risk may be the unseen one too
+    metrics = dict.fromkeys(["risk/val", problem.unseen_metric, error])
+    return tabulate_recipes(findings, [m for m in metrics if m in problem.metrics])
 
 
-def ordered(recipes: Sequence[Recipe]) -> list[Recipe]:
-    """The recipes by validation risk; those without, and those that diverged, last."""
-    means = {id(r): estimate(list(r.series("risk/val").values())) for r in recipes}
-    return sorted(
-        recipes, key=lambda r: (not means[id(r)].n, r.diverged > 0, means[id(r)].mean, r.label)
+def sort_recipes(recipes: Sequence[RecipeRuns]) -> list[RecipeRuns]:
+    """Sort by validation risk; recipes without one, and those that diverged, come last."""
+
+    def sort_key(recipe: RecipeRuns) -> tuple[bool, bool, float, str]:
+        risk = estimate_mean(list(recipe.get_values("risk/val").values()))
+        return (not risk.n, recipe.diverged_share > 0, risk.mean, recipe.label)
+
+    return sorted(recipes, key=sort_key)
+
+
+def tabulate_comparisons(findings: ProblemFindings, metric: str) -> TextTable:
+    """Tabulate differences with intervals, p-values, effects and probabilities of improvement.
+
+    Args:
+        findings: of one problem.
+        metric: one of those compared.
+
+    Returns:
+        A row a comparison.
+    """
+    rows = []
+    for c in findings.comparisons[metric]:
+        rows.append([
+            f"{c.first} − {c.second}",
+            str(c.difference.n),
+            format_interval(c.difference, metric_scale(metric)),
+            format_p_value(c.p),
+            format_p_value(c.adjusted),
+            f"{c.effect:.2f}",
+            f"{c.improvement.probability:.2f}",
+            describe_verdict(c),
+        ])  # fmt: skip
+    headings = ["difference", "seeds", "mean [95 %]", "p", "p, Holm", "effect"]
+    headings += ["P(first lower)", ""]
+    title = f"{findings.problem.name}: differences in {metric_heading(metric)}"
+    return TextTable(title, headings, rows)
+
+
+def tabulate_methods(findings: ProblemFindings) -> TextTable:
+    """Tabulate methods as tuned on validation."""
+    times = findings.time_to_target
+    rows = []
+    for method in findings.methods:
+        rows.append([
+            method.name,
+            str(method.trials),
+            method.selection.recipe.label,
+            format_mean(method.selection.val),
+            format_mean(method.risk),
+            f"{times.steps[method.name]:g}" if times else "nan",
+        ])  # fmt: skip
+    goal = f"steps to {times.target:.3g}" if times else "steps"
+    unseen = f"{METRIC_TITLES[findings.problem.unseen_metric]}, cross-fitted"
+    headings = ["method", "settings", "picked", "validation risk", unseen, goal]
+    return TextTable(
+        f"{findings.problem.name}: methods at their best on validation", headings, rows
     )
 
 
-def comparisons_sheet(found: Findings, metric: str) -> Sheet:
-    """Differences with intervals, p-values, effects and the probability of improvement."""
-    rows = []
-    for c in found.comparisons[metric]:
-        better = c.improvement.probability
-        rows.append([
-            f"{c.first} − {c.second}", str(c.difference.n), interval(c.difference, scale(metric)),
-            p_value(c.p), p_value(c.adjusted), f"{c.effect:.2f}", f"{better:.2f}", verdict(c),
-        ])  # fmt: skip
-    headings = [
-        "difference",
-        "seeds",
-        "mean [95 %]",
-        "p",
-        "p, Holm",
-        "effect",
-        "P(first lower)",
-        "",
-    ]
-    return Sheet(f"{found.problem.name}: differences in {heading(metric)}", headings, rows)
+def build_tables(findings: ProblemFindings) -> dict[str, TextTable]:
+    """Build all tables of a problem that have rows, by the stems of their files."""
+    tables = {"recipes": tabulate_recipes(findings)}
+    for metric in findings.comparisons:
+        stem = f"comparisons-{metric.replace('/', '-')}"
+        tables[stem] = tabulate_comparisons(findings, metric)
+    if len(findings.methods) > 1:
+        tables["methods"] = tabulate_methods(findings)
+    return {stem: table for stem, table in tables.items() if table.rows}
 
 
-def methods_sheet(found: Findings) -> Sheet:
-    """Methods as tuned on validation."""
-    rows = []
-    for m in found.methods:
-        steps = found.race.steps[m.name] if found.race else float("nan")
-        rows.append([
-            m.name, str(m.trials), m.selection.recipe.label, mean(m.selection.val),
-            mean(m.risk), f"{steps:g}",
-        ])  # fmt: skip
-    unseen = TITLES[found.problem.unseen]
-    goal = f"steps to {found.race.target:.3g}" if found.race else "steps"
-    headings = ["method", "settings", "picked", "validation risk", f"{unseen}, cross-fitted", goal]
-    return Sheet(f"{found.problem.name}: methods at their best on validation", headings, rows)
+def render_markdown(table: TextTable) -> str:
+    """Render a table in Markdown.
 
-
-def sheets(found: Findings) -> dict[str, Sheet]:
-    """All tables of a problem, by the names of their files."""
-    named = {"recipes": recipes_sheet(found)}
-    for metric in found.comparisons:
-        named[f"comparisons-{metric.replace('/', '-')}"] = comparisons_sheet(found, metric)
-    if len(found.methods) > 1:
-        named["methods"] = methods_sheet(found)
-    return {name: sheet for name, sheet in named.items() if sheet.rows}
-
-
-def markdown(sheet: Sheet) -> str:
-    """The table in Markdown.
-
-    >>> print(markdown(Sheet("risks", ["recipe", "risk"], [["a|b", "0.5"]])))
+    >>> print(render_markdown(TextTable("risks", ["recipe", "risk"], [["a|b", "0.5"]])))
     **risks**
     <BLANKLINE>
     | recipe | risk |
@@ -126,18 +160,18 @@ def markdown(sheet: Sheet) -> str:
     | a\\|b | 0.5 |
     <BLANKLINE>
     """
-    lines = [f"**{sheet.title}**", ""]
-    rule = "|:--|" + "--:|" * (len(sheet.headings) - 1)
-    for row in (sheet.headings, *sheet.rows):
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
-    lines.insert(3, rule)
-    return "\n".join(lines) + "\n"
+    rows = [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        for row in (table.headings, *table.rows)
+    ]
+    rule = "|:--|" + "--:|" * (len(table.headings) - 1)
+    return "\n".join([f"**{table.title}**", "", rows[0], rule, *rows[1:]]) + "\n"
 
 
-def latex(sheet: Sheet) -> str:
-    """The table in LaTeX, for the booktabs package.
+def render_latex(table: TextTable) -> str:
+    """Render a table in LaTeX, for the booktabs package.
 
-    >>> print(latex(Sheet("risks", ["recipe", "risk"], [["a_b", "0.5 ± 0.1"]])))
+    >>> print(render_latex(TextTable("risks", ["recipe", "risk"], [["a_b", "0.5 ± 0.1"]])))
     % risks; needs \\usepackage{booktabs}
     \\begin{tabular}{lr}
     \\toprule
@@ -148,32 +182,94 @@ def latex(sheet: Sheet) -> str:
     \\end{tabular}
     <BLANKLINE>
     """
-    lines = [" & ".join(map(escaped, row)) + r" \\" for row in (sheet.headings, *sheet.rows)]
-    columns = "l" + "r" * (len(sheet.headings) - 1)
+    rows = [" & ".join(map(escape_latex, row)) + r" \\" for row in (table.headings, *table.rows)]
+    columns = "l" + "r" * (len(table.headings) - 1)
     parts = [
-        rf"% {sheet.title}; needs \usepackage{{booktabs}}",
+        rf"% {table.title}; needs \usepackage{{booktabs}}",
         rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}",
+        r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}",
     ]  # fmt: skip
     return "\n".join(parts) + "\n"
 
 
-def escaped(text: str) -> str:
-    """A text as LaTeX sets it."""
+def escape_latex(text: str) -> str:
+    """Replace characters that LaTeX would not print."""
     return "".join(LATEX.get(letter, letter) for letter in text)
 
 
-def terminal(sheet: Sheet, most: int = 12) -> Table:
-    """The table's first rows for the terminal."""
+def render_terminal(table: TextTable, most: int = 12) -> Table:
+    """Render a table's first rows for the terminal.
+
+    Args:
+        table: the table.
+        most: the number of rows.
+
+    Returns:
+        What rich prints.
+    """
     from rich.table import Table, box
 
-    table = Table(title=sheet.title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    first, *others = sheet.headings
-    table.add_column(first, overflow="fold")
+    rendered = Table(title=table.title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    first, *others = table.headings
+    rendered.add_column(first, overflow="fold")
     for name in others:
-        table.add_column(name, justify="right", no_wrap=name != "runs")
-    for row in sheet.rows[:most]:
-        table.add_row(*row)
-    if len(sheet.rows) > most:
-        table.add_row(f"… {len(sheet.rows) - most} more")
-    return table
+        # numbers are never cut; where the window is narrow the count of runs folds, then the names
+        rendered.add_column(name, justify="right", no_wrap=name != "runs")
+    for row in table.rows[:most]:
+        rendered.add_row(*row)
+    if len(table.rows) > most:
+        rendered.add_row(f"… {len(table.rows) - most} more")
+    return rendered
+
+
+def tidy_results(study: StudyResults) -> pd.DataFrame:
+    """Table everything measured: a row a run and metric.
+
+    Returns:
+        Columns problem, recipe, the keys that differ, seed, folder, status, metric, value, stderr,
+        epoch. A run that measured nothing has one row without a metric, so that none is missing.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(list(_iterate_rows(study)))
+    # pandas' own integers have no missing value, and a column of floats would write epoch 3.0
+    return table.astype({"epoch": "Int64"}) if "epoch" in table else table
+
+
+def _iterate_rows(study: StudyResults) -> Iterator[dict[str, Any]]:
+    """Yield the rows of `tidy_results`, in the order of problems, recipes and runs."""
+    for problem in study.problems:
+        for recipe in problem.recipes:
+            values = {**problem.values, **recipe.values}
+            keys = {name: values.get(key) for key, name in study.short_names.items()}
+            shared = {"problem": problem.name, "recipe": recipe.label, **keys}
+            for run in recipe.runs:
+                row = {**shared, "seed": run.config["seed"]["base"], "folder": str(run.folder)}
+                row["status"] = run.status
+                for name, measured in run.summary.items():
+                    yield {**row, "metric": name, **measured._asdict()}
+                if not run.summary:
+                    yield row
+
+
+def write_results(study: StudyResults, folder: Path) -> list[Path]:
+    """Write ``results.csv``, and ``results.parquet`` where pyarrow is installed.
+
+    Args:
+        study: the study.
+        folder: where to; it must exist.
+
+    Returns:
+        The files written.
+    """
+    table = tidy_results(study)
+    written = [folder / "results.csv"]
+    with replacing(written[0]) as part:
+        table.to_csv(part, index=False)
+    if find_spec("pyarrow"):
+        # parquet wants one type a column, and a key may be a number here and a word there
+        mixed = [name for name in table if table[name].dtype == object]
+        written.append(folder / "results.parquet")
+        with replacing(written[1]) as part:
+            table.astype(dict.fromkeys(mixed, "string")).to_parquet(part, index=False)
+    return written

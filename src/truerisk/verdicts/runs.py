@@ -8,10 +8,9 @@ from typing import Any, overload
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import yaml
 
 from truerisk.core.errors import ConfigError
-from truerisk.reports.collect import LOADER
+from truerisk.reports.run_records import read_config
 from truerisk.result import RunResult
 from truerisk.run import RunFolder
 
@@ -99,7 +98,7 @@ def read_setting(run: RunResult, key: str) -> Any:
     """
     if run not in _CONFIGS:
         # not OmegaConf, which takes long: a study has hundreds of runs, and many keys are asked for
-        _CONFIGS[run] = yaml.load(run.run.config.read_text(), LOADER)
+        _CONFIGS[run] = read_config(run.run)
     node: Any = _CONFIGS[run]
     for name in key.split("."):
         if not isinstance(node, dict):

@@ -1,17 +1,28 @@
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
 
-from truerisk.reports.bands import band, intervals
-from truerisk.reports.charts import leading, trials
-from truerisk.reports.collect import Collected
-from truerisk.reports.estimate import estimate
-from truerisk.reports.findings import findings
-from truerisk.reports.study import build
-from truerisk.reports.swept import swept_number
-from truerisk.reports.target import performance_profile, steps_to
-from truerisk.reports.tuning import grid, profile, sensitivity
+from truerisk.reports.charts import (
+    average_curves,
+    chart_swept_number,
+    chart_trials,
+    rank_recipes,
+)
+from truerisk.reports.findings import analyze_problem
+from truerisk.reports.learning_problem import build_study
+from truerisk.reports.run_records import CollectedRuns
+from truerisk.reports.seed_mean import estimate_columns, estimate_mean
+from truerisk.reports.tuning_curves import (
+    best_of_n_probabilities,
+    compute_sensitivity,
+    count_steps,
+    expect_best,
+    map_risk,
+    performance_profile,
+    profile_number,
+)
 
 
 @pytest.fixture
@@ -28,11 +39,11 @@ def problem(synthetic):
                 curve = [2.0, math.nan] if lost else [2.0, risk + 0.1, risk]
                 status = "diverged" if lost else "finished"
                 runs.append(synthetic.run(seed, summary, status, curve, config))
-    return build(Collected(runs, [])).problems[0]
+    return build_study(CollectedRuns(runs, [])).problems[0]
 
 
 def test_a_swept_number_is_shown_at_the_best_of_the_others(problem):
-    points = profile(problem, problem.recipes, "optimizer.lr")
+    points = profile_number(problem, problem.recipes, "optimizer.lr")
     assert [p.at for p in points] == [0.1, 1.0]
     assert [p.val.mean for p in points] == pytest.approx([0.205, 1.105])
     assert [p.unseen.mean for p in points] == pytest.approx([1.205, 2.105])
@@ -40,10 +51,10 @@ def test_a_swept_number_is_shown_at_the_best_of_the_others(problem):
 
 
 def test_sensitivity_where_one_of_two_values_is_worse(problem):
-    points = profile(problem, problem.recipes, "optimizer.lr")
-    assert sensitivity(points, initial=2.0) == pytest.approx((1.105 - 0.205) / 2)
-    assert sensitivity(points, initial=0.605) == pytest.approx((0.605 - 0.205) / 2)
-    assert math.isnan(sensitivity(points, math.nan))
+    points = profile_number(problem, problem.recipes, "optimizer.lr")
+    assert compute_sensitivity(points, initial=2.0) == pytest.approx((1.105 - 0.205) / 2)
+    assert compute_sensitivity(points, initial=0.605) == pytest.approx((0.605 - 0.205) / 2)
+    assert math.isnan(compute_sensitivity(points, math.nan))
 
 
 def test_numbers_drawn_at_random_are_dots_and_a_map_rounds_them(synthetic):
@@ -51,38 +62,38 @@ def test_numbers_drawn_at_random_are_dots_and_a_map_rounds_them(synthetic):
     for lr, width in np.exp(draw.uniform(0, 5, size=(60, 2))):
         config = {**synthetic.config(lr=float(lr)), "model": {"width": float(width)}}
         runs.append(synthetic.run(0, {"risk/val": lr, "risk/test": lr}, config=config))
-    found = findings(build(Collected(runs, [])).problems[0])
-    lines = swept_number(found, found.methods, "optimizer.lr", "lr").lines
+    found = analyze_problem(build_study(CollectedRuns(runs, [])).problems[0])
+    lines = chart_swept_number(found, found.methods, "optimizer.lr", "lr").lines
     assert [(line.dots, len(line.x)) for line in lines] == [(True, 60)]
     recipes = found.problem.recipes
-    map_ = grid(found.problem, recipes, "optimizer.lr", "model.width")
+    map_ = map_risk(found.problem, recipes, "optimizer.lr", "model.width")
     assert map_.risk.shape == (6, 6)
     assert np.nanmin(map_.risk) == min(r.numbers["optimizer.lr"] for r in recipes)
 
 
 def test_a_grid_is_joined(problem):
-    found = findings(problem)
-    lines = swept_number(found, found.methods, "optimizer.lr", "lr").lines
+    found = analyze_problem(problem)
+    lines = chart_swept_number(found, found.methods, "optimizer.lr", "lr").lines
     assert [(line.dots, line.dashed) for line in lines] == [(False, False), (False, True)]
 
 
 def test_a_map_of_two_numbers(problem):
-    found = grid(problem, problem.recipes, "optimizer.lr", "model.width")
+    found = map_risk(problem, problem.recipes, "optimizer.lr", "model.width")
     assert found.x == [0.1, 1.0] and found.y == [10.0, 20.0]
     assert found.risk[:, 0] == pytest.approx([0.205, 0.305])
     assert found.risk[0, 1] == pytest.approx(1.105) and math.isnan(found.risk[1, 1])
-    assert grid(problem, problem.recipes, "optimizer.lr", "model.depth") is None
+    assert map_risk(problem, problem.recipes, "optimizer.lr", "model.depth") is None
 
 
 def test_a_trial_that_diverged_counts_as_the_risk_before_training(problem):
-    val = next(line for line in trials(findings(problem)).lines if not line.dashed)
+    val = next(line for line in chart_trials(analyze_problem(problem)).lines if not line.dashed)
     assert val.x == [1, 2, 3, 4]
     assert val.y[0] == pytest.approx(np.mean([0.205, 0.305, 1.105, 2.0]))
     assert val.y[-1] == pytest.approx(0.205)
 
 
 def test_what_is_drawn_first(problem):
-    assert [r.label for r in leading(findings(problem), 2)] == [
+    assert [r.label for r in rank_recipes(analyze_problem(problem), 2)] == [
         "lr=0.1 width=10",
         "lr=0.1 width=20",
     ]
@@ -90,8 +101,10 @@ def test_what_is_drawn_first(problem):
 
 def test_steps_to_a_target(synthetic):
     run = synthetic.run(val=[1.0, 0.6, 0.4, 0.5])
-    assert steps_to(run, 0.6) == 10 and steps_to(run, 0.45) == 20 and steps_to(run, 1.0) == 0
-    assert steps_to(run, 0.1) == math.inf and steps_to(synthetic.run(), 1.0) == math.inf
+    assert (
+        count_steps(run, 0.6) == 10 and count_steps(run, 0.45) == 20 and count_steps(run, 1.0) == 0
+    )
+    assert count_steps(run, 0.1) == math.inf and count_steps(synthetic.run(), 1.0) == math.inf
 
 
 def test_profiles_by_hand():
@@ -110,9 +123,9 @@ def test_a_method_that_reaches_nothing_stays_at_zero():
 
 def test_a_band_is_the_interval_of_each_epoch(synthetic):
     runs = [synthetic.run(s, val=v) for s, v in enumerate(([3, 2, 1.0], [4, 2.5], [5, 2.2, 1.5]))]
-    found = band(runs, "risk/val")
+    found = average_curves(runs, "risk/val")
     assert found.epoch.tolist() == [0, 1, 2] and found.n.tolist() == [3, 3, 2]
-    expected = estimate([2, 2.5, 2.2])
+    expected = estimate_mean([2, 2.5, 2.2])
     assert (found.mean[1], found.low[1], found.high[1]) == pytest.approx(
         (expected.mean, expected.low, expected.high)
     )
@@ -120,10 +133,42 @@ def test_a_band_is_the_interval_of_each_epoch(synthetic):
 
 def test_a_band_ends_where_fewer_than_half_of_the_runs_got(synthetic):
     runs = [synthetic.run(0, val=[1.0] * 9), *(synthetic.run(s, val=[1.0] * 4) for s in (1, 2))]
-    assert band(runs, "risk/val").epoch.tolist() == [0, 1, 2, 3]
-    assert band([synthetic.run()], "risk/val") is None
+    assert average_curves(runs, "risk/val").epoch.tolist() == [0, 1, 2, 3]
+    assert average_curves([synthetic.run()], "risk/val") is None
+
+
+def test_a_risk_that_was_never_finite_has_no_curve(synthetic):
+    assert average_curves([synthetic.run(val=[math.nan, math.nan])], "risk/val") is None
 
 
 def test_one_run_has_no_band():
-    mean, low, high = intervals(np.array([[1.0, 2.0]]))
+    mean, low, high = estimate_columns(np.array([[1.0, 2.0]]))
     assert mean.tolist() == [1.0, 2.0] and np.isnan(low).all() and np.isnan(high).all()
+
+
+def test_every_draw_of_n_trials_by_brute_force():
+    draw = np.random.default_rng(0)
+    val, unseen = draw.normal(size=(2, 7))
+    found = expect_best(val, unseen)
+    for n in range(1, 8):
+        picks = [min(drawn, key=lambda i: val[i]) for drawn in combinations(range(7), n)]
+        assert found.val[n - 1] == pytest.approx(val[picks].mean(), rel=1e-10)
+        assert found.unseen[n - 1] == pytest.approx(unseen[picks].mean(), rel=1e-10)
+        assert found.low[n - 1] == pytest.approx(
+            np.quantile(val[picks], 0.25, method="inverted_cdf")
+        )
+        assert found.high[n - 1] == pytest.approx(
+            np.quantile(val[picks], 0.75, method="inverted_cdf")
+        )
+
+
+def test_chances_are_chances_for_many_trials():
+    weights = best_of_n_probabilities(500)
+    assert weights.sum(1) == pytest.approx(np.ones(500), rel=1e-9)
+    assert weights[-1, 0] == pytest.approx(1.0)
+
+
+def test_ends():
+    found = expect_best(np.array([2.0, 1.0, 3.0]), np.array([5.0, 6.0, 7.0]))
+    assert found.val[0] == pytest.approx(2.0) and found.val[-1] == pytest.approx(1.0)
+    assert found.unseen[0] == pytest.approx(6.0) and found.unseen[-1] == pytest.approx(6.0)

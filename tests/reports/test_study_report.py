@@ -10,12 +10,11 @@ import pytest
 from rich.console import Console
 
 from truerisk.cli import main
-from truerisk.reports import figures, results
-from truerisk.reports.chart import Chart, Line
-from truerisk.reports.findings import findings
-from truerisk.reports.report import write_report
-from truerisk.reports.tables import Sheet, markdown, recipes_sheet, terminal
-from truerisk.reports.text import headline
+from truerisk.reports import figures, tables
+from truerisk.reports.charts import ChartLine, LineChart
+from truerisk.reports.findings import analyze_problem, summarize_findings
+from truerisk.reports.study_report import write_report
+from truerisk.reports.tables import TextTable, render_markdown, render_terminal, tabulate_recipes
 
 GRID = [("iris", o, lr, s) for o in ("sgd", "adam") for lr in (0.01, 0.1) for s in range(3)]
 GRID += [("wine", o, 0.1, s) for o in ("sgd", "adam") for s in range(2)]
@@ -48,7 +47,7 @@ def report(study):
 @pytest.fixture
 def undrawn_figures(monkeypatch):
     """Reports without image files, which take most of the time."""
-    monkeypatch.setattr("truerisk.reports.figures.save", lambda charts, folder: [])
+    monkeypatch.setattr("truerisk.reports.study_report.save_charts", lambda charts, folder: [])
 
 
 def test_every_file_is_there(report):
@@ -57,9 +56,9 @@ def test_every_file_is_there(report):
     kinds = ("svg", "png")
     drawn = ("iris/curves", "iris/swept-lr", "iris/trials", "wine/curves")
     assert {f"figures/{d}.{k}" for d in drawn for k in kinds} <= names
-    tables = ("recipes", "comparisons-risk-test", "comparisons-error-test", "methods")
-    tables = [f"{data}/{name}" for data in ("iris", "wine") for name in tables]
-    assert {f"tables/{t}.{k}" for t in tables for k in ("md", "tex")} <= names
+    stems = ("recipes", "comparisons-risk-test", "comparisons-error-test", "methods")
+    stems = [f"{data}/{name}" for data in ("iris", "wine") for name in stems]
+    assert {f"tables/{t}.{k}" for t in stems for k in ("md", "tex")} <= names
     assert {f"figures/profiles.{k}" for k in kinds} | {"results.csv", "index.html"} <= names
     assert not any(".part" in name for name in names)
 
@@ -69,7 +68,7 @@ def test_the_tables_say_what_the_summaries_say(report, study):
 
     values = [load_run(study / f"iris-adam-0.1-{s}").summary["risk/test"].value for s in range(3)]
     mean, error = pd.Series(values).mean(), pd.Series(values).sem()
-    text = markdown(recipes_sheet(report.found[0]))
+    text = render_markdown(tabulate_recipes(report.findings[0]))
     cells = next(line for line in text.splitlines() if line.startswith("| adam lr=0.1")).split("|")
     shown, spread = cells[6].split("±")
     assert float(shown) == pytest.approx(mean, abs=10 * error / 100 + 1e-3)
@@ -91,7 +90,7 @@ def test_the_tidy_table_loses_no_run(report, study):
 
 @pytest.mark.usefixtures("undrawn_figures")
 def test_without_pyarrow_there_is_no_parquet_and_it_is_said(study, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(results, "find_spec", lambda name: None)
+    monkeypatch.setattr(tables, "find_spec", lambda name: None)
     assert main(["report", str(study), "--out", str(tmp_path / "out")]) == 0
     assert not (tmp_path / "out" / "results.parquet").exists()
     assert "truerisk[parquet]" in capsys.readouterr().out
@@ -109,8 +108,8 @@ def test_the_command_ends_with_a_table_words_and_the_page(study, tmp_path, capsy
 def test_a_tally_does_not_crush_the_names(capsys):
     """The count of runs folds before a recipe's name does."""
     row = ["adam lr=0.01", "0 of 2, 2 diverged", "1.7029 ± 0.0045", "1.6734 ± 0.0023"]
-    sheet = Sheet("iris", ["recipe", "runs", "validation risk", "test risk"], [row])
-    Console(width=66).print(terminal(sheet))
+    sheet = TextTable("iris", ["recipe", "runs", "validation risk", "test risk"], [row])
+    Console(width=66).print(render_terminal(sheet))
     assert "\n adam lr=0.01 " in capsys.readouterr().out
 
 
@@ -127,8 +126,8 @@ def test_several_folders_go_to_one_report_here(study, tmp_path, monkeypatch, cap
 def test_a_baseline_makes_the_family_small(study, tmp_path):
     out = tmp_path / "out"
     folders = list(study.glob("iris-*"))
-    free = write_report(folders, out).found[0].comparisons["risk/test"]
-    named = write_report(folders, out, baseline="sgd lr=0.1").found[0].comparisons["risk/test"]
+    free = write_report(folders, out).findings[0].comparisons["risk/test"]
+    named = write_report(folders, out, baseline="sgd lr=0.1").findings[0].comparisons["risk/test"]
     assert len(free) == 6 and {c.family for c in free} == {6}
     assert len(named) == 3 and {c.family for c in named} == {3}
     assert {c.second for c in named} == {"sgd lr=0.1"}
@@ -166,7 +165,7 @@ def test_a_study_that_has_only_begun(synthetic, tmp_path, capsys):
 def test_sentences_of_numbers_that_are_missing(synthetic, tmp_path):
     """One seed, no test set: nothing is claimed that is not known."""
     synthetic.write(tmp_path / "run", synthetic.config(), {"risk/train": 1.0, "risk/val": 1.5})
-    said = " ".join(headline(write_report([tmp_path]).found[0]))
+    said = " ".join(summarize_findings(write_report([tmp_path]).findings[0]))
     assert "1.500 over 1 seed" in said and "There is no test risk" in said
     assert "±" not in said and "nan" not in said and not math.isnan(len(said))
 
@@ -174,7 +173,7 @@ def test_sentences_of_numbers_that_are_missing(synthetic, tmp_path):
 def test_one_seed_each_shows_and_excludes_nothing(synthetic):
     """There is nothing to tell recipes apart by, which is not the same as no difference."""
     study = synthetic.study({0.001: [1.2], 0.1: [2.3], 1.0: [2.4]})
-    said = " ".join(headline(findings(study.problems[0], None, None)))
+    said = " ".join(summarize_findings(analyze_problem(study.problems[0], None, None)))
     assert "Its test risk is 1.200 (one seed)." in said
     assert "There are too few runs to tell its test risk from those of the others." in said
     assert "not shown to differ" not in said
@@ -182,8 +181,10 @@ def test_one_seed_each_shows_and_excludes_nothing(synthetic):
 
 @pytest.mark.parametrize("name", ["sgd", "plateau p=0.1 coefficient=0.001 accumulate=2 norm=10"])
 def test_names_stay_within_the_figure(name, tmp_path):
-    lines = [Line(f"{name}, {split}", [0, 1, 2], [3, 2, 1], 0) for split in ("train", "validation")]
-    figure = figures.draw_chart(Chart("curves", "Curves", "epoch", "risk", lines))
+    lines = [
+        ChartLine(f"{name}, {split}", [0, 1, 2], [3, 2, 1], 0) for split in ("train", "validation")
+    ]
+    figure = figures.draw_lines(LineChart("curves", "Curves", "epoch", "risk", lines))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure.savefig(tmp_path / "curves.png")
@@ -195,6 +196,6 @@ def test_names_stay_within_the_figure(name, tmp_path):
 
 @pytest.mark.parametrize(("x", "whole"), [([0, 1, 2, 3], True), ([0, 0.5, 1.5], False)])
 def test_epochs_are_counted_in_whole_numbers(x, whole):
-    figure = figures.draw_chart(Chart("c", "C", "epoch", "risk", [Line("sgd", x, x, 0)]))
+    figure = figures.draw_lines(LineChart("c", "C", "epoch", "risk", [ChartLine("sgd", x, x, 0)]))
     ticks = figure.axes[0].get_xticks()
     assert all(float(tick).is_integer() for tick in ticks) == whole

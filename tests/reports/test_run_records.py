@@ -5,8 +5,12 @@ import pytest
 
 from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
-from truerisk.reports.collect import collect, read_curves
-from truerisk.reports.command import command_line, completed
+from truerisk.reports.run_records import (
+    collect_runs,
+    complete_command,
+    read_curves,
+    rebuild_command,
+)
 from truerisk.show.figure import read_curve
 
 SUMMARY = {"risk/train": 0.1, "risk/val": 0.2, "risk/test": 0.3}
@@ -18,18 +22,18 @@ def test_runs_are_found_wherever_they_lie_and_once(synthetic, tmp_path):
         synthetic.write(tmp_path / name, synthetic.config(seed=i), SUMMARY)
     (tmp_path / "a" / "notes").mkdir()
     (tmp_path / "a" / "notes" / "config.yaml").write_text("not: a run")
-    found = collect([tmp_path, tmp_path / "b", tmp_path / "b" / "c" / "run"])
+    found = collect_runs([tmp_path, tmp_path / "b", tmp_path / "b" / "c" / "run"])
     folders = [run.folder.relative_to(tmp_path.resolve()).as_posix() for run in found.runs]
     assert folders == ["a/run9", "a/run10", "b/c/run"]
-    assert found.runs[0].value("risk/test") == 0.3 and math.isnan(found.runs[0].value("x"))
+    assert found.runs[0].get_value("risk/test") == 0.3 and math.isnan(found.runs[0].get_value("x"))
 
 
 def test_a_folder_without_runs_is_one_clear_error(tmp_path):
     with pytest.raises(ConfigError, match=r"report: there is no run below .*config\.yaml"):
-        collect([tmp_path])
+        collect_runs([tmp_path])
     (tmp_path / "study").mkdir()
     with pytest.raises(ConfigError, match="did you mean 'study'"):
-        collect([tmp_path / "studi"])
+        collect_runs([tmp_path / "studi"])
 
 
 @pytest.mark.parametrize(
@@ -39,7 +43,7 @@ def test_a_folder_without_runs_is_one_clear_error(tmp_path):
 def test_a_run_that_cannot_be_read_is_told_and_the_others_count(synthetic, tmp_path, file, text):
     synthetic.write(tmp_path / "good", synthetic.config(), SUMMARY)
     (synthetic.write(tmp_path / "torn", synthetic.config(), SUMMARY) / file).write_text(text)
-    found = collect([tmp_path])
+    found = collect_runs([tmp_path])
     assert len(found.runs) == 1 and len(found.unreadable) == 1
     assert str(tmp_path / "torn") in found.unreadable[0] and "\n" not in found.unreadable[0]
 
@@ -49,14 +53,14 @@ def test_a_run_still_going_has_a_curve_and_no_summary(synthetic, tmp_path):
     (folder / "summary.json").unlink()
     with (folder / "metrics.csv").open("a") as file:
         file.write("40,4,risk/val,0.1")  # a row being written
-    run = collect([tmp_path]).runs[0]
+    run = collect_runs([tmp_path]).runs[0]
     assert run.status == "running" and not run.summary
     assert run.curves["risk/val"].epoch.tolist() == [0, 1, 2, 3]
 
 
 def test_a_validation_risk_that_is_no_number_is_divergence(synthetic, tmp_path):
     synthetic.write(tmp_path / "run", synthetic.config(), {**SUMMARY, "risk/val": math.inf})
-    assert collect([tmp_path]).runs[0].status == "diverged"
+    assert collect_runs([tmp_path]).runs[0].status == "diverged"
 
 
 def test_curves_of_a_real_run_are_those_of_its_figure(run):
@@ -90,7 +94,7 @@ def test_the_command_of_a_cell_composes_to_its_config(cell):
 
     config = compose(cell)
     swept = [f"{key}=choice({value},{value})" for key, _, value in (o.partition("=") for o in cell)]
-    command = command_line(["/bin/truerisk", "train", "-m", *swept, "study=x"], config)
+    command = rebuild_command(["/bin/truerisk", "train", "-m", *swept, "study=x"], config)
     again = shlex.split(command)
     assert again[:2] == ["truerisk", "train"] and not any("choice" in word for word in again)
     assert compose(again[2:]) == config
@@ -99,6 +103,8 @@ def test_the_command_of_a_cell_composes_to_its_config(cell):
 def test_axes_from_a_file_are_added_to_the_command():
     config = compose(["optimizer=sgd", "optimizer.lr=0.05", "regularizer=[l2]", "seed=3"])
     keys = ["choices.optimizer", "choices.regularizer", "optimizer.lr"]
-    command = completed("truerisk train optimizer=sgd", keys, config)
+    command = complete_command("truerisk train optimizer=sgd", keys, config)
     assert command == ("truerisk train optimizer=sgd 'regularizer=[l2]' optimizer.lr=0.05 seed=3")
-    assert completed("truerisk train seed.base=3", [], config) == "truerisk train seed.base=3"
+    assert (
+        complete_command("truerisk train seed.base=3", [], config) == "truerisk train seed.base=3"
+    )

@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from truerisk.reports import improvement as improvement_module
-from truerisk.reports.compare import adjust, compare, holm, verdict
-from truerisk.reports.improvement import improvement
-from truerisk.reports.pairs import comparisons
-from truerisk.reports.selection import select
+from truerisk.reports import comparison
+from truerisk.reports.comparison import (
+    adjust_comparisons,
+    adjust_holm,
+    compare_pairs,
+    compare_recipes,
+    describe_verdict,
+    estimate_improvement,
+)
+from truerisk.reports.cross_fitting import select_recipe
 
 STUDIES = 3000
 ERROR = 3 * math.sqrt(0.05 * 0.95 / STUDIES)
@@ -18,7 +23,7 @@ ERROR = 3 * math.sqrt(0.05 * 0.95 / STUDIES)
 @pytest.fixture
 def few_resamples(monkeypatch):
     """The bootstrap plays no part in a verdict."""
-    monkeypatch.setattr(improvement_module, "RESAMPLES", 2)
+    monkeypatch.setattr(comparison, "RESAMPLES", 2)
 
 
 def by_seed(values, first=0):
@@ -27,7 +32,9 @@ def by_seed(values, first=0):
 
 def rate(pairs):
     """How often two recipes are called different."""
-    told = [verdict(adjust([compare("a", "b", a, b)])[0]) for a, b in pairs]
+    told = [
+        describe_verdict(adjust_comparisons([compare_recipes("a", "b", a, b)])[0]) for a, b in pairs
+    ]
     assert set(told) <= {"lower", "higher", "no difference shown"}
     return np.mean([t != "no difference shown" for t in told])
 
@@ -64,8 +71,8 @@ def test_a_study_of_one_recipe_many_times_finds_a_winner_in_5_of_100(
         test = 0.7 * val + 0.3 * draw.normal(size=(recipes, 5))
         table = {i: np.stack([v, v, t], 1) for i, (v, t) in enumerate(zip(val, test, strict=True))}
         problem = synthetic.study(table).problems[0]
-        found = comparisons(problem, "risk/test", select(problem).recipe)
-        called += any(verdict(c) in ("lower", "higher") for c in found)
+        found = compare_pairs(problem, "risk/test", select_recipe(problem).recipe)
+        called += any(describe_verdict(c) in ("lower", "higher") for c in found)
     assert called / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
 
 
@@ -80,21 +87,21 @@ def test_intervals_cover_the_difference_and_a_planted_one_is_found_as_often_as_i
         shared = draw.normal(0, 5, n)
         b = shared + draw.normal(0, 0.3, n)
         a = shared + planted + draw.normal(0, 0.4, n)
-        found += adjust([compare("a", "b", by_seed(a), by_seed(b))])
+        found += adjust_comparisons([compare_recipes("a", "b", by_seed(a), by_seed(b))])
     covered = np.mean([c.difference.low <= planted <= c.difference.high for c in found])
-    lower = np.mean([verdict(c) == "lower" for c in found])
+    lower = np.mean([describe_verdict(c) == "lower" for c in found])
     power = stats.nct.cdf(stats.t.ppf(0.025, n - 1), n - 1, planted / 0.5 * math.sqrt(n))
     assert abs(covered - 0.95) < 3 * math.sqrt(0.95 * 0.05 / studies)
     assert abs(lower - power) < 3 * math.sqrt(power * (1 - power) / studies)
-    assert not any(verdict(c) == "higher" for c in found)
+    assert not any(describe_verdict(c) == "higher" for c in found)
 
 
 def test_p_values_are_those_of_scipy():
     a, b = np.random.default_rng(4).normal(size=(2, 6))
-    paired = compare("a", "b", by_seed(a), by_seed(b))
+    paired = compare_recipes("a", "b", by_seed(a), by_seed(b))
     assert paired.p == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-10)
     assert paired.paired and paired.difference.n == 6
-    apart = compare("a", "b", by_seed(a), by_seed(b, first=10))
+    apart = compare_recipes("a", "b", by_seed(a), by_seed(b, first=10))
     welch = stats.ttest_ind(a, b, equal_var=False)
     assert apart.p == pytest.approx(welch.pvalue, rel=1e-10)
     assert apart.difference[2:4] == pytest.approx(tuple(welch.confidence_interval()), rel=1e-10)
@@ -103,16 +110,16 @@ def test_p_values_are_those_of_scipy():
 
 def test_seeds_without_a_partner_do_not_count():
     a, b = {0: 1.0, 1: 2.0, 2: 9.0}, {0: 1.5, 1: 2.6, 5: -40.0}
-    found = compare("a", "b", a, b)
+    found = compare_recipes("a", "b", a, b)
     assert found.difference.n == 2 and found.difference.mean == pytest.approx(-0.55)
     assert found.wins == 1.0
 
 
 def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.4, 0.6]) == [0.8, 0.8]
-    assert holm([0.9, 0.7]) == [1.0, 1.0]
-    assert holm([0.01, 0.02], family=10) == pytest.approx([0.1, 0.18])
+    assert adjust_holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert adjust_holm([0.4, 0.6]) == [0.8, 0.8]
+    assert adjust_holm([0.9, 0.7]) == [1.0, 1.0]
+    assert adjust_holm([0.01, 0.02], family=10) == pytest.approx([0.1, 0.18])
 
 
 @pytest.mark.parametrize(
@@ -127,19 +134,27 @@ def test_holm_by_hand():
     ],
 )
 def test_words_follow_the_numbers(a, b, words):
-    assert verdict(adjust([compare("a", "b", by_seed(a), by_seed(b))])[0]) == words
+    assert (
+        describe_verdict(adjust_comparisons([compare_recipes("a", "b", by_seed(a), by_seed(b))])[0])
+        == words
+    )
 
 
 def test_what_the_adjustment_takes_back_is_said():
-    found = compare("a", "b", by_seed([1, 2, 3.0]), by_seed([2.1, 2.9, 4.0]))
-    assert verdict(adjust([found], family=50)[0]) == "not shown after adjustment for 50 comparisons"
+    found = compare_recipes("a", "b", by_seed([1, 2, 3.0]), by_seed([2.1, 2.9, 4.0]))
+    assert (
+        describe_verdict(adjust_comparisons([found], family=50)[0])
+        == "not shown after adjustment for 50 comparisons"
+    )
 
 
 def test_effects_are_unbiased():
     """Hedges' correction: the mean over studies is the difference in standard deviations."""
     draw = np.random.default_rng(5)
     effects = [
-        compare("a", "b", by_seed(draw.normal(1, 1, 5)), by_seed(draw.normal(0, 1, 5), 9)).effect
+        compare_recipes(
+            "a", "b", by_seed(draw.normal(1, 1, 5)), by_seed(draw.normal(0, 1, 5), 9)
+        ).effect
         for _ in range(800)
     ]
     assert np.mean(effects) == pytest.approx(1.0, abs=3 * np.std(effects) / math.sqrt(800))
@@ -148,7 +163,7 @@ def test_effects_are_unbiased():
 def test_the_probability_of_improvement_is_mann_whitney():
     a, b = np.random.default_rng(6).integers(0, 5, size=(2, 9)).astype(float)
     u = stats.mannwhitneyu(b, a).statistic
-    found = improvement(a, b)
+    found = estimate_improvement(a, b)
     assert found.probability == pytest.approx(u / 81)
     assert found.low <= found.probability <= found.high
 
@@ -156,12 +171,14 @@ def test_the_probability_of_improvement_is_mann_whitney():
 def test_its_interval_covers():
     """For normal risks P(A < B) = Φ(δ/√2); the bootstrap at n = 10 comes near its level."""
     draw, truth = np.random.default_rng(7), stats.norm.cdf(0.5 / math.sqrt(2))
-    found = [improvement(draw.normal(0, 1, 10), draw.normal(0.5, 1, 10)) for _ in range(500)]
+    found = [
+        estimate_improvement(draw.normal(0, 1, 10), draw.normal(0.5, 1, 10)) for _ in range(500)
+    ]
     covered = np.mean([f.low <= truth <= f.high for f in found])
     assert 0.87 < covered < 0.97
 
 
 def test_a_run_that_diverged_loses():
     lost = np.array([math.inf, 1.0])
-    assert improvement(lost, np.array([2.0, 2.0])).probability == 0.5
-    assert improvement(lost, np.array([math.inf])).probability == 0.75
+    assert estimate_improvement(lost, np.array([2.0, 2.0])).probability == 0.5
+    assert estimate_improvement(lost, np.array([math.inf])).probability == 0.75

@@ -1,7 +1,7 @@
 import pytest
 
-from truerisk.reports.collect import Collected
-from truerisk.reports.study import build
+from truerisk.reports.learning_problem import build_study
+from truerisk.reports.run_records import CollectedRuns
 
 
 def labels(study):
@@ -15,7 +15,7 @@ def sorted_(synthetic):
     def make(*configs):
         seeded = [{**c, "seed": {**c["seed"], "base": s}} for c in configs for s in (0, 1)]
         runs = [synthetic.run(c["seed"]["base"], {"risk/val": 1.0}, config=c) for c in seeded]
-        return build(Collected(runs, []))
+        return build_study(CollectedRuns(runs, []))
 
     return make
 
@@ -30,7 +30,7 @@ def test_seeds_and_what_only_watches_make_no_recipe(sorted_, synthetic):
 
 def test_a_value_that_came_with_an_option_is_no_difference(sorted_, synthetic):
     study = sorted_(synthetic.config("sgd", 0.1), synthetic.config("adam", 0.001))
-    assert labels(study) == [["sgd", "adam"]] and study.numeric == []
+    assert labels(study) == [["sgd", "adam"]] and study.numeric_keys == []
 
 
 def test_numbers_and_options_make_methods(sorted_, synthetic):
@@ -87,8 +87,8 @@ def test_a_class_within_a_class(sorted_, synthetic):
 def test_the_finished_run_of_a_seed_counts_and_the_rest_are_told(synthetic):
     cut = synthetic.run(0, status="interrupted")
     done = synthetic.run(0, {"risk/val": 0.5})
-    study = build(Collected([done, cut], []))
-    assert study.repeated == 1 and study.counts == {"finished": 1}
+    study = build_study(CollectedRuns([done, cut], []))
+    assert study.repeated == 1 and study.status_counts == {"finished": 1}
 
 
 def test_labels_are_never_alike(sorted_, synthetic):

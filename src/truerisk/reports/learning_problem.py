@@ -1,0 +1,277 @@
+"""Runs sorted into learning problems, recipes and seeds."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from truerisk.logger.label import option_name
+from truerisk.reports.config_diff import (
+    REGULARIZERS,
+    FlatConfig,
+    defines_problem,
+    find_varied_keys,
+    flatten_config,
+    format_label,
+    select_numeric_keys,
+    shorten_keys,
+)
+from truerisk.reports.run_records import CollectedRuns, RunRecord
+
+METRIC_TITLES = {
+    "risk/train": "train risk",
+    "risk/val": "validation risk",
+    "risk/gap": "gap",
+    "risk/test": "test risk",
+    "risk/true": "true risk",
+    "error/train": "train error",
+    "error/val": "validation error",
+    "error/test": "test error",
+    "error/true": "true error",
+}
+"""The metrics that are shown, in order, and what they are called."""
+
+STATUSES = ("finished", "diverged", "failed", "interrupted", "running")
+"""How runs end, in the order in which they are counted."""
+
+Seed = tuple[int, ...]
+"""The seeds of a run's random streams."""
+
+
+@dataclass
+class RecipeRuns:
+    """The runs of one recipe: a configuration without its seeds, on one learning problem.
+
+    Args:
+        label: a short name, unique within the problem.
+        method: the label without the numbers that were swept.
+        values: the keys in which recipes differ, and their values.
+        numbers: those of them that were swept over numbers.
+        runs: one a seed.
+    """
+
+    label: str
+    method: str
+    values: Mapping[str, Any]
+    numbers: Mapping[str, float]
+    runs: list[RunRecord]
+
+    @property
+    def status_counts(self) -> Counter[str]:
+        """The number of runs by status."""
+        return Counter(run.status for run in self.runs)
+
+    @property
+    def diverged_share(self) -> float:
+        """The share of runs that diverged, of those that finished or diverged."""
+        counts = self.status_counts
+        ended = counts["finished"] + counts["diverged"]
+        return counts["diverged"] / ended if ended else 0.0
+
+    @property
+    def halved(self) -> int:
+        """The number of runs that successive halving ended early."""
+        return sum(run.halved for run in self.runs)
+
+    def get_values(self, metric: str) -> dict[Seed, float]:
+        """Look a metric up by seed, for the runs that finished and measured it."""
+        values = {run.seed: run.get_value(metric) for run in self.runs if run.status == "finished"}
+        return {seed: value for seed, value in values.items() if math.isfinite(value)}
+
+    def get_scores(self, metric: str) -> dict[Seed, float]:
+        """Look a metric up by seed, counting a run that diverged as infinite risk."""
+        lost = {run.seed: math.inf for run in self.runs if run.status == "diverged"}
+        return {**lost, **self.get_values(metric)}
+
+
+@dataclass
+class LearningProblem:
+    """One data set and loss, and the recipes that were tried on it.
+
+    Args:
+        name: a label, unique within the study.
+        values: the keys in which problems differ, and their values.
+        recipes: in the order met.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    recipes: list[RecipeRuns]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that were measured, in the order in which they are shown."""
+        measured = {m for r in self.recipes for run in r.runs for m in run.summary}
+        return [metric for metric in METRIC_TITLES if metric in measured]
+
+    @property
+    def unseen_metric(self) -> str:
+        """The metric that estimates the risk on unseen data: test, else true, else validation."""
+        measured = self.metrics
+        return next((m for m in ("risk/test", "risk/true") if m in measured), "risk/val")
+
+    @property
+    def methods(self) -> dict[str, list[RecipeRuns]]:
+        """The recipes that differ in nothing but numbers, by the label they share."""
+        groups: dict[str, list[RecipeRuns]] = {}
+        for recipe in self.recipes:
+            groups.setdefault(recipe.method, []).append(recipe)
+        return groups
+
+    @property
+    def seeds(self) -> list[Seed]:
+        """The seeds of all recipes, in the order met."""
+        return list(dict.fromkeys(run.seed for r in self.recipes for run in r.runs))
+
+    def stack_scores(self, metric: str, recipes: Sequence[RecipeRuns] | None = None) -> np.ndarray:
+        """Stack a metric into a matrix of seeds by recipes.
+
+        Args:
+            metric: its name.
+            recipes: the columns; by default all recipes.
+
+        Returns:
+            [seeds, recipes]: infinite where a run diverged, nan where there is none.
+        """
+        if recipes is None:
+            recipes = self.recipes
+        columns = [recipe.get_scores(metric) for recipe in recipes]
+        rows = [[column.get(seed, math.nan) for column in columns] for seed in self.seeds]
+        return np.array(rows, dtype=float)
+
+
+@dataclass
+class StudyResults:
+    """Everything a report is about.
+
+    Args:
+        problems: in the order met.
+        short_names: short names of the keys in which runs differ.
+        numeric_keys: the keys that were swept over numbers.
+        repeated: the number of runs left out, as another has their recipe and seed.
+        unreadable: a line for each run that could not be read.
+    """
+
+    problems: list[LearningProblem]
+    short_names: Mapping[str, str]
+    numeric_keys: list[str]
+    repeated: int = 0
+    unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """All runs that count."""
+        return [run for p in self.problems for recipe in p.recipes for run in recipe.runs]
+
+    @property
+    def status_counts(self) -> Counter[str]:
+        """The number of runs by status."""
+        return Counter(run.status for run in self.runs)
+
+
+def build_study(collected: CollectedRuns) -> StudyResults:
+    """Sort runs into problems and recipes, labelled by the keys in which they differ."""
+    flats = [flatten_config(run.config) for run in collected.runs]
+    drop_shared_regularizers(flats)
+    keys = find_varied_keys(flats)
+    short_names = shorten_keys(keys)
+    numeric_keys = select_numeric_keys(keys, flats)
+    # values are compared as text: 1 and 1.0 are two recipes, and a value need not be hashable
+    members: dict[str, dict[str, list[int]]] = {}
+    for i, flat in enumerate(flats):
+        problem_values, recipe_values = split_values(flat, keys)
+        group = members.setdefault(repr(problem_values), {})
+        group.setdefault(repr(recipe_values), []).append(i)
+    study = StudyResults([], short_names, numeric_keys, unreadable=collected.unreadable)
+    for groups in members.values():
+        first = next(iter(groups.values()))[0]
+        problem_values, _ = split_values(flats[first], keys)
+        name = format_label(problem_values, short_names)
+        if not name:
+            name = str(option_name(collected.runs[first].config, "data"))
+        problem = LearningProblem(name, problem_values, [])
+        for rows in groups.values():
+            runs = keep_one_per_seed([collected.runs[row] for row in rows])
+            study.repeated += len(rows) - len(runs)
+            _, recipe_values = split_values(flats[rows[0]], keys)
+            problem.recipes.append(label_recipe(recipe_values, runs, short_names, numeric_keys))
+        number_equal_labels(problem.recipes)
+        study.problems.append(problem)
+    return study
+
+
+def number_equal_labels(recipes: Sequence[RecipeRuns]) -> None:
+    """Append ``(1)``, ``(2)``, … to labels that are alike, as the values differ in later digits."""
+    counts = Counter(recipe.label for recipe in recipes)
+    numbers: Counter[str] = Counter()
+    for recipe in recipes:
+        label = recipe.label
+        numbers[label] += 1
+        if counts[label] > 1:
+            recipe.label += f" ({numbers[label]})"
+
+
+def drop_shared_regularizers(flats: Sequence[dict[str, Any]]) -> None:
+    """Take the regularizers that every run has out of each flat configuration, in place."""
+    sets = [set(flat[REGULARIZERS].split("+")) for flat in flats]
+    shared = set.intersection(*sets) if sets else set()
+    for flat, names in zip(flats, sets, strict=True):
+        flat[REGULARIZERS] = "+".join(sorted(names - shared - {"none"})) or "plain"
+
+
+def split_values(flat: FlatConfig, keys: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split the values of some keys into the problem's and the recipe's.
+
+    Args:
+        flat: a flat configuration.
+        keys: dotted keys; those that it lacks are left out.
+
+    Returns:
+        The problem's values and the recipe's, by key.
+    """
+    problem: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}
+    for key in keys:
+        if key in flat:
+            values = problem if defines_problem(key, flat) else recipe
+            values[key] = flat[key]
+    return problem, recipe
+
+
+def keep_one_per_seed(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Keep one run of each seed: a finished one before others, then the one that began last."""
+    best: dict[Seed, RunRecord] = {}
+    for run in sorted(runs, key=lambda run: (run.status == "finished", run.started)):
+        best[run.seed] = run
+    chosen = {id(run) for run in best.values()}  # a record holds dictionaries and has no hash
+    return [run for run in runs if id(run) in chosen]
+
+
+def label_recipe(
+    values: Mapping[str, Any],
+    runs: list[RunRecord],
+    short_names: Mapping[str, str],
+    numeric_keys: Sequence[str],
+) -> RecipeRuns:
+    """Gather the runs of a recipe under its labels.
+
+    Args:
+        values: the recipe's values of the keys in which runs differ.
+        runs: at least one.
+        short_names: short names of the keys.
+        numeric_keys: the keys that were swept over numbers.
+
+    Returns:
+        The recipe. Where runs differ in nothing, it is called by its optimizer.
+    """
+    options = {key: value for key, value in values.items() if key not in numeric_keys}
+    numbers = {key: float(value) for key, value in values.items() if key in numeric_keys}
+    optimizer = option_name(runs[0].config, "optimizer")
+    label = format_label(values, short_names) or str(optimizer or "recipe")
+    method = format_label(options, short_names) or str(optimizer or "all")
+    return RecipeRuns(label, method, values, numbers, runs)

@@ -1,0 +1,279 @@
+"""Runs read back from their folders: what each was, how it ended and what it measured."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from truerisk.config.parts import existing_folder
+from truerisk.core.errors import ConfigError
+from truerisk.core.seeds import streams
+from truerisk.core.stop import Stop, read_stop
+from truerisk.logger.history import read_rows
+from truerisk.risk.measured import Measured
+from truerisk.run import RunFolder
+
+CURVES = ("risk/train", "risk/val", "error/train", "error/val")
+"""The metrics whose history is read."""
+
+# libyaml's parser takes a twentieth of the time, but not every build of PyYAML has it
+YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_MISSING = object()
+
+
+class MetricCurve(NamedTuple):
+    """A metric over training: three arrays [epochs]."""
+
+    epoch: np.ndarray
+    step: np.ndarray
+    value: np.ndarray
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run: its configuration, how it ended, what it measured.
+
+    Args:
+        folder: where its files are.
+        config: its resolved configuration as plain containers.
+        status: as in ``status.json``; ``diverged`` also where the validation risk is not finite.
+        reason: a sentence on why it ended so.
+        seed: the seeds of its random streams, by which runs of different recipes are paired.
+        started: the time it began, in ISO 8601; empty where unknown.
+        command: a command that trains it again.
+        summary: the metrics at the best weights.
+        curves: the metrics of `CURVES` that were recorded, by name.
+        stop: what ended it before its time, if anything.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    status: str
+    reason: str
+    seed: tuple[int, ...]
+    started: str
+    command: str
+    summary: Mapping[str, Measured]
+    curves: Mapping[str, MetricCurve]
+    stop: Stop | None = None
+
+    @property
+    def halved(self) -> bool:
+        """Whether successive halving ended it early."""
+        return self.stop is not None and self.stop.kind == "halving"
+
+    def get_value(self, metric: str) -> float:
+        """Look a metric up in the summary; nan where it was not measured."""
+        measured = self.summary.get(metric)
+        return math.nan if measured is None else measured.value
+
+
+class CollectedRuns(NamedTuple):
+    """The runs below some folders, and a line for each that could not be read."""
+
+    runs: list[RunRecord]
+    unreadable: list[str]
+
+
+def collect_runs(folders: Iterable[str | Path]) -> CollectedRuns:
+    """Read every run at or below the folders, each once.
+
+    Raises:
+        ConfigError: a folder is not there, or there is no run below it.
+    """
+    run_paths: dict[Path, None] = {}
+    for folder in folders:
+        paths = list(find_run_folders(existing_folder(folder, "report")))
+        if not paths:
+            raise ConfigError(
+                f"report: there is no run below {folder} "
+                f"(a run's folder holds {RunFolder.CONFIG} and {RunFolder.STATUS})"
+            )
+        # resolved, so that two links to one run count once
+        run_paths |= dict.fromkeys(path.resolve() for path in paths)
+    runs, unreadable = [], []
+    for path in run_paths:
+        try:
+            runs.append(read_run_record(path))
+        # whatever is wrong with one run's files, the others are still worth a report
+        except (ConfigError, yaml.YAMLError, ValueError, KeyError, TypeError, OSError) as error:
+            unreadable.append(f"{path}: {' '.join(str(error).split())}")
+    return CollectedRuns(runs, unreadable)
+
+
+def find_run_folders(top: Path) -> Iterator[Path]:
+    """Find the folders of runs at or below ``top``, in natural order, hidden folders left out."""
+    for path, inner, files in os.walk(top):
+        if {RunFolder.CONFIG, RunFolder.STATUS} <= set(files):
+            yield Path(path)
+            inner.clear()  # os.walk goes down only into what is left in this list
+        inner[:] = sorted((n for n in inner if not n.startswith(".")), key=natural_order)
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """Make a sort key that compares runs of digits as numbers.
+
+    >>> sorted(["lr10", "lr9", "a"], key=natural_order)
+    ['a', 'lr9', 'lr10']
+    """
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def read_config(run: RunFolder) -> dict[str, Any]:
+    """Read a run's configuration as plain containers, which is much faster than OmegaConf."""
+    return yaml.load(run.config.read_text(), YAML_LOADER)
+
+
+def read_run_record(path: Path) -> RunRecord:
+    """Read one run's files; one that finished with a validation risk of nan or ∞ diverged.
+
+    Raises:
+        ConfigError: a JSON file cannot be parsed.
+        yaml.YAMLError: the configuration cannot be parsed.
+    """
+    folder = RunFolder(path)
+    config = read_config(folder)
+    facts, record, summary = folder.metadata(), folder.status(), folder.summary()
+    status, reason, stop = record.get("status", "running"), record.get("reason", ""), None
+    risk = summary.get("risk/val")
+    if status == "finished" and risk is not None and not math.isfinite(risk.value):
+        status, reason = "diverged", "the validation risk is not finite"
+    else:
+        stop = read_stop(record)
+    return RunRecord(
+        folder=folder.path,
+        config=config,
+        status=status,
+        reason=reason,
+        seed=tuple(streams(config["seed"])),
+        started=facts.get("started", ""),
+        command=rebuild_command(facts.get("command", ()), config),
+        summary=summary,
+        curves=read_curves(folder.metrics),
+        stop=stop,
+    )
+
+
+def read_curves(path: Path) -> dict[str, MetricCurve]:
+    """Read the risks and errors after each epoch out of ``metrics.csv``; missing ones are left out.
+
+    The file is parsed by hand, as a CSV reader takes ten times as long over a thousand of them.
+    """
+    points: dict[bytes, dict[int, tuple[int, float]]] = {name.encode(): {} for name in CURVES}
+    for row in read_rows(path):
+        step, epoch, rest = row.split(b",", 2)
+        name, _, value = rest.rpartition(b",")
+        if epoch and name in points:
+            # the first value counts: the best weights are measured once more at the end
+            points[name].setdefault(int(epoch), (int(step), float(value)))
+    return {name.decode(): _build_curve(at) for name, at in points.items() if at}
+
+
+def _build_curve(points: Mapping[int, tuple[int, float]]) -> MetricCurve:
+    epochs = sorted(points)
+    step, value = zip(*(points[epoch] for epoch in epochs), strict=True)
+    return MetricCurve(np.array(epochs), np.array(step), np.array(value, dtype=float))
+
+
+def rebuild_command(command: Sequence[str], config: Mapping[str, Any]) -> str:
+    """Write the command that trains one run again, with its own values for the swept keys.
+
+    Args:
+        command: the words of the command that was recorded, perhaps of a sweep.
+        config: the run's configuration.
+
+    Returns:
+        A line for the shell; empty where no command was recorded.
+
+    >>> swept = ["/bin/truerisk", "train", "-m", "optimizer=sgd,adam", "seed=range(5)"]
+    >>> rebuild_command(swept, {"choices": {"optimizer": "adam"}, "seed": {"base": 3}})
+    'truerisk train optimizer=adam seed=3'
+    """
+    if not command:
+        return ""
+    words = list(command[1:])
+    if not words or words[0] != "train":
+        # trained by a script of the user's, which is what has to be run again
+        return shlex.join(["python", *command])
+    # flags of the sweep, and where its folders lie, are no part of a single run
+    of_sweep = ("hydra.", "hydra/", "study=")
+    own = [w for w in words if w not in ("-m", "--multirun") and not w.startswith(of_sweep)]
+    return shlex.join(["truerisk", *(_resolve_override(word, config) for word in own)])
+
+
+def complete_command(command: str, keys: Iterable[str], config: Mapping[str, Any]) -> str:
+    """Append the values of ``keys`` and the seed to a command that does not set them.
+
+    A sweeper may take its axes from a file, of which the command line shows nothing.
+
+    Args:
+        command: as `rebuild_command` writes it.
+        keys: dotted keys in which runs differ.
+        config: the run's configuration.
+
+    Returns:
+        The command; unchanged where it is not one of ``truerisk train``.
+
+    >>> config = {"choices": {}, "optimizer": {"lr": 0.1}, "seed": {"base": 3}}
+    >>> complete_command("truerisk train data=iris", ["optimizer.lr"], config)
+    'truerisk train data=iris optimizer.lr=0.1 seed=3'
+    """
+    if not command.startswith("truerisk train"):
+        return command
+    present = {word.lstrip("+").partition("=")[0] for word in shlex.split(command)}
+    if any(key.partition(".")[0] == "seed" for key in present):
+        present.add("seed")  # seed.base=3 says what seed=3 says
+    wanted = [key.removeprefix("choices.") for key in (*keys, "seed") if "_target_" not in key]
+    values = {key: _override_value(key, config) for key in wanted if key not in present}
+    added = [f"{key}={value}" for key, value in values.items() if value is not _MISSING]
+    return " ".join([command, *map(shlex.quote, added)])
+
+
+def _resolve_override(word: str, config: Mapping[str, Any]) -> str:
+    """Replace a swept override by the run's own value; any other stays as it was written."""
+    match = re.fullmatch(r"(\+{0,2})([\w./@]+)=(.*)", word, re.S)
+    # only a sweep such as 1,2 or range(5) has a comma or a parenthesis
+    if match is None or not re.search(r"[,(]", match[3]):
+        return word
+    sign, key, _ = match.groups()
+    value = _override_value(key, config)
+    return word if value is _MISSING else f"{sign}{key}={value}"
+
+
+def _override_value(key: str, config: Mapping[str, Any]) -> Any:
+    """Write a config's value of a key, or its choice of a group, in Hydra's override grammar."""
+    if key in (config.get("choices") or {}):
+        return config["choices"][key]
+    if key == "seed":
+        key = "seed.base"  # seed=3 is short for it
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return _MISSING
+        node = node[part]
+    if not isinstance(node, Mapping):
+        return _format_override(node)
+    if key in ("regularizer", "diagnostics", "logger"):  # groups of which any number is chosen
+        return f"[{','.join(node)}]"
+    return _MISSING
+
+
+def _format_override(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(str(_format_override(v)) for v in value)}]"
+    if isinstance(value, str) and not re.fullmatch(r"[\w./:@%-]+", value):
+        return f"'{value}'"
+    return value

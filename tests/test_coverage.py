@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from truerisk.config.options import RiskOptions
-from truerisk.core.seeds import streams
+from truerisk.core.seeds import derive_streams
 from truerisk.data import DataModule
 from truerisk.data.gaussians import gaussians
 from truerisk.loss import adapt_loss
@@ -57,7 +57,7 @@ def truth(model, population):
 
 
 def gauge(recipe):
-    recipe.streams = streams(0)
+    recipe.streams = derive_streams(0)
     trainer = SimpleNamespace(
         global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu"))
     )

@@ -19,7 +19,7 @@ from truerisk.combinations import check_averages, check_combinations
 from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
 from truerisk.core import rng
 from truerisk.core.errors import ConfigError, UserError
-from truerisk.core.seeds import streams
+from truerisk.core.seeds import derive_streams
 from truerisk.data import DataInfo, DataModule
 from truerisk.diagnostics import Diagnostic
 from truerisk.loss import Surrogate, adapt_loss
@@ -44,7 +44,7 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     used on this data instead of fitting anew.
     """
     check_combinations(cfg)
-    seeds = streams(cfg.seed)
+    seeds = derive_streams(cfg.seed)
     data = build(cfg.data, seed=seeds.data)
     data.load_state_dict(fitted or {})
     data.prepare()
@@ -103,7 +103,7 @@ def build_model(
     dtype = torch.get_default_dtype()
     if cfg.trainer.get("precision") == "64-true":
         dtype = torch.float64
-    with rng.isolated(seed):
+    with rng.fork_seeded(seed):
         sizes = {"input_shape": tuple(info.input_shape), "output_size": size}
         model = build(cfg.model, **sizes, dtype=dtype)
         if data is not None:

@@ -52,7 +52,7 @@ def evaluate(
     recipe.model.load_state_dict(best["state"], assign=True)  # in the run's own precision
     module = RiskModule(recipe)
     count = run.run.metadata()["threads"]  # sums depend on it in their last bits
-    with quiet(), threads.limited(count), rng.isolated(recipe.streams.noise):
+    with quiet(), threads.limit_threads(count), rng.fork_seeded(recipe.streams.noise):
         trainer = build_trainer(cfg, run.folder, loggers=[], callbacks=[])
         trainer.test(module, verbose=False)
     return Evaluation(run, module.final)

@@ -133,8 +133,8 @@ def _execute(
     with ExitStack() as stack:
         if first:
             stack.enter_context(_told(run, before))
-        stack.enter_context(threads.limited(count))
-        stack.enter_context(rng.isolated(recipe.streams.noise + rank()))
+        stack.enter_context(threads.limit_threads(count))
+        stack.enter_context(rng.fork_seeded(recipe.streams.noise + rank()))
         outcome, reason = _fit(cfg, run, recipe, resumed)
         if first:
             _draw(result)
@@ -172,7 +172,7 @@ def _threads(cfg: DictConfig, recipe: Recipe) -> int:
 
     if cfg.threads != "auto":
         return cfg.threads
-    return threads.suitable(recipe.model, first_inputs(recipe.data, recipe.data.batch_size))
+    return threads.choose_threads(recipe.model, first_inputs(recipe.data, recipe.data.batch_size))
 
 
 def _fit(cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from truerisk.config.compose import LISTS, ConfigLoader, compose, override_config
 from truerisk.config.parts import conf_dir
 from truerisk.core.errors import ConfigError
-from truerisk.core.seeds import Streams, mix, streams
+from truerisk.core.seeds import Streams, derive_streams, mix_bits
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_empty_lists_leave_empty_nodes():
 def test_seed_is_short_for_its_base(mine):
     folder = mine("experiment/seeded", "# @package _global_\n# Seeded\nseed: 3\n")
     assert compose(["seed=4", "seed.init=7"]).seed == compose(["seed.base=4", "seed.init=7"]).seed
-    assert streams(compose(["experiment=seeded"], folder).seed) == streams(3)
+    assert derive_streams(compose(["experiment=seeded"], folder).seed) == derive_streams(3)
     assert compose(["experiment=seeded", "seed=5"], folder).seed.base == 5
 
 
@@ -147,7 +147,7 @@ def test_a_finished_runs_configuration_can_be_changed():
 
 
 def test_streams_differ_by_name_and_by_base():
-    drawn = [seed for base in range(200) for seed in streams(base)]
+    drawn = [seed for base in range(200) for seed in derive_streams(base)]
     assert len(set(drawn)) == 800
     assert min(drawn) >= 0 and max(drawn) < 2**32
     assert abs(sum(drawn) / 800 / 2**32 - 0.5) < 4 * (1 / 12 / 800) ** 0.5
@@ -155,12 +155,12 @@ def test_streams_differ_by_name_and_by_base():
 
 def test_streams_follow_splitmix64():
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
-    assert [mix(1234567, i) for i in range(3)] == [n >> 32 for n in published]
+    assert [mix_bits(1234567, i) for i in range(3)] == [n >> 32 for n in published]
 
 
 def test_a_stream_set_by_hand_is_kept():
-    given = streams({"base": 5, "init": 0, "data": None, "order": 9, "noise": None})
-    assert given == Streams(0, streams(5).data, 9, streams(5).noise)
+    given = derive_streams({"base": 5, "init": 0, "data": None, "order": 9, "noise": None})
+    assert given == Streams(0, derive_streams(5).data, 9, derive_streams(5).noise)
 
 
 def test_loader_composes_what_plain_hydra_does():

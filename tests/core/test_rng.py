@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from truerisk.core import rng
-from truerisk.core.seeds import streams
+from truerisk.core.seeds import derive_streams
 
 RECIPE = ["data=iris", "data.batch_size=20", "model.width=8", "trainer.max_epochs=3"]
 NOISY = [*RECIPE, "regularizer=[dropout,mixup,input_noise]"]
@@ -23,7 +23,7 @@ def draws():
 
 def test_a_stream_depends_on_its_seed_and_names_alone():
     def drawn(*key):
-        return torch.rand(4, generator=rng.stream(*key)).tolist()
+        return torch.rand(4, generator=rng.named_generator(*key)).tolist()
 
     assert drawn(0, "split") == drawn(0, "split")
     keys = [(0, "split"), (1, "split"), (0, "noise"), (0, "order", 0), (0, "order", 1), (0,)]
@@ -41,18 +41,20 @@ def test_a_stream_depends_on_its_seed_and_names_alone():
 
 
 def test_streams_of_neighbouring_seeds_are_uncorrelated():
-    values = torch.stack([torch.rand(2000, generator=rng.stream(s, "order")) for s in range(8)])
+    values = torch.stack(
+        [torch.rand(2000, generator=rng.named_generator(s, "order")) for s in range(8)]
+    )
     correlations = torch.corrcoef(values) - torch.eye(8)
     assert correlations.abs().max() < 4 / 2000**0.5
 
 
 def test_state_survives_safe_loading():
     file = io.BytesIO()
-    torch.save(rng.state(), file)
+    torch.save(rng.get_state(), file)
     expected = draws()
     draws()
     file.seek(0)
-    rng.restore(torch.load(file, weights_only=True))
+    rng.set_state(torch.load(file, weights_only=True))
     assert draws() == expected
 
 
@@ -61,23 +63,23 @@ def test_state_holds_half_a_pair_of_gaussians():
     np.random.seed(0)
     random.seed(0)
     np.random.randn(1), random.gauss(0, 1)
-    saved = rng.state()
+    saved = rng.get_state()
     expected = np.random.randn(2).tolist(), random.gauss(0, 1)
-    rng.restore(saved)
+    rng.set_state(saved)
     assert (np.random.randn(2).tolist(), random.gauss(0, 1)) == expected
 
 
 def test_isolated_seeds_inside_and_leaves_no_trace():
-    saved = rng.state()
-    with rng.isolated(5):
+    saved = rng.get_state()
+    with rng.fork_seeded(5):
         first = draws()
     after = draws()
-    rng.restore(saved)
+    rng.set_state(saved)
     assert draws() == after
-    with pytest.raises(KeyError), rng.isolated(5):
+    with pytest.raises(KeyError), rng.fork_seeded(5):
         assert draws() == first
         raise KeyError
-    with rng.isolated(6):
+    with rng.fork_seeded(6):
         assert draws() != first
 
 
@@ -164,5 +166,5 @@ def test_noise_does_nothing_where_there_is_none(run):
 
 
 def test_streams_of_a_base_are_those_set_by_hand(run):
-    by_hand = [f"seed.{k}={v}" for k, v in streams(4)._asdict().items()]
+    by_hand = [f"seed.{k}={v}" for k, v in derive_streams(4)._asdict().items()]
     assert same(run(*RECIPE, "seed=4"), run(*RECIPE, *by_hand))

@@ -25,14 +25,14 @@ from truerisk.model import MLP
     ids=["linear", "places", "conv1d", "conv2d", "grouped", "gru", "norm", "mlp"],
 )
 def test_multiplications(model, x, count):
-    assert threads.multiplications(model, x) == count
+    assert threads.count_multiplications(model, x) == count
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_counting_leaves_no_trace(training):
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)).train(training)
     before, noise = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
-    threads.multiplications(model, torch.ones(5, 3))
+    threads.count_multiplications(model, torch.ones(5, 3))
     assert model.training is training and model[1].training is training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), noise)
@@ -40,15 +40,15 @@ def test_counting_leaves_no_trace(training):
 
 
 def test_a_second_thread_is_for_large_forward_passes(monkeypatch):
-    monkeypatch.setattr(threads, "cores", lambda: 8)
+    monkeypatch.setattr(threads, "count_cores", lambda: 8)
     wide = nn.Linear(1000, 1000)
-    assert threads.suitable(wide, torch.zeros(99, 1000)) == 1
-    assert threads.suitable(wide, torch.zeros(100, 1000)) == 8
+    assert threads.choose_threads(wide, torch.zeros(99, 1000)) == 1
+    assert threads.choose_threads(wide, torch.zeros(100, 1000)) == 8
 
 
 def test_limited_gives_the_threads_back():
     before = torch.get_num_threads()
-    with pytest.raises(RuntimeError, match="inside"), threads.limited(before + 1):
+    with pytest.raises(RuntimeError, match="inside"), threads.limit_threads(before + 1):
         assert torch.get_num_threads() == before + 1
         raise RuntimeError("inside")
     assert torch.get_num_threads() == before

@@ -36,7 +36,7 @@ def test_mnist1d_undivided_is_both_of_its_sets_in_a_row():
 def test_mnist1d_is_the_package_s_own_and_leaves_the_global_generators_alone():
     from mnist1d.data import get_dataset_args, make_dataset
 
-    from truerisk.core.rng import kept
+    from truerisk.core.rng import fork_state
 
     _made.cache_clear()
     np.random.seed(1)
@@ -46,7 +46,7 @@ def test_mnist1d_is_the_package_s_own_and_leaves_the_global_generators_alone():
     assert (np.random.get_state()[1] == before[0]).all() and random.getstate() == before[1]
     args = get_dataset_args()
     args.num_samples, args.seed, args.shuffle_seq, args.final_seq_length = 200, 7, True, 30
-    with kept():
+    with fork_state():
         data = make_dataset(args)
     assert samples.x.shape == (160, 1, 30) and samples.test[0].shape == (40, 1, 30)
     np.testing.assert_array_equal(samples.x[:, 0].numpy(), data["x"])

@@ -238,5 +238,5 @@ def test_looking_twice_draws_the_noise_of_one_look(stepping, micro_batches):
         torch.manual_seed(0)
         (micro,) = micro_batches(recipe, 1)
         step(micro)
-        after[optimizer] = rng.state()["torch"]
+        after[optimizer] = rng.get_state()["torch"]
     assert torch.equal(after["sgd"], after["sam"])

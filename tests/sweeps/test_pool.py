@@ -124,7 +124,7 @@ def test_a_worker_keeps_to_its_slot(fork, tmp_path):
 
         core = min(os.sched_getaffinity(0))
         MachineSlot((core,), "7").occupy()
-        assert os.sched_getaffinity(0) == {core} and threads.cores() == 1
+        assert os.sched_getaffinity(0) == {core} and threads.count_cores() == 1
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
 
     ended = fork(work).wait()

@@ -42,7 +42,7 @@ def convexity(point: Point, segments: int = 100, radius: float = 1.0, seed: int 
         radius: how far around w to look.
         seed: of the segments.
     """
-    draw = rng.stream(seed, "convexity")
+    draw = rng.named_generator(seed, "convexity")
     found = [_gap(point, radius, draw) for _ in range(segments)]
     gaps, sizes = (torch.stack(part) for part in zip(*found, strict=True))
     return Convexity(gaps, 32 * torch.finfo(point.w.dtype).eps * sizes)

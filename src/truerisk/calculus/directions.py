@@ -27,7 +27,7 @@ def filter_normalized(space: Space, w: Tensor, count: int = 2, seed: int = 0) ->
     >>> d[:2].norm(dim=0), d[2:].abs().max()
     (tensor([5., 5.]), tensor(0.))
     """
-    draw = rng.stream(seed, "directions")
+    draw = rng.named_generator(seed, "directions")
     noise = torch.randn(space.size, count, generator=draw, dtype=torch.float64)
     noise = torch.linalg.qr(noise).Q.to(w)
     vectors = all(len(shape) < 2 for shape in space.shapes.values())

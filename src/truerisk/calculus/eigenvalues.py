@@ -73,7 +73,7 @@ def _end(a: Operator, count: int, tol: float | None, seed: int, sign: int) -> Ei
     if a.size <= max(SMALL, 2 * count + 1):
         return _written_out(a, count, sign)
     tol = a.eps**0.75 if tol is None else tol
-    start = torch.randn(a.size, dtype=torch.float64, generator=rng.stream(seed, "eigsh"))
+    start = torch.randn(a.size, dtype=torch.float64, generator=rng.named_generator(seed, "eigsh"))
     return _restarted(a, count, tol, start, sign)
 
 

@@ -49,7 +49,7 @@ class Operator:
 
     def probes(self, count: int, seed: int, name: str) -> Iterator[Tensor]:
         """Random signs ±1 (Rademacher) [p, k], at most `BLOCK` columns at a time."""
-        generator = rng.stream(seed, name)
+        generator = rng.named_generator(seed, name)
         for block in torch.empty(count).split(BLOCK):
             signs = torch.randint(0, 2, (len(block), self.size), generator=generator)
             yield (2 * signs - 1).T.to(self.device, self.dtype)

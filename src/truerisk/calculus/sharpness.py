@@ -42,7 +42,7 @@ def box_sharpness(point: Point, epsilon: float = 1e-3, iterations: int = 10, see
     from scipy.optimize import Bounds, minimize
 
     half = epsilon * (point.w.double().abs() + 1).cpu()
-    draw = rng.stream(seed, "box")
+    draw = rng.named_generator(seed, "box")
     start = half * (2 * torch.rand(len(half), generator=draw, dtype=torch.float64) - 1)
 
     def falling(y: np.ndarray) -> tuple[float, np.ndarray]:

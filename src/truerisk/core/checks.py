@@ -11,7 +11,14 @@ from truerisk.core.errors import ConfigError
 def check_float(
     key: str, value: Any, low: float = 0.0, high: float = math.inf, *, above: bool = False
 ) -> float:
-    """Return ``value`` if it is a number in [low, high], or in (low, high] with ``above``.
+    """Return a value if it is a number in [low, high], or in (low, high] with ``above``.
+
+    Args:
+        key: the config key, for the message.
+        value: what to check; a bool is no number.
+        low: the least value.
+        high: the largest value.
+        above: whether ``low`` itself is excluded.
 
     Raises:
         ConfigError: it is not.
@@ -20,19 +27,30 @@ def check_float(
     0.5
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (low < value if above else low <= value) or not value <= high:
-        raise ConfigError(f"{key} must be a number{_range(low, high, above)}, not {value!r}")
+    # written with `not`, so that NaN is refused
+    if not number or not low <= value <= high or (above and value == low):
+        raise ConfigError(
+            f"{key} must be a number{_describe_range(low, high, above)}, not {value!r}"
+        )
     return value
 
 
-def _range(low: float, high: float, above: bool) -> str:
-    bounds = [f"greater than {low:g}" if above else f"at least {low:g}"] if low > -math.inf else []
-    bounds += [f"at most {high:g}"] if high < math.inf else []
-    return " " + " and ".join(bounds) if bounds else ""
+def _describe_range(low: float, high: float, above: bool) -> str:
+    bounds = []
+    if low > -math.inf:
+        bounds.append(f" greater than {low:g}" if above else f" at least {low:g}")
+    if high < math.inf:
+        bounds.append(f" at most {high:g}")
+    return " and".join(bounds)
 
 
 def check_int(key: str, value: Any, least: int = 1) -> int:
-    """Return ``value`` if it is a whole number of at least ``least``.
+    """Return a value if it is a whole number of at least ``least``.
+
+    Args:
+        key: the config key, for the message.
+        value: what to check; a bool is no number.
+        least: the least value.
 
     Raises:
         ConfigError: it is not.

@@ -30,7 +30,14 @@ class Interrupted(Exception):
 
 
 def suggest(word: str, options: Iterable[str]) -> str:
-    """A hint that names the option closest in spelling, or lists a few of them.
+    """Suggest the option closest in spelling, or list a few of them.
+
+    Args:
+        word: what was written.
+        options: what there is.
+
+    Returns:
+        The hint, as a clause for an error message.
 
     >>> suggest("mometum", ["lr", "momentum"])
     "did you mean 'momentum'?"

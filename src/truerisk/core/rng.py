@@ -12,10 +12,14 @@ import numpy as np
 import torch
 
 
-def stream(seed: int, *names: str | int) -> torch.Generator:
-    """A CPU generator that depends on the seed and the names alone.
+def named_generator(seed: int, *names: str | int) -> torch.Generator:
+    """Make a CPU generator that depends on the seed and the names alone.
 
-    >>> a, b = stream(0, "split"), stream(0, "split")
+    Args:
+        seed: of a stream; see `truerisk.core.seeds`.
+        names: what is drawn, so that no two draws share their numbers.
+
+    >>> a, b = named_generator(0, "split"), named_generator(0, "split")
     >>> bool((torch.rand(3, generator=a) == torch.rand(3, generator=b)).all())
     True
     """
@@ -23,8 +27,8 @@ def stream(seed: int, *names: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
 
-def state() -> dict[str, Any]:
-    """The global generators of torch, NumPy and Python, loadable with ``weights_only=True``."""
+def get_state() -> dict[str, Any]:
+    """Return the states of the global generators, loadable with ``weights_only=True``."""
     legacy: Any = np.random.get_state(legacy=True)
     kind, keys, *rest = legacy
     version, internal, gauss = random.getstate()
@@ -36,7 +40,7 @@ def state() -> dict[str, Any]:
     }
 
 
-def restore(saved: dict[str, Any]) -> None:
+def set_state(saved: dict[str, Any]) -> None:
     """Set the global generators to a saved state."""
     torch.set_rng_state(saved["torch"])
     if saved["cuda"]:
@@ -48,19 +52,19 @@ def restore(saved: dict[str, Any]) -> None:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Give the global generators back as they were."""
-    before = state()
+def fork_state() -> Iterator[None]:
+    """Restore the global generators after the block."""
+    before = get_state()
     try:
         yield
     finally:
-        restore(before)
+        set_state(before)
 
 
 @contextmanager
-def isolated(seed: int) -> Iterator[None]:
-    """Seed the global generators inside the block; outside, nothing has changed."""
-    with kept():
+def fork_seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators inside the block, and restore them after it."""
+    with fork_state():
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)

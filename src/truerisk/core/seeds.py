@@ -19,13 +19,17 @@ class Streams(NamedTuple):
     """dropout, mixup and other noise while training"""
 
 
-def mix(base: int, stream: int) -> int:
-    """A well-spread number of 32 bits, the same on every machine and in every version.
+def mix_bits(base: int, stream: int) -> int:
+    """Derive a well-spread number of 32 bits, the same on every machine and in every version.
 
     The upper half of output number ``stream`` of SplitMix64 (Steele, Lea & Flood 2014, figure 17)
     started at ``base``: neighbouring bases give unrelated streams.
 
-    >>> mix(1234567, 0) == 6457827717110365317 >> 32
+    Args:
+        base: a seed.
+        stream: which of its numbers, from 0.
+
+    >>> mix_bits(1234567, 0) == 6457827717110365317 >> 32
     True
     """
     bits = (1 << 64) - 1
@@ -35,18 +39,17 @@ def mix(base: int, stream: int) -> int:
     return (z ^ (z >> 31)) >> 32
 
 
-def streams(seed: int | Mapping[str, int | None]) -> Streams:
-    """The streams of ``seed``: a base number, or a mapping with ``base`` and streams set by hand.
+def derive_streams(seed: int | Mapping[str, int | None]) -> Streams:
+    """Derive the streams of a base number, or of a mapping with ``base`` and streams set by hand.
 
     A stream set by hand is used as it is, so that recipes can be compared on the same draws.
 
-    >>> streams({"base": 3, "order": 7})._replace(order=0) == streams(3)._replace(order=0)
-    True
-    >>> streams({"base": 3, "order": 7}).order
-    7
+    >>> streams = derive_streams({"base": 3, "order": 7})
+    >>> streams.order, streams == derive_streams(3)._replace(order=7)
+    (7, True)
     """
-    given: Mapping[str, int | None] = {"base": seed} if isinstance(seed, int) else seed
-    base = given.get("base") or 0
-    derived = {name: mix(base, i) for i, name in enumerate(Streams._fields)}
-    kept = {k: v for k in Streams._fields if (v := given.get(k)) is not None}
-    return Streams(**derived | kept)
+    options: Mapping[str, int | None] = {"base": seed} if isinstance(seed, int) else seed
+    base = options.get("base") or 0
+    derived = {name: mix_bits(base, i) for i, name in enumerate(Streams._fields)}
+    chosen = {k: v for k in Streams._fields if (v := options.get(k)) is not None}
+    return Streams(**derived | chosen)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.core.rng import stream
+from truerisk.core.rng import named_generator
 from truerisk.data.samples import Samples
 
 ARRANGEMENTS = ("simplex", "random")
@@ -64,13 +64,13 @@ def gaussians(
         ConfigError: a number out of range, or a simplex of K classes in fewer than K−1 dimensions.
     """
     _check(num_samples, classes, dimension, distance, condition, prior)
-    draw = stream(population_seed, "gaussians")
+    draw = named_generator(population_seed, "gaussians")
     means = _means(arrangement, classes, dimension, float(distance), draw)
     scale = torch.logspace(0, -0.5, dimension, base=float(condition), dtype=torch.float64)
     mixing = _rotation(dimension, draw) * scale
     weights = torch.tensor(list(prior) if prior is not None else [1.0] * classes)
     population = Gaussians(means.float(), mixing.float(), weights / weights.sum())
-    x, y = population.sample(num_samples, stream(seed or 0, "samples"))
+    x, y = population.sample(num_samples, named_generator(seed or 0, "samples"))
     names = [str(k) for k in range(classes)]
     return Samples(x, y, "classification", population=population, class_names=names)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from truerisk.core.errors import ConfigError
-from truerisk.core.rng import kept
+from truerisk.core.rng import fork_state
 from truerisk.data.cache import remembered
 from truerisk.data.samples import Samples
 
@@ -67,7 +67,7 @@ def _made(numbers: tuple[tuple[str, Any], ...]) -> Samples:
 
 def _generated(numbers: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """What the package generates: a second for the published data."""
-    with kept():
+    with fork_state():
         from mnist1d.data import get_dataset_args, make_dataset
 
         args = get_dataset_args()

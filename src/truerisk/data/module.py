@@ -14,7 +14,7 @@ from torch import Tensor
 
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
-from truerisk.core.rng import stream
+from truerisk.core.rng import named_generator
 from truerisk.data.inputs import Part, shape_of, stacked, take
 from truerisk.data.partition import Rows, partition, subset
 from truerisk.data.plan import checked_batch_size
@@ -176,7 +176,7 @@ class DataModule(LightningDataModule):
 
     def _rows(self, samples: Samples) -> Rows:
         strata = get_task(samples.task).strata(samples.y)
-        draw, own = stream(self.seed, "split"), samples.test is not None
+        draw, own = named_generator(self.seed, "split"), samples.test is not None
         test = None if own else self.test_size
         if isinstance(test, str):
             raise ConfigError(f"data.test is '{test}': give a fraction, a number, null or all")
@@ -184,7 +184,7 @@ class DataModule(LightningDataModule):
         rows = partition(labels, self.val_size, test, draw, samples.class_names)
         if self.num_train_asked is None:
             return rows
-        draw = stream(self.seed, "num_train")
+        draw = named_generator(self.seed, "num_train")
         chosen = subset(labels[rows.train], self.num_train_asked, draw)
         return rows._replace(train=rows.train[chosen])
 
@@ -219,7 +219,7 @@ class DataModule(LightningDataModule):
     def _add_noise(self, parts: dict[str, Part]) -> None:
         if self.label_noise and "train" in parts:
             x, y = parts["train"]
-            draw = stream(self.seed, "label_noise")
+            draw = named_generator(self.seed, "label_noise")
             task, classes = get_task(self.info.task), self.info.num_outputs
             parts["train"] = x, task.add_label_noise(y, self.label_noise, classes, draw)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from truerisk.core.errors import ConfigError
-from truerisk.core.rng import stream
+from truerisk.core.rng import named_generator
 
 
 def checked_batch_size(batch_size: int | str) -> int | str:
@@ -77,7 +77,7 @@ class BatchPlan:
         """The order [n] in which the epoch takes the samples."""
         if self.full:
             return torch.arange(self.n)
-        return torch.randperm(self.n, generator=stream(self.seed, "order", epoch))
+        return torch.randperm(self.n, generator=named_generator(self.seed, "order", epoch))
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[list[tuple[Tensor, float]]]:
         """The micro-batches (indices, share) of this process, one list a step."""

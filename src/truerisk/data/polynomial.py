@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from truerisk.core.errors import ConfigError
-from truerisk.core.rng import stream
+from truerisk.core.rng import named_generator
 from truerisk.data.samples import Samples
 
 
@@ -62,5 +62,5 @@ def polynomial(
     if noise < 0:
         raise ConfigError(f"data.source.noise is {noise}: a standard deviation is not negative")
     population = Polynomial(tuple(float(c) for c in coefficients), float(noise))
-    x, y = population.sample(num_samples, stream(seed or 0, "samples"))
+    x, y = population.sample(num_samples, named_generator(seed or 0, "samples"))
     return Samples(x, y, "regression", population=population)

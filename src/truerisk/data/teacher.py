@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.core.rng import stream
+from truerisk.core.rng import named_generator
 from truerisk.data.samples import Samples
 from truerisk.task import get_task
 
@@ -91,7 +91,7 @@ def teacher(
         ConfigError: a number out of range, an unknown task or activation, fewer than two classes.
     """
     _check(locals())
-    draw = stream(population_seed, "teacher")
+    draw = named_generator(population_seed, "teacher")
     sizes = [dimension, *[width] * (depth - 1), outputs]
     weights = tuple(
         torch.randn(a, b, generator=draw) / a**0.5 for a, b in itertools.pairwise(sizes)
@@ -101,7 +101,7 @@ def teacher(
     probe = bare.mean(torch.randn(PROBES, dimension, generator=draw)).double()
     shift, scale = probe.mean(0).float(), probe.std(0, correction=0).float()
     population = Teacher(weights, activation, shift, scale, task, bare.noise, bare.temperature)
-    x, y = population.sample(num_samples, stream(seed or 0, "samples"))
+    x, y = population.sample(num_samples, named_generator(seed or 0, "samples"))
     names = [str(k) for k in range(outputs)] if get_task(task).has_classes else None
     return Samples(x, y, task, population=population, class_names=names)
 

@@ -108,7 +108,7 @@ def moment(module: RiskModule) -> Iterator[Moment]:
     named = dict(model.named_parameters())
     gradients = {name: p.grad for name, p in named.items()}
     with ExitStack() as stack:
-        stack.enter_context(rng.kept())
+        stack.enter_context(rng.fork_state())
         stack.enter_context(module.trainer.precision_plugin.forward_context())
         stack.enter_context(torch.autocast(device.type, enabled=False))
         try:

@@ -107,7 +107,7 @@ class RiskModule(L.LightningModule):
         if self._resumed is None:
             self.record()
         else:
-            rng.restore(self._resumed["rng"][self.trainer.global_rank])
+            rng.set_state(self._resumed["rng"][self.trainer.global_rank])
 
     # --- training -----------------------------------------------------------------------------
 
@@ -276,7 +276,7 @@ class RiskModule(L.LightningModule):
             "position": [self.epoch, self.step_in_epoch],
             "step": self.take_step.state_dict(),
             "regularizers": {k: r.state_dict() for k, r in self.recipe.regularizers.items()},
-            "rng": self._every_process(rng.state()),
+            "rng": self._every_process(rng.get_state()),
             "best": None if self.best is None else self.best._asdict(),
             "stopped": self.trainer.should_stop,
         }

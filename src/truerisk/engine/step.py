@@ -236,13 +236,13 @@ class Step:
         alone, at the price of a forward pass. Dropout draws the same masks each time, and running
         statistics move only once.
         """
-        noise, calls = rng.state(), 0
+        noise, calls = rng.get_state(), 0
 
         def closure(gradient: bool = True) -> Tensor:
             nonlocal calls
             calls += 1
             if calls > 1:
-                rng.restore(noise)
+                rng.set_state(noise)
             still = still_statistics(self.model) if calls > 1 else nullcontext()
             with still:
                 if not gradient:

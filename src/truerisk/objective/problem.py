@@ -134,7 +134,7 @@ class Problem:
         """Look at J and ∇J, before all else; watching layers costs no second forward pass."""
         values, risks, gradient = [], [], torch.zeros_like(self.point())
         for batch, share in self.micro_batches:
-            self._noise.append(rng.state())
+            self._noise.append(rng.get_state())
             with Taps(self.model, watch.layers if watch else ()) as taps:
                 value = self._forward(None, batch)
             self._kept = self._graph(value, batch)
@@ -175,9 +175,9 @@ class Problem:
     def _again(self, params: dict[str, Tensor]) -> Iterator[tuple[Value, Batch, float]]:
         """Look again, at any weights: with the same noise, and buffers as they were at first."""
         params = params | {name: b.clone() for name, b in self._buffers.items()}
-        with rng.kept():
+        with rng.fork_state():
             for noise, (batch, share) in zip(self._noise, self.micro_batches, strict=True):
-                rng.restore(noise)
+                rng.set_state(noise)
                 yield self._forward(params, batch), batch, share
 
     @torch.enable_grad()

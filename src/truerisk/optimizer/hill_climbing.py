@@ -65,7 +65,7 @@ class HillClimbing(Optimizer):
         size = sum(p.numel() for p in tensors)
         self.damping = check_float("optimizer.damping", damping or math.sqrt(size + 1), above=True)
         self.scale = 1.0
-        self.draws = rng.stream(shared(torch.initial_seed()), "hill climbing")
+        self.draws = rng.named_generator(shared(torch.initial_seed()), "hill climbing")
 
     @torch.no_grad()
     def step(self, closure: Closure) -> Tensor:  # type: ignore[override]

@@ -16,7 +16,7 @@ import yaml
 
 from truerisk.config.parts import existing_folder
 from truerisk.core.errors import ConfigError
-from truerisk.core.seeds import streams
+from truerisk.core.seeds import derive_streams
 from truerisk.core.stop import Stop, read_stop
 from truerisk.logger.history import read_rows
 from truerisk.risk.measured import Measured
@@ -156,7 +156,7 @@ def read_run_record(path: Path) -> RunRecord:
         config=config,
         status=status,
         reason=reason,
-        seed=tuple(streams(config["seed"])),
+        seed=tuple(derive_streams(config["seed"])),
         started=facts.get("started", ""),
         command=rebuild_command(facts.get("command", ()), config),
         summary=summary,

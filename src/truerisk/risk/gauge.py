@@ -85,7 +85,7 @@ class Gauge:
     def subset(self) -> Tensor:
         """The fixed part of the training set that is measured after each epoch."""
         size = self.recipe.risk.train_samples or len(self.data.val)
-        draw = rng.stream(self.recipe.streams.data, "measured")
+        draw = rng.named_generator(self.recipe.streams.data, "measured")
         return torch.randperm(len(self.data.train), generator=draw)[:size].sort().values
 
     def training_inputs(self) -> Iterator[Tensor]:
@@ -114,7 +114,7 @@ class Gauge:
         return math.ceil(min(options.true_samples, needed))
 
     def _fresh(self, samples: int, stream: str) -> Iterator[Batch]:
-        draw = rng.stream(self.recipe.streams.data, stream, self.rank)
+        draw = rng.named_generator(self.recipe.streams.data, stream, self.rank)
         blocks = math.ceil(samples / self.world / BATCH)
         return (self.data.sample(BATCH, draw) for _ in range(blocks))
 

@@ -135,8 +135,8 @@ class Member:
         }
 
     def _state(self) -> dict[str, Any]:
-        with rng.isolated(self.recipe.streams.noise):
-            streams = {**rng.state(), "torch": self.noise}
+        with rng.fork_seeded(self.recipe.streams.noise):
+            streams = {**rng.get_state(), "torch": self.noise}
         sums, schedule = self.sums.state_dict(), self.schedule.state_dict()
         return {
             "position": [self.epoch, self.step_in_epoch],

@@ -67,7 +67,7 @@ class Group:
             Interrupted: the process was asked to stop; every cell in progress has been saved.
         """
         keep_freed_memory()
-        with quiet(), threads.limited(_threads(self.jobs[0].cfg)), on_stop(self.request_stop):
+        with quiet(), threads.limit_threads(_threads(self.jobs[0].cfg)), on_stop(self.request_stop):
             waiting = self.jobs
             most = self.size or suitable(self.jobs[0].cfg, self.processes)
             self.size = even(len(self.jobs), most)

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from truerisk.combinations import check_averages, check_combinations
 from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
+from truerisk.config.targets import FILLED_IN
 from truerisk.core import rng
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.core.seeds import derive_streams
@@ -67,7 +68,16 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
 
 
 def build(node: DictConfig, **available: Any) -> Any:
-    """Call a node's target with its own numbers and those available that it has names for."""
+    """Call a node's target with its own numbers and those available that it has names for.
+
+    Args:
+        node: of a configuration, so that it knows its group.
+        available: what is filled in; `truerisk.config.targets.FILLED_IN` has the names.
+    """
+    group = node._get_full_key("").partition(".")[0]
+    if undeclared := available.keys() - FILLED_IN.get(group, frozenset()):
+        # the check before the run believes that table
+        raise TypeError(f"{sorted(undeclared)} are not in FILLED_IN[{group!r}]")
     names = inspect.signature(get_object(node._target_)).parameters
     try:
         factory: Callable[..., Any] = instantiate(node, _partial_=True, _convert_="all")
@@ -161,7 +171,8 @@ def build_diagnostics(cfg: DictConfig) -> dict[str, Any]:
 
 def build_loggers(cfg: DictConfig, **available: Any) -> list[Logger]:
     """The chosen loggers, and CSV always."""
-    nodes = {"csv": DictConfig({"_target_": "truerisk.logger.TidyCSV"}), **cfg.logger}
+    csv = DictConfig({"_target_": "truerisk.logger.TidyCSV"}, key="logger")
+    nodes = {"csv": csv, **cfg.logger}
     config = plain(cfg)
     return [build(node, config=config, **available) for node in nodes.values()]
 

@@ -4,10 +4,13 @@ from typing import Annotated
 import pytest
 import torch
 
+import truerisk
+from truerisk import assemble
+from truerisk.assemble import build
 from truerisk.config.check import check_config, find_problems
 from truerisk.config.compose import compose, resolve_config
 from truerisk.config.parts import list_groups, list_options, option_folders
-from truerisk.config.targets import find_mismatches, fits_type
+from truerisk.config.targets import FILLED_IN, find_mismatches, fits_type
 from truerisk.core.errors import ConfigError
 
 CUDA = torch.cuda.is_available()
@@ -24,9 +27,9 @@ class Open:
     def __init__(self, size: "Unheard[int]", **rest: float) -> None: ...  # noqa: F821
 
 
-def complaints(target, key="model", injected=(), **arguments):
+def complaints(target, key="model", filled_in=(), **arguments):
     node = {"_target_": f"{__name__}.{target.__name__}", **arguments}
-    return list(find_mismatches(node, key, injected))
+    return list(find_mismatches(node, key, filled_in))
 
 
 @pytest.fixture(autouse=True)
@@ -116,13 +119,62 @@ def test_what_is_right_passes(overrides):
     check_config(compose(overrides.split()))
 
 
-def test_missing_arguments_are_those_neither_given_nor_injected():
+def test_missing_arguments_are_those_neither_given_nor_filled_in():
     assert complaints(Plain) == [
         f"model.width is missing: {__name__}.Plain needs it; add +model.width=…"
     ]
-    assert complaints(Plain, injected={"width"}) == []
+    assert complaints(Plain, filled_in={"width"}) == []
     assert complaints(Plain, _partial_=True) == []
     assert complaints(Plain, _args_=[3]) == []
+
+
+class Sized(torch.nn.Linear):
+    """A model that is told its sizes by the names of this project."""
+
+    def __init__(self, input_shape: list[int], output_size: int, dtype: torch.dtype) -> None:
+        super().__init__(input_shape[0], output_size, dtype=dtype)
+
+
+class Outputs(torch.nn.Linear):
+    """A model that asks for a number that nobody fills in."""
+
+    def __init__(self, input_shape: list[int], num_outputs: int) -> None:
+        super().__init__(input_shape[0], num_outputs)
+
+
+def test_a_model_is_told_what_the_table_has_and_nothing_else(tiny, tmp_path):
+    (tmp_path / "model").mkdir()
+    for kind in (Sized, Outputs):
+        text = f"_target_: {__name__}.{kind.__name__}\n"
+        (tmp_path / "model" / f"{kind.__name__}.yaml").write_text(text)
+    fixed = [text for text in tiny.overrides if not text.startswith("model.")]
+
+    def train(name):
+        cfg = compose([*fixed, f"model={name}"], str(tmp_path))
+        return truerisk.train(cfg, folder=tmp_path / name)
+
+    assert train("Sized").status == "finished"
+    with pytest.raises(ConfigError) as error:
+        train("Outputs")
+    assert str(error.value) == (
+        f"model.num_outputs is missing: {__name__}.Outputs needs it; add +model.num_outputs=…"
+    )
+    assert not (tmp_path / "Outputs").exists()
+
+
+def test_all_that_the_table_has_is_filled_in_and_nothing_else(tiny, tmp_path, monkeypatch):
+    filled_in = {}
+
+    def noted(node, **available):
+        if available:
+            filled_in[node._get_full_key("").partition(".")[0]] = available.keys()
+        return build(node, **available)
+
+    monkeypatch.setattr(assemble, "build", noted)
+    assert tiny(tmp_path / "run").status == "finished"
+    assert filled_in == FILLED_IN
+    with pytest.raises(TypeError, match=r"\['num_outputs'\] are not in FILLED_IN\['model'\]"):
+        build(compose([]).model, num_outputs=3)
 
 
 def test_textual_hints_are_resolved_and_unknown_ones_skipped():

@@ -9,158 +9,147 @@ from dataclasses import fields
 from typing import Any
 
 from omegaconf import DictConfig
-from pydantic import (
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import TypeAdapter, ValidationError
 
 from truerisk.config.compose import LISTS, resolve_config
 from truerisk.config.mistakes import INSTEAD
 from truerisk.config.options import Options
-from truerisk.config.targets import find_mismatches, format_value, locate_target
+from truerisk.config.targets import FILLED_IN, find_mismatches, format_value, locate_target
 from truerisk.core.errors import ConfigError, suggest
 
 SINGLE = ("data", "model", "loss", "initializer", "optimizer", "scheduler", "trainer")
-INJECTED = frozenset(
-    {"input_shape", "output_size", "dtype", "task", "num_outputs", "seed", "generator"}
-    | {"folder", "run_id", "config", "resume_step"}
-)
-"""Arguments that are filled in at run time where a signature has them."""
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 OPTIONS = TypeAdapter(Options)
 
 
-def check_config(cfg: DictConfig | Mapping[str, Any], injected: Collection[str] = INJECTED) -> None:
+def check_config(cfg: DictConfig | Mapping[str, Any]) -> None:
     """Look for everything that can be known to be wrong before data is loaded.
 
     Args:
         cfg: the configuration, as it was composed or in plain containers.
-        injected: names of arguments that are filled in at run time.
 
     Raises:
         ConfigError: with one line for each mistake, which names the key.
     """
     plain = resolve_config(cfg) if isinstance(cfg, DictConfig) else cfg
-    found = list(dict.fromkeys(find_problems(plain, injected)))
-    if found:
-        raise ConfigError("\n".join(found))
+    mistakes = list(dict.fromkeys(find_problems(plain)))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
 
 
-def find_problems(cfg: Mapping[str, Any], injected: Collection[str] = INJECTED) -> Iterator[str]:
-    """One line for each mistake in a plain, resolved configuration."""
-    yield from _options(cfg)
-    yield from _clip(cfg.get("step"))
+def find_problems(cfg: Mapping[str, Any]) -> Iterator[str]:
+    """Describe each mistake in a plain, resolved configuration in a line."""
+    yield from _check_options(cfg)
+    yield from _check_clipping(cfg.get("step"))
     for group in SINGLE:
         node = cfg.get(group)
         if not isinstance(node, Mapping) or "_target_" not in node:
             yield f"{group}: nothing is chosen; take an option by name (truerisk parts {group})"
             continue
-        before = list(_trainer(node)) if group == "trainer" else []
-        yield from before or _group(group, node, injected)
+        misused = list(_check_trainer(node)) if group == "trainer" else []
+        yield from misused or _check_target(group, node, group)
     for group in LISTS:
         for name, node in (cfg.get(group) or {}).items():
-            yield from _listed(group, name, node, injected)
+            key = f"{group}.{name}"
+            if isinstance(node, Mapping) and "_target_" in node:
+                yield from _check_target(group, node, key)
+            else:
+                yield f"{key} has no _target_: its YAML must be nested under a name of its own"
 
 
-def _options(cfg: Mapping[str, Any]) -> Iterator[str]:
-    known = {f.name: cfg[f.name] for f in fields(Options) if f.name in cfg}
-    if isinstance(known.get("seed"), int):
-        known["seed"] = {"base": known["seed"]}
+def _check_options(cfg: Mapping[str, Any]) -> Iterator[str]:
+    """Check what is no argument of a ``_target_``: types and ranges."""
+    options = {f.name: cfg[f.name] for f in fields(Options) if f.name in cfg}
+    if isinstance(options.get("seed"), int):
+        options["seed"] = {"base": options["seed"]}
     try:
-        OPTIONS.validate_json(json.dumps(known), strict=True)
+        OPTIONS.validate_json(json.dumps(options), strict=True)
     except ValidationError as error:
+        # a value of several types gives an error for each: they share a line
         reasons: dict[str, list[str]] = {}
         for e in error.errors(include_url=False):
-            key, value = _place(known, e["loc"])
-            said = e["msg"].removeprefix("Input ")
-            reasons.setdefault(f"{key} is {format_value(value)}", []).append(f"it {said}")
+            key, value = _locate_error(options, e["loc"])
+            subject = f"{key} is {format_value(value)}"
             if e["type"] == "unexpected_keyword_argument":
-                reasons[f"{key} is {format_value(value)}"] = ["there is no such key"]
-        yield from (f"{start}: {' or '.join(why)}" for start, why in reasons.items())
+                reasons[subject] = ["there is no such key"]
+            else:
+                reasons.setdefault(subject, []).append(f"it {e['msg'].removeprefix('Input ')}")
+        yield from (f"{subject}: {' or '.join(why)}" for subject, why in reasons.items())
 
 
-def _place(cfg: Any, loc: tuple[int | str, ...]) -> tuple[str, Any]:
-    """The config key that pydantic's location leads to, and what is there."""
+def _locate_error(cfg: Any, loc: tuple[int | str, ...]) -> tuple[str, Any]:
+    """Find the config key that pydantic's location leads to, and what is there."""
     path: list[str] = []
     for part in loc:
-        inside = part in cfg if isinstance(cfg, Mapping) else isinstance(cfg, list)
-        if inside:
-            cfg = cfg[part]
+        # pydantic's location also names the types it tried, which are no keys
+        if isinstance(cfg, Mapping) and part not in cfg:
+            continue
+        if isinstance(cfg, Mapping | list):
+            cfg = cfg[part]  # type: ignore[index]
             path.append(str(part))
     return ".".join(path), cfg
 
 
-def _clip(step: Any) -> Iterator[str]:
+def _check_clipping(step: Any) -> Iterator[str]:
     clip = step.get("clip") if isinstance(step, Mapping) else None
     if isinstance(clip, Mapping) and None not in (clip.get("norm"), clip.get("value")):
         yield "step.clip: norm and value are both set; a gradient is clipped by one of them"
 
 
-def _group(group: str, node: Mapping[str, Any], injected: Collection[str]) -> Iterator[str]:
-    """One group's node, and those with a ``_target_`` inside it."""
+def _check_target(group: str, node: Mapping[str, Any], key: str) -> Iterator[str]:
+    """Check a node, and those with a ``_target_`` inside it, against their signatures."""
+    filled_in = FILLED_IN.get(group, frozenset())
     try:
-        target = locate_target(node["_target_"], f"{group}._target_")
         if group == "scheduler":
-            yield from _scheduler(node, target, injected)
+            yield from _check_scheduler(node)
+        elif group == "optimizer":
+            first = _first_parameter(locate_target(node["_target_"], f"{key}._target_"))
+            yield from find_mismatches(node, key, {*filled_in, *first})
         else:
-            first = _first_parameter(target) if group == "optimizer" else ()
-            yield from find_mismatches(node, group, {*injected, *first})
-        yield from _inside(node, group, injected)
+            yield from find_mismatches(node, key, filled_in)
+        yield from _check_inside(node, key)
     except ConfigError as error:
         yield str(error)
 
 
-def _scheduler(node: Mapping[str, Any], target: Any, injected: Collection[str]) -> Iterator[str]:
-    """Its lengths may be shares of the run, and ``warmup`` is the schedule's own."""
+def _check_scheduler(node: Mapping[str, Any]) -> Iterator[str]:
+    """Check a scheduler: its lengths may be shares of the run, ``warmup`` is the schedule's own."""
     from truerisk.scheduler.schedule import LENGTHS
 
-    lengths = (*LENGTHS, *getattr(target, "lengths", ()))
-    given = {*injected, *_first_parameter(target)}
-    yield from find_mismatches(node, "scheduler", given, skip=(*lengths, "warmup"))
+    target = locate_target(node["_target_"], "scheduler._target_")
+    skip = (*LENGTHS, *getattr(target, "lengths", ()), "warmup")
+    yield from find_mismatches(node, "scheduler", _first_parameter(target), skip=skip)
 
 
-def _first_parameter(target: Any) -> tuple[str, ...]:
-    """The name of what is passed by position: parameter groups, or an optimizer."""
+def _first_parameter(target: Any) -> Collection[str]:
+    """Name what is passed by position: parameter groups, or an optimizer."""
     return tuple(inspect.signature(target).parameters)[:1]
 
 
-def _inside(node: Any, key: str, injected: Collection[str]) -> Iterator[str]:
+def _check_inside(node: Any, key: str) -> Iterator[str]:
+    """Check every node with a ``_target_`` below a node; Hydra fills nothing in there."""
     items = node.items() if isinstance(node, Mapping) else enumerate(node)
     for name, value in items:
         if isinstance(value, Mapping) and "_target_" in value:
-            yield from find_mismatches(value, f"{key}.{name}", injected)
+            yield from find_mismatches(value, f"{key}.{name}")
         if isinstance(value, Mapping | list):
-            yield from _inside(value, f"{key}.{name}", injected)
+            yield from _check_inside(value, f"{key}.{name}")
 
 
-def _listed(group: str, name: str, node: Any, injected: Collection[str]) -> Iterator[str]:
-    if not isinstance(node, Mapping) or "_target_" not in node:
-        yield f"{group}.{name} has no _target_: its YAML must be nested under a name of its own"
-        return
-    try:
-        yield from find_mismatches(node, f"{group}.{name}", injected)
-        yield from _inside(node, f"{group}.{name}", injected)
-    except ConfigError as error:
-        yield str(error)
-
-
-def _trainer(node: Mapping[str, Any]) -> Iterator[str]:
-    """What Lightning would accept, and then ignore or get wrong."""
+def _check_trainer(node: Mapping[str, Any]) -> Iterator[str]:
+    """Find what Lightning would accept, and then ignore or get wrong."""
     for key, remedy in INSTEAD.items():
         if node.get(key) is not None:
             yield f"trainer.{key} does not apply here: {remedy}"
     if node.get("max_epochs") == -1 and node.get("max_steps", -1) == -1:
         yield "trainer: max_epochs and max_steps are both -1, so the run would not end; set one"
-    yield from _precision(node)
-    yield from _accelerator(node.get("accelerator", "auto"))
+    yield from _check_precision(node)
+    yield from _check_accelerator(node.get("accelerator", "auto"))
 
 
-def _precision(node: Mapping[str, Any]) -> Iterator[str]:
-    precision = node.get("precision", "32-true")
-    on_cuda = node.get("accelerator") in ("cuda", "gpu") or (
-        node.get("accelerator", "auto") == "auto" and _has("cuda")
-    )
+def _check_precision(node: Mapping[str, Any]) -> Iterator[str]:
+    precision, accelerator = node.get("precision", "32-true"), node.get("accelerator", "auto")
     if str(precision) in ("16", "16-true"):
         yield (
             "trainer.precision=16-true gives NaN: float16 holds too few digits for the weights; "
@@ -169,25 +158,27 @@ def _precision(node: Mapping[str, Any]) -> Iterator[str]:
     elif precision not in PRECISIONS:
         hint = suggest(str(precision), PRECISIONS)
         yield f"trainer.precision is {format_value(precision)}; {hint}"
-    elif precision == "16-mixed" and not on_cuda:
-        yield (
-            "trainer.precision=16-mixed needs a CUDA device (elsewhere Lightning would take "
-            "bf16-mixed without saying so); use bf16-mixed or 32-true"
-        )
-    elif precision == "64-true" and node.get("accelerator") == "mps":
+    elif precision == "16-mixed":
+        on_cuda = accelerator in ("cuda", "gpu")
+        if not on_cuda and not (accelerator == "auto" and _has_device("cuda")):
+            yield (
+                "trainer.precision=16-mixed needs a CUDA device (elsewhere Lightning would take "
+                "bf16-mixed without saying so); use bf16-mixed or 32-true"
+            )
+    elif precision == "64-true" and accelerator == "mps":
         yield "trainer.precision=64-true: MPS has no float64; use 32-true"
 
 
-def _accelerator(name: Any) -> Iterator[str]:
+def _check_accelerator(name: Any) -> Iterator[str]:
     if name not in ACCELERATORS:
         yield f"trainer.accelerator is {format_value(name)}; {suggest(str(name), ACCELERATORS)}"
-    elif name in ("cuda", "mps") and not _has(name):
+    elif name in ("cuda", "mps") and not _has_device(name):
         yield f"trainer.accelerator={name}: torch finds none on this machine; use trainer=cpu"
-    elif name == "gpu" and not (_has("cuda") or _has("mps")):
+    elif name == "gpu" and not (_has_device("cuda") or _has_device("mps")):
         yield "trainer.accelerator=gpu: torch finds no GPU on this machine; use trainer=cpu"
 
 
-def _has(device: str) -> bool:
+def _has_device(name: str) -> bool:
     import torch
 
-    return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+    return torch.cuda.is_available() if name == "cuda" else torch.backends.mps.is_available()

@@ -15,48 +15,67 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from truerisk.core.errors import ConfigError, suggest
 
+FILLED_IN: Mapping[str, frozenset[str]] = {
+    "data": frozenset({"seed"}),
+    "model": frozenset({"input_shape", "output_size", "dtype"}),
+    "logger": frozenset({"folder", "run_id", "config", "resume_step"}),
+    "trainer": frozenset(
+        {"logger", "callbacks", "default_root_dir", "enable_checkpointing"}
+        | {"enable_progress_bar", "enable_model_summary", "use_distributed_sampler"}
+        | {"inference_mode", "num_sanity_val_steps"}
+    ),
+}
+"""By config group, the arguments that `truerisk.assemble.build` fills in where a signature has
+them; it fills in no others."""
 SPECIAL = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
-POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+"""Keys of a node that are Hydra's."""
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 OBJECTS = ("needs_python_object", "is_instance_of", "is_subclass_of", "callable_type")
 """Pydantic's complaints that no number or text could be right: not for a config to answer."""
+
+Parameters = Mapping[str, inspect.Parameter]
 
 
 def locate_target(path: str, key: str) -> Callable[..., Any]:
     """Import what a dotted path names.
 
+    Args:
+        path: such as ``truerisk.model.MLP``.
+        key: where it stands in the config, for messages.
+
     Raises:
         ConfigError: it cannot be imported or called; the message begins with ``key``.
     """
     parts = path.split(".")
-    found: Any = _module(parts[0], key, path)
+    target: Any = _import_module(parts[0], key, path)
     for i, part in enumerate(parts[1:], 1):
-        if not hasattr(found, part) and inspect.ismodule(found) and _is_module(parts[: i + 1]):
-            # not by its name in the parent: what Hydra's search for plugins has imported is in
-            # sys.modules alone
-            found = _module(".".join(parts[: i + 1]), key, path)
-            continue
-        if not hasattr(found, part):
-            names = [n for n in dir(found) if not n.startswith("_")]
+        inner = ".".join(parts[: i + 1])
+        if hasattr(target, part):
+            target = getattr(target, part)
+        elif inspect.ismodule(target) and _is_module(inner):
+            # not as the parent's attribute: what Hydra's search for plugins has imported is
+            # in sys.modules alone
+            target = _import_module(inner, key, path)
+        else:
+            names = [name for name in dir(target) if not name.startswith("_")]
             hint = suggest(part, names)
-            hint = hint if len(names) < 20 or hint.startswith("did you mean") else "see its docs"
+            if len(names) >= 20 and not hint.startswith("did you mean"):
+                hint = "see its docs"
             raise ConfigError(f"{key}={path}: {'.'.join(parts[:i])} has no '{part}'; {hint}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise ConfigError(
-            f"{key}={path}: it is a {type(found).__name__}, nothing that can be called"
-        )
-    return found
+    if not callable(target):
+        kind = type(target).__name__
+        raise ConfigError(f"{key}={path}: it is a {kind}, nothing that can be called")
+    return target
 
 
-def _is_module(parts: list[str]) -> bool:
+def _is_module(name: str) -> bool:
     try:
-        return importlib.util.find_spec(".".join(parts)) is not None
+        return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         return False
 
 
-def _module(name: str, key: str, path: str) -> Any:
+def _import_module(name: str, key: str, path: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -71,36 +90,36 @@ def _module(name: str, key: str, path: str) -> Any:
 
 
 def find_mismatches(
-    node: Mapping[str, Any], key: str, injected: Collection[str], *, skip: Collection[str] = ()
+    node: Mapping[str, Any],
+    key: str,
+    filled_in: Collection[str] = (),
+    *,
+    skip: Collection[str] = (),
 ) -> Iterator[str]:
-    """What is wrong with the arguments of one node.
+    """Describe what is wrong with the arguments of one node, in a line each.
 
     Args:
         node: plain containers, with a ``_target_``.
         key: where it is in the config.
-        injected: names of arguments that are filled in at run time.
+        filled_in: names of arguments that are filled in at run time.
         skip: arguments whose values are not looked at.
     """
-    target = locate_target(node["_target_"], f"{key}._target_")
+    path = node["_target_"]
+    target = locate_target(path, f"{key}._target_")
     try:
         parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # some builtins have no signature
         return
-    given = {k: v for k, v in node.items() if k not in SPECIAL}
-    yield from _unknown(node["_target_"], key, given, parameters, skip)
+    given = {name: value for name, value in node.items() if name not in SPECIAL}
+    yield from _find_unknown(path, key, given, parameters, skip)
     if not node.get("_partial_") and not node.get("_args_"):
-        yield from _missing(node["_target_"], key, {*given, *injected}, parameters)
+        yield from _find_missing(path, key, {*given, *filled_in}, parameters)
     for name, value in given.items():
         if name in parameters and name not in skip:
-            yield from _wrong_type(
-                node["_target_"], f"{key}.{name}", value, target, parameters[name]
-            )
+            yield from _find_wrong_type(path, f"{key}.{name}", value, target, parameters[name])
 
 
-Parameters = Mapping[str, inspect.Parameter]
-
-
-def _unknown(
+def _find_unknown(
     path: str, key: str, given: Mapping[str, Any], parameters: Parameters, skip: Collection[str]
 ) -> Iterator[str]:
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
@@ -111,24 +130,26 @@ def _unknown(
             yield f"{key}.{name}: {path} takes no '{name}'; {hint}"
 
 
-def _missing(path: str, key: str, have: Collection[str], parameters: Parameters) -> Iterator[str]:
+def _find_missing(
+    path: str, key: str, given: Collection[str], parameters: Parameters
+) -> Iterator[str]:
     for name, parameter in parameters.items():
         needed = parameter.default is inspect.Parameter.empty and parameter.kind not in VARIADIC
-        if needed and name not in have:
+        if needed and name not in given:
             yield f"{key}.{name} is missing: {path} needs it; add +{key}.{name}=…"
 
 
-def _wrong_type(
+def _find_wrong_type(
     path: str, key: str, value: Any, target: Callable[..., Any], parameter: inspect.Parameter
 ) -> Iterator[str]:
-    """A value that the parameter's annotation does not admit, as far as that can be told."""
-    usual = type(value) is type(parameter.default) and value == parameter.default
-    if parameter.kind in VARIADIC or usual or _holds_target(value):
+    """Find a value that the parameter's annotation does not admit, as far as that can be told."""
+    # a default is right whatever the annotation says, and needs no look at it
+    is_default = type(value) is type(parameter.default) and value == parameter.default
+    if parameter.kind in VARIADIC or is_default or _holds_target(value):
         return
-    hint = _resolved(parameter.annotation, target)
-    if hint is inspect.Parameter.empty or fits_type(value, hint):
-        return
-    yield f"{key} is {format_value(value)}, but {path} takes {_readable(hint)}"
+    hint = _evaluate_annotation(parameter.annotation, target)
+    if hint is not inspect.Parameter.empty and not fits_type(value, hint):
+        yield f"{key} is {format_value(value)}, but {path} takes {_format_type(hint)}"
 
 
 def _holds_target(value: Any) -> bool:
@@ -137,8 +158,8 @@ def _holds_target(value: Any) -> bool:
     return isinstance(value, list) and any(map(_holds_target, value))
 
 
-def _resolved(annotation: Any, target: Callable[..., Any]) -> Any:
-    """An annotation, evaluated where it was written if it is text; ``empty`` if that fails."""
+def _evaluate_annotation(annotation: Any, target: Callable[..., Any]) -> Any:
+    """Evaluate an annotation that is text where it was written; ``empty`` if that fails."""
     if not isinstance(annotation, str):
         return annotation
     function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
@@ -146,14 +167,16 @@ def _resolved(annotation: Any, target: Callable[..., Any]) -> Any:
     names = getattr(function, "__globals__", None) or vars(sys.modules.get(module or "", object))
     try:
         return eval(annotation, dict(names))
-    except Exception:
+    except Exception:  # a name that is imported for type checkers alone
         return inspect.Parameter.empty
 
 
 def fits_type(value: Any, hint: Any) -> bool:
-    """Whether a config value is of a type, without being converted; True if that cannot be told.
+    """Tell whether a config value is of a type, without being converted; True if unknown.
 
-    Values are read as JSON, so that a list will do for a tuple.
+    Args:
+        value: plain containers, read as JSON, so that a list will do for a tuple.
+        hint: an evaluated annotation.
 
     >>> fits_type([0.9, 0.99], tuple[float, float]), fits_type("abc", float)
     (True, False)
@@ -162,7 +185,7 @@ def fits_type(value: Any, hint: Any) -> bool:
     """
     try:
         text = json.dumps(value)
-        adapter = _known(hint)
+        adapter = _make_adapter(hint)
     except Exception:
         return True
     try:
@@ -174,24 +197,24 @@ def fits_type(value: Any, hint: Any) -> bool:
     return True
 
 
-def _known(hint: Any) -> TypeAdapter[Any]:
-    """Made once for a type: a study asks of the same ones for each of its cells."""
+def _make_adapter(hint: Any) -> TypeAdapter[Any]:
+    """Make pydantic's adapter of a type, once: a study asks for the same ones for every cell."""
     try:
-        return _adapter(hint)
+        return _make_adapter_once(hint)
     except TypeError:  # a type whose annotations have no hash
-        return _adapter.__wrapped__(hint)
+        return _make_adapter_once.__wrapped__(hint)
 
 
 @cache
-def _adapter(hint: Any) -> TypeAdapter[Any]:
+def _make_adapter_once(hint: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    except Exception:
+    except Exception:  # dataclasses and pydantic's own models bring their configuration
         return TypeAdapter(hint)
 
 
 def format_value(value: Any) -> str:
-    """A value as the config has it.
+    """Write a value as the config has it.
 
     >>> format_value(None), format_value("ten"), format_value([1, True])
     ('null', "'ten'", '[1, true]')
@@ -199,12 +222,11 @@ def format_value(value: Any) -> str:
     return repr(value) if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _readable(hint: Any) -> str:
+def _format_type(hint: Any) -> str:
     text = inspect.formatannotation(hint)
     if union := re.fullmatch(r"(?:typing\.)?Optional\[(.*)\]", text):
         text = f"{union[1]} | None"
     if union := re.fullmatch(r"(?:typing\.)?Union\[([^\[\]]*)\]", text):
         text = union[1].replace(", ", " | ")
-    return re.sub(r"\b(?:typing|collections\.abc|torch|NoneType)\.", "", text).replace(
-        "None", "null"
-    )
+    text = re.sub(r"\b(?:typing|collections\.abc|torch|NoneType)\.", "", text)
+    return text.replace("None", "null")

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Literal, NamedTuple
 
-import numpy as np
-
+from truerisk.reports.seed_mean import estimate_mean
 from truerisk.verdicts.runs import Runs
 
 Verdict = Literal["holds", "does not hold", "inconclusive"]
@@ -40,20 +39,11 @@ def mean_finding(values: Sequence[float], level: float = 0.95) -> Finding:
             are fewer than two.
         level: the probability that the interval covers the mean.
 
-    Source: Student 1908, The Probable Error of a Mean.
-
     >>> mean_finding([1.0, 2.0, 3.0])
     Finding(value=2.0, low=-0.48..., high=4.48...)
     """
-    from scipy.stats import t
-
-    x = np.asarray(values, dtype=float)
-    if len(x) == 0:
-        return Finding(math.nan, math.nan, math.nan)
-    if len(x) == 1:
-        return Finding(float(x[0]), math.nan, math.nan)
-    half = t.ppf(0.5 + level / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
-    return Finding(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
+    estimate = estimate_mean(values, level)
+    return Finding(estimate.mean, estimate.low, estimate.high)
 
 
 Measure = Callable[[Runs], Finding]

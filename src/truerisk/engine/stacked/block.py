@@ -11,16 +11,16 @@ from torch import Tensor
 from truerisk.core.batch import Batch
 from truerisk.core.errors import Diverged
 from truerisk.engine import nonfinite
-from truerisk.engine.stacked.feed import Feed, Orders
 from truerisk.engine.stacked.hooks import after_step, edited
 from truerisk.engine.stacked.member import Member
 from truerisk.engine.stacked.records import Records
 from truerisk.engine.stacked.stack import Stack
+from truerisk.engine.stacked.stacked_data import StackedPlan, StackedSplit
+from truerisk.engine.stacked.stacked_objective import StackedObjective
+from truerisk.engine.stacked.substitution import differing_numbers
 from truerisk.engine.stacked.twins import share_schedules, stepped
-from truerisk.engine.stacked.value import StackedObjective
-from truerisk.engine.stacked.varied import varied
-from truerisk.engine.stacked.vmap.dropout_streams import Masks
-from truerisk.engine.stacked.vmap.traced_function import uncast
+from truerisk.engine.stacked.vmap.dropout_streams import DropoutStreams
+from truerisk.engine.stacked.vmap.traced_function import without_autocast
 
 Micro = tuple[Tensor, float]
 
@@ -35,16 +35,16 @@ class Block:
     def __init__(self, members: Sequence[Member]) -> None:
         share_schedules(members)
         self.stack = Stack(members)
-        self.masks = Masks([m.recipe.streams.noise for m in members])
+        self.masks = DropoutStreams([m.recipe.streams.noise for m in members])
         self.masks.load_state_dict([m.masks for m in members])
         recipes = [m.recipe for m in members]
         self.objective = StackedObjective(
-            recipes[0], varied(recipes), self.masks, self.stack.flat[0]
+            recipes[0], differing_numbers(recipes), self.masks, self.stack.flat[0]
         )
         keys = [m.data_key for m in members]
         splits = {n: [getattr(r.data, n) for r in recipes] for n in members[0].splits()}
-        self.feeds = {name: Feed(own, keys) for name, own in splits.items()}
-        self.orders = Orders([m.plan for m in members])
+        self.feeds = {name: StackedSplit(own, keys) for name, own in splits.items()}
+        self.orders = StackedPlan([m.plan for m in members])
         self.columns = list(range(len(members)))
         first = members[0]
         self.epoch, self.step_in_epoch, self.count = first.epoch, first.step_in_epoch, first.count
@@ -89,18 +89,20 @@ class Block:
         self.objective.objective.model.train(training)
 
     def _step(self, micros: Sequence[Micro]) -> None:
-        batches = [(edited(self.members, self.feeds["train"].batch(i)), s) for i, s in micros]
+        batches = [
+            (edited(self.members, self.feeds["train"].gather_batch(i)), s) for i, s in micros
+        ]
         gradients = self._checked(*self._gradient(batches), batches[-1][0])
         if not self.members:
             return
         self._clip(gradients)
-        with torch.no_grad(), uncast(gradients[0].device.type):
+        with torch.no_grad(), without_autocast(gradients[0].device.type):
             self.stack.update(gradients, self.count + 1)
         self.count += 1
         for member in self.members:
             member.count = self.count
         if stepped(self.members):
-            self.stack.read_numbers()
+            self.stack.read_hyperparameters()
         after_step(self.stack)
 
     def _gradient(
@@ -154,7 +156,7 @@ class Block:
 
     def _error(self, k: int, gradients: Sequence[Tensor], batch: Batch) -> Diverged:
         """What went bad in member k, found as an ordinary run finds it."""
-        self.stack.bring_back(k)
+        self.stack.write_back(k)
         member = self.members[k]
         for group, flat in zip(member.optimizer.param_groups, gradients, strict=True):
             parts = flat[k].split([p.numel() for p in group["params"]])
@@ -187,8 +189,8 @@ class Block:
             return
         self.stack.keep(rows)
         self.masks.keep(rows)
-        self.objective = self.objective.rows(rows)
-        self.feeds = {name: feed.rows(rows) for name, feed in self.feeds.items()}
+        self.objective = self.objective.select_rows(rows)
+        self.feeds = {name: feed.select_rows(rows) for name, feed in self.feeds.items()}
         self.columns = [self.columns[row] for row in rows]
         self.records.keep(rows)
 
@@ -207,6 +209,6 @@ class Block:
         """Give members their weights, their optimizer's state and their place in the run."""
         masks = self.masks.state_dict()
         for k in rows:
-            self.stack.bring_back(k)
+            self.stack.write_back(k)
             self.members[k].masks = masks[k]
             self.members[k].epoch, self.members[k].step_in_epoch = self.epoch, self.step_in_epoch

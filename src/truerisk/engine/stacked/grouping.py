@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from truerisk.engine.stacked.update import OTHERS, RULES
+from truerisk.engine.stacked.update_rules import OTHERS, UPDATE_RULES
 from truerisk.task import config_has_samples
 
 FREE = frozenset(
@@ -77,7 +77,7 @@ def obstacle(config: Mapping[str, Any]) -> str:
 
 def _update(config: Mapping[str, Any]) -> str:
     optimizer = config["optimizer"]
-    rule = RULES.get(optimizer["_target_"])
+    rule = UPDATE_RULES.get(optimizer["_target_"])
     if rule is None:
         return f"{optimizer['_target_']} has no update on stacked weights"
     known = (*rule.numbers, *rule.switches, *OTHERS)
@@ -88,7 +88,7 @@ def _update(config: Mapping[str, Any]) -> str:
 def structure(config: Mapping[str, Any]) -> str:
     """What members of one group have in common: the configuration without what may differ."""
     kept = {key: node for key, node in config.items() if key not in FREE}
-    numbers = RULES[config["optimizer"]["_target_"]].numbers
+    numbers = UPDATE_RULES[config["optimizer"]["_target_"]].numbers
     optimizer = {k: v for k, v in config["optimizer"].items() if k not in (*numbers, *OTHERS[2:])}
     optimizer["_target_"] = config["optimizer"]["_target_"]
     kept["optimizer"] = optimizer

@@ -60,9 +60,9 @@ def after_step(stack: Stack) -> None:
     if hooks("project"):
         for k, member in enumerate(stack.members):
             for project in member.recipe.hooks("project").values():
-                project(stack.row(k))
+                project(stack.view_params(k))
     if hooks("average"):
-        whole = stack.whole()
+        whole = stack.collect_state()
         for k, member in enumerate(stack.members):
             state = {name: whole[name][k] for name in stack.shapes}
             for average in member.recipe.hooks("average").values():
@@ -71,7 +71,7 @@ def after_step(stack: Stack) -> None:
 
 def standing(stack: Stack) -> dict[str, Tensor]:
     """The weights and buffers that are measured and kept: averages where a member has them."""
-    whole = stack.whole()
+    whole = stack.collect_state()
     if not stack.members[0].recipe.hooks("averaged"):
         return whole
     rows = [_standing(m, {n: t[k] for n, t in whole.items()}) for k, m in enumerate(stack.members)]

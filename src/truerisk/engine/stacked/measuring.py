@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from truerisk.core.batch import Batch
-from truerisk.engine.stacked.feed import Feed
 from truerisk.engine.stacked.member import Member
-from truerisk.engine.stacked.value import StackedObjective
+from truerisk.engine.stacked.stacked_data import StackedSplit
+from truerisk.engine.stacked.stacked_objective import StackedObjective
 from truerisk.objective import Objective
 from truerisk.risk.estimate import Measurement, Moments, moments
 from truerisk.risk.gauge import BATCH, Gauge
@@ -28,7 +28,7 @@ LEAST = 4
 class Measuring:
     """Measures members in eval mode, a few at a time."""
 
-    def __init__(self, members: Sequence[Member], feeds: Mapping[str, Feed]) -> None:
+    def __init__(self, members: Sequence[Member], feeds: Mapping[str, StackedSplit]) -> None:
         self.feeds = feeds
         self.gauges = [gauge(member) for member in members]
         first = self.gauges[0]
@@ -42,7 +42,7 @@ class Measuring:
         """The same for some of the members."""
         some = copy.copy(self)
         some.gauges = [self.gauges[row] for row in rows]
-        some.feeds = {name: feed.rows(rows) for name, feed in self.feeds.items()}
+        some.feeds = {name: feed.select_rows(rows) for name, feed in self.feeds.items()}
         some.subset = self.subset[list(rows)]
         return some
 
@@ -95,7 +95,7 @@ def gauge(member: Member) -> Gauge:
 
 
 def _measured(
-    feed: Feed,
+    feed: StackedSplit,
     objective: StackedObjective,
     state: Mapping[str, Tensor],
     index: Tensor | None,
@@ -104,7 +104,7 @@ def _measured(
     own = {name: tensor[rows] for name, tensor in state.items()}
     sums: dict[str, Tensor] = {}
     for batch in _batches(feed, index, rows):
-        found = objective.measured(own, batch, rows)
+        found = objective.measure(own, batch, rows)
         for key, values in found.items():
             spread = values if values.ndim == 2 else values[:, None].expand(batch.x.shape[:2])
             sums[key] = sums.get(key, 0) + _sums(spread)
@@ -112,14 +112,14 @@ def _measured(
     return [_of_member(read, k) for k in range(rows.stop - rows.start)]
 
 
-def _batches(feed: Feed, index: Tensor | None, rows: slice) -> Iterator[Batch]:
+def _batches(feed: StackedSplit, index: Tensor | None, rows: slice) -> Iterator[Batch]:
     """The samples ``index`` [K, n] of some members, or all there are."""
     if index is None:
         for start in range(0, feed.size, BATCH):
-            yield feed.stretch(slice(start, start + BATCH), rows)
+            yield feed.slice_batch(slice(start, start + BATCH), rows)
     else:
         for part in index[rows].split(BATCH, 1):
-            yield feed.batch(part, rows)
+            yield feed.gather_batch(part, rows)
 
 
 def _sums(values: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ def keep_freed_memory() -> None:
         mallopt(TRIM_THRESHOLD, KEPT)
 
 
-def ran_out(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out."""
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(

@@ -72,10 +72,10 @@ class Records:
             else:
                 bad[k] = self._error(k)
         self.diverged(bad)
-        block.stack.read_numbers()
+        block.stack.read_hyperparameters()
 
     def _error(self, k: int) -> Diverged:
-        self.block.stack.bring_back(k)
+        self.block.stack.write_back(k)
         bad = nonfinite.first_bad_weight(self.block.members[k].recipe.model)
         return Diverged(self.block.count, bad or "the validation risk")
 
@@ -126,7 +126,7 @@ class Records:
         members = [self.block.members[k] for k in rows]
         if not members:
             return
-        measuring, objective = self.measuring.rows(rows), self.block.objective.rows(rows)
+        measuring, objective = self.measuring.rows(rows), self.block.objective.select_rows(rows)
         states = [m.best.state for m in members if m.best is not None]
         state = {name: torch.stack([own[name] for own in states]) for name in states[0]}
         self.block._train_mode(False)

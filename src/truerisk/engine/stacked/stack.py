@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from truerisk.engine.stacked.hyper import Numbers
+from truerisk.engine.stacked.hyperparameters import Hyperparameters
 from truerisk.engine.stacked.member import Member
-from truerisk.engine.stacked.update import RULES, SINGLE
+from truerisk.engine.stacked.update_rules import SINGLE, UPDATE_RULES
 
 
 class Stack:
@@ -24,7 +24,7 @@ class Stack:
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
         first = self.members[0]
-        self.rule = RULES[first.cfg.optimizer._target_]
+        self.rule = UPDATE_RULES[first.cfg.optimizer._target_]
         self.names = [group["param_names"] for group in first.optimizer.param_groups]
         self.shapes = {n: p.shape for n, p in first.weights().items()}
         weights = [member.weights() for member in self.members]
@@ -38,19 +38,19 @@ class Stack:
             for name in weights[0]
             if name not in known
         }
-        self.numbers: list[Numbers] = []
-        self.read_numbers()
+        self.numbers: list[Hyperparameters] = []
+        self.read_hyperparameters()
         self.state = [self._gathered(i) for i in range(len(self.names))]
         self._view()
 
     def __len__(self) -> int:
         return len(self.members)
 
-    def read_numbers(self) -> None:
+    def read_hyperparameters(self) -> None:
         """Read the members' numbers from their optimizers, as their schedules have left them."""
         groups = [member.groups for member in self.members]
         self.numbers = [
-            Numbers([own[i] for own in groups], self.rule.numbers, self.rule.switches, flat)
+            Hyperparameters([own[i] for own in groups], self.rule.numbers, self.rule.switches, flat)
             for i, flat in enumerate(self.flat)
         ]
 
@@ -78,11 +78,11 @@ class Stack:
         ):
             self.rule.step(w, g, state, numbers, t)
 
-    def whole(self) -> dict[str, Tensor]:
+    def collect_state(self) -> dict[str, Tensor]:
         """All parameters and buffers, [K, …]."""
         return {name: p.detach() for name, p in self.params.items()} | self.buffers
 
-    def row(self, k: int) -> dict[str, Tensor]:
+    def view_params(self, k: int) -> dict[str, Tensor]:
         """One member's parameters, as views."""
         return {name: p.detach()[k] for name, p in self.params.items()}
 
@@ -94,13 +94,13 @@ class Stack:
         self.buffers = {name: b[index] for name, b in self.buffers.items()}
         self.state = [{k: t[index] for k, t in state.items()} for state in self.state]
         if self.members:
-            self.read_numbers()
+            self.read_hyperparameters()
         self._view()
 
     @torch.no_grad()
-    def bring_back(self, k: int) -> None:
+    def write_back(self, k: int) -> None:
         """Give member k's weights, buffers and optimizer state to its own objects."""
-        member, whole = self.members[k], self.whole()
+        member, whole = self.members[k], self.collect_state()
         for name, own in member.weights().items():
             own.data.copy_(whole[name][k])
         for i, group in enumerate(member.optimizer.param_groups):

@@ -15,11 +15,11 @@ from truerisk.core.errors import Interrupted, UserError
 from truerisk.core.files import write_atomic
 from truerisk.engine.signals import on_stop
 from truerisk.engine.stacked.block import Block
+from truerisk.engine.stacked.block_size import choose_block_size, even_block_size
 from truerisk.engine.stacked.files import begun
 from truerisk.engine.stacked.member import Member
-from truerisk.engine.stacked.memory import keep_freed_memory, ran_out
+from truerisk.engine.stacked.memory import is_out_of_memory, keep_freed_memory
 from truerisk.engine.stacked.place import place_of
-from truerisk.engine.stacked.size import even, suitable
 from truerisk.fit import quiet
 from truerisk.run import RunFolder
 
@@ -69,14 +69,14 @@ class Group:
         keep_freed_memory()
         with quiet(), threads.limit_threads(_threads(self.jobs[0].cfg)), on_stop(self.request_stop):
             waiting = self.jobs
-            most = self.size or suitable(self.jobs[0].cfg, self.processes)
-            self.size = even(len(self.jobs), most)
+            most = self.size or choose_block_size(self.jobs[0].cfg, self.processes)
+            self.size = even_block_size(len(self.jobs), most)
             while waiting:
                 now, waiting = waiting[: self.size], waiting[self.size :]
                 try:
                     self._together(now)
                 except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                    if len(now) == 1 or not ran_out(error):
+                    if len(now) == 1 or not is_out_of_memory(error):
                         raise
                     self.size = -(-len(now) // 2)
                     waiting = [*now, *waiting]

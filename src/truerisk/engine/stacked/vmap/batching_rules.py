@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from truerisk.engine.stacked.vmap import rnn
-from truerisk.engine.stacked.vmap.dropout_streams import Masks
-from truerisk.engine.stacked.vmap.unfold import unfolded
+from truerisk.engine.stacked.vmap.dropout_streams import DropoutStreams
+from truerisk.engine.stacked.vmap.unfold import unfold_signals
 
 Rule = Callable[..., Any]
 
@@ -41,7 +41,7 @@ def conv1d(
 
     Its columns are all positions of all samples: [K, c·k, L′·n].
     """
-    columns = unfolded(x.permute(0, 2, 3, 1), weight.shape[3], stride, padding, dilation)
+    columns = unfold_signals(x.permute(0, 2, 3, 1), weight.shape[3], stride, padding, dilation)
     rows, positions = weight.flatten(2), columns.flatten(1, 2).flatten(2)
     if bias is None:
         out = torch.bmm(rows, positions)
@@ -103,13 +103,13 @@ def _front(tensor: Tensor, dim: int | None, members: int) -> Tensor:
     return tensor if dim == 0 else tensor.movedim(dim, 0)
 
 
-class Lifting(TorchFunctionMode):
+class BatchingRules(TorchFunctionMode):
     """Inside the block, ``vmap`` maps the functions below by the rules of this module.
 
     ``masks`` draws the members' dropout masks, each from its own stream.
     """
 
-    def __init__(self, masks: Masks | None = None) -> None:
+    def __init__(self, masks: DropoutStreams | None = None) -> None:
         super().__init__()
         self.masks = masks
 
@@ -132,14 +132,14 @@ def _is_mapping() -> bool:
     return inner is not None and inner.key() == TransformType.Vmap
 
 
-def _linear(_mode: Lifting, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+def _linear(_mode: BatchingRules, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     if not is_batchedtensor(weight) or x.ndim < 2:
         return NotImplemented
     return _Mapped.apply(linear, x, weight, bias)
 
 
 def _conv1d(
-    _mode: Lifting,
+    _mode: BatchingRules,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -155,7 +155,7 @@ def _conv1d(
 
 
 def _cross_entropy(
-    _mode: Lifting,
+    _mode: BatchingRules,
     outputs: Tensor,
     y: Tensor,
     weight: Tensor | None = None,
@@ -172,17 +172,17 @@ def _cross_entropy(
 
 
 def _dropout(
-    mode: Lifting, x: Tensor, p: Any = 0.5, training: bool = True, inplace: bool = False
+    mode: BatchingRules, x: Tensor, p: Any = 0.5, training: bool = True, inplace: bool = False
 ) -> Any:
     if not training:
         return x
     if mode.masks is None or not is_batchedtensor(x):
         return NotImplemented
-    return _Mapped.apply(mode.masks.dropped, x, p)
+    return _Mapped.apply(mode.masks.drop_units, x, p)
 
 
 def _batch_norm(
-    _mode: Lifting,
+    _mode: BatchingRules,
     x: Tensor,
     mean: Tensor | None,
     var: Tensor | None,
@@ -199,14 +199,14 @@ def _batch_norm(
     return wide.to(x.dtype)
 
 
-def _argmax(_mode: Lifting, x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+def _argmax(_mode: BatchingRules, x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     if dim != -1 or keepdim or x.ndim != 2 or not is_batchedtensor(x):
         return NotImplemented
     return _Mapped.apply(argmax, x, dim)
 
 
 def _recurrent(rule: Rule) -> Rule:
-    def lift(_mode: Lifting, x: Tensor, start: Any, weights: Any, *options: Any) -> Any:
+    def lift(_mode: BatchingRules, x: Tensor, start: Any, weights: Any, *options: Any) -> Any:
         if not isinstance(weights, list | tuple) or not is_batchedtensor(weights[0]):
             return NotImplemented
         starts = start if isinstance(start, tuple | list) else (start,)

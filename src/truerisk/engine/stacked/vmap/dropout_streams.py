@@ -14,7 +14,7 @@ LEVELS = 2**16
 """A unit is dropped if a number of 16 bits falls below a threshold."""
 
 
-class Masks:
+class DropoutStreams:
     """Streams of masks, one a member, that neither see each other nor the size of the group.
 
     Each is a generator SFC64 (O'Neill's test suite; NumPy's fastest): sixteen bits a unit are four
@@ -22,8 +22,8 @@ class Masks:
     rounded to a multiple of 2⁻¹⁶ and kept units are divided by 1 − p as rounded, so that the mean
     stays what it was.
 
-    >>> masks = Masks([1, 2])
-    >>> x = masks.dropped(torch.ones(2, 1000), torch.tensor([0.5, 0.0]))
+    >>> masks = DropoutStreams([1, 2])
+    >>> x = masks.drop_units(torch.ones(2, 1000), torch.tensor([0.5, 0.0]))
     >>> x[0].unique().tolist(), x[1].unique().tolist()
     ([0.0, 2.0], [1.0])
     """
@@ -44,12 +44,12 @@ class Masks:
         raw = np.stack([stream.random_raw(words) for stream in self.streams])
         return torch.from_numpy(raw.view(np.int16)[:, :count])
 
-    def drawn(self, kind: Any) -> list[Tensor]:
+    def draw_ahead(self, kind: Any) -> list[Tensor]:
         """All that a forward pass of some kind will ask for, once one has shown what that is."""
         return [self.draw(count) for count in self._wanted.get(kind, ())]
 
     @contextmanager
-    def given(self, drawn: list[Tensor], kind: Any) -> Iterator[None]:
+    def replayed(self, drawn: list[Tensor], kind: Any) -> Iterator[None]:
         """What is asked for inside the block is taken from what has been drawn, if anything has."""
         self._given, self._asked = drawn or None, []
         try:
@@ -62,7 +62,7 @@ class Masks:
         self._asked.append(count)
         return self.draw(count) if self._given is None else self._given[len(self._asked) - 1]
 
-    def dropped(self, x: Tensor, p: Tensor | float) -> Tensor:
+    def drop_units(self, x: Tensor, p: Tensor | float) -> Tensor:
         """x [K, …] with its units dropped with probability p, one for all or one a member [K]."""
         p = torch.as_tensor(p, dtype=torch.float64, device="cpu").expand(len(x))
         cut = (p * LEVELS).round()

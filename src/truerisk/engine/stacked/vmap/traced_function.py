@@ -17,7 +17,7 @@ PATIENCE = 16
 """Calls with tensors of one kind before they are worth recording, which takes some fifty calls."""
 
 
-class Recorded:
+class TracedFunction:
     """Calls a function as it is, and from some call on plays back what it did to the tensors.
 
     Gradients, ``vmap`` and the model's own Python are spent once for each kind of arguments; what
@@ -53,11 +53,11 @@ class Recorded:
 @contextmanager
 def _plain(device: str) -> Iterator[None]:
     """Operations are done as they were recorded: no gradient, no casts, none fused."""
-    with torch.no_grad(), uncast(device), torch.jit.optimized_execution(False):
+    with torch.no_grad(), without_autocast(device), torch.jit.optimized_execution(False):
         yield
 
 
-def uncast(device: str) -> AbstractContextManager[Any]:
+def without_autocast(device: str) -> AbstractContextManager[Any]:
     """Whatever casts are on are off inside the block; where none are, that costs nothing."""
     on = torch.is_autocast_enabled(device)
     return torch.autocast(device, enabled=False) if on else nullcontext()

@@ -11,7 +11,9 @@ from torch import Tensor
 Taps = Iterator[tuple[int, slice, slice]]
 
 
-def unfolded(signals: Tensor, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
+def unfold_signals(
+    signals: Tensor, kernel: int, stride: int, padding: int, dilation: int
+) -> Tensor:
     """The windows [K, c, kernel, L′, n] of signals [K, c, L, n], zeros beyond their ends.
 
     ``out[…, j, l, :] = signals[…, l·stride + j·dilation − padding, :]``. Copied tap by tap in runs

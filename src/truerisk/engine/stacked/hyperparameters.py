@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Numbers:
+class Hyperparameters:
     """The members' numbers for one group of parameters, as columns [K, 1].
 
     ``exact`` has them in double precision, ``numbers[name]`` in the type of the weights, and

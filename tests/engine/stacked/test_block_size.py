@@ -10,7 +10,7 @@ import pytest
 
 from truerisk.assemble import assemble
 from truerisk.config.compose import compose
-from truerisk.engine.stacked import size
+from truerisk.engine.stacked import block_size
 from truerisk.engine.stacked.place import place_of
 from truerisk.engine.stacked.train import Group
 
@@ -21,14 +21,14 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from truerisk.assemble import assemble
 from truerisk.config.compose import compose
-from truerisk.engine.stacked import size, train
+from truerisk.engine.stacked import block_size, train
 from truerisk.engine.stacked.place import place_of
 
 def peak():  # getrusage would begin with the peak of the process that started this one
     return 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
 cfg = compose(["model=mlp", "model.width=1500", "trainer.max_steps=3", "trainer.max_epochs=-1"])
-expected = size.footprint(assemble(cfg), place_of(cfg))
+expected = block_size.estimate_footprint(assemble(cfg), place_of(cfg))
 cells = [OmegaConf.merge(cfg, {"seed": {"base": i}}) for i in range(12)]
 train.Group([train.Job(cells[0], Path(sys.argv[1]) / "first", {})], 1).train()
 before = peak()
@@ -40,7 +40,7 @@ print((peak() - before) / 11 / expected)
 
 def of(*overrides):
     cfg = compose([*LINEAR, *overrides])
-    return size.footprint(assemble(cfg), place_of(cfg))
+    return block_size.estimate_footprint(assemble(cfg), place_of(cfg))
 
 
 @pytest.mark.parametrize(("precision", "width"), [("32-true", 4), ("64-true", 8)])
@@ -52,7 +52,7 @@ def test_what_a_linear_model_keeps(precision, width):
     """
     kept = 10 * (4 + 3) * width + 10 * 8 + width
     samples = 150 * (4 * width + 8)
-    expected = size.COPIES * 15 * width + 2 * kept + 2 * samples
+    expected = block_size.COPIES * 15 * width + 2 * kept + 2 * samples
     assert of(f"trainer.precision={precision}") == expected
 
 
@@ -67,8 +67,8 @@ def test_it_is_what_a_process_grows_by(tmp_path):
 def test_little_memory_makes_small_blocks(jobs, monkeypatch):
     given = [[*LINEAR, "trainer.max_epochs=1", f"seed={i}"] for i in range(5)]
     needs = of()
-    monkeypatch.setattr(size, "room", lambda device: 2.1 * needs / size.SHARE)
-    assert [size.suitable(compose(given[0]), n) for n in (1, 2, 8)] == [2, 1, 1]
+    monkeypatch.setattr(block_size, "free_memory", lambda device: 2.1 * needs / block_size.SHARE)
+    assert [block_size.choose_block_size(compose(given[0]), n) for n in (1, 2, 8)] == [2, 1, 1]
     group = Group(jobs(given))
     group.train()
     assert group.size == 2
@@ -76,25 +76,29 @@ def test_little_memory_makes_small_blocks(jobs, monkeypatch):
 
 def test_a_block_holds_fewer_members_where_they_or_their_layers_are_larger():
     def suitable(*more):
-        return size.suitable(compose(["data=gaussians", "data.batch_size=50", *more]))
+        return block_size.choose_block_size(
+            compose(["data=gaussians", "data.batch_size=50", *more])
+        )
 
-    assert suitable("model=linear") == size.LARGEST
+    assert suitable("model=linear") == block_size.LARGEST
     by_weights = [
         suitable("model=mlp", "model.depth=2", f"model.width={w}") for w in (20, 100, 1000)
     ]
-    assert by_weights == sorted(by_weights, reverse=True) and by_weights[-1] == size.SMALLEST
+    assert by_weights == sorted(by_weights, reverse=True) and by_weights[-1] == block_size.SMALLEST
     many = "data.source.num_samples=100000"
-    assert suitable("model=linear", many) == size.LARGEST
-    assert suitable("model=linear", many, "data.batch_size=full") == size.SMALLEST
+    assert suitable("model=linear", many) == block_size.LARGEST
+    assert suitable("model=linear", many, "data.batch_size=full") == block_size.SMALLEST
 
 
 def test_what_is_free(tmp_path):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:  9 kB\nMemAvailable:   2048 kB\n")
-    assert size._available(meminfo) == 2**21
-    assert size._available(tmp_path / "none") == size._left(tmp_path / "none") == math.inf
+    assert block_size._available(meminfo) == 2**21
+    assert (
+        block_size._available(tmp_path / "none") == block_size._left(tmp_path / "none") == math.inf
+    )
     for name, text in (("max", "1000\n"), ("current", "700\n"), ("stat", "inactive_file 50\n")):
         (tmp_path / f"memory.{name}").write_text(text)
-    assert size._left(tmp_path) == 350
+    assert block_size._left(tmp_path) == 350
     (tmp_path / "memory.max").write_text("max\n")
-    assert size._left(tmp_path) == math.inf
+    assert block_size._left(tmp_path) == math.inf

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from truerisk.engine.stacked.vmap.batching_rules import Lifting
+from truerisk.engine.stacked.vmap.batching_rules import BatchingRules
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -19,7 +19,7 @@ def test_batch_normalization_of_half_precision_activations(training):
     params = {"weight": torch.rand(4, 3), "bias": torch.rand(4, 3)}
     buffers = {"running_mean": torch.randn(4, 3), "running_var": torch.rand(4, 3) + 0.5}
     theirs = [{k: t[m].clone() for k, t in {**params, **buffers}.items()} for m in range(4)]
-    with Lifting():
+    with BatchingRules():
         found = torch.vmap(lambda state, x: functional_call(layer, state, x))(params | buffers, x)
     expected = torch.stack([functional_call(layer, own, x[m]) for m, own in enumerate(theirs)])
     assert found.dtype == torch.bfloat16

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from truerisk.core.batch import Batch
-from truerisk.engine.stacked.varied import given, places, stacked
-from truerisk.engine.stacked.vmap.batching_rules import Lifting
-from truerisk.engine.stacked.vmap.dropout_streams import Masks
-from truerisk.engine.stacked.vmap.traced_function import Function, Recorded
+from truerisk.engine.stacked.substitution import find_numbers, stack_numbers, substituted
+from truerisk.engine.stacked.vmap.batching_rules import BatchingRules
+from truerisk.engine.stacked.vmap.dropout_streams import DropoutStreams
+from truerisk.engine.stacked.vmap.traced_function import Function, TracedFunction
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
 
@@ -28,16 +28,20 @@ class StackedObjective:
     """
 
     def __init__(
-        self, recipe: Recipe, varied: Mapping[str, Sequence[float]], masks: Masks, like: Tensor
+        self,
+        recipe: Recipe,
+        varied: Mapping[str, Sequence[float]],
+        masks: DropoutStreams,
+        like: Tensor,
     ) -> None:
         self.objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
-        self.places = places(recipe)
-        self.values = stacked(varied, like)
-        self.masks, self.lifting = masks, Lifting(masks)
-        self._gradient: dict[Any, Recorded] = {}
-        self._measured: dict[Any, Recorded] = {}
+        self.slots = find_numbers(recipe)
+        self.values = stack_numbers(varied, like)
+        self.masks, self.lifting = masks, BatchingRules(masks)
+        self._gradient: dict[Any, TracedFunction] = {}
+        self._measured: dict[Any, TracedFunction] = {}
 
-    def rows(self, rows: Sequence[int]) -> StackedObjective:
+    def select_rows(self, rows: Sequence[int]) -> StackedObjective:
         """The same for some of the members."""
         some = copy.copy(self)
         some.values = {key: values[list(rows)] for key, values in self.values.items()}
@@ -51,21 +55,21 @@ class StackedObjective:
         names = tuple(tuple(group) for group in named)
         key = share, names
         if key not in self._gradient:
-            self._gradient[key] = Recorded(self._gradient_of(names, share))
+            self._gradient[key] = TracedFunction(self._gradient_of(names, share))
         tensors = [tensor for group in named for tensor in group.values()]
-        value, risk, *found = self._gradient[key]([*tensors, *self.masks.drawn(batch.x.shape)])
+        value, risk, *found = self._gradient[key]([*tensors, *self.masks.draw_ahead(batch.x.shape)])
         return value, risk, found
 
     def _gradient_of(self, names: Names, share: float) -> Function:
         def one(state: State, values: State, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            with given(self.places, values):
+            with substituted(self.slots, values):
                 value = self.objective(state, Batch(**parts))
             return value.objective, value.risk
 
         def gradient(*tensors: Tensor) -> tuple[Tensor, ...]:
             rest = iter(tensors)
             params, buffers, values, own = _named(names, rest)
-            with self.masks.given(list(rest), own["x"].shape):
+            with self.masks.replayed(list(rest), own["x"].shape):
                 value, risk = self._mapped(one, params | buffers, values, own)
             value = value if share == 1 else value * share
             found = torch.autograd.grad(value.sum(), list(params.values()))
@@ -73,13 +77,13 @@ class StackedObjective:
 
         return gradient
 
-    def measured(self, state: State, batch: Batch, rows: slice) -> dict[str, Tensor]:
+    def measure(self, state: State, batch: Batch, rows: slice) -> dict[str, Tensor]:
         """Losses and errors [K, n] of some members, and their penalties, each [K]."""
         values = {key: value[rows] for key, value in self.values.items()}
         named = [state, values, parts(batch)]
         names = tuple(tuple(group) for group in named)
         if names not in self._measured:
-            self._measured[names] = Recorded(self._measured_of(names))
+            self._measured[names] = TracedFunction(self._measured_of(names))
         tensors = [tensor for group in named for tensor in group.values()]
         found = self._measured[names](tensors)
         return dict(zip(self._measures, found, strict=True))
@@ -94,7 +98,7 @@ class StackedObjective:
         surrogate = self.objective.surrogate
 
         def one(state: State, values: State, own: dict[str, Tensor]) -> tuple[Tensor, ...]:
-            with given(self.places, values):
+            with substituted(self.slots, values):
                 value = self.objective(state, Batch(**own))
                 errors = surrogate.errors(value.outputs, own["y"])
             wrong = () if errors is None else (errors,)

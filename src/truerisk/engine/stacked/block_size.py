@@ -37,7 +37,7 @@ gradients in the model's layout and in the optimizer's, two moments in the run a
 and what an update is computed in."""
 
 
-def suitable(cfg: DictConfig, processes: int = 1) -> int:
+def choose_block_size(cfg: DictConfig, processes: int = 1) -> int:
     """How many members to train at once, in each of some processes.
 
     The more, the smaller they and their layers are.
@@ -48,7 +48,7 @@ def suitable(cfg: DictConfig, processes: int = 1) -> int:
         return LARGEST
     place = place_of(cfg)
     recipe.model.to(dtype=place.dtype)
-    fitting = SHARE * room(place.device) / processes / footprint(recipe, place)
+    fitting = SHARE * free_memory(place.device) / processes / estimate_footprint(recipe, place)
     return max(1, math.floor(min(_near(recipe, place), fitting)))
 
 
@@ -61,16 +61,16 @@ def _near(recipe: Recipe, place: Place) -> int:
     return max(SMALLEST, most)
 
 
-def even(cells: int, size: int) -> int:
+def even_block_size(cells: int, size: int) -> int:
     """The size of blocks of much the same size, at most ``size``.
 
-    >>> even(32, 25), even(128, 51), even(3, 16)
+    >>> even_block_size(32, 25), even_block_size(128, 51), even_block_size(3, 16)
     (16, 43, 3)
     """
     return -(-cells // -(-cells // size))
 
 
-def footprint(recipe: Recipe, place: Place) -> int:
+def estimate_footprint(recipe: Recipe, place: Place) -> int:
     """Bytes that a member takes while it trains.
 
     Copies of its weights; what autograd is seen to keep of a forward pass on the first batch, and
@@ -114,7 +114,7 @@ def _bytes(tensor: Tensor, dtype: torch.dtype) -> int:
     return tensor.numel() * kind.itemsize
 
 
-def room(device: torch.device) -> float:
+def free_memory(device: torch.device) -> float:
     """Bytes of memory that are free for this process; infinite where nothing tells."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]

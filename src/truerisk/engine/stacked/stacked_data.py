@@ -13,7 +13,7 @@ from truerisk.data import BatchPlan
 from truerisk.data.split import TensorSplit, in_a_row
 
 
-class Feed:
+class StackedSplit:
     """One split of every member's data, all of one shape; equal data is held once.
 
     ``keys`` tell which members have the same data.
@@ -27,19 +27,19 @@ class Feed:
         self.y = _joined([split.y for split in firsts])
         self.which = torch.tensor([unique.index(key) for key in keys])
 
-    def rows(self, rows: Sequence[int]) -> Feed:
+    def select_rows(self, rows: Sequence[int]) -> StackedSplit:
         """The same for some of the members."""
         some = copy.copy(self)
         some.which = self.which[list(rows)]
         return some
 
-    def batch(self, index: Tensor, rows: slice = slice(None)) -> Batch:
+    def gather_batch(self, index: Tensor, rows: slice = slice(None)) -> Batch:
         """Samples ``index`` [K, n] of some members: x [K, n, …], y [K, n, …]."""
         flat = (index + self.size * self.which[rows, None]).reshape(-1).to(self.x.device)
         x, y = self.x.index_select(0, flat), self.y.index_select(0, flat)
         return Batch(x.unflatten(0, index.shape), y.unflatten(0, index.shape))
 
-    def stretch(self, samples: slice, rows: slice) -> Batch:
+    def slice_batch(self, samples: slice, rows: slice) -> Batch:
         """Some samples of some members, as they stand in their data."""
         x, y = (t.unflatten(0, (-1, self.size))[:, samples] for t in (self.x, self.y))
         if len(x) == 1:
@@ -55,7 +55,7 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
-class Orders(BatchPlan):
+class StackedPlan(BatchPlan):
     """The batches of several members' plans, which differ in nothing but their order.
 
     What a plan has as indices [n] are columns here, one a member: [n, K].

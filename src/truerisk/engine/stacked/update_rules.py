@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from truerisk.engine.stacked.hyper import Numbers
+from truerisk.engine.stacked.hyperparameters import Hyperparameters
 
 State = dict[str, Tensor]
 
@@ -25,15 +25,15 @@ WIDE = 2048
 class Rule(NamedTuple):
     """An update, the tensors it keeps, and the numbers and switches it knows."""
 
-    step: Callable[[Tensor, Tensor, State, Numbers, int], None]
-    keeps: Callable[[Numbers], tuple[str, ...]]
+    step: Callable[[Tensor, Tensor, State, Hyperparameters, int], None]
+    keeps: Callable[[Hyperparameters], tuple[str, ...]]
     numbers: tuple[str, ...]
     switches: tuple[str, ...] = ()
     counts: str = "state"
     """where the optimizer counts its steps: in the state of each weight, in its groups, nowhere"""
 
 
-def sgd(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+def sgd(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
     """v ← μv + (1 − τ)g, w ← w − lr·v (or lr·(g + μv) with Nesterov's); the first v is g."""
     g = _coupled(w, g, h)
     if "momentum_buffer" in state:
@@ -44,7 +44,7 @@ def sgd(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
     w.sub_(h["lr"] * g)
 
 
-def adagrad(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+def adagrad(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
     """s ← s + g², w ← w − lr/(1 + (t − 1)·decay) · g/(√s + ε)."""
     g = _coupled(w, g, h)
     s = state["sum"].addcmul_(g, g)
@@ -52,7 +52,7 @@ def adagrad(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
     w.sub_((g * rate).div_(s.sqrt().add_(h["eps"])))
 
 
-def rmsprop(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+def rmsprop(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
     """s ← αs + (1 − α)g²; v ← μv + g/(√s + ε); w ← w − lr·v."""
     g = _coupled(w, g, h)
     s = state["square_avg"].mul_(h["alpha"]).add_((g * g).mul_(h.rest("alpha")))
@@ -67,7 +67,7 @@ def rmsprop(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
     w.sub_(h["lr"] * step)
 
 
-def adadelta(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+def adadelta(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
     """s ← ρs + (1 − ρ)g²; d = g·√(a + ε)/√(s + ε); a ← ρa + (1 − ρ)d²; w ← w − lr·d."""
     g, rho, eps = _coupled(w, g, h), h["rho"], h["eps"]
     s = state["square_avg"].mul_(rho).add_((g * g).mul_(h.rest("rho")))
@@ -77,7 +77,7 @@ def adadelta(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
     w.sub_(d * h["lr"])
 
 
-def adam(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+def adam(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
     """m ← β₁m + (1 − β₁)g; v ← β₂v + (1 − β₂)g²; w ← w − lr·m̂/(√v̂ + ε)."""
     if w.shape[1] >= WIDE:
         _fused(torch._fused_adam_, w, g, state, h, t)
@@ -85,7 +85,7 @@ def adam(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
         _adam(w, _coupled(w, g, h), state, h, t)
 
 
-def adamw(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+def adamw(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
     """Adam's step, beside w ← (1 − lr·λ)w."""
     if w.shape[1] >= WIDE:
         _fused(torch._fused_adamw_, w, g, state, h, t)
@@ -95,7 +95,7 @@ def adamw(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
 
 
 def _fused(
-    kernel: Callable[..., None], w: Tensor, g: Tensor, state: State, h: Numbers, t: int
+    kernel: Callable[..., None], w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int
 ) -> None:
     """torch's own update, row by row, with one call for all rows that have the same numbers."""
     tensors = (w, g, state["exp_avg"], state["exp_avg_sq"], state.get("max_exp_avg_sq"))
@@ -107,7 +107,7 @@ def _fused(
         kernel(*own, found_steps, **numbers, amsgrad=h.switches["amsgrad"], maximize=False)
 
 
-def _adam(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+def _adam(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
     m, v = _moments(g, state, h)
     if "max_exp_avg_sq" in state:
         v = torch.maximum(state["max_exp_avg_sq"], v, out=state["max_exp_avg_sq"])
@@ -116,7 +116,7 @@ def _adam(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
     w.sub_((m * h.cast(h.exact["lr"] / first)).div_(root))
 
 
-def nadam(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+def nadam(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
     """Adam with Nesterov momentum μₜ = β₁(1 − ½·0.96^(t·decay)) (Dozat 2016)."""
     g = _decayed(w, g, h, "decoupled_weight_decay")
     m, v = _moments(g, state, h)
@@ -127,11 +127,11 @@ def nadam(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
     w.sub_((m * h.cast(lr * following / (1 - product * following))).div_(root))
 
 
-def _growing(h: Numbers, t: int) -> Tensor:
+def _growing(h: Hyperparameters, t: int) -> Tensor:
     return h.exact["beta1"] * (1 - 0.5 * 0.96 ** (t * h.exact["momentum_decay"]))
 
 
-def radam(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+def radam(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
     """Adam's step, rectified where the variance estimate can be trusted, else momentum's."""
     g = _decayed(w, g, h, "decoupled_weight_decay")
     m, v = _moments(g, state, h)
@@ -145,7 +145,7 @@ def radam(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
     w.sub_(step.mul_(torch.where(length > 5, adaptive, 1.0)))
 
 
-def lion(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
+def lion(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
     """w ← w − lr·sign(β₁m + (1 − β₁)g); m ← β₂m + (1 − β₂)g."""
     g = _decayed(w, g, h, "weight_decouple")
     m = state["exp_avg"]
@@ -154,48 +154,48 @@ def lion(w: Tensor, g: Tensor, state: State, h: Numbers, t: int) -> None:
     w.sub_(update.mul_(h["lr"]))
 
 
-def _coupled(w: Tensor, g: Tensor, h: Numbers) -> Tensor:
+def _coupled(w: Tensor, g: Tensor, h: Hyperparameters) -> Tensor:
     """g + λw."""
     return g + h["weight_decay"] * w if h.any("weight_decay") else g
 
 
-def _shrink(w: Tensor, h: Numbers) -> None:
+def _shrink(w: Tensor, h: Hyperparameters) -> None:
     """w ← (1 − lr·λ)w."""
     w.mul_(h.cast(1 - h.exact["lr"] * h.exact["weight_decay"]))
 
 
-def _decayed(w: Tensor, g: Tensor, h: Numbers, decoupled: str) -> Tensor:
+def _decayed(w: Tensor, g: Tensor, h: Hyperparameters, decoupled: str) -> Tensor:
     if not h.switches[decoupled]:
         return _coupled(w, g, h)
     _shrink(w, h)
     return g
 
 
-def _moments(g: Tensor, state: State, h: Numbers) -> tuple[Tensor, Tensor]:
+def _moments(g: Tensor, state: State, h: Hyperparameters) -> tuple[Tensor, Tensor]:
     m = state["exp_avg"].lerp_(g, h.rest("beta1"))
     return m, state["exp_avg_sq"].mul_(h["beta2"]).add_((g * g).mul_(h.rest("beta2")))
 
 
-def _corrections(h: Numbers, t: int) -> tuple[Tensor, Tensor]:
+def _corrections(h: Hyperparameters, t: int) -> tuple[Tensor, Tensor]:
     """1 − β₁ᵗ and 1 − β₂ᵗ."""
     return 1 - h.exact["beta1"] ** t, 1 - h.exact["beta2"] ** t
 
 
-def _always(*names: str) -> Callable[[Numbers], tuple[str, ...]]:
+def _always(*names: str) -> Callable[[Hyperparameters], tuple[str, ...]]:
     return lambda _numbers: names
 
 
-def _with_momentum(*names: str) -> Callable[[Numbers], tuple[str, ...]]:
+def _with_momentum(*names: str) -> Callable[[Hyperparameters], tuple[str, ...]]:
     """The tensors kept where some member has momentum, and what a centred variance needs."""
 
-    def keeps(h: Numbers) -> tuple[str, ...]:
+    def keeps(h: Hyperparameters) -> tuple[str, ...]:
         more = ("momentum_buffer",) if h.any("momentum") else ()
         return (*names, *more, *(("grad_avg",) if h.switches.get("centered") else ()))
 
     return keeps
 
 
-def _moments_kept(h: Numbers) -> tuple[str, ...]:
+def _moments_kept(h: Hyperparameters) -> tuple[str, ...]:
     names = ("exp_avg", "exp_avg_sq")
     return (*names, "max_exp_avg_sq") if h.switches["amsgrad"] else names
 
@@ -207,7 +207,7 @@ _SGD = Rule(
 )
 _ADAM = Rule(adam, _moments_kept, _BETAS, ("amsgrad",))
 
-RULES: dict[str, Rule] = {
+UPDATE_RULES: dict[str, Rule] = {
     "torch.optim.SGD": _SGD,
     "truerisk.optimizer.GD": _SGD,
     "torch.optim.Adagrad": Rule(adagrad, _always("sum"), ("lr", "lr_decay", "eps", "weight_decay")),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from truerisk.engine.stacked.vmap.traced_function import PATIENCE, Recorded
+from truerisk.engine.stacked.vmap.traced_function import PATIENCE, TracedFunction
 
 
 def step(x, weight, seen):
@@ -16,7 +16,7 @@ def step(x, weight, seen):
 
 def states(calls):
     draw = torch.Generator().manual_seed(0)
-    seen, recorded = torch.zeros(()), Recorded(step)
+    seen, recorded = torch.zeros(()), TracedFunction(step)
     plain_seen = seen.clone()
     for _ in range(calls):
         x, weight = (torch.randn(2, a, 3, generator=draw) for a in (5, 3))
@@ -40,7 +40,7 @@ def test_what_cannot_be_compiled_is_played_back_all_the_same(monkeypatch):
 
 @pytest.mark.parametrize("shape", [(2, 5, 3), (2, 7, 3)])
 def test_another_shape_is_another_recording(shape):
-    recorded = Recorded(lambda x: (x * x.shape[1],))
+    recorded = TracedFunction(lambda x: (x * x.shape[1],))
     for _ in range(PATIENCE + 1):
         recorded([torch.ones(2, 4, 3)])
     assert recorded([torch.ones(shape)])[0].unique().item() == shape[1]

@@ -16,38 +16,38 @@ PENALTIES = ("coefficient", "l1_ratio")
 LOSSES = ("label_smoothing", "margin")
 
 
-class Spot(NamedTuple):
+class NumberSlot(NamedTuple):
     """Where a number of a recipe stands: an attribute of one of its objects."""
 
     owner: Any
     attribute: str
 
 
-def places(recipe: Recipe) -> dict[str, Spot]:
+def find_numbers(recipe: Recipe) -> dict[str, NumberSlot]:
     """The numbers that J reads as it is evaluated, by a name of their own."""
-    found = {f"loss.{name}": Spot(recipe.surrogate.loss, name) for name in LOSSES}
+    found = {f"loss.{name}": NumberSlot(recipe.surrogate.loss, name) for name in LOSSES}
     for key, regularizer in recipe.regularizers.items():
-        found |= {f"{key}.{name}": Spot(regularizer, name) for name in PENALTIES}
+        found |= {f"{key}.{name}": NumberSlot(regularizer, name) for name in PENALTIES}
     for name, module in recipe.model.named_modules():
         if isinstance(module, DROPOUTS):
-            found[f"model.{name}.p"] = Spot(module, "p")
+            found[f"model.{name}.p"] = NumberSlot(module, "p")
     return {key: place for key, place in found.items() if _is_number(place)}
 
 
-def _is_number(place: Spot) -> bool:
+def _is_number(place: NumberSlot) -> bool:
     value = getattr(place.owner, place.attribute, None)
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def varied(recipes: Sequence[Recipe]) -> dict[str, list[float]]:
+def differing_numbers(recipes: Sequence[Recipe]) -> dict[str, list[float]]:
     """Each number that is not the same for all the recipes, with its values."""
-    read = [places(recipe) for recipe in recipes]
+    read = [find_numbers(recipe) for recipe in recipes]
     values = {key: [float(getattr(*own[key])) for own in read] for key in read[0]}
     return {key: row for key, row in values.items() if len(set(row)) > 1}
 
 
 @contextmanager
-def given(where: Mapping[str, Spot], values: Mapping[str, Tensor]) -> Iterator[None]:
+def substituted(where: Mapping[str, NumberSlot], values: Mapping[str, Tensor]) -> Iterator[None]:
     """The numbers stand at ``values`` inside the block, and as they were after it."""
     before = {key: getattr(*where[key]) for key in values}
     try:
@@ -59,7 +59,7 @@ def given(where: Mapping[str, Spot], values: Mapping[str, Tensor]) -> Iterator[N
             _set(where[key], number)
 
 
-def _set(place: Spot, value: Any) -> None:
+def _set(place: NumberSlot, value: Any) -> None:
     # past nn.Module's own, which would take a tensor for one of its buffers
     if isinstance(place.owner, nn.Module):
         place.owner.__dict__[place.attribute] = value
@@ -67,7 +67,7 @@ def _set(place: Spot, value: Any) -> None:
         setattr(place.owner, place.attribute, value)
 
 
-def stacked(values: Mapping[str, Sequence[float]], like: Tensor) -> dict[str, Tensor]:
+def stack_numbers(values: Mapping[str, Sequence[float]], like: Tensor) -> dict[str, Tensor]:
     """The values as tensors [K] of the type and device of ``like``."""
     return {
         k: torch.tensor(row, dtype=torch.float64).to(like.device, like.dtype)

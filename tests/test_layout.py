@@ -17,7 +17,7 @@ GROUPS = (
 )
 ABOVE = {
     "diagnostics": {
-        *("calculus", "objective.Objective", "recipe", "run", "show"),
+        *("calculus", "objective.Objective", "data.split.Split", "recipe", "run", "show"),
         "engine.lightning.RiskModule",
     },
 }
@@ -83,7 +83,7 @@ ORDER = (
 UPWARDS = {
     # until a run is handed its parts, and draws its figure after the loop
     "engine": {"fit", "result", "show", "sweeps.sweep_cell.SweepCell"},
-    "assemble": {"diagnostics.Diagnostic"},  # to tell our instruments from any other callback
+    "assemble": {"diagnostics.Diagnostic"},  # to tell our diagnostics from any other callback
     "result": {"show.console.print_report"},  # a run in a notebook tells of itself
     "verdicts": {"reproductions"},  # the folder that it looks into
 }

@@ -202,7 +202,7 @@ def _trainer(
 ) -> tuple[Trainer, Path | None]:
     """The trainer with its loggers and callbacks, and the checkpoint to start from."""
     from truerisk.assemble import build_diagnostics, build_loggers, build_trainer
-    from truerisk.diagnostics.instruments import instruments
+    from truerisk.diagnostics.callback import build_callbacks
     from truerisk.engine.checkpoint import Checkpointer, load
     from truerisk.engine.trail import trails
     from truerisk.show.progress_line import Progress
@@ -217,7 +217,7 @@ def _trainer(
     ]
     callbacks += trails(recipe.model)
     callbacks += deciding(cfg, recipe, run.path)
-    callbacks += instruments(build_diagnostics(cfg))
+    callbacks += build_callbacks(build_diagnostics(cfg))
     return build_trainer(cfg, run.path, loggers, callbacks), checkpoint
 
 

@@ -12,9 +12,9 @@ import torch
 from truerisk.calculus import Point
 from truerisk.core.batch import Batch
 from truerisk.data.split import TensorSplit
-from truerisk.diagnostics import arrays
-from truerisk.diagnostics.moment import Moment
+from truerisk.diagnostics import figure_arrays
 from truerisk.diagnostics.picture import table_of
+from truerisk.diagnostics.snapshot import Snapshot
 from truerisk.objective import Objective
 
 CURVED = ["curvature", "spectrum", "taylor", "flatness", "landscape", "critical_point"]
@@ -33,10 +33,10 @@ RECIPE = [
 
 
 def looked(run, *overrides):
-    """What a run's instruments logged and kept."""
+    """What a run's diagnostics logged and kept."""
     result = run(*overrides)
     tables = {name: table_of(result.history, name) for name in CURVED}
-    kept = {f.stem: arrays.load(f) for f in result.run.figures.glob("*.npz")}
+    kept = {f.stem: figure_arrays.read_arrays(f) for f in result.run.figures.glob("*.npz")}
     return SimpleNamespace(result=result, tables=tables, kept=kept)
 
 
@@ -85,21 +85,18 @@ def _seen(model, x, y, gradients=None, precision="64-true", context=nullcontext,
     def squares(outputs, y):
         return (outputs - y).square().flatten(1).sum(1)
 
-    trainer = SimpleNamespace(
-        precision=precision, precision_plugin=SimpleNamespace(forward_context=context)
+    run = SimpleNamespace(
+        objective=Objective(model.eval(), squares),
+        parameters={n: p for n, p in model.named_parameters() if p.requires_grad},
+        train_split=TensorSplit(x, y),
+        measured_index=torch.arange(len(x)),
+        step_size=m,
+        step=1,
+        loss_scaler=scaler,
+        precision=precision,
+        forward_context=context,
     )
-    engine = SimpleNamespace(scaler=scaler)
-    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    module = SimpleNamespace(
-        model=model.eval(),
-        objective=Objective(model, squares),
-        data=SimpleNamespace(train=TensorSplit(x, y)),
-        gauge=SimpleNamespace(subset=torch.arange(len(x))),
-        plan=SimpleNamespace(step_size=m),
-        take_step=SimpleNamespace(count=1, named=named, engine=engine),
-        trainer=trainer,
-    )
-    return Moment(module, gradients or {})
+    return Snapshot(run, gradients or {})
 
 
 @pytest.fixture(scope="session")

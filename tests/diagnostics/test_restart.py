@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import truerisk
-from truerisk.diagnostics import Spectrum, arrays
+from truerisk.diagnostics import Spectrum, figure_arrays
 
 RECIPE = [
     "data=iris",
@@ -30,12 +30,12 @@ def cut_off(folder, step):
     """Run until a look, and a checkpoint behind it."""
     look = Spectrum.look
 
-    def fatal(self, moment):
-        if moment.step == step:
+    def fatal(self, snapshot):
+        if snapshot.step == step:
             nothing = np.zeros((4, 8))
-            arrays.keep_row(moment, self.name, nodes=nothing, weights=nothing)
+            figure_arrays.keep_row(snapshot, self.name, nodes=nothing, weights=nothing)
             raise KeyboardInterrupt
-        return look(self, moment)
+        return look(self, snapshot)
 
     with mock.patch.object(Spectrum, "look", fatal), pytest.raises((KeyboardInterrupt, SystemExit)):
         truerisk.train(RECIPE, folder=folder)
@@ -52,15 +52,17 @@ def test_a_run_cut_off_in_a_look_goes_on_as_if_it_had_not_been(tmp_path):
     assert files == sorted(f.name for f in (two / "figures").glob("*"))
     assert len(files) == 4
     for name in files:
-        mine, theirs = (arrays.load(folder / "figures" / name) for folder in (one, two))
+        mine, theirs = (
+            figure_arrays.read_arrays(folder / "figures" / name) for folder in (one, two)
+        )
         assert mine.keys() == theirs.keys()
         assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
 
 
 def test_arrays_appear_whole_or_not_at_all(tmp_path):
     path = tmp_path / "figures" / "x.npz"
-    arrays.save(path, {"a": [1.0]})
+    figure_arrays.write_arrays(path, {"a": [1.0]})
     with mock.patch("numpy.savez", side_effect=OSError), pytest.raises(OSError):
-        arrays.save(path, {"a": [2.0]})
-    assert arrays.load(path)["a"].tolist() == [1.0]
-    assert arrays.load(tmp_path / "none.npz") == {}
+        figure_arrays.write_arrays(path, {"a": [2.0]})
+    assert figure_arrays.read_arrays(path)["a"].tolist() == [1.0]
+    assert figure_arrays.read_arrays(tmp_path / "none.npz") == {}

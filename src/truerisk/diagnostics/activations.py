@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from truerisk.diagnostics.moment import Moment
+    from truerisk.diagnostics.snapshot import Snapshot
     from truerisk.recipe import Recipe
 
 KINDS = (
@@ -69,9 +69,9 @@ class Activations(Diagnostic):
             "theirs inside): leave it out"
         )
 
-    def look(self, moment: Moment) -> Values:
+    def look(self, snapshot: Snapshot) -> Values:
         """Show the samples to the model once."""
-        layers = activations(moment.model)
+        layers = activations(snapshot.model)
         seen: dict[str, list[dict[str, float]]] = {name: [] for name in layers}
 
         def watch(name: str) -> Any:
@@ -84,7 +84,9 @@ class Activations(Diagnostic):
 
             return hook
 
-        moment.show(self.samples, (_tap(layer, watch(name)) for name, layer in layers.items()))
+        snapshot.forward_samples(
+            self.samples, (_tap(layer, watch(name)) for name, layer in layers.items())
+        )
         return {
             f"{what}/{name}": sum(call[what] for call in calls) / len(calls)
             for what in ("mean", "variance", "saturated", "dead")

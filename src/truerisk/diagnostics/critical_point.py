@@ -15,7 +15,7 @@ from truerisk.calculus import CriticalPoint as Found
 from truerisk.calculus import Point, classify, extreme_eigenvalues, line
 from truerisk.calculus.critical_point import Kind
 from truerisk.core.checks import check_float, check_int
-from truerisk.diagnostics import arrays
+from truerisk.diagnostics import figure_arrays
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 from truerisk.show.number import format_significant
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from truerisk.diagnostics.moment import Moment
+    from truerisk.diagnostics.snapshot import Snapshot
 
 
 ENDS = ("max", "min")
@@ -64,21 +64,23 @@ class CriticalPoint(Diagnostic):
         self.stationary, self.zero = stationary, zero
         self.points = check_int("diagnostics.critical_point.points", points, 3)
 
-    def look(self, moment: Moment) -> Values:
+    def look(self, snapshot: Snapshot) -> Values:
         """Tell the kind, and keep the two curves for the figure."""
-        if not moment.finite:
+        if not snapshot.is_finite:
             return {}
-        ends = extreme_eigenvalues(moment.hessian)
+        ends = extreme_eigenvalues(snapshot.hessian)
         values = torch.cat([ends.smallest.values, ends.largest.values])
-        found = classify(moment.point, self.stationary, self.zero, eigenvalues=values)
-        self.tell(sentence(found, moment.step))
+        found = classify(snapshot.point, self.stationary, self.zero, eigenvalues=values)
+        self.tell(sentence(found, snapshot.step))
         vectors = torch.cat([ends.smallest.vectors, ends.largest.vectors], 1)
-        arrays.keep(moment, self.name, **curves(moment.point, vectors, self.points))
-        return numbers(found, moment.slope.gradient)
+        figure_arrays.keep_arrays(
+            snapshot, self.name, **curves(snapshot.point, vectors, self.points)
+        )
+        return numbers(found, snapshot.slope.gradient)
 
     def draw(self, history: pd.DataFrame, path: Path, title: str = "") -> Path | None:
         """Draw the curves that were kept beside the figure."""
-        self.curves = arrays.load(path.with_suffix(".npz"))
+        self.curves = figure_arrays.read_arrays(path.with_suffix(".npz"))
         return super().draw(history, path, title) if self.curves else None
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:

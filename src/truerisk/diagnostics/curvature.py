@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from truerisk.diagnostics.moment import Moment
+    from truerisk.diagnostics.snapshot import Snapshot
 
 
 class Curvature(Diagnostic):
@@ -59,11 +59,11 @@ class Curvature(Diagnostic):
         self.probes = check_int("diagnostics.curvature.probes", probes, 2)
         self.tolerance = check_float("diagnostics.curvature.tolerance", tolerance, 0, 1, above=True)
 
-    def look(self, moment: Moment) -> Values:
+    def look(self, snapshot: Snapshot) -> Values:
         """Eigenvalues, trace, condition number, stability."""
-        if not moment.finite:
+        if not snapshot.is_finite:
             return {}
-        h = moment.hessian
+        h = snapshot.hessian
         ends = extreme_eigenvalues(h, tol=self.tolerance)
         found = {
             "lambda_max": float(ends.largest.values),
@@ -73,18 +73,18 @@ class Curvature(Diagnostic):
         told = condition(h, ends)
         if not math.isnan(told):
             found["condition"] = told
-        return found | self._stability(moment, h, ends)
+        return found | self._stability(snapshot, h, ends)
 
-    def _stability(self, moment: Moment, h: Operator, ends: Extremes) -> dict[str, float]:
-        optimizer = moment.module.take_step.optimizer
-        known = stability(optimizer, moment.params)
+    def _stability(self, snapshot: Snapshot, h: Operator, ends: Extremes) -> dict[str, float]:
+        optimizer = snapshot.run.optimizer
+        known = stability(optimizer, snapshot.params)
         if known is None:
-            if moment.step:
+            if snapshot.step:
                 name = type(optimizer).__name__
                 self.warn(f"no stability threshold is known for {name}; none is shown")
             return {}
         return {
-            "stability": sharpness(known, moment.point, h, ends, self.tolerance),
+            "stability": sharpness(known, snapshot.point, h, ends, self.tolerance),
             "threshold": known.threshold,
         }
 

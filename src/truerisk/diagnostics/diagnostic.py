@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-    from truerisk.diagnostics.moment import Moment
+    from truerisk.diagnostics.snapshot import Snapshot
     from truerisk.recipe import Recipe
 
 Values = Mapping[str, float]
@@ -109,14 +109,14 @@ class Diagnostic:
     def start(self, model: nn.Module) -> None:
         """See the initial weights."""
 
-    def before(self, moment: Moment) -> None:
+    def before(self, snapshot: Snapshot) -> None:
         """See the weights that a step is about to change."""
 
-    def look(self, moment: Moment) -> Values:
+    def look(self, snapshot: Snapshot) -> Values:
         """Measure."""
         raise NotImplementedError
 
-    def finish(self, moment: Moment) -> Values:
+    def finish(self, snapshot: Snapshot) -> Values:
         """Measure what only the end of a run tells."""
         return {}
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from truerisk.diagnostics.moment import Moment
+    from truerisk.diagnostics.snapshot import Snapshot
 
 
 class Flatness(Diagnostic):
@@ -53,14 +53,14 @@ class Flatness(Diagnostic):
         self.rho = check_float("diagnostics.flatness.rho", rho, 0, above=True)
         self.probes = check_int("diagnostics.flatness.probes", probes, 2)
 
-    def look(self, moment: Moment) -> Values:
+    def look(self, snapshot: Snapshot) -> Values:
         """The three measures."""
-        if not moment.finite:
+        if not snapshot.is_finite:
             return {}
         return {
-            "box": box_sharpness(moment.point, self.epsilon, self.iterations).percent,
-            "sam": ball_sharpness(moment.point, self.rho).rise,
-            **trace(moment.hessian, self.probes),
+            "box": box_sharpness(snapshot.point, self.epsilon, self.iterations).percent,
+            "sam": ball_sharpness(snapshot.point, self.rho).rise,
+            **trace(snapshot.hessian, self.probes),
         }
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:

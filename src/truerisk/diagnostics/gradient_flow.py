@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from truerisk.diagnostics.moment import Moment
+    from truerisk.diagnostics.snapshot import Snapshot
 
 
 class GradientFlow(Diagnostic):
@@ -43,15 +43,15 @@ class GradientFlow(Diagnostic):
             "diagnostics.gradient_flow.threshold", threshold, 0, 1, above=True
         )
 
-    def look(self, moment: Moment) -> Values:
+    def look(self, snapshot: Snapshot) -> Values:
         """The norms, their ratio, and the flags."""
-        found = norms(moment.gradients)
-        ratio = first_to_last(found, moment.gradients)
+        found = norms(snapshot.gradients)
+        ratio = first_to_last(found, snapshot.gradients)
         vanishing, exploding = ratio < self.threshold, ratio > 1 / self.threshold
         if vanishing or exploding:
             what = "vanishes" if vanishing else "explodes"
             self.warn(
-                f"the gradient {what} at step {moment.step}: its norm at the first layer is "
+                f"the gradient {what} at step {snapshot.step}: its norm at the first layer is "
                 f"{ratio:.2g} of that at the last"
             )
         flags = {"ratio": ratio, "vanishing": float(vanishing), "exploding": float(exploding)}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from truerisk.diagnostics.moment import Moment
+    from truerisk.diagnostics.snapshot import Snapshot
 
 MEMORY = 2**23
 """Numbers in the per-sample gradients that are held at once."""
@@ -53,15 +53,15 @@ class GradientNoise(Diagnostic):
         super().__init__(every)
         self.samples = check_int("diagnostics.gradient_noise.samples", samples, least=2)
 
-    def look(self, moment: Moment) -> Values:
+    def look(self, snapshot: Snapshot) -> Values:
         """Take the gradients and compare them."""
-        point = moment.point
-        n = power_below(min(self.samples, len(moment.module.gauge.subset)))
+        point = snapshot.point
+        n = power_below(min(self.samples, len(snapshot.run.measured_index)))
         size = power_below(max(1, min(n, MEMORY // point.space.size)))
-        cut = Point(moment.objective, None, list(moment.batches(size, most=n)))
+        cut = Point(snapshot.objective, None, list(snapshot.batches(size, most=n)))
         groups = {name: layer_of(name) for name in point.space.shapes}
         seen = gather(per_sample_gradients(cut), point.space.sizes)
-        return self._values(seen, list(groups.values()), moment.module.plan.step_size)
+        return self._values(seen, list(groups.values()), snapshot.run.step_size)
 
     def _values(self, seen: Squares, layers: list[str], m: int) -> dict[str, float]:
         found = noise(seen.samples, seen.single.sum().item(), seen.mean.sum().item())

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from truerisk.calculus import Point, filter_normalized, line, plane, principal_directions
 from truerisk.core.checks import check_float, check_int
-from truerisk.diagnostics import arrays
+from truerisk.diagnostics import figure_arrays
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from truerisk.diagnostics.moment import Moment
+    from truerisk.diagnostics.snapshot import Snapshot
     from truerisk.recipe import Recipe
 
 NUMBERS = 2**24
@@ -72,30 +72,32 @@ class Landscape(Diagnostic):
             return "there is no plane through a single weight: leave it out"
         return None
 
-    def look(self, moment: Moment) -> Values:
+    def look(self, snapshot: Snapshot) -> Values:
         """Keep the weights, if they are among those that are kept."""
-        path, w = arrays.beside(moment, f"{self.name}_path"), moment.point.w
-        if moment.module.trainer.is_global_zero:
-            kept = arrays.added(arrays.load(path), moment.step, weights=w.cpu().numpy())
+        path, w = figure_arrays.locate_arrays(snapshot, f"{self.name}_path"), snapshot.point.w
+        if snapshot.run.is_first_process:
+            kept = figure_arrays.add_row(
+                figure_arrays.read_arrays(path), snapshot.step, weights=w.cpu().numpy()
+            )
             most = min(self.most, max(2, NUMBERS // len(w)))
-            arrays.save(path, thinned(kept, self.interval, most))
+            figure_arrays.write_arrays(path, thinned(kept, self.interval, most))
         return {}
 
-    def finish(self, moment: Moment) -> Values:
+    def finish(self, snapshot: Snapshot) -> Values:
         """Evaluate J on the planes."""
-        if not moment.module.trainer.is_global_zero or not moment.finite:
+        if not snapshot.run.is_first_process or not snapshot.is_finite:
             return {}
-        kept = arrays.load(arrays.beside(moment, f"{self.name}_path"))
-        point = moment.point
-        now = arrays.added(kept, moment.step, weights=point.w.cpu().numpy())
+        kept = figure_arrays.read_arrays(figure_arrays.locate_arrays(snapshot, f"{self.name}_path"))
+        point = snapshot.point
+        now = figure_arrays.add_row(kept, snapshot.step, weights=point.w.cpu().numpy())
         drawn = random_slices(point, self.reach, self.points)
         drawn |= path_slice(point, torch.from_numpy(now["weights"]).to(point.w), self.points)
-        arrays.keep(moment, self.name, **drawn)
+        figure_arrays.keep_arrays(snapshot, self.name, **drawn)
         return {f"share/{i}": float(s) for i, s in enumerate(drawn.get("share", ()), 1)}
 
     def draw(self, history: pd.DataFrame, path: Path, title: str = "") -> Path | None:
         """Draw the slices that were kept beside the figure."""
-        self.slices = arrays.load(path.with_suffix(".npz"))
+        self.slices = figure_arrays.read_arrays(path.with_suffix(".npz"))
         return super().draw(history, path, title) if self.slices else None
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
@@ -107,7 +109,7 @@ class Landscape(Diagnostic):
         draw_path(path, self.slices)
 
 
-def thinned(kept: arrays.Arrays, interval: float, most: int) -> dict[str, np.ndarray]:
+def thinned(kept: figure_arrays.Arrays, interval: float, most: int) -> dict[str, np.ndarray]:
     """The rows of every look, or every second, fourth, … one, so that they are at most ``most``.
 
     >>> rows = {"step": np.arange(0, 90, 10)}
@@ -149,7 +151,7 @@ def around(at: Tensor, points: int) -> Tensor:
     return torch.linspace(low - room, high + room, points, dtype=torch.float64)
 
 
-def draw_lines(axes: Axes, slices: arrays.Arrays) -> None:
+def draw_lines(axes: Axes, slices: figure_arrays.Arrays) -> None:
     """J along the two random directions."""
     from truerisk.show.panel import frame_axes, label_ends, set_plain_ticks
     from truerisk.show.style import BLUE, INK, ORANGE, SIZE
@@ -168,7 +170,7 @@ def draw_lines(axes: Axes, slices: arrays.Arrays) -> None:
     label_ends(axes, ends)
 
 
-def draw_random(axes: Axes, slices: arrays.Arrays) -> None:
+def draw_random(axes: Axes, slices: figure_arrays.Arrays) -> None:
     """J on the plane of the two random directions, with the weights in the middle."""
     from truerisk.show.panel import frame_axes
     from truerisk.show.style import INK, SIZE
@@ -182,7 +184,7 @@ def draw_random(axes: Axes, slices: arrays.Arrays) -> None:
     axes.grid(visible=False)
 
 
-def draw_path(axes: Axes, slices: arrays.Arrays) -> None:
+def draw_path(axes: Axes, slices: figure_arrays.Arrays) -> None:
     """J on the plane of the path's principal directions, and the path."""
     from truerisk.show.panel import frame_axes
     from truerisk.show.style import INK, SIZE

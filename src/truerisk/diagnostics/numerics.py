@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from truerisk.diagnostics.moment import Moment
+    from truerisk.diagnostics.snapshot import Snapshot
 
 FORMATS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 """Formats of 16 bits, whether the run has them or not."""
@@ -61,37 +61,37 @@ class Numerics(Diagnostic):
         super().__init__(every)
         self.samples = check_int("diagnostics.numerics.samples", samples)
 
-    def look(self, moment: Moment) -> Values:
+    def look(self, snapshot: Snapshot) -> Values:
         """Look at the gradient that is there, and show the samples to the model."""
-        precision = str(moment.module.trainer.precision)
-        scaler = moment.module.take_step.engine.scaler
-        found = _of_gradient(moment.gradients.values())
+        precision = snapshot.run.precision
+        scaler = snapshot.run.loss_scaler
+        found = _of_gradient(snapshot.gradients.values())
         if "mixed" in precision:
             scale = 1.0 if scaler is None else scaler.get_scale()
-            found["lost/run"] = self._lost_in_the_run(moment, scale)
-        largest = self._largest(moment)
+            found["lost/run"] = self._lost_in_the_run(snapshot, scale)
+        largest = self._largest(snapshot)
         found |= {f"activation/{name}": value for name, value in largest.items()}
         limit = torch.finfo(RUN.get(precision, torch.float32)).max
         found["activation_share"] = max(largest.values(), default=0.0) / limit
         return found | ({} if scaler is None else {"loss_scale": scaler.get_scale()})
 
-    def _lost_in_the_run(self, moment: Moment, scale: float) -> float:
+    def _lost_in_the_run(self, snapshot: Snapshot, scale: float) -> float:
         with cudnn.flags(enabled=False):  # its recurrent layers have no backward in eval mode
-            with moment.precision():
-                run = self._gradient(moment, scale)
-            full = self._gradient(moment, 1.0)
+            with snapshot.run.forward_context():
+                run = self._gradient(snapshot, scale)
+            full = self._gradient(snapshot, 1.0)
         return share((run == 0) & (full != 0), of=full != 0)
 
-    def _gradient(self, moment: Moment, scale: float) -> Tensor:
-        params = {n: p.detach().clone().requires_grad_() for n, p in moment.params.items()}
-        (batch,) = moment.batches(self.samples, most=self.samples)
-        risk = scale * moment.objective.losses(moment.objective.outputs(params, batch.x), batch)
+    def _gradient(self, snapshot: Snapshot, scale: float) -> Tensor:
+        params = {n: p.detach().clone().requires_grad_() for n, p in snapshot.params.items()}
+        (batch,) = snapshot.batches(self.samples, most=self.samples)
+        risk = scale * snapshot.objective.losses(snapshot.objective.outputs(params, batch.x), batch)
         parts = torch.autograd.grad(
             risk.mean(), list(params.values()), allow_unused=True, materialize_grads=True
         )
         return torch.cat([part.flatten() for part in parts])
 
-    def _largest(self, moment: Moment) -> dict[str, float]:
+    def _largest(self, snapshot: Snapshot) -> dict[str, float]:
         """The largest output of every layer without layers inside, in magnitude."""
         seen: dict[str, Tensor] = {}
 
@@ -103,9 +103,9 @@ class Numerics(Diagnostic):
 
             return hook
 
-        leaves = [(n, m) for n, m in moment.model.named_modules() if n and not any(m.children())]
+        leaves = [(n, m) for n, m in snapshot.model.named_modules() if n and not any(m.children())]
         hooks = (layer.register_forward_hook(watch(name)) for name, layer in leaves)
-        moment.show(self.samples, hooks)
+        snapshot.forward_samples(self.samples, hooks)
         tops = torch.stack(list(seen.values())).tolist() if seen else []
         return dict(zip(seen, tops, strict=True))
 

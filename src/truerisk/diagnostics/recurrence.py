@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from truerisk.diagnostics.moment import Moment
+    from truerisk.diagnostics.snapshot import Snapshot
     from truerisk.recipe import Recipe
 
 
@@ -61,12 +61,12 @@ class Recurrence(Diagnostic):
             return "an LSTM with projections (proj_size) has no square recurrent weights"
         return None
 
-    def look(self, moment: Moment) -> Values:
+    def look(self, snapshot: Snapshot) -> Values:
         """Take every recurrent layer through the samples, one step after another."""
-        (batch,) = moment.batches(self.samples, most=self.samples)
+        (batch,) = snapshot.batches(self.samples, most=self.samples)
         values: dict[str, float] = {}
-        for name, sequence in inputs(moment.model, batch.x).items():
-            for label, cell, x in cells(layers(moment.model)[name], sequence):
+        for name, sequence in inputs(snapshot.model, batch.x).items():
+            for label, cell, x in cells(layers(snapshot.model)[name], sequence):
                 values |= self._cell(f"{name}{label}", cell, x)
         return values
 

@@ -12,7 +12,7 @@ import torch
 from truerisk.calculus import Density, GaussNewton, Hessian, Operator, spectral_density
 from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.diagnostics import arrays
+from truerisk.diagnostics import figure_arrays
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from truerisk.diagnostics.moment import Moment
+    from truerisk.diagnostics.snapshot import Snapshot
 
 KINDS: Mapping[str, type[Hessian | GaussNewton]] = {
     "hessian": Hessian,
@@ -69,18 +69,18 @@ class Spectrum(Diagnostic):
         self.probes = check_int("diagnostics.spectrum.probes", probes)
         self.steps = check_int("diagnostics.spectrum.steps", steps, 2)
 
-    def look(self, moment: Moment) -> Values:
+    def look(self, snapshot: Snapshot) -> Values:
         """Measure the density, and keep it for the figure."""
-        if not moment.finite:
+        if not snapshot.is_finite:
             return {}
-        found = density(KINDS[self.of](moment.point), self.probes, self.steps)
+        found = density(KINDS[self.of](snapshot.point), self.probes, self.steps)
         nodes, weights = (part.cpu().numpy() for part in found)
-        arrays.keep_row(moment, self.name, nodes=nodes, weights=weights)
+        figure_arrays.keep_row(snapshot, self.name, nodes=nodes, weights=weights)
         return numbers(found)
 
     def draw(self, history: pd.DataFrame, path: Path, title: str = "") -> Path | None:
         """Draw the densities that were kept beside the figure."""
-        self.densities = arrays.load(path.with_suffix(".npz"))
+        self.densities = figure_arrays.read_arrays(path.with_suffix(".npz"))
         return super().draw(history, path, title) if self.densities else None
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from truerisk.diagnostics.moment import Moment
+    from truerisk.diagnostics.snapshot import Snapshot
 
 
 class Taylor(Diagnostic):
@@ -39,16 +39,16 @@ class Taylor(Diagnostic):
         super().__init__(every)
         self._start: Tensor | None = None
 
-    def before(self, moment: Moment) -> None:
+    def before(self, snapshot: Snapshot) -> None:
         """Keep where the step starts."""
-        self._start = moment.point.w.clone()
+        self._start = snapshot.point.w.clone()
 
-    def look(self, moment: Moment) -> Values:
+    def look(self, snapshot: Snapshot) -> Values:
         """The three decreases, and the optimal length."""
         if self._start is None:
             return {}
         start, self._start = self._start, None
-        found = decreases(moment.point.moved(start), moment.point.w - start)
+        found = decreases(snapshot.point.moved(start), snapshot.point.w - start)
         return found if all(map(math.isfinite, found.values())) else {}
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from truerisk.diagnostics.moment import Moment
+    from truerisk.diagnostics.snapshot import Snapshot
 
 
 class UpdateSize(Diagnostic):
@@ -44,14 +44,14 @@ class UpdateSize(Diagnostic):
         """Keep w₀."""
         self._start = {n: p.detach().clone() for n, p in model.named_parameters()}
 
-    def before(self, moment: Moment) -> None:
+    def before(self, snapshot: Snapshot) -> None:
         """Keep the weights that the step is about to change."""
-        self._before = {n: p.detach().clone() for n, p in moment.params.items()}
+        self._before = {n: p.detach().clone() for n, p in snapshot.params.items()}
 
     @torch.no_grad()
-    def look(self, moment: Moment) -> Values:
+    def look(self, snapshot: Snapshot) -> Values:
         """Compare the weights with those before the step, and with the first ones."""
-        now = {n: p.detach() for n, p in moment.params.items()}
+        now = {n: p.detach() for n, p in snapshot.params.items()}
         start = {n: self._start[n].to(p) for n, p in now.items()}
         found = {"distance": total(difference(now, start))}
         found["distance_share"] = found["distance"] / (total(start) or torch.nan)
@@ -60,7 +60,7 @@ class UpdateSize(Diagnostic):
             moved = difference(now, before)
             sizes, steps = norms(before), norms(moved)
             found |= {f"ratio/{k}": step / sizes[k] for k, step in steps.items() if sizes[k]}
-            slope = total(moment.gradients)
+            slope = total(snapshot.gradients)
             found |= {"learning_rate": total(moved) / slope} if slope else {}
         return found
 

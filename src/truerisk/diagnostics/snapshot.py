@@ -1,0 +1,232 @@
+"""What diagnostics may use of a run, and a look at it that leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from truerisk.calculus import Hessian, Matrix, Operator, Point
+from truerisk.calculus.gradient import Slope, value_and_gradient
+from truerisk.core import rng
+from truerisk.core.batch import Batch
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
+    from truerisk.data.split import Split
+    from truerisk.objective import Objective
+    from truerisk.recipe import Recipe
+
+BATCH = 1000
+"""Samples in one forward pass."""
+
+SMALL = 256
+"""Weights up to which the Hessian is written out, so that nothing about it is estimated."""
+
+
+class RunView(Protocol):
+    """All that diagnostics use of a run; what trains a run hands one to `DiagnosticsRunner`.
+
+    The gradient of the last step is read from ``.grad`` of the parameters, seeds and batch edits
+    from the recipe, and the model is the objective's.
+    """
+
+    @property
+    def recipe(self) -> Recipe:
+        """The parts of the run: data, factories of optimizer and schedule, seeds, batch edits."""
+
+    @property
+    def objective(self) -> Objective:
+        """J as a pure function; its ``model`` is the one that is trained."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer, with its groups and state."""
+
+    @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """The trainable parameters, by name."""
+
+    @property
+    def loss_scaler(self) -> torch.amp.GradScaler | None:
+        """The scaler of the loss under float16; None without one."""
+
+    @property
+    def precision(self) -> str:
+        """The setting ``trainer.precision``."""
+
+    @property
+    def train_split(self) -> Split:
+        """The training set, on the device of the model."""
+
+    @property
+    def measured_index(self) -> Tensor:
+        """The samples of the training set on which risks are measured after an epoch, int64 [n]."""
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs begun: 0 at the initial weights, 1 from the first step on."""
+
+    @property
+    def horizon(self) -> int:
+        """Optimizer steps of the whole run."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+
+    @property
+    def step_size(self) -> int:
+        """Samples of one optimizer step, over micro-batches and processes."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is written."""
+
+    @property
+    def is_first_process(self) -> bool:
+        """Whether this process writes what all of them compute alike."""
+
+    def forward_context(self) -> AbstractContextManager[None]:
+        """Return the context in which the run's precision holds in a forward pass."""
+
+    def agree_on_buffers(self) -> None:
+        """Give every process the first one's running statistics."""
+
+    def log_values(self, values: Mapping[str, float]) -> None:
+        """Log numbers by name, at the present step and epoch."""
+
+
+class Snapshot:
+    """A run at one step: its model in eval mode, and what several diagnostics compute only once.
+
+    The weights are those that training moves, not an average of them. Derivatives are those of J in
+    eval mode on the fixed part of the training set that risks are measured on.
+
+    Args:
+        run: the run that is looked at.
+        gradients: what the last step left in ``.grad``, by the name of the parameter.
+    """
+
+    def __init__(self, run: RunView, gradients: dict[str, Tensor]) -> None:
+        self.run, self.gradients = run, gradients
+        self.step = run.step
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+        return self.run.objective.model
+
+    @property
+    def objective(self) -> Objective:
+        """J as a pure function."""
+        return self.run.objective
+
+    @property
+    def params(self) -> Mapping[str, Tensor]:
+        """The trainable parameters, by name."""
+        return self.run.parameters
+
+    def batches(self, size: int = BATCH, most: int | None = None) -> Iterator[Batch]:
+        """Cut the measured part of the training set into batches.
+
+        Args:
+            size: samples of a batch.
+            most: samples in all, from the first on; None for every one.
+
+        Returns:
+            The batches, the last of which may be smaller.
+        """
+        index = self.run.measured_index[:most]
+        return self.run.train_split.batches(index.split(size))
+
+    def forward_samples(self, samples: int, hooks: Iterable[RemovableHandle]) -> None:
+        """Take some samples through the model in the run's precision, then remove the hooks.
+
+        Args:
+            samples: how many of the measured part of the training set.
+            hooks: of layers of the model, which see the forward pass.
+        """
+        with ExitStack() as stack:
+            for hook in hooks:
+                stack.callback(hook.remove)
+            with self.run.forward_context(), torch.no_grad():
+                for batch in self.batches(samples, most=samples):
+                    self.model(batch.x)
+
+    @cached_property
+    def point(self) -> Point:
+        """J around the present weights."""
+        if len(self.run.measured_index) <= BATCH:
+            return Point(self.objective, None, list(self.batches()))
+        return Point(self.objective, None, self.batches)
+
+    @cached_property
+    def slope(self) -> Slope:
+        """J and its gradient at the present weights."""
+        return value_and_gradient(self.point)
+
+    @cached_property
+    def hessian(self) -> Operator:
+        """∇²J at the present weights, written out where it is small."""
+        h = Hessian(self.point)
+        return Matrix(h.dense()) if h.size <= SMALL else h
+
+    @cached_property
+    def is_finite(self) -> bool:
+        """Whether J, its gradient and a product with its Hessian are, in a run that may diverge."""
+        value, gradient = self.slope
+        parts = (value, gradient, self.hessian @ gradient)
+        return all(bool(part.isfinite().all()) for part in parts)
+
+
+@contextmanager
+def taking_snapshot(run: RunView) -> Iterator[Snapshot]:
+    """Hold a run still for a look, after which it goes on as if there had been none.
+
+    Inside, the model is in eval mode, ``.grad`` is empty, autocast is off, and the global random
+    generators may be used. Afterwards modes, gradients, buffers and generators are as before.
+
+    Args:
+        run: the run that is looked at.
+
+    Yields:
+        The run at its present step.
+    """
+    model = run.objective.model
+    device = next(model.parameters()).device
+    training = [m for m in model.modules() if m.training]
+    buffers = [(b, b._version, b.clone()) for b in model.buffers()]
+    named = dict(model.named_parameters())
+    gradients = {name: p.grad for name, p in named.items()}
+    with ExitStack() as stack:
+        stack.enter_context(rng.fork_state())
+        # The run's context sets the default type, too, which is wanted; its autocast is not, as
+        # derivatives are taken in the precision of the weights.
+        stack.enter_context(run.forward_context())
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        try:
+            model.eval()
+            run.agree_on_buffers()
+            for p in named.values():
+                p.grad = None
+            yield Snapshot(run, {n: g for n, g in gradients.items() if g is not None})
+        finally:
+            for name, p in named.items():
+                p.grad = gradients[name]
+            for m in training:  # not `train()`, which would reach layers that were in eval mode
+                m.training = True
+            with torch.no_grad():
+                for buffer, version, old in buffers:
+                    if buffer._version != version:  # a copy would spoil a graph yet to be used
+                        buffer.copy_(old)

@@ -31,18 +31,15 @@ def exact_finding(value: float) -> Finding:
     return Finding(float(value), float(value), float(value))
 
 
-def mean_finding(values: Sequence[float], level: float = 0.95) -> Finding:
-    """Estimate the mean over independent repetitions, with Student's interval ``x̄ ± t s/√n``.
+def mean_finding(values: Sequence[float]) -> Finding:
+    """Estimate the mean over independent repetitions, with Student's 95 % interval.
 
-    Args:
-        values: one a repetition. The interval is not finite where a value is not, or where there
-            are fewer than two.
-        level: the probability that the interval covers the mean.
+    The interval is not finite where a value is not, or where there are fewer than two.
 
     >>> mean_finding([1.0, 2.0, 3.0])
     Finding(value=2.0, low=-0.48..., high=4.48...)
     """
-    estimate = estimate_mean(values, level)
+    estimate = estimate_mean(values)
     return Finding(estimate.mean, estimate.low, estimate.high)
 
 

@@ -1,4 +1,4 @@
-"""A run as its folder tells it, for notebooks and reports."""
+"""A run read back from its folder, for notebooks, reports and claims."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 
 class RunResult:
-    """What a run found. Nothing is read before it is asked for.
+    """The configuration, measurements and model of a run; each is read when it is asked for.
 
-    ``summary`` maps names such as ``risk/test`` to ``value``, ``stderr`` and ``epoch``.
+    Args:
+        folder: the run's folder, of a run that has ended or is still going.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -33,7 +34,7 @@ class RunResult:
 
     @property
     def status(self) -> str:
-        """One of running, finished, diverged, failed and interrupted."""
+        """One of running, finished, diverged, failed and interrupted; read anew each time."""
         return self.run.status().get("status", "running")
 
     @property
@@ -43,7 +44,7 @@ class RunResult:
 
     @cached_property
     def summary(self) -> Mapping[str, Measured]:
-        """The risks at the best weights; empty where nothing was measured."""
+        """The risks at the best weights by name, such as ``risk/test``; empty where none is."""
         return self.run.summary()
 
     @cached_property
@@ -55,21 +56,23 @@ class RunResult:
 
     @cached_property
     def history(self) -> DataFrame:
-        """All that was logged: columns step, epoch, name, value."""
+        """All that was logged, a row a number: columns step, epoch, name, value."""
         from truerisk.logger import read_history
 
         return read_history(self.folder)
 
     @cached_property
     def model(self) -> nn.Module:
-        """The model with its best weights, in eval mode."""
+        """The model with its best weights, in eval mode on the CPU."""
         from truerisk.assemble import build, build_model
         from truerisk.data import DataInfo
         from truerisk.engine.checkpoint import load
 
         facts = self.run.metadata()
+        # what data would say of itself is recorded, so that a model can be built without it
         shape = tuple(facts["data"]["input_shape"])
         info = DataInfo(**{**facts["data"], "input_shape": shape})
+        # some regularizers change the model, as dropout and spectral norm do
         regularizers = {name: build(node) for name, node in self.config.regularizer.items()}
         model = build_model(self.config, info, regularizers, facts["seeds"]["init"])
         model.load_state_dict(load(self.run.best)["state"], assign=True)
@@ -77,7 +80,7 @@ class RunResult:
 
     @property
     def title(self) -> str:
-        """The recipe in a few words."""
+        """The data, model and optimizer in three words."""
         from truerisk.logger.label import recipe_name
 
         return recipe_name(self.config)
@@ -89,11 +92,11 @@ class RunResult:
 
     @property
     def figure(self) -> Path:
-        """The picture of train and validation risk, or of the path on a test function."""
+        """The path of the figure of risks, or of the path on a test function."""
         return self.run.figures / get_task(self.task).figure_name
 
     def report(self) -> None:
-        """Print how the run ended, its table, and where its figure lies."""
+        """Print how the run ended, its table of risks, and where its figure is."""
         from truerisk.show.console import print_report
 
         print_report(self)

@@ -131,7 +131,7 @@ def draw_problem(
     Returns:
         The charts that have lines, and the maps.
     """
-    methods = findings.methods[:MOST_LINES]
+    methods = findings.methods[:MOST_LINES]  # of more, two would have the same color
     charts = [chart_curves(findings.problem, rank_recipes(findings))]
     charts += [
         chart_swept_number(findings, methods, key, study.short_names[key])
@@ -227,6 +227,7 @@ def rank_recipes(findings: ProblemFindings, most: int = FIRST_DRAWN) -> list[Rec
         mean = sum(values) / len(values) if values else float("inf")
         return (recipe.diverged_share, mean)
 
+    # by identity, as the best recipes come once more among the others
     best = [method.selection.recipe for method in findings.methods]
     others = sorted(findings.problem.recipes, key=sort_key)
     return list({id(recipe): recipe for recipe in (*best, *others)}.values())[:most]
@@ -385,7 +386,7 @@ def map_two_numbers(
         tried = map_risk(findings.problem, findings.problem.methods[method.name], x, y)
         if tried is not None:
             key = f"map-{short_names[x]}-{short_names[y]}".replace(".", "-")
-            if i:
+            if i:  # a study of one method keeps plain names
                 key += f"-{i}"
             title = f"Validation risk of {method.name}"
             names = (short_names[x], short_names[y])

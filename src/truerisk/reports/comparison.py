@@ -289,6 +289,7 @@ def compare_pairs(
     pairs = [(a, b) for a in first for b in others]
     if len(recipes) <= ALL_PAIRS_LIMIT:
         pairs += combinations(others, 2)
+    # pairs that are not shown were looked through all the same when one recipe was selected
     family = len(recipes) * (len(recipes) - 1) // 2
     return adjust_comparisons([_compare_pair(a, b, metric) for a, b in pairs], family)
 

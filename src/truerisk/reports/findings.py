@@ -77,6 +77,7 @@ def analyze_problem(
     selection = select_recipe(problem)
     selected = selection.recipe if selection else None
     metrics = [m for m in COMPARED_METRICS if m in problem.metrics]
+    # recipes are selected by validation risk: compared by it, the selected one looks too good
     if not metrics and "risk/val" in problem.metrics:
         metrics = ["risk/val"]
     comparisons = {m: compare_pairs(problem, m, selected, baseline) for m in metrics}
@@ -111,6 +112,7 @@ def format_interval(estimate: SeedMean, scale: float = 1.0) -> str:
     if not math.isfinite(low) or estimate.high == estimate.low:
         return format_with_stderr(mean, None)
     last = leading_power(scale * (estimate.high - estimate.low)) - 1
+    # beyond six decimals a power of ten is easier to read
     if last < -6:
         return f"{mean:.3g} [{low:.3g}, {high:.3g}]"
     first, *bounds = (format_fixed(number, last) for number in numbers)
@@ -191,6 +193,7 @@ def describe_study(study: StudyResults) -> str:
 def summarize_findings(findings: ProblemFindings) -> list[str]:
     """Say, sentence by sentence, what one may conclude on a problem."""
     selection = findings.selection
+    # a report may be asked for while the first runs are still going
     if selection is None:
         return ["No run has finished with a validation risk yet, so nothing is selected."]
     unseen = findings.problem.unseen_metric
@@ -243,6 +246,7 @@ def describe_optimism(selection: RecipeSelection) -> str:
         return ""
     if not math.isfinite(selection.optimism):
         return "With fewer than two seeds the optimism of selection cannot be estimated."
+    # exactly 0 only where every seed left out leads to the same pick
     if selection.optimism == 0:
         return (
             "Optimism of selection: none shown. The pick is the same whichever seed is left out, "
@@ -273,6 +277,7 @@ def describe_rivals(
     if not rivals:
         return ""
     verdicts = Counter(describe_verdict(c) for c in rivals)
+    # popped, so that what remains are all the ways of not being shown to differ
     too_few, lower, higher = (verdicts.pop(words, 0) for words in (TOO_FEW, "lower", "higher"))
     if too_few == len(rivals):
         others = "that of the other" if too_few == 1 else "those of the others"
@@ -313,6 +318,7 @@ def list_warnings(findings: ProblemFindings) -> list[str]:
             f"{format_count(halved, 'run')} ended early by successive halving: the risks there are "
             "those of shorter training, and count as they are."
         )
+    # of no finished run there is no number that could be taken for more than it is
     single = [recipe for recipe in recipes if recipe.status_counts["finished"] == 1]
     if single:
         warnings.append(

@@ -70,6 +70,7 @@ class RecipeRuns:
     def diverged_share(self) -> float:
         """The share of runs that diverged, of those that finished or diverged."""
         counts = self.status_counts
+        # runs that failed or were cut off say nothing of the recipe
         ended = counts["finished"] + counts["diverged"]
         return counts["diverged"] / ended if ended else 0.0
 
@@ -81,6 +82,7 @@ class RecipeRuns:
     def get_values(self, metric: str) -> dict[Seed, float]:
         """Look a metric up by seed, for the runs that finished and measured it."""
         values = {run.seed: run.get_value(metric) for run in self.runs if run.status == "finished"}
+        # nan stands for what was not measured, and a test risk may be infinite where training held
         return {seed: value for seed, value in values.items() if math.isfinite(value)}
 
     def get_scores(self, metric: str) -> dict[Seed, float]:
@@ -187,6 +189,7 @@ def build_study(collected: CollectedRuns) -> StudyResults:
         problem_values, recipe_values = split_values(flat, keys)
         group = members.setdefault(repr(problem_values), {})
         group.setdefault(repr(recipe_values), []).append(i)
+    # all members of a group have the same values, so its first one names it
     study = StudyResults([], short_names, numeric_keys, unreadable=collected.unreadable)
     for groups in members.values():
         first = next(iter(groups.values()))[0]
@@ -221,6 +224,7 @@ def drop_shared_regularizers(flats: Sequence[dict[str, Any]]) -> None:
     sets = [set(flat[REGULARIZERS].split("+")) for flat in flats]
     shared = set.intersection(*sets) if sets else set()
     for flat, names in zip(flats, sets, strict=True):
+        # a label needs a word for none, beside others that name some
         flat[REGULARIZERS] = "+".join(sorted(names - shared - {"none"})) or "plain"
 
 
@@ -246,6 +250,7 @@ def split_values(flat: FlatConfig, keys: Sequence[str]) -> tuple[dict[str, Any],
 def keep_one_per_seed(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """Keep one run of each seed: a finished one before others, then the one that began last."""
     best: dict[Seed, RunRecord] = {}
+    # times in ISO 8601 sort as text, and the last one of a seed stays
     for run in sorted(runs, key=lambda run: (run.status == "finished", run.started)):
         best[run.seed] = run
     chosen = {id(run) for run in best.values()}  # a record holds dictionaries and has no hash

@@ -63,6 +63,7 @@ def build_page(
     data = build_data(folder, study, findings, charts, profiles)
     parts = {
         "TITLE": html.escape(page_title(folder)),
+        # the style sheet knows colors by name, as figures and page share their values
         "STYLE": f"{write_css_colors(REPORT_COLORS)}\n{read_template('style.css')}",
         # no text in the data can end the script element that it stands in
         "DATA": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
@@ -133,6 +134,7 @@ def _problem_data(
     """Build what the page shows of one problem; recipes are referred to by their row."""
     problem, times = findings.problem, findings.time_to_target
     recipes = sort_recipes(problem.recipes)
+    # labels may change with the next runs, but within a page a number is enough
     row = {id(recipe): i for i, recipe in enumerate(recipes)}
     return {
         "name": problem.name,
@@ -174,6 +176,7 @@ def _curve_data(recipe: RecipeRuns, metric: str) -> dict[str, Any] | None:
     if band is None:
         return None
     epoch, mean, low, high, n = (part.tolist() for part in band)
+    # bounds of nan would be written as a list of nulls
     if max(n) == 1:
         low = high = []
     return {"x": epoch, "y": mean, "low": low, "high": high, "n": n}

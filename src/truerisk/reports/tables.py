@@ -84,6 +84,7 @@ def sort_recipes(recipes: Sequence[RecipeRuns]) -> list[RecipeRuns]:
 
     def sort_key(recipe: RecipeRuns) -> tuple[bool, bool, float, str]:
         risk = estimate_mean(list(recipe.get_values("risk/val").values()))
+        # false sorts before true
         return (not risk.n, recipe.diverged_share > 0, risk.mean, recipe.label)
 
     return sorted(recipes, key=sort_key)
@@ -160,6 +161,7 @@ def render_markdown(table: TextTable) -> str:
     | a\\|b | 0.5 |
     <BLANKLINE>
     """
+    # a bar in a label would end its cell
     rows = [
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
         for row in (table.headings, *table.rows)
@@ -248,6 +250,7 @@ def _iterate_rows(study: StudyResults) -> Iterator[dict[str, Any]]:
                 row["status"] = run.status
                 for name, measured in run.summary.items():
                     yield {**row, "metric": name, **measured._asdict()}
+                # failed and running ones are counted by whoever reads the file
                 if not run.summary:
                     yield row
 

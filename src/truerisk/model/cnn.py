@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.model.layers import LayerStyle, conv_block
+from truerisk.model.building_blocks import LayerStyle, conv_block
 from truerisk.model.shape import misfit_error
 
 POOLINGS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
@@ -72,6 +72,7 @@ class CNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [n, *input_shape] to outputs [n, output_size]."""
+        # a sample of two dimensions gets its one channel here
         return self.output(self.stages(x.reshape(-1, *self.image_shape)).flatten(1))
 
 
@@ -84,7 +85,7 @@ def image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
     match tuple(input_shape):
         case (c, h, w):
             return c, h, w
-        case (h, w) if min(h, w) > 1:
+        case (h, w) if min(h, w) > 1:  # one row would be a signal
             return 1, h, w
     raise misfit_error("cnn", "images (channels, height, width)", input_shape)
 
@@ -107,6 +108,7 @@ def count_positions(size: Sequence[int], times: int) -> int:
     """
     height, width = (side // 2**times for side in size)
     if not height * width:
+        # a side of b bits can be halved b − 1 times
         raise ConfigError(
             f"model.depth={times} halves images of {size[0]} x {size[1]} to nothing; "
             f"use at most model.depth={min(size).bit_length() - 1}"
@@ -183,6 +185,7 @@ def check_kernels(kernels: Sequence[int]) -> list[int]:
     Raises:
         ConfigError: they are no list of whole numbers.
     """
+    # not `isinstance(kernels, list)`: what Hydra passes is a list of its own kind
     if isinstance(kernels, int | float | str) or not len(kernels):
         raise ConfigError(f"model.kernels must be a list such as [5,3,3], not {kernels!r}")
     return [check_int("model.kernels", k) for k in kernels]

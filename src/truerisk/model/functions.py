@@ -64,6 +64,7 @@ class Function(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(w) for each of n samples, [n, 1]."""
+        # one output a sample, though all are the same: risks are means over samples
         return self.value(self.w).expand(len(x), 1)
 
     @property
@@ -76,6 +77,7 @@ class Function(nn.Module):
 
         It is infinite where no minimizer is known.
         """
+        # minimizers are known to double precision, and distances near them cancel in single
         points = w.detach().cpu().double().unsqueeze(-2)
         if not len(self.minima):
             return torch.full(points.shape[:-2], math.inf, dtype=torch.float64)
@@ -117,7 +119,7 @@ def check_start(start: Any) -> list[float]:
     """
     if not isinstance(start, Sequence) or isinstance(start, str) or not start:
         raise ConfigError(f"model.start must be a list of numbers, not {start!r}")
-    top = torch.finfo(torch.float64).max
+    top = torch.finfo(torch.float64).max  # from an infinite start no step leads back
     return [float(check_float("model.start", number, -top, top)) for number in start]
 
 

@@ -74,4 +74,6 @@ def legendre_features(x: Tensor, degree: int) -> Tensor:
     for k in range(1, degree):
         values.append(((2 * k + 1) * x * values[k] - k * values[k - 1]) / (k + 1))
     scaled = [(2 * k + 1) ** 0.5 * values[k] for k in range(1, degree + 1)]
-    return torch.cat(scaled, 1) if scaled else x[:, :0]
+    if not scaled:
+        return x[:, :0]  # degree 0: a bias and no features
+    return torch.cat(scaled, 1)

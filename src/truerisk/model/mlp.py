@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError
-from truerisk.model.layers import LayerStyle, linear_block
+from truerisk.model.building_blocks import LayerStyle, linear_block
 from truerisk.model.shape import count_features
 
 
@@ -81,6 +81,7 @@ def list_widths(width: int, depth: int, widths: Sequence[int] | None) -> list[in
     """
     if widths is None:
         return [check_int("model.width", width)] * check_int("model.depth", depth, least=0)
+    # not `isinstance(widths, list)`: what Hydra passes is a list of its own kind
     if isinstance(widths, int | float | str):
         raise ConfigError(f"model.widths must be a list such as [100,100], not {widths!r}")
     return [check_int("model.widths", w) for w in widths]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from truerisk.core.checks import check_float, check_int
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.core.recurrent_cells import elman_state
-from truerisk.model.layers import make_activation
+from truerisk.model.building_blocks import make_activation
 from truerisk.model.shape import sequence_shape, to_sequence
 
 READOUTS = ("last", "flatten", "mean")
@@ -128,6 +128,7 @@ class RNN(Recurrent):
             raise ConfigError(
                 f"model.activation={activation} does not fit model=rnn: tanh, relu or sigmoid"
             )
+        # torch's own where it has one: it takes all steps in one call
         if residual or activation == "sigmoid":
             self.cell = partial(ElmanLayer, nonlinearity=activation, residual=residual)
         else:
@@ -180,6 +181,7 @@ class ElmanLayer(nn.RNNBase):
     def __init__(
         self, *sizes: Any, nonlinearity: str = "tanh", residual: bool = False, **options: Any
     ) -> None:
+        # the base class wants a mode of torch's, and sizes the weights by it
         super().__init__("RNN_TANH", *sizes, **options)
         self.nonlinearity, self.residual = nonlinearity, residual
         self.activation = make_activation(nonlinearity)
@@ -200,6 +202,7 @@ class ElmanLayer(nn.RNNBase):
             layers = self.num_layers * (1 + self.bidirectional)
             start = x.new_zeros(layers, len(x), self.hidden_size)
         for layer in range(self.num_layers):
+            # between layers only, as in torch
             if layer:
                 x = F.dropout(x, self.dropout, self.training)
             directions = [self._run_direction(x, start[len(last)], f"_l{layer}")]
@@ -207,7 +210,7 @@ class ElmanLayer(nn.RNNBase):
             if self.bidirectional:
                 back = self._run_direction(x.flip(1), start[len(last)], f"_l{layer}_reverse")
                 last.append(back[:, -1])
-                directions.append(back.flip(1))
+                directions.append(back.flip(1))  # in the order of the steps again
             x = torch.cat(directions, -1)
         return x, torch.stack(last)
 
@@ -216,6 +219,7 @@ class ElmanLayer(nn.RNNBase):
         w, u = (getattr(self, f"weight_{kind}{suffix}") for kind in ("ih", "hh"))
         b, c = (getattr(self, f"bias_{kind}{suffix}", None) for kind in ("ih", "hh"))
         states = []
+        # W x of all steps in one product: only U h has to wait for the state before
         for from_input in F.linear(x, w, b).unbind(1):
             before = h if self.residual else None
             h = elman_state(from_input, F.linear(h, u, c), self.activation, before)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from truerisk.core.checks import check_int
-from truerisk.model.layers import LayerStyle, conv_block, make_activation
+from truerisk.model.building_blocks import LayerStyle, conv_block, make_activation
 from truerisk.model.shape import misfit_error
 
 
@@ -101,6 +101,7 @@ class ResidualBlock(nn.Module):
         self.new_channels = outputs - inputs
         self.residual = residual
         self.first = conv_block(dims, inputs, outputs, style, stride=self.stride)
+        # the activation comes after the sum
         self.second = conv_block(dims, outputs, outputs, style, activate=False)
         self.activation = make_activation(style.activation)
 
@@ -116,4 +117,5 @@ class ResidualBlock(nn.Module):
         if self.stride == 1:
             return x
         sampled = x[..., ::2] if x.ndim == 3 else x[..., ::2, ::2]
+        # torch counts pads from the last dimension: none along positions, then the new channels
         return functional.pad(sampled, (0, 0) * (x.ndim - 2) + (0, self.new_channels))

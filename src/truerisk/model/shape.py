@@ -37,6 +37,7 @@ def misfit_error(model: str, takes: str, input_shape: Sequence[int]) -> ConfigEr
     'use model=linear, mlp, rnn, lstm, gru or transformer'
     """
     shape = tuple(input_shape)
+    # samples of no or more than three dimensions can be flattened only
     *fitting, last = FITTING_MODELS.get(len(shape), FITTING_MODELS[1][:2])
     kind = f", that is {KINDS[len(shape)]}" if len(shape) in KINDS else ""
     return ConfigError(

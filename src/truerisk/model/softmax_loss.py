@@ -61,7 +61,7 @@ class SoftmaxLoss(Function):
         format: str = "float32",
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.size = len(check_start(start))
+        self.size = len(check_start(start))  # any number of classes: set before it is checked
         super().__init__(start, dtype)
         for key, name, options in (("form", form, FORMS), ("format", format, FORMATS)):
             if name not in options:

@@ -9,7 +9,12 @@ from torch import Tensor, nn
 
 from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError
-from truerisk.model.layers import LayerStyle, make_activation, make_normalization, name_layers
+from truerisk.model.building_blocks import (
+    LayerStyle,
+    make_activation,
+    make_normalization,
+    name_layers,
+)
 from truerisk.model.shape import sequence_shape, to_sequence
 
 
@@ -103,10 +108,12 @@ class Transformer(nn.Module):
         check_int("model.depth", depth)
         style = LayerStyle(activation, normalization, bias=bias)
         self.embedding = nn.Linear(features, width, bias=bias)
+        # the scale of BERT (Devlin et al. 2019)
         self.positions = nn.Parameter(torch.empty(steps, width).normal_(std=0.02))
         self.layers = nn.Sequential(
             *(EncoderLayer(width, heads, hidden, style) for _ in range(depth))
         )
+        # pre-norm leaves the sum of all layers as large as it comes
         self.last = name_layers(normalization=make_normalization(normalization, width))
         self.output = nn.Linear(width, output_size, bias=bias)
 

@@ -61,6 +61,7 @@ class InverseSqrt(LRScheduler):
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """Return a learning rate a group at the current step."""
+        # from the first rate, not from the one before: no rounding adds up
         factor = math.sqrt(self.timescale / (self.timescale + self.last_epoch))
         return [float(lr) * factor for lr in self.base_lrs]
 

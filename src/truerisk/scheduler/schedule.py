@@ -85,6 +85,7 @@ class Schedule:
         optimizer._opt_called = True  # type: ignore[attr-defined]
         self._by_epoch = isinstance(self.target, ReduceLROnPlateau)
         self._last = 0 if self._by_epoch else _last_index(self.target)
+        # building the scheduler has set its first rates, s₀
         self._first = [group["lr"] for group in optimizer.param_groups]
         if self.warmup:
             self._scale_rates(1 / self.warmup)
@@ -118,6 +119,7 @@ class Schedule:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         self.count = state["count"]
+        # what was not plain enough to be stored stays as it was built
         self.target.load_state_dict({**self.target.state_dict(), **state["target"]})
         for group, lr in zip(self.optimizer.param_groups, state["lr"], strict=True):
             group["lr"] = lr
@@ -140,6 +142,7 @@ def _build_scheduler(
 ) -> LRScheduler:
     """Build a scheduler, with the nearest name for an option that it does not have."""
     parameters = inspect.signature(target).parameters
+    # a class with **kwargs may know more keys than its signature shows
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     known = sorted(set(parameters) - {"optimizer", "last_epoch"})
     for key in options:
@@ -154,6 +157,7 @@ def _build_scheduler(
 
 def _last_index(scheduler: LRScheduler) -> float:
     """Return the index after which a scheduler's learning rate stays as it is."""
+    # torch's cosine rises again after T_max, and its one cycle raises after the last step
     if isinstance(scheduler, CosineAnnealingLR):
         return scheduler.T_max
     if isinstance(scheduler, OneCycleLR):
@@ -191,6 +195,7 @@ def count_steps(length: int | float, whole: int, key: str) -> int:
         raise ConfigError(f"{key} is {length!r}; it must be a number")
     if isinstance(length, int) and length >= 1:
         return length
+    # 1 is a step, and 1.0 the whole: YAML keeps them apart
     if isinstance(length, float) and 0 < length <= 1:
         return max(1, round(length * whole))
     raise ConfigError(

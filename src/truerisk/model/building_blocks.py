@@ -38,6 +38,7 @@ def make_activation(name: str) -> nn.Module:
 
 
 NORMALIZATIONS = ("none", "batch", "layer", "group")
+# BatchNorm1d takes both [n, channels] and [n, channels, length]
 BATCH_NORM = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 
 
@@ -80,6 +81,7 @@ def make_normalization(name: str, width: int, dims: int = 0, groups: int = 1) ->
 
 def _make_group_norm(groups: int, width: int, dims: int) -> nn.GroupNorm:
     """Build a group normalization, if its groups fit the width; see `make_normalization`."""
+    # a group of one number has no deviation to divide by
     usable = [g for g in range(1, width + 1) if width % g == 0 and (dims or g < width)]
     if groups not in usable:
         options = ", ".join(map(str, usable)) or "none"
@@ -168,4 +170,5 @@ def conv_block(
 
 def name_layers(**modules: nn.Module | None) -> nn.Sequential:
     """Build a Sequential with named members, those that are None left out."""
+    # names, since positions in a checkpoint would shift with every member that is left out
     return nn.Sequential(OrderedDict((k, m) for k, m in modules.items() if m is not None))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from truerisk.cli import main
+from truerisk.cli import COMMANDS, main
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.outcome import Outcome
 
@@ -185,7 +185,9 @@ def test_evaluate_passes_folder_and_overrides(here, monkeypatch, capsys):
 
 
 def test_help_and_version(here, capsys):
-    assert main(["--help"]) == 0 and "truerisk parts [GROUP]" in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "truerisk parts [GROUP]" in text and all(f"truerisk {c} " in text for c in COMMANDS)
     assert main([]) == 2
     assert main(["--version"]) == 0 and "truerisk" in capsys.readouterr().out
     assert main(["train", "--help"]) == 0
@@ -208,7 +210,7 @@ def test_cfg_shows_the_job_without_loading_torch(here):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("truerisk tr", "train plan reproduce parts evaluate report"),
+        ("truerisk tr", "train plan reproduce parts evaluate report draw"),
         ("truerisk train optimizer=adamw", "optimizer=adamw"),
         ("truerisk train optimizer=sgd optimizer.l", "optimizer.lr="),
         ("/usr/bin/truerisk train hydra/launcher=job", "hydra/launcher=joblib"),

@@ -77,7 +77,7 @@ ORDER = (
     ),
     *("result", "show", "diagnostics", "fit", "__init__", "evaluate"),
     *("sweeps", "reports", "launch", "verdicts", "reproductions"),
-    *("completion", "cli", "__main__"),
+    *("cli", "__main__"),
 )
 """The folders and files of the package, from below upwards: none imports what comes after it."""
 UPWARDS = {

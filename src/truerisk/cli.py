@@ -1,14 +1,19 @@
-"""The command line: ``truerisk train | plan | reproduce | parts | evaluate | report``."""
+"""The command line: its commands, their arguments, and tab completion."""
 
 from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from truerisk.core.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    import argparse
 
 HELP = """\
 truerisk finds out which training recipe lowers the risk on data it has not seen.
@@ -21,6 +26,7 @@ truerisk finds out which training recipe lowers the risk on data it has not seen
   truerisk parts [GROUP]                  list what there is to choose from
   truerisk evaluate FOLDER [OVERRIDE…]    measure a finished run's best weights again
   truerisk report FOLDER…                 a page of what runs and sweeps show, and how surely
+  truerisk draw FOLDER…                   the figures of runs, and of every run of a sweep
 
   truerisk train --help                   groups, keys and Hydra's options
   truerisk reproduce --list               the claims, with their source and cost
@@ -30,68 +36,62 @@ Tab completion in bash: eval "$(truerisk train -sc install=bash)"
 """
 BAD_REQUEST = 2
 """Exit code of a mistake; a bug ends with 1, a diverged run with 3, a signal with 128 + it."""
-RARELY = 1000
+OLD_GARBAGE_EVERY = 1000
 """Searches for young garbage to one for old."""
 
 
-def train(args: Sequence[str]) -> int:
-    """``truerisk train``: a Hydra app."""
+def run_train(args: Sequence[str]) -> int:
+    """Run ``truerisk train``: a Hydra app."""
     from truerisk.launch import launch_training
 
     return launch_training(args)
 
 
-def plan(args: Sequence[str]) -> int:
-    """``truerisk plan``: the cells of a sweep, before it starts."""
-    from truerisk.launch import launch_plan as show
+def run_plan(args: Sequence[str]) -> int:
+    """Run ``truerisk plan``: the cells of a sweep, before it starts."""
+    from truerisk.launch import launch_plan
 
-    return show(args)
+    return launch_plan(args)
 
 
-def parts(args: Sequence[str]) -> int:
-    """``truerisk parts [GROUP]``."""
-    import argparse
-
+def run_parts(args: Sequence[str]) -> int:
+    """Run ``truerisk parts [GROUP]``."""
     from truerisk.config.parts import format_listing
 
-    parser = argparse.ArgumentParser(
-        "truerisk parts", description="List the options of every config group, or of one."
-    )
+    parser = _make_parser("parts", "List the options of every config group, or of one.")
     parser.add_argument("group", nargs="?", help="such as optimizer")
-    parser.add_argument("--config-dir", "-cd", metavar="DIR", help="a folder with options of yours")
+    _add_config_dir(parser)
     given = parser.parse_args(args)
     print(format_listing(given.group, given.config_dir))
     return 0
 
 
-def evaluate(args: Sequence[str]) -> int:
-    """``truerisk evaluate FOLDER [OVERRIDE…]``."""
-    import argparse
-
+def run_evaluate(args: Sequence[str]) -> int:
+    """Run ``truerisk evaluate FOLDER [OVERRIDE…]``."""
     from truerisk.config.parts import existing_folder
 
-    parser = argparse.ArgumentParser(
-        "truerisk evaluate", description="Risks of a finished run's best weights."
-    )
+    parser = _make_parser("evaluate", "Risks of a finished run's best weights.")
     parser.add_argument("folder", help="a run folder")
     parser.add_argument("overrides", nargs="*", help="of data, trainer and risk: data.path=new.csv")
-    parser.add_argument("--config-dir", "-cd", metavar="DIR", help="a folder with options of yours")
+    _add_config_dir(parser)
     given = parser.parse_intermixed_args(args)
-    overrides = allowed(given.overrides)
+    for override in given.overrides:
+        group = override.partition("=")[0].lstrip("+~").partition(".")[0]
+        if group not in ("data", "trainer", "risk"):
+            raise UserError(
+                f"{override}: an evaluation takes overrides of data, trainer and risk only; "
+                "the rest is the run's own"
+            )
     folder = existing_folder(given.folder, "evaluate")
-    from truerisk.evaluate import evaluate as measure
+    from truerisk.evaluate import evaluate  # torch: not before the arguments are right
 
-    measure(folder, overrides, given.config_dir).report()
+    evaluate(folder, given.overrides, given.config_dir).report()
     return 0
 
 
-def report(args: Sequence[str]) -> int:
-    """``truerisk report FOLDER…``."""
-    import argparse
-
-    parser = argparse.ArgumentParser(
-        "truerisk report", description="A page, tables and figures of every run below folders."
-    )
+def run_report(args: Sequence[str]) -> int:
+    """Run ``truerisk report FOLDER…``."""
+    parser = _make_parser("report", "A page, tables and figures of every run below folders.")
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="of sweeps or runs")
     parser.add_argument("--out", metavar="DIR", help="default: FOLDER/report; ./report for several")
     parser.add_argument("--baseline", metavar="RECIPE", help="compare every recipe with this one")
@@ -104,15 +104,26 @@ def report(args: Sequence[str]) -> int:
     return 0
 
 
-def reproduce(args: Sequence[str]) -> int:
-    """``truerisk reproduce NAME… | all [OVERRIDE…]``."""
-    import argparse
+def run_draw(args: Sequence[str]) -> int:
+    """Run ``truerisk draw FOLDER…``; fails where the figures of a run could not be drawn."""
+    from truerisk.config.parts import existing_folder
 
+    parser = _make_parser("draw", "Draw the figures of every run below folders, again or late.")
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="of sweeps or runs")
+    given = parser.parse_args(args)
+    folders = [existing_folder(folder, "draw") for folder in given.folders]
+    from truerisk.launch import draw_figures
+
+    return BAD_REQUEST if draw_figures(folders) else 0
+
+
+def run_reproduce(args: Sequence[str]) -> int:
+    """Run ``truerisk reproduce NAME… | all [OVERRIDE…]``."""
     from truerisk.verdicts.reproduce import describe_reproductions, reproduce_claims
 
-    parser = argparse.ArgumentParser(
-        "truerisk reproduce",
-        description="Run published claims and say whether they hold; exit code 1 if one does not.",
+    parser = _make_parser(
+        "reproduce",
+        "Run published claims and say whether they hold; exit code 1 if one does not.",
         epilog="KEY=VALUE changes the studies, as in hydra/launcher=vectorized.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="all: every one of them")
@@ -130,46 +141,81 @@ def reproduce(args: Sequence[str]) -> int:
     return reproduce_claims(chosen, given.quick, overrides)
 
 
-def allowed(overrides: Sequence[str]) -> list[str]:
-    """The overrides, if each is of a group that an evaluation may change."""
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        if key.partition(".")[0] not in ("data", "trainer", "risk"):
-            raise UserError(
-                f"{override}: an evaluation takes overrides of data, trainer and risk only; "
-                "the rest is the run's own"
-            )
-    return list(overrides)
+def _make_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    # argparse is imported late: `truerisk train` has no use for it before Hydra has
+    import argparse
+
+    return argparse.ArgumentParser(f"truerisk {command}", description=description, epilog=epilog)
+
+
+def _add_config_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config-dir", "-cd", metavar="DIR", help="a folder with options of yours")
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "train": train,
-    "plan": plan,
-    "reproduce": reproduce,
-    "parts": parts,
-    "evaluate": evaluate,
-    "report": report,
+    "train": run_train,
+    "plan": run_plan,
+    "reproduce": run_reproduce,
+    "parts": run_parts,
+    "evaluate": run_evaluate,
+    "report": run_report,
+    "draw": run_draw,
 }
 
 
+def complete_line(args: Sequence[str]) -> int:
+    """Answer ``truerisk -sc query=bash``; the line so far is in ``COMP_LINE``.
+
+    Hydra completes overrides; what is ours is to take the command off the line first.
+    """
+    line = os.environ.get("COMP_LINE", "")
+    typed = re.fullmatch(r"\s*\S+\s+(\S+)\s+(.*)", line, re.S)
+    if not any(arg.startswith("query=") for arg in args):
+        _complete_overrides(args)
+    elif typed is None:
+        print(" ".join(COMMANDS))
+    elif typed[1] in ("train", "plan"):
+        os.environ["COMP_LINE"] = f"truerisk {typed[2]}"
+        folder = re.search(r"(?:--config-dir|-cd)[ =](\S+)", typed[2])
+        _complete_overrides([*args, "--config-dir", folder[1]] if folder else args)
+    elif typed[1] == "parts":
+        from truerisk.config.parts import list_groups, option_folders
+
+        print(" ".join(list_groups(option_folders())))
+    elif typed[1] == "reproduce":
+        from truerisk.verdicts.reproduction import reproduction_names
+
+        print(" ".join(["all", *reproduction_names(), "--quick", "--list"]))
+    return 0
+
+
+def _complete_overrides(args: Sequence[str]) -> None:
+    try:
+        run_train(args)
+    except UserError:  # what cannot be composed has none; a message would garble the prompt
+        return
+
+
 def dispatch(args: Sequence[str]) -> int:
-    """Run one command."""
+    """Run one command; returns the exit code.
+
+    Raises:
+        UserError: there is no such command, or it was asked for what cannot be.
+    """
     if not args or args[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0 if args else BAD_REQUEST
     if args[0] == "--version":
-        print(f"truerisk {_version()}")
+        print(f"truerisk {_find_version()}")
         return 0
     if args[0] in ("-sc", "--shell-completion"):
-        from truerisk.completion import complete_line
-
         return complete_line(args)
     if args[0] not in COMMANDS:
         raise UserError(f"there is no command '{args[0]}'; {suggest(args[0], COMMANDS)}")
     return COMMANDS[args[0]](args[1:])
 
 
-def _version() -> str:
+def _find_version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -179,9 +225,9 @@ def _version() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script; returns the exit code."""
+    """Run the console script; returns the exit code."""
     # what imports make stays; searching it for garbage again and again took a tenth of a short run
-    gc.set_threshold(*gc.get_threshold()[:2], RARELY)
+    gc.set_threshold(*gc.get_threshold()[:2], OLD_GARBAGE_EVERY)
     try:
         return dispatch(sys.argv[1:] if argv is None else argv)
     except UserError as error:
@@ -191,5 +237,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
+        # Python would complain once more when it flushes stdout at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE

@@ -218,6 +218,41 @@ def _draw_contours(folder: Path) -> None:
         print(f"figure  {path}")
 
 
+def draw_figures(folders: Sequence[Path]) -> int:
+    """Draw the figures of every run below folders, and those that compare the paths of a sweep.
+
+    Args:
+        folders: of runs or sweeps.
+
+    Returns:
+        How many runs could not be drawn; each is told to stderr.
+
+    Raises:
+        UserError: there is no run below one of the folders.
+    """
+    from truerisk.fit import _draw
+    from truerisk.reports.run_records import find_run_folders
+    from truerisk.result import RunResult
+
+    failures = 0
+    for folder in folders:
+        runs = [RunResult(path) for path in find_run_folders(folder)]
+        if not runs:
+            raise UserError(f"draw: there is no run in {folder}")
+        for run in runs:
+            run.config.figures = True  # also where the run itself was to draw none
+            try:
+                _draw(run)
+            except Exception as error:
+                # whatever is wrong with one run's files, the others are still worth a figure
+                print(f"error: {run.folder}: {' '.join(str(error).split())}", file=sys.stderr)
+                failures += 1
+            else:
+                print(f"figures  {run.run.figures}")
+        _draw_contours(folder)
+    return failures
+
+
 def _ends_with_page(shared: DictConfig) -> bool:
     """Tell whether a sweep ends with a page: test functions have no risks to report."""
     return shared.report and config_has_samples(str(shared.data._target_))

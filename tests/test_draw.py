@@ -1,0 +1,67 @@
+"""``truerisk draw``: figures are drawn when someone looks."""
+
+from __future__ import annotations
+
+import pytest
+
+from truerisk import fit
+from truerisk.cli import main
+from truerisk.result import load_run
+
+DRAW = fit._draw
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, tiny):
+    """An empty working folder, in which figures are drawn after all."""
+    monkeypatch.setattr(fit, "_draw", DRAW)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_run_of_a_study_that_drew_none(tiny, here, capsys):
+    asked = [*tiny.overrides, "figures=false", "study=s", "report=false", "seed=1,2"]
+    assert main(["train", "-m", *asked, "diagnostics=[gradient_flow]"]) == 0
+    runs = [load_run(folder) for folder in sorted((here / "outputs" / "s").glob("seed=*"))]
+    assert not [file for run in runs for file in run.run.figures.iterdir()]
+    configs = [run.run.config.read_bytes() for run in runs]
+    capsys.readouterr()
+    assert main(["draw", "outputs/s"]) == 0
+    assert capsys.readouterr().out == "".join(f"figures  {run.run.figures}\n" for run in runs)
+    for run in runs:
+        names = {file.name for file in run.run.figures.iterdir()}
+        assert names == {run.figure.name, "gradient_flow.png"}
+    assert [run.run.config.read_bytes() for run in runs] == configs
+
+
+def test_a_run_that_is_drawn_again(tiny, here, capsys):
+    run = tiny(here / "run", ["figures=true"])
+    before = run.figure.stat().st_ino
+    assert main(["draw", "run"]) == 0
+    assert run.figure.stat().st_ino != before
+
+
+def test_paths_on_a_function(here, capsys):
+    asked = ["data=none", "model=beale", "trainer.max_epochs=2", "figures=false", "study=f"]
+    assert main(["train", "-m", *asked, "optimizer=sgd,adam", "optimizer.lr=0.01"]) == 0
+    (here / "outputs" / "f" / "beale.png").unlink()
+    capsys.readouterr()
+    assert main(["draw", "outputs/f"]) == 0
+    assert "figure  outputs/f/beale.png\n" in capsys.readouterr().out
+    assert len(list((here / "outputs" / "f").glob("*/figures/*.png"))) == 2
+
+
+def test_what_cannot_be_drawn(tiny, here, capsys):
+    (here / "empty").mkdir()
+    assert main(["draw", "empty"]) == 2
+    assert capsys.readouterr().err == "error: draw: there is no run in empty\n"
+    assert main(["draw", "emty"]) == 2
+    assert "draw: there is no folder emty; did you mean 'empty'?" in capsys.readouterr().err
+    tiny(here / "s" / "a")
+    tiny(here / "s" / "b")
+    (here / "s" / "b" / "metadata.json").write_text("{")
+    capsys.readouterr()
+    assert main(["draw", "s"]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"error: {here / 's' / 'b'}: ") and err.count("\n") == 1
+    assert out.count("figures  ") == 1

@@ -33,15 +33,19 @@ def arrays(
             test set that the training set lacks.
     """
     found = _read(path)
-    inputs, values = _inputs(_named(found, x, "x"), x), _named(found, y, "y")
+    values = _named(found, y, "y")
     tests = _test_arrays(found, x_test, y_test)
     learned = infer_task(values, task)
+    inputs = _inputs(_named(found, x, "x"), x, learned.integer_inputs)
     if learned.has_classes:
         _check_classes(values, y)
     targets, names = learned.read_targets(values)
     test = None
     if tests is not None:
-        test = _inputs(tests[0], x_test), learned.read_targets(tests[1], names)[0]
+        test = (
+            _inputs(tests[0], x_test, learned.integer_inputs),
+            learned.read_targets(tests[1], names)[0],
+        )
     return Samples(inputs, targets, learned.name, test=test, class_names=names)
 
 
@@ -80,10 +84,13 @@ def _test_arrays(found: dict[str, Any], x: str | None, y: str | None) -> tuple[A
     return (found[str(x)], found[str(y)]) if all(has) else None
 
 
-def _inputs(values: Any, name: str | None) -> Tensor:
-    """Inputs [n, …] as floating-point numbers; [n] becomes [n, 1]."""
+def _inputs(values: Any, name: str | None, integers: bool) -> Tensor:
+    """Return inputs [n, …] as floating-point numbers, or whole ones; [n] becomes [n, 1]."""
     if values.dtype.kind not in "fiub" or not values.ndim:
         raise ConfigError(f"data.source: array '{name}' holds {values.dtype}, not numbers")
+    if integers and values.dtype.kind in "iu":
+        x = torch.as_tensor(values.astype("int64"))
+        return x.unsqueeze(1) if x.ndim == 1 else x
     x = torch.as_tensor(values.astype("float64" if values.dtype.itemsize == 8 else "float32"))
     if not bool(torch.isfinite(x).all()):
         raise ConfigError(

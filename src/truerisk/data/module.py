@@ -226,7 +226,7 @@ class DataModule(LightningDataModule):
     def _finish(self, parts: dict[str, Part]) -> None:
         if "standardizer" in self._given:
             self.standardizer = Standardizer.from_state(self._given["standardizer"])
-        elif self.standardize != "none":
+        elif self.standardize != "none" and not get_task(self.info.task).integer_inputs:
             self.standardizer = Standardizer.fit(self.standardize, self._chunks(parts))
         for name in ("train", "val", "test"):
             setattr(self, name, self._split(*parts[name]) if name in parts else None)

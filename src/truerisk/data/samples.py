@@ -77,6 +77,7 @@ class Samples:
         for x, y in [(self.x, self.y)] + ([self.test] if self.test else []):
             if len(x) != len(y):
                 raise ConfigError(f"data.source gives {len(x)} inputs x but {len(y)} targets y")
+        task.check_inputs(self.x)
         task.check_targets(self.y, self.num_outputs)
 
     @property

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from truerisk.core.errors import ConfigError
+
 
 def curvature_roots(
     surrogate: Any, losses: Callable[[Tensor], Tensor], outputs: Tensor, exact: bool
@@ -35,7 +37,16 @@ def curvature_roots(
         losses: per-sample losses [n] as a function of the outputs.
         outputs: f(x; w), [n, outputs], without a graph.
         exact: all of them, or one random.
+
+    Raises:
+        ConfigError: a sample has several rows of outputs, as sequences of tokens do.
     """
+    if outputs.ndim != 2:
+        raise ConfigError(
+            f"curvature in the outputs needs them as [n, K], and the model's are "
+            f"{tuple(outputs.shape)}: take an optimizer without Fisher factors, such as adam or "
+            "gauss_newton"
+        )
     loss = getattr(surrogate, "loss", surrogate)
     if isinstance(loss, nn.CrossEntropyLoss) and loss.weight is None:
         return _categorical(outputs.softmax(-1), exact)

@@ -48,8 +48,6 @@ class Task:
         has_samples: whether there are samples at all.
         has_classes: whether a target is one of several classes, a label a sample.
         integer_inputs: whether inputs are whole numbers, neither standardized nor cast.
-        flat_outputs: whether outputs are [n, K], as Gauss-Newton factors and per-class
-            decompositions take them.
         error_title: of the error beside the risk, or None where there is none.
         score_title: what the number that counts is called in one line about a run.
         val_title: the same in a sentence.
@@ -68,7 +66,6 @@ class Task:
     has_samples: ClassVar[bool] = True
     has_classes: ClassVar[bool] = False
     integer_inputs: ClassVar[bool] = False
-    flat_outputs: ClassVar[bool] = True
     error_title: ClassVar[str | None] = None
     score_title: ClassVar[str] = "risk/val"
     val_title: ClassVar[str] = "the validation risk"
@@ -109,6 +106,13 @@ class Task:
             ConfigError: the values are no targets of this task.
         """
         raise NotImplementedError
+
+    def check_inputs(self, x: Any) -> None:
+        """Refuse inputs of another kind than this task's.
+
+        Raises:
+            ConfigError: they are.
+        """
 
     def check_targets(self, y: Tensor, num_outputs: int) -> None:
         """Refuse targets of which nothing can be learned.

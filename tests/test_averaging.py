@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, update_bn
 
+from truerisk.core.deterministic import refresh_statistics
 from truerisk.engine.step import Step
-from truerisk.objective.statistics import refreshed
 from truerisk.risk.gauge import Gauge
 
 RECIPE = ["data=wine", "data.batch_size=20", "model.width=8", "model.normalization=batch"]
@@ -131,7 +131,7 @@ def test_refreshed_statistics_are_those_of_all_the_inputs(assembled):
     blocks = list(Gauge(recipe, None, trainer).training_inputs())
     assert [len(x) for x in blocks] == [539, 539]
     before = {name: t.clone() for name, t in recipe.model.state_dict().items()}
-    state = refreshed(recipe.model, before, blocks)
+    state = refresh_statistics(recipe.model, before, blocks)
     hidden = recipe.model.hidden[0].linear(recipe.data.train.x.flatten(1)).detach()
     torch.testing.assert_close(state["hidden.0.normalization.running_mean"], hidden.mean(0))
     within = torch.stack([hidden[:539].var(0), hidden[539:].var(0)]).mean(0)

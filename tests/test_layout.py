@@ -17,13 +17,13 @@ GROUPS = (
 )
 ABOVE = {
     "diagnostics": {
-        *("calculus", "objective.Objective", "data.split.Split", "recipe", "run", "show"),
+        *("objective", "data.split.Split", "recipe", "run", "show"),
         "engine.lightning.RiskModule",
     },
 }
 """What a group that looks at the parts from above may import too."""
 BELOW = {
-    "objective/objective": {"core.batch", "objective.statistics", "regularizer.base"},
+    "objective/objective": {"core.batch", "core.deterministic", "regularizer.base"},
     "core/parameter_rules": {"core.errors"},
     "core/batch": set(),
     "core/errors": set(),
@@ -67,7 +67,6 @@ ORDER = (
     *(
         "config",
         "objective",
-        "calculus",
         "recipe",
         "risk",
         "run",

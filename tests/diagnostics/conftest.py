@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from truerisk.calculus import Point
 from truerisk.core.batch import Batch
 from truerisk.data.split import TensorSplit
 from truerisk.diagnostics import figure_arrays
 from truerisk.diagnostics.picture import table_of
 from truerisk.diagnostics.snapshot import Snapshot
-from truerisk.objective import Objective
+from truerisk.objective import LocalObjective, Objective
 
 CURVED = ["curvature", "spectrum", "taylor", "flatness", "landscape", "critical_point"]
 RECIPE = [
@@ -50,7 +49,7 @@ def watched(run, assembled, last_weights):
     recipe.model.eval()
     objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
     every = torch.arange(len(recipe.data.train))
-    found.point = Point(objective, None, list(recipe.data.train.batches([every])))
+    found.point = LocalObjective(objective, None, list(recipe.data.train.batches([every])))
     return found
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from truerisk.calculus import filter_normalized, principal_directions
 from truerisk.core.errors import ConfigError
 from truerisk.diagnostics import Landscape
 from truerisk.diagnostics.landscape import thinned
+from truerisk.objective import filter_normalized_directions, principal_directions
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_the_path_ends_at_the_last_weights(watched):
 
 def test_random_slices(watched, slices):
     point = watched.point
-    d = filter_normalized(point.space, point.w)
+    d = filter_normalized_directions(point.space, point.w)
     for i, j in ((0, 0), (1, 3), (4, 2)):
         x, y = slices["random_at"][j], slices["random_at"][i]
         expected = float(point.moved(point.w + x * d[:, 0] + y * d[:, 1]).value())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from truerisk.calculus import Density
 from truerisk.core.errors import ConfigError
 from truerisk.diagnostics import Spectrum
+from truerisk.objective import SpectralDensity
 
 
 def test_at_the_last_weights(watched, hessian):
@@ -15,7 +15,7 @@ def test_at_the_last_weights(watched, hessian):
     last, kept = watched.tables["spectrum"].iloc[-1], watched.kept["spectrum"]
     assert last["lambda_max"] == pytest.approx(float(values[-1]), rel=1e-6)
     assert last["lambda_min"] == pytest.approx(float(values[0]), rel=1e-3)
-    found = Density(*(torch.from_numpy(kept[name][-1]) for name in ("nodes", "weights")))
+    found = SpectralDensity(*(torch.from_numpy(kept[name][-1]) for name in ("nodes", "weights")))
     for order in (1, 2):
         moment = found.moment(order)
         assert abs(moment.value - (values**order).mean()) < 5 * moment.stderr

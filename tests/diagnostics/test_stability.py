@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import optim
 
-from truerisk.calculus import Matrix, Scaled
 from truerisk.diagnostics.stability import stability
+from truerisk.objective import DenseOperator, ScaledOperator
 
 METHODS = {
     "gd": partial(optim.SGD, lr=0.1),
@@ -75,7 +75,7 @@ def test_steps_grow_just_above_the_threshold_and_shrink_just_below(method, symme
     low, high = 0.0, 1e6
     for _ in range(100):
         middle = (low + high) / 2
-        scaled = Scaled(Matrix(middle * a), known.scale["w"], known.shift["w"])
+        scaled = ScaledOperator(DenseOperator(middle * a), known.scale["w"], known.shift["w"])
         below = torch.linalg.eigvalsh(scaled.dense())[-1] < known.threshold
         low, high = (middle, high) if below else (low, middle)
     assert descent(make, 0.99 * low * a)[2] < 1

@@ -9,7 +9,7 @@ from torch.func import functional_call, hessian, vmap
 from torch.nn.functional import cross_entropy
 
 from truerisk.core.batch import Batch
-from truerisk.objective import Objective, gradient
+from truerisk.objective import Objective, gradient_by_name
 
 PENALTIES = [
     "regularizer=[l1,l2,elastic_net,group_lasso,orthogonality,entropy,input_gradient]",
@@ -73,7 +73,7 @@ def test_other_parameters_are_those_of_a_model_that_has_them(recipe, objective, 
 def test_nothing_is_left_behind(recipe, objective, batch):
     before = detached(recipe.model)
     params = {name: 2 * p for name, p in before.items()}
-    gradient(objective, params, batch)
+    gradient_by_name(objective, params, batch)
     objective(params, batch)
     for name, p in recipe.model.named_parameters():
         assert torch.equal(p, before[name]) and p.grad is None
@@ -81,7 +81,7 @@ def test_nothing_is_left_behind(recipe, objective, batch):
 
 
 def test_gradient_is_what_backward_gives(recipe, objective, batch):
-    mine = gradient(objective, detached(recipe.model), batch)
+    mine = gradient_by_name(objective, detached(recipe.model), batch)
     objective(None, batch).objective.backward()
     for name, p in recipe.model.named_parameters():
         torch.testing.assert_close(mine[name], p.grad, rtol=1e-12, atol=1e-15)
@@ -96,8 +96,8 @@ def test_mapped_over_stacked_parameters(recipe, objective, batch):
     together = vmap(lambda p: objective(p, batch).objective)(stacked)
     alone = torch.stack([objective(m, batch).objective for m in members])
     torch.testing.assert_close(together, alone, rtol=1e-13, atol=0)
-    slopes = vmap(lambda p: gradient(objective, p, batch)["output.weight"])(stacked)
-    each = torch.stack([gradient(objective, m, batch)["output.weight"] for m in members])
+    slopes = vmap(lambda p: gradient_by_name(objective, p, batch)["output.weight"])(stacked)
+    each = torch.stack([gradient_by_name(objective, m, batch)["output.weight"] for m in members])
     torch.testing.assert_close(slopes, each, rtol=1e-11, atol=1e-14)
 
 

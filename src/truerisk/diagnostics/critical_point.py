@@ -11,12 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from truerisk.calculus import CriticalPoint as Found
-from truerisk.calculus import Point, classify, extreme_eigenvalues, line
-from truerisk.calculus.critical_point import Kind
 from truerisk.core.checks import check_float, check_int
 from truerisk.diagnostics import figure_arrays
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
+from truerisk.objective import (
+    LocalObjective,
+    PointClassification,
+    PointKind,
+    classify_point,
+    evaluate_line,
+    extreme_eigenvalues,
+)
 from truerisk.show.number import format_significant
 
 if TYPE_CHECKING:
@@ -34,9 +39,9 @@ REACH = 0.03
 class CriticalPoint(Diagnostic):
     """Whether the last weights are a minimum, a maximum, a saddle, degenerate or not stationary.
 
-    By the second-order conditions, with the tolerances of `truerisk.calculus.classify`. The kind is
-    said in a line, and logged as a 1 among 0s beside ``gradient_norm``, ``gradient_max`` (the
-    largest entry, which decides) and both ends of the spectrum of ∇²J, ``lambda_min`` and
+    By the second-order conditions, with the tolerances of `truerisk.objective.classify_point`. The
+    kind is said in a line, and logged as a 1 among 0s beside ``gradient_norm``, ``gradient_max``
+    (the largest entry, which decides) and both ends of the spectrum of ∇²J, ``lambda_min`` and
     ``lambda_max``. The figure shows J along their eigenvectors.
 
     Args:
@@ -70,7 +75,7 @@ class CriticalPoint(Diagnostic):
             return {}
         ends = extreme_eigenvalues(snapshot.hessian)
         values = torch.cat([ends.smallest.values, ends.largest.values])
-        found = classify(snapshot.point, self.stationary, self.zero, eigenvalues=values)
+        found = classify_point(snapshot.point, self.stationary, self.zero, eigenvalues=values)
         self.tell(sentence(found, snapshot.step))
         vectors = torch.cat([ends.smallest.vectors, ends.largest.vectors], 1)
         figure_arrays.keep_arrays(
@@ -89,7 +94,7 @@ class CriticalPoint(Diagnostic):
         from truerisk.show.style import BLUE, INK, SIZE
 
         last, at = table.iloc[-1], self.curves["at"]
-        kind = next(k for k in get_args(Kind) if last[key(k)] == 1)
+        kind = next(k for k in get_args(PointKind) if last[key(k)] == 1)
         panels = figure.subplots(2)
         for axes, values, name in zip(panels, self.curves["values"][::-1], ENDS, strict=True):
             bend = last[f"lambda_{name}"]
@@ -117,10 +122,10 @@ def key(kind: str) -> str:
     return kind.replace(" ", "_")
 
 
-def numbers(found: Found, gradient: Tensor) -> dict[str, float]:
+def numbers(found: PointClassification, gradient: Tensor) -> dict[str, float]:
     """What is logged."""
     return {
-        **{key(kind): float(kind == found.kind) for kind in get_args(Kind)},
+        **{key(kind): float(kind == found.kind) for kind in get_args(PointKind)},
         "gradient_norm": found.gradient_norm,
         "gradient_max": float(gradient.abs().max()),
         "lambda_min": float(found.eigenvalues.min()),
@@ -128,7 +133,7 @@ def numbers(found: Found, gradient: Tensor) -> dict[str, float]:
     }
 
 
-def sentence(found: Found, step: int) -> str:
+def sentence(found: PointClassification, step: int) -> str:
     """The kind and what says so, in a line."""
     low, high = float(found.eigenvalues.min()), float(found.eigenvalues.max())
     return (
@@ -137,9 +142,9 @@ def sentence(found: Found, step: int) -> str:
     )
 
 
-def curves(point: Point, vectors: Tensor, count: int) -> dict[str, np.ndarray]:
+def curves(point: LocalObjective, vectors: Tensor, count: int) -> dict[str, np.ndarray]:
     """J along vectors [p, k], a little either way: ``at`` [n] and ``values`` [k, n]."""
     reach = REACH * (float(point.w.norm()) or 1.0)
     at = torch.linspace(-reach, reach, count + 1 - count % 2, dtype=torch.float64)
-    values = torch.stack([line(point, vector, at) for vector in vectors.T])
+    values = torch.stack([evaluate_line(point, vector, at) for vector in vectors.T])
     return {"at": at.numpy(), "values": values.double().cpu().numpy()}

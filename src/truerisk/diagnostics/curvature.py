@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from truerisk.calculus import (
-    Extremes,
-    Matrix,
-    Operator,
-    Point,
-    Scaled,
-    condition_number,
-    extreme_eigenvalues,
-    hutchinson,
-    largest_eigenvalues,
-)
 from truerisk.core.checks import check_float, check_int
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 from truerisk.diagnostics.stability import Stability, stability
+from truerisk.objective import (
+    DenseOperator,
+    ExtremeEigenpairs,
+    LocalObjective,
+    ScaledOperator,
+    SymmetricOperator,
+    condition_number,
+    extreme_eigenvalues,
+    hutchinson_trace,
+    largest_eigenvalues,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +75,9 @@ class Curvature(Diagnostic):
             found["condition"] = told
         return found | self._stability(snapshot, h, ends)
 
-    def _stability(self, snapshot: Snapshot, h: Operator, ends: Extremes) -> dict[str, float]:
+    def _stability(
+        self, snapshot: Snapshot, h: SymmetricOperator, ends: ExtremeEigenpairs
+    ) -> dict[str, float]:
         optimizer = snapshot.run.optimizer
         known = stability(optimizer, snapshot.params)
         if known is None:
@@ -111,17 +113,17 @@ class Curvature(Diagnostic):
             drawn[-1].set_xlabel("step (no stability threshold is known for this optimizer)")
 
 
-def trace(h: Operator, probes: int) -> dict[str, float]:
+def trace(h: SymmetricOperator, probes: int) -> dict[str, float]:
     """The trace: exact, or estimated with its standard error."""
-    if isinstance(h, Matrix):
+    if isinstance(h, DenseOperator):
         return {"trace": float(h.matrix.trace())}
-    found = hutchinson(h, probes)
+    found = hutchinson_trace(h, probes)
     return {"trace": float(found.value), "trace/stderr": float(found.stderr)}
 
 
-def condition(h: Operator, ends: Extremes) -> float:
+def condition(h: SymmetricOperator, ends: ExtremeEigenpairs) -> float:
     """|λ|max/|λ|min; nan where products with vectors do not tell it."""
-    if isinstance(h, Matrix):
+    if isinstance(h, DenseOperator):
         return condition_number(h)
     low, high = (float(pairs.values) for pairs in ends)
     error = max(float(pairs.errors) for pairs in ends)
@@ -131,13 +133,17 @@ def condition(h: Operator, ends: Extremes) -> float:
 
 
 def sharpness(
-    known: Stability, point: Point, h: Operator, ends: Extremes, tolerance: float
+    known: Stability,
+    point: LocalObjective,
+    h: SymmetricOperator,
+    ends: ExtremeEigenpairs,
+    tolerance: float,
 ) -> float:
     """λmax of S^½ (H + C) S^½; no new eigenvalue is sought where S and C are multiples of I."""
     scale, shift = point.space.flat(known.scale), point.space.flat(known.shift)
     if uniform(scale) and uniform(shift):
         return float(scale[0] * (ends.largest.values[0] + shift[0]))
-    return float(largest_eigenvalues(Scaled(h, scale, shift), tol=tolerance).values)
+    return float(largest_eigenvalues(ScaledOperator(h, scale, shift), tol=tolerance).values)
 
 
 def uniform(values: Tensor) -> bool:

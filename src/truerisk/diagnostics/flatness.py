@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from truerisk.calculus import ball_sharpness, box_sharpness
 from truerisk.core.checks import check_float, check_int
 from truerisk.diagnostics.curvature import trace
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
+from truerisk.objective import ball_sharpness, box_sharpness
 
 if TYPE_CHECKING:
     import pandas as pd

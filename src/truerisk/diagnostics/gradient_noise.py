@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from truerisk.calculus import Point, per_sample_gradients
 from truerisk.core.checks import check_int
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 from truerisk.diagnostics.layers import layer_of
+from truerisk.objective import LocalObjective, per_sample_gradients
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,7 @@ class GradientNoise(Diagnostic):
         point = snapshot.point
         n = power_below(min(self.samples, len(snapshot.run.measured_index)))
         size = power_below(max(1, min(n, MEMORY // point.space.size)))
-        cut = Point(snapshot.objective, None, list(snapshot.batches(size, most=n)))
+        cut = LocalObjective(snapshot.objective, None, list(snapshot.batches(size, most=n)))
         groups = {name: layer_of(name) for name in point.space.shapes}
         seen = gather(per_sample_gradients(cut), point.space.sizes)
         return self._values(seen, list(groups.values()), snapshot.run.step_size)

@@ -11,10 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from truerisk.calculus import Point, filter_normalized, line, plane, principal_directions
 from truerisk.core.checks import check_float, check_int
 from truerisk.diagnostics import figure_arrays
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
+from truerisk.objective import (
+    LocalObjective,
+    evaluate_line,
+    evaluate_plane,
+    filter_normalized_directions,
+    principal_directions,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,23 +129,23 @@ def thinned(kept: figure_arrays.Arrays, interval: float, most: int) -> dict[str,
     return {name: array[number % stride == 0] for name, array in kept.items()}
 
 
-def random_slices(point: Point, reach: float, points: int) -> dict[str, np.ndarray]:
+def random_slices(point: LocalObjective, reach: float, points: int) -> dict[str, np.ndarray]:
     """J along two filter-normalized directions ``lines`` [2, n], and on their plane."""
-    directions = filter_normalized(point.space, point.w)
+    directions = filter_normalized_directions(point.space, point.w)
     fine, coarse = (torch.linspace(-reach, reach, n).tolist() for n in (2 * points - 1, points))
-    lines = torch.stack([line(point, d, fine) for d in directions.T])
-    values = plane(point, directions, coarse, coarse)
+    lines = torch.stack([evaluate_line(point, d, fine) for d in directions.T])
+    values = evaluate_plane(point, directions, coarse, coarse)
     found = {"lines_at": fine, "lines": lines.cpu(), "random_at": coarse, "random": values.cpu()}
     return {name: np.asarray(part, dtype=float) for name, part in found.items()}
 
 
-def path_slice(point: Point, path: Tensor, points: int) -> dict[str, np.ndarray]:
+def path_slice(point: LocalObjective, path: Tensor, points: int) -> dict[str, np.ndarray]:
     """J on the plane of the path's principal directions, with the path; nothing of one point."""
     if len(path) < 2:
         return {}
     found = principal_directions(path)
     x, y = (around(part, points) for part in found.at.double().T)
-    values = plane(point, found.axes, x, y)
+    values = evaluate_plane(point, found.axes, x, y)
     parts = {"x": x, "y": y, "values": values.cpu(), "at": found.at.cpu(), "share": found.share}
     return {name: np.asarray(part.cpu(), dtype=float) for name, part in parts.items()}
 

@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
-from truerisk.calculus import Hessian, Matrix, Operator, Point
-from truerisk.calculus.gradient import Slope, value_and_gradient
 from truerisk.core import rng
 from truerisk.core.batch import Batch
+from truerisk.objective import (
+    DenseOperator,
+    HessianOperator,
+    LocalObjective,
+    SymmetricOperator,
+    ValueAndGradient,
+    value_and_gradient,
+)
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -165,22 +171,22 @@ class Snapshot:
                     self.model(batch.x)
 
     @cached_property
-    def point(self) -> Point:
+    def point(self) -> LocalObjective:
         """J around the present weights."""
         if len(self.run.measured_index) <= BATCH:
-            return Point(self.objective, None, list(self.batches()))
-        return Point(self.objective, None, self.batches)
+            return LocalObjective(self.objective, None, list(self.batches()))
+        return LocalObjective(self.objective, None, self.batches)
 
     @cached_property
-    def slope(self) -> Slope:
+    def slope(self) -> ValueAndGradient:
         """J and its gradient at the present weights."""
         return value_and_gradient(self.point)
 
     @cached_property
-    def hessian(self) -> Operator:
+    def hessian(self) -> SymmetricOperator:
         """∇²J at the present weights, written out where it is small."""
-        h = Hessian(self.point)
-        return Matrix(h.dense()) if h.size <= SMALL else h
+        h = HessianOperator(self.point)
+        return DenseOperator(h.dense()) if h.size <= SMALL else h
 
     @cached_property
     def is_finite(self) -> bool:

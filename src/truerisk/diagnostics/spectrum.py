@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from truerisk.calculus import Density, GaussNewton, Hessian, Operator, spectral_density
 from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.diagnostics import figure_arrays
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
+from truerisk.objective import (
+    GaussNewtonOperator,
+    HessianOperator,
+    SpectralDensity,
+    SymmetricOperator,
+    spectral_density,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,9 +28,9 @@ if TYPE_CHECKING:
 
     from truerisk.diagnostics.snapshot import Snapshot
 
-KINDS: Mapping[str, type[Hessian | GaussNewton]] = {
-    "hessian": Hessian,
-    "gauss_newton": GaussNewton,
+KINDS: Mapping[str, type[HessianOperator | GaussNewtonOperator]] = {
+    "hessian": HessianOperator,
+    "gauss_newton": GaussNewtonOperator,
 }
 NUMBERS = 2**26
 """Most numbers that the Lanczos vectors may take at once."""
@@ -40,8 +46,8 @@ class Spectrum(Diagnostic):
     """The eigenvalue density of the Hessian of J or of its Gauss–Newton matrix.
 
     By stochastic Lanczos quadrature (Ghorbani, Krishnan & Xiao, ICML 2019; see
-    `truerisk.calculus.spectral_density`). Logged are both ends of what it found, ``lambda_min`` and
-    ``lambda_max``, and the shares of eigenvalues ``near_zero``, within 1 % of |λ|max, and
+    `truerisk.objective.spectral_density`). Logged are both ends of what it found, ``lambda_min``
+    and ``lambda_max``, and the shares of eigenvalues ``near_zero``, within 1 % of |λ|max, and
     ``negative``, below that. The nodes and weights are in ``figures/spectrum.npz``, [looks, probes,
     steps].
 
@@ -94,18 +100,18 @@ class Spectrum(Diagnostic):
             nodes, weights = (
                 torch.from_numpy(self.densities[name][i]) for name in ("nodes", "weights")
             )
-            draw_density(axes, Density(nodes, weights), int(steps[i]))
+            draw_density(axes, SpectralDensity(nodes, weights), int(steps[i]))
         matrix = "Hessian" if self.of == "hessian" else "Gauss–Newton matrix"
         panels[-1].set_xlabel(f"eigenvalue λ of the {matrix}", fontsize=SIZE, color=INK)
 
 
-def density(a: Operator, probes: int, steps: int) -> Density:
+def density(a: SymmetricOperator, probes: int, steps: int) -> SpectralDensity:
     """The density, with as many vectors at once as memory allows."""
     together = max(1, NUMBERS // (a.size * steps))
     return spectral_density(a, probes, steps, together=min(together, probes))
 
 
-def numbers(found: Density) -> dict[str, float]:
+def numbers(found: SpectralDensity) -> dict[str, float]:
     """What is logged."""
     low, high = float(found.nodes.min()), float(found.nodes.max())
     near = NEAR * max(abs(low), abs(high))
@@ -117,7 +123,7 @@ def numbers(found: Density) -> dict[str, float]:
     }
 
 
-def draw_density(axes: Axes, found: Density, step: int) -> None:
+def draw_density(axes: Axes, found: SpectralDensity, step: int) -> None:
     """One density on a log scale, over a little more than its extent."""
     from truerisk.show.panel import frame_axes
     from truerisk.show.style import BLUE, INK, SIZE

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from truerisk.calculus import Point, taylor
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
+from truerisk.objective import LocalObjective, taylor_polynomial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,9 +66,9 @@ class Taylor(Diagnostic):
             level(panel, 1, "")
 
 
-def decreases(start: Point, step: Tensor) -> dict[str, float]:
+def decreases(start: LocalObjective, step: Tensor) -> dict[str, float]:
     """What J loses in a step, really and by its derivatives at the start."""
-    model = taylor(start, step)
+    model = taylor_polynomial(start, step)
     value = float(model.value)
     slope, bend = float(model.slope), float(model.curvature)
     found = {

@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader
 
 from truerisk import sharding
 from truerisk.core import rng
+from truerisk.core.deterministic import refresh_statistics
 from truerisk.core.errors import Diverged
 from truerisk.engine import nonfinite
 from truerisk.engine.chunks import Chunks, Position
 from truerisk.engine.step import MicroBatches, Step
 from truerisk.objective import Objective
-from truerisk.objective.statistics import refreshed
 from truerisk.recipe import Recipe
 from truerisk.risk.estimate import gap, numbers
 from truerisk.risk.gauge import Gauge
@@ -186,7 +186,7 @@ class RiskModule(L.LightningModule):
         before = [p.detach().clone() for p in moved]
         with self.trainer.precision_plugin.val_step_context():
             if averager is not None and averager.refresh_statistics:
-                state = refreshed(self.model, state, self.gauge.training_inputs())
+                state = refresh_statistics(self.model, state, self.gauge.training_inputs())
             self._train_mode(False)
             self.agree_on_buffers()
             yield state

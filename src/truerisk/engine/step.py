@@ -14,11 +14,11 @@ from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_
 
 from truerisk.core import rng
 from truerisk.core.batch import Batch
+from truerisk.core.deterministic import still_statistics
 from truerisk.core.errors import ConfigError, Diverged
 from truerisk.engine import nonfinite
 from truerisk.objective import Objective
 from truerisk.objective.problem import Problem
-from truerisk.objective.statistics import still_statistics
 from truerisk.optimizer import Needs
 from truerisk.recipe import Recipe
 from truerisk.scheduler import Schedule

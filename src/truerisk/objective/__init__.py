@@ -1,5 +1,104 @@
-"""J(w) = g(w) + Σ λR(w) as a pure function of the parameters, and its derivatives on a batch."""
+"""J(w) = g(w) + Σ λR(w) as a pure function of the parameters, its derivatives and spectra."""
 
-from truerisk.objective.objective import Objective, Value, gradient
+from truerisk.objective.convexity import (
+    ConvexityCheck,
+    PointClassification,
+    PointKind,
+    check_convexity,
+    classify_point,
+    condition_number,
+)
+from truerisk.objective.eigenvalues import (
+    Eigenpairs,
+    ExtremeEigenpairs,
+    SpectralDensity,
+    extreme_eigenvalues,
+    lanczos_quadrature,
+    largest_eigenvalues,
+    spectral_density,
+)
+from truerisk.objective.geometry import (
+    ObjectiveRise,
+    PrincipalDirections,
+    TaylorPolynomial,
+    ball_sharpness,
+    box_sharpness,
+    evaluate_line,
+    evaluate_plane,
+    filter_normalized_directions,
+    optimal_step_size,
+    principal_directions,
+    taylor_polynomial,
+)
+from truerisk.objective.local_objective import (
+    LocalObjective,
+    ParameterSpace,
+    ValueAndGradient,
+    directional_derivative,
+    gradient,
+    value_and_gradient,
+)
+from truerisk.objective.objective import Objective, Value, gradient_by_name
+from truerisk.objective.operators import (
+    CurvatureOperator,
+    DenseOperator,
+    GaussNewtonOperator,
+    HessianOperator,
+    ScaledOperator,
+    SymmetricOperator,
+)
+from truerisk.objective.per_sample import jacobian, per_sample_gradients
+from truerisk.objective.trace_diagonal import (
+    RandomizedEstimate,
+    estimate_diagonal,
+    hutch_plus_plus,
+    hutchinson_trace,
+)
 
-__all__ = ["Objective", "Value", "gradient"]
+__all__ = [
+    "ConvexityCheck",
+    "CurvatureOperator",
+    "DenseOperator",
+    "Eigenpairs",
+    "ExtremeEigenpairs",
+    "GaussNewtonOperator",
+    "HessianOperator",
+    "LocalObjective",
+    "Objective",
+    "ObjectiveRise",
+    "ParameterSpace",
+    "PointClassification",
+    "PointKind",
+    "PrincipalDirections",
+    "RandomizedEstimate",
+    "ScaledOperator",
+    "SpectralDensity",
+    "SymmetricOperator",
+    "TaylorPolynomial",
+    "Value",
+    "ValueAndGradient",
+    "ball_sharpness",
+    "box_sharpness",
+    "check_convexity",
+    "classify_point",
+    "condition_number",
+    "directional_derivative",
+    "estimate_diagonal",
+    "evaluate_line",
+    "evaluate_plane",
+    "extreme_eigenvalues",
+    "filter_normalized_directions",
+    "gradient",
+    "gradient_by_name",
+    "hutch_plus_plus",
+    "hutchinson_trace",
+    "jacobian",
+    "lanczos_quadrature",
+    "largest_eigenvalues",
+    "optimal_step_size",
+    "per_sample_gradients",
+    "principal_directions",
+    "spectral_density",
+    "taylor_polynomial",
+    "value_and_gradient",
+]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from truerisk.core.batch import Batch
-from truerisk.objective.statistics import still_statistics
+from truerisk.core.deterministic import still_statistics
 from truerisk.regularizer.base import Forward
 
 Penalty = Callable[[Forward], Tensor]
@@ -95,6 +95,8 @@ class Objective:
         return {name: penalty(forward) for name, penalty in self.penalties.items()}
 
 
-def gradient(objective: Objective, params: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+def gradient_by_name(
+    objective: Objective, params: Mapping[str, Tensor], batch: Batch
+) -> dict[str, Tensor]:
     """∇J at ``params``, by name (a transformation of the pure function, for checks and tools)."""
     return torch.func.grad(lambda p: objective(p, batch).objective)(dict(params))

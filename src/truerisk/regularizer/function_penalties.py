@@ -9,9 +9,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import softplus
 
 from truerisk.core.checks import check_float
+from truerisk.core.deterministic import DifferentiableNorms
 from truerisk.core.errors import ConfigError
 from truerisk.regularizer.base import Forward, Regularizer
-from truerisk.regularizer.written_out import WrittenOut
 
 
 class Entropy(Regularizer):
@@ -94,7 +94,7 @@ def input_gradient(forward: Forward) -> Tensor:
 
     def summed_loss(x: Tensor) -> Tensor:
         # fused attention and cuDNN's recurrent layers cannot be differentiated twice
-        with sdpa_kernel(SDPBackend.MATH), cudnn.flags(enabled=False), WrittenOut():
+        with sdpa_kernel(SDPBackend.MATH), cudnn.flags(enabled=False), DifferentiableNorms():
             return forward.losses_at(x).sum()
 
     # Ordinary autograd where it works: batch normalization cannot update its statistics inside

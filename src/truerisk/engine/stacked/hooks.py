@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from truerisk.core.batch import Batch
+from truerisk.core.deterministic import refresh_statistics
 from truerisk.engine.stacked.measuring import gauge
 from truerisk.engine.stacked.member import Member
 from truerisk.engine.stacked.stack import Stack
-from truerisk.objective.statistics import refreshed
 
 
 @contextmanager
@@ -84,6 +84,6 @@ def _standing(member: Member, own: dict[str, Tensor]) -> dict[str, Tensor]:
         if state is not None:
             if regularizer.refresh_statistics:
                 inputs = gauge(member).training_inputs()
-                state = refreshed(member.recipe.model, state, inputs)
+                state = refresh_statistics(member.recipe.model, state, inputs)
             return own | dict(state)
     return own

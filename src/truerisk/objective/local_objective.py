@@ -1,24 +1,64 @@
-"""J on all samples, at one point of the space of the weights."""
+"""J at a point w, over all batches: a deterministic function of one flat vector."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.func import grad, grad_and_value
 
-from truerisk.calculus.space import Space
-from truerisk.calculus.still import still
 from truerisk.core.batch import Batch
+from truerisk.core.deterministic import deterministic_forward
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.objective import Objective, Value
+from truerisk.objective.objective import Objective, Value
+
+
+class ParameterSpace:
+    """ℝᵖ: the parameters in a fixed order, each row by row, one after another.
+
+    Leading dimensions are kept: a stack of vectors [..., p] is a mapping to tensors
+    [..., *shape]. The vector has the widest dtype among the parameters; ``named`` gives each
+    parameter its own back.
+
+    >>> space = ParameterSpace({"a": torch.zeros(2, 2), "b": torch.zeros(1)})
+    >>> space.size, space.named(torch.arange(5.0))["a"].tolist()
+    (5, [[0.0, 1.0], [2.0, 3.0]])
+    >>> space.flat(space.named(torch.arange(5.0))).tolist()
+    [0.0, 1.0, 2.0, 3.0, 4.0]
+    """
+
+    def __init__(self, like: Mapping[str, Tensor]) -> None:
+        self.shapes = {name: p.shape for name, p in like.items()}
+        self.dtypes = {name: p.dtype for name, p in like.items()}
+        self.sizes = [math.prod(shape) for shape in self.shapes.values()]
+        self.size = sum(self.sizes)
+
+    def flat(self, named: Mapping[str, Tensor]) -> Tensor:
+        """One vector [..., p] of tensors [..., *shape]."""
+        parts = []
+        for name, shape in self.shapes.items():
+            tensor = named[name]
+            leading = tensor.shape[: tensor.ndim - len(shape)]
+            parts.append(tensor.reshape(*leading, math.prod(shape)))
+        return torch.cat(parts, -1)
+
+    def named(self, vector: Tensor) -> dict[str, Tensor]:
+        """Tensors [..., *shape] by name, of a vector [..., p]; views where the dtype is its own."""
+        parts = zip(self.shapes.items(), vector.split(self.sizes, -1), strict=True)
+        return {
+            name: part.reshape(*vector.shape[:-1], *shape).to(self.dtypes[name])
+            for (name, shape), part in parts
+        }
+
 
 T = TypeVar("T")
 Batches = Iterable[Batch] | Callable[[], Iterable[Batch]]
 
 
-class Point:
+class LocalObjective:
     """A point w, and J around it: a deterministic function of a flat vector [p].
 
     ``J(w) = 1/N Σᵢ l(f(xᵢ; w), yᵢ) + Σₖ λₖ Rₖ(w)``, over the N samples of all batches. Batches of n
@@ -44,7 +84,8 @@ class Point:
     >>> model = nn.Linear(1, 1, bias=False)
     >>> objective = Objective(model, lambda out, y: ((out - y) ** 2).mean(1))
     >>> cut = [Batch(torch.ones(n, 1), torch.full((n, 1), y)) for n, y in ((3, 0.0), (1, 1.0))]
-    >>> Point(objective, {"weight": torch.tensor([[2.0]])}, cut).value().item()   # (3·2² + 1)/4
+    >>> J = LocalObjective(objective, {"weight": torch.tensor([[2.0]])}, cut)
+    >>> J.value().item()   # (3·2² + 1)/4
     3.25
     """
 
@@ -59,7 +100,7 @@ class Point:
         _check(objective, given, batches)
         free = {n: given[n].detach() for n in objective.own if n in given}
         self.objective, self.batches, self.seed = objective, batches, seed
-        self.space = Space(free)
+        self.space = ParameterSpace(free)
         self.w = self.space.flat(free)
         held = {n: p.detach() for n, p in objective.own.items() if n not in free}
         self._held = held | {n: t.detach() for n, t in given.items() if n not in free}
@@ -69,9 +110,11 @@ class Point:
         """Whether all samples are in one batch, which lies in memory."""
         return isinstance(self.batches, Sequence) and len(self.batches) == 1
 
-    def moved(self, w: Tensor) -> Point:
+    def moved(self, w: Tensor) -> LocalObjective:
         """The point with the weights ``w`` [p] on the same samples."""
-        return Point(self.objective, self._held | self.space.named(w), self.batches, self.seed)
+        return LocalObjective(
+            self.objective, self._held | self.space.named(w), self.batches, self.seed
+        )
 
     # --- on one batch: pure functions of w ------------------------------------------------------
 
@@ -99,7 +142,7 @@ class Point:
         """f of every batch, with what must hold still held still, and its noise the same again."""
         read = self.batches() if callable(self.batches) else self.batches
         for number, batch in enumerate(read):
-            with still(self.objective.model, self.w.device):
+            with deterministic_forward(self.objective.model, self.w.device):
                 torch.manual_seed(self.seed + number)
                 found = f(batch)
             yield batch, found
@@ -132,3 +175,31 @@ def _check(objective: Objective, given: Mapping[str, Tensor], batches: Batches) 
             "`batches` is an iterator, which can be read only once, and derivatives read the data "
             "many times: give a list, or a function that returns the iterator"
         )
+
+
+class ValueAndGradient(NamedTuple):
+    """J(w), a scalar, and ∇J(w), [p]."""
+
+    value: Tensor
+    gradient: Tensor
+
+
+def gradient(point: LocalObjective) -> Tensor:
+    """``∇J(w) = 1/N Σ ∇l(w; xᵢ, yᵢ) + Σ λ∇R(w)``, of shape [p]; reduction: mean over N samples."""
+    return point.mean(lambda batch: grad(lambda w: point.evaluate(w, batch).objective)(point.w))
+
+
+def value_and_gradient(point: LocalObjective) -> ValueAndGradient:
+    """J and ∇J in one pass over the data."""
+
+    def both(batch: Batch) -> Tensor:
+        slope, value = grad_and_value(lambda w: point.evaluate(w, batch).objective)(point.w)
+        return torch.cat([value.reshape(1), slope])
+
+    value, slope = point.mean(both).split([1, point.space.size])
+    return ValueAndGradient(value.squeeze(0), slope)
+
+
+def directional_derivative(point: LocalObjective, direction: Tensor) -> Tensor:
+    """``d/dt J(w + t v) at t = 0 = ∇J(w)ᵀv``, a scalar; v is not normalised."""
+    return gradient(point) @ direction

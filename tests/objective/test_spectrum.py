@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 
-from truerisk.calculus import (
-    GaussNewton,
-    Hessian,
-    Matrix,
-    Scaled,
+from truerisk.core.errors import ConfigError
+from truerisk.objective import (
+    DenseOperator,
+    GaussNewtonOperator,
+    HessianOperator,
+    ScaledOperator,
     condition_number,
-    diagonal,
+    estimate_diagonal,
     extreme_eigenvalues,
     hutch_plus_plus,
-    hutchinson,
-    lanczos,
+    hutchinson_trace,
+    lanczos_quadrature,
     largest_eigenvalues,
     spectral_density,
 )
-from truerisk.core.errors import ConfigError
 
 LARGE = torch.linspace(-2, 3, 150, dtype=torch.float64).pow(3).tolist()
 """More eigenvalues than are computed densely: from −8 to 27, most near 0."""
@@ -27,11 +27,11 @@ LARGE = torch.linspace(-2, 3, 150, dtype=torch.float64).pow(3).tolist()
 
 @pytest.fixture(scope="module")
 def large(symmetric):
-    return Matrix(symmetric(*LARGE))
+    return DenseOperator(symmetric(*LARGE))
 
 
 def dense_spectrum(point):
-    return torch.linalg.eigvalsh(Hessian(point).dense())
+    return torch.linalg.eigvalsh(HessianOperator(point).dense())
 
 
 @pytest.mark.parametrize("name", ["mlp-layer", "gru-deep", "transformer-layer", "resnet-batch"])
@@ -39,7 +39,7 @@ def test_extremes_of_a_models_hessian(case, name):
     point = case(name, "train").point()
     assert point.space.size > 64  # so that they are not computed densely
     expected = dense_spectrum(point)
-    h = Hessian(point)
+    h = HessianOperator(point)
     low, high = extreme_eigenvalues(h, 2)
     scale = float(expected.abs().max())
     torch.testing.assert_close(low.values, expected[:2], rtol=0, atol=1e-9 * scale)
@@ -60,7 +60,7 @@ def test_extremes_of_a_wide_spectrum(large):
 
 @pytest.mark.parametrize("values", [(5.0,), (-1.0, 2.0), (1.0, 2.0, 3.0, -4.0)])
 def test_extremes_of_small_matrices(symmetric, values):
-    low, high = extreme_eigenvalues(Matrix(symmetric(*values)), 2)
+    low, high = extreme_eigenvalues(DenseOperator(symmetric(*values)), 2)
     expected = torch.tensor(sorted(values)).double()
     torch.testing.assert_close(low.values, expected[:2])
     torch.testing.assert_close(high.values, expected.flip(0)[:2])
@@ -74,14 +74,16 @@ def test_eigenvalue_errors_bound_the_distance_to_the_spectrum(large):
 
 
 def test_condition_numbers(symmetric):
-    definite = Matrix(symmetric(*torch.linspace(0.5, 20, 100).tolist()))
+    definite = DenseOperator(symmetric(*torch.linspace(0.5, 20, 100).tolist()))
     assert condition_number(definite) == pytest.approx(40, rel=1e-9)
     assert condition_number(definite, limit=10) == pytest.approx(40, rel=1e-8)
-    assert condition_number(Matrix(-definite.matrix), limit=10) == pytest.approx(40, rel=1e-8)
-    mixed = Matrix(symmetric(-3.0, 0.0, 0.25, 2.0))
+    assert condition_number(DenseOperator(-definite.matrix), limit=10) == pytest.approx(
+        40, rel=1e-8
+    )
+    mixed = DenseOperator(symmetric(-3.0, 0.0, 0.25, 2.0))
     assert condition_number(mixed) == float("inf")
     assert condition_number(mixed, positive=True) == pytest.approx(8, rel=1e-12)
-    none = condition_number(Matrix(symmetric(-1.0, -2.0)), positive=True)
+    none = condition_number(DenseOperator(symmetric(-1.0, -2.0)), positive=True)
     assert none != none
 
 
@@ -93,7 +95,7 @@ def test_a_condition_number_that_products_do_not_tell_is_refused(large):
 
 def test_trace_estimates_are_unbiased_and_know_their_error(large):
     exact = sum(LARGE)
-    for estimate in (hutchinson, hutch_plus_plus):
+    for estimate in (hutchinson_trace, hutch_plus_plus):
         draws = [estimate(large, 30, seed) for seed in range(60)]
         values, errors = (torch.stack(part) for part in zip(*draws, strict=True))
         mean, stderr = values.mean(), values.std() / 60**0.5
@@ -102,17 +104,17 @@ def test_trace_estimates_are_unbiased_and_know_their_error(large):
 
 
 def test_trace_is_exact_where_it_can_be(symmetric):
-    low_rank = Matrix(symmetric(*[3.0, 1.0], *[0.0] * 30))
+    low_rank = DenseOperator(symmetric(*[3.0, 1.0], *[0.0] * 30))
     assert hutch_plus_plus(low_rank, 12).value == pytest.approx(4.0, rel=1e-12)
-    flat = Matrix(torch.diag(torch.arange(5.0)))
-    assert hutchinson(flat, 2).value == 10.0
-    assert torch.equal(diagonal(flat, 2).value, torch.arange(5.0))
+    flat = DenseOperator(torch.diag(torch.arange(5.0)))
+    assert hutchinson_trace(flat, 2).value == 10.0
+    assert torch.equal(estimate_diagonal(flat, 2).value, torch.arange(5.0))
     with pytest.raises(ConfigError, match="at least 6"):
         hutch_plus_plus(flat, 5)
 
 
 def test_diagonal_is_unbiased_and_knows_its_error(large):
-    found = diagonal(large, 400)
+    found = estimate_diagonal(large, 400)
     off = (found.value - large.matrix.diagonal()) / found.stderr
     assert 0.8 < off.square().mean() < 1.25  # 150 standard scores
 
@@ -120,7 +122,7 @@ def test_diagonal_is_unbiased_and_knows_its_error(large):
 def test_lanczos_quadrature_is_exact_for_polynomials(large):
     v = torch.randn(150, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     v = v / v.norm(dim=0)
-    found = lanczos(large, v, 4)
+    found = lanczos_quadrature(large, v, 4)
     power = v
     for order in range(8):
         quadratic = (v * power).sum(0)
@@ -146,14 +148,14 @@ def test_density_of_a_known_spectrum(large):
 
 def test_density_does_not_depend_on_how_many_move_together(case):
     point = case("mlp-layer").point()
-    a, b = (spectral_density(GaussNewton(point), 4, 8, together=t) for t in (1, None))
+    a, b = (spectral_density(GaussNewtonOperator(point), 4, 8, together=t) for t in (1, None))
     torch.testing.assert_close(a.nodes, b.nodes, rtol=1e-8, atol=1e-10)
 
 
 def test_scaled_is_what_its_formula_says(symmetric):
     a = symmetric(-1.0, 2.0, 5.0)
     s, c = torch.tensor([0.5, 1.0, 4.0]).double(), torch.tensor([0.0, 0.1, 0.2]).double()
-    found = Scaled(Matrix(a), s, c)
+    found = ScaledOperator(DenseOperator(a), s, c)
     expected = s.sqrt().diag() @ (a + c.diag()) @ s.sqrt().diag()
     torch.testing.assert_close(found.dense(), expected)
     torch.testing.assert_close(found @ s, expected @ s)

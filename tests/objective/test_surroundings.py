@@ -7,23 +7,23 @@ import math
 import pytest
 import torch
 
-from truerisk.calculus import (
-    Hessian,
-    Point,
-    ball_sharpness,
-    box_sharpness,
-    classify,
-    convexity,
-    filter_normalized,
-    gradient,
-    line,
-    plane,
-    principal_directions,
-    taylor,
-)
 from truerisk.core.batch import Batch
 from truerisk.model import MLP
-from truerisk.objective import Objective
+from truerisk.objective import (
+    HessianOperator,
+    LocalObjective,
+    Objective,
+    ball_sharpness,
+    box_sharpness,
+    check_convexity,
+    classify_point,
+    evaluate_line,
+    evaluate_plane,
+    filter_normalized_directions,
+    gradient,
+    principal_directions,
+    taylor_polynomial,
+)
 
 POINTS = {
     "minimum": (lambda w: w[0] ** 2 + 3 * w[1] ** 2 + w[0] * w[1], (0.0, 0.0)),
@@ -38,53 +38,53 @@ POINTS = {
 @pytest.mark.parametrize("kind", POINTS)
 def test_kinds_of_critical_points(point_on, kind, dtype):
     f, start = POINTS[kind]
-    found = classify(point_on(f, *start, dtype=dtype))
+    found = classify_point(point_on(f, *start, dtype=dtype))
     assert found.kind == kind
     assert found.gradient_norm == pytest.approx(0.2 if kind == "not stationary" else 0, abs=1e-6)
 
 
 def test_a_valley_with_a_flat_floor_is_degenerate(point_on):
-    assert classify(point_on(lambda w: (w[0] + w[1]) ** 2, 0.0, 0.0)).kind == "degenerate"
+    assert classify_point(point_on(lambda w: (w[0] + w[1]) ** 2, 0.0, 0.0)).kind == "degenerate"
 
 
 def test_the_two_ends_of_the_spectrum_tell_as_much_as_all_of_it(point_on, symmetric):
     for low, kind in ((0.1, "minimum"), (-0.1, "saddle")):
         a = symmetric(low, *torch.linspace(1, 5, 99).tolist())
         point = point_on(lambda w, a=a: 0.5 * w @ a @ w, *[0.0] * 100)
-        ends = classify(point, limit=10)
-        everything = classify(point)
+        ends = classify_point(point, limit=10)
+        everything = classify_point(point)
         assert ends.kind == everything.kind == kind
         torch.testing.assert_close(ends.eigenvalues, everything.eigenvalues[[0, -1]])
-        assert classify(point, eigenvalues=ends.eigenvalues).kind == kind
+        assert classify_point(point, eigenvalues=ends.eigenvalues).kind == kind
 
 
 def test_tolerances_of_a_critical_point_are_the_users(point_on):
     point = point_on(lambda w: 1e-3 * w[0] ** 2 + w[1] ** 2, 0.0, 1e-3)
-    assert classify(point).kind == "not stationary"
-    assert classify(point, stationary=0.01).kind == "minimum"
-    assert classify(point, stationary=0.01, zero=0.01).kind == "degenerate"
+    assert classify_point(point).kind == "not stationary"
+    assert classify_point(point, stationary=0.01).kind == "minimum"
+    assert classify_point(point, stationary=0.01, zero=0.01).kind == "degenerate"
 
 
 def test_convexity_along_segments(point_on):
     start = [0.5] * 3
-    assert convexity(point_on(lambda w: w.exp().sum(), *start)).convex
-    assert convexity(point_on(lambda w: w.sum(), *start)).convex  # gaps of 0, up to rounding
-    wavy = convexity(point_on(lambda w: w.sin().sum(), *start))
+    assert check_convexity(point_on(lambda w: w.exp().sum(), *start)).convex
+    assert check_convexity(point_on(lambda w: w.sum(), *start)).convex  # gaps of 0, up to rounding
+    wavy = check_convexity(point_on(lambda w: w.sin().sum(), *start))
     assert wavy.violations > 10
-    concave = convexity(point_on(lambda w: -w.square().sum(), *start), segments=20)
+    concave = check_convexity(point_on(lambda w: -w.square().sum(), *start), segments=20)
     assert concave.violations == 20
 
 
 def test_taylor_errors_fall_by_the_orders_they_promise(case):
     point = case("gru-deep").point()
     step = torch.randn_like(point.w)
-    model = taylor(point, step)
+    model = taylor_polynomial(point, step)
     sizes = (1e-2, 1e-3)
     exact = [point.moved(point.w + t * step).value() for t in sizes]
     for prediction, order in ((model.first, 2), (model.second, 3)):
         errors = [abs(float(prediction(t) - j)) for t, j in zip(sizes, exact, strict=True)]
         assert math.log10(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)
-    torch.testing.assert_close(model.curvature, step @ (Hessian(point).dense() @ step))
+    torch.testing.assert_close(model.curvature, step @ (HessianOperator(point).dense() @ step))
 
 
 # --- sharpness ------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_ball_sharpness(point_on, symmetric):
 @pytest.mark.parametrize("name", ["resnet-batch", "lstm-deep", "transformer-layer"])
 def test_filters_of_a_direction_are_as_long_as_those_of_the_weights(case, name):
     point = case(name).point()
-    directions = filter_normalized(point.space, point.w)
+    directions = filter_normalized_directions(point.space, point.w)
     weights = point.space.named(point.w)
     for d in directions.T:
         for layer, part in point.space.named(d).items():
@@ -161,8 +161,10 @@ def test_slices_do_not_change_when_a_layer_is_scaled_and_the_next_scaled_back():
     objective = Objective(model, torch.nn.CrossEntropyLoss(reduction="none"))
 
     def seen():
-        point = Point(objective, None, [batch])
-        return line(point, filter_normalized(point.space, point.w)[:, 0], [-1.0, 0.0, 0.5, 1.0])
+        point = LocalObjective(objective, None, [batch])
+        return evaluate_line(
+            point, filter_normalized_directions(point.space, point.w)[:, 0], [-1.0, 0.0, 0.5, 1.0]
+        )
 
     before = seen()
     with torch.no_grad():
@@ -173,11 +175,13 @@ def test_slices_do_not_change_when_a_layer_is_scaled_and_the_next_scaled_back():
 
 def test_directions_of_a_bare_vector(point_on):
     point = point_on(lambda w: w.square().sum(), 3.0, 4.0)
-    a, b = filter_normalized(point.space, point.w).T
+    a, b = filter_normalized_directions(point.space, point.w).T
     assert a.norm() == pytest.approx(5) and b.norm() == pytest.approx(5)
     assert a @ b == pytest.approx(0, abs=1e-12)
     at_zero = point_on(lambda w: w.square().sum(), 0.0, 0.0)
-    assert filter_normalized(at_zero.space, at_zero.w).norm(dim=0).tolist() == pytest.approx([1, 1])
+    assert filter_normalized_directions(at_zero.space, at_zero.w).norm(
+        dim=0
+    ).tolist() == pytest.approx([1, 1])
 
 
 def test_principal_directions_of_points_in_a_plane():
@@ -204,6 +208,6 @@ def test_planes_are_required_to_be_planes():
 def test_slices(point_on):
     point = point_on(lambda w: w[0] + 10 * w[1], 1.0, 2.0)
     directions = torch.tensor([[1.0, 0.0], [1.0, 2.0]]).double()
-    found = plane(point, directions, [0.0, 1.0, 2.0], [0.0, 0.5])
+    found = evaluate_plane(point, directions, [0.0, 1.0, 2.0], [0.0, 0.5])
     assert found.tolist() == [[21.0, 32.0, 43.0], [31.0, 42.0, 53.0]]
-    assert line(point, directions[:, 1], [0.5]).tolist() == [31.0]
+    assert evaluate_line(point, directions[:, 1], [0.5]).tolist() == [31.0]

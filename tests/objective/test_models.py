@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.autograd.functional import hessian, jacobian
 
-from truerisk.calculus import (
-    GaussNewton,
-    Hessian,
+from truerisk.objective import (
+    GaussNewtonOperator,
+    HessianOperator,
     gradient,
     per_sample_gradients,
     value_and_gradient,
 )
-from truerisk.calculus import (
+from truerisk.objective import (
     jacobian as outputs_jacobian,
 )
 
@@ -42,7 +42,7 @@ def test_value_and_gradient(at, model, mode):
 def test_hessian(at, model, mode):
     point = at.point()
     expected = hessian(at.objective_at, point.w)
-    found = Hessian(point)
+    found = HessianOperator(point)
     torch.testing.assert_close(found.dense(), expected, **EXACT)
     v = torch.randn_like(point.w)
     torch.testing.assert_close(found @ v, expected @ v, **EXACT)
@@ -58,7 +58,7 @@ def test_gauss_newton_is_j_h_j(at, model, mode):
     p = at.outputs(point.w).softmax(1)
     H = torch.diag_embed(p) - p[:, :, None] * p[:, None]
     expected = torch.einsum("nkp,nkl,nlq->pq", J, H, J) / len(p)
-    found = GaussNewton(point)
+    found = GaussNewtonOperator(point)
     torch.testing.assert_close(found.dense(), expected, **EXACT)
     v = torch.randn_like(point.w)
     torch.testing.assert_close(found @ v, expected @ v, **EXACT)
@@ -77,7 +77,7 @@ def test_invariant_to_how_batches_are_cut(case, split, model):
     torch.testing.assert_close(many.value(), one.value(), rtol=1e-12, atol=0)
     torch.testing.assert_close(gradient(many), gradient(one), rtol=1e-10, atol=1e-14)
     v = torch.randn(one.space.size, 2, dtype=torch.float64)
-    for operator in (Hessian, GaussNewton):
+    for operator in (HessianOperator, GaussNewtonOperator):
         torch.testing.assert_close(operator(many) @ v, operator(one) @ v, rtol=1e-9, atol=1e-12)
     rows = torch.cat([*per_sample_gradients(many)])
     torch.testing.assert_close(rows, *per_sample_gradients(one), rtol=1e-9, atol=1e-12)
@@ -88,7 +88,7 @@ def test_model_and_generator_are_left_as_they_were(at, model, mode):
     point = at.point()
     state, noise = copy.deepcopy(at.model.state_dict()), torch.get_rng_state()
     flags = [copy.copy(m.__dict__) for m in at.model.modules()]
-    gradient(point), Hessian(point) @ point.w, GaussNewton(point) @ point.w
+    gradient(point), HessianOperator(point) @ point.w, GaussNewtonOperator(point) @ point.w
     list(per_sample_gradients(point))
     assert torch.equal(torch.get_rng_state(), noise)
     assert all(torch.equal(t, state[name]) for name, t in at.model.state_dict().items())
@@ -105,6 +105,10 @@ def test_single_precision_agrees_with_double(case, model):
     v = torch.randn(expected.space.size, 2, dtype=torch.float64)
     assert gradient(found).dtype == torch.float32
     expected = expected.moved(found.w.double())
-    for f in (lambda p: gradient(p), lambda p: Hessian(p) @ v, lambda p: GaussNewton(p) @ v):
+    for f in (
+        lambda p: gradient(p),
+        lambda p: HessianOperator(p) @ v,
+        lambda p: GaussNewtonOperator(p) @ v,
+    ):
         exact = f(expected)
         assert (f(found) - exact).norm() < 2e-4 * exact.norm()

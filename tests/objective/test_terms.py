@@ -10,11 +10,16 @@ from torch import nn
 from torch.autograd.functional import hessian, jacobian
 from torch.func import functional_call
 
-from truerisk.calculus import GaussNewton, Hessian, Point, gradient
 from truerisk.core.batch import Batch
 from truerisk.loss import Hinge, adapt_loss
 from truerisk.model import MLP
-from truerisk.objective import Objective
+from truerisk.objective import (
+    GaussNewtonOperator,
+    HessianOperator,
+    LocalObjective,
+    Objective,
+    gradient,
+)
 from truerisk.regularizer import (
     L1,
     L2,
@@ -60,7 +65,7 @@ def problem(loss="cross_entropy", penalty=None, norm="none"):
     y = torch.randn(6, classes).double() if task == "regression" else torch.arange(6) % classes
     penalties = {} if penalty is None else {penalty: PENALTIES[penalty].penalty}
     objective = Objective(model, fitted, penalties)
-    return Point(objective, None, [Batch(x, y)]), Batch(x, y)
+    return LocalObjective(objective, None, [Batch(x, y)]), Batch(x, y)
 
 
 class PlainNorm(nn.Module):
@@ -87,7 +92,7 @@ def plain(point, batch):
 
 def check_hessian(point, batch):
     expected = hessian(plain(point, batch), point.w)
-    found = Hessian(point)
+    found = HessianOperator(point)
     torch.testing.assert_close(found.dense(), expected, rtol=1e-9, atol=1e-12)
     v = torch.randn_like(point.w)
     torch.testing.assert_close(found @ v, expected @ v, rtol=1e-9, atol=1e-11)
@@ -111,7 +116,7 @@ def test_gauss_newton_of_every_loss(loss):
     losses = point.objective.losses
     blocks = hessian(lambda o: losses(o, batch).mean(), outputs)
     expected = torch.einsum("nkp,nkml,mlq->pq", J, blocks, J)
-    found = GaussNewton(point).dense()
+    found = GaussNewtonOperator(point).dense()
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     assert (found.abs().max() == 0) == (loss in ("hinge", "mae"))
     assert torch.linalg.eigvalsh(found).min() > -1e-12
@@ -130,9 +135,12 @@ def test_gauss_newton_has_the_penalties_own_hessian(penalty):
     def alone(w):
         return point.objective(point.space.named(w), batch).penalties[penalty]
 
-    found, bare = GaussNewton(point).dense(), GaussNewton(point, penalties=False).dense()
+    found, bare = (
+        GaussNewtonOperator(point).dense(),
+        GaussNewtonOperator(point, penalties=False).dense(),
+    )
     torch.testing.assert_close(found - bare, hessian(alone, point.w), rtol=1e-8, atol=1e-12)
-    torch.testing.assert_close(bare, GaussNewton(problem()[0]).dense(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(bare, GaussNewtonOperator(problem()[0]).dense(), rtol=1e-12, atol=0)
     if penalty in CONVEX:
         assert torch.linalg.eigvalsh(found).min() > -1e-12
 
@@ -140,10 +148,10 @@ def test_gauss_newton_has_the_penalties_own_hessian(penalty):
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_penalties_count_once_however_batches_are_cut(penalty, split):
     one, batch = problem(penalty=penalty)
-    many = Point(one.objective, None, split(batch, 1, 3, 2))
+    many = LocalObjective(one.objective, None, split(batch, 1, 3, 2))
     torch.testing.assert_close(many.value(), one.value(), rtol=1e-13, atol=0)
     torch.testing.assert_close(gradient(many), gradient(one), rtol=1e-11, atol=1e-15)
-    h, g = (f(many).dense() - f(one).dense() for f in (Hessian, GaussNewton))
+    h, g = (f(many).dense() - f(one).dense() for f in (HessianOperator, GaussNewtonOperator))
     assert h.abs().max() < 1e-12 and g.abs().max() < 1e-12
 
 
@@ -152,39 +160,39 @@ def test_a_mixed_batch_mixes_its_curvature():
     share = torch.tensor(0.3, dtype=torch.float64)
     other = batch.y.flip(0)
     targets = [Batch(batch.x, y) for y in (batch.y, other)]
-    mixed = Point(point.objective, None, [Batch(batch.x, batch.y, other, share)])
-    for operator in (Hessian, GaussNewton):
-        a, b = (operator(Point(point.objective, None, [t])).dense() for t in targets)
+    mixed = LocalObjective(point.objective, None, [Batch(batch.x, batch.y, other, share)])
+    for operator in (HessianOperator, GaussNewtonOperator):
+        a, b = (operator(LocalObjective(point.objective, None, [t])).dense() for t in targets)
         torch.testing.assert_close(operator(mixed).dense(), share * a + (1 - share) * b)
 
 
 def test_a_frozen_parameter_and_one_left_out_are_constants():
     point, batch = problem(penalty="l2")
-    full = Hessian(point).dense()
+    full = HessianOperator(point).dense()
     last = point.space.sizes[-1]
     name = list(point.space.shapes)[-1]
     own = {name: point.objective.own[name]}
-    part = Point(point.objective, own, [batch])
-    torch.testing.assert_close(Hessian(part).dense(), full[-last:, -last:])
+    part = LocalObjective(point.objective, own, [batch])
+    torch.testing.assert_close(HessianOperator(part).dense(), full[-last:, -last:])
     shifted = point.objective.own["hidden.0.linear.weight"]
     with torch.no_grad():
         shifted += 1
-    assert (Hessian(part).dense() - full[-last:, -last:]).abs().max() > 1e-3
+    assert (HessianOperator(part).dense() - full[-last:, -last:]).abs().max() > 1e-3
     point.objective.model.output.bias.requires_grad_(False)
     frozen = Objective(point.objective.model, point.objective.surrogate)
-    assert name not in Point(frozen, None, [batch]).space.shapes
+    assert name not in LocalObjective(frozen, None, [batch]).space.shapes
 
 
 def test_buffers_given_are_used():
     point, batch = problem(norm="batch")
     model = point.objective.model.eval()
     state = dict(model.named_parameters()) | {n: b + 1 for n, b in model.named_buffers()}
-    given = Point(point.objective, state, [batch])
+    given = LocalObjective(point.objective, state, [batch])
     outputs = functional_call(model, state, (batch.x,))
     expected = nn.functional.cross_entropy(outputs, batch.y).detach()
     torch.testing.assert_close(given.value(), expected)
     torch.testing.assert_close(given.moved(given.w).value(), expected)
-    assert abs(float(Point(point.objective, None, [batch]).value() - expected)) > 1e-4
+    assert abs(float(LocalObjective(point.objective, None, [batch]).value() - expected)) > 1e-4
 
 
 def test_group_lasso_has_no_curvature_where_a_row_is_zero():
@@ -194,10 +202,13 @@ def test_group_lasso_has_no_curvature_where_a_row_is_zero():
         model.weight.copy_(torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 2.0]]))
     penalties = {"group_lasso": GroupLasso(0.3).penalty}
     objective = Objective(model, lambda outputs, y: 0 * outputs.sum(1), penalties)
-    point = Point(objective, None, [Batch(torch.ones(1, 3).double(), torch.zeros(1))])
+    point = LocalObjective(objective, None, [Batch(torch.ones(1, 3).double(), torch.zeros(1))])
     row = model.weight[1].detach()
     size = 0.3 * 3**0.5
     assert gradient(point).tolist() == pytest.approx([0, 0, 0, *(size * row / 3).tolist()])
-    found, curved = Hessian(point).dense(), size * (torch.eye(3).to(row) / 3 - row.outer(row) / 27)
+    found, curved = (
+        HessianOperator(point).dense(),
+        size * (torch.eye(3).to(row) / 3 - row.outer(row) / 27),
+    )
     torch.testing.assert_close(found[3:, 3:], curved)
     assert not found[:3].any() and not found[:, :3].any()

@@ -7,9 +7,9 @@ import weakref
 import pytest
 import torch
 
-from truerisk.calculus import GaussNewton, Hessian, Point, gradient
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
+from truerisk.objective import GaussNewtonOperator, HessianOperator, LocalObjective, gradient
 
 SAMPLES, BATCHES = 4, 8
 
@@ -35,11 +35,11 @@ def test_no_more_than_two_batches_are_in_memory(case, name):
     """The one at work and the next; a graph that was kept would hold its inputs."""
     at = case(name, "train")
     stream = Stream(at.batch.x.shape[1:])
-    point = Point(at.objective, None, stream)
+    point = LocalObjective(at.objective, None, stream)
     v = torch.randn(point.space.size, 2, dtype=torch.float64)
     for look in (point.value, lambda: gradient(point)):
         look()
-    for operator in (Hessian(point), GaussNewton(point)):
+    for operator in (HessianOperator(point), GaussNewtonOperator(point)):
         operator @ v
     assert stream.passes == 4
     assert stream.most <= 2
@@ -48,9 +48,11 @@ def test_no_more_than_two_batches_are_in_memory(case, name):
 def test_a_stream_is_the_same_function_as_a_list(case):
     at = case("mlp-batch", "train")
     stream = Stream(at.batch.x.shape[1:])
-    a, b = (Point(at.objective, None, batches) for batches in (stream, list(stream())))
+    a, b = (LocalObjective(at.objective, None, batches) for batches in (stream, list(stream())))
     torch.testing.assert_close(a.value(), b.value(), rtol=0, atol=0)
-    torch.testing.assert_close(Hessian(a).dense(), Hessian(b).dense(), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(
+        HessianOperator(a).dense(), HessianOperator(b).dense(), rtol=1e-12, atol=1e-14
+    )
 
 
 @pytest.mark.parametrize("name", ["mlp-dropout", "cnn1d-dropout", "transformer-dropout"])
@@ -63,13 +65,13 @@ def test_each_batch_keeps_its_dropout_mask(case, split, name):
     again = [p for _, p in point.map(lambda batch: point.outputs(point.w, batch))]
     assert torch.equal(one, again[0]) and torch.equal(two, again[1])
     assert not torch.equal(one, two)  # the same sample under two masks
-    other = Point(at.objective, None, twice, seed=7)
+    other = LocalObjective(at.objective, None, twice, seed=7)
     assert not torch.equal(other.value(), point.value())
 
 
 def test_what_can_be_read_only_once_is_refused(case):
     at = case("linear")
     with pytest.raises(ConfigError, match="only once"):
-        Point(at.objective, None, iter([at.batch]))
+        LocalObjective(at.objective, None, iter([at.batch]))
     with pytest.raises(ConfigError, match="no samples"):
-        Point(at.objective, None, []).value()
+        LocalObjective(at.objective, None, []).value()

@@ -10,11 +10,10 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from truerisk.calculus import Point
 from truerisk.core.batch import Batch
 from truerisk.loss import adapt_loss
 from truerisk.model import CNN, GRU, LSTM, MLP, RNN, CNN1d, Linear, ResNet, Transformer
-from truerisk.objective import Objective
+from truerisk.objective import LocalObjective, Objective
 from truerisk.regularizer import Dropout, SpectralNorm
 
 torch.set_num_threads(1)
@@ -78,7 +77,7 @@ class Case:
         self.objective = Objective(self.model, adapt_loss(loss, "classification", CLASSES))
 
     def point(self, batches=None):
-        return Point(self.objective, None, batches or [self.batch])
+        return LocalObjective(self.objective, None, batches or [self.batch])
 
     def outputs(self, w):
         """f(x; w) by ordinary autograd: neither `Objective` nor `Point`."""
@@ -127,7 +126,7 @@ class Bowl(nn.Module):
 def at(f, *start, dtype=torch.float64):
     """The point ``start`` on f: ℝᵖ → ℝ."""
     objective = Objective(Bowl(f, *start).to(dtype), lambda outputs, y: outputs.squeeze(1))
-    return Point(objective, None, [Batch(torch.zeros(1, 1), torch.zeros(1))])
+    return LocalObjective(objective, None, [Batch(torch.zeros(1, 1), torch.zeros(1))])
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +159,9 @@ def symmetric():
 
 
 def pytest_generate_tests(metafunc):
+    """All models, in a test that does not name its own."""
+    named = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
     if {"model", "mode"} <= set(metafunc.fixturenames):
         metafunc.parametrize("model,mode", CASES)
-    elif "model" in metafunc.fixturenames:
+    elif "model" in metafunc.fixturenames and "model" not in named:
         metafunc.parametrize("model", MODELS)

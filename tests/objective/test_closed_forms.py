@@ -6,22 +6,22 @@ import pytest
 import torch
 from torch import nn
 
-from truerisk.calculus import (
-    GaussNewton,
-    Hessian,
-    Point,
+from truerisk.core.batch import Batch
+from truerisk.loss import adapt_loss
+from truerisk.model import Linear
+from truerisk.objective import (
+    GaussNewtonOperator,
+    HessianOperator,
+    LocalObjective,
+    Objective,
     condition_number,
     directional_derivative,
     gradient,
     jacobian,
     optimal_step_size,
     per_sample_gradients,
-    taylor,
+    taylor_polynomial,
 )
-from truerisk.core.batch import Batch
-from truerisk.loss import adapt_loss
-from truerisk.model import Linear
-from truerisk.objective import Objective
 from truerisk.regularizer import L2
 
 
@@ -41,18 +41,18 @@ def test_quadratic(quadratic):
     a, b, point = quadratic
     g = a @ point.w + b
     close(gradient(point), g)
-    close(Hessian(point).dense(), a)
+    close(HessianOperator(point).dense(), a)
     v = torch.tensor([1.0, 0.0, 2.0, -1.0], dtype=torch.float64)
     close(directional_derivative(point, v), g @ v)
     close(torch.tensor(optimal_step_size(point)), (g @ g / (g @ a @ g)).float(), rtol=1e-6)
     assert optimal_step_size(point) == pytest.approx(float(g @ g / (g @ a @ g)), rel=1e-12)
-    assert condition_number(Hessian(point)) == pytest.approx(16, rel=1e-9)
+    assert condition_number(HessianOperator(point)) == pytest.approx(16, rel=1e-9)
 
 
 def test_taylor_of_a_quadratic_is_exact(quadratic):
     _, _, point = quadratic
     step = torch.tensor([3.0, -1.0, 2.0, 5.0], dtype=torch.float64)
-    model = taylor(point, step)
+    model = taylor_polynomial(point, step)
     for t in (0.0, 0.3, 1.0, -2.0):
         close(model.second(t), point.moved(point.w + t * step).value())
     close(model.first(2.0), point.value() + 2 * directional_derivative(point, step))
@@ -91,12 +91,12 @@ def test_linear_regression(design):
     x, y = design
     model = Linear((5,), 1, bias=False).double()
     batches = [Batch(x[:3], y[:3]), Batch(x[3:], y[3:])]
-    point = Point(Objective(model, half_squares), None, batches)
+    point = LocalObjective(Objective(model, half_squares), None, batches)
     w, n = point.w, len(x)
     residual = x @ w[:, None] - y
     close(point.value(), half_squares(x @ w[:, None], y).mean())
     close(gradient(point), (x.T @ residual).squeeze() / n)
-    for operator in (Hessian, GaussNewton):
+    for operator in (HessianOperator, GaussNewtonOperator):
         close(operator(point).dense(), x.T @ x / n)
     close(jacobian(point).squeeze(1), x)
     close(torch.cat([*per_sample_gradients(point)]), x * residual)
@@ -110,11 +110,11 @@ def test_logistic_regression(design, penalty):
     loss = adapt_loss(nn.BCEWithLogitsLoss(reduction="none"), "classification", 2)
     model = Linear((5,), 1, bias=False).double()
     objective = Objective(model, loss, {"l2": L2(penalty).penalty})
-    point = Point(objective, None, [Batch(x, y)])
+    point = LocalObjective(objective, None, [Batch(x, y)])
     p = (x @ point.w).sigmoid()
     close(gradient(point), x.T @ (p - y) / 20 + penalty * point.w)
     expected = x.T @ torch.diag(p * (1 - p)) @ x / 20 + penalty * torch.eye(5).to(x)
-    for operator in (Hessian, GaussNewton):
+    for operator in (HessianOperator, GaussNewtonOperator):
         close(operator(point).dense(), expected)
 
 
@@ -122,13 +122,13 @@ def test_multinomial_regression_gauss_newton_is_the_hessian_and_the_fisher_matri
     x, _ = design
     loss = adapt_loss(nn.CrossEntropyLoss(reduction="none"), "classification", 3)
     model = Linear((5,), 3).double()
-    point = Point(Objective(model, loss), None, [Batch(x, torch.arange(20) % 3)])
-    close(GaussNewton(point).dense(), Hessian(point).dense())
+    point = LocalObjective(Objective(model, loss), None, [Batch(x, torch.arange(20) % 3)])
+    close(GaussNewtonOperator(point).dense(), HessianOperator(point).dense())
     fisher = 0
     with torch.no_grad():
         p = model(x).softmax(1)
     for label in range(3):
-        at = Point(point.objective, None, [Batch(x, torch.full((20,), label))])
+        at = LocalObjective(point.objective, None, [Batch(x, torch.full((20,), label))])
         (rows,) = per_sample_gradients(at)
         fisher += rows.T @ (p[:, label, None] * rows) / 20
-    close(GaussNewton(point).dense(), fisher)
+    close(GaussNewtonOperator(point).dense(), fisher)

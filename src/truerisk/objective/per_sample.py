@@ -1,4 +1,4 @@
-"""The gradient of each sample's loss."""
+"""First derivatives sample by sample: gradients of the losses, Jacobians of the outputs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from truerisk.calculus.curvature import columns
-from truerisk.calculus.point import Point
-from truerisk.calculus.pullback import pullback
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
+from truerisk.objective.local_objective import LocalObjective
+from truerisk.objective.operators import ENTRIES, check_size, columns, pullback
 
 
-def per_sample_gradients(point: Point) -> Iterator[Tensor]:
+def per_sample_gradients(point: LocalObjective) -> Iterator[Tensor]:
     """``∇l(w; xᵢ, yᵢ)``, [n, p] for one batch after another, without penalties.
 
     Row i is the gradient of the i-th loss of its batch, so that the mean over all samples is
@@ -31,7 +30,7 @@ def per_sample_gradients(point: Point) -> Iterator[Tensor]:
     return (rows for _, rows in point.map(lambda batch: _rows(point, batch)))
 
 
-def _rows(point: Point, batch: Batch) -> Tensor:
+def _rows(point: LocalObjective, batch: Batch) -> Tensor:
     losses, pull = pullback(lambda w: point.losses(w, batch), point.w)
     torch.manual_seed(torch.initial_seed())  # the same noise again
     rows = _mapped(point, batch)
@@ -40,7 +39,7 @@ def _rows(point: Point, batch: Batch) -> Tensor:
     return columns(pull, torch.eye(len(batch)).to(losses)).T
 
 
-def _mapped(point: Point, batch: Batch) -> Tensor | None:
+def _mapped(point: LocalObjective, batch: Batch) -> Tensor | None:
     """Each sample as a batch of its own; None where a layer refuses."""
     share = None if batch.share is None or batch.share.ndim == 0 else 0
     axes = (0, 0, None if batch.other is None else 0, share)
@@ -59,3 +58,24 @@ def _mapped(point: Point, batch: Batch) -> Tensor | None:
 def _agree(rows: Tensor, mean: Tensor) -> bool:
     off = (rows.mean(0) - mean).norm()
     return bool(off <= torch.finfo(rows.dtype).eps ** 0.5 * rows.norm(dim=1).mean())
+
+
+def jacobian(point: LocalObjective, limit: int = ENTRIES) -> Tensor:
+    """``∂f(xᵢ; w)/∂w`` for every sample, [N, outputs, p].
+
+    Raises:
+        ConfigError: it would hold more than ``limit`` numbers.
+    """
+    parts: list[Tensor] = []
+
+    def rows(batch: Batch) -> Tensor:
+        outputs, pull = pullback(lambda w: point.outputs(w, batch), point.w)
+        held = sum(part.numel() for part in parts)
+        check_size("a Jacobian", held + outputs.numel() * point.space.size, limit, point.w.dtype)
+        units = torch.eye(outputs.numel(), dtype=outputs.dtype, device=outputs.device)
+        found = columns(lambda u: pull(u.view_as(outputs)), units)
+        return found.T.reshape(*outputs.shape, point.space.size)
+
+    for _, part in point.map(rows):
+        parts.append(part)
+    return torch.cat(parts)

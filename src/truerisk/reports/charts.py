@@ -285,10 +285,12 @@ def chart_swept_number(
             lines += _profile_lines(method.name, points, color, problem.unseen_metric, dots)
             sensitivity = compute_sensitivity(points, average_initial_risk(recipes))
             notes.append((method.name, points, sensitivity))
-    others = ", at the best of the rest" if len(_swept_keys(problem)) > 1 else ""
+    title = f"Risk against {name}"
+    if len(_swept_keys(problem)) > 1:
+        title += ", at the best of the rest"
     return LineChart(
         key=f"swept-{name.replace('.', '-')}",
-        title=f"Risk against {name}{others}",
+        title=title,
         x=name,
         y=f"risk; —— validation, – – {short_title(problem.unseen_metric)}",
         lines=lines,
@@ -407,13 +409,15 @@ def chart_trials(findings: ProblemFindings) -> LineChart:
     for color, method in enumerate(findings.methods[:MOST_LINES]):
         lines += _trial_lines(findings.problem, method.name, color)
     most = max((len(line.x) for line in lines), default=0)
+    if most == 1:
+        lines = []  # a single setting is the best of one at any budget
     return LineChart(
         key="trials",
         title="Best found against trials spent",
         x="settings tried",
         y="expected risk of the best; —— validation, – – "
         + short_title(findings.problem.unseen_metric),
-        lines=lines if most > 1 else [],
+        lines=lines,
         log_x=most > 20,
         log_y=needs_log_scale([line.y for line in lines]),
         note="The best of n settings by mean validation risk, over all ways to draw n of those "
@@ -456,8 +460,7 @@ def chart_profiles(findings: Sequence[ProblemFindings]) -> LineChart | None:
     Returns:
         The chart; None unless two or more methods were timed on two or more problems.
     """
-    times = [f.time_to_target for f in findings]
-    steps = [t.steps for t in times if t is not None and len(t.steps) > 1]
+    steps = [f.time_to_target.steps for f in findings if len(f.time_to_target.steps) > 1]
     if len(steps) < 2:
         return None
     profiles = performance_profile(steps)

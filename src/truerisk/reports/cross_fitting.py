@@ -57,7 +57,9 @@ def pick_column(val: np.ndarray) -> int | None:
     if not val.size:
         return None
     best = int(choose_columns(*(part.sum(0) for part in _summands(val))))
-    return None if best < 0 else best
+    if best < 0:
+        return None
+    return best
 
 
 def cross_fit_scores(val: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -198,7 +200,9 @@ def select_recipe(
 
 def _estimate_optimism(cross_fitted: np.ndarray, selected: np.ndarray) -> float:
     gain = _drop_nonfinite(cross_fitted - selected)
-    return float(gain.mean()) if len(gain) > 1 else math.nan
+    if len(gain) < 2:
+        return math.nan
+    return float(gain.mean())
 
 
 def _drop_nonfinite(values: np.ndarray) -> np.ndarray:

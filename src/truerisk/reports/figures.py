@@ -42,7 +42,7 @@ def save_charts(charts: Iterable[LineChart | HeatMap], folder: Path) -> list[Pat
     written = []
     with mpl.rc_context({"svg.fonttype": "none"}):  # text stays text, to be searched and edited
         for chart in charts:
-            figure = draw_map(chart) if isinstance(chart, HeatMap) else draw_lines(chart)
+            figure = draw_chart(chart)
             for kind in FORMATS:
                 path = folder / f"{chart.key}.{kind}"
                 with replacing(path) as part:
@@ -51,12 +51,21 @@ def save_charts(charts: Iterable[LineChart | HeatMap], folder: Path) -> list[Pat
     return written
 
 
+def draw_chart(chart: LineChart | HeatMap) -> Figure:
+    """Draw a chart of either kind."""
+    if isinstance(chart, HeatMap):
+        return draw_map(chart)
+    return draw_lines(chart)
+
+
 def draw_lines(chart: LineChart) -> Figure:
     """Draw lines with bands, and write their names at their ends."""
     figure = new_figure(chart.title, dpi=110, layout="constrained")
     axes = figure.subplots()
-    axes.set_yscale("log" if chart.log_y else "linear")
-    axes.set_xscale("log" if chart.log_x else "linear")
+    if chart.log_y:
+        axes.set_yscale("log")
+    if chart.log_x:
+        axes.set_xscale("log")
     for line in chart.lines:
         draw_line(axes, line, chart.log_y)
     axes.set_xlabel(chart.x, fontsize=SIZE, color=INK)
@@ -79,17 +88,19 @@ def draw_line(axes: Axes, line: ChartLine, log: bool) -> None:
     """
     color = LINE_COLORS[line.color % len(LINE_COLORS)]
     x, y = np.array(line.x, dtype=float), np.array(line.y, dtype=float)
-    stroke, width, marker = "-", 2.6, "None"
+    stroke, width, marker, steps = "-", 2.6, "None", "default"
     if line.dashed:
         stroke, width = DASHES[1], 1.8
     if line.dots:
         stroke = ""
+    if line.steps:
+        steps = "steps-post"
     # of few points a reader sees which were measured
     if line.dots or (len(x) < 12 and not line.steps):
         marker = "o"
     axes.plot(
         x, y, color=color, zorder=3, linestyle=stroke, linewidth=width, marker=marker, markersize=6,
-        drawstyle="steps-post" if line.steps else "default",
+        drawstyle=steps,
     )  # fmt: skip
     if len(line.low) and not line.dashed:
         low, high = np.array(line.low, dtype=float), np.array(line.high, dtype=float)
@@ -161,17 +172,24 @@ def draw_map(heat_map: HeatMap) -> Figure:
     figure = new_figure(heat_map.title, dpi=110, layout="constrained")
     axes = figure.subplots()
     value = np.array(heat_map.value, dtype=float)
-    shades = np.log(value) if np.nanmin(value) > 0 else value
+    shades = value
+    if np.nanmin(value) > 0:
+        shades = np.log(value)
     axes.imshow(shades, cmap="Blues_r", origin="lower", aspect="auto", alpha=0.85)
     # below this shade the ground is so dark that numbers are written in white
     middle = np.nanmin(shades) + 0.45 * (np.nanmax(shades) - np.nanmin(shades))
     lowest = np.unravel_index(np.nanargmin(value), value.shape)
     for at, number in np.ndenumerate(value):
-        dark = np.isfinite(number) and shades[at] < middle
+        text, color, weight = "–", INK, "normal"
+        if np.isfinite(number):
+            text = f"{number:.3g}"
+        if shades[at] < middle:
+            color = "white"
+        if at == lowest:
+            weight = "bold"
         axes.text(
-            at[1], at[0], f"{number:.3g}" if np.isfinite(number) else "–", ha="center", va="center",
-            color="white" if dark else INK, fontsize=SIZE - 3,
-            fontweight="bold" if at == lowest else "normal",
+            at[1], at[0], text, ha="center", va="center", color=color, fontsize=SIZE - 3,
+            fontweight=weight,
         )  # fmt: skip
     row, column = map(int, lowest)
     corner = (column - 0.5, row - 0.5)

@@ -47,7 +47,7 @@ class ProblemFindings:
         comparisons: of recipes, by metric.
         methods: as tuned on validation, the best first.
         method_comparisons: of all pairs of methods.
-        time_to_target: of each method; None where there is no method.
+        time_to_target: of each method.
     """
 
     problem: LearningProblem
@@ -55,7 +55,7 @@ class ProblemFindings:
     comparisons: dict[str, list[RecipeComparison]]
     methods: list[TunedMethod]
     method_comparisons: list[RecipeComparison]
-    time_to_target: TimeToTarget | None
+    time_to_target: TimeToTarget
 
 
 def analyze_problem(
@@ -75,11 +75,11 @@ def analyze_problem(
         ConfigError: there is no recipe called ``baseline``.
     """
     selection = select_recipe(problem)
-    selected = selection.recipe if selection else None
     metrics = [m for m in COMPARED_METRICS if m in problem.metrics]
     # recipes are selected by validation risk: compared by it, the selected one looks too good
     if not metrics and "risk/val" in problem.metrics:
         metrics = ["risk/val"]
+    selected = selection and selection.recipe
     comparisons = {m: compare_pairs(problem, m, selected, baseline) for m in metrics}
     methods = tune_methods(problem)
     return ProblemFindings(
@@ -149,7 +149,9 @@ def format_p_value(p: float) -> str:
     """
     if math.isnan(p):
         return MISSING
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+    if p < 1e-4:
+        return "< 0.0001"
+    return f"{p:.2g}"
 
 
 def format_count(count: int, word: str) -> str:
@@ -165,7 +167,9 @@ def format_count(count: int, word: str) -> str:
     >>> format_count(1, "seed"), format_count(3, "seed")
     ('1 seed', '3 seeds')
     """
-    return f"{count} {word}{'' if count == 1 else 's'}"
+    if count != 1:
+        word += "s"
+    return f"{count} {word}"
 
 
 def describe_endings(recipe: RecipeRuns) -> str:
@@ -183,11 +187,12 @@ def describe_study(study: StudyResults) -> str:
     """Count the runs, recipes and problems of a study, and how its runs ended."""
     counts = study.status_counts
     endings = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-    recipes = sum(len(problem.recipes) for problem in study.problems)
-    problems = len(study.problems)
-    where = f" on {problems} problems" if problems > 1 else ""
     runs = format_count(len(study.runs), "run")
-    return f"{runs} of {format_count(recipes, 'recipe')}{where}: {endings}"
+    recipes = format_count(sum(len(problem.recipes) for problem in study.problems), "recipe")
+    where = ""
+    if len(study.problems) > 1:
+        where = f" on {len(study.problems)} problems"
+    return f"{runs} of {recipes}{where}: {endings}"
 
 
 def summarize_findings(findings: ProblemFindings) -> list[str]:

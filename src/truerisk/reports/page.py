@@ -113,7 +113,7 @@ def build_data(
         "notes": list_notes(study),
         "titles": METRIC_TITLES,
         "problems": [_problem_data(folder, f, *c) for f, c in problems],
-        "across": asdict(profiles) if profiles else None,
+        "across": profiles and asdict(profiles),
     })  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def _problem_data(
     folder: Path, findings: ProblemFindings, charts: list[LineChart], maps: list[HeatMap]
 ) -> dict[str, Any]:
     """Build what the page shows of one problem; recipes are referred to by their row."""
-    problem, times = findings.problem, findings.time_to_target
+    problem = findings.problem
     recipes = sort_recipes(problem.recipes)
     # labels may change with the next runs, but within a page a number is enough
     row = {id(recipe): i for i, recipe in enumerate(recipes)}
@@ -150,7 +150,7 @@ def _problem_data(
         },
         "methods": _method_data(findings),
         "contest": [_comparison_data(c) for c in findings.method_comparisons],
-        "target": times.target if times else None,
+        "target": findings.time_to_target.target,
         # the page draws curves of the recipes that a reader picks
         "charts": [asdict(chart) for chart in charts if chart.key != "curves"],
         "heats": [asdict(heat_map) for heat_map in maps],
@@ -213,8 +213,8 @@ def _method_data(findings: ProblemFindings) -> list[dict[str, Any]]:
             "picked": method.selection.recipe.label,
             "val": method.selection.val,
             "unseen": method.risk,
-            "steps": times.steps[method.name] if times else None,
-            "reached": times.reached[method.name] if times else None,
+            "steps": times.steps[method.name],
+            "reached": times.reached[method.name],
         }
         for method in findings.methods
     ]

@@ -74,8 +74,9 @@ class RunRecord:
 
     def get_value(self, metric: str) -> float:
         """Look a metric up in the summary; nan where it was not measured."""
-        measured = self.summary.get(metric)
-        return math.nan if measured is None else measured.value
+        if metric not in self.summary:
+            return math.nan
+        return self.summary[metric].value
 
 
 class CollectedRuns(NamedTuple):
@@ -248,7 +249,9 @@ def _resolve_override(word: str, config: Mapping[str, Any]) -> str:
         return word
     sign, key, _ = match.groups()
     value = _override_value(key, config)
-    return word if value is _MISSING else f"{sign}{key}={value}"
+    if value is _MISSING:
+        return word
+    return f"{sign}{key}={value}"
 
 
 def _override_value(key: str, config: Mapping[str, Any]) -> Any:

@@ -40,12 +40,16 @@ class TextTable(NamedTuple):
 
 def metric_scale(metric: str) -> float:
     """Return what a metric is multiplied by: errors are shown in per cent."""
-    return 100.0 if metric.startswith("error/") else 1.0
+    if metric.startswith("error/"):
+        return 100.0
+    return 1.0
 
 
 def metric_heading(metric: str) -> str:
     """Write a metric's name, and its unit, above its column."""
-    return METRIC_TITLES[metric] + (", %" if metric.startswith("error/") else "")
+    if metric.startswith("error/"):
+        return f"{METRIC_TITLES[metric]}, %"
+    return METRIC_TITLES[metric]
 
 
 def tabulate_recipes(findings: ProblemFindings, metrics: Sequence[str] | None = None) -> TextTable:
@@ -129,9 +133,9 @@ def tabulate_methods(findings: ProblemFindings) -> TextTable:
             method.selection.recipe.label,
             format_mean(method.selection.val),
             format_mean(method.risk),
-            f"{times.steps[method.name]:g}" if times else "nan",
+            f"{times.steps[method.name]:g}",
         ])  # fmt: skip
-    goal = f"steps to {times.target:.3g}" if times else "steps"
+    goal = f"steps to {times.target:.3g}"
     unseen = f"{METRIC_TITLES[findings.problem.unseen_metric]}, cross-fitted"
     headings = ["method", "settings", "picked", "validation risk", unseen, goal]
     return TextTable(

@@ -62,7 +62,9 @@ def average_initial_risk(recipes: list[RecipeRuns]) -> float:
     curves = [run.curves["risk/val"] for r in recipes for run in r.runs if "risk/val" in run.curves]
     initial = [curve.value[0] for curve in curves if curve.epoch[0] == 0]
     finite = [value for value in initial if math.isfinite(value)]
-    return float(np.mean(finite)) if finite else math.nan
+    if not finite:
+        return math.nan
+    return float(np.mean(finite))
 
 
 def compute_sensitivity(points: list[SweptValue], initial: float) -> float:
@@ -126,7 +128,9 @@ def map_risk(problem: LearningProblem, recipes: list[RecipeRuns], x: str, y: str
     for (a, b), group in groups.items():
         risk[ys.index(b), xs.index(a)] = _score_value(problem, group, a).val.mean
     filled = min(len(xs), len(ys)) > 1 and 2 * len(groups) >= risk.size
-    return RiskMap(xs, ys, risk) if filled and np.isfinite(risk).any() else None
+    if not filled or not np.isfinite(risk).any():
+        return None
+    return RiskMap(xs, ys, risk)
 
 
 def round_values(values: list[float], most: int = 12, bins: int = 6) -> list[float]:
@@ -150,7 +154,9 @@ def round_values(values: list[float], most: int = 12, bins: int = 6) -> list[flo
     if len(set(values)) <= most:
         return values
     log = min(values) > 0 and max(values) > 20 * min(values)
-    x = np.log(values) if log else np.array(values)
+    x = np.array(values)
+    if log:
+        x = np.log(x)
     edges = np.linspace(x.min(), x.max(), bins + 1)
     middles = (edges[1:] + edges[:-1]) / 2
     # clipped, as the largest value lies on the last edge, outside of the last bin
@@ -244,12 +250,14 @@ def count_steps(run: RunRecord, target: float) -> float:
     if curve is None:
         return math.inf
     hits = np.flatnonzero(curve.value <= target)
-    return float(curve.step[hits[0]]) if len(hits) else math.inf
+    if not len(hits):
+        return math.inf
+    return float(curve.step[hits[0]])
 
 
 def measure_time_to_target(
     methods: Sequence[TunedMethod], target: float | None = None
-) -> TimeToTarget | None:
+) -> TimeToTarget:
     """Measure how soon each method, as it was tuned, reaches a target.
 
     Args:
@@ -258,17 +266,18 @@ def measure_time_to_target(
             half of its seeds.
 
     Returns:
-        The steps of each method; None where there is no method.
+        The steps of each method; a target of nan where there is no method.
     """
     if not methods:
-        return None
+        return TimeToTarget(math.nan, {}, {})
     runs = {method.name: _list_ended(method.selection.recipe.runs) for method in methods}
     if target is None:
         target = max(_reached_by_most(ended) for ended in runs.values())
     steps, reached = {}, {}
     for name, ended in runs.items():
         times = np.array([count_steps(run, target) for run in ended])
-        steps[name] = float(np.median(times)) if len(times) else math.inf
+        # a method is among those tuned only if a run of it has finished
+        steps[name] = float(np.median(times))
         reached[name] = (int(np.isfinite(times).sum()), len(times))
     return TimeToTarget(target, steps, reached)
 

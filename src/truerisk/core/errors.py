@@ -46,6 +46,7 @@ def suggest(word: str, options: Iterable[str]) -> str:
     """
     names = sorted(options)
     lower = {name.lower(): name for name in names}
+    # as written first, then with case set aside
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     close += difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
     if close:

@@ -23,12 +23,15 @@ def named_generator(seed: int, *names: str | int) -> torch.Generator:
     >>> bool((torch.rand(3, generator=a) == torch.rand(3, generator=b)).all())
     True
     """
+    # hashed, so that neighbouring seeds and names have nothing in common; torch's Mersenne Twister
+    # takes 32 bits of a seed
     digest = hashlib.sha256(repr((int(seed), *names)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
 
 def get_state() -> dict[str, Any]:
     """Return the states of the global generators, loadable with ``weights_only=True``."""
+    # numbers, lists and tensors only: what loading with `weights_only` takes
     legacy: Any = np.random.get_state(legacy=True)
     kind, keys, *rest = legacy
     version, internal, gauss = random.getstate()
@@ -66,6 +69,6 @@ def fork_seeded(seed: int) -> Iterator[None]:
     """Seed the global generators inside the block, and restore them after it."""
     with fork_state():
         torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)
+        np.random.seed(seed % 2**32)  # more bits are refused
         random.seed(seed)
         yield

@@ -42,13 +42,14 @@ def count_multiplications(model: nn.Module, x: Tensor) -> int:
     counts: list[int] = []
 
     def add_count(module: nn.Module, _args: Any, output: Any) -> None:
-        out = output[0] if isinstance(output, tuple) else output
+        out = output[0] if isinstance(output, tuple) else output  # recurrent layers: (states, last)
         channels = out.shape[1 if isinstance(module, _ConvNd) else -1]
         weights = sum(p.numel() for p in module.parameters(recurse=False) if p.ndim > 1)
         counts.append(weights * out.numel() // channels)
 
     owners = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
     handles = [m.register_forward_hook(add_count) for m in owners]
+    # in eval mode nothing is drawn and no running statistic moves
     was_training = model.training
     model.eval()(x)
     model.train(was_training)
@@ -59,6 +60,7 @@ def count_multiplications(model: nn.Module, x: Tensor) -> int:
 
 def count_cores() -> int:
     """Count the cores this process may use."""
+    # a worker or a cluster's job may be bound to few of the machine's; macOS does not say
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -114,6 +114,7 @@ def weight_matrices(model: nn.Module) -> Iterator[WeightMatrix]:
         if isinstance(module, nn.Linear):
             yield WeightMatrix(module.weight)
         elif isinstance(module, _ConvNd):
+            # these store [inputs, outputs, *kernel]
             transposed = isinstance(module, _ConvTransposeNd)
             for group in module.weight.chunk(module.groups):
                 yield WeightMatrix(group.transpose(0, 1) if transposed else group)

@@ -71,6 +71,7 @@ class LSUV:
         if x is None:
             raise ConfigError("initializer=lsuv measures the layers' outputs: it needs a batch")
         self.orthogonal(model)
+        # hooks go and buffers come back also where a layer cannot be scaled
         with ExitStack() as stack:
             stack.enter_context(keep_buffers(model))
             for name, module in model.named_modules():
@@ -104,6 +105,7 @@ class LSUV:
 
     def _std_ratio(self, name: str, output: Tensor) -> float:
         """Measure the standard deviation of a layer's output, as a multiple of the gain."""
+        # in double precision: the tolerance is for the weights, none of it for rounding
         ratio = float(output.double().std(correction=0)) / self.gain
         if not 0 < ratio < float("inf"):
             raise ConfigError(

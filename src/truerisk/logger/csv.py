@@ -118,4 +118,5 @@ class TidyCSV(Logger):
         return self._file
 
     def __getstate__(self) -> dict[str, Any]:
+        # a file descriptor means nothing in another process
         return {**self.__dict__, "_file": None}

@@ -48,6 +48,7 @@ class TensorBoard(TensorBoardLogger):
             version="",
             default_hp_metric=False,
             flush_secs=flush_secs,
+            # TensorBoard drops what it has from this step on
             purge_step=None if resume_step is None else resume_step + 1,
         )
         self._config = None if resume_step is not None else dict(config or {})

@@ -80,6 +80,7 @@ class Muon(Optimizer):
         matrices, rest = _split_groups(_list_groups(params), defaults)
         self.parts: list[Optimizer] = [torch.optim.Muon(matrices)]
         self.parts += [AdamW(rest)] if rest else []
+        # no defaults: each group has its part's numbers already
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         self.defaults = defaults
         self._share_state()
@@ -92,6 +93,7 @@ class Muon(Optimizer):
             part.state = self.state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        # `load_state_dict` ends here too, with groups and state of its own making
         super().__setstate__(state)
         self._share_state()
 

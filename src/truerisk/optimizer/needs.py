@@ -70,6 +70,7 @@ def needs_of(factory: Callable[..., Any]) -> Needs:
     >>> needs_of(functools.partial(torch.optim.LBFGS, lr=1)).closure
     True
     """
+    # a configured optimizer is a partial of its class
     while isinstance(factory, functools.partial):
         factory = factory.func
     declared = getattr(factory, "needs", None)

@@ -60,6 +60,7 @@ class WeightAverage(Regularizer):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a stored average."""
         stored = state["average"]
+        # cloned: the checkpoint's tensors may be those of another average that goes on
         self._average = None if stored is None else {n: t.clone() for n, t in stored.items()}
         self._floating = None
 

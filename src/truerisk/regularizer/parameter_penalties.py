@@ -147,6 +147,7 @@ class L2(ParameterPenalty):
     def penalize_weights(self, weights: Sequence[Tensor], *, coefficient: float) -> Tensor:
         """Return ½λ‖w‖², a scalar."""
         w = flatten_weights(weights)
+        # dot, not square().sum(): no temporary as long as w
         return (0.5 * coefficient) * torch.dot(w, w)
 
 

@@ -60,6 +60,7 @@ class MaxNorm(Regularizer):
         for group in self.groups(params):
             bound = group.numbers.get("bound", self.bound)
             for name in group.names:
+                # leaves rows within the bound as they are, to the bit
                 if params[name].ndim > 1:
                     params[name].renorm_(2, 0, bound)
 

@@ -70,10 +70,12 @@ class ErrorParts(NamedTuple):
 
 def decompose_error(runs: Runs) -> ErrorParts:
     """Estimate bias, variance and noise from runs that differ in their training sets alone."""
+    # quadrature rather than samples: x must not add to the error of the parts
     nodes, weights = np.polynomial.legendre.leggauss(GRID)
     source = runs[0].config.data.source
     truth = np.polynomial.polynomial.polyval(nodes, list(source.coefficients))
     fits = np.stack([predict_at(run, nodes) for run in runs])
+    # the weights add up to 2, the length of [−1, 1]
     middle, over_x = fits.mean(0), weights / 2
     noise = source.noise**2
     return ErrorParts(
@@ -119,6 +121,7 @@ def they_add_up(runs: Runs) -> Finding:
 def standardize_deviation(parts: ErrorParts) -> float:
     """Divide |measured − (bias² + variance + noise)| by the mean difference's standard error."""
     total = parts.bias + parts.variance + parts.noise
+    # each training set's own difference, as both sides vary with it
     paired = parts.measured - parts.errors
     stderr = paired.std(ddof=1) / np.sqrt(len(paired))
     return float(abs(parts.measured.mean() - total) / stderr)
@@ -154,6 +157,7 @@ def variance_side(runs: Runs) -> Finding:
 )
 def no_rise_with_width(runs: Runs) -> Finding:
     """Paired by training set."""
+    # the quick study goes to 100, the full one to 300
     widest = max(size for model, size in decompose_by_capacity(runs) if model == "mlp")
     return compare_errors(runs, ("mlp", widest), ("mlp", 10))
 
@@ -161,6 +165,7 @@ def no_rise_with_width(runs: Runs) -> Finding:
 def compare_errors(runs: Runs, one: tuple[str, int], other: tuple[str, int]) -> Finding:
     """Average log₁₀ of the errors at one capacity over those at another, paired by training set."""
     parts = decompose_by_capacity(runs)
+    # logarithms, as the errors of degree 12 have a heavy tail
     return mean_finding(np.log10(parts[one].errors / parts[other].errors))
 
 

@@ -33,12 +33,14 @@ REDUCED = 1e-6
 def count_steps(run: RunResult) -> float:
     """Count steps until the distance has fallen by ``REDUCED``, with interpolation in between."""
     logs = np.log(read_series(run, "distance"))
+    # distances fall by a constant factor: their logarithms are interpolated
     return float(np.interp(-np.log(REDUCED), logs[0] - logs, np.arange(len(logs))))
 
 
 def fastest_runs(runs: Runs, optimizer: str) -> dict[float, RunResult]:
     """Find for each condition number the run that took the fewest steps."""
     groups = runs.with_setting("choices.optimizer", optimizer).grouped_by("model.condition")
+    # one κ is tried at other step lengths too
     return {kappa: min(group, key=count_steps) for kappa, group in groups.items()}
 
 
@@ -58,6 +60,7 @@ def last_factor(run: RunResult) -> float:
 def double_root_factor(run: RunResult) -> float:
     """Compute ρ where distances go as (a + bt)ρᵗ: the t-th root of d₂ₜ/(2dₜ)."""
     distances = read_series(run, "distance")
+    # the ratio of d at 2t and at t cancels b, and a is small beside bt
     t = (len(distances) - 1) // 2
     return float((distances[2 * t] / (2 * distances[t])) ** (1 / t))
 
@@ -174,4 +177,5 @@ def _predict_heavy_ball(kappa: float) -> float:
         both = np.hypot(1 + (1 - rho) * t, 1 + (1 + rho) * t) / np.sqrt(2)
         return float(np.log(both) + t * np.log(rho) - np.log(REDUCED))
 
+    # the excess falls from above 0 at no step to below it at a million
     return float(brentq(excess, 0, 1e6))

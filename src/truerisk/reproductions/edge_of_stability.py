@@ -63,6 +63,7 @@ def find_arrival(run: RunResult) -> int | None:
 
 def runs_at_large_step(runs: Runs) -> Runs:
     """Pick the runs that are to get there: those with the greater step length."""
+    # in ascending order
     return list(runs.grouped_by("optimizer.lr").values())[-1]
 
 
@@ -106,6 +107,7 @@ def mostly_stays(runs: Runs) -> Finding:
 def distances_after_arrival(run: RunResult) -> np.ndarray:
     """Compute the distance from 2/η, relative to it, from the arrival on; infinite without one."""
     start = find_arrival(run)
+    # never there counts as infinitely far, which fails the claim
     if start is None:
         return np.array([math.inf])
     return np.abs(read_stability(run)[start:] / 2 - 1)
@@ -137,6 +139,7 @@ def _loss_ratio(run: RunResult) -> float:
 )
 def not_when_small(runs: Runs) -> Finding:
     """Of the smallest step length."""
+    # it has one run: the claim is about sharpness alone, whatever the training set
     run = min(runs, key=lambda run: float(run.config.optimizer.lr))
     return exact_finding(float(read_stability(run).max() / 2))
 
@@ -146,6 +149,7 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
     axes = figure.add_subplot()
     for i, (rate, group) in enumerate(runs.grouped_by("optimizer.lr").items()):
         name = f"η = {rate:g}, 2/η = {2 / rate:g}"
+        # one in bold, as ten curves cannot be followed
         _draw_line(axes, group[0], f"C{i}", name, {})
         for run in group[1:]:
             _draw_line(axes, run, f"C{i}", "", THIN)

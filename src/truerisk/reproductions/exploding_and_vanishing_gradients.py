@@ -79,6 +79,7 @@ def runs_without_input(runs: Runs, activation: str) -> Runs:
 
 def fit_rate(run: RunResult) -> float:
     """Fit the slope of log‖∂h_T/∂h_t‖ over T − t, at the initial weights; as a factor a step."""
+    # the first look is at the initial weights; T − t = 0 has the norm 1 by definition
     first = {k: values[0] for k, values in gradient_norms(run).items() if k}
     return float(np.exp(np.polyfit(list(first), np.log(list(first.values())), 1)[0]))
 
@@ -141,6 +142,7 @@ def _ratios_to_bound(run: RunResult) -> Iterator[float]:
     """Yield ‖∂h_T/∂h_t‖ over its bound for every T − t, the largest of all looks; none without."""
     for name in run.history.name.unique():
         if name.startswith("recurrence/bound/"):
+            # the bound of a step, at every look; over k steps its k-th power
             bound = read_series(run, name)
             yield from (float((v / bound**k).max()) for k, v in gradient_norms(run).items())
             return
@@ -164,6 +166,7 @@ def runs_of_kind(runs: Runs, kind: str) -> Runs:
 
 def compare_with_tanh(runs: Runs, kind: str) -> Finding:
     """Average log₁₀ of what is left of a gradient at the sequence's start, over tanh's."""
+    # paired by seed: the same draw of weights in both kinds of cell
     left = {
         k: [list(gradient_norms(run).values())[-1][0] for run in runs_of_kind(runs, k)]
         for k in (kind, "tanh")
@@ -199,6 +202,7 @@ def read_steps(runs: Runs) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, flo
     for group in runs.with_setting("diagnostics.recurrence", None).grouped_by("seed.base").values():
         start = load_last_weights(group.with_setting("optimizer.lr", 0.0).only_run)
         moved = group.with_setting("optimizer.lr", 1.0)
+        # a step of length 1 is the gradient, so that weights before and after tell it
         free, tight, loose = (
             load_last_weights(moved.with_setting("step.clip.norm", norm).only_run) - start
             for norm in (None, 1e-3, 1e3)
@@ -240,6 +244,7 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
     left, right = figure.subplots(1, 2, sharey=True)
     for axes in (left, right):
         axes.set(yscale="log", xlabel="T − t", xlim=(0, 56), ylim=(1e-14, 1e4))
+        # names of lines stand between 39 and 56
         axes.set_xticks([0, 10, 20, 30, 39])
     left.set_title("‖∂h_T/∂h_t‖;  ● measured")
     right.set_title("torch's initial weights")
@@ -250,6 +255,7 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
     left.text(1, 1e-12, "sigmoid", color="C1")
     left.text(1, 1e2, "tanh", color="C0")
     for i, kind in enumerate(KINDS):
+        # the quick study has not every kind
         if len(runs_of_kind(runs, kind)):
             _draw_spread(right, runs_of_kind(runs, kind), kind, f"C{i}")
 
@@ -270,6 +276,7 @@ def _draw_prediction(axes: Axes, run: RunResult, factor: float, color: str) -> N
 
 def _draw_spread(axes: Axes, group: Runs, kind: str, color: str) -> None:
     """Draw the geometric mean over seeds, and the band from the least to the most."""
+    # norms span decades, so their mean is geometric
     logs = np.array([[np.log(v[0]) for v in gradient_norms(run).values()] for run in group])
     lags, middle = list(gradient_norms(group[0])), np.exp(logs.mean(0))
     axes.fill_between(lags, *np.exp([logs.min(0), logs.max(0)]), color=color, alpha=0.25, lw=0)
@@ -283,5 +290,6 @@ def _name_line(
 ) -> None:
     """Write a line's name at the last of its points that is in the picture."""
     low, high = axes.get_ylim()
+    # beyond the picture's edge a name would stand outside of it
     k = max(k for k, value in points.items() if low < value < high)
     axes.text(k + 0.7, points[k], text, color=color, va=side)

@@ -52,6 +52,7 @@ def step_gradient(run: RunResult, start: np.ndarray) -> np.ndarray:
 @cache
 def whole_gradient(runs: Runs) -> tuple[np.ndarray, np.ndarray, float]:
     """Read the weights at the start, ∇g of the N samples, and S² = 1/(N−1) Σ‖gᵢ − ∇g‖²."""
+    # a run with step length 0 keeps the initial weights in its checkpoint
     full = runs.with_setting("data.batch_size", "full")
     start = load_last_weights(full.with_setting("optimizer.lr", 0.0).only_run)
     run = full.with_setting("optimizer.lr", 1.0).only_run
@@ -87,6 +88,7 @@ def unbiased(runs: Runs) -> Finding:
     """The batch size for which it is largest."""
     ratios = []
     for deviations in gradient_deviations(runs).values():
+        # of the mean of many draws: the variance of one over their number
         variance = deviations.var(axis=0, ddof=1).sum() / len(deviations)
         ratios.append(float((deviations.mean(0) ** 2).sum() / variance))
     return exact_finding(max(ratios))
@@ -134,9 +136,11 @@ def finite_population(runs: Runs) -> Finding:
     it counts once, with its mean over them.
     """
     _, _, variance = whole_gradient(runs)
+    # S² has N − 1 in its denominator, so (N − m)/(N − 1) of tr Σ is 1 − m/N of it
     n, ratios = count_samples(runs), []
     for m, deviations in gradient_deviations(runs).items():
         ratios.append((deviations**2).sum(1) / (variance / m * (1 - m / n)))
+    # a draw counts once: its batch sizes share samples
     return mean_finding(np.mean(ratios, axis=0))
 
 
@@ -149,6 +153,7 @@ def finite_population(runs: Runs) -> Finding:
 )
 def two_batches(runs: Runs) -> Finding:
     """The mean over seeds."""
+    # both at the same weights of the same run, so the ratio has no other cause
     names = ("gradient_noise/two_batch", "gradient_noise/noise_scale")
     scales = [
         [float(read_series(run, name)[0]) for name in names] for run in runs_on_other_data(runs)

@@ -34,6 +34,7 @@ PUBLISHED = {"linear": 32.0, "mlp_residual": 68.0, "cnn1d": 94.0, "gru": 91.0}
 def read_accuracies(runs: Runs, model: str) -> list[float]:
     """Read the accuracy in per cent of each seed's last weights on the 1000 samples held out."""
     seeds = runs.with_setting("choices.model", model)
+    # the last weights, as the authors' code measures
     return [100 * (1 - float(read_series(run, "error/val")[-1])) for run in seeds]
 
 
@@ -43,6 +44,7 @@ def claim_accuracy(model: str) -> Claim:
     The published number is one run's, to a per cent, on a test set of 1000.
     """
     share = PUBLISHED[model] / 100
+    # 0.5 for rounding to a per cent, and two binomial standard errors in per cent
     tolerance = 0.5 + 200 * math.sqrt(share * (1 - share) / 1000)
 
     @claim(
@@ -70,6 +72,7 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
     ink = axes.xaxis.label.get_color()
     for row, model in enumerate(NAMES):
         accuracies = read_accuracies(runs, model)
+        # seeds of one model stand below each other, or equal ones would hide
         shift = np.zeros(len(accuracies))
         if len(accuracies) > 1:
             shift = np.linspace(-0.22, 0.22, len(accuracies))

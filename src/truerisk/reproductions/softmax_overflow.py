@@ -52,6 +52,7 @@ def is_finite(run: RunResult) -> bool:
 
     What happened in a step after it does not count: the gradient of a logarithm may overflow first.
     """
+    # a risk that is not finite is not logged
     return len(read_series(run, "risk/train")) > 0
 
 
@@ -63,6 +64,7 @@ def largest_exponent(run: RunResult) -> float:
 def smallest_exponent(run: RunResult) -> float:
     """Compute the smallest w whose exponential is not rounded to 0: half the smallest number is."""
     info = format_limits(run)
+    # subnormal numbers go down to ε times the smallest normal one, and half of that rounds up
     return math.log(info.smallest_normal) + math.log(info.eps / 2)
 
 
@@ -100,6 +102,7 @@ def shifted_is_exact(runs: Runs) -> Finding:
 def _rounding_error(run: RunResult) -> float:
     if not is_finite(run):
         return math.inf
+    # from the logits as the format has them: rounding those is not the softmax's error
     exact = -rounded_logits(run).log_softmax(-1)[run.config.model.target]
     return abs(float(read_series(run, "risk/train")[0]) - float(exact)) / format_limits(run).eps
 
@@ -138,6 +141,7 @@ def logits_stay_finite(runs: Runs) -> Finding:
 def draw_figure(runs: Runs, figure: Figure) -> None:
     """Draw for each format the w whose exponential it has, and those that were asked for."""
     axes = figure.add_subplot()
+    # exponents of either sign over three decades
     axes.set_xscale("symlog", linthresh=10)
     for row, name in enumerate(FORMATS):
         _draw_format(axes, row, runs.with_setting("model.format", name))

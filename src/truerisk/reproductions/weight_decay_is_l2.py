@@ -103,6 +103,7 @@ def relative_difference(one: np.ndarray, other: np.ndarray) -> float:
 )
 def same_for_sgd(runs: Runs) -> Finding:
     """Largest over all steps, relative to the first run's risk."""
+    # SGD's decay is coupled; the penalty is among the runs of sgd, SGDW is custom
     first, *others = [*risks_by_step(runs, "sgd"), *risks_by_step(runs, "custom")]
     return exact_finding(max(relative_difference(first, other) for other in others))
 
@@ -136,11 +137,13 @@ def effective_decay(run: RunResult) -> float:
     share = read_setting(run, "optimizer.weight_decay")
     if read_setting(run, "choices.optimizer") == "adamw":
         share *= read_setting(run, "optimizer.lr")
+    # lr times λ/lr is λ up to rounding, and must be equal to be one row of the map
     return float(f"{share:.2g}")
 
 
 def last_error(run: RunResult) -> float:
     """Read the validation error at the end of training; 1 where the run diverged."""
+    # a rate at which training diverges is as bad as can be, and stays in the map
     if run.status != "finished":
         return 1.0
     return float(read_series(run, "error/val")[-1])
@@ -158,6 +161,7 @@ def _error_map(runs: Runs) -> ErrorMap:
         (effective_decay(run), read_setting(run, "optimizer.lr")): last_error(run) for run in runs
     }
     decays, rates = (sorted({key[i] for key in errors}) for i in (0, 1))
+    # the quick study leaves most places of the map empty
     table = [[errors.get((d, r), math.nan) for r in rates] for d in decays]
     return ErrorMap(decays, rates, np.array(table))
 
@@ -189,6 +193,7 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
 
 
 def _draw_map(axes: Axes, seeds: list[ErrorMap], title: str) -> QuadMesh:
+    # the best rate of the mean error, where the claim takes each seed's own
     errors = np.mean([seed.errors for seed in seeds], axis=0)
     x, y = np.log10(seeds[0].rates), np.log10(seeds[0].decays)
     drawn = axes.pcolormesh(x, y, errors, cmap="viridis", vmin=0.5, vmax=0.9, shading="nearest")

@@ -59,6 +59,7 @@ def text_box(text: str, size: float, anchor: np.ndarray, side: tuple[int, int]) 
     >>> text_box("gd", 10.0, np.zeros(2), (1, 0))
     Box(left=8.0, bottom=-6.0, right=22.4, top=6.0)
     """
+    # 0.8 letters keep a text clear of a mark's edge, 1.2 of the lines of another text
     width, height, gap = WIDE * size * len(text), 1.2 * size, 0.8 * size
     x = anchor[0] + side[0] * (gap + width / 2)
     y = anchor[1] + side[1] * (gap + height / 2)
@@ -78,6 +79,7 @@ def fill_gaps(points: np.ndarray, spacing: float) -> np.ndarray:
     pieces = [points[:1]]
     for a, b in pairwise(points):
         count = int(np.ceil(np.linalg.norm(b - a) / spacing))
+        # the first point of a piece is the last of the piece before
         pieces.append(a + (b - a) * np.linspace(0, 1, max(count, 1) + 1)[1:, None])
     return np.concatenate(pieces)
 
@@ -106,6 +108,7 @@ def place_names(
             placed.append(None)
             continue
         others = np.concatenate([marks, *lines[:i], *lines[i + 1 :]])
+        # a long path has thousands of points, and some dozens of them find a free place too
         anchors = inside[:: max(1, len(inside) // CANDIDATES)]
         boxes = [text_box(text, size, anchor, side) for anchor in anchors for side in SIDES]
         costs = [_placement_cost(b, line, others, occupied, frame, size) for b in boxes]
@@ -127,5 +130,6 @@ def _placement_cost(
     hidden = box.with_margin(0.2 * size).contains(np.concatenate([line, others])).sum()
     near = box.with_margin(size).contains(others).sum()
     shared = sum(box.with_margin(0.3 * size).overlap_area(other) for other in occupied)
+    # a name may hide a little of a line, but no other name and not the frame: hence the 1000
     outside = box.area - box.overlap_area(frame)
     return float(3 * hidden + near + 1000 * shared / box.area + 1000 * outside / box.area)

@@ -42,6 +42,7 @@ def format_percent(error: Measured | None, risk: Measured | None = None) -> str:
     """
     if error is None:
         return ""
+    # all samples right or all wrong have no spread, which says nothing of other samples
     all_alike = error.stderr == 0 and risk is not None and risk.stderr != 0
     if error.stderr is None or all_alike:
         return format_with_stderr(100 * error.value, None)
@@ -149,6 +150,7 @@ def print_report(run: RunResult) -> None:
         return
     if run.status == "diverged":
         print(f"\ndiverged at {run.reason}; the numbers are those of the best epoch before it")
+    # a run that ends for a reason of its own has finished too
     if run.status == "finished" and run.reason:
         print(f"\nstopped early: {run.reason}")
     if run.summary:

@@ -80,6 +80,7 @@ def save_contours(sweep: Path) -> list[Path]:
     groups: dict[str, list[RunResult]] = defaultdict(list)
     for run in runs:
         groups[identify_function(run)].append(run)
+    # a run by itself has its figure in its own folder
     drawn = [group for group in groups.values() if 1 < len(group) <= MOST_LINES]
     names = [str(option_name(group[0].config, "model")) for group in drawn]
     written = []
@@ -138,12 +139,14 @@ def draw_values(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> 
         function: whose values they are.
         paths: in the order of their colors.
     """
+    # a function without a lowest value is drawn as it is, on a linear axis
     lowest = None
     if function.bounded:
         lowest = function.minimum
     heights = [np.clip(path.value - (lowest or 0.0), -DEEPEST, DEEPEST) for path in paths]
     log = lowest is not None and any((h[np.isfinite(h)] > 0).any() for h in heights)
     for i, (path, height) in enumerate(zip(paths, heights, strict=True)):
+        # rounding may bring a value to the minimum or below, where a log axis has no place
         drawn = np.isfinite(height) & ((height > 0) | (not log))
         axes.plot(path.step[drawn], height[drawn], **line_style(i), linewidth=2.4, zorder=3)
     _scale_values(axes, heights, log)
@@ -168,10 +171,12 @@ def _scale_values(axes: Axes, heights: Sequence[np.ndarray], log: bool) -> None:
     start = max((float(h[0]) for h in heights if len(h)), default=1.0)
     if log:
         axes.set_yscale("log")
+        # diverging paths leave at the top, converged ones at the bottom, where rounding is drawn
         low, high = axes.get_ylim()
         if start <= 0:
             start = 1.0
         axes.set_ylim(max(low, DEEP * start), min(high, HIGH * start))
+    # a path may fall by a hundred decades: shown by sign and power
     elif max((np.abs(h[np.isfinite(h)]).max(initial=0.0) for h in heights), default=0.0) > 1e3:
         axes.set_yscale("symlog", linthresh=max(1.0, abs(start)))
 
@@ -190,6 +195,7 @@ def _set_sparse_ticks(axes: Axes) -> None:
         for sign, power in zip((-1, 1), powers, strict=True)
         if power > 0.2 * powers.max()
     ]
+    # two ticks a side, at the power of ten and at half of it
     ticks = [sign * 10.0 ** round(share * power) for sign, power in signs for share in (0.5, 1)]
     axes.yaxis.set_major_locator(
         FixedLocator(sorted({0.0, *(t for t in ticks if low <= t <= high)}))
@@ -206,6 +212,7 @@ def _label_right(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         shares = [float((scale.transform(y) - low) / (high - low)) for y, _, _ in ends]
     # a value that the axis cannot show has its name at the bottom
     shares = [min(1.0, max(0.0, s)) if np.isfinite(s) else 0.0 for s in shares]
+    # 0.19 of this panel's height is a line of text
     for share, (_, text, color) in zip(spread_apart(shares, 0.19), ends, strict=True):
         write_name_at_right(axes, share, text, color, SIZE - 1)
 

@@ -63,6 +63,7 @@ def read_curve(history: pd.DataFrame, name: str, keep: str = "first") -> EpochCu
         keep: which of several values of an epoch counts. For risks the first does: what is measured
             once more at the end, on other samples or at other weights, is not part of the curve.
     """
+    # a pivot refuses two values of one epoch
     rows = history[history.name.isin([name, f"{name}/stderr"]) & history.epoch.notna()]
     wide = rows.drop_duplicates(["name", "epoch"], keep=keep).pivot(
         index="epoch", columns="name", values="value"
@@ -103,6 +104,7 @@ def draw_band(axes: Axes, curve: EpochCurve, style: dict[str, Any]) -> None:
     )  # fmt: skip
     low = curve.low
     if axes.get_yscale() == "log":
+        # a band that reaches 0 has no lower edge on a log axis
         low = np.maximum(low, curve.value / 10)
     axes.fill_between(curve.epoch, low, curve.high, color=style["color"], alpha=0.22, linewidth=0)
 
@@ -154,6 +156,7 @@ def draw_risks(axes: Axes, history: pd.DataFrame) -> None:
     axes.set_yscale(choose_scale([*curves.values(), test]))
     for key, curve in curves.items():
         draw_band(axes, curve, RISK_STYLES[key])
+    # a note stands on the side with more room
     middle = np.mean(axes.get_xlim())
     reference = curves.get("val", test)
     if len(reference.epoch):
@@ -163,7 +166,9 @@ def draw_risks(axes: Axes, history: pd.DataFrame) -> None:
             mark_best(axes, best, risk)
             lines.append(f"best: epoch {best:g}")
         if len(test.epoch):
+            # the test risk is measured with the best weights, whatever epoch training ended at
             mark_test(axes, best, test)
+            # 0 stands for "not estimated" here, which must not be printed as exact
             stderr = test.stderr[-1] or None
             lines.append(f"◆ test {format_with_stderr(test.value[-1], stderr)}")
         write_note(axes, "\n".join(lines), best, 1.0, right=best > middle)
@@ -184,6 +189,7 @@ def note_missing(axes: Axes, measured: Mapping[str, EpochCurve]) -> None:
 
 def draw_rates(axes: Axes, rates: Mapping[str, EpochCurve]) -> None:
     """Draw the learning rates of the parameter groups, those that differ."""
+    # groups that share a schedule are one line
     lines = {name: rate.finite_part for name, rate in rates.items() if len(rate.finite_part.epoch)}
     distinct: dict[bytes, str] = {}
     for name, line in lines.items():
@@ -195,6 +201,7 @@ def draw_rates(axes: Axes, rates: Mapping[str, EpochCurve]) -> None:
         axes.plot(line.epoch, line.value, marker=marker, color=INK, linewidth=2, linestyle=dashes)
     if axes.get_yscale() == "linear":
         top = max((line.value.max() for line in lines.values()), default=0.0)
+        # a rate that is 0 throughout still needs an axis
         axes.set(ylim=(0, 1.1 * top or 1), yticks=[0, top])
     if len(distinct) > 1:
         # where lines end level, the one that was higher gets the higher label

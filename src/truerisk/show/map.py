@@ -46,9 +46,11 @@ def map_window(function: Function, paths: Sequence[Trajectory]) -> list[tuple[fl
     if function.bounded:
         reach *= NEAR
     near = (np.abs(points - centre) <= reach).all(1)
+    # a start far outside is shown, as a path without its start says nothing
     points = np.concatenate([points[near], _start_points(paths)])
     room = 0.04 * (points.max(0) - points.min(0))
     low, high = np.minimum(low, points.min(0) - room), np.maximum(high, points.max(0) + room)
+    # both axes have one scale, so the wider one decides for both
     centre, half = (low + high) / 2, (high - low).max() / 2
     return [(float(c - half), float(c + half)) for c in centre]
 
@@ -84,6 +86,7 @@ def contour_levels(value: np.ndarray, lowest: float | None) -> np.ndarray:
     else:
         above = value - lowest
         top = above.max()
+        # the lowest grid point may lie on the minimum itself and would take most of the lines
         bottom = max(1e-5 * top, float(np.quantile(above, 0.001)))
         heights = lowest + np.geomspace(min(bottom, top / 10), top, LINES)
     within = heights[(low < heights) & (heights < high)]
@@ -110,11 +113,13 @@ def draw_map(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> Non
     for i, path in enumerate(paths):
         _draw_path(axes, clip_path(path.points, limits), line_style(i), len(path.points))
     _draw_marks(axes, function.minima.numpy(), marker="*", markersize=17, label="minimum")
+    # as many white marks on one place would look like one with a thick edge
     starts = np.unique(_start_points(paths), axis=0)
     _draw_marks(axes, starts, marker="o", markersize=11, label="start")
     axes.set(xlim=limits[0], ylim=limits[1], aspect="equal")
     axes.set_xlabel("$w_0$", fontsize=SIZE, color=INK)
     axes.set_ylabel("$w_1$", fontsize=SIZE, color=INK, rotation=0)
+    # the panel is as wide as high: as many ticks fit either way
     axes.locator_params(nbins=5)
     heading = f"{_explain_flatness(value)}; ■ end"
     if len(heights):
@@ -130,6 +135,7 @@ def _draw_levels(
     from matplotlib.colors import LinearSegmentedColormap
 
     shades = LinearSegmentedColormap.from_list("shades", ["#c9d3df", "#fafafa"])
+    # without the ends, what lies below the first line and above the last stays white
     edges = [value.min(), *heights, value.max()]
     colors = shades(np.linspace(0, 1, len(edges) - 1))
     axes.contourf(x, y, value, edges, colors=colors)
@@ -170,6 +176,7 @@ def clip_path(points: np.ndarray, limits: Sequence[tuple[float, float]]) -> np.n
         limits: the lowest and the highest number of each axis.
     """
     low, high = np.array(limits).T
+    # matplotlib joins points however far outside, and overflows where they are huge
     far = ~(np.abs(points - (low + high) / 2) <= 50 * (high - low)).all(1)
     if not far.any():
         return points
@@ -180,8 +187,10 @@ def _draw_path(axes: Axes, points: np.ndarray, style: dict[str, Any], steps: int
     """Draw a path with a white edge, a dot for each step where they are few, and its end."""
     if not len(points):
         return
+    # a white edge keeps two paths apart where they cross
     axes.plot(*points.T, color="white", linewidth=4.6, zorder=3, solid_joinstyle="round")
     axes.plot(*points.T, **style, linewidth=2.4, zorder=4, solid_joinstyle="round")
+    # more dots than these run into each other
     if steps <= 120:
         _draw_dots(axes, points, style["color"], 4.5)
     axes.plot(
@@ -226,6 +235,7 @@ def draw_graph(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> N
     low, high, heading = 0.0, 0.0, _explain_flatness(value)
     if value.count():
         low, high, heading = value.min(), value.max(), "$f(w)$; ☆ local minimum"
+    # a constant function needs an axis too
     room = 0.06 * (high - low) or 1.0
     axes.set(xlim=limits[0], ylim=(low - room, high + room))
     axes.set_xlabel("$w_0$", fontsize=SIZE, color=INK)
@@ -266,6 +276,7 @@ def name_paths(axes: Axes, function: Function, paths: Sequence[Trajectory]) -> N
     frame = Box(*(scale * v for v in (edge.x0, edge.y0, edge.x1, edge.y1))).with_margin(-3)
     marks = scale * axes.transData.transform(minima.reshape(-1, 2))
     starts = [line[0] for line in lines]
+    # runs of one study mostly start at one point, which is named once
     distinct_starts = list({tuple(np.round(start, 1)): None for start in starts})
     texts = [*(paths[i].label for i, _ in drawn), *["start"] * len(distinct_starts)]
     colors = [*(LINE_COLORS[i % MOST_LINES] for i, _ in drawn), *[INK] * len(distinct_starts)]

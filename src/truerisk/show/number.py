@@ -39,6 +39,7 @@ def format_significant(value: float, digits: int = 4) -> str:
     >>> [format_significant(value) for value in (0.123456, 2.0, 1e-9, float("nan"))]
     ['0.1235', '2.000', '1.000e-09', 'nan']
     """
+    # 0.00001234 and 12345678 are as long as their powers of ten
     if value and math.isfinite(value) and not -5 < leading_power(value) < 6:
         return f"{value:.{digits - 1}e}"
     return format_fixed(value, min(0, leading_power(value) - digits + 1))
@@ -64,6 +65,7 @@ def format_with_stderr(value: float, stderr: float | None) -> str:
         return f"{format_significant(value)} exact"
     if not math.isfinite(stderr):
         return f"{format_significant(value)} ± {stderr:g}"
+    # where the error is greater than the number, its digits decide
     scale = leading_power(max(abs(value), stderr))
     if not -5 < scale < 6:
         return f"({format_with_stderr(value / 10.0**scale, stderr / 10.0**scale)})e{scale:+03d}"

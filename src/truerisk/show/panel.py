@@ -65,11 +65,13 @@ def spread_apart(heights: Sequence[float], gap: float) -> list[float]:
     """
     moved = np.asarray(heights, dtype=float)
     order = np.argsort(moved, kind="stable")
+    # each pass moves neighbours only, so that crowded labels need several
     for _ in range(100):
         missing = np.clip(gap - np.diff(moved[order]), 0, None) / 2
         if not missing.any():
             break
         moved[order] += np.append(0, missing) - np.append(missing, 0)
+    # the sixth digit is below a pixel, and hides the order in which halves were added
     return [round(float(height), 6) for height in moved]
 
 
@@ -88,6 +90,7 @@ def move_inside(heights: Sequence[float], gap: float) -> list[float]:
     """
     moved, steps = np.asarray(heights, dtype=float), gap * np.arange(len(heights))
     order = np.argsort(moved, kind="stable")
+    # each height keeps room for those before and after it
     low, high = 0.0, 1 - gap * (len(heights) - 1)
     if high <= 0:
         low = high = high / 2
@@ -185,8 +188,10 @@ def stack_panels(figure: Figure, headings: Sequence[str], ratios: Sequence[float
 
 def lay_out(figure: Figure) -> None:
     """Write the numbers of the axes, with room for them and at the right for the names of lines."""
+    # a layout engine makes room by itself, and would move what is written here
     if figure.get_layout_engine() is not None:
         return
+    # in a constrained layout matplotlib has made room already
     texts: list[Any] = [text for axes in figure.axes for text in axes.texts]
     names = [text.get_text() for text in texts if text.xycoords == "axes fraction"]
     labels = [label for axes in figure.axes for _, label in list_ticks(axes.yaxis)]
@@ -267,6 +272,7 @@ def set_integer_axis(axes: Axes, first: float, last: float, unit: str) -> None:
     """
     from matplotlib.ticker import MaxNLocator
 
+    # a run of one epoch has a width too
     margin = max(0.5, 0.03 * (last - first))
     axes.set_xlim(first - margin, last + margin)
     locator = MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
@@ -287,6 +293,7 @@ def save_png(figure: Figure, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    # not savefig, which encodes a file of four channels, three times as large
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     with replacing(path) as part:
@@ -298,14 +305,17 @@ def index_colors(pixels: np.ndarray) -> Image:
     """Reduce an image [height, width, 4] to its most frequent colors, others to the nearest."""
     from PIL import Image
 
+    # a pixel as one number is sorted faster than a row of four
     flat = pixels.view(np.uint32).ravel()
     # neighbours are alike in most places of a figure: runs of pixels are counted, not pixels
     begins = np.flatnonzero(np.diff(flat, prepend=~flat[:1]))
     lengths = np.diff(begins, append=len(flat))
     colors, run = np.unique(flat[begins], return_inverse=True)
+    # stable: equally frequent colors keep their order on every machine
     order = np.argsort(-np.bincount(run, lengths), kind="stable")
     rgb = colors.view(np.uint8).reshape(-1, 4)[order, :3]
     code = np.empty(len(colors), np.uint8)
+    # the 256 kept are nearest to themselves
     code[order] = nearest_colors(rgb, rgb[:FILE_COLORS])
     image = Image.fromarray(np.repeat(code[run], lengths).reshape(pixels.shape[:2]))
     image.putpalette(rgb[:FILE_COLORS].tobytes())

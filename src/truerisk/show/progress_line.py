@@ -75,6 +75,7 @@ def share_done(trainer: Trainer, module: LightningModule) -> float | None:
         module: its ``horizon``, in optimizer steps, counts before those.
     """
     horizon = getattr(module, "horizon", None)
+    # epochs and steps may both be limited: the module knows which ends first
     if isinstance(horizon, int) and horizon > 0:
         return min(1.0, trainer.global_step / horizon)
     if trainer.max_steps > 0:
@@ -105,6 +106,7 @@ def fit_line(parts: Sequence[str], share: float | None, width: int) -> str:
     if share is None or length < SHORTEST_BAR:
         return text[:room]
     done = round(share * length)
+    # characters that tell done from left without color
     bar = "━" * done + "─" * (length - done)
     return f"{parts[0]} {bar} {'  '.join(parts[1:])}".rstrip()
 
@@ -164,6 +166,7 @@ class Progress(Callback):
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
             epoch = f"{epoch}/{trainer.max_epochs}"
         passed = time.monotonic() - self._began
+        # the last one weighs most, and what does not fit is left out from the end
         measured = reversed(format_numbers(trainer.callback_metrics, self.shown).items())
         return [
             epoch,
@@ -178,6 +181,7 @@ class Progress(Callback):
         self._drawn = time.monotonic()
         width = self._live.console.width
         line = fit_line(self._list_parts(trainer, not last), share_done(trainer, module), width)
+        # wrapped, the line would leave its upper half behind at each redraw
         self._live.update(Text(line, no_wrap=True), refresh=True)
 
     def _show_state(self, trainer: Trainer, module: LightningModule, last: bool = False) -> None:
@@ -193,6 +197,7 @@ class Progress(Callback):
 
     def _is_due(self, share: float | None, last: bool) -> bool:
         passed = time.monotonic() - self._began
+        # a run whose first tenth takes hours shows that it lives, ever more seldom
         late = passed >= self._next_time and (share is None or share < 0.1)
         if late:
             self._next_time = 4 * passed
@@ -200,6 +205,7 @@ class Progress(Callback):
             return self._said < 0 or late or last
         tenth = self._next_share <= share
         if tenth:
+            # 1e-9: a share may be short of its tenth by rounding
             self._next_share = math.floor(10 * share + 1e-9) / 10 + 0.1 - 1e-9
         return tenth or late or last
 
@@ -217,6 +223,7 @@ def open_live_line() -> Any:
     console = Console(stderr=True)
     if not console.is_terminal or console.is_dumb_terminal:
         return None
+    # no refreshing thread, which would wake up beside training; prints go above the line
     live = Live(console=console, auto_refresh=False, redirect_stdout=True)
     live.start()
     return live

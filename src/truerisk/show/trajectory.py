@@ -82,12 +82,14 @@ def read_trajectory(run: RunResult, function: Function, label: str) -> Trajector
         function: that function; values are those at the weights that were logged.
         label: the path's name.
     """
+    # what is measured once more at the end, at the best weights, is not on the path
     history = run.history.drop_duplicates(["step", "name"], keep="first")
     table = history.pivot(index="step", columns="name", values="value")
     names = [f"w/{i}" for i in range(function.size)]
     if set(names) <= set(table.columns):
         weights = table[names].dropna()
         points = weights.to_numpy(dtype=float)
+        # in double precision, also where the run had less or measured less often
         values = evaluate_function(function, points)
         return Trajectory(label, weights.index.to_numpy(), points, values, run.status)
     risks = table.reindex(columns=["risk/val"])["risk/val"].dropna()
@@ -119,8 +121,10 @@ def label_runs(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     for name, values in zip(names, leaves, strict=True):
         rivals = [other for n, other in zip(names, leaves, strict=True) if n == name]
         keys = [k for k in values if any(other.get(k) != values[k] for other in rivals)]
+        # the name of an option says less than the numbers it stands for
         keys = [k for k in keys if not k.startswith("choices.")]
         details = [f"{k.rpartition('.')[2]} {values[k]}" for k in keys]
+        # two differences tell runs apart; more do not fit beside a path
         labels.append(", ".join([name, *details[:2]]))
     counts = Counter(labels)
     return [f"{label} ({i})" if counts[label] > 1 else label for i, label in enumerate(labels, 1)]

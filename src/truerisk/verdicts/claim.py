@@ -92,11 +92,13 @@ class Claim(NamedTuple):
         >>> Claim("", "", 1.0, 0.95, 1.05, "", lambda runs: Finding(1, 1, 1)).range_in_words
         '1 ± 0.05'
         """
+        # a claim has one bound at least, so that not both are infinite
         if math.isinf(self.low):
             return f"at most {self.high:.4g}"
         if math.isinf(self.high):
             return f"at least {self.low:.4g}"
         middle = (self.low + self.high) / 2
+        # a range around the source's own number is told by its half-width
         if math.isclose(middle, self.expected):
             return f"{self.expected:.4g} ± {self.high - middle:.2g}"
         return f"{self.low:.4g} to {self.high:.4g}"
@@ -138,4 +140,5 @@ def claim(
 
 def list_claims(module: ModuleType) -> dict[str, Claim]:
     """List the claims that a module defines, in its order, by name."""
+    # a module's names keep the order of their definition
     return {name: value for name, value in vars(module).items() if isinstance(value, Claim)}

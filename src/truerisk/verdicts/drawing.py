@@ -39,7 +39,9 @@ def save_themes(
     for theme, stem in (("light", name), ("dark", f"{name}-dark")):
         with rc_context(theme_parameters(theme)):
             figure = Figure(figsize=INCHES, layout="constrained")
+            # a canvas of its own: pyplot would choose one by the screen, and keep the figure
             FigureCanvasAgg(figure)
+            # drawn anew for each theme, as colors are chosen when a line is made
             draw_figure(figure)
             for ending in ("svg", "png"):
                 path = folder / f"{stem}.{ending}"
@@ -80,6 +82,7 @@ def set_decimal_ticks(axis: Axis) -> None:
     """Write plain numbers, 1, 2, 5, 10, … on a logarithmic axis of few decades."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
+    # matplotlib writes 10⁰ and 10¹ alone, which says little over one decade
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())

@@ -75,6 +75,7 @@ def find_studies(names: Sequence[str], outputs: Path) -> Iterator[RecordedStudy]
         outputs: the folder with their studies.
     """
     for reproduction in map(load_reproduction, names):
+        # the full study says more than the quick one, and may have been run after it
         for quick in (False, True):
             folder = outputs / reproduction.study_name(quick)
             record = folder / "verdict.json"
@@ -117,6 +118,7 @@ def save_contact_sheet(pictures: Sequence[Path], path: Path, columns: int = 4) -
     rows = math.ceil(len(pictures) / columns)
     figure = Figure(figsize=(2.4 * columns, 1.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)
+    # places without a picture stay empty
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.axis("off")
     for axes, picture in zip(figure.axes, pictures, strict=False):
@@ -169,6 +171,7 @@ def _mark_verdict(verdict: str) -> str:
 
 
 def _embed_figure(folder: Path) -> str:
+    # inside the page, so that the one file can be sent
     light, dark = (_data_url(folder / f"figure{suffix}.svg") for suffix in ("", "-dark"))
     return (
         f'<picture><source srcset="{dark}" media="(prefers-color-scheme: dark)">'

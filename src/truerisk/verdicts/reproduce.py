@@ -43,6 +43,7 @@ def reproduce_claims(which: Sequence[str], quick: bool, overrides: Sequence[str]
     verdicts = [_reproduce_one(reproduction, quick, overrides) for reproduction in chosen]
     page = write_gallery(names, OUTPUTS)
     print(f"gallery  {page.absolute()}")
+    # inconclusive is not wrong: a quick study has too few seeds for some claims
     return int("does not hold" in verdicts)
 
 
@@ -51,7 +52,9 @@ def _reproduce_one(reproduction: Reproduction, quick: bool, overrides: Sequence[
 
     folder = OUTPUTS / reproduction.study_name(quick)
     arguments = [*reproduction.study_overrides(quick), *overrides]
+    # the reproduction has a page of its own
     code = launch_training(["--multirun", *arguments, "report=false"])
+    # a study with failed cells is judged by the others; one that was refused has no folder
     if not folder.is_dir():
         raise UserError(f"{reproduction.name}: the study ended with exit code {code}; see above")
     return judge_study(reproduction, Runs.in_folders(list_cell_folders(arguments)), folder)

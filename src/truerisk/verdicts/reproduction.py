@@ -91,10 +91,12 @@ def load_reproduction(name: str) -> Reproduction:
     Raises:
         ConfigError: there is none; the message has the nearest name.
     """
+    # asked before importing, so that a misspelt name is no ImportError
     names = reproduction_names()
     if name not in names:
         raise ConfigError(f"there is no reproduction '{name}'; {suggest(name, names)}")
     module: Any = import_module(f"{reproductions.__name__}.{name}")
+    # one text for who reads the file and for who reads the page
     paragraphs = (inspect.getdoc(module) or "").split("\n\n")
     sentence, *remarks = (" ".join(text.split()) for text in paragraphs)
     return Reproduction(
@@ -122,6 +124,7 @@ def write_grids(*grids: Mapping[str, Any]) -> str:
     """
     written = []
     for grid in grids:
+        # quoted, as Hydra's grammar ends a value at a comma or bracket
         axes = (f"{key}:'{_write_axis(value)}'" for key, value in grid.items())
         written.append("{" + ",".join(axes) + "}")
     return f"hydra.sweeper.grids=[{','.join(written)}]"
@@ -131,6 +134,7 @@ def _write_axis(value: Any) -> str:
     """Write one value, or several, in Hydra's grammar."""
     if isinstance(value, range):
         return str(value).replace("range(0, ", "range(").replace(" ", "")
+    # Hydra spells them as JSON does
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, list):

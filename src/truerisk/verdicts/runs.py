@@ -83,6 +83,7 @@ class Runs(Sequence[RunResult]):
         return self[0]
 
 
+# weak: a configuration goes with its run
 _CONFIGS: WeakKeyDictionary[RunResult, dict[str, Any]] = WeakKeyDictionary()
 
 
@@ -104,6 +105,7 @@ def read_setting(run: RunResult, key: str) -> Any:
         if not isinstance(node, dict):
             return None
         node = node.get(name)
+    # a tuple can be a key to group by
     if isinstance(node, list):
         return tuple(node)
     return node
@@ -116,6 +118,7 @@ def read_series(run: RunResult, name: str) -> np.ndarray:
         run: any run.
         name: of the metric, such as ``risk/val``.
     """
+    # the first of a step: what is measured again at the end has other weights or samples
     rows = run.history[run.history.name == name].drop_duplicates("step")
     return rows.sort_values("step").value.to_numpy()
 
@@ -125,5 +128,6 @@ def load_last_weights(run: RunResult) -> np.ndarray:
     from truerisk.engine.checkpoint import load
 
     state = load(run.run.last)["state_dict"]
+    # in the model's order: a vector without buffers, as an optimizer sees it
     parameters = [state[f"model.{name}"] for name, _ in run.model.named_parameters()]
     return np.concatenate([weights.double().flatten().numpy() for weights in parameters])

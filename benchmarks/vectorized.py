@@ -38,16 +38,16 @@ def _pairs(overrides: list[str], members: int, epochs: int) -> Pairs:
     from omegaconf import OmegaConf
 
     from truerisk.config.compose import compose
-    from truerisk.engine.stacked.train import Group, Job
+    from truerisk.sweeps.launcher.stacked_group import GroupJob, StackedGroup
 
     given = [*overrides, f"trainer.max_epochs={epochs}", "checkpoint_seconds=1000", "threads=1"]
     pairs = Pairs()
     with TemporaryDirectory() as folder:
         cfg = compose(given)
         cells = [OmegaConf.merge(cfg, {"seed": {"base": i}}) for i in range(members)]
-        jobs = [Job(cell, Path(folder) / str(i), {}) for i, cell in enumerate(cells)]
+        jobs = [GroupJob(cell, Path(folder) / str(i), {}) for i, cell in enumerate(cells)]
         watch = Watch(jobs[0].cfg, epochs, pairs)
-        Group(jobs, tell=watch.tell).train()
+        StackedGroup(jobs, tell=watch.tell).train()
     return pairs
 
 

@@ -81,7 +81,7 @@ ORDER = (
 """The folders and files of the package, from below upwards: none imports what comes after it."""
 UPWARDS = {
     # until a run is handed its parts, and draws its figure after the loop
-    "engine": {"fit", "result", "show", "sweeps.sweep_cell.SweepCell"},
+    "engine": {"fit", "result", "show"},
     "assemble": {"diagnostics.Diagnostic"},  # to tell our diagnostics from any other callback
     "result": {"show.console.print_report"},  # a run in a notebook tells of itself
     "verdicts": {"reproductions"},  # the folder that it looks into

@@ -13,13 +13,13 @@ def stack(tmp_path_factory):
     """Train recipes as one stacked model: their results, in their order."""
     from truerisk.config.compose import compose
     from truerisk.engine.stacked.files import Files
-    from truerisk.engine.stacked.train import Group, Job
     from truerisk.result import RunResult
+    from truerisk.sweeps.launcher.stacked_group import GroupJob, StackedGroup
 
     def stack(*recipes, drawn=False, **options):
         root = tmp_path_factory.mktemp("stack")
-        jobs = [Job(compose(recipe), root / str(i), {}) for i, recipe in enumerate(recipes)]
-        group = Group(jobs, **options)
+        jobs = [GroupJob(compose(recipe), root / str(i), {}) for i, recipe in enumerate(recipes)]
+        group = StackedGroup(jobs, **options)
         with nullcontext() if drawn else mock.patch.object(Files, "_draw"):
             group.train()
         assert not group.refused
@@ -71,9 +71,9 @@ def same(stack, run, distance):
 @pytest.fixture
 def jobs(tmp_path):
     from truerisk.config.compose import compose
-    from truerisk.engine.stacked.train import Job
+    from truerisk.sweeps.launcher.stacked_group import GroupJob
 
     def jobs(recipes):
-        return [Job(compose(r), tmp_path / str(i), {}) for i, r in enumerate(recipes)]
+        return [GroupJob(compose(r), tmp_path / str(i), {}) for i, r in enumerate(recipes)]
 
     return jobs

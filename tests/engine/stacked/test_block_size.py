@@ -12,7 +12,7 @@ from truerisk.assemble import assemble
 from truerisk.config.compose import compose
 from truerisk.engine.stacked import block_size
 from truerisk.engine.stacked.place import place_of
-from truerisk.engine.stacked.train import Group
+from truerisk.sweeps.launcher.stacked_group import StackedGroup
 
 LINEAR = ["data=iris", "data.batch_size=10", "model=linear", "trainer=cpu"]
 GROWTH = """
@@ -21,8 +21,9 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from truerisk.assemble import assemble
 from truerisk.config.compose import compose
-from truerisk.engine.stacked import block_size, train
+from truerisk.engine.stacked import block_size
 from truerisk.engine.stacked.place import place_of
+from truerisk.sweeps.launcher.stacked_group import GroupJob, StackedGroup
 
 def peak():  # getrusage would begin with the peak of the process that started this one
     return 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
@@ -30,10 +31,10 @@ def peak():  # getrusage would begin with the peak of the process that started t
 cfg = compose(["model=mlp", "model.width=1500", "trainer.max_steps=3", "trainer.max_epochs=-1"])
 expected = block_size.estimate_footprint(assemble(cfg), place_of(cfg))
 cells = [OmegaConf.merge(cfg, {"seed": {"base": i}}) for i in range(12)]
-train.Group([train.Job(cells[0], Path(sys.argv[1]) / "first", {})], 1).train()
+StackedGroup([GroupJob(cells[0], Path(sys.argv[1]) / "first", {})], 1).train()
 before = peak()
-jobs = [train.Job(cell, Path(sys.argv[1]) / str(i), {}) for i, cell in enumerate(cells)]
-train.Group(jobs, 12).train()
+jobs = [GroupJob(cell, Path(sys.argv[1]) / str(i), {}) for i, cell in enumerate(cells)]
+StackedGroup(jobs, 12).train()
 print((peak() - before) / 11 / expected)
 """
 
@@ -69,7 +70,7 @@ def test_little_memory_makes_small_blocks(jobs, monkeypatch):
     needs = of()
     monkeypatch.setattr(block_size, "free_memory", lambda device: 2.1 * needs / block_size.SHARE)
     assert [block_size.choose_block_size(compose(given[0]), n) for n in (1, 2, 8)] == [2, 1, 1]
-    group = Group(jobs(given))
+    group = StackedGroup(jobs(given))
     group.train()
     assert group.size == 2
 

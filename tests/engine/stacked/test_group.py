@@ -100,7 +100,7 @@ class Cut(Exception):
 
 def cut_off(cfgs, after):
     """Train until so many steps have been taken, then break off without any farewell."""
-    from truerisk.engine.stacked.train import Group
+    from truerisk.sweeps.launcher.stacked_group import StackedGroup
 
     steps = iter(range(after))
 
@@ -109,7 +109,7 @@ def cut_off(cfgs, after):
             raise Cut
 
     with pytest.raises(Cut):
-        Group(cfgs, tell=tell).train()
+        StackedGroup(cfgs, tell=tell).train()
 
 
 @pytest.mark.parametrize("after", [0, 7, 17])
@@ -117,27 +117,27 @@ def cut_off(cfgs, after):
     "more", [[NOISY], ["regularizer=[ema,early_stopping]", "scheduler=cosine"]]
 )
 def test_a_group_cut_off_goes_on_to_the_same_numbers(stack, jobs, after, more):
-    from truerisk.engine.stacked.train import Group
     from truerisk.result import RunResult
+    from truerisk.sweeps.launcher.stacked_group import StackedGroup
 
     given = recipes(3, *more)
     mine = jobs(given)
     cut_off(mine, after)
-    Group(mine).train()
+    StackedGroup(mine).train()
     ended = [RunResult(job.folder) for job in mine]
     assert [bits(r) for r in ended] == [bits(r) for r in stack(*given)]
     assert {r.status for r in ended} == {"finished"}
 
 
 def test_members_saved_at_different_steps_go_on_in_blocks(stack, jobs):
-    from truerisk.engine.stacked.train import Group
     from truerisk.result import RunResult
+    from truerisk.sweeps.launcher.stacked_group import StackedGroup
 
     given = recipes(3)
     mine = jobs(given)
     cut_off(mine, 7)
     mine[1].folder.joinpath("checkpoints/last.ckpt").unlink()
-    Group(mine).train()
+    StackedGroup(mine).train()
     assert [bits(RunResult(j.folder)) for j in mine] == [bits(r) for r in stack(*given)]
 
 
@@ -154,8 +154,8 @@ def test_an_ordinary_run_goes_on_with_a_member(jobs, distance, run):
 
 def test_a_signal_saves_every_member(jobs):
     from truerisk.core.errors import Interrupted
-    from truerisk.engine.stacked.train import Group
     from truerisk.result import RunResult
+    from truerisk.sweeps.launcher.stacked_group import StackedGroup
 
     mine = jobs(recipes(2, "checkpoint_seconds=1000"))
     steps = iter(range(5))
@@ -165,37 +165,37 @@ def test_a_signal_saves_every_member(jobs):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        Group(mine, tell=tell).train()
+        StackedGroup(mine, tell=tell).train()
     results = [RunResult(job.folder) for job in mine]
     assert {(r.status, r.reason) for r in results} == {("interrupted", "SIGTERM")}
     assert all(r.run.last.exists() for r in results)
 
 
 def test_where_memory_runs_out_fewer_train_at_once(jobs, monkeypatch):
-    from truerisk.engine.stacked import train
     from truerisk.engine.stacked.block import Block
     from truerisk.result import RunResult
+    from truerisk.sweeps.launcher import stacked_group
 
     def limited(members):
         if len(members) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return Block(members)
 
-    monkeypatch.setattr(train, "Block", limited)
+    monkeypatch.setattr(stacked_group, "Block", limited)
     mine = jobs(recipes(5))
-    group = train.Group(mine)
+    group = stacked_group.StackedGroup(mine)
     group.train()
     assert group.size == 2
     assert {RunResult(job.folder).status for job in mine} == {"finished"}
 
 
 def test_a_cell_that_cannot_begin_is_refused_alone(jobs):
-    from truerisk.engine.stacked.train import Group
     from truerisk.result import RunResult
+    from truerisk.sweeps.launcher.stacked_group import StackedGroup
 
     given = recipes(3)
     given[1].append("data.val=1000")
-    group = Group(mine := jobs(given))
+    group = StackedGroup(mine := jobs(given))
     group.train()
     assert list(group.refused) == [mine[1].folder]
     assert [RunResult(mine[i].folder).status for i in (0, 2)] == ["finished"] * 2

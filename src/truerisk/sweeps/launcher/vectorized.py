@@ -70,12 +70,12 @@ class Vectorized(Launcher):
         self, cells: Sequence[SweepCell], alone: dict[Path, str], place: str
     ) -> Iterator[tuple[SweepCell, Outcome]]:
         """Train a group; where it breaks, its cells go to ``alone`` with the reason, unyielded."""
-        from truerisk.engine.stacked.parallel import trained
+        from truerisk.sweeps.launcher.group_processes import train_group
 
         with claim_cells(cells) as (waiting, outcomes):
             refused: dict[Path, str] = {}
             try:
-                refused = trained(waiting, self.size, self.processes, place) if waiting else {}
+                refused = train_group(waiting, self.size, self.processes, place) if waiting else {}
             except Interrupted:
                 raise
             except Exception as error:

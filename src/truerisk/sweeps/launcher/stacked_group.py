@@ -27,7 +27,7 @@ SHARE = 20
 """Checkpoints of a block may take one part in so many of its time."""
 
 
-class Job(NamedTuple):
+class GroupJob(NamedTuple):
     """A cell to train: its configuration, its folder, and what joins its metadata."""
 
     cfg: DictConfig
@@ -35,7 +35,7 @@ class Job(NamedTuple):
     facts: Mapping[str, Any]
 
 
-class Group:
+class StackedGroup:
     """Cells that stack, trained block by block.
 
     Each leaves the files of an ordinary run in its folder, checkpoints among them, from which this
@@ -51,7 +51,7 @@ class Group:
 
     def __init__(
         self,
-        jobs: Sequence[Job],
+        jobs: Sequence[GroupJob],
         size: int | None = None,
         tell: Callable[[int, float], None] = lambda taken, done: None,
         processes: int = 1,
@@ -85,7 +85,7 @@ class Group:
         """Save all cells after the step at hand and end, as the signal of that name asks."""
         self.stop = why
 
-    def _together(self, jobs: Sequence[Job]) -> None:
+    def _together(self, jobs: Sequence[GroupJob]) -> None:
         """Train some cells; those of another shape or at another step, one after another."""
         blocks: dict[Any, list[Member]] = {}
         for job in jobs:
@@ -119,7 +119,7 @@ class Group:
                     raise Interrupted
 
 
-def opened(job: Job) -> Member:
+def opened(job: GroupJob) -> Member:
     """A member at its start, or where its checkpoint left it.
 
     Raises:

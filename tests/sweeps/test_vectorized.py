@@ -64,17 +64,17 @@ def test_processes_share_the_cells_that_do_not_stack(sweep, tmp_path):
 
 
 def test_a_group_that_breaks_is_run_cell_by_cell(sweep, monkeypatch):
-    from truerisk.engine.stacked import train
+    from truerisk.sweeps.launcher import stacked_group
 
     def broken(members):
         raise NotImplementedError("no rule for this layer")
 
-    monkeypatch.setattr(train, "Block", broken)
+    monkeypatch.setattr(stacked_group, "Block", broken)
     code, said = sweep("seed=1,2")
     assert code == 0 and "2 runs: 2 finished" in said.out
     (line,) = [line for line in said.err.splitlines() if "NotImplementedError" in line]
     assert "training it with others failed: NotImplementedError: no rule for this layer" in line
-    assert "(test_launcher.py:" in line and "Traceback" not in said.err
+    assert "(test_vectorized.py:" in line and "Traceback" not in said.err
 
 
 def test_a_size_that_is_none_is_refused(sweep):

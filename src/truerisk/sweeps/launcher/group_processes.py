@@ -15,35 +15,46 @@ from typing import Any
 
 from truerisk.core.errors import Interrupted
 from truerisk.engine.signals import NOTICE, SIGNALS, on_stop
-from truerisk.engine.stacked.progress import Bar
-from truerisk.engine.stacked.train import Group, Job
+from truerisk.sweeps.launcher.group_progress import GroupProgress
+from truerisk.sweeps.launcher.stacked_group import GroupJob, StackedGroup
 from truerisk.sweeps.sweep_cell import SweepCell
 
 LOOK = 0.2
 """Seconds between two looks at what the processes have done."""
 
 
-def trained(
+def train_group(
     cells: Sequence[SweepCell], size: int | None, processes: int, place: str = ""
 ) -> dict[Path, str]:
-    """Train cells that stack; gives the reasons of those that could not begin.
+    """Train cells that stack, in this process or in several.
 
-    ``place`` tells on the screen which of several groups they are.
+    Args:
+        cells: those of one group.
+        size: cells trained at once at most; None for what suits the model.
+        processes: how many share the cells.
+        place: which of several groups they are, for the screen.
+
+    Returns:
+        The reasons of the cells that could not begin, by folder.
 
     Raises:
         Interrupted: a signal asked for an end; its name is the message.
     """
-    jobs = [Job(cell.cfg, cell.folder, {"overrides": list(cell.overrides)}) for cell in cells]
-    bar = Bar(len(jobs), place)
+    jobs = [GroupJob(cell.cfg, cell.folder, {"overrides": list(cell.overrides)}) for cell in cells]
+    progress = GroupProgress(len(jobs), place)
+    count = min(processes, len(jobs))
     try:
-        count = min(processes, len(jobs))
-        return _shared(jobs, size, count, bar) if count > 1 else _here(jobs, size, bar)
+        if count > 1:
+            return _train_in_processes(jobs, size, count, progress)
+        return _train_here(jobs, size, progress)
     finally:
-        bar.close()
+        progress.close()
 
 
-def _here(jobs: Sequence[Job], size: int | None, bar: Bar) -> dict[Path, str]:
-    group = Group(jobs, size, bar.add)
+def _train_here(
+    jobs: Sequence[GroupJob], size: int | None, progress: GroupProgress
+) -> dict[Path, str]:
+    group = StackedGroup(jobs, size, progress.count_steps)
     try:
         group.train()
     except Interrupted:
@@ -51,13 +62,16 @@ def _here(jobs: Sequence[Job], size: int | None, bar: Bar) -> dict[Path, str]:
     return group.refused
 
 
-def _shared(jobs: Sequence[Job], size: int | None, count: int, bar: Bar) -> dict[Path, str]:
-    """Every ``count``-th job to each of ``count`` processes, forked with all they need imported."""
+def _train_in_processes(
+    jobs: Sequence[GroupJob], size: int | None, count: int, progress: GroupProgress
+) -> dict[Path, str]:
+    """Give every ``count``-th job to each of ``count`` forked processes, and wait for them."""
+    # forked: torch and Lightning, imported here already, need not be imported once more in each
     context = multiprocessing.get_context("fork")
     ends = []
     for i in range(count):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(jobs[i::count], size, count, theirs))
+        process = context.Process(target=_train_share, args=(jobs[i::count], size, count, theirs))
         process.start()
         theirs.close()
         ends.append((process, ours))
@@ -70,7 +84,7 @@ def _shared(jobs: Sequence[Job], size: int | None, count: int, bar: Bar) -> dict
                 os.kill(process.pid, signal.SIGTERM)
 
     with on_stop(stop):
-        refused = _heard([ours for _, ours in ends], bar)
+        refused = _collect_reports([ours for _, ours in ends], progress)
         for process, _ in ends:
             process.join()
     if stopped:
@@ -81,46 +95,47 @@ def _shared(jobs: Sequence[Job], size: int | None, count: int, bar: Bar) -> dict
     return refused
 
 
-def _heard(pipes: list[Any], bar: Bar) -> dict[Path, str]:
-    """What the processes tell until they have ended."""
+def _collect_reports(pipes: list[Any], progress: GroupProgress) -> dict[Path, str]:
+    """Count the steps that the processes report until they have ended, and return the refusals."""
     refused: dict[Path, str] = {}
     while pipes:
         ready: list[Any] = multiprocessing.connection.wait(pipes, LOOK)
         for pipe in ready:
             try:
-                told = pipe.recv()
+                report = pipe.recv()
             except EOFError:
                 pipes.remove(pipe)
                 continue
-            if isinstance(told, dict):
-                refused |= told
+            if isinstance(report, dict):
+                refused |= report
             else:
-                bar.add(*told)
+                progress.count_steps(*report)
     return refused
 
 
-def _work(jobs: Sequence[Job], size: int | None, count: int, pipe: Any) -> None:
-    """One process's share."""
+def _train_share(jobs: Sequence[GroupJob], size: int | None, count: int, pipe: Any) -> None:
+    """Train one process's share, and report through the pipe at most every ``LOOK`` seconds."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    taken, done, told = 0, 0.0, time.monotonic()
+    steps_taken, runs_done, reported = 0, 0.0, time.monotonic()
     if NOTICE is not None:
         signal.signal(NOTICE, signal.SIG_IGN)  # the parent heeds it for all
 
     def tell(steps: int, runs: float) -> None:
-        nonlocal taken, done, told
-        taken, done = taken + steps, done + runs
-        if time.monotonic() - told >= LOOK:
-            pipe.send((taken, done))
-            taken, done, told = 0, 0.0, time.monotonic()
+        nonlocal steps_taken, runs_done, reported
+        steps_taken += steps
+        runs_done += runs
+        if time.monotonic() - reported >= LOOK:
+            pipe.send((steps_taken, runs_done))
+            steps_taken, runs_done, reported = 0, 0.0, time.monotonic()
 
-    group = Group(jobs, size, tell, count)
+    group = StackedGroup(jobs, size, tell, count)
     for number in SIGNALS:  # Ctrl-C reaches every process, and is passed on by the parent as well
         signal.signal(number, lambda n, _: group.request_stop(signal.Signals(n).name))
     try:
         group.train()
     except Interrupted:
         sys.exit(1)
-    pipe.send((taken, done))
+    pipe.send((steps_taken, runs_done))
     pipe.send(group.refused)
 
 

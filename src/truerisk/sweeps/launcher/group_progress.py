@@ -15,7 +15,7 @@ from truerisk.show.progress_line import (
 )
 
 
-class Bar:
+class GroupProgress:
     """Shows how much of all the cells' runs is done: a live line, or one for every tenth.
 
     ``place`` tells which of several groups the cells are.
@@ -28,7 +28,7 @@ class Bar:
         self._tenth = 0
         self._live: Any = open_live_line()
 
-    def add(self, taken: int, done: float) -> None:
+    def count_steps(self, taken: int, done: float) -> None:
         """Count steps that were taken, and by how many whole runs that brings the cells on."""
         self.taken, self.done = self.taken + taken, self.done + done
         if self._live is not None:
@@ -36,14 +36,14 @@ class Bar:
                 self._draw()
         elif int(10 * self.share) > self._tenth:
             self._tenth = int(10 * self.share)
-            print("  ".join(self._parts()), file=sys.stderr, flush=True)
+            print("  ".join(self._format_parts()), file=sys.stderr, flush=True)
 
     @property
     def share(self) -> float:
         """How much is done, 0 to 1."""
         return min(1.0, self.done / self.cells + 1e-9)
 
-    def _parts(self) -> list[str]:
+    def _format_parts(self) -> list[str]:
         passed = time.monotonic() - self._began
         return [
             f"{self._what}, {self.share:.0%}",
@@ -55,7 +55,7 @@ class Bar:
         from rich.text import Text
 
         self._drawn = time.monotonic()
-        line = fit_line(self._parts(), self.share, self._live.console.width)
+        line = fit_line(self._format_parts(), self.share, self._live.console.width)
         self._live.update(Text(line, no_wrap=True), refresh=True)
 
     def close(self) -> None:

@@ -71,11 +71,11 @@ def _check_names(rules: Iterable[Mapping[str, Any]], factory: Callable[..., Opti
     set_by_rules = {key for rule in rules for key in rule if key not in MATCHERS}
     if not set_by_rules:
         return
-    known = group_hyperparameters(factory)
-    for key in sorted(set_by_rules - known):
+    names = group_hyperparameters(factory)
+    for key in sorted(set_by_rules - names):
         raise ConfigError(
             f"param_groups.rules sets {key!r}, which this optimizer does not have: "
-            f"{suggest(key, [*known, *MATCHERS])}"
+            f"{suggest(key, [*names, *MATCHERS])}"
         )
 
 

@@ -63,11 +63,11 @@ class ParameterGrouping:
         return self._groups
 
 
-def _refuse_unknown(key: str, rule: Mapping[str, Any], known: Iterable[str]) -> None:
+def _refuse_unknown(key: str, rule: Mapping[str, Any], names: Iterable[str]) -> None:
     for word in rule:
-        if word not in known:
+        if word not in names:
             raise ConfigError(
-                f"{key}.rules sets `{word}`, which is unknown; {suggest(word, known)}"
+                f"{key}.rules sets `{word}`, which is unknown; {suggest(word, names)}"
             )
 
 

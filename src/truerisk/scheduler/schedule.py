@@ -144,10 +144,10 @@ def _build_scheduler(
     parameters = inspect.signature(target).parameters
     # a class with **kwargs may know more keys than its signature shows
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    known = sorted(set(parameters) - {"optimizer", "last_epoch"})
+    names = sorted(set(parameters) - {"optimizer", "last_epoch"})
     for key in options:
-        if key not in known and not open_ended:
-            raise ConfigError(f"scheduler.{key} is not known; {suggest(key, known)}")
+        if key not in names and not open_ended:
+            raise ConfigError(f"scheduler.{key} is not known; {suggest(key, names)}")
     try:
         return target(optimizer, **options)
     except (TypeError, ValueError, ZeroDivisionError) as error:

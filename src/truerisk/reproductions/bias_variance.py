@@ -88,7 +88,12 @@ def decompose_error(runs: Runs) -> ErrorParts:
 
 
 def predict_at(run: RunResult, x: np.ndarray) -> np.ndarray:
-    """Predict at x [n] with a run's best weights; returns [n]."""
+    """Predict at x [n] with a run's best weights; returns [n].
+
+    Args:
+        run: whose model has one input.
+        x: inputs [n].
+    """
     import torch
 
     model = run.model
@@ -163,14 +168,25 @@ def no_rise_with_width(runs: Runs) -> Finding:
 
 
 def compare_errors(runs: Runs, one: tuple[str, int], other: tuple[str, int]) -> Finding:
-    """Average log₁₀ of the errors at one capacity over those at another, paired by training set."""
+    """Average log₁₀ of the errors at one capacity over those at another, paired by training set.
+
+    Args:
+        runs: the study's.
+        one: a model and its size.
+        other: the one it is compared with.
+    """
     parts = decompose_by_capacity(runs)
     # logarithms, as the errors of degree 12 have a heavy tail
     return mean_finding(np.log10(parts[one].errors / parts[other].errors))
 
 
 def draw_figure(runs: Runs, figure: Figure) -> None:
-    """Draw the parts of the error over the degree, and over the width."""
+    """Draw the parts of the error over the degree, and over the width.
+
+    Args:
+        runs: the study's.
+        figure: an empty one.
+    """
     parts = decompose_by_capacity(runs)
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, model, name in ((left, "polynomial", "degree"), (right, "mlp", "width of an MLP")):

@@ -38,14 +38,24 @@ def count_steps(run: RunResult) -> float:
 
 
 def fastest_runs(runs: Runs, optimizer: str) -> dict[float, RunResult]:
-    """Find for each condition number the run that took the fewest steps."""
+    """Find for each condition number the run that took the fewest steps.
+
+    Args:
+        runs: the study's.
+        optimizer: the option's name.
+    """
     groups = runs.with_setting("choices.optimizer", optimizer).grouped_by("model.condition")
     # one κ is tried at other step lengths too
     return {kappa: min(group, key=count_steps) for kappa, group in groups.items()}
 
 
 def fit_slope(runs: Runs, optimizer: str) -> Finding:
-    """Fit the slope of log steps over log κ."""
+    """Fit the slope of log steps over log κ.
+
+    Args:
+        runs: the study's.
+        optimizer: the option's name.
+    """
     fastest = fastest_runs(runs, optimizer)
     counts = [count_steps(run) for run in fastest.values()]
     return exact_finding(np.polyfit(np.log(list(fastest)), np.log(counts), 1)[0])
@@ -138,7 +148,12 @@ def heavy_ball_factor(runs: Runs) -> Finding:
 
 
 def draw_figure(runs: Runs, figure: Figure) -> None:
-    """Draw steps over κ, beside what the factors predict."""
+    """Draw steps over κ, beside what the factors predict.
+
+    Args:
+        runs: the study's.
+        figure: an empty one.
+    """
     axes = figure.add_subplot()
     axes.set(xscale="log", yscale="log", xlabel="condition number κ")
     axes.set_title("steps until the distance from the minimum has fallen by 10⁶")

@@ -145,7 +145,12 @@ def not_when_small(runs: Runs) -> Finding:
 
 
 def draw_figure(runs: Runs, figure: Figure) -> None:
-    """Draw sharpness over the steps, one training set's in bold; 8 % around 2/η as a band."""
+    """Draw sharpness over the steps, one training set's in bold; 8 % around 2/η as a band.
+
+    Args:
+        runs: the study's.
+        figure: an empty one.
+    """
     axes = figure.add_subplot()
     for i, (rate, group) in enumerate(runs.grouped_by("optimizer.lr").items()):
         name = f"η = {rate:g}, 2/η = {2 / rate:g}"

@@ -73,7 +73,12 @@ def gradient_norms(run: RunResult) -> dict[int, np.ndarray]:
 
 
 def runs_without_input(runs: Runs, activation: str) -> Runs:
-    """Pick the runs whose inputs hardly count."""
+    """Pick the runs whose inputs hardly count.
+
+    Args:
+        runs: the study's.
+        activation: of the recurrent cell.
+    """
     return runs.with_settings({STD: 1e-9, "model.activation": activation})
 
 
@@ -159,13 +164,23 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def runs_of_kind(runs: Runs, kind: str) -> Runs:
-    """Pick the runs of one kind of cell, from torch's weights."""
+    """Pick the runs of one kind of cell, from torch's weights.
+
+    Args:
+        runs: the study's.
+        kind: a key of ``KINDS``.
+    """
     usual = {"choices.initializer": "default", "diagnostics.recurrence.samples": 16}
     return runs.with_settings({**usual, **KINDS[kind]})
 
 
 def compare_with_tanh(runs: Runs, kind: str) -> Finding:
-    """Average log₁₀ of what is left of a gradient at the sequence's start, over tanh's."""
+    """Average log₁₀ of what is left of a gradient at the sequence's start, over tanh's.
+
+    Args:
+        runs: the study's.
+        kind: a key of ``KINDS``.
+    """
     # paired by seed: the same draw of weights in both kinds of cell
     left = {
         k: [list(gradient_norms(run).values())[-1][0] for run in runs_of_kind(runs, k)]
@@ -240,7 +255,12 @@ def norm_is_capped(runs: Runs) -> Finding:
 
 
 def draw_figure(runs: Runs, figure: Figure) -> None:
-    """Draw ‖∂h_T/∂h_t‖ over T − t: measured points on predicted lines; cells of all kinds."""
+    """Draw ‖∂h_T/∂h_t‖ over T − t: measured points on predicted lines; cells of all kinds.
+
+    Args:
+        runs: the study's.
+        figure: an empty one.
+    """
     left, right = figure.subplots(1, 2, sharey=True)
     for axes in (left, right):
         axes.set(yscale="log", xlabel="T − t", xlim=(0, 56), ylim=(1e-14, 1e4))

@@ -45,7 +45,12 @@ DIMENSION = 50
 
 
 def step_gradient(run: RunResult, start: np.ndarray) -> np.ndarray:
-    """Compute the gradient that a step of length 1 went down."""
+    """Compute the gradient that a step of length 1 went down.
+
+    Args:
+        run: of one step.
+        start: the weights before it [d].
+    """
     return start - load_last_weights(run)
 
 
@@ -162,7 +167,12 @@ def two_batches(runs: Runs) -> Finding:
 
 
 def draw_figure(runs: Runs, figure: Figure) -> None:
-    """Draw the variance over the batch size: both laws, and what was measured."""
+    """Draw the variance over the batch size: both laws, and what was measured.
+
+    Args:
+        runs: the study's.
+        figure: an empty one.
+    """
     axes = figure.add_subplot()
     _, _, variance = whole_gradient(runs)
     n, m = count_samples(runs), np.geomspace(1, 250, 400)

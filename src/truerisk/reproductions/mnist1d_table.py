@@ -32,7 +32,12 @@ PUBLISHED = {"linear": 32.0, "mlp_residual": 68.0, "cnn1d": 94.0, "gru": 91.0}
 
 
 def read_accuracies(runs: Runs, model: str) -> list[float]:
-    """Read the accuracy in per cent of each seed's last weights on the 1000 samples held out."""
+    """Read the accuracy in per cent of each seed's last weights on the 1000 samples held out.
+
+    Args:
+        runs: the study's.
+        model: the option's name.
+    """
     seeds = runs.with_setting("choices.model", model)
     # the last weights, as the authors' code measures
     return [100 * (1 - float(read_series(run, "error/val")[-1])) for run in seeds]
@@ -67,7 +72,12 @@ gru = claim_accuracy("gru")
 
 
 def draw_figure(runs: Runs, figure: Figure) -> None:
-    """Draw every seed's accuracy beside the published one."""
+    """Draw every seed's accuracy beside the published one.
+
+    Args:
+        runs: the study's.
+        figure: an empty one.
+    """
     axes = figure.add_subplot()
     ink = axes.xaxis.label.get_color()
     for row, model in enumerate(NAMES):

@@ -139,7 +139,12 @@ def logits_stay_finite(runs: Runs) -> Finding:
 
 
 def draw_figure(runs: Runs, figure: Figure) -> None:
-    """Draw for each format the w whose exponential it has, and those that were asked for."""
+    """Draw for each format the w whose exponential it has, and those that were asked for.
+
+    Args:
+        runs: the study's.
+        figure: an empty one.
+    """
     axes = figure.add_subplot()
     # exponents of either sign over three decades
     axes.set_xscale("symlog", linthresh=10)

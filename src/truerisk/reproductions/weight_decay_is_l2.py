@@ -85,13 +85,26 @@ SECTION = "Loshchilov & Hutter 2019, §2, propositions 1 and 2"
 
 
 def risks_by_step(runs: Runs, optimizer: str) -> list[np.ndarray]:
-    """Read the training risk after every step, of the runs on the whole training set."""
+    """Read the training risk after every step, of the runs on the whole training set.
+
+    Args:
+        runs: the study's.
+        optimizer: the option's name.
+
+    Returns:
+        Risks [steps] of each run.
+    """
     whole_set = {"data.batch_size": "full", "choices.optimizer": optimizer}
     return [read_series(run, "risk/train") for run in runs.with_settings(whole_set)]
 
 
 def relative_difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Find the largest relative difference over the steps."""
+    """Find the largest relative difference over the steps.
+
+    Args:
+        one: risks [steps], those it is relative to.
+        other: risks [steps].
+    """
     return float(np.max(np.abs(one - other) / one))
 
 
@@ -150,7 +163,12 @@ def last_error(run: RunResult) -> float:
 
 
 def error_maps(runs: Runs, optimizer: str) -> list[ErrorMap]:
-    """Make a map for every seed."""
+    """Make a map for every seed.
+
+    Args:
+        runs: the study's.
+        optimizer: the option's name.
+    """
     found = runs.with_setting("choices.optimizer", optimizer)
     on_batches = Runs(run for run in found if read_setting(run, "data.batch_size") != "full")
     return [_error_map(of_seed) for of_seed in on_batches.grouped_by("seed.base").values()]
@@ -181,7 +199,12 @@ def decoupled_depends_less(runs: Runs) -> Finding:
 
 
 def draw_figure(runs: Runs, figure: Figure) -> None:
-    """Draw the validation error over learning rate and decay, with the best rate of every decay."""
+    """Draw the validation error over learning rate and decay, with the best rate of every decay.
+
+    Args:
+        runs: the study's.
+        figure: an empty one.
+    """
     panels = figure.subplots(1, 2)
     names = {"adam": "Adam, coupled (L2)", "adamw": "AdamW, decoupled"}
     drawn = [

@@ -85,7 +85,12 @@ def choose_scale(curves: Iterable[EpochCurve]) -> str:
 
 
 def choose_marker(values: Any, fewer_than: int = 12) -> str:
-    """Choose markers where there are fewer values than ``fewer_than``, and none elsewhere."""
+    """Choose markers where there are fewer values than ``fewer_than``, and none elsewhere.
+
+    Args:
+        values: of a line.
+        fewer_than: how many are few.
+    """
     return "o" if len(values) < fewer_than else "None"
 
 
@@ -131,7 +136,13 @@ def write_note(axes: Axes, text: str, epoch: float, height: float, right: bool) 
 
 
 def mark_best(axes: Axes, epoch: float, risk: float) -> None:
-    """Mark the epoch with the lowest validation risk: a ring on the curve, and a thin line."""
+    """Mark the epoch with the lowest validation risk: a ring on the curve, and a thin line.
+
+    Args:
+        axes: over epochs.
+        epoch: the best one.
+        risk: the validation risk there.
+    """
     axes.axvline(epoch, color=FAINT, linewidth=1.4, linestyle=":", zorder=1)
     axes.plot(
         [epoch], [risk], linestyle="", marker="o", markersize=13, markerfacecolor="white",
@@ -140,7 +151,13 @@ def mark_best(axes: Axes, epoch: float, risk: float) -> None:
 
 
 def mark_test(axes: Axes, epoch: float, test: EpochCurve) -> None:
-    """Mark the test risk with its standard error, as a point at one epoch."""
+    """Mark the test risk with its standard error, as a point at one epoch.
+
+    Args:
+        axes: over epochs.
+        epoch: where the point stands.
+        test: its last number is shown.
+    """
     axes.errorbar(
         [epoch], test.value[-1:], test.stderr[-1:], color=INK, marker="D", markersize=6.5,
         capsize=8, elinewidth=2.2, capthick=2.2, linestyle="", zorder=5,
@@ -148,7 +165,12 @@ def mark_test(axes: Axes, epoch: float, test: EpochCurve) -> None:
 
 
 def draw_risks(axes: Axes, history: pd.DataFrame) -> None:
-    """Draw train and validation risk with bands, the best epoch, and the test risk there."""
+    """Draw train and validation risk with bands, the best epoch, and the test risk there.
+
+    Args:
+        axes: an empty panel over epochs.
+        history: columns step, epoch, name, value.
+    """
     measured = {key: read_curve(history, f"risk/{key}") for key in RISK_STYLES}
     curves = {key: curve.finite_part for key, curve in measured.items()}
     curves = {key: curve for key, curve in curves.items() if len(curve.epoch)}
@@ -178,7 +200,12 @@ def draw_risks(axes: Axes, history: pd.DataFrame) -> None:
 
 
 def note_missing(axes: Axes, measured: Mapping[str, EpochCurve]) -> None:
-    """Write from which epoch on the risks are not finite, or that there is none to draw."""
+    """Write from which epoch on the risks are not finite, or that there is none to draw.
+
+    Args:
+        axes: over epochs.
+        measured: the curves, finite or not.
+    """
     lost = [epoch for c in measured.values() for epoch in c.epoch[~np.isfinite(c.value)]]
     if lost:
         right = min(lost) > np.mean(axes.get_xlim())
@@ -188,7 +215,12 @@ def note_missing(axes: Axes, measured: Mapping[str, EpochCurve]) -> None:
 
 
 def draw_rates(axes: Axes, rates: Mapping[str, EpochCurve]) -> None:
-    """Draw the learning rates of the parameter groups, those that differ."""
+    """Draw the learning rates of the parameter groups, those that differ.
+
+    Args:
+        axes: an empty panel over epochs.
+        rates: by ``lr/GROUP``.
+    """
     # groups that share a schedule are one line
     lines = {name: rate.finite_part for name, rate in rates.items() if len(rate.finite_part.epoch)}
     distinct: dict[bytes, str] = {}

@@ -46,7 +46,12 @@ def new_figure(
 
 
 def write_title(figure: Figure, title: str) -> None:
-    """Write a title above a figure, at its left."""
+    """Write a title above a figure, at its left.
+
+    Args:
+        figure: any.
+        title: one line.
+    """
     figure.suptitle(title, x=0.01, ha="left", fontsize=SIZE + 2, fontweight="bold", color=INK)
 
 
@@ -157,7 +162,12 @@ def set_plain_ticks(axes: Axes) -> None:
 
 
 def frame_axes(axes: Axes, heading: str) -> None:
-    """Write a heading, and show only the axes that carry numbers."""
+    """Write a heading, and show only the axes that carry numbers.
+
+    Args:
+        axes: one panel.
+        heading: what it shows.
+    """
     axes.set_title(heading, loc="left", y=1.0, fontsize=SIZE, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)

@@ -99,7 +99,12 @@ def read_trajectory(run: RunResult, function: Function, label: str) -> Trajector
 
 
 def evaluate_function(function: Function, points: np.ndarray) -> np.ndarray:
-    """Evaluate a function at points [..., d]; returns its values [...]."""
+    """Evaluate a function at points [..., d]; returns its values [...].
+
+    Args:
+        function: of d variables.
+        points: its variables [..., d].
+    """
     import torch
 
     with torch.no_grad():

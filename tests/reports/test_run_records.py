@@ -108,3 +108,14 @@ def test_axes_from_a_file_are_added_to_the_command():
     assert (
         complete_command("truerisk train seed.base=3", [], config) == "truerisk train seed.base=3"
     )
+
+
+@pytest.mark.parametrize("path", ["it's.csv", "a, b.csv"])
+def test_a_value_that_must_be_quoted_can_be_read_again(path):
+    import shlex
+
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    command = complete_command("truerisk train seed=1", ["data.path"], {"data": {"path": path}})
+    override = OverridesParser.create().parse_override(shlex.split(command)[-1])
+    assert override.value() == path

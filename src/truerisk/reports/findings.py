@@ -82,14 +82,8 @@ def analyze_problem(
     selected = selection and selection.recipe
     comparisons = {m: compare_pairs(problem, m, selected, baseline) for m in metrics}
     methods = tune_methods(problem)
-    return ProblemFindings(
-        problem,
-        selection,
-        comparisons,
-        methods,
-        compare_methods(methods),
-        measure_time_to_target(methods, target),
-    )
+    pairs, times = compare_methods(methods), measure_time_to_target(methods, target)
+    return ProblemFindings(problem, selection, comparisons, methods, pairs, times)
 
 
 def format_interval(estimate: SeedMean, scale: float = 1.0) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from truerisk.config.compose import quote_override
 from truerisk.config.parts import existing_folder
 from truerisk.core.errors import ConfigError
 from truerisk.core.seeds import derive_streams
@@ -278,5 +279,5 @@ def _format_override(value: Any) -> Any:
     if isinstance(value, list):
         return f"[{','.join(str(_format_override(v)) for v in value)}]"
     if isinstance(value, str) and not re.fullmatch(r"[\w./:@%-]+", value):
-        return f"'{value}'"
+        return quote_override(value)
     return value

@@ -106,16 +106,11 @@ def tabulate_comparisons(findings: ProblemFindings, metric: str) -> TextTable:
     """
     rows = []
     for c in findings.comparisons[metric]:
-        rows.append([
-            f"{c.first} − {c.second}",
-            str(c.difference.n),
-            format_interval(c.difference, metric_scale(metric)),
-            format_p_value(c.p),
-            format_p_value(c.adjusted),
-            f"{c.effect:.2f}",
-            f"{c.improvement.probability:.2f}",
-            describe_verdict(c),
-        ])  # fmt: skip
+        difference = format_interval(c.difference, metric_scale(metric))
+        p_values = [format_p_value(c.p), format_p_value(c.adjusted)]
+        effects = [f"{c.effect:.2f}", f"{c.improvement.probability:.2f}"]
+        name, n = f"{c.first} − {c.second}", str(c.difference.n)
+        rows.append([name, n, difference, *p_values, *effects, describe_verdict(c)])
     headings = ["difference", "seeds", "mean [95 %]", "p", "p, Holm", "effect"]
     headings += ["P(first lower)", ""]
     title = f"{findings.problem.name}: differences in {metric_heading(metric)}"
@@ -127,14 +122,9 @@ def tabulate_methods(findings: ProblemFindings) -> TextTable:
     times = findings.time_to_target
     rows = []
     for method in findings.methods:
-        rows.append([
-            method.name,
-            str(method.trials),
-            method.selection.recipe.label,
-            format_mean(method.selection.val),
-            format_mean(method.risk),
-            f"{times.steps[method.name]:g}",
-        ])  # fmt: skip
+        picked = [method.selection.recipe.label, format_mean(method.selection.val)]
+        steps = f"{times.steps[method.name]:g}"
+        rows.append([method.name, str(method.trials), *picked, format_mean(method.risk), steps])
     goal = f"steps to {times.target:.3g}"
     unseen = f"{METRIC_TITLES[findings.problem.unseen_metric]}, cross-fitted"
     headings = ["method", "settings", "picked", "validation risk", unseen, goal]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrizations
 
 from truerisk.core.checks import check_float, check_int
@@ -12,15 +13,7 @@ from truerisk.core.errors import ConfigError
 from truerisk.regularizer.base import Regularizer
 from truerisk.regularizer.parameter_penalties import ParameterGrouping, Rules
 
-LAYERS = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
+LAYERS = (nn.Linear, _ConvNd)
 """Layers with one weight matrix, whose spectral norm bounds what they do to lengths."""
 
 

@@ -91,7 +91,7 @@ class CriticalPoint(Diagnostic):
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """J along the eigenvectors of the largest and the smallest eigenvalue."""
         from truerisk.show.panel import frame_axes, set_plain_ticks
-        from truerisk.show.style import BLUE, INK, SIZE
+        from truerisk.show.style import BLUE, INK, RUST, SIZE
 
         last, at = table.iloc[-1], self.curves["at"]
         kind = next(k for k in get_args(PointKind) if last[key(k)] == 1)
@@ -100,7 +100,7 @@ class CriticalPoint(Diagnostic):
             bend = last[f"lambda_{name}"]
             axes.plot(at, values, color=BLUE, linewidth=2.6)
             model = parabola(at, values, bend)
-            axes.plot(at, model, color="#c2570c", linestyle="--", linewidth=2.2)
+            axes.plot(at, model, color=RUST, linestyle="--", linewidth=2.2)
             axes.plot(at[[len(at) // 2]], values[[len(at) // 2]], "o", color=INK, markersize=8)
             number = format_significant(bend, 3).replace("-", "−")
             frame_axes(axes, f"J along the eigenvector of λ{name} = {number}")

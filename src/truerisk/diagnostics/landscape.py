@@ -193,7 +193,7 @@ def draw_random(axes: Axes, slices: figure_arrays.Arrays) -> None:
 def draw_path(axes: Axes, slices: figure_arrays.Arrays) -> None:
     """J on the plane of the path's principal directions, and the path."""
     from truerisk.show.panel import frame_axes
-    from truerisk.show.style import INK, SIZE
+    from truerisk.show.style import INK, RUST, SIZE
 
     if "at" not in slices:
         axes.set_visible(False)
@@ -201,7 +201,7 @@ def draw_path(axes: Axes, slices: figure_arrays.Arrays) -> None:
     relief(axes, slices["x"], slices["y"], slices["values"])
     x, y = slices["at"].T
     axes.plot(x, y, color="white", linewidth=5, zorder=3)
-    axes.plot(x, y, color="#c2570c", linewidth=2.6, marker="o", markersize=5, zorder=4)
+    axes.plot(x, y, color=RUST, linewidth=2.6, marker="o", markersize=5, zorder=4)
     axes.plot(x[:1], y[:1], "o", color="white", markeredgecolor=INK, markersize=11, zorder=5)
     axes.plot(x[-1:], y[-1:], "s", color=INK, markeredgecolor="white", markersize=9, zorder=6)
     first, second = (f"{100 * share:.3g} %" for share in slices["share"])
@@ -216,6 +216,7 @@ def relief(axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray) -> None
     from matplotlib.colors import LinearSegmentedColormap
 
     from truerisk.show.number import format_significant
+    from truerisk.show.style import LANDSCAPE_LINES, LANDSCAPE_SHADES
 
     finite = values[np.isfinite(values)]
     if not len(finite) or finite.max() == finite.min():
@@ -223,10 +224,10 @@ def relief(axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray) -> None
     low, extent = finite.min(), finite.max() - finite.min()
     bottom = max(1e-3 * extent, float(np.quantile(finite - low, 0.02)))
     heights = low + np.geomspace(min(bottom, 0.3 * extent), 0.999 * extent, 10)
-    shades = LinearSegmentedColormap.from_list("shades", ["#b9c6d6", "#fafafa"])
+    shades = LinearSegmentedColormap.from_list("shades", LANDSCAPE_SHADES)
     shown = np.ma.masked_invalid(values)
     edges = [low - extent, *heights, low + 2 * extent]
     axes.locator_params(nbins=5)
     axes.contourf(x, y, shown, edges, colors=shades(np.linspace(0, 1, len(edges) - 1)))
-    lines = axes.contour(x, y, shown, heights, colors="#5c6878", linewidths=0.9)
+    lines = axes.contour(x, y, shown, heights, colors=LANDSCAPE_LINES, linewidths=0.9)
     axes.clabel(lines, heights[::2], fmt=lambda v: format_significant(v, 2), fontsize=11)

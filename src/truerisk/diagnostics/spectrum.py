@@ -126,7 +126,7 @@ def numbers(found: SpectralDensity) -> dict[str, float]:
 def draw_density(axes: Axes, found: SpectralDensity, step: int) -> None:
     """One density on a log scale, over a little more than its extent."""
     from truerisk.show.panel import frame_axes
-    from truerisk.show.style import BLUE, INK, SIZE
+    from truerisk.show.style import BLUE, FAINT, INK, SIZE
 
     low, high = float(found.nodes.min()), float(found.nodes.max())
     room = 0.06 * (high - low or 1.0)
@@ -134,7 +134,7 @@ def draw_density(axes: Axes, found: SpectralDensity, step: int) -> None:
     values = found.on(grid).numpy()
     axes.fill_between(grid.numpy(), values, 0, color=BLUE, alpha=0.25, linewidth=0)
     axes.plot(grid.numpy(), values, color=BLUE, linewidth=2)
-    axes.axvline(0, color="#8a8a8a", linestyle=":", linewidth=1.4)
+    axes.axvline(0, color=FAINT, linestyle=":", linewidth=1.4)
     axes.set(yscale="log", ylim=(values.max() * 1e-7, values.max() * 3))
     frame_axes(axes, f"density at step {step}")
     axes.locator_params(axis="x", nbins=6)

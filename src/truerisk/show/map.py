@@ -10,7 +10,16 @@ import numpy as np
 from truerisk.show.callout import Box, place_names
 from truerisk.show.number import format_significant
 from truerisk.show.panel import frame_axes, set_white_edge
-from truerisk.show.style import FAINT, INK, LINE_COLORS, MOST_LINES, SIZE, line_style
+from truerisk.show.style import (
+    FAINT,
+    INK,
+    LINE_COLORS,
+    MAP_LINES,
+    MAP_SHADES,
+    MOST_LINES,
+    SIZE,
+    line_style,
+)
 from truerisk.show.trajectory import Trajectory, evaluate_function
 
 if TYPE_CHECKING:
@@ -134,12 +143,12 @@ def _draw_levels(
     """Draw contour lines, and shades between them that get lighter as they rise."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    shades = LinearSegmentedColormap.from_list("shades", ["#c9d3df", "#fafafa"])
+    shades = LinearSegmentedColormap.from_list("shades", MAP_SHADES)
     # without the ends, what lies below the first line and above the last stays white
     edges = [value.min(), *heights, value.max()]
     colors = shades(np.linspace(0, 1, len(edges) - 1))
     axes.contourf(x, y, value, edges, colors=colors)
-    axes.contour(x, y, value, heights, colors="#8793a3", linewidths=0.7, linestyles="-")
+    axes.contour(x, y, value, heights, colors=MAP_LINES, linewidths=0.7, linestyles="-")
 
 
 def _mask_undrawable(value: np.ndarray) -> np.ma.MaskedArray:

@@ -23,6 +23,11 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5
 MOST_LINES = len(LINE_COLORS)
 """Lines that can be told apart in one figure."""
 
+MAP_SHADES, MAP_LINES = ["#c9d3df", "#fafafa"], "#8793a3"
+"""Of a test function, from low to high, and its contour lines."""
+LANDSCAPE_SHADES, LANDSCAPE_LINES = ["#b9c6d6", "#fafafa"], "#5c6878"
+"""Of the objective around the weights."""
+
 RISK_STYLES: dict[str, dict[str, Any]] = {
     "train": {"color": ORANGE, "linestyle": (0, (4, 1.6)), "linewidth": 2.6},
     "val": {"color": BLUE, "linestyle": "-", "linewidth": 2.8},

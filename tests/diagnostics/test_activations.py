@@ -8,7 +8,7 @@ from torch import nn
 
 from truerisk.core.errors import ConfigError
 from truerisk.diagnostics import Activations
-from truerisk.diagnostics.activations import KINDS, elementwise
+from truerisk.diagnostics.activations import ELEMENTWISE, elementwise_slope
 
 X = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.zeros(50, 2, dtype=torch.float64)
@@ -23,10 +23,10 @@ def look(seen, net, **options):
     return Activations(samples=50, **options).look(seen(net, X, Y))
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", ELEMENTWISE, ids=lambda kind: kind.__name__)
 def test_slopes_are_the_derivative(kind):
     layer, x, step = kind(), torch.linspace(-4, 4, 41, dtype=torch.float64) + 0.013, 1e-6
-    output, slope = elementwise(layer, x.clone())
+    output, slope = elementwise_slope(layer, x.clone())
     torch.testing.assert_close(output, layer(x), rtol=0, atol=0)
     difference = (layer(x + step) - layer(x - step)) / (2 * step)
     torch.testing.assert_close(slope, difference.abs(), rtol=1e-6, atol=1e-7)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from truerisk.diagnostics import GradientNoise
-from truerisk.diagnostics.gradient_noise import gather, noise, two_batch
+from truerisk.diagnostics.gradient_noise import estimate_from_two_sizes, estimate_noise, sum_squares
 
 
 def rows(n, p, seed=0):
@@ -21,7 +21,7 @@ def rows(n, p, seed=0):
 @pytest.mark.parametrize("block", [1, 4, 16])
 def test_squared_norms_are_those_of_the_groups(block):
     g, sizes = rows(16, 5), [2, 3]
-    seen = gather(g.split(block), sizes)
+    seen = sum_squares(g.split(block), sizes)
     assert list(seen.groups) == [1, 2, 4, 8, 16]
     for m, found in seen.groups.items():
         groups = g.view(-1, m, 5).mean(1)
@@ -29,7 +29,7 @@ def test_squared_norms_are_those_of_the_groups(block):
     for i, part in enumerate(g.split(sizes, 1)):
         assert seen.single[i] == pytest.approx(part.square().sum(1).mean().item(), rel=1e-14)
         assert seen.mean[i] == pytest.approx(part.mean(0).square().sum().item(), rel=1e-14)
-    for m, variance in seen.law().items():
+    for m, variance in seen.group_variances().items():
         groups = g.view(-1, m, 5).mean(1)
         assert variance == pytest.approx(groups.var(0).sum().item(), rel=1e-12)
 
@@ -41,7 +41,8 @@ def test_variance_and_signal_have_no_bias():
     variance = (population - mean).square().sum(1).mean().item()
     draws = [population[list(i)] for i in itertools.product(range(4), repeat=3)]
     found = [
-        noise(3, g.square().sum(1).mean().item(), g.mean(0).square().sum().item()) for g in draws
+        estimate_noise(3, g.square().sum(1).mean().item(), g.mean(0).square().sum().item())
+        for g in draws
     ]
     assert sum(f.variance for f in found) / len(found) == pytest.approx(variance, rel=1e-12)
     signal = sum(f.signal for f in found) / len(found)
@@ -55,7 +56,7 @@ def test_two_batches_have_the_same_expectation():
     variance = (population - population.mean(0)).square().sum(1).mean().item()
     draws = [population[list(i)] for i in itertools.product(range(4), repeat=3)]
     squares = [(g[0].square().sum().item(), g.mean(0).square().sum().item()) for g in draws]
-    found = [two_batch(1, small, 3, big).variance for small, big in squares]
+    found = [estimate_from_two_sizes(1, small, 3, big).variance for small, big in squares]
     assert sum(found) / len(found) == pytest.approx(variance, rel=1e-12)
 
 

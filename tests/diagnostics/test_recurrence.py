@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from truerisk.diagnostics.cell import cells
-from truerisk.diagnostics.recurrence import bound, jacobian_norms, spectral_radii
+from truerisk.diagnostics.recurrence import (
+    bound_jacobian,
+    jacobian_norms,
+    spectral_radii,
+    split_directions,
+)
 from truerisk.model.recurrent import ElmanLayer
 
 KINDS = {
@@ -33,18 +37,18 @@ def made(kind, **options):
 @pytest.mark.parametrize("bias", [True, False])
 def test_states_are_those_of_torch(kind, bias):
     layer, x = made(kind, num_layers=2, bidirectional=True, bias=bias)
-    *_, (forward, one, read), (backward, other, flipped) = cells(layer, x)
+    *_, (forward, one, read), (backward, other, flipped) = split_directions(layer, x)
     assert (forward, backward) == (".1", ".1.reverse")
-    mine = one.states(read)[..., :3].transpose(0, 1)
-    reverse = other.states(flipped)[..., :3].transpose(0, 1).flip(1)
+    mine = one.unroll_states(read)[..., :3].transpose(0, 1)
+    reverse = other.unroll_states(flipped)[..., :3].transpose(0, 1).flip(1)
     torch.testing.assert_close(torch.cat([mine, reverse], -1), layer(x)[0], rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_jacobians_are_those_of_autograd_through_torchs_layer(kind):
     layer, x = made(kind)
-    ((_, cell, read),) = cells(layer, x)
-    norms, states = jacobian_norms(cell, read), cell.states(read)
+    ((_, cell, read),) = split_directions(layer, x)
+    norms, states = jacobian_norms(cell, read), cell.unroll_states(read)
     for k in (1, 3, STEPS - 1):
         rest = x[:1, STEPS - k :]
 
@@ -67,7 +71,7 @@ def test_a_linear_network_has_the_powers_of_its_weights():
         for p in layer.parameters():
             p.abs_()
     x = torch.rand(4, STEPS, 2, dtype=torch.float64) + 0.1
-    ((_, cell, read),) = cells(layer, x)
+    ((_, cell, read),) = split_directions(layer, x)
     norms, u = jacobian_norms(cell, read), layer.weight_hh_l0.detach()
     for k in range(STEPS):
         expected = torch.linalg.matrix_norm(torch.linalg.matrix_power(u, k), 2)
@@ -80,9 +84,9 @@ def test_the_bound_is_never_broken(kind, gain):
     layer, x = made(kind)
     with torch.no_grad():
         layer.weight_hh_l0.mul_(gain)
-    ((_, cell, read),) = cells(layer, x)
+    ((_, cell, read),) = split_directions(layer, x)
     norms = jacobian_norms(cell, read).amax(1)
-    bounds = bound(cell) ** torch.arange(STEPS, dtype=torch.float64)
+    bounds = bound_jacobian(cell) ** torch.arange(STEPS, dtype=torch.float64)
     assert (norms <= bounds * (1 + 1e-12)).all()
     assert norms[1] > 0.05 * bounds[1]
 
@@ -92,7 +96,7 @@ def test_spectral_radius_of_a_shrinking_rotation():
     turn = torch.tensor([[math.cos(1), -math.sin(1)], [math.sin(1), math.cos(1)]])
     with torch.no_grad():
         layer.weight_hh_l0.copy_(torch.cat([0.5 * turn, 2 * turn, 0 * turn]))
-    ((_, cell, _),) = cells(layer, torch.zeros(1, 1, 2).double())
+    ((_, cell, _),) = split_directions(layer, torch.zeros(1, 1, 2).double())
     assert spectral_radii(cell) == pytest.approx([0.5, 2, 0], rel=1e-7)
 
 

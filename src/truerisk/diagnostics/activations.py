@@ -1,4 +1,4 @@
-"""What the activation functions of a model do to its samples."""
+"""Outputs and slopes of the activation functions of a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from truerisk.diagnostics.snapshot import Snapshot
     from truerisk.recipe import Recipe
 
-KINDS = (
+ELEMENTWISE = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU),
     *(nn.Mish, nn.Softplus, nn.Sigmoid, nn.Tanh, nn.Softsign, nn.LogSigmoid, nn.Hardtanh),
     *(nn.Hardsigmoid, nn.Hardswish),
@@ -26,11 +26,15 @@ KINDS = (
 """Activation functions that act on each number by itself."""
 
 REACH = 20.0
-"""Inputs up to this size show how steep an activation function gets."""
+"""The largest slope of an activation function is sought between −20 and 20."""
+
+
+NUMBERS = ("mean", "variance", "saturated", "dead")
+"""What is measured of an activation function."""
 
 
 class Activations(Diagnostic):
-    """Outputs of the activation functions φ, layer by layer, and where they are flat.
+    """The outputs of the activation functions φ, layer by layer, and where they are flat.
 
     Over some samples of the measured part of the training set and all units of a layer, a unit
     being one entry of its output:
@@ -61,8 +65,8 @@ class Activations(Diagnostic):
         self._steepest: dict[nn.Module, float] = {}
 
     def refuse(self, recipe: Recipe) -> str | None:
-        """A model needs an activation."""
-        if activations(recipe.model):
+        """Refuse models without an activation function."""
+        if find_activations(recipe.model):
             return None
         return (
             "the model has no layer that is an activation function of its own (LSTM and GRU keep "
@@ -70,82 +74,104 @@ class Activations(Diagnostic):
         )
 
     def look(self, snapshot: Snapshot) -> Values:
-        """Show the samples to the model once."""
-        layers = activations(snapshot.model)
-        seen: dict[str, list[dict[str, float]]] = {name: [] for name in layers}
+        """Take the samples through the model, and measure every activation function."""
+        layers = find_activations(snapshot.model)
+        calls: dict[str, list[dict[str, float]]] = {name: [] for name in layers}
 
-        def watch(name: str) -> Any:
+        def make_hook(name: str) -> Any:
             def hook(layer: nn.Module, args: tuple[Tensor, ...], output: Any = None) -> None:
                 if isinstance(layer, nn.RNN):
-                    found = states(output[0].detach().float(), layer.nonlinearity)
+                    measured = recurrent_slope(output[0].detach().float(), layer.nonlinearity)
                 else:
-                    found = elementwise(layer, args[0].detach().float())
-                seen[name].append(self._numbers(*found, self._most(layer)))
+                    measured = elementwise_slope(layer, args[0].detach().float())
+                calls[name].append(self._summarize(*measured, self._find_steepest(layer)))
 
             return hook
 
-        snapshot.forward_samples(
-            self.samples, (_tap(layer, watch(name)) for name, layer in layers.items())
-        )
+        hooks = (_register_hook(layer, make_hook(name)) for name, layer in layers.items())
+        snapshot.forward_samples(self.samples, hooks)
         return {
-            f"{what}/{name}": sum(call[what] for call in calls) / len(calls)
-            for what in ("mean", "variance", "saturated", "dead")
-            for name, calls in seen.items()
-            if calls
+            f"{what}/{name}": sum(call[what] for call in numbers) / len(numbers)
+            for what in NUMBERS
+            for name, numbers in calls.items()
+            if numbers
         }
 
-    def _numbers(self, output: Tensor, slope: Tensor, steepest: float) -> dict[str, float]:
+    def _summarize(self, output: Tensor, slope: Tensor, steepest: float) -> dict[str, float]:
+        """Compute the four numbers of one call from outputs and slopes [n, …]."""
         variance, mean = torch.var_mean(output, correction=0)
-        flat = (slope <= self.flat * steepest).float().mean()
+        saturated = (slope <= self.flat * steepest).float().mean()
         dead = (slope.flatten(1) == 0).all(0).float().mean()
-        numbers = torch.stack([mean, variance, flat, dead]).tolist()
-        return dict(zip(("mean", "variance", "saturated", "dead"), numbers, strict=True))
+        # stacked, as each `item` waits for the device
+        numbers = torch.stack([mean, variance, saturated, dead]).tolist()
+        return dict(zip(NUMBERS, numbers, strict=True))
 
-    def _most(self, layer: nn.Module) -> float:
-        """The largest slope of an activation function."""
+    def _find_steepest(self, layer: nn.Module) -> float:
+        """Find the largest slope of an activation function."""
+        if isinstance(layer, nn.RNN):
+            return 1.0
         if layer not in self._steepest:
             grid = torch.linspace(-REACH, REACH, 4001)
-            steepest = 1.0 if isinstance(layer, nn.RNN) else elementwise(layer, grid)[1].max()
-            self._steepest[layer] = float(steepest)
+            self._steepest[layer] = float(elementwise_slope(layer, grid)[1].max())
         return self._steepest[layer]
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
-        """The shares over the steps, and the variance of the outputs."""
-        from truerisk.diagnostics.picture import layer_lines, panels
+        """Draw the shares over the steps, and the variance of the outputs."""
+        from truerisk.diagnostics.history_plots import add_panels, draw_layers
 
         headings = ["saturated, share of the outputs", "dead, share of the units"]
         headings += ["variance of the outputs"]
-        axes = panels(figure, table, headings, (1, 1, 1))
+        axes = add_panels(figure, table, headings, (1, 1, 1))
         for panel, what in zip(axes, ("saturated", "dead", "variance"), strict=True):
-            layer_lines(panel, table, what, from_zero=what != "variance")
+            draw_layers(panel, table, what, from_zero=what != "variance")
 
 
-def activations(model: nn.Module) -> dict[str, nn.Module]:
-    """The activation functions of a model, and its plain recurrent layers, by name."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, (*KINDS, nn.RNN))}
+def find_activations(model: nn.Module) -> dict[str, nn.Module]:
+    """Find the activation functions of a model, and its plain recurrent layers, by name."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, (*ELEMENTWISE, nn.RNN))}
 
 
-def _tap(layer: nn.Module, hook: Any) -> Any:
-    """Before the layer, whose input may be overwritten; after it where states come out of it."""
+def _register_hook(layer: nn.Module, hook: Any) -> Any:
+    """Register a hook that sees inputs of an activation, and outputs of a recurrent layer."""
     if isinstance(layer, nn.RNN):
         return layer.register_forward_hook(hook)
+    # before the forward pass, which may overwrite its input in place
     return layer.register_forward_pre_hook(hook)
 
 
-def elementwise(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """φ(x) and |φ′(x)|.
+def elementwise_slope(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute an activation function and its slope.
 
-    >>> out, slope = elementwise(nn.Tanh(), torch.zeros(1, 1))
-    >>> out.item(), slope.item()
+    Args:
+        layer: a function of each number by itself.
+        x: inputs of any shape.
+
+    Returns:
+        φ(x) and |φ′(x)|, of the shape of x.
+
+    >>> output, slope = elementwise_slope(nn.Tanh(), torch.zeros(1, 1))
+    >>> output.item(), slope.item()
     (0.0, 1.0)
     """
     with torch.enable_grad():
         x = x.requires_grad_()
-        output = layer.forward(x.clone())  # in place, maybe
+        # `forward`, not a call, which would run the hook that calls this; on a copy, as a leaf
+        # that needs a gradient must not be changed in place
+        output = layer.forward(x.clone())
         (slope,) = torch.autograd.grad(output.sum(), x)
     return output.detach(), slope.abs()
 
 
-def states(h: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """The states of a plain recurrent layer, and the slope that led to them."""
-    return h, 1 - h.square() if kind == "tanh" else (h > 0).float()
+def recurrent_slope(h: Tensor, nonlinearity: str) -> tuple[Tensor, Tensor]:
+    """Compute the slope of the activation function of a plain recurrent layer from its states.
+
+    Args:
+        h: states of any shape.
+        nonlinearity: ``tanh`` or ``relu``.
+
+    Returns:
+        The states, and the slopes that led to them, of the shape of h.
+    """
+    if nonlinearity == "tanh":
+        return h, 1 - h.square()
+    return h, (h > 0).float()

@@ -92,7 +92,7 @@ class Curvature(Diagnostic):
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """Both ends of the spectrum and the trace, and sharpness × step length below."""
-        from truerisk.diagnostics.picture import lines, panels
+        from truerisk.diagnostics.history_plots import add_panels, draw_lines
 
         shown: dict[str, dict[str, pd.Series]] = {
             "curvature of J": {
@@ -106,9 +106,9 @@ class Curvature(Diagnostic):
             shown["sharpness × step length"] = limit
         if "condition" in table:
             shown["condition number"] = {"": table["condition"]}
-        drawn = panels(figure, table, list(shown), (2.2, 1.5, 1.2))
+        drawn = add_panels(figure, table, list(shown), (2.2, 1.5, 1.2))
         for panel, named in zip(drawn, shown.values(), strict=True):
-            lines(panel, {name: values.where(values > 0) for name, values in named.items()})
+            draw_lines(panel, {name: values.where(values > 0) for name, values in named.items()})
         if "stability" not in table:
             drawn[-1].set_xlabel("step (no stability threshold is known for this optimizer)")
 

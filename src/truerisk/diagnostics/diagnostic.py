@@ -1,4 +1,4 @@
-"""What a diagnostic may do, and when."""
+"""The base of all diagnostics: when they look, and what they may do then."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from truerisk.recipe import Recipe
 
 Values = Mapping[str, float]
-"""Numbers by ``what``, or by ``what/layer``."""
+"""Numbers by ``what``, or by ``what/<layer>``."""
 
 
 class Diagnostic:
-    """Looks at a run at some of its steps, and leaves it as it is, to the last bit.
+    """A look at a run at some of its steps, which leaves it as it is, to the last bit.
 
     | hook     | called                                                                           |
     |----------|----------------------------------------------------------------------------------|
@@ -48,6 +48,9 @@ class Diagnostic:
     Args:
         every: ``{steps: n}`` or ``{epochs: n}`` between two looks; steps win where both are set,
             and where neither is, there are only the first look and the last.
+
+    Raises:
+        ConfigError: ``every`` has another unit, or a number below 1.
 
     >>> flow = Diagnostic({"steps": None, "epochs": 2})
     >>> flow.plan(steps_per_epoch=5, horizon=23)
@@ -84,50 +87,60 @@ class Diagnostic:
     # --- when -----------------------------------------------------------------------------------
 
     def plan(self, steps_per_epoch: int, horizon: int) -> None:
-        """Learn the length of an epoch and of the run, in optimizer steps."""
+        """Take note of how long an epoch and the run are.
+
+        Args:
+            steps_per_epoch: optimizer steps of an epoch.
+            horizon: optimizer steps of the run.
+        """
         steps, epochs = self.every.get("steps"), self.every.get("epochs")
         self.interval = steps or (epochs or math.inf) * steps_per_epoch
         self.horizon = horizon
 
     def due(self, step: int) -> bool:
-        """Whether to look after a step."""
+        """Tell whether to look after a step."""
         return step in (self.first, self.horizon) or (
             step >= self.first and step % self.interval == 0
         )
 
     def until(self, step: int) -> float:
-        """Steps from one step to the next look."""
+        """Count the steps from one step to the next look; infinite where none is left."""
         rest = self.interval - step % self.interval
         return min(rest, self.first - step) if step < self.first < math.inf else rest
 
     # --- the hooks ------------------------------------------------------------------------------
 
     def refuse(self, recipe: Recipe) -> str | None:
-        """Why this cannot look at such a run; None if it can."""
+        """Say why this cannot look at such a run; None if it can."""
         return None
 
     def start(self, model: nn.Module) -> None:
-        """See the initial weights."""
+        """Take note of the initial weights."""
 
     def before(self, snapshot: Snapshot) -> None:
-        """See the weights that a step is about to change."""
+        """Take note of the weights that a step is about to change."""
 
     def look(self, snapshot: Snapshot) -> Values:
-        """Measure."""
+        """Measure, and return numbers by name."""
         raise NotImplementedError
 
     def finish(self, snapshot: Snapshot) -> Values:
-        """Measure what only the end of a run tells."""
+        """Measure what only the end of a run shows, and return numbers by name."""
         return {}
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
-        """Draw a table of what was logged: a row a step, a column a name, without the prefix."""
+        """Draw what was logged.
+
+        Args:
+            figure: an empty one.
+            table: a row a step that was looked at, a column a name, without the diagnostic's.
+        """
         raise NotImplementedError
 
-    # --- for all --------------------------------------------------------------------------------
+    # --- what all of them share -----------------------------------------------------------------
 
     def warn(self, text: str) -> None:
-        """Say what is wrong with the run, the first time that it is."""
+        """Print what is wrong with the run, the first time that it is."""
         from truerisk.run import rank
 
         if not self._warned and rank() == 0:
@@ -135,21 +148,30 @@ class Diagnostic:
         self._warned = True
 
     def tell(self, text: str) -> None:
-        """Say what was found, in a line."""
+        """Print a line."""
         from truerisk.run import rank
 
         if rank() == 0:
             print(f"{self.name}: {text}", flush=True)
 
     def draw(self, history: pd.DataFrame, path: Path, title: str = "") -> Path | None:
-        """Draw the figure of a run's history and save it as a PNG; None if nothing was logged."""
-        from truerisk.diagnostics.picture import blank, table_of
-        from truerisk.show.panel import lay_out, save_png
+        """Draw the figure of a run and save it as a PNG.
 
-        table = table_of(history, self.name)
+        Args:
+            history: what the run logged, with the columns ``step``, ``name`` and ``value``.
+            path: the file that is written.
+            title: a line above the figure.
+
+        Returns:
+            The path; None if this diagnostic logged nothing.
+        """
+        from truerisk.diagnostics.history_plots import pivot_history
+        from truerisk.show.panel import lay_out, new_figure, save_png
+
+        table = pivot_history(history, self.name)
         if table.empty:
             return None
-        figure = blank(title)
+        figure = new_figure(title, layout="constrained")
         self.plot(figure, table)
         lay_out(figure)
         return save_png(figure, path)

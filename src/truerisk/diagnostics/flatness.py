@@ -65,13 +65,13 @@ class Flatness(Diagnostic):
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """A panel a measure."""
-        from truerisk.diagnostics.picture import line, panels
+        from truerisk.diagnostics.history_plots import add_panels, draw_line
 
         headings = [
             f"ε-sharpness, % (ε = {self.epsilon:g})",
             f"rise of J along its gradient (ρ = {self.rho:g})",
             "trace of the Hessian",
         ]
-        drawn = panels(figure, table, headings, (1, 1, 1))
+        drawn = add_panels(figure, table, headings, (1, 1, 1))
         for panel, name in zip(drawn, ("box", "sam", "trace"), strict=True):
-            line(panel, table[name])
+            draw_line(panel, table[name])

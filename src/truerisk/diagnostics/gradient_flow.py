@@ -1,4 +1,4 @@
-"""Whether the gradient reaches every layer."""
+"""Whether the gradient reaches every layer, and norms by layer."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from truerisk.core.checks import check_float
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
-from truerisk.diagnostics.layers import layer_of, norms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,40 +44,89 @@ class GradientFlow(Diagnostic):
         )
 
     def look(self, snapshot: Snapshot) -> Values:
-        """The norms, their ratio, and the flags."""
-        found = norms(snapshot.gradients)
-        ratio = first_to_last(found, snapshot.gradients)
+        """Measure the norms and their ratio, and set the flags."""
+        norms = norms_by_layer(snapshot.gradients)
+        ratio = ratio_first_to_last(norms, snapshot.gradients)
         vanishing, exploding = ratio < self.threshold, ratio > 1 / self.threshold
         if vanishing or exploding:
-            what = "vanishes" if vanishing else "explodes"
+            verb = {True: "vanishes", False: "explodes"}[vanishing]
             self.warn(
-                f"the gradient {what} at step {snapshot.step}: its norm at the first layer is "
+                f"the gradient {verb} at step {snapshot.step}: its norm at the first layer is "
                 f"{ratio:.2g} of that at the last"
             )
         flags = {"ratio": ratio, "vanishing": float(vanishing), "exploding": float(exploding)}
-        return {f"norm/{layer}": norm for layer, norm in found.items()} | flags
+        return {f"norm/{layer}": norm for layer, norm in norms.items()} | flags
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
-        """The norms over the steps, a line a layer, and the ratio below."""
-        from truerisk.diagnostics.picture import layer_lines, level, line, panels
+        """Draw the norms over the steps, a line a layer, and the ratio below."""
+        from truerisk.diagnostics.history_plots import (
+            add_panels,
+            draw_layers,
+            draw_level,
+            draw_line,
+        )
 
-        norm, ratio = panels(figure, table, ["norm of the gradient, by layer", "first to last"])
-        layer_lines(norm, table, "norm")
-        line(ratio, table["ratio"])
-        level(ratio, self.threshold, "vanishing below")
-        level(ratio, 1 / self.threshold, "exploding above")
+        norm, ratio = add_panels(figure, table, ["norm of the gradient, by layer", "first to last"])
+        draw_layers(norm, table, "norm")
+        draw_line(ratio, table["ratio"])
+        draw_level(ratio, self.threshold, "vanishing below")
+        draw_level(ratio, 1 / self.threshold, "exploding above")
 
 
-def first_to_last(found: Mapping[str, float], gradients: Mapping[str, Tensor]) -> float:
-    """The ratio of the first to the last layer that holds a matrix; nan where there is none.
+def ratio_first_to_last(norms: Mapping[str, float], gradients: Mapping[str, Tensor]) -> float:
+    """Divide the norm of the first layer that holds a matrix by that of the last.
 
-    >>> import torch
+    Args:
+        norms: of the layers' gradients, by layer.
+        gradients: by the name of the parameter, in the model's order.
+
+    Returns:
+        The ratio; nan where no layer holds a matrix, or the last norm is 0.
+
     >>> names = ("a.weight", "norm.weight", "b.weight")
     >>> gradients = {n: torch.ones(1) if "norm" in n else torch.ones(1, 1) for n in names}
-    >>> first_to_last({"a": 1.0, "norm": 5.0, "b": 2.0}, gradients)
+    >>> ratio_first_to_last({"a": 1.0, "norm": 5.0, "b": 2.0}, gradients)
     0.5
     """
-    layers = [layer_of(n) for n, gradient in gradients.items() if gradient.ndim > 1 and "." in n]
-    if not layers or not found[layers[-1]]:
+    layers = [name_layer(n) for n, gradient in gradients.items() if gradient.ndim > 1 and "." in n]
+    if not layers or not norms[layers[-1]]:
         return math.nan
-    return found[layers[0]] / found[layers[-1]]
+    return norms[layers[0]] / norms[layers[-1]]
+
+
+def name_layer(parameter: str) -> str:
+    """Name the layer that a parameter belongs to; one that the model itself owns is its own layer.
+
+    >>> name_layer("hidden.0.linear.weight"), name_layer("positions")
+    ('hidden.0.linear', 'positions')
+    >>> name_layer("output.parametrizations.weight.original")
+    'output'
+    """
+    # torch.nn.utils.parametrize moves a weight into a module of its own below the layer
+    layer, parametrized, _ = parameter.partition(".parametrizations.")
+    if parametrized:
+        return layer
+    return parameter.rpartition(".")[0] or parameter
+
+
+def norms_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """Take the Euclidean norm over all the tensors of a layer.
+
+    Args:
+        tensors: by the name of their parameter, of any shapes.
+
+    Returns:
+        The norms, by layer, in the order of the tensors.
+
+    >>> norms_by_layer({"a.weight": torch.tensor([3.0]), "a.bias": torch.tensor([4.0])})
+    {'a': 5.0}
+    """
+    squares: dict[str, float] = {}
+    if not tensors:
+        return squares
+    # one transfer for all the norms, as each `item` waits for the device
+    norms = torch.stack(torch._foreach_norm(list(tensors.values()))).tolist()
+    for name, norm in zip(tensors, norms, strict=True):
+        layer = name_layer(name)
+        squares[layer] = squares.get(layer, 0.0) + norm**2
+    return {layer: square**0.5 for layer, square in squares.items()}

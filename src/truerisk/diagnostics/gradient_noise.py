@@ -11,7 +11,7 @@ from torch import Tensor
 
 from truerisk.core.checks import check_int
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
-from truerisk.diagnostics.layers import layer_of
+from truerisk.diagnostics.gradient_flow import name_layer
 from truerisk.objective import LocalObjective, per_sample_gradients
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from truerisk.diagnostics.snapshot import Snapshot
 
-MEMORY = 2**23
+MAX_NUMBERS = 2**23
 """Numbers in the per-sample gradients that are held at once."""
 
 
@@ -54,36 +54,40 @@ class GradientNoise(Diagnostic):
         self.samples = check_int("diagnostics.gradient_noise.samples", samples, least=2)
 
     def look(self, snapshot: Snapshot) -> Values:
-        """Take the gradients and compare them."""
+        """Take the gradients of single samples, and estimate from them."""
         point = snapshot.point
-        n = power_below(min(self.samples, len(snapshot.run.measured_index)))
-        size = power_below(max(1, min(n, MEMORY // point.space.size)))
+        n = largest_power_of_two(min(self.samples, len(snapshot.run.measured_index)))
+        size = largest_power_of_two(max(1, min(n, MAX_NUMBERS // point.space.size)))
         cut = LocalObjective(snapshot.objective, None, list(snapshot.batches(size, most=n)))
-        groups = {name: layer_of(name) for name in point.space.shapes}
-        seen = gather(per_sample_gradients(cut), point.space.sizes)
-        return self._values(seen, list(groups.values()), snapshot.run.step_size)
+        squares = sum_squares(per_sample_gradients(cut), point.space.sizes)
+        layers = [name_layer(name) for name in point.space.shapes]
+        return self._estimate_values(squares, layers, snapshot.run.step_size)
 
-    def _values(self, seen: Squares, layers: list[str], m: int) -> dict[str, float]:
-        found = noise(seen.samples, seen.single.sum().item(), seen.mean.sum().item())
-        half = power_below(min(m, seen.samples // 2))
-        two = two_batch(half, seen.groups[half], seen.samples, seen.mean.sum().item())
+    def _estimate_values(
+        self, squares: GradientSquares, layers: list[str], m: int
+    ) -> dict[str, float]:
+        """Compute all that is logged; ``layers`` has the layer of every parameter."""
+        n, mean_square = squares.samples, squares.mean.sum().item()
+        noise = estimate_noise(n, squares.single.sum().item(), mean_square)
+        half = largest_power_of_two(min(m, n // 2))
+        two = estimate_from_two_sizes(half, squares.groups[half], n, mean_square)
         values = {
-            "variance": found.variance,
-            "signal": found.signal,
-            "noise_scale": found.scale,
-            "batch_variance": found.variance / m,
+            "variance": noise.variance,
+            "signal": noise.signal,
+            "noise_scale": noise.scale,
+            "batch_variance": noise.variance / m,
             "two_batch": two.scale,
         }
-        values |= {f"law/{k}": v for k, v in seen.law().items()}
+        values |= {f"law/{k}": v for k, v in squares.group_variances().items()}
         for layer in dict.fromkeys(layers):
-            mine = [i for i, name in enumerate(layers) if name == layer]
-            own = noise(seen.samples, seen.single[mine].sum().item(), seen.mean[mine].sum().item())
-            values[f"signal_to_noise/{layer}"] = own.ratio(m)
+            rows = [i for i, name in enumerate(layers) if name == layer]
+            single, mean = squares.single[rows].sum().item(), squares.mean[rows].sum().item()
+            values[f"signal_to_noise/{layer}"] = estimate_noise(n, single, mean).signal_to_noise(m)
         return values
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
-        """The variance over the batch size, the noise scale, and signal to noise by layer."""
-        from truerisk.diagnostics.picture import layer_lines, lines, over_steps
+        """Draw the variance over batch size, the noise scale, and signal to noise by layer."""
+        from truerisk.diagnostics.history_plots import draw_layers, draw_lines, set_step_axis
         from truerisk.show.panel import frame_axes
 
         law, scale, ratio = figure.subplots(3, height_ratios=[1.2, 1, 1.2])
@@ -91,16 +95,21 @@ class GradientNoise(Diagnostic):
         _draw_law(law, table)
         frame_axes(scale, "noise scale B, in samples")
         names = {"exact": "noise_scale", "two batches": "two_batch"}
-        lines(scale, {k: table[v].where(table[v] > 0) for k, v in names.items()})
+        draw_lines(scale, {k: table[v].where(table[v] > 0) for k, v in names.items()})
         frame_axes(ratio, "signal to noise of a step, by layer")
-        layer_lines(ratio, table, "signal_to_noise", from_zero=True)
+        draw_layers(ratio, table, "signal_to_noise", from_zero=True)
         for axes in (scale, ratio):
-            over_steps(axes, table)
+            set_step_axis(axes, table)
         scale.set_xlabel("")
 
 
-class Noise(NamedTuple):
-    """Estimates from n gradients: tr Σ and ‖∇g‖²."""
+class NoiseEstimate(NamedTuple):
+    """Estimates of the noise and the size of a gradient.
+
+    Args:
+        variance: tr Σ, of the gradient of a single sample.
+        signal: ‖∇g‖², which can come out negative.
+    """
 
     variance: float
     signal: float
@@ -108,111 +117,142 @@ class Noise(NamedTuple):
     @property
     def scale(self) -> float:
         """B, in samples; infinite where no signal is seen."""
-        return self.variance / self.signal if self.signal > 0 else math.inf
+        if self.signal <= 0:
+            return math.inf
+        return self.variance / self.signal
 
-    def ratio(self, m: int) -> float:
-        """Signal to noise of a batch of m."""
+    def signal_to_noise(self, m: int) -> float:
+        """Compute ``√(‖∇g‖² / (tr Σ/m))`` of a batch of m samples; 0 where no signal is seen."""
         if self.signal <= 0:
             return 0.0
-        return math.sqrt(self.signal * m / self.variance) if self.variance > 0 else math.inf
+        if self.variance <= 0:
+            return math.inf
+        return math.sqrt(self.signal * m / self.variance)
 
 
-def two_batch(small: int, square: float, big: int, big_square: float) -> Noise:
-    """tr Σ and ‖∇g‖² from E‖g_m‖² = ‖∇g‖² + tr Σ/m at two sizes (McCandlish et al. 2018, A.1).
+def estimate_from_two_sizes(
+    small: int, small_square: float, big: int, big_square: float
+) -> NoiseEstimate:
+    """Solve ``E‖g_m‖² = ‖∇g‖² + tr Σ/m`` at two batch sizes m.
 
-    >>> two_batch(1, 5.0, 4, 2.0)
-    Noise(variance=4.0, signal=1.0)
+    Args:
+        small: the smaller size.
+        small_square: ‖g_m‖² of a batch of that size, or a mean over several.
+        big: the larger size.
+        big_square: the same at that size.
+
+    Returns:
+        tr Σ and ‖∇g‖², both without bias.
+
+    Source: McCandlish et al., "An Empirical Model of Large-Batch Training" (2018), App. A.1.
+
+    >>> estimate_from_two_sizes(1, 5.0, 4, 2.0)
+    NoiseEstimate(variance=4.0, signal=1.0)
     """
-    variance = (square - big_square) / (1 / small - 1 / big)
-    return Noise(variance, (big * big_square - small * square) / (big - small))
+    variance = (small_square - big_square) / (1 / small - 1 / big)
+    return NoiseEstimate(variance, (big * big_square - small * small_square) / (big - small))
 
 
-def noise(n: int, single: float, mean: float) -> Noise:
-    """tr Σ and ‖∇g‖² from 1/n Σ‖gᵢ‖² and ‖ḡ‖²: the two sizes are 1 and n.
+def estimate_noise(n: int, single_square: float, mean_square: float) -> NoiseEstimate:
+    """Estimate tr Σ and ‖∇g‖² from the gradients of n samples: the two sizes are 1 and n.
 
-    >>> noise(2, 5.0, 4.0)    # gradients 1 and 3: the variance is 2
-    Noise(variance=2.0, signal=3.0)
+    Args:
+        n: samples.
+        single_square: 1/n Σ‖gᵢ‖².
+        mean_square: ‖ḡ‖².
+
+    Returns:
+        tr Σ and ‖∇g‖², both without bias.
+
+    >>> estimate_noise(2, 5.0, 4.0)    # gradients 1 and 3: the variance is 2
+    NoiseEstimate(variance=2.0, signal=3.0)
     """
-    return two_batch(1, single, n, mean)
+    return estimate_from_two_sizes(1, single_square, n, mean_square)
 
 
-class Squares(NamedTuple):
+class GradientSquares(NamedTuple):
     """Squared norms of gradients: means over single samples, groups of m, and of all n."""
 
     samples: int
+    """n, a power of two"""
     single: Tensor
-    """1/n Σ ‖gᵢ‖², a parameter"""
+    """1/n Σ ‖gᵢ‖² of each parameter"""
     mean: Tensor
-    """‖ḡ‖², a parameter"""
+    """‖ḡ‖² of each parameter"""
     groups: dict[int, float]
     """the mean of ‖g_m‖² over consecutive groups of m = 1, 2, 4, …, n samples"""
 
-    def law(self) -> dict[int, float]:
-        """The variance between the gradients of groups of m, while there are two of them.
+    def group_variances(self) -> dict[int, float]:
+        """Estimate tr Σ/m from groups of m samples, for every m with at least two groups.
 
-        ``1/(k − 1) Σ ‖g_m − ḡ‖²`` over the k = n/m groups, an unbiased estimate of tr Σ/m.
+        ``1/(k − 1) Σ ‖g_m − ḡ‖²`` over the k = n/m groups, without bias.
         """
-        whole = self.groups[self.samples]
+        mean_square = self.groups[self.samples]
         counts = {m: self.samples // m for m in self.groups if m < self.samples}
-        return {m: k / (k - 1) * (self.groups[m] - whole) for m, k in counts.items()}
+        return {m: k / (k - 1) * (self.groups[m] - mean_square) for m, k in counts.items()}
 
 
-def gather(rows: Iterable[Tensor], sizes: list[int]) -> Squares:
-    """Squared norms of gradients that come in blocks [b, p] of equal size, a power of two.
+def sum_squares(blocks: Iterable[Tensor], sizes: list[int]) -> GradientSquares:
+    """Compute squared norms of gradients, of single samples and of groups.
 
-    ``sizes`` are those of the parameters, side by side in a row.
+    Args:
+        blocks: gradients [b, p] of b samples each; b and the number of blocks are powers of two.
+        sizes: of the parameters, side by side in a row; their sum is p.
     """
     single = torch.zeros(len(sizes), dtype=torch.float64)
     squares: dict[int, list[float]] = {}
-    blocks, size = [], 1
-    for block in rows:
+    means, size = [], 1
+    for block in blocks:
         size = len(block)
-        single += _by_parameter(block, sizes)
-        blocks.append(_note(block, 1, squares))
+        single += _sum_by_parameter(block, sizes)
+        means.append(_halve_rows(block, 1, squares))
     squares.pop(size)  # noted again, as the first of the next
-    mean = _note(torch.stack(blocks), size, squares)
-    groups = {m: sum(found) / len(found) for m, found in squares.items()}
-    samples = size * len(blocks)
-    return Squares(samples, single / samples, _by_parameter(mean[None], sizes), groups)
+    mean = _halve_rows(torch.stack(means), size, squares)
+    groups = {m: sum(norms) / len(norms) for m, norms in squares.items()}
+    n = size * len(means)
+    return GradientSquares(n, single / n, _sum_by_parameter(mean[None], sizes), groups)
 
 
-def _note(rows: Tensor, m: int, squares: dict[int, list[float]]) -> Tensor:
+def _halve_rows(rows: Tensor, m: int, squares: dict[int, list[float]]) -> Tensor:
     """Halve rows, each the mean of m gradients, down to their mean; note the squared norms."""
     squares.setdefault(m, []).extend(rows.square().sum(1).tolist())
-    return rows[0] if len(rows) == 1 else _note((rows[::2] + rows[1::2]) / 2, 2 * m, squares)
+    if len(rows) == 1:
+        return rows[0]
+    return _halve_rows((rows[::2] + rows[1::2]) / 2, 2 * m, squares)
 
 
-def _by_parameter(rows: Tensor, sizes: list[int]) -> Tensor:
-    """The sum of squares over all rows, by parameter."""
+def _sum_by_parameter(rows: Tensor, sizes: list[int]) -> Tensor:
+    """Sum the squares over all rows, by parameter."""
     return torch.stack([part.square().sum() for part in rows.split(sizes, 1)]).double().cpu()
 
 
-def power_below(n: int) -> int:
-    """The largest power of two that is at most n.
+def largest_power_of_two(n: int) -> int:
+    """Find the largest power of two that is at most n.
 
-    >>> power_below(1), power_below(255)
+    >>> largest_power_of_two(1), largest_power_of_two(255)
     (1, 128)
     """
     return 1 << (n.bit_length() - 1)
 
 
 def _draw_law(axes: Axes, table: pd.DataFrame) -> None:
-    """The variance found between groups, on the line tr Σ/m, at the last look."""
+    """Draw the variance between groups, on the line tr Σ/m, at the last look."""
     from matplotlib.ticker import NullFormatter
 
-    from truerisk.diagnostics.picture import columns
+    from truerisk.diagnostics.history_plots import select_columns
     from truerisk.show.figure import write_note
     from truerisk.show.panel import set_plain_ticks
     from truerisk.show.style import FAINT, INK, SIZE
 
     last = table.iloc[-1]
-    found = {int(m): values.iloc[-1] for m, values in columns(table, "law").items()}
-    sizes, step = sorted(found), round(last["variance"] / last["batch_variance"])
+    variances = {int(m): values.iloc[-1] for m, values in select_columns(table, "law").items()}
+    sizes = sorted(variances)
+    step_size = round(last["variance"] / last["batch_variance"])
     line = [last["variance"] / m for m in sizes]
     axes.loglog(sizes, line, color=FAINT, linewidth=2)
-    axes.loglog(sizes, [found[m] for m in sizes], "o", color=INK, markersize=7)
+    axes.loglog(sizes, [variances[m] for m in sizes], "o", color=INK, markersize=7)
     axes.set_xticks(sizes, [str(m) for m in sizes], fontsize=SIZE - 1)
     axes.xaxis.set_minor_formatter(NullFormatter())
-    text = f"line: tr Σ/m\na step has m = {step}"
+    text = f"line: tr Σ/m\na step has m = {step_size}"
     write_note(axes, text, sizes[len(sizes) // 2], 1.0, right=False)
     set_plain_ticks(axes)

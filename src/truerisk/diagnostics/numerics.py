@@ -1,4 +1,4 @@
-"""What the number formats of a run lose."""
+"""What number formats of 16 bits lose of gradients and activations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FORMATS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 """Formats of 16 bits, whether the run has them or not."""
 
-RUN = {
+RUN_FORMATS = {
     "16-mixed": torch.float16,
     "bf16-mixed": torch.bfloat16,
     "64-true": torch.float64,
@@ -62,84 +62,112 @@ class Numerics(Diagnostic):
         self.samples = check_int("diagnostics.numerics.samples", samples)
 
     def look(self, snapshot: Snapshot) -> Values:
-        """Look at the gradient that is there, and show the samples to the model."""
-        precision = snapshot.run.precision
-        scaler = snapshot.run.loss_scaler
-        found = _of_gradient(snapshot.gradients.values())
+        """Measure the gradient of the last step, and the activations of some samples."""
+        scaler, precision = snapshot.run.loss_scaler, snapshot.run.precision
+        scale = 1.0
+        if scaler is not None:
+            scale = scaler.get_scale()
+        values = _measure_gradient(snapshot.gradients.values())
         if "mixed" in precision:
-            scale = 1.0 if scaler is None else scaler.get_scale()
-            found["lost/run"] = self._lost_in_the_run(snapshot, scale)
-        largest = self._largest(snapshot)
-        found |= {f"activation/{name}": value for name, value in largest.items()}
-        limit = torch.finfo(RUN.get(precision, torch.float32)).max
-        found["activation_share"] = max(largest.values(), default=0.0) / limit
-        return found | ({} if scaler is None else {"loss_scale": scaler.get_scale()})
+            values["lost/run"] = self._measure_loss(snapshot, scale)
+        largest = self._find_largest(snapshot)
+        values |= {f"activation/{name}": value for name, value in largest.items()}
+        limit = torch.finfo(RUN_FORMATS.get(precision, torch.float32)).max
+        values["activation_share"] = max(largest.values(), default=0.0) / limit
+        if scaler is not None:
+            values["loss_scale"] = scale
+        return values
 
-    def _lost_in_the_run(self, snapshot: Snapshot, scale: float) -> float:
-        with cudnn.flags(enabled=False):  # its recurrent layers have no backward in eval mode
+    def _measure_loss(self, snapshot: Snapshot, scale: float) -> float:
+        """Measure the share of the gradient that is zero in the run's precision alone."""
+        # cuDNN's recurrent layers have no backward pass in eval mode
+        with cudnn.flags(enabled=False):
             with snapshot.run.forward_context():
-                run = self._gradient(snapshot, scale)
-            full = self._gradient(snapshot, 1.0)
-        return share((run == 0) & (full != 0), of=full != 0)
+                run = self._compute_gradient(snapshot, scale)
+            full = self._compute_gradient(snapshot, 1.0)
+        return mean_where((run == 0) & (full != 0), where=full != 0)
 
-    def _gradient(self, snapshot: Snapshot, scale: float) -> Tensor:
+    def _compute_gradient(self, snapshot: Snapshot, scale: float) -> Tensor:
+        """Compute the gradient [p] of the risk of some samples, times the loss scale."""
+        # copies, as gradients of the model's own parameters would be accumulated in ``.grad``
         params = {n: p.detach().clone().requires_grad_() for n, p in snapshot.params.items()}
         (batch,) = snapshot.batches(self.samples, most=self.samples)
-        risk = scale * snapshot.objective.losses(snapshot.objective.outputs(params, batch.x), batch)
+        objective = snapshot.objective
+        risk = scale * objective.losses(objective.outputs(params, batch.x), batch)
         parts = torch.autograd.grad(
             risk.mean(), list(params.values()), allow_unused=True, materialize_grads=True
         )
         return torch.cat([part.flatten() for part in parts])
 
-    def _largest(self, snapshot: Snapshot) -> dict[str, float]:
-        """The largest output of every layer without layers inside, in magnitude."""
-        seen: dict[str, Tensor] = {}
+    def _find_largest(self, snapshot: Snapshot) -> dict[str, float]:
+        """Find the largest |output| of every layer without layers inside, by layer."""
+        maxima: dict[str, Tensor] = {}
 
-        def watch(name: str) -> Any:
+        def make_hook(name: str) -> Any:
             def hook(_layer: nn.Module, _args: Any, output: Any) -> None:
-                first = output[0] if isinstance(output, tuple) else output
-                top = first.detach().abs().amax().float()
-                seen[name] = torch.maximum(seen.get(name, top), top)
+                if isinstance(output, tuple):  # of a recurrent layer: outputs, last state
+                    output = output[0]
+                largest = output.detach().abs().amax().float()
+                maxima[name] = torch.maximum(maxima.get(name, largest), largest)
 
             return hook
 
         leaves = [(n, m) for n, m in snapshot.model.named_modules() if n and not any(m.children())]
-        hooks = (layer.register_forward_hook(watch(name)) for name, layer in leaves)
+        hooks = (layer.register_forward_hook(make_hook(name)) for name, layer in leaves)
         snapshot.forward_samples(self.samples, hooks)
-        tops = torch.stack(list(seen.values())).tolist() if seen else []
-        return dict(zip(seen, tops, strict=True))
+        if not maxima:
+            return {}
+        return dict(zip(maxima, torch.stack(list(maxima.values())).tolist(), strict=True))
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
-        """Values of the gradient, what is lost of them, and the largest activations."""
-        from truerisk.diagnostics.picture import layer_lines, level, lines, panels
+        """Draw the range of the gradient, what is lost of it, and the largest activations."""
+        from truerisk.diagnostics.history_plots import (
+            add_panels,
+            draw_layers,
+            draw_level,
+            draw_lines,
+        )
 
         headings = ["|values| of the gradient", "share lost to underflow"]
-        axes = panels(figure, table, [*headings, "largest |output|, by layer"], (1.2, 1, 1.2))
+        axes = add_panels(figure, table, [*headings, "largest |output|, by layer"], (1.2, 1, 1.2))
         ends = {"largest": "gradient/largest", "smallest": "gradient/smallest"}
-        lines(axes[0], {k: table[n] for k, n in ends.items() if n in table})
+        draw_lines(axes[0], {k: table[n] for k, n in ends.items() if n in table})
         lost = {k: table[f"lost/{k}"] for k in (*FORMATS, "run") if f"lost/{k}" in table}
-        lines(axes[1], lost, from_zero=True)
-        layer_lines(axes[2], table, "activation")
-        level(axes[0], 2.0**-24, "smallest of fp16")
-        level(axes[2], 65504, "largest of fp16")
+        draw_lines(axes[1], lost, from_zero=True)
+        draw_layers(axes[2], table, "activation")
+        draw_level(axes[0], 2.0**-24, "smallest of fp16")
+        draw_level(axes[2], 65504, "largest of fp16")
 
 
-def _of_gradient(gradients: Iterable[Tensor]) -> dict[str, float]:
-    """The range of a gradient's values, and what 16-bit formats would make zero."""
+def _measure_gradient(gradients: Iterable[Tensor]) -> dict[str, float]:
+    """Measure the range of a gradient's values, and what 16-bit formats would make zero."""
     values = torch.cat([g.detach().flatten() for g in gradients] or [torch.empty(0)]).abs()
     nonzero = values[values > 0]
+    if not len(values):
+        return {}
     if not len(nonzero):
-        return {"zero": 1.0} if len(values) else {}
-    found = {f"lost/{k}": share(nonzero.to(d) == 0) for k, d in FORMATS.items()}
-    found["zero"] = 1 - len(nonzero) / len(values)
+        return {"zero": 1.0}
     smallest, largest = torch.aminmax(nonzero)
-    return found | {"gradient/smallest": smallest.item(), "gradient/largest": largest.item()}
+    return {
+        **{f"lost/{name}": mean_where(nonzero.to(d) == 0) for name, d in FORMATS.items()},
+        "zero": 1 - len(nonzero) / len(values),
+        "gradient/smallest": smallest.item(),
+        "gradient/largest": largest.item(),
+    }
 
 
-def share(part: Tensor, of: Tensor | None = None) -> float:
-    """How many of some are true: the mean of booleans, over those that ``of`` marks.
+def mean_where(marked: Tensor, where: Tensor | None = None) -> float:
+    """Take the mean of booleans.
 
-    >>> share(torch.tensor([True, False, False]), of=torch.tensor([True, True, False]))
+    Args:
+        marked: booleans of any shape, true only where ``where`` is.
+        where: those that count, of the same shape; None for all.
+
+    Returns:
+        The share of those that count which are marked.
+
+    >>> mean_where(torch.tensor([True, False, False]), where=torch.tensor([True, True, False]))
     0.5
     """
-    return (part.sum() / (part.numel() if of is None else of.sum())).item()
+    count = marked.numel() if where is None else where.sum()
+    return (marked.sum() / count).item()

@@ -53,17 +53,17 @@ class Taylor(Diagnostic):
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """The decreases, and the step taken over the optimal one below."""
-        from truerisk.diagnostics.picture import level, lines, panels
+        from truerisk.diagnostics.history_plots import add_panels, draw_level, draw_lines
 
         headings = ["decrease of J in one step", "optimal length / length taken (best: 1)"]
         told = "optimal" in table
-        top, *below = panels(figure, table, headings[: 1 + told], (2.2, 1.5))
+        top, *below = add_panels(figure, table, headings[: 1 + told], (2.2, 1.5))
         names = {"real": "real", "second": "2nd order", "first": "1st order"}
-        lines(top, {label: table[name] for name, label in names.items()})
-        level(top, 0, "")
+        draw_lines(top, {label: table[name] for name, label in names.items()})
+        draw_level(top, 0, "")
         for panel in below:
-            lines(panel, {"": table["optimal"]})
-            level(panel, 1, "")
+            draw_lines(panel, {"": table["optimal"]})
+            draw_level(panel, 1, "")
 
 
 def decreases(start: LocalObjective, step: Tensor) -> dict[str, float]:

@@ -44,7 +44,7 @@ def get_state() -> dict[str, Any]:
 
 
 def set_state(saved: dict[str, Any]) -> None:
-    """Set the global generators to a saved state."""
+    """Set the global generators to a saved state; see `get_state`."""
     torch.set_rng_state(saved["torch"])
     if saved["cuda"]:
         torch.cuda.set_rng_state_all(saved["cuda"])

@@ -92,7 +92,12 @@ class EMA(WeightAverage):
         self.warmup = warmup
 
     def average(self, state: Mapping[str, Tensor], step: int) -> None:
-        """Add the weights after optimizer step number ``step``, from 1."""
+        """Add the weights after an optimizer step.
+
+        Args:
+            state: parameters and buffers by name.
+            step: the number of the step, from 1.
+        """
         d = self.decay
         if self.warmup:
             d = min(d, (1 + step) / (10 + step))
@@ -138,7 +143,12 @@ class SWA(WeightAverage):
         self._first_step, self._steps_per_epoch = self.start_share * steps, steps_per_epoch
 
     def average(self, state: Mapping[str, Tensor], step: int) -> None:
-        """Add the weights after optimizer step number ``step``, if an epoch ends with it."""
+        """Add the weights after an optimizer step, if an epoch ends with it.
+
+        Args:
+            state: parameters and buffers by name.
+            step: the number of the step, from 1.
+        """
         if step % self._steps_per_epoch == 0 and step >= self._first_step:
             self.count += 1
             self.add_state(state, 1 / self.count)

@@ -145,7 +145,12 @@ class L2(ParameterPenalty):
     key = "regularizer.l2"
 
     def penalize_weights(self, weights: Sequence[Tensor], *, coefficient: float) -> Tensor:
-        """Return ½λ‖w‖², a scalar."""
+        """Return ½λ‖w‖², a scalar.
+
+        Args:
+            weights: the parameters of one group.
+            coefficient: its λ.
+        """
         w = flatten_weights(weights)
         # dot, not square().sum(): no temporary as long as w
         return (0.5 * coefficient) * torch.dot(w, w)
@@ -170,7 +175,12 @@ class L1(ParameterPenalty):
     key = "regularizer.l1"
 
     def penalize_weights(self, weights: Sequence[Tensor], *, coefficient: float) -> Tensor:
-        """Return λ‖w‖₁, a scalar."""
+        """Return λ‖w‖₁, a scalar.
+
+        Args:
+            weights: the parameters of one group.
+            coefficient: its λ.
+        """
         return coefficient * flatten_weights(weights).abs().sum()
 
 
@@ -207,7 +217,13 @@ class ElasticNet(ParameterPenalty):
     def penalize_weights(
         self, weights: Sequence[Tensor], *, coefficient: float, l1_ratio: float
     ) -> Tensor:
-        """Return λ(ρ‖w‖₁ + ½(1 − ρ)‖w‖²), a scalar."""
+        """Return λ(ρ‖w‖₁ + ½(1 − ρ)‖w‖²), a scalar.
+
+        Args:
+            weights: the parameters of one group.
+            coefficient: its λ.
+            l1_ratio: its ρ.
+        """
         w = flatten_weights(weights)
         return coefficient * (l1_ratio * w.abs().sum() + 0.5 * (1 - l1_ratio) * torch.dot(w, w))
 
@@ -235,7 +251,12 @@ class GroupLasso(ParameterPenalty):
     key = "regularizer.group_lasso"
 
     def penalize_weights(self, weights: Sequence[Tensor], *, coefficient: float) -> Tensor:
-        """Return λ Σ √|g| ‖w_g‖₂, a scalar."""
+        """Return λ Σ √|g| ‖w_g‖₂, a scalar.
+
+        Args:
+            weights: the parameters of one group.
+            coefficient: its λ.
+        """
         return coefficient * torch.stack([_sum_row_norms(w) for w in weights]).sum()
 
 
@@ -269,7 +290,12 @@ class Orthogonality(ParameterPenalty):
     key = "regularizer.orthogonality"
 
     def penalize_weights(self, weights: Sequence[Tensor], *, coefficient: float) -> Tensor:
-        """Return λ Σ ‖WWᵀ − I‖_F², a scalar."""
+        """Return λ Σ ‖WWᵀ − I‖_F², a scalar.
+
+        Args:
+            weights: the parameters of one group.
+            coefficient: its λ.
+        """
         matrices = [w.flatten(1) for w in weights if w.ndim > 1]
         # W Wᵀ − I in bfloat16 would be rounding error where it matters, near 0
         with torch.autocast(weights[0].device.type, enabled=False):

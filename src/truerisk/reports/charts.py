@@ -227,7 +227,7 @@ def rank_recipes(findings: ProblemFindings, most: int = FIRST_DRAWN) -> list[Rec
         mean = sum(values) / len(values) if values else float("inf")
         return (recipe.diverged_share, mean)
 
-    # by identity, as the best recipes come once more among the others
+    # the best recipes occur among the others too, and count once
     best = [method.selection.recipe for method in findings.methods]
     others = sorted(findings.problem.recipes, key=sort_key)
     return list({id(recipe): recipe for recipe in (*best, *others)}.values())[:most]

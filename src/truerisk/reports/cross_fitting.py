@@ -37,7 +37,7 @@ def choose_columns(total: np.ndarray, finite: np.ndarray, infinite: np.ndarray) 
     """
     diverged_share = np.where(finite > 0, infinite / np.maximum(finite + infinite, 1), np.inf)
     eligible = (finite > 0) & (diverged_share <= diverged_share.min(-1, keepdims=True))
-    # a recipe without a finite risk gets no mean of 0 that would win
+    # infinite, as a sum of 0 over no seed would win
     mean = np.where(eligible, total / np.maximum(finite, 1), np.inf)
     return np.where(eligible.any(-1), mean.argmin(-1), -1)
 

@@ -1,4 +1,4 @@
-"""All that the runs of one learning problem show, as numbers and in sentences."""
+"""The findings on one learning problem, as numbers and in sentences."""
 
 from __future__ import annotations
 
@@ -301,7 +301,7 @@ def describe_rivals(
 
 
 def list_warnings(findings: ProblemFindings) -> list[str]:
-    """List what makes the numbers of a problem less than they seem."""
+    """List the caveats of a problem's numbers: lost runs, shortened runs, single seeds."""
     recipes = findings.problem.recipes
     warnings = []
     lost = [r for r in recipes if r.status_counts["diverged"] or r.status_counts["failed"]]
@@ -317,7 +317,7 @@ def list_warnings(findings: ProblemFindings) -> list[str]:
             f"{format_count(halved, 'run')} ended early by successive halving: the risks there are "
             "those of shorter training, and count as they are."
         )
-    # of no finished run there is no number that could be taken for more than it is
+    # recipes without a finished run show no number at all, and need no caveat
     single = [recipe for recipe in recipes if recipe.status_counts["finished"] == 1]
     if single:
         warnings.append(

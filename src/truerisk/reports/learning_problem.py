@@ -82,7 +82,7 @@ class RecipeRuns:
     def get_values(self, metric: str) -> dict[Seed, float]:
         """Look a metric up by seed, for the runs that finished and measured it."""
         values = {run.seed: run.get_value(metric) for run in self.runs if run.status == "finished"}
-        # nan stands for what was not measured, and a test risk may be infinite where training held
+        # nan stands for what was not measured; a test risk may be infinite in a run that finished
         return {seed: value for seed, value in values.items() if math.isfinite(value)}
 
     def get_scores(self, metric: str) -> dict[Seed, float]:
@@ -224,7 +224,7 @@ def drop_shared_regularizers(flats: Sequence[dict[str, Any]]) -> None:
     sets = [set(flat[REGULARIZERS].split("+")) for flat in flats]
     shared = set.intersection(*sets) if sets else set()
     for flat, names in zip(flats, sets, strict=True):
-        # a label needs a word for none, beside others that name some
+        # a label needs a word for no regularizer
         flat[REGULARIZERS] = "+".join(sorted(names - shared - {"none"})) or "plain"
 
 

@@ -134,7 +134,7 @@ def _problem_data(
     """Build what the page shows of one problem; recipes are referred to by their row."""
     problem = findings.problem
     recipes = sort_recipes(problem.recipes)
-    # labels may change with the next runs, but within a page a number is enough
+    # the page refers to recipes by their row, which is shorter than a label
     row = {id(recipe): i for i, recipe in enumerate(recipes)}
     return {
         "name": problem.name,

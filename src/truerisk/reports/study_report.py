@@ -104,7 +104,7 @@ def name_folders(findings: Sequence[ProblemFindings]) -> list[str]:
     """Name a folder for each problem; of a single problem the files lie in the folder above."""
     if len(findings) == 1:
         return [""]
-    # two names may become one, where all that tells them apart is a letter that files cannot have
+    # names that differ in replaced letters only become equal, and are numbered
     names = [re.sub(r"[^\w.=-]", "-", f.problem.name) for f in findings]
     return [n if names.count(n) == 1 else f"{n}-{i}" for i, n in enumerate(names, 1)]
 

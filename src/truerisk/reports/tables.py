@@ -88,7 +88,7 @@ def sort_recipes(recipes: Sequence[RecipeRuns]) -> list[RecipeRuns]:
 
     def sort_key(recipe: RecipeRuns) -> tuple[bool, bool, float, str]:
         risk = estimate_mean(list(recipe.get_values("risk/val").values()))
-        # false sorts before true
+        # False sorts before True
         return (not risk.n, recipe.diverged_share > 0, risk.mean, recipe.label)
 
     return sorted(recipes, key=sort_key)
@@ -244,7 +244,7 @@ def _iterate_rows(study: StudyResults) -> Iterator[dict[str, Any]]:
                 row["status"] = run.status
                 for name, measured in run.summary.items():
                     yield {**row, "metric": name, **measured._asdict()}
-                # failed and running ones are counted by whoever reads the file
+                # so that readers of the file can count the runs that failed
                 if not run.summary:
                     yield row
 

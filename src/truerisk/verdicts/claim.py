@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Literal, NamedTuple
 
-from truerisk.reports.seed_mean import estimate_mean
 from truerisk.verdicts.runs import Runs
 
 Verdict = Literal["holds", "does not hold", "inconclusive"]
@@ -39,6 +38,9 @@ def mean_finding(values: Sequence[float]) -> Finding:
     >>> mean_finding([1.0, 2.0, 3.0])
     Finding(value=2.0, low=-0.48..., high=4.48...)
     """
+    # here, as scipy takes longer to import than completing a name may take
+    from truerisk.reports.seed_mean import estimate_mean
+
     estimate = estimate_mean(values)
     return Finding(estimate.mean, estimate.low, estimate.high)
 

@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from truerisk.core.errors import ConfigError
-from truerisk.reports.run_records import read_config
 from truerisk.result import RunResult
 from truerisk.run import RunFolder
 
@@ -97,6 +96,8 @@ def read_setting(run: RunResult, key: str) -> Any:
     Returns:
         The value, a list as a tuple; None where there is no such key.
     """
+    from truerisk.reports.run_records import read_config
+
     if run not in _CONFIGS:
         # not OmegaConf, which takes long: a study has hundreds of runs, and many keys are asked for
         _CONFIGS[run] = read_config(run.run)

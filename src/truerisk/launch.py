@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, configure_log, run_job
@@ -31,9 +31,6 @@ from truerisk.config.parts import PRIMARY
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.outcome import EXIT, INTERRUPTED, Outcome
 from truerisk.task import config_has_samples
-
-if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
 
 STATUS_WORDS = {"elsewhere": "being trained by another command"}
 
@@ -101,7 +98,7 @@ def _asks_for_information(given: argparse.Namespace) -> bool:
 
 
 def _show_information(
-    hydra: Hydra, name: str, parser: argparse.ArgumentParser, given: argparse.Namespace
+    hydra: Any, name: str, parser: argparse.ArgumentParser, given: argparse.Namespace
 ) -> None:
     """Show help, a configuration or completions, as Hydra does; nothing is run."""
     if given.help:

@@ -86,6 +86,21 @@ def test_a_late_package_line_is_named(mine):
     assert "'# @package …' must be the first line" in message
 
 
+def test_a_group_of_the_users_that_nothing_chooses_from(mine):
+    folder = mine("colour/red", "# Red\n_target_: my.Red\n")
+    assert refused("colour=red", folder).endswith("choose one with a plus: +colour=…")
+    assert compose(["+colour=red"], folder).colour == {"_target_": "my.Red"}
+
+
+def test_what_an_earlier_override_has_changed_is_known():
+    assert "step.clip.norm: it cannot be set" in refused("step.clip=null step.clip.norm=1")
+    assert "there is no group or key 'foo'" in refused("+foo.bar=1 foo.baz=2")
+    assert compose(["+foo.bar=1", "foo.bar=2"]).foo.bar == 2
+    assert "did you mean 'partition'" in refused(
+        "hydra/launcher=vectorized_slurm hydra.launcher.job.partitoin=a"
+    )
+
+
 def test_wrong_config_dir():
     assert "--config-dir: there is no folder nowhere" in refused("", "nowhere")
 

@@ -23,13 +23,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime, setup_globals
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from truerisk.config.mistakes import explain_error, explain_unresolved, nearest_in
+from truerisk.config.mistakes import Composition, explain_error, explain_unresolved, nearest_in
 from truerisk.config.parts import PRIMARY, conf_dir, existing_folder, option_folders
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.core.seeds import Streams
@@ -46,6 +46,8 @@ LISTS = ("regularizer", "diagnostics", "logger")
 """Groups of which any number of options is chosen; there may be none yet."""
 STATE = (GlobalHydra, HydraConfig, JobRuntime, version.VersionBase)
 """Hydra's global state."""
+Defaults = tuple[Any, Any]
+"""Hydra's list of options, and the repository they are read from."""
 MISTAKES = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 """What Hydra raises for what a user got wrong."""
 
@@ -64,6 +66,8 @@ class ConfigLoader(ConfigLoaderImpl):
 
     def __init__(self, config_dir: str | None = None, config_path: str | None = None) -> None:
         self.where = option_folders(config_dir)
+        self.defaults: Defaults | None = None
+        """The options that the last configuration was composed of."""
         path = create_config_search_path(config_path or str(conf_dir()))
         if config_dir is not None:
             anchor = SearchPathQuery(provider="schema", path=None)
@@ -92,14 +96,19 @@ class ConfigLoader(ConfigLoaderImpl):
             ConfigError: an override, or a YAML file it leads to, is wrong.
         """
         options = (run_mode, from_shell, validate_sweep_overrides)
+        multirun = run_mode == RunMode.MULTIRUN
+        self.defaults = None
         try:
-            if run_mode != RunMode.MULTIRUN:
+            if not multirun:
                 return _keep_choices(super().load_configuration(config_name, overrides, *options))
             parsed = self.parse_overrides(overrides)
             firsts = [self._take_first_option(override) for override in parsed]
             cfg = super().load_configuration(config_name, firsts, *options)
         except MISTAKES as error:
-            raise explain_error(error, overrides, self.where) from error
+            parsed = []
+            if not isinstance(error, OverrideParseException):
+                parsed = self.parse_overrides(overrides)
+            raise self.explain(error, parsed, self.defaults, multirun) from error
         cfg.hydra.overrides.task = [o.input_line for o in parsed if not o.is_hydra_override()]
         return cfg
 
@@ -112,7 +121,7 @@ class ConfigLoader(ConfigLoaderImpl):
         try:
             return list(OverridesParser.create().parse_overrides(list(overrides)))
         except MISTAKES as error:
-            raise explain_error(error, overrides, self.where) from error
+            raise explain_error(error, self.where) from error
 
     def apply_overrides(self, overrides: Sequence[Override], cfg: DictConfig) -> None:
         """Set the values that overrides name, in place; errors are Hydra's own.
@@ -122,6 +131,34 @@ class ConfigLoader(ConfigLoaderImpl):
             cfg: a configuration in struct mode.
         """
         self._apply_overrides_to_config(list(overrides), cfg)
+
+    def explain(
+        self,
+        error: Exception,
+        overrides: Sequence[Override],
+        defaults: Defaults | None,
+        multirun: bool = False,
+    ) -> ConfigError:
+        """Explain an error that Hydra raised while it composed, or set values.
+
+        Args:
+            error: Hydra's.
+            overrides: those it composed with.
+            defaults: the options they choose; None where it failed before that was known.
+            multirun: whether several values were allowed.
+        """
+        composition = None
+        if defaults is not None:
+            # composed once more, as Hydra sets values in place, and keeps nothing from before
+            config: Any = OmegaConf.to_container(self._compose_config_from_defaults_list(*defaults))
+            chosen: dict[str, list[str]] = {}
+            for default in defaults[0]:
+                group, _, name = (default.config_path or "").rpartition("/")
+                placed_elsewhere = default.package != group.replace("/", ".")
+                if group and not placed_elsewhere and not name.startswith("_"):
+                    chosen.setdefault(group, []).append(name)
+            composition = Composition(config, chosen)
+        return explain_error(error, self.where, overrides, composition, multirun)
 
     def _take_first_option(self, override: Override) -> str:
         # Hydra itself leaves a swept group at its default here, and so refuses
@@ -144,6 +181,8 @@ class ConfigLoader(ConfigLoaderImpl):
     def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
         # before Hydra applies overrides of values, so that they find the nodes they set
         cfg = super()._compose_config_from_defaults_list(defaults, repo)
+        # not the cache, whose configurations are changed by the values that are set in place
+        self.defaults = (defaults, getattr(repo, "delegate", repo))
         if isinstance(cfg.get("seed"), int):
             cfg.seed = {"base": cfg.seed, **dict.fromkeys(Streams._fields)}
         for group in (*LISTS, *(folder.name for folder in self.where[0].glob("*/"))):

@@ -1,13 +1,18 @@
-"""What was wrong with an override or a YAML file, and what to write instead."""
+"""What was wrong with an override or a YAML file, and what to write instead.
+
+Hydra's errors are diagnosed from what is known for certain: the parsed overrides, the options there
+are, and the configuration that the chosen ones make. Its English is read in two places, marked so.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import (
     InterpolationResolutionError,
@@ -19,6 +24,7 @@ from truerisk.config.parts import PRIMARY, display_path, list_groups, list_optio
 from truerisk.core.errors import ConfigError, suggest
 
 Where = Sequence[Path]
+"""The folders that hold options: the package's own, then the user's."""
 
 INSTEAD = {
     "gradient_clip_val": "use step.clip.norm or step.clip.value",
@@ -43,19 +49,55 @@ INSTEAD = {
 """Trainer arguments that would do nothing, or harm, and what to use instead."""
 
 
-def explain_error(error: Exception, overrides: Sequence[str], where: Where) -> ConfigError:
-    """The message for an error Hydra raised while composing from the folders ``where``."""
+class Composition(NamedTuple):
+    """What the chosen options make, before overrides of values are applied.
+
+    Attributes:
+        config: plain containers, unresolved, Hydra's own node included.
+        chosen: the names of the options, by group; nested groups as ``outer/inner``.
+    """
+
+    config: dict[str, Any]
+    chosen: Mapping[str, Sequence[str]]
+
+
+def explain_error(
+    error: Exception,
+    where: Where,
+    overrides: Sequence[Override] = (),
+    composition: Composition | None = None,
+    multirun: bool = False,
+) -> ConfigError:
+    """Explain an error that Hydra raised while it composed.
+
+    Args:
+        error: Hydra's, or that of a YAML file.
+        where: the folders that hold options.
+        overrides: those it composed with.
+        composition: what the chosen options make; None where it failed before that.
+        multirun: whether several values were allowed.
+
+    Returns:
+        An error with one line, which names the key and what to write.
+    """
     if isinstance(error, OverrideParseException):
-        return ConfigError(_malformed(error))
+        return ConfigError(_explain_malformed(error))
     if isinstance(error, yaml.YAMLError):
-        return ConfigError(_yaml(error))
+        return ConfigError(_explain_yaml(error))
     if isinstance(error, MissingConfigException):
-        return ConfigError(_option(error, where))
-    return ConfigError(_composition(error, overrides, where))
+        return ConfigError(_explain_missing_option(error, where))
+    if composition is not None:
+        message = _diagnose_values(overrides, composition, where)
+    else:
+        message = _diagnose_choices(error, overrides, where, multirun)
+    if message is None:
+        texts = [str(e).splitlines()[0] for e in (error, error.__cause__) if e and str(e)]
+        message = ": ".join(texts) or "the configuration cannot be composed"
+    return ConfigError(message)
 
 
 def explain_unresolved(error: OmegaConfBaseException) -> ConfigError:
-    """The message for a value that is missing or refers to nothing."""
+    """Explain that a value is missing or refers to nothing."""
     if isinstance(error, MissingMandatoryValue):
         return ConfigError(f"{error.full_key} has no value yet; set it: {error.full_key}=…")
     what = str(error).splitlines()[0]
@@ -64,11 +106,11 @@ def explain_unresolved(error: OmegaConfBaseException) -> ConfigError:
     return ConfigError(f"{error.full_key}: {what}")
 
 
-def _malformed(error: OverrideParseException) -> str:
-    reason = error.message.splitlines()
-    detail = reason[1] if reason[0].startswith("Error parsing") and len(reason) > 1 else reason[0]
+def _explain_malformed(error: OverrideParseException) -> str:
     if "=" not in error.override and not error.override.startswith("~"):
         return f"'{error.override}' is no override; write key=value (see truerisk train --help)"
+    reason = error.message.splitlines()
+    detail = reason[1] if reason[0].startswith("Error parsing") and len(reason) > 1 else reason[0]
     key = error.override.partition("=")[0]
     return (
         f"cannot read the override '{error.override}' ({detail}); brackets come in pairs, and a "
@@ -76,158 +118,191 @@ def _malformed(error: OverrideParseException) -> str:
     )
 
 
-def _yaml(error: yaml.YAMLError) -> str:
+def _explain_yaml(error: yaml.YAMLError) -> str:
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None:
         return f"a config file is no valid YAML: {error}"
     return f"{display_path(Path(mark.name))}, line {mark.line + 1}: {problem}"
 
 
-def _option(error: MissingConfigException, where: Where) -> str:
-    """An option that no folder has, or a group that none has."""
+def _explain_missing_option(error: MissingConfigException, where: Where) -> str:
+    """Explain an option that no folder has, or a group that none has."""
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    asker = re.match(r"In '(.+?)'", str(error))
-    by = f"{asker[1]}.yaml: " if asker and asker[1] != PRIMARY else ""
-    known = list_options(group, where)
+    config = _find_asking_config(error)
+    asker = f"{config}.yaml: " if config and config != PRIMARY else ""
+    options = list_options(group, where)
     if not group:
-        return f"{by}there is no config '{name}'; {suggest(name, list_options('', where))}"
+        hint = suggest(name, list_options("", where))
+        return f"{asker}there is no config '{name}'; {hint}"
     if group.startswith("hydra/"):
-        found = ", ".join(error.options or ["see truerisk train --hydra-help"])
-        return f"{group}={name}: there is no such option; known: {found}"
-    if not known:
-        return f"{by}there is no group '{group}'; {suggest(group, list_groups(where))}"
-    folder = "conf" if any((d / group).is_dir() for d in where[:1]) else str(where[-1])
-    return f"{by}{group}={name}: {folder}/{group} has no option '{name}'; {suggest(name, known)}"
+        known = ", ".join(error.options or ["see truerisk train --hydra-help"])
+        return f"{group}={name}: there is no such option; known: {known}"
+    if not options:
+        return f"{asker}there is no group '{group}'; {suggest(group, list_groups(where))}"
+    folder = "conf" if (where[0] / group).is_dir() else str(where[-1])
+    hint = suggest(name, options)
+    return f"{asker}{group}={name}: {folder}/{group} has no option '{name}'; {hint}"
 
 
-def _composition(error: Exception, overrides: Sequence[str], where: Where) -> str:
-    text = str(error)
-    if "must be a string or a list" in text:
-        return _not_an_option(overrides, where)
-    if text.startswith("Ambiguous value"):
-        return _needs_multirun(text)
-    if found := re.search(r"Could not (?:override|delete from config\.) '([^'\s]+)'", text):
-        by = re.match(r"In '(.+?)'", text)
-        if by is not None:
-            return _misplaced(by[1], text, where)
-        return _unknown_key(found[1], overrides, where)
-    if "requires --multirun" in text:
-        swept = re.search(r"'(.+)'", text)
-        return f"{swept[1] if swept else text}: add --multirun (-m), which runs every value"
-    if found := re.match(r"Multiple values for (\S+)\.", text):
-        return f"{found[1]} is already chosen; leave out the + to choose another: {found[1]}=…"
-    if found := re.search(r"An item is already at '(\S+)'", text):
-        return f"{found[1]} exists already; leave out the +: {found[1]}=…"
-    said = [str(e).splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e)]
-    return ": ".join(said) or "the configuration cannot be composed"
+def _find_asking_config(error: Exception) -> str:
+    """Find the config whose defaults list Hydra speaks of; empty for the command line."""
+    # the one thing about a defaults list that stands in the text alone
+    match = re.match(r"In '(.+?)'", str(error))
+    return match[1] if match else ""
 
 
-def _not_an_option(overrides: Sequence[str], where: Where) -> str:
-    known = list_groups(where)
-    empty = [o for o in overrides if o.partition("=")[2] in ("null", "") or "{" in o]
-    wrong = next((o for o in empty if o.partition("=")[0] in known), "GROUP=null")
-    group = wrong.partition("=")[0]
-    return f"{wrong}: a group takes the name of an option or a list of names; {group}=[] for none"
+def _diagnose_choices(
+    error: Exception, overrides: Sequence[Override], where: Where, multirun: bool
+) -> str | None:
+    """Say which choice of an option went wrong; None where that cannot be told."""
+    if config := _find_asking_config(error):
+        return _explain_misplaced(config, str(error), where)
+    for override in overrides:
+        key, text = override.key_or_group, override.input_line
+        if override.is_sweep_override():
+            if multirun:
+                continue
+            if override.value_type != ValueType.SIMPLE_CHOICE_SWEEP:
+                return f"{text}: add --multirun (-m), which runs every value"
+            values = str(text).partition("=")[2]
+            return (
+                f"{text}: several values need --multirun (-m), which runs each; "
+                f"a list is written {key}=[{values}]"
+            )
+        if not any((folder / key).is_dir() for folder in where) or override.is_delete():
+            continue
+        if not isinstance(override.value(), str | list | dict):
+            return (
+                f"{text}: a group takes the name of an option or a list of names; {key}=[] for none"
+            )
+    for override in overrides:
+        key = override.key_or_group
+        if override.package is not None:
+            return (
+                f"{override.get_key_element()}: groups are placed where they are; leave out the @"
+            )
+        if key in list_groups(where):
+            if override.is_add():
+                return f"{key} is already chosen; leave out the + to choose another: {key}=…"
+            if key not in _read_default_groups(where) and not override.is_delete():
+                return f"{key}: no option of it is chosen yet; choose one with a plus: +{key}=…"
+    return None
 
 
-def _needs_multirun(text: str) -> str:
-    override = re.search(r"'(.+)'", text.splitlines()[0])
-    shown_override = override[1] if override else "key=a,b"
-    key, _, values = shown_override.partition("=")
-    return (
-        f"{shown_override}: several values need --multirun (-m), which runs each; "
-        f"a list is written {key}=[{values}]"
-    )
-
-
-def _misplaced(config: str, text: str, where: Where) -> str:
-    """An ``override`` in a YAML's defaults that found nothing to override."""
+def _explain_misplaced(config: str, text: str, where: Where) -> str:
+    """Explain an ``override`` in a YAML's defaults that found nothing to override."""
     file = next((f for d in where if (f := d / f"{config}.yaml").is_file()), None)
+    name = display_path(file) if file else config
     lines = file.read_text(encoding="utf-8").splitlines() if file else []
     late = [i for i, line in enumerate(lines) if re.match(r"\s*#\s*@package", line)]
     if late and any(line.strip() for line in lines[: late[0]]):
-        return f"{display_path(file) if file else config}: '# @package …' must be the first line"
-    return f"{display_path(file) if file else config}: {text.partition(': ')[2].splitlines()[0]}"
+        return f"{name}: '# @package …' must be the first line"
+    return f"{name}: {text.partition(': ')[2].splitlines()[0]}"
 
 
-def _load(file: Path | None) -> dict[str, Any]:
-    """A YAML mapping with what its ``defaults`` put into it; empty if it is malformed."""
-    own = _read(file)
-    merged: dict[str, Any] = {}
-    for entry in own.pop("defaults", None) or []:
-        if isinstance(entry, str) and file is not None and entry != "_self_" and "@" not in entry:
-            merged |= _load(file.with_name(f"{entry}.yaml"))
-        for key, option in entry.items() if isinstance(entry, dict) else ():
-            if file is not None and (place := re.fullmatch(r"/(\w+)@(\w+)", str(key))):
-                merged[place[2]] = _load(file.parents[1] / place[1] / f"{option}.yaml")
-    return _merge(merged, own)
+def _diagnose_values(
+    overrides: Sequence[Override], composition: Composition, where: Where
+) -> str | None:
+    """Say which override of a value found nothing to set, or something that it was to add."""
+    for override, node in _apply_in_turn(overrides, composition, where):
+        key, path = override.key_or_group, override.key_or_group.split(".")
+        found = _has_path(node, path)
+        if override.is_add():
+            if found and not isinstance(override.value(), dict | list):
+                return f"{key} exists already; leave out the +: {key}=…"
+        elif not found and not override.is_force_add():
+            return _explain_unknown_key(key, composition, where)
+    return None
 
 
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    both = {k for k in below if isinstance(below[k], dict) and isinstance(above.get(k), dict)}
-    return below | above | {k: _merge(below[k], above[k]) for k in both}
+def _apply_in_turn(
+    overrides: Sequence[Override], composition: Composition, where: Where
+) -> Iterator[tuple[Override, dict[str, Any]]]:
+    """Yield each override of a value, with the configuration that it finds."""
+    config = _merge({}, composition.config)
+    for override in overrides:
+        key, value = override.key_or_group, override.value()
+        chooses = any((folder / key).is_dir() for folder in where) and not isinstance(value, dict)
+        if override.is_sweep_override() or override.package is not None or chooses:
+            continue
+        yield override, config
+        *outer, last = key.split(".")
+        node = config
+        for part in outer:
+            if not isinstance(node.get(part), dict):
+                node[part] = {}
+            node = node[part]
+        if override.is_delete():
+            node.pop(last, None)
+        else:
+            node[last] = value
 
 
-def _read(file: Path | None) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file else {}
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _has(node: Any, path: Sequence[str]) -> bool:
-    for part in path:
-        if not isinstance(node, dict) or part not in node:
-            return False
-        node = node[part]
-    return True
-
-
-def _chosen(group: str, overrides: Sequence[str], where: Where) -> list[str]:
-    """The options of a group in use: the last override's, an experiment's or the default's."""
-    values = [o.partition("=")[2] for o in overrides if o.partition("=")[0].lstrip("+") == group]
-    if not values and group != "experiment":
-        experiments = _chosen("experiment", overrides, where)
-        files = [list_options("experiment", where).get(name) for name in experiments]
-        values = [v for f in files if f is not None for v in _default(f, f"override /{group}")]
-    values = values or _default(where[0] / f"{PRIMARY}.yaml", group)
-    return [v for v in re.split(r"[\[\],\s]+", values[-1]) if v] if values else []
-
-
-def _default(file: Path, name: str) -> list[str]:
-    entries = _read(file).get("defaults") or []
-    chosen = [e[name] for e in entries if isinstance(e, dict) and name in e]
-    return [",".join(c) if isinstance(c, list) else str(c) for c in chosen]
-
-
-def _unknown_key(key: str, overrides: Sequence[str], where: Where) -> str:
+def _explain_unknown_key(key: str, composition: Composition, where: Where) -> str:
     head, *rest = key.split(".")
     if head.partition("/")[0] == "hydra":
-        return _unknown_to_hydra(key, rest, overrides, where)
-    known = list_groups(where)
-    primary = {k: v for k, v in _load(where[0] / f"{PRIMARY}.yaml").items() if k != "hydra"}
-    if head in known and rest:
-        return _unknown_in_group(key, head, rest, _chosen(head, overrides, where), where)
-    if head in primary:
-        return f"{key}: {nearest_in(primary, [head, *rest])}; see conf/{PRIMARY}.yaml"
-    if "@" in key:
-        return f"{key}: groups are placed where they are; leave out the @"
-    return f"there is no group or key '{head}'; {suggest(head, [*known, *primary])}"
+        return _explain_unknown_to_hydra(key, rest, composition, where)
+    groups = list_groups(where)
+    config = {k: v for k, v in composition.config.items() if k != "hydra"}
+    if head in groups and rest:
+        return _explain_unknown_in_group(key, head, rest, composition, where)
+    if head in config and head not in groups:
+        return f"{key}: {nearest_in(config, [head, *rest])}; see conf/{PRIMARY}.yaml"
+    return f"there is no group or key '{head}'; {suggest(head, {*groups, *config})}"
 
 
-def _unknown_to_hydra(key: str, rest: Sequence[str], overrides: Sequence[str], where: Where) -> str:
-    """A key of a launcher or sweeper of ours, or any other of Hydra's."""
+def _explain_unknown_to_hydra(
+    key: str, rest: Sequence[str], composition: Composition, where: Where
+) -> str:
+    """Explain a key of a launcher or sweeper of ours, or any other of Hydra's."""
     group = f"hydra/{rest[0]}" if rest else ""
     files = list_options(group, where) if group in ("hydra/launcher", "hydra/sweeper") else {}
-    used = [files[name] for name in _chosen(group, overrides, where) if name in files]
+    used = [files[name] for name in composition.chosen.get(group, ()) if name in files]
     if not used:
         return f"Hydra has no setting '{key}'; see truerisk train --cfg hydra"
-    return f"{key}: {nearest_in(_load(used[0]), rest[1:])} ({display_path(used[0])})"
+    hint = nearest_in(composition.config["hydra"], rest)
+    return f"{key}: {hint} ({display_path(used[0])})"
+
+
+def _explain_unknown_in_group(
+    key: str, group: str, rest: Sequence[str], composition: Composition, where: Where
+) -> str:
+    """Explain a key that the chosen options of a group have not: another has it, or none."""
+    files, chosen = list_options(group, where), list(composition.chosen.get(group, ()))
+    contents = {name: _load_option(file) for name, file in files.items()}
+    node = composition.config.get(group) or {}
+    if node.get("_target_") == "???":
+        return f"{key}: {group}={chosen[0]} has no keys of its own; add yours with a plus: +{key}=…"
+    # the options of a list group stand below names of their own
+    is_list = any(isinstance(keys.get(name), dict) for name, keys in contents.items())
+    if is_list and rest[0] in files and rest[0] not in chosen:
+        wanted = ",".join([*chosen, rest[0]])
+        return f"{key}: {rest[0]} is not among the chosen; add it: {group}=[{wanted}]"
+    if group == "trainer" and rest[0] in INSTEAD:
+        return f"{key} does not apply here: {INSTEAD[rest[0]]}"
+    used = ", ".join(display_path(files[name]) for name in chosen if name in files)
+    inner = [k for k, v in node.items() if isinstance(v, dict) and _has_path(v, rest)]
+    if inner:
+        return f"{key}: it is {'.'.join([group, inner[0], *rest])} ({used})"
+    owners = [n for n, keys in contents.items() if _has_path(keys, rest) and n not in chosen]
+    if owners and not is_list:
+        others = ", ".join(owners[:6]) + (", …" if len(owners) > 6 else "")
+        return (
+            f"{key}: '{'.'.join(rest)}' belongs to {others}, not to {group}="
+            f"{','.join(chosen)} ({used})"
+        )
+    hint = nearest_in(node, rest)
+    added = f"; what the file leaves out is added with a plus: +{key}=…" if "known:" in hint else ""
+    return f"{key}: {hint} ({used or f'no {group} is chosen'}){added}"
 
 
 def nearest_in(node: Any, path: Sequence[str]) -> str:
-    """Where in a nested mapping a path leaves it, and what is nearest there."""
+    """Say where in a nested mapping a path leaves it, and what is nearest there.
+
+    Args:
+        node: plain containers.
+        path: keys, from the outermost inwards.
+    """
     for i, part in enumerate(path):
         if not isinstance(node, dict):
             return f"{'.'.join(path[:i])} is a single value and has no '{part}'"
@@ -237,39 +312,49 @@ def nearest_in(node: Any, path: Sequence[str]) -> str:
     return "it cannot be set"
 
 
-def _unknown_in_group(
-    key: str, group: str, rest: Sequence[str], chosen: Sequence[str], where: Where
-) -> str:
-    files = list_options(group, where)
-    contents = {name: _load(file) for name, file in files.items()}
-    nested = any(isinstance(keys.get(name), dict) for name, keys in contents.items())
-    node = {k: v for name in chosen for k, v in contents.get(name, {}).items()}
-    if node.get("_target_") == "???":
-        return f"{key}: {group}={chosen[0]} has no keys of its own; add yours with a plus: +{key}=…"
-    if nested and rest[0] in files and rest[0] not in chosen:
-        wanted = ",".join([*chosen, rest[0]])
-        return f"{key}: {rest[0]} is not among the chosen; add it: {group}=[{wanted}]"
-    owners = [name for name, keys in contents.items() if _has(keys, rest) and name not in chosen]
-    used = ", ".join(display_path(files[name]) for name in chosen if name in files)
-    if group == "trainer" and rest[0] in INSTEAD:
-        return f"{key} does not apply here: {INSTEAD[rest[0]]}"
-    if deeper := _deeper(node, rest):
-        return f"{key}: it is {group}.{'.'.join(deeper)} ({used})"
-    if owners and not nested:
-        return (
-            f"{key}: '{'.'.join(rest)}' belongs to {_some(owners)}, not to {group}="
-            f"{','.join(chosen)} ({used})"
-        )
-    hint = nearest_in(node, rest)
-    added = f"; what the file leaves out is added with a plus: +{key}=…" if "known:" in hint else ""
-    return f"{key}: {hint} ({used or f'no {group} is chosen'}){added}"
+def _has_path(node: Any, path: Sequence[str]) -> bool:
+    for part in path:
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
 
 
-def _deeper(node: Any, path: Sequence[str]) -> list[str] | None:
-    """The same path one level further in, if that exists."""
-    inner = [k for k, v in node.items() if isinstance(v, dict) and _has(v, path)]
-    return [inner[0], *path] if inner else None
+def _load_option(file: Path) -> dict[str, Any]:
+    """Read an option with what its ``defaults`` put into it; empty if it is malformed."""
+    content = _read_yaml(file)
+    merged: dict[str, Any] = {}
+    for entry in content.pop("defaults", None) or []:
+        if isinstance(entry, str) and entry != "_self_" and "@" not in entry:
+            merged |= _load_option(file.with_name(f"{entry}.yaml"))
+        elif isinstance(entry, dict):
+            for key, option in entry.items():
+                if place := re.fullmatch(r"/(\w+)@(\w+)", str(key)):
+                    merged[place[2]] = _load_option(file.parents[1] / place[1] / f"{option}.yaml")
+    return _merge(merged, content)
 
 
-def _some(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Merge nested mappings into new ones; a value of ``above`` wins."""
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, dict):
+            inner = merged.get(key)
+            value = _merge(inner if isinstance(inner, dict) else {}, value)
+        merged[key] = value
+    return merged
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _read_default_groups(where: Where) -> set[str]:
+    """Read from which groups the primary config chooses an option."""
+    entries = _read_yaml(where[0] / f"{PRIMARY}.yaml").get("defaults") or []
+    keys = [str(key) for entry in entries if isinstance(entry, dict) for key in entry]
+    return {key.removeprefix("override ").lstrip("/") for key in keys}

@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.config.compose import MISTAKES, ConfigLoader, drop_hydra, resolve_config
+from truerisk.config.compose import MISTAKES, ConfigLoader, Defaults, drop_hydra, resolve_config
 from truerisk.config.mistakes import explain_error
 from truerisk.config.parts import PRIMARY
 
@@ -31,10 +31,12 @@ class SharedConfig(NamedTuple):
         cfg: as Hydra composes it, its own node included.
         plain: the same as plain containers; None where values refer to others (``${…}``) or are
             missing (``???``).
+        defaults: the options, for messages.
     """
 
     cfg: DictConfig
     plain: dict[str, Any] | None
+    defaults: Defaults | None
 
 
 class CellComposer:
@@ -75,7 +77,7 @@ class CellComposer:
             if config is not None:
                 config = _replace_value(config, override)
         if not config:
-            config = self._apply_with_hydra(shared, values, overrides)
+            config = self._apply_with_hydra(shared, values)
         return ComposedCell(config, shared.cfg.hydra)
 
     def _parse(self, text: str) -> Override:
@@ -83,7 +85,7 @@ class CellComposer:
             try:
                 self._parsed[text] = self._parser.parse_overrides([text])[0]
             except MISTAKES as error:
-                raise explain_error(error, [text], self.loader.where) from error
+                raise explain_error(error, self.loader.where) from error
         return self._parsed[text]
 
     def _sets_value(self, override: Override) -> bool:
@@ -97,19 +99,18 @@ class CellComposer:
             overrides = [*self.hydra, *options]
             cfg = self.loader.load_configuration(self.name, overrides, RunMode.RUN)
             plain: Any = OmegaConf.to_container(drop_hydra(cfg))
-            self._shared[options] = SharedConfig(cfg, plain if _is_settled(plain) else None)
+            plain = plain if _is_settled(plain) else None
+            self._shared[options] = SharedConfig(cfg, plain, self.loader.defaults)
         return self._shared[options]
 
-    def _apply_with_hydra(
-        self, shared: SharedConfig, values: Sequence[Override], overrides: Sequence[str]
-    ) -> dict[str, Any]:
+    def _apply_with_hydra(self, shared: SharedConfig, values: Sequence[Override]) -> dict[str, Any]:
         """Set values that are no single numbers, refer to others or are wrong, as Hydra does it."""
         cfg = DictConfig(OmegaConf.to_container(drop_hydra(shared.cfg)))
         OmegaConf.set_struct(cfg, True)
         try:
             self.loader.apply_overrides(values, cfg)
         except MISTAKES as error:
-            raise explain_error(error, list(overrides), self.loader.where) from error
+            raise self.loader.explain(error, values, shared.defaults) from error
         return resolve_config(cfg)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from truerisk.core.batch import Batch
 from truerisk.data.split import TensorSplit
-from truerisk.diagnostics import figure_arrays
+from truerisk.diagnostics.figure_arrays import read_arrays
 from truerisk.diagnostics.history_plots import pivot_history
 from truerisk.diagnostics.snapshot import Snapshot
 from truerisk.objective import LocalObjective, Objective
@@ -35,7 +35,7 @@ def looked(run, *overrides):
     """What a run's diagnostics logged and kept."""
     result = run(*overrides)
     tables = {name: pivot_history(result.history, name) for name in CURVED}
-    kept = {f.stem: figure_arrays.read_arrays(f) for f in result.run.figures.glob("*.npz")}
+    kept = {f.stem: read_arrays(f) for f in result.run.figures.glob("*.npz")}
     return SimpleNamespace(result=result, tables=tables, kept=kept)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from truerisk.core.errors import ConfigError
 from truerisk.diagnostics import Landscape
-from truerisk.diagnostics.landscape import thinned
+from truerisk.diagnostics.landscape import thin_rows
 from truerisk.objective import filter_normalized_directions, principal_directions
 
 
@@ -74,12 +74,12 @@ def test_a_single_weight_has_no_plane(on_function):
 
 def test_long_paths_are_thinned_evenly_and_as_if_never_cut_off():
     rows = {"step": np.arange(0, 1000, 10), "weights": np.arange(100.0)[:, None]}
-    kept = thinned(rows, 10, 8)
+    kept = thin_rows(rows, 10, 8)
     assert kept["step"].tolist() == list(range(0, 1000, 160))
     one_by_one = {name: values[:0] for name, values in rows.items()}
     for i in range(100):
         grown = {n: np.concatenate([one_by_one[n], v[i : i + 1]]) for n, v in rows.items()}
-        one_by_one = thinned(grown, 10, 8)
+        one_by_one = thin_rows(grown, 10, 8)
     assert one_by_one["step"].tolist() == kept["step"].tolist()
 
 

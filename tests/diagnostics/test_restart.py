@@ -9,7 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import truerisk
-from truerisk.diagnostics import Spectrum, figure_arrays
+from truerisk.diagnostics import Spectrum
+from truerisk.diagnostics.figure_arrays import keep_row, read_arrays, write_arrays
 
 RECIPE = [
     "data=iris",
@@ -33,7 +34,7 @@ def cut_off(folder, step):
     def fatal(self, snapshot):
         if snapshot.step == step:
             nothing = np.zeros((4, 8))
-            figure_arrays.keep_row(snapshot, self.name, nodes=nothing, weights=nothing)
+            keep_row(snapshot, self.name, nodes=nothing, weights=nothing)
             raise KeyboardInterrupt
         return look(self, snapshot)
 
@@ -52,17 +53,15 @@ def test_a_run_cut_off_in_a_look_goes_on_as_if_it_had_not_been(tmp_path):
     assert files == sorted(f.name for f in (two / "figures").glob("*"))
     assert len(files) == 4
     for name in files:
-        mine, theirs = (
-            figure_arrays.read_arrays(folder / "figures" / name) for folder in (one, two)
-        )
+        mine, theirs = (read_arrays(folder / "figures" / name) for folder in (one, two))
         assert mine.keys() == theirs.keys()
         assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
 
 
 def test_arrays_appear_whole_or_not_at_all(tmp_path):
     path = tmp_path / "figures" / "x.npz"
-    figure_arrays.write_arrays(path, {"a": [1.0]})
+    write_arrays(path, {"a": [1.0]})
     with mock.patch("numpy.savez", side_effect=OSError), pytest.raises(OSError):
-        figure_arrays.write_arrays(path, {"a": [2.0]})
-    assert figure_arrays.read_arrays(path)["a"].tolist() == [1.0]
-    assert figure_arrays.read_arrays(tmp_path / "none.npz") == {}
+        write_arrays(path, {"a": [2.0]})
+    assert read_arrays(path)["a"].tolist() == [1.0]
+    assert read_arrays(tmp_path / "none.npz") == {}

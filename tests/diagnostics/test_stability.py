@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import optim
 
-from truerisk.diagnostics.stability import stability
+from truerisk.diagnostics.stability import find_stability_limit
 from truerisk.objective import DenseOperator, ScaledOperator
 
 METHODS = {
@@ -68,7 +68,7 @@ def descent(make, a, steps=100):
 def test_steps_grow_just_above_the_threshold_and_shrink_just_below(method, symmetric_matrix):
     make, a = METHODS[method], symmetric_matrix(0.5, 1.0, 2.0)
     optimizer, w, _ = descent(make, a, 3)
-    known = stability(optimizer, {"w": w})
+    known = find_stability_limit(optimizer, {"w": w})
     if method in KNOWN:
         assert known.threshold == pytest.approx(KNOWN[method], rel=1e-12)
     # the multiple of A whose sharpness is at the threshold
@@ -85,11 +85,11 @@ def test_steps_grow_just_above_the_threshold_and_shrink_just_below(method, symme
 def test_the_step_length_of_each_group_counts():
     a, b = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     groups = [{"params": [a], "lr": 0.1}, {"params": [b], "lr": 0.3, "weight_decay": 0.2}]
-    found = stability(optim.SGD(groups, lr=1.0), {"b": b, "a": a})
+    found = find_stability_limit(optim.SGD(groups, lr=1.0), {"b": b, "a": a})
     assert found.scale["a"].tolist() == pytest.approx([0.1, 0.1])
     assert found.shift["b"].tolist() == pytest.approx([0.2, 0.2])
     groups[1]["momentum"] = 0.9
-    assert stability(optim.SGD(groups, lr=1.0), {"b": b, "a": a}) is None
+    assert find_stability_limit(optim.SGD(groups, lr=1.0), {"b": b, "a": a}) is None
 
 
 class Own(optim.SGD):
@@ -103,10 +103,10 @@ class Inherited(optim.SGD):
 
 def test_what_is_not_known_is_none():
     w = torch.nn.Parameter(torch.ones(2))
-    assert stability(optim.Adam([w]), {"w": w}) is None  # has no squares yet
+    assert find_stability_limit(optim.Adam([w]), {"w": w}) is None  # has no squares yet
     for unknown in (optim.Adamax, optim.NAdam, Own, partial(optim.SGD, maximize=True)):
         optimizer = unknown([w], lr=0.1)
         w.grad = torch.ones(2)
         optimizer.step()
-        assert stability(optimizer, {"w": w}) is None
-    assert stability(Inherited([w], lr=0.1), {"w": w}).threshold == 2
+        assert find_stability_limit(optimizer, {"w": w}) is None
+    assert find_stability_limit(Inherited([w], lr=0.1), {"w": w}).threshold == 2

@@ -2,17 +2,15 @@
 
 from truerisk.diagnostics.activations import Activations
 from truerisk.diagnostics.critical_point import CriticalPoint
-from truerisk.diagnostics.curvature import Curvature
+from truerisk.diagnostics.curvature import Curvature, Flatness
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
-from truerisk.diagnostics.flatness import Flatness
 from truerisk.diagnostics.gradient_flow import GradientFlow
 from truerisk.diagnostics.gradient_noise import GradientNoise
 from truerisk.diagnostics.landscape import Landscape
 from truerisk.diagnostics.numerics import Numerics
 from truerisk.diagnostics.recurrence import Recurrence
 from truerisk.diagnostics.spectrum import Spectrum
-from truerisk.diagnostics.taylor import Taylor
-from truerisk.diagnostics.update_size import UpdateSize
+from truerisk.diagnostics.step_effect import Taylor, UpdateSize
 
 __all__ = [
     "Activations",

@@ -1,4 +1,4 @@
-"""What the run ended at."""
+"""Whether the weights are a minimum, a maximum or a saddle of J."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from truerisk.core.checks import check_float, check_int
-from truerisk.diagnostics import figure_arrays
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
+from truerisk.diagnostics.figure_arrays import keep_arrays, read_arrays
 from truerisk.objective import (
     LocalObjective,
     PointClassification,
@@ -40,7 +40,7 @@ class CriticalPoint(Diagnostic):
     """Whether the last weights are a minimum, a maximum, a saddle, degenerate or not stationary.
 
     By the second-order conditions, with the tolerances of `truerisk.objective.classify_point`. The
-    kind is said in a line, and logged as a 1 among 0s beside ``gradient_norm``, ``gradient_max``
+    kind is printed in a line, and logged as a 1 among 0s beside ``gradient_norm``, ``gradient_max``
     (the largest entry, which decides) and both ends of the spectrum of ∇²J, ``lambda_min`` and
     ``lambda_max``. The figure shows J along their eigenvectors.
 
@@ -70,39 +70,38 @@ class CriticalPoint(Diagnostic):
         self.points = check_int("diagnostics.critical_point.points", points, 3)
 
     def look(self, snapshot: Snapshot) -> Values:
-        """Tell the kind, and keep the two curves for the figure."""
+        """Classify the weights, and keep J along two eigenvectors for the figure."""
         if not snapshot.is_finite:
             return {}
         ends = extreme_eigenvalues(snapshot.hessian)
         values = torch.cat([ends.smallest.values, ends.largest.values])
-        found = classify_point(snapshot.point, self.stationary, self.zero, eigenvalues=values)
-        self.tell(sentence(found, snapshot.step))
+        point = snapshot.local_objective
+        classification = classify_point(point, self.stationary, self.zero, eigenvalues=values)
+        self.tell(describe_point(classification, snapshot.step))
         vectors = torch.cat([ends.smallest.vectors, ends.largest.vectors], 1)
-        figure_arrays.keep_arrays(
-            snapshot, self.name, **curves(snapshot.point, vectors, self.points)
-        )
-        return numbers(found, snapshot.slope.gradient)
+        keep_arrays(snapshot, self.name, **evaluate_curves(point, vectors, self.points))
+        return collect_values(classification, snapshot.value_and_gradient.gradient)
 
     def draw(self, history: pd.DataFrame, path: Path, title: str = "") -> Path | None:
         """Draw the curves that were kept beside the figure."""
-        self.curves = figure_arrays.read_arrays(path.with_suffix(".npz"))
+        self.curves = read_arrays(path.with_suffix(".npz"))
         return super().draw(history, path, title) if self.curves else None
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
-        """J along the eigenvectors of the largest and the smallest eigenvalue."""
+        """Draw J along the eigenvectors of the largest and the smallest eigenvalue."""
         from truerisk.show.panel import frame_axes, set_plain_ticks
         from truerisk.show.style import BLUE, INK, RUST, SIZE
 
         last, at = table.iloc[-1], self.curves["at"]
-        kind = next(k for k in get_args(PointKind) if last[key(k)] == 1)
+        kind = next(k for k in get_args(PointKind) if last[name_column(k)] == 1)
         panels = figure.subplots(2)
         for axes, values, name in zip(panels, self.curves["values"][::-1], ENDS, strict=True):
-            bend = last[f"lambda_{name}"]
+            curvature = last[f"lambda_{name}"]
             axes.plot(at, values, color=BLUE, linewidth=2.6)
-            model = parabola(at, values, bend)
+            model = fit_parabola(at, values, curvature)
             axes.plot(at, model, color=RUST, linestyle="--", linewidth=2.2)
             axes.plot(at[[len(at) // 2]], values[[len(at) // 2]], "o", color=INK, markersize=8)
-            number = format_significant(bend, 3).replace("-", "−")
+            number = format_significant(curvature, 3).replace("-", "−")
             frame_axes(axes, f"J along the eigenvector of λ{name} = {number}")
             set_plain_ticks(axes)
         size = format_significant(last["gradient_norm"], 3)
@@ -110,40 +109,68 @@ class CriticalPoint(Diagnostic):
         panels[-1].set_xlabel(below, fontsize=SIZE, color=INK)
 
 
-def parabola(at: np.ndarray, values: np.ndarray, bend: float) -> np.ndarray:
-    """The second-order model of a curve in the middle of it."""
+def fit_parabola(at: np.ndarray, values: np.ndarray, curvature: float) -> np.ndarray:
+    """Evaluate the second-order model of a curve in the middle of it.
+
+    Args:
+        at: distances from the middle, evenly spaced [n].
+        values: of the curve [n].
+        curvature: its second derivative in the middle.
+
+    Returns:
+        The parabola's values [n].
+    """
     middle = len(at) // 2
     slope = (values[middle + 1] - values[middle - 1]) / (at[middle + 1] - at[middle - 1])
-    return values[middle] + slope * at + 0.5 * bend * at**2
+    return values[middle] + slope * at + 0.5 * curvature * at**2
 
 
-def key(kind: str) -> str:
-    """The name that a kind is logged under."""
+def name_column(kind: str) -> str:
+    """Name the column that a kind is logged under."""
     return kind.replace(" ", "_")
 
 
-def numbers(found: PointClassification, gradient: Tensor) -> dict[str, float]:
-    """What is logged."""
+def collect_values(classification: PointClassification, gradient: Tensor) -> dict[str, float]:
+    """Collect what is logged.
+
+    Args:
+        classification: of the weights.
+        gradient: of J there, [p].
+    """
+    eigenvalues = classification.eigenvalues
     return {
-        **{key(kind): float(kind == found.kind) for kind in get_args(PointKind)},
-        "gradient_norm": found.gradient_norm,
+        **{name_column(k): float(k == classification.kind) for k in get_args(PointKind)},
+        "gradient_norm": classification.gradient_norm,
         "gradient_max": float(gradient.abs().max()),
-        "lambda_min": float(found.eigenvalues.min()),
-        "lambda_max": float(found.eigenvalues.max()),
+        "lambda_min": float(eigenvalues.min()),
+        "lambda_max": float(eigenvalues.max()),
     }
 
 
-def sentence(found: PointClassification, step: int) -> str:
-    """The kind and what says so, in a line."""
-    low, high = float(found.eigenvalues.min()), float(found.eigenvalues.max())
-    return (
-        f"{found.kind} at step {step}: ‖∇J‖ = {format_significant(found.gradient_norm, 3)}, "
-        f"λ from {format_significant(low, 3)} to {format_significant(high, 3)}"
-    )
+def describe_point(classification: PointClassification, step: int) -> str:
+    """Write the kind of a point and what shows it in a line.
+
+    Args:
+        classification: of the weights.
+        step: after which they are so.
+    """
+    norm = format_significant(classification.gradient_norm, 3)
+    low = format_significant(float(classification.eigenvalues.min()), 3)
+    high = format_significant(float(classification.eigenvalues.max()), 3)
+    return f"{classification.kind} at step {step}: ‖∇J‖ = {norm}, λ from {low} to {high}"
 
 
-def curves(point: LocalObjective, vectors: Tensor, count: int) -> dict[str, np.ndarray]:
-    """J along vectors [p, k], a little either way: ``at`` [n] and ``values`` [k, n]."""
+def evaluate_curves(point: LocalObjective, vectors: Tensor, count: int) -> dict[str, np.ndarray]:
+    """Evaluate J along directions, a little either way.
+
+    Args:
+        point: J at some weights.
+        vectors: directions of length 1, [p, k].
+        count: points of a curve, made odd so that the weights are one of them.
+
+    Returns:
+        The distances ``at`` [n], and J there in ``values`` [k, n].
+    """
     reach = REACH * (float(point.w.norm()) or 1.0)
     at = torch.linspace(-reach, reach, count + 1 - count % 2, dtype=torch.float64)
     values = torch.stack([evaluate_line(point, vector, at) for vector in vectors.T])

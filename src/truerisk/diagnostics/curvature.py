@@ -1,4 +1,4 @@
-"""How J curves, and whether the step length goes with it."""
+"""How J curves and rises around the weights, and how long a step may be there."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from torch import Tensor
 
 from truerisk.core.checks import check_float, check_int
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
-from truerisk.diagnostics.stability import Stability, stability
+from truerisk.diagnostics.stability import StabilityLimit, find_stability_limit
 from truerisk.objective import (
     DenseOperator,
     ExtremeEigenpairs,
     LocalObjective,
     ScaledOperator,
     SymmetricOperator,
+    ball_sharpness,
+    box_sharpness,
     condition_number,
     extreme_eigenvalues,
     hutchinson_trace,
@@ -60,41 +62,40 @@ class Curvature(Diagnostic):
         self.tolerance = check_float("diagnostics.curvature.tolerance", tolerance, 0, 1, above=True)
 
     def look(self, snapshot: Snapshot) -> Values:
-        """Eigenvalues, trace, condition number, stability."""
+        """Measure eigenvalues, trace, condition number and stability."""
         if not snapshot.is_finite:
             return {}
         h = snapshot.hessian
         ends = extreme_eigenvalues(h, tol=self.tolerance)
-        found = {
+        values = {
             "lambda_max": float(ends.largest.values),
             "lambda_min": float(ends.smallest.values),
-            **trace(h, self.probes),
+            **measure_trace(h, self.probes),
         }
-        told = condition(h, ends)
-        if not math.isnan(told):
-            found["condition"] = told
-        return found | self._stability(snapshot, h, ends)
+        condition = measure_condition(h, ends)
+        if not math.isnan(condition):
+            values["condition"] = condition
+        return values | self._measure_stability(snapshot, h, ends)
 
-    def _stability(
+    def _measure_stability(
         self, snapshot: Snapshot, h: SymmetricOperator, ends: ExtremeEigenpairs
     ) -> dict[str, float]:
+        """Measure sharpness × step length, beside its threshold; nothing where none is known."""
         optimizer = snapshot.run.optimizer
-        known = stability(optimizer, snapshot.params)
-        if known is None:
-            if snapshot.step:
+        limit = find_stability_limit(optimizer, snapshot.params)
+        if limit is None:
+            if snapshot.step:  # before the first step, an adaptive method has no step length
                 name = type(optimizer).__name__
                 self.warn(f"no stability threshold is known for {name}; none is shown")
             return {}
-        return {
-            "stability": sharpness(known, snapshot.point, h, ends, self.tolerance),
-            "threshold": known.threshold,
-        }
+        sharpness = scaled_sharpness(limit, snapshot.local_objective, h, ends, self.tolerance)
+        return {"stability": sharpness, "threshold": limit.threshold}
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
-        """Both ends of the spectrum and the trace, and sharpness × step length below."""
+        """Draw both ends of the spectrum and the trace, and sharpness × step length below."""
         from truerisk.diagnostics.history_plots import add_panels, draw_lines
 
-        shown: dict[str, dict[str, pd.Series]] = {
+        curves: dict[str, dict[str, pd.Series]] = {
             "curvature of J": {
                 "trace": table["trace"],
                 "λmax": table["lambda_max"],
@@ -103,49 +104,134 @@ class Curvature(Diagnostic):
         }
         if "stability" in table:
             limit = {"reached": table["stability"], "limit": table["threshold"]}
-            shown["sharpness × step length"] = limit
+            curves["sharpness × step length"] = limit
         if "condition" in table:
-            shown["condition number"] = {"": table["condition"]}
-        drawn = add_panels(figure, table, list(shown), (2.2, 1.5, 1.2))
-        for panel, named in zip(drawn, shown.values(), strict=True):
+            curves["condition number"] = {"": table["condition"]}
+        panels = add_panels(figure, table, list(curves), (2.2, 1.5, 1.2))
+        for panel, named in zip(panels, curves.values(), strict=True):
             draw_lines(panel, {name: values.where(values > 0) for name, values in named.items()})
         if "stability" not in table:
-            drawn[-1].set_xlabel("step (no stability threshold is known for this optimizer)")
+            panels[-1].set_xlabel("step (no stability threshold is known for this optimizer)")
 
 
-def trace(h: SymmetricOperator, probes: int) -> dict[str, float]:
-    """The trace: exact, or estimated with its standard error."""
+class Flatness(Diagnostic):
+    """Three measures of how much J rises around w.
+
+    * ``box``: ``100 (max J(w + y) − J(w)) / (1 + J(w))`` over ``|yᵢ| ≤ ε(|wᵢ| + 1)``, in percent:
+      the ε-sharpness of Keskar et al. (ICLR 2017), metric 2.1, by some iterations of L-BFGS-B.
+    * ``sam``: ``J(w + ρ g/‖g‖) − J(w)``, to first order the most J rises at a distance of ρ (Foret
+      et al., ICLR 2021).
+    * ``trace``: of ∇²J; for noise of variance σ² on every weight, J rises by ½σ² tr ∇²J on average.
+
+    None of them is invariant to how a network's layers are scaled (Dinh et al., ICML 2017).
+
+    Args:
+        every: when to look; see `Diagnostic`.
+        epsilon: ε.
+        iterations: of L-BFGS-B.
+        rho: ρ.
+        probes: random vectors for the trace.
+    """
+
+    cost = "moderate"
+    on_functions = True
+
+    def __init__(
+        self,
+        every: Mapping[str, Any] | None = None,
+        epsilon: float = 1e-3,
+        iterations: int = 10,
+        rho: float = 0.05,
+        probes: int = 16,
+    ) -> None:
+        super().__init__(every)
+        self.epsilon = check_float("diagnostics.flatness.epsilon", epsilon, 0, above=True)
+        self.iterations = check_int("diagnostics.flatness.iterations", iterations)
+        self.rho = check_float("diagnostics.flatness.rho", rho, 0, above=True)
+        self.probes = check_int("diagnostics.flatness.probes", probes, 2)
+
+    def look(self, snapshot: Snapshot) -> Values:
+        """Measure how much J rises."""
+        if not snapshot.is_finite:
+            return {}
+        return {
+            "box": box_sharpness(snapshot.local_objective, self.epsilon, self.iterations).percent,
+            "sam": ball_sharpness(snapshot.local_objective, self.rho).rise,
+            **measure_trace(snapshot.hessian, self.probes),
+        }
+
+    def plot(self, figure: Figure, table: pd.DataFrame) -> None:
+        """Draw a panel a measure."""
+        from truerisk.diagnostics.history_plots import add_panels, draw_line
+
+        headings = [
+            f"ε-sharpness, % (ε = {self.epsilon:g})",
+            f"rise of J along its gradient (ρ = {self.rho:g})",
+            "trace of the Hessian",
+        ]
+        panels = add_panels(figure, table, headings, (1, 1, 1))
+        for panel, name in zip(panels, ("box", "sam", "trace"), strict=True):
+            draw_line(panel, table[name])
+
+
+def measure_trace(h: SymmetricOperator, probes: int) -> dict[str, float]:
+    """Compute the trace of a matrix that is written out, or estimate it.
+
+    Args:
+        h: the matrix.
+        probes: random vectors of the estimate.
+
+    Returns:
+        ``trace``, and ``trace/stderr`` where it is estimated.
+    """
     if isinstance(h, DenseOperator):
         return {"trace": float(h.matrix.trace())}
-    found = hutchinson_trace(h, probes)
-    return {"trace": float(found.value), "trace/stderr": float(found.stderr)}
+    estimate = hutchinson_trace(h, probes)
+    return {"trace": float(estimate.value), "trace/stderr": float(estimate.stderr)}
 
 
-def condition(h: SymmetricOperator, ends: ExtremeEigenpairs) -> float:
-    """|λ|max/|λ|min; nan where products with vectors do not tell it."""
+def measure_condition(h: SymmetricOperator, ends: ExtremeEigenpairs) -> float:
+    """Compute |λ|max/|λ|min.
+
+    Args:
+        h: the matrix.
+        ends: of its spectrum.
+
+    Returns:
+        The condition number; nan where products with vectors do not tell it.
+    """
     if isinstance(h, DenseOperator):
         return condition_number(h)
     low, high = (float(pairs.values) for pairs in ends)
     error = max(float(pairs.errors) for pairs in ends)
+    # on both sides of 0, |λ|min lies inside the spectrum, where Lanczos does not look
     if low > error or high < -error:
         return max(abs(low), abs(high)) / min(abs(low), abs(high))
     return math.nan
 
 
-def sharpness(
-    known: Stability,
+def scaled_sharpness(
+    limit: StabilityLimit,
     point: LocalObjective,
     h: SymmetricOperator,
     ends: ExtremeEigenpairs,
     tolerance: float,
 ) -> float:
-    """λmax of S^½ (H + C) S^½; no new eigenvalue is sought where S and C are multiples of I."""
-    scale, shift = point.space.flat(known.scale), point.space.flat(known.shift)
-    if uniform(scale) and uniform(shift):
+    """Compute λmax of ``S^½ (H + C) S^½``.
+
+    Args:
+        limit: with S and C.
+        point: whose space lays the parameters side by side.
+        h: H.
+        ends: of the spectrum of H.
+        tolerance: of the eigenvalue, relative to |λ|max.
+    """
+    scale, shift = point.space.flat(limit.scale), point.space.flat(limit.shift)
+    if is_uniform(scale) and is_uniform(shift):  # λmax of H tells it: no further products
         return float(scale[0] * (ends.largest.values[0] + shift[0]))
     return float(largest_eigenvalues(ScaledOperator(h, scale, shift), tol=tolerance).values)
 
 
-def uniform(values: Tensor) -> bool:
-    """Whether all entries are equal."""
+def is_uniform(values: Tensor) -> bool:
+    """Tell whether all entries are equal."""
     return bool((values == values[0]).all())

@@ -55,7 +55,7 @@ class GradientNoise(Diagnostic):
 
     def look(self, snapshot: Snapshot) -> Values:
         """Take the gradients of single samples, and estimate from them."""
-        point = snapshot.point
+        point = snapshot.local_objective
         n = largest_power_of_two(min(self.samples, len(snapshot.run.measured_index)))
         size = largest_power_of_two(max(1, min(n, MAX_NUMBERS // point.space.size)))
         cut = LocalObjective(snapshot.objective, None, list(snapshot.batches(size, most=n)))

@@ -1,4 +1,4 @@
-"""Slices through J around the weights, and the path that led to them."""
+"""Slices of J around the weights, and the path that led to them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ import torch
 from torch import Tensor
 
 from truerisk.core.checks import check_float, check_int
-from truerisk.diagnostics import figure_arrays
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
+from truerisk.diagnostics.figure_arrays import (
+    Arrays,
+    add_row,
+    keep_arrays,
+    locate_arrays,
+    read_arrays,
+    write_arrays,
+)
 from truerisk.objective import (
     LocalObjective,
     evaluate_line,
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
     from truerisk.diagnostics.snapshot import Snapshot
     from truerisk.recipe import Recipe
 
-NUMBERS = 2**24
+MAX_NUMBERS = 2**24
 """Most numbers that the points of the path may take."""
 
 ROOM = 0.2
@@ -73,98 +80,138 @@ class Landscape(Diagnostic):
         self.most = check_int("diagnostics.landscape.most", most, 2)
 
     def refuse(self, recipe: Recipe) -> str | None:
-        """There is no plane in a space of one dimension."""
+        """Refuse models with a single weight, through which there is no plane."""
         if sum(p.numel() for p in recipe.model.parameters() if p.requires_grad) < 2:
             return "there is no plane through a single weight: leave it out"
         return None
 
     def look(self, snapshot: Snapshot) -> Values:
         """Keep the weights, if they are among those that are kept."""
-        path, w = figure_arrays.locate_arrays(snapshot, f"{self.name}_path"), snapshot.point.w
+        w = snapshot.local_objective.w
         if snapshot.run.is_first_process:
-            kept = figure_arrays.add_row(
-                figure_arrays.read_arrays(path), snapshot.step, weights=w.cpu().numpy()
-            )
-            most = min(self.most, max(2, NUMBERS // len(w)))
-            figure_arrays.write_arrays(path, thinned(kept, self.interval, most))
+            file = locate_arrays(snapshot, f"{self.name}_path")
+            rows = add_row(read_arrays(file), snapshot.step, weights=w.cpu().numpy())
+            most = min(self.most, max(2, MAX_NUMBERS // len(w)))
+            write_arrays(file, thin_rows(rows, self.interval, most))
         return {}
 
     def finish(self, snapshot: Snapshot) -> Values:
         """Evaluate J on the planes."""
+        # asked in this order: `is_finite` takes products with the Hessian
         if not snapshot.run.is_first_process or not snapshot.is_finite:
             return {}
-        kept = figure_arrays.read_arrays(figure_arrays.locate_arrays(snapshot, f"{self.name}_path"))
-        point = snapshot.point
-        now = figure_arrays.add_row(kept, snapshot.step, weights=point.w.cpu().numpy())
-        drawn = random_slices(point, self.reach, self.points)
-        drawn |= path_slice(point, torch.from_numpy(now["weights"]).to(point.w), self.points)
-        figure_arrays.keep_arrays(snapshot, self.name, **drawn)
-        return {f"share/{i}": float(s) for i, s in enumerate(drawn.get("share", ()), 1)}
+        point = snapshot.local_objective
+        rows = read_arrays(locate_arrays(snapshot, f"{self.name}_path"))
+        rows = add_row(rows, snapshot.step, weights=point.w.cpu().numpy())
+        path = torch.from_numpy(rows["weights"]).to(point.w)
+        slices = evaluate_random_slices(point, self.reach, self.points)
+        slices |= evaluate_path_slice(point, path, self.points)
+        keep_arrays(snapshot, self.name, **slices)
+        return {f"share/{i}": float(s) for i, s in enumerate(slices.get("share", ()), 1)}
 
     def draw(self, history: pd.DataFrame, path: Path, title: str = "") -> Path | None:
         """Draw the slices that were kept beside the figure."""
-        self.slices = figure_arrays.read_arrays(path.with_suffix(".npz"))
+        self.slices = read_arrays(path.with_suffix(".npz"))
         return super().draw(history, path, title) if self.slices else None
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
-        """J along the random directions, on their plane, and on the path's with the path."""
+        """Draw J along the random directions, on their plane, and on the path's with the path."""
         figure.set_size_inches(7, 14)
         lines, random, path = figure.subplots(3, height_ratios=(1, 1.6, 1.6))
-        draw_lines(lines, self.slices)
-        draw_random(random, self.slices)
-        draw_path(path, self.slices)
+        draw_random_lines(lines, self.slices)
+        draw_random_plane(random, self.slices)
+        draw_path_plane(path, self.slices)
 
 
-def thinned(kept: figure_arrays.Arrays, interval: float, most: int) -> dict[str, np.ndarray]:
-    """The rows of every look, or every second, fourth, … one, so that they are at most ``most``.
+def thin_rows(rows: Arrays, interval: float, most: int) -> dict[str, np.ndarray]:
+    """Thin out the rows of looks: keep every one, or every second, fourth, … one.
+
+    Args:
+        rows: arrays of one length, among them ``step``.
+        interval: steps between two looks.
+        most: how many are kept at most.
+
+    Returns:
+        The rows that are kept, which depend on the steps alone: a resumed run keeps the same.
 
     >>> rows = {"step": np.arange(0, 90, 10)}
-    >>> thinned(rows, 10, 4)["step"].tolist(), thinned(rows, 10, 9)["step"].tolist()[-1]
+    >>> thin_rows(rows, 10, 4)["step"].tolist(), thin_rows(rows, 10, 9)["step"].tolist()[-1]
     ([0, 40, 80], 80)
     """
-    number = kept["step"] // interval if math.isfinite(interval) else np.zeros(len(kept["step"]))
+    number = np.zeros(len(rows["step"]))
+    if math.isfinite(interval):
+        number = rows["step"] // interval
     stride = 1
     while number[-1] // stride >= most:
         stride *= 2
-    return {name: array[number % stride == 0] for name, array in kept.items()}
+    return {name: array[number % stride == 0] for name, array in rows.items()}
 
 
-def random_slices(point: LocalObjective, reach: float, points: int) -> dict[str, np.ndarray]:
-    """J along two filter-normalized directions ``lines`` [2, n], and on their plane."""
+def evaluate_random_slices(
+    point: LocalObjective, reach: float, points: int
+) -> dict[str, np.ndarray]:
+    """Evaluate J along two filter-normalized random directions, and on their plane.
+
+    Args:
+        point: J at some weights.
+        reach: how far from them, in lengths of the weights' filters.
+        points: n, of each side of the plane.
+
+    Returns:
+        J in ``lines`` [2, 2n − 1] at ``lines_at``, and in ``random`` [n, n] at ``random_at``.
+    """
     directions = filter_normalized_directions(point.space, point.w)
     fine, coarse = (torch.linspace(-reach, reach, n).tolist() for n in (2 * points - 1, points))
     lines = torch.stack([evaluate_line(point, d, fine) for d in directions.T])
-    values = evaluate_plane(point, directions, coarse, coarse)
-    found = {"lines_at": fine, "lines": lines.cpu(), "random_at": coarse, "random": values.cpu()}
-    return {name: np.asarray(part, dtype=float) for name, part in found.items()}
+    plane = evaluate_plane(point, directions, coarse, coarse)
+    slices = {"lines_at": fine, "lines": lines.cpu(), "random_at": coarse, "random": plane.cpu()}
+    return {name: np.asarray(part, dtype=float) for name, part in slices.items()}
 
 
-def path_slice(point: LocalObjective, path: Tensor, points: int) -> dict[str, np.ndarray]:
-    """J on the plane of the path's principal directions, with the path; nothing of one point."""
+def evaluate_path_slice(point: LocalObjective, path: Tensor, points: int) -> dict[str, np.ndarray]:
+    """Evaluate J on the plane of a path's principal directions.
+
+    Args:
+        point: J at the end of the path.
+        path: weights [k, p].
+        points: n, of each side of the plane.
+
+    Returns:
+        J in ``values`` [n, n] at ``x`` and ``y``, the path's coordinates ``at`` [k, 2], and the
+        ``share`` of its variance along both directions [2]; nothing of a single point.
+    """
     if len(path) < 2:
         return {}
-    found = principal_directions(path)
-    x, y = (around(part, points) for part in found.at.double().T)
-    values = evaluate_plane(point, found.axes, x, y)
-    parts = {"x": x, "y": y, "values": values.cpu(), "at": found.at.cpu(), "share": found.share}
+    plane = principal_directions(path)
+    x, y = (place_points(part, points) for part in plane.at.double().T)
+    values = evaluate_plane(point, plane.axes, x, y)
+    parts = {"x": x, "y": y, "values": values, "at": plane.at, "share": plane.share}
     return {name: np.asarray(part.cpu(), dtype=float) for name, part in parts.items()}
 
 
-def around(at: Tensor, points: int) -> Tensor:
-    """Places along one direction, from a little before the path to a little behind it."""
+def place_points(at: Tensor, points: int) -> Tensor:
+    """Place points evenly from a little before a path to a little behind it.
+
+    Args:
+        at: the path's coordinates along one direction [k].
+        points: how many.
+
+    Returns:
+        Their coordinates [points].
+    """
     low, high = float(at.min()), float(at.max())
     room = ROOM * (high - low) or 1.0
     return torch.linspace(low - room, high + room, points, dtype=torch.float64)
 
 
-def draw_lines(axes: Axes, slices: figure_arrays.Arrays) -> None:
-    """J along the two random directions."""
+def draw_random_lines(axes: Axes, slices: Arrays) -> None:
+    """Draw J along the two random directions."""
     from truerisk.show.panel import frame_axes, label_ends, set_plain_ticks
     from truerisk.show.style import BLUE, INK, ORANGE, SIZE
 
-    looks = ((BLUE, "-", "first"), (ORANGE, "--", "second"))
+    styles = ((BLUE, "-", "first"), (ORANGE, "--", "second"))
     ends = []
-    for values, (color, dashes, name) in zip(slices["lines"], looks, strict=True):
+    for values, (color, dashes, name) in zip(slices["lines"], styles, strict=True):
         axes.plot(slices["lines_at"], values, color=color, linestyle=dashes, linewidth=2.6)
         ends.append((float(values[-1]), name, color))
     finite = slices["lines"][np.isfinite(slices["lines"])]
@@ -176,13 +223,13 @@ def draw_lines(axes: Axes, slices: figure_arrays.Arrays) -> None:
     label_ends(axes, ends)
 
 
-def draw_random(axes: Axes, slices: figure_arrays.Arrays) -> None:
-    """J on the plane of the two random directions, with the weights in the middle."""
+def draw_random_plane(axes: Axes, slices: Arrays) -> None:
+    """Draw J on the plane of the two random directions, with the weights in the middle."""
     from truerisk.show.panel import frame_axes
     from truerisk.show.style import INK, SIZE
 
     at = slices["random_at"]
-    relief(axes, at, at, slices["random"])
+    draw_relief(axes, at, at, slices["random"])
     axes.plot([0], [0], "s", color=INK, markersize=9, markeredgecolor="white", zorder=5)
     axes.set_xlabel("first direction", fontsize=SIZE, color=INK)
     axes.set_ylabel("second direction", fontsize=SIZE, color=INK)
@@ -190,15 +237,15 @@ def draw_random(axes: Axes, slices: figure_arrays.Arrays) -> None:
     axes.grid(visible=False)
 
 
-def draw_path(axes: Axes, slices: figure_arrays.Arrays) -> None:
-    """J on the plane of the path's principal directions, and the path."""
+def draw_path_plane(axes: Axes, slices: Arrays) -> None:
+    """Draw J on the plane of the path's principal directions, and the path."""
     from truerisk.show.panel import frame_axes
     from truerisk.show.style import INK, RUST, SIZE
 
     if "at" not in slices:
         axes.set_visible(False)
         return
-    relief(axes, slices["x"], slices["y"], slices["values"])
+    draw_relief(axes, slices["x"], slices["y"], slices["values"])
     x, y = slices["at"].T
     axes.plot(x, y, color="white", linewidth=5, zorder=3)
     axes.plot(x, y, color=RUST, linewidth=2.6, marker="o", markersize=5, zorder=4)
@@ -211,8 +258,15 @@ def draw_path(axes: Axes, slices: figure_arrays.Arrays) -> None:
     axes.grid(visible=False)
 
 
-def relief(axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray) -> None:
-    """Contour lines in equal ratios above the lowest value, with their heights."""
+def draw_relief(axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray) -> None:
+    """Draw contour lines in equal ratios above the lowest value, with their heights.
+
+    Args:
+        axes: the panel.
+        x: places along the first direction [n].
+        y: places along the second [m].
+        values: of J [m, n]; those that are not finite are left blank.
+    """
     from matplotlib.colors import LinearSegmentedColormap
 
     from truerisk.show.number import format_significant
@@ -225,9 +279,9 @@ def relief(axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray) -> None
     bottom = max(1e-3 * extent, float(np.quantile(finite - low, 0.02)))
     heights = low + np.geomspace(min(bottom, 0.3 * extent), 0.999 * extent, 10)
     shades = LinearSegmentedColormap.from_list("shades", LANDSCAPE_SHADES)
-    shown = np.ma.masked_invalid(values)
+    masked = np.ma.masked_invalid(values)
     edges = [low - extent, *heights, low + 2 * extent]
     axes.locator_params(nbins=5)
-    axes.contourf(x, y, shown, edges, colors=shades(np.linspace(0, 1, len(edges) - 1)))
-    lines = axes.contour(x, y, shown, heights, colors=LANDSCAPE_LINES, linewidths=0.9)
+    axes.contourf(x, y, masked, edges, colors=shades(np.linspace(0, 1, len(edges) - 1)))
+    lines = axes.contour(x, y, masked, heights, colors=LANDSCAPE_LINES, linewidths=0.9)
     axes.clabel(lines, heights[::2], fmt=lambda v: format_significant(v, 2), fontsize=11)

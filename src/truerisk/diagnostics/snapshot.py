@@ -171,27 +171,27 @@ class Snapshot:
                     self.model(batch.x)
 
     @cached_property
-    def point(self) -> LocalObjective:
+    def local_objective(self) -> LocalObjective:
         """J around the present weights."""
         if len(self.run.measured_index) <= BATCH:
             return LocalObjective(self.objective, None, list(self.batches()))
         return LocalObjective(self.objective, None, self.batches)
 
     @cached_property
-    def slope(self) -> ValueAndGradient:
+    def value_and_gradient(self) -> ValueAndGradient:
         """J and its gradient at the present weights."""
-        return value_and_gradient(self.point)
+        return value_and_gradient(self.local_objective)
 
     @cached_property
     def hessian(self) -> SymmetricOperator:
         """∇²J at the present weights, written out where it is small."""
-        h = HessianOperator(self.point)
+        h = HessianOperator(self.local_objective)
         return DenseOperator(h.dense()) if h.size <= SMALL else h
 
     @cached_property
     def is_finite(self) -> bool:
         """Whether J, its gradient and a product with its Hessian are, in a run that may diverge."""
-        value, gradient = self.slope
+        value, gradient = self.value_and_gradient
         parts = (value, gradient, self.hessian @ gradient)
         return all(bool(part.isfinite().all()) for part in parts)
 

@@ -1,7 +1,8 @@
-"""How far a step moves the weights."""
+"""What one step did: how far it moved the weights, and whether J fell as predicted."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 from truerisk.diagnostics.gradient_flow import norms_by_layer
+from truerisk.objective import LocalObjective, taylor_polynomial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +82,80 @@ class UpdateSize(Diagnostic):
         draw_line(distance, table["distance"], from_zero=True)
         for panel in rate:
             draw_line(panel, table["learning_rate"])
+
+
+class Taylor(Diagnostic):
+    """The decrease of J in one step, against its first- and second-order predictions.
+
+    For a step s from w: ``real`` is ``J(w) − J(w + s)``, ``first`` is ``−∇Jᵀs`` and ``second`` is
+    ``−∇Jᵀs − ½ sᵀ∇²J s``; all on the measured part of the training set, in eval mode. ``optimal``
+    is the length, in units of the step taken, that the second-order model calls best along it,
+    ``−∇Jᵀs / sᵀ∇²Js``: below 1 the step was too long, above too short, negative uphill. It is left
+    out where J bends down along s and no length is best.
+
+    Args:
+        every: when to look; see `Diagnostic`.
+    """
+
+    cost = "moderate"
+    first = 1
+    on_functions = True
+
+    def __init__(self, every: Mapping[str, Any] | None = None) -> None:
+        super().__init__(every)
+        self._before: Tensor | None = None
+
+    def before(self, snapshot: Snapshot) -> None:
+        """Copy the weights that the step is about to change."""
+        self._before = snapshot.local_objective.w.clone()
+
+    def look(self, snapshot: Snapshot) -> Values:
+        """Compare the decrease with its predictions."""
+        if self._before is None:
+            return {}
+        before, self._before = self._before, None
+        point = snapshot.local_objective
+        values = compare_decreases(point.moved(before), point.w - before)
+        if not all(map(math.isfinite, values.values())):
+            return {}
+        return values
+
+    def plot(self, figure: Figure, table: pd.DataFrame) -> None:
+        """Draw the decreases, and the optimal length over the one taken below."""
+        from truerisk.diagnostics.history_plots import add_panels, draw_level, draw_lines
+
+        headings = ["decrease of J in one step"]
+        if "optimal" in table:
+            headings.append("optimal length / length taken (best: 1)")
+        top, *below = add_panels(figure, table, headings, (2.2, 1.5))
+        names = {"real": "real", "second": "2nd order", "first": "1st order"}
+        draw_lines(top, {label: table[name] for name, label in names.items()})
+        draw_level(top, 0, "")
+        for panel in below:
+            draw_lines(panel, {"": table["optimal"]})
+            draw_level(panel, 1, "")
+
+
+def compare_decreases(start: LocalObjective, step: Tensor) -> dict[str, float]:
+    """Compare what J loses in a step with what its derivatives at the start predict.
+
+    Args:
+        start: J at the weights before the step.
+        step: the step [p].
+
+    Returns:
+        ``real``, ``first``, ``second`` and, where J bends up along the step, ``optimal``.
+    """
+    model = taylor_polynomial(start, step)
+    value, slope, curvature = float(model.value), float(model.slope), float(model.curvature)
+    decreases = {
+        "real": value - float(start.moved(start.w + step).value()),
+        "first": -slope,
+        "second": -slope - 0.5 * curvature,
+    }
+    if curvature > 0:
+        decreases["optimal"] = -slope / curvature
+    return decreases
 
 
 def subtract_tensors(

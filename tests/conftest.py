@@ -113,18 +113,16 @@ def killed_after(fork, monkeypatch):
     """
 
     def killed(number, work, when=lambda: True):
-        from truerisk.engine import chunks
         from truerisk.engine.step import Step
 
         step = Step.__call__
 
         def stepped(instance, batches):
             step(instance, batches)
-            if instance.count == number and when():
+            if instance.state.step == number and when():
                 os.kill(os.getpid(), signal.SIGKILL)
 
         def doomed():
-            monkeypatch.setattr(chunks, "SECONDS", 0)
             monkeypatch.setattr(Step, "__call__", stepped)
             return work()
 
@@ -137,21 +135,6 @@ def killed_after(fork, monkeypatch):
 def single_thread():
     """Next to a busy process, tiny models on two threads take ten times as long as on one."""
     torch.set_num_threads(1)
-
-
-class Engine:
-    """What `Step` asks of Lightning, for one process on the CPU."""
-
-    world_size = 1
-
-    def __init__(self, scaler=None) -> None:
-        self.scaler = scaler
-
-    def backward(self, objective, **options) -> None:
-        (objective if self.scaler is None else self.scaler.scale(objective)).backward(**options)
-
-    def sum(self, values):
-        return values
 
 
 def _assembled(*overrides, dtype=torch.float64):
@@ -168,14 +151,19 @@ def _assembled(*overrides, dtype=torch.float64):
 
 def _stepping(*overrides, scaler=None, horizon=100, dtype=torch.float64):
     """A recipe and its `Step`, without Lightning."""
+    from truerisk.engine.host import Host
+    from truerisk.engine.precision import DevicePrecision
     from truerisk.engine.step import Step
     from truerisk.objective import Objective
 
+    host = Host(DevicePrecision(torch.device("cpu"), "32-true"))
+    if scaler is not None:
+        host.scaler, host.backward = scaler, host.backward_scaled
     recipe = _assembled(*overrides, dtype=dtype)
     objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
     optimizer = recipe.optimizer(recipe.model)
     schedule = recipe.schedule(optimizer, horizon)
-    return recipe, Step(recipe, objective, optimizer, schedule, Engine(scaler))
+    return recipe, Step(recipe, objective, optimizer, schedule, host)
 
 
 def _micro_batches(recipe, steps):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from truerisk.core.deterministic import refresh_statistics
+from truerisk.engine.host import Host
+from truerisk.engine.measure import RiskEstimator
+from truerisk.engine.precision import DevicePrecision
 from truerisk.engine.step import Step
-from truerisk.risk.gauge import Gauge
 
 RECIPE = ["data=wine", "data.batch_size=20", "model.width=8", "model.normalization=batch"]
 RECIPE += ["optimizer=momentum", "trainer.precision=64-true", "trainer.max_epochs=6"]
@@ -125,10 +125,8 @@ def test_refreshed_statistics_are_those_of_all_the_inputs(assembled):
     """1078 samples are measured in even blocks, so that none counts more than another."""
     given = ["data=digits", "data.num_train=1078", "model.width=8", "model.depth=1"]
     recipe = assembled(*given, "model.normalization=batch")
-    trainer = SimpleNamespace(
-        global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu"))
-    )
-    blocks = list(Gauge(recipe, None, trainer).training_inputs())
+    host = Host(DevicePrecision(torch.device("cpu"), "64-true"))
+    blocks = list(RiskEstimator(recipe, None, host).training_inputs())
     assert [len(x) for x in blocks] == [539, 539]
     before = {name: t.clone() for name, t in recipe.model.state_dict().items()}
     state = refresh_statistics(recipe.model, before, blocks)

@@ -13,10 +13,12 @@ from truerisk.config.options import RiskOptions
 from truerisk.core.seeds import derive_streams
 from truerisk.data import DataModule
 from truerisk.data.gaussians import gaussians
+from truerisk.engine.host import Host
+from truerisk.engine.measure import RiskEstimator
+from truerisk.engine.precision import DevicePrecision
 from truerisk.loss import adapt_loss
 from truerisk.model import Linear
 from truerisk.objective import Objective
-from truerisk.risk.gauge import Gauge
 
 SETS = 200
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
@@ -56,12 +58,14 @@ def truth(model, population):
     return risk, error
 
 
-def gauge(recipe):
+def measured_split(risks, name):
+    return risks.measure_split(name, None).named(name, 0, risks.population_size(name))
+
+
+def estimator(recipe):
     recipe.streams = derive_streams(0)
-    trainer = SimpleNamespace(
-        global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu"))
-    )
-    return Gauge(recipe, Objective(recipe.model, recipe.surrogate), trainer)
+    host = Host(DevicePrecision(torch.device("cpu"), "64-true"))
+    return RiskEstimator(recipe, Objective(recipe.model, recipe.surrogate), host)
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +74,9 @@ def runs():
     found = []
     for seed in range(SETS):
         recipe = trained(seed)
-        measured = gauge(recipe).during(None, 0) | gauge(recipe).finally_("test", 0)
-        whole = gauge(recipe).finally_("train", 0)["risk/train"]
+        risks = estimator(recipe)
+        measured = risks.epoch_risks(None, 0) | measured_split(risks, "test")
+        whole = measured_split(risks, "train")["risk/train"]
         risk, error = truth(recipe.model, recipe.data.population)
         found.append(SimpleNamespace(measured=measured, risk=risk, error=error, whole=whole))
     return found

@@ -18,7 +18,8 @@ GROUPS = (
 ABOVE = {
     "diagnostics": {
         *("objective", "data.split.Split", "recipe", "run", "show"),
-        "engine.lightning.RiskModule",
+        "engine.lightning.ModelBackend",
+        *("engine.loop.Observer", "engine.loop.TrainingLoop"),
     },
 }
 """What a group that looks at the parts from above may import too."""
@@ -80,8 +81,6 @@ ORDER = (
 )
 """The folders and files of the package, from below upwards: none imports what comes after it."""
 UPWARDS = {
-    # until a run is handed its parts, and draws its figure after the loop
-    "engine": {"fit", "result", "show"},
     "assemble": {"diagnostics.Diagnostic"},  # to tell our diagnostics from any other callback
     "result": {"show.console.print_report"},  # a run in a notebook tells of itself
     "verdicts": {"reproductions"},  # the folder that it looks into

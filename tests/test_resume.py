@@ -16,11 +16,10 @@ from omegaconf import OmegaConf
 
 import truerisk
 from truerisk.cli import main
-from truerisk.engine import chunks
-from truerisk.engine.checkpoint import load
+from truerisk.engine import measure
+from truerisk.engine.recorder import load_checkpoint
 from truerisk.engine.step import Step
 from truerisk.logger import csv
-from truerisk.risk import gauge
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
@@ -34,7 +33,7 @@ def go_on(folder):
 
 
 def weights(folder):
-    best = load(folder / "checkpoints" / "best.ckpt")
+    best = load_checkpoint(folder / "checkpoints" / "best.ckpt")
     return best["risk"], best["epoch"], best["step"], best["state"]
 
 
@@ -62,7 +61,7 @@ class Moments:
     def __init__(self, monkeypatch, fatal=None):
         self.count, self.fatal, self.names = 0, fatal, []
         self.replace, self.append = os.replace, csv.append
-        step, finally_ = Step.__call__, gauge.Gauge.finally_
+        step, final_risks = Step.__call__, measure.RiskEstimator.final_risks
 
         def stepped(instance, batches):
             step(instance, batches)
@@ -70,13 +69,12 @@ class Moments:
 
         def measured(instance, *args):
             self.moment("measure")
-            return finally_(instance, *args)
+            return final_risks(instance, *args)
 
-        monkeypatch.setattr(chunks, "SECONDS", 0)  # a checkpoint after every step
         monkeypatch.setattr(os, "replace", self._replace)
         monkeypatch.setattr(csv, "append", self._append)
         monkeypatch.setattr(Step, "__call__", stepped)
-        monkeypatch.setattr(gauge.Gauge, "finally_", measured)
+        monkeypatch.setattr(measure.RiskEstimator, "final_risks", measured)
 
     def moment(self, name, half=None):
         self.names.append(name)
@@ -173,7 +171,10 @@ def test_killed_in_mid_epoch(tiny, killed_after, tmp_path, recipe):
     tiny(whole, overrides)
     step = 3 if "data.batch_size=full" in overrides else 6
     killed_after(step, lambda: tiny(cut, overrides))
-    assert load(cut / "checkpoints" / "last.ckpt")["truerisk"]["position"] in ([1, 2], [2, 0])
+    assert load_checkpoint(cut / "checkpoints" / "last.ckpt")["truerisk"]["position"] in (
+        [1, 2],
+        [2, 0],
+    )
     assert go_on(cut).status == "finished"
     assert differences(whole, cut) == []
 
@@ -195,7 +196,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("limit", ["trainer.max_steps=6", "trainer.max_steps=5", "risk.every=3"])
 @pytest.mark.parametrize("moment", [0, 2])
 def test_killed_in_the_final_measurement(tiny, whole, fork, tmp_path, monkeypatch, limit, moment):
-    finally_ = gauge.Gauge.finally_
+    finally_ = measure.RiskEstimator.final_risks
     asked = []
 
     def measured(*args):
@@ -203,7 +204,7 @@ def test_killed_in_the_final_measurement(tiny, whole, fork, tmp_path, monkeypatc
         return die() if len(asked) > moment else finally_(*args)
 
     def work():
-        monkeypatch.setattr(gauge.Gauge, "finally_", measured)
+        monkeypatch.setattr(measure.RiskEstimator, "final_risks", measured)
         tiny(tmp_path / "cut", [limit])
 
     assert fork(work).wait().code == -signal.SIGKILL
@@ -222,14 +223,14 @@ def test_asked_to_stop_at_any_step(tiny, whole, tmp_path, monkeypatch, limit, st
 
     def stepped(instance, batches):
         taken(instance, batches)
-        if instance.count == step:
+        if instance.state.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
         patch.setattr(Step, "__call__", stepped)
         result = tiny(cut, overrides)
     assert (result.status, result.reason) == ("interrupted", "SIGTERM")
-    assert load(cut / "checkpoints" / "last.ckpt")["truerisk"]["step"]["count"] == step
+    assert load_checkpoint(cut / "checkpoints" / "last.ckpt")["truerisk"]["step"]["count"] == step
     assert go_on(cut).status == "finished"
     assert differences(whole(tiny, *overrides), cut) == []
 

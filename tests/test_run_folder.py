@@ -15,8 +15,7 @@ import truerisk
 from truerisk import run as run_module
 from truerisk.core.errors import ConfigError
 from truerisk.core.files import write_atomic
-from truerisk.engine.checkpoint import Checkpointer
-from truerisk.engine.lightning import RiskModule
+from truerisk.engine.recorder import Recorder
 from truerisk.engine.step import Step
 from truerisk.result import RunResult, load_run
 
@@ -98,7 +97,7 @@ def test_diverged(tiny, tmp_path):
 def test_failed(tiny, tmp_path, monkeypatch, where):
     target = {
         "step": "truerisk.engine.step.Step.__call__",
-        "measure": "truerisk.risk.gauge.Gauge.finally_",
+        "measure": "truerisk.engine.measure.RiskEstimator.final_risks",
         "draw": "truerisk.fit._draw",
     }
 
@@ -130,7 +129,7 @@ def cut(tiny, tmp_path, monkeypatch):
     step = Step.__call__
 
     def stepped(instance, batches):
-        if instance.count == 4:
+        if instance.state.step == 4:
             raise RuntimeError
         step(instance, batches)
 
@@ -250,12 +249,12 @@ def test_files_are_whole_whenever_they_are_read(tiny, fork, tmp_path):
 
 def test_checkpoints_keep_their_distance(tiny, tmp_path, monkeypatch):
     saved = []
-    save = Checkpointer.save
+    save = Recorder.save
 
-    def counted(instance, trainer, module: RiskModule):
-        saved.append(module.take_step.count)
-        save(instance, trainer, module)
+    def counted(instance, checkpoint, *rest):
+        saved.append(checkpoint["global_step"])
+        save(instance, checkpoint, *rest)
 
-    monkeypatch.setattr(Checkpointer, "save", counted)
+    monkeypatch.setattr(Recorder, "save", counted)
     tiny(tmp_path / "run", ["checkpoint_seconds=1000"])
     assert saved == [9]

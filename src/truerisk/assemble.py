@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -31,7 +30,6 @@ from truerisk.scheduler import Schedule
 from truerisk.task import get_task
 
 if TYPE_CHECKING:
-    from lightning import Callback, Trainer
     from lightning.pytorch.loggers import Logger
 
 INITIAL_SAMPLES = 1000
@@ -175,30 +173,3 @@ def build_loggers(cfg: DictConfig, **available: Any) -> list[Logger]:
     nodes = {"csv": csv, **cfg.logger}
     config = plain(cfg)
     return [build(node, config=config, **available) for node in nodes.values()]
-
-
-def build_trainer(
-    cfg: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[Callback]
-) -> Trainer:
-    """Lightning's Trainer, with what this project does itself switched off."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    try:
-        return build(cfg.trainer, **_own(folder, loggers, callbacks))
-    except MisconfigurationException as error:
-        raise ConfigError(f"trainer: {error}") from error
-
-
-def _own(folder: Path, loggers: list[Logger], callbacks: list[Callback]) -> dict[str, Any]:
-    """Arguments of the Trainer that are not the user's to choose."""
-    return dict(
-        logger=loggers or False,
-        callbacks=callbacks,
-        default_root_dir=folder,
-        enable_checkpointing=bool(callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        inference_mode=False,
-        num_sanity_val_steps=0,
-    )

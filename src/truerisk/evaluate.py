@@ -36,23 +36,25 @@ def evaluate(
     Raises:
         ConfigError: there is no such run, it has no weights, or an override cannot work.
     """
-    from truerisk.assemble import assemble, build_trainer
+    from truerisk.assemble import assemble
     from truerisk.config.check import check_config
     from truerisk.config.compose import override_config
     from truerisk.core import rng, threads
-    from truerisk.engine.checkpoint import load
-    from truerisk.engine.lightning import RiskModule
-    from truerisk.fit import quiet
+    from truerisk.engine.host import choose_host
+    from truerisk.engine.lightning import RiskModule, evaluate_model
+    from truerisk.engine.recorder import load_checkpoint
+    from truerisk.fit import build_strategy, quiet, refusing_trainer
 
     run = load_run(folder)
     cfg = override_config(run.config, overrides, config_dir)
     check_config(cfg)
-    best = load(run.run.best)
+    best = load_checkpoint(run.run.best)
     recipe = assemble(cfg, best["data"])
     recipe.model.load_state_dict(best["state"], assign=True)  # in the run's own precision
     module = RiskModule(recipe)
     count = run.run.metadata()["threads"]  # sums depend on it in their last bits
     with quiet(), threads.limit_threads(count), rng.fork_seeded(recipe.streams.noise):
-        trainer = build_trainer(cfg, run.folder, loggers=[], callbacks=[])
-        trainer.test(module, verbose=False)
-    return Evaluation(run, module.final)
+        with refusing_trainer():
+            host = choose_host(build_strategy(cfg.trainer))
+        summary = evaluate_model(module, host, epoch=None)
+    return Evaluation(run, summary)

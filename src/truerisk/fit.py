@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.core.errors import ConfigError, Diverged, Interrupted, UserError
+from truerisk.core.errors import ConfigError, Interrupted, UserError
 from truerisk.core.files import write_atomic
+from truerisk.core.stop import Stop
 from truerisk.result import RunResult
 from truerisk.run import RunFolder, rank
 from truerisk.task import get_task
 
 if TYPE_CHECKING:
-    from lightning import Callback, Trainer
-
-    from truerisk.engine.lightning import RiskModule
     from truerisk.recipe import Recipe
 
 
@@ -135,10 +134,10 @@ def _execute(
             stack.enter_context(_told(run, before))
         stack.enter_context(threads.limit_threads(count))
         stack.enter_context(rng.fork_seeded(recipe.streams.noise + rank()))
-        outcome, reason = _fit(cfg, run, recipe, resumed)
+        status, stop = _fit(cfg, run, recipe, resumed)
         if first:
             _draw(result)
-            run.set_status(outcome, reason)
+            run.set_status(status, stop=stop)
     return result
 
 
@@ -175,69 +174,96 @@ def _threads(cfg: DictConfig, recipe: Recipe) -> int:
     return threads.choose_threads(recipe.model, first_inputs(recipe.data, recipe.data.batch_size))
 
 
-def _fit(cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool) -> tuple[str, str]:
-    """Train and measure; returns the run's status and the reason for it."""
-    from truerisk.engine.lightning import RiskModule
+def _fit(cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool) -> tuple[str, Stop | None]:
+    """Train and measure; return the run's status and why it ended before its time."""
+    from truerisk.assemble import build_diagnostics, build_loggers
+    from truerisk.config.compose import resolve_config
+    from truerisk.diagnostics.observer import make_observers
+    from truerisk.engine.host import choose_host
+    from truerisk.engine.lightning import ModelBackend, RiskModule
+    from truerisk.engine.loop import Observer, TrainingLoop
+    from truerisk.engine.recorder import Recorder, load_checkpoint
     from truerisk.engine.signals import on_stop
-    from truerisk.engine.tolerance import reached
-
-    module = RiskModule(recipe)
-    trainer, checkpoint = _trainer(cfg, run, recipe, resumed)
-    try:
-        with on_stop(module.request_stop):
-            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
-        outcome = "finished", reached(trainer)
-    except Diverged as error:
-        outcome = "diverged", str(error)
-    except (Interrupted, SystemExit):  # Lightning answers a second Ctrl-C with SystemExit
-        if not module.stop_requested:
-            raise
-        return "interrupted", module.stop_requested
-    _measure_best(run, module, trainer)
-    return outcome
-
-
-def _trainer(
-    cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool
-) -> tuple[Trainer, Path | None]:
-    """The trainer with its loggers and callbacks, and the checkpoint to start from."""
-    from truerisk.assemble import build_diagnostics, build_loggers, build_trainer
-    from truerisk.diagnostics.callback import build_callbacks
-    from truerisk.engine.checkpoint import Checkpointer, load
-    from truerisk.engine.trail import trails
+    from truerisk.engine.stopping import make_stop_rules
+    from truerisk.engine.trail import make_trajectory_loggers
     from truerisk.show.progress_line import Progress
 
-    checkpoint = run.last if resumed and run.last.exists() else None
-    step = load(checkpoint)["truerisk"]["step"]["count"] if checkpoint else -1
+    config = resolve_config(cfg)
+    checkpoint = load_checkpoint(run.last) if resumed and run.last.exists() else None
+    step = checkpoint["truerisk"]["step"]["count"] if checkpoint else -1
+    with refusing_trainer():
+        host = choose_host(build_strategy(cfg.trainer))
     where = {"folder": run.path, "run_id": run.id, "resume_step": step if resumed else None}
-    loggers = build_loggers(cfg, **where) if rank() == 0 else []
-    callbacks: list[Callback] = [
-        Progress(shown=get_task(recipe.data.info.task).progress),
-        Checkpointer(run.path, cfg.checkpoint_seconds),
-    ]
-    callbacks += trails(recipe.model)
-    callbacks += deciding(cfg, recipe, run.path)
-    callbacks += build_callbacks(build_diagnostics(cfg))
-    return build_trainer(cfg, run.path, loggers, callbacks), checkpoint
+    loggers = build_loggers(cfg, **where) if host.rank == 0 else []
+    recorder = Recorder(run, config, loggers, writes=host.rank == 0)
+    limits = cfg.trainer.max_epochs, cfg.trainer.max_steps
+    with host.place.default_dtype():
+        backend = ModelBackend(RiskModule(recipe), host, limits, recorder)
+        backend.run.rules = make_stop_rules(recipe, config, run.path, host)
+        watching = make_observers(build_diagnostics(cfg), backend)
+        if checkpoint is not None:
+            backend.restore(checkpoint)
+        shown = get_task(recipe.data.info.task).progress
+        observers: list[Observer] = [Progress(shown=shown), *make_trajectory_loggers(recipe.model)]
+        observers += watching
+        ended: list[str] = []
+        loop = TrainingLoop(
+            backend,
+            observers,
+            cfg.checkpoint_seconds,
+            on_finish=lambda _run, status: ended.append(status),
+            deadline=parse_duration(cfg.trainer.get("max_time")),
+        )
+        try:
+            with on_stop(loop.request_stop), torch_flags(cfg.trainer):
+                loop.train()
+        except Interrupted:
+            return "interrupted", Stop(
+                "signal", backend.run.state.step, {"name": loop.stop_requested}
+            )
+    return ended[0], backend.run.state.stop
 
 
-def deciding(cfg: DictConfig, recipe: Recipe, folder: Path) -> list[Callback]:
-    """What decides when a run stops: callbacks of the regularizers, of ``stop`` and the study's."""
-    from truerisk.engine.halving import halvings
-    from truerisk.engine.tolerance import tolerances
+@contextmanager
+def refusing_trainer() -> Iterator[None]:
+    """Turn what Lightning says of its arguments into an error of the configuration."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    callbacks = [c for r in recipe.regularizers.values() for c in r.callbacks()]
-    return [*callbacks, *tolerances(cfg, recipe), *halvings(cfg, folder)]
+    try:
+        yield
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(f"trainer: {error}") from error
 
 
-def _measure_best(run: RunFolder, module: RiskModule, trainer: Trainer) -> None:
-    """Write what was measured at the best weights, or measure it where training broke off."""
-    if not module.final and module.best is not None:
-        module.model.load_state_dict(module.best.state)
-        trainer.test(module, verbose=False)
-        module.log_final()
-    if trainer.is_global_zero:
-        run.write_summary(module.final)
+def build_strategy(trainer: DictConfig) -> dict[str, Any]:
+    """Return the ``trainer`` node in plain containers, its strategy built."""
+    from truerisk.assemble import build, plain
+
+    node = plain(trainer)
+    if isinstance(node.get("strategy"), dict):
+        node["strategy"] = build(trainer.strategy)
+    return node
+
+
+@contextmanager
+def torch_flags(trainer: DictConfig) -> Iterator[None]:
+    """Set what ``trainer`` asks of torch itself inside the block."""
+    import torch
+
+    with torch.autograd.set_detect_anomaly(bool(trainer.get("detect_anomaly", False))):
+        yield
+
+
+def parse_duration(text: str | None) -> float:
+    """Return the seconds of ``DD:HH:MM:SS``; infinite where nothing is said.
+
+    >>> parse_duration("00:01:00:05")
+    3605.0
+    """
+    if text is None:
+        return math.inf
+    days, hours, minutes, seconds = map(float, str(text).split(":"))
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def _draw(result: RunResult) -> None:

@@ -66,7 +66,7 @@ class RunResult:
         """The model with its best weights, in eval mode on the CPU."""
         from truerisk.assemble import build, build_model
         from truerisk.data import DataInfo
-        from truerisk.engine.checkpoint import load
+        from truerisk.engine.recorder import load_checkpoint
 
         facts = self.run.metadata()
         # what data would say of itself is recorded, so that a model can be built without it
@@ -75,7 +75,7 @@ class RunResult:
         # some regularizers change the model, as dropout and spectral norm do
         regularizers = {name: build(node) for name, node in self.config.regularizer.items()}
         model = build_model(self.config, info, regularizers, facts["seeds"]["init"])
-        model.load_state_dict(load(self.run.best)["state"], assign=True)
+        model.load_state_dict(load_checkpoint(self.run.best)["state"], assign=True)
         return model.eval()
 
     @property

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from lightning.fabric import strategies as fabric_strategies
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
+    get_optimizer_state_dict,
     set_model_state_dict,
+    set_optimizer_state_dict,
 )
 from torch.distributed.fsdp import fully_shard
 
@@ -29,11 +32,36 @@ class FullyShardedStrategy(ModelParallelStrategy):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, **options)
+        self.options = options
 
     def setup_environment(self) -> None:
         """Let the data dimension of the mesh span every process."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
+
+    def for_fabric(self) -> ShardingStrategy:
+        """Return the same strategy as Fabric takes it."""
+        return ShardingStrategy(**self.options)
+
+
+class ShardingStrategy(fabric_strategies.ModelParallelStrategy):
+    """Fabric's model-parallel strategy with all processes sharing the data (FSDP2)."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            shard_over_mesh, tensor_parallel_size=1, save_distributed_checkpoint=False, **options
+        )
+
+    def setup_environment(self) -> None:
+        """Let the data dimension of the mesh span every process."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+
+def shard_over_mesh(module: nn.Module, mesh: Any) -> nn.Module:
+    """Shard a model over the data dimension of a device mesh, in place."""
+    shard(module, mesh["data_parallel"])
+    return module
 
 
 def shard(module: nn.Module, mesh: Any) -> None:
@@ -84,3 +112,29 @@ def load_whole_state(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Load a state that every process has whole into a model that may be sharded."""
     with torch.no_grad():
         set_model_state_dict(model, dict(state), options=WHOLE)
+
+
+def whole_module(
+    module: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Put the states of a module and its optimizer together from their shards.
+
+    Args:
+        module: what names of parameters count from.
+        optimizer: of its parameters.
+
+    Returns:
+        Both on the first process's CPU, in one piece; nothing on the others.
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights: dict[str, Any] = get_model_state_dict(module, options=options)
+    return weights, get_optimizer_state_dict(module, optimizer, options=options)
+
+
+def load_whole_module(
+    module: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Mapping[str, Any]
+) -> None:
+    """Load a checkpoint that every process has whole into a sharded module and its optimizer."""
+    set_model_state_dict(module, dict(checkpoint["state_dict"]), options=WHOLE)
+    state = checkpoint["optimizer_states"][0]
+    set_optimizer_state_dict(module, optimizer, state, options=WHOLE)

@@ -148,7 +148,7 @@ def files(tmp_path_factory):
 def train(tmp_path, monkeypatch, files):
     """Train what overrides say for a few steps, without the figure and with a short pilot."""
     monkeypatch.setattr("truerisk.fit._draw", lambda result: None)
-    monkeypatch.setattr("truerisk.risk.gauge.PILOT", 100)
+    monkeypatch.setattr("truerisk.engine.measure.PILOT", 100)
     count = iter(range(10**6))
 
     def run(*overrides):

@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 
 import truerisk
 from truerisk.config.parts import conf_dir, list_options
-from truerisk.engine import chunks
 
 ALL = [name for name in list_options("diagnostics", (conf_dir(),)) if name != "recurrence"]
 RECIPE = [
@@ -26,7 +25,6 @@ RECIPE = [
 
 
 def test_killed_after_any_step(tiny, killed_after, tmp_path, monkeypatch):
-    monkeypatch.setattr(chunks, "SECONDS", 0)  # a checkpoint after every step
     tiny(tmp_path / "whole", RECIPE)
     wanted = (tmp_path / "whole" / "metrics.csv").read_text()
     for fatal in (3, 4, 6):

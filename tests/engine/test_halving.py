@@ -5,20 +5,21 @@ from __future__ import annotations
 import pytest
 
 from truerisk.cli import main
-from truerisk.engine.halving import Rungs
+from truerisk.core.stop import Stop
+from truerisk.engine.stopping import Rungs
 from truerisk.result import load_run
 
 CONFIG = {"data": {"name": "a"}, "loss": {}}
 
 
 def stops(rungs, cell, risk):
-    rungs.come(cell, 1, risk)
-    return rungs.behind(1, risk)
+    rungs.report(cell, 1, risk)
+    return rungs.compare(1, risk)
 
 
 def test_rungs(tmp_path):
     rungs = Rungs(tmp_path, CONFIG, 2, 3)
-    assert [rungs.reached(e) for e in (0, 1, 2, 5, 6, 17, 18, 60)] == [
+    assert [rungs.highest_rung(e) for e in (0, 1, 2, 5, 6, 17, 18, 60)] == [
         None, None, 2, 2, 6, 6, 18, 54,
     ]  # fmt: skip
 
@@ -30,7 +31,9 @@ def test_the_best_third_of_those_who_came_goes_on(tmp_path):
     # kept: ⌈n/3⌉ of n = 1 … 7, that is 1 1 1 2 2 2 3; ranks at arrival 1 2 1 2 1 6 2
     goes = [not stops(rungs, f"x-{i}", risk) for i, risk in enumerate(came)]
     assert goes == [True, False, True, True, True, False, True]
-    assert "number 6 of 8, and the best 3 go on" in stops(rungs, "x-9", 5.5)
+    behind = stops(rungs, "x-9", 5.5)
+    assert behind == {"epoch": 1, "risk": 5.5, "rank": 6, "among": 8, "kept": 3}
+    assert "number 6 of 8, and the best 3 go on" in Stop("halving", 1, behind).describe()
 
 
 def test_the_same_cell_again_counts_once(tmp_path):

@@ -12,9 +12,8 @@ import time
 import pytest
 
 from truerisk.cli import main
-from truerisk.engine import checkpoint
+from truerisk.engine import measure
 from truerisk.engine.signals import on_stop
-from truerisk.risk import gauge
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 LONG = ["data.batch_size=10", "trainer.max_epochs=60", "regularizer=[dropout,ema]"]
@@ -87,7 +86,7 @@ def test_a_second_ctrl_c_does_not_wait(tiny, fork, tmp_path, monkeypatch):
         time.sleep(3600)
 
     def work():
-        monkeypatch.setattr(gauge.Gauge, "finally_", hang)
+        monkeypatch.setattr(measure.RiskEstimator, "final_risks", hang)
         return main(["train", *tiny.overrides, f"hydra.run.dir={tmp_path / 'run'}"])
 
     child = fork(work)
@@ -104,8 +103,9 @@ def test_a_second_ctrl_c_does_not_wait(tiny, fork, tmp_path, monkeypatch):
 
 def test_ctrl_c_before_training(tiny, fork, tmp_path, monkeypatch):
     def work():
-        monkeypatch.setattr(checkpoint, "load", lambda *_: os.kill(os.getpid(), signal.SIGINT))
-        monkeypatch.setattr("truerisk.data.DataModule.prepare", checkpoint.load)
+        monkeypatch.setattr(
+            "truerisk.data.DataModule.prepare", lambda *_: os.kill(os.getpid(), signal.SIGINT)
+        )
         return main(["train", *tiny.overrides, f"hydra.run.dir={tmp_path / 'a' / 'run'}"])
 
     ended = fork(work).wait()

@@ -78,7 +78,7 @@ def test_a_run_taken_up_again_ends_where_it_should(run, tmp_path):
 
         def stepping(instance, batches, step=step, taken=taken):
             taken(instance, batches)
-            if instance.count == step:
+            if instance.state.step == step:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         with mock.patch("truerisk.fit._draw"):

@@ -165,7 +165,7 @@ def test_looking_again_leaves_no_trace(stepping, micro_batches, accumulate):
         (micro,) = micro_batches(recipe, 1)
         step(micro)
         buffers = {n: b.clone() for n, b in recipe.model.named_buffers()}
-        after[optimizer] = buffers, rng.get_state()["torch"], step.sums.means()
+        after[optimizer] = buffers, rng.get_state()["torch"], step.state.sums.means()
     (a, noise, sums), (b, noise_2, sums_2) = after.values()
     assert len(a) > 4 and all(torch.equal(a[name], b[name]) for name in a)
     assert torch.equal(noise, noise_2)

@@ -77,7 +77,7 @@ def stopped_at(folder, name, step, *more):
 
     def stepping(instance, batches):
         taken(instance, batches)
-        if instance.count == step:
+        if instance.state.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with mock.patch.object(Step, "__call__", stepping), mock.patch("truerisk.fit._draw"):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from truerisk.engine.measure import RiskEstimator
 from truerisk.optimizer import Newton
-from truerisk.risk.gauge import Gauge
 
 POLYNOMIALS = ("seed=range(12)", "hydra.sweeper.grids=[{model.degree:'1,3'}]")
 
@@ -14,7 +14,9 @@ def test_all_claims_hold(at):
 
 def test_a_true_risk_measured_on_the_training_set(at, monkeypatch):
     monkeypatch.setattr(
-        Gauge, "_true", lambda self, epoch: self.split("train", None).named("true", epoch)
+        RiskEstimator,
+        "true_risk",
+        lambda self, epoch: self.measure_split("train", None).named("true", epoch),
     )
     assert at.study("bias_variance", "they_add_up", *POLYNOMIALS) == "does not hold"
 

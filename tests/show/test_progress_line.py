@@ -1,16 +1,23 @@
 import contextlib
 import io
+import math
 import os
 import pty
 import re
 import sys
 import time
+from types import SimpleNamespace
+from unittest import mock
 
-import lightning as L
 import pytest
 import torch
-from lightning.pytorch.demos.boring_classes import BoringModel
 
+from truerisk.core.stop import Stop
+from truerisk.engine.host import Host
+from truerisk.engine.loop import TrainingLoop
+from truerisk.engine.precision import DevicePrecision
+from truerisk.engine.state import RunState, TrainingRun
+from truerisk.risk.measured import Measured
 from truerisk.show import Progress
 from truerisk.show import progress_line as module
 from truerisk.show.progress_line import fit_line
@@ -18,24 +25,61 @@ from truerisk.show.progress_line import fit_line
 torch.set_num_threads(1)
 
 
-class Model(BoringModel):
-    """Measures after every epoch, as late as a module can."""
+class Backend:
+    """A run of two steps an epoch that measures made-up numbers, or of more that take a while."""
 
-    def on_train_epoch_end(self):
-        done = self.current_epoch + 1
+    def __init__(self, steps=2, epochs=40, pause=0.0, horizon=None, stop_at=None):
+        state = RunState()
+        self.steps, self.pause, self.stop_at = steps, pause, stop_at
+        plan = SimpleNamespace(steps_per_epoch=steps)
+        recipe = SimpleNamespace(risk=SimpleNamespace(every=1), data=mock.Mock())
+        recorder = mock.Mock(config={})
+        self.run = TrainingRun(
+            recipe, plan, horizon or steps * epochs, epochs, mock.Mock(), mock.Mock(), None, [],
+            recorder, state,
+        )  # fmt: skip
+        self.run.schedule.optimizer.param_groups = []
+        self.run.checkpoint = lambda parts: {}
+        self.runs = [self.run]
+        self.host = Host(DevicePrecision(torch.device("cpu"), "32-true"))
+
+    def begin(self):
+        pass
+
+    def rest_of_epoch(self):
+        return iter(range(min(self.steps, self.run.horizon - self.run.state.step)))
+
+    def take_step(self, batch):
+        time.sleep(self.pause)
+        self.run.state.step += 1
+        self.run.state.step_in_epoch += 1
+        return {}
+
+    def evaluating(self):
+        return contextlib.nullcontext()
+
+    def epoch_risks(self, rows):
+        done = self.run.state.epoch or math.inf
+        if done == self.stop_at:
+            self.run.state.stop = Stop("patience", self.run.state.step, {})
         values = {"objective": 3 / done, "risk/train": 1 / done, "risk/val": 2 / done}
-        metrics = {name: torch.tensor(value) for name, value in values.items()}
-        self.trainer.callback_metrics.update(metrics)
+        return [{name: Measured(value) for name, value in values.items()}]
+
+    def copy_weights(self, row):
+        return {}
+
+    def final_risks(self, rows):
+        return [{} for _ in rows]
+
+    def checkpoint_parts(self, rows):
+        return [None for _ in rows]
+
+    def keep(self, rows):
+        self.runs = [self.runs[k] for k in rows]
 
 
-def fit(model=None, callbacks=(), **options):
-    options = {"max_epochs": 40, "limit_train_batches": 2, **options}
-    trainer = L.Trainer(
-        limit_val_batches=0, logger=False, accelerator="cpu", enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[Progress(), *callbacks],
-        **options,
-    )  # fmt: skip
-    trainer.fit(model or Model())
+def fit(deadline=math.inf, **options):
+    TrainingLoop(Backend(**options), [Progress()], deadline=deadline).train()
 
 
 def said(capfd):
@@ -52,31 +96,20 @@ def test_few_plain_lines_without_a_terminal(capfd):
 
 
 def test_early_stop_and_steps_for_a_limit(capfd):
-    class Stop(L.Callback):
-        def on_train_epoch_end(self, trainer, pl_module):
-            trainer.should_stop = trainer.current_epoch == 4
-
-    fit(callbacks=[Stop()])
+    fit(stop_at=5)
     assert [line.split()[1] for line in said(capfd)] == ["1/40", "4/40", "5/40"]
-    fit(max_epochs=-1, max_steps=20)
+    fit(epochs=-1, horizon=20)
     assert [line.split()[1] for line in said(capfd)] == [str(n) for n in range(1, 11)]
-    fit(max_epochs=-1, max_time="00:00:00:01", limit_train_batches=300)
+    fit(epochs=-1, horizon=10**9, steps=300, pause=0.004, deadline=1.0)
     assert 1 <= len(said(capfd)) <= 2
 
 
-def test_silence_when_disabled_or_not_the_first_process(capfd, monkeypatch):
-    trainer = L.Trainer(max_epochs=1, logger=False, enable_progress_bar=False, accelerator="cpu")
-    for progress, first in [(Progress(enabled=False), True), (Progress(), False)]:
-        monkeypatch.setattr(L.Trainer, "is_global_zero", first)
-        progress.on_train_start(trainer, Model())
-        progress.on_train_end(trainer, Model())
+def test_silence_when_disabled_or_not_the_first_process(capfd):
+    for progress, rank in [(Progress(enabled=False), 0), (Progress(), 1)]:
+        backend = Backend()
+        backend.host.rank = rank
+        TrainingLoop(backend, [progress]).train()
     assert said(capfd) == []
-
-
-class Slow(Model):
-    def training_step(self, batch, index):
-        time.sleep(0.01)
-        return super().training_step(batch, index)
 
 
 def in_terminal(function):
@@ -100,7 +133,7 @@ def test_one_live_line_on_a_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
 
     def job():
-        fit(Slow(), max_epochs=10, limit_train_batches=8)
+        fit(epochs=10, steps=8, pause=0.01)
         print("after")
 
     screen = in_terminal(job)
@@ -125,13 +158,13 @@ def test_a_redraw_costs_less_than_a_hundredth_of_the_time_between_two(monkeypatc
     from rich.live import Live
 
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    progress, trainer = Progress(), L.Trainer(max_epochs=9, logger=False, accelerator="cpu")
+    progress, loop = Progress(), TrainingLoop(Backend(epochs=9))
     live = Live(console=console, auto_refresh=False)
     monkeypatch.setattr(module, "open_live_line", lambda: live)
-    progress.on_train_start(trainer, Model())
+    progress.on_start(loop)
     times = []
     for _ in range(50):
         start = time.perf_counter()
-        progress._draw_line(trainer, Model())
+        progress._draw_line(loop.first, running=True)
         times.append(time.perf_counter() - start)
     assert sorted(times)[25] < 0.01 * 5 * module.REFRESH

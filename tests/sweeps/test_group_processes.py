@@ -9,7 +9,8 @@ import time
 import pytest
 
 from truerisk.cli import main
-from truerisk.engine.stacked.block import Block
+from truerisk.engine.loop import TrainingLoop
+from truerisk.engine.stacked.backend import StackedBackend
 from truerisk.result import load_run
 
 ARGS = ["data=iris", "model.width=4", "trainer.max_epochs=2000", "seed=range(4)", "study=s"]
@@ -20,20 +21,20 @@ ARGS += ["hydra/launcher=vectorized", "hydra.launcher.processes=2", "report=fals
 def started(tmp_path, monkeypatch, fork):
     """A sweep in a process group of its own, slow to save; its two workers' ids."""
     monkeypatch.chdir(tmp_path)
-    step, save = Block._step, Block.save
+    step, save = StackedBackend.take_step, TrainingLoop.save
 
-    def noted(block, micros):
+    def noted(backend, batch):
         (tmp_path / f"{os.getpid()}.began").touch()
-        step(block, micros)
+        return step(backend, batch)
 
-    def slow(block, *how):
+    def slow(loop, rows):
         time.sleep(0.3)
-        save(block, *how)
+        save(loop, rows)
 
     def work():
         os.setpgrp()
-        monkeypatch.setattr(Block, "save", slow)
-        monkeypatch.setattr(Block, "_step", noted)
+        monkeypatch.setattr(TrainingLoop, "save", slow)
+        monkeypatch.setattr(StackedBackend, "take_step", noted)
         return main(["train", "-m", *ARGS])
 
     child = fork(work)

@@ -9,7 +9,6 @@ import time
 import pytest
 
 from truerisk import fit
-from truerisk.engine import chunks
 from truerisk.engine.step import Step
 from truerisk.sweeps.launcher.pool import MachineSlot, divide_machine
 from truerisk.sweeps.sweep_cell import SweepCell
@@ -76,7 +75,6 @@ def test_a_pool_that_is_stopped_saves_every_cell(sweep, cells, fork, tiny, here,
         time.sleep(0.2)
 
     def work():
-        monkeypatch.setattr(chunks, "SECONDS", 0)
         monkeypatch.setattr(Step, "__call__", slow)
         return sweep("seed=1,2,3", *POOL)
 

@@ -106,7 +106,7 @@ def test_failed_cells_are_tried_again_and_diverged_ones_are_not(sweep, cells, mo
     taken = Step.__call__
 
     def failing(instance, batches):
-        if instance.count == 4:
+        if instance.state.step == 4:
             raise RuntimeError("out of luck")
         taken(instance, batches)
 

@@ -22,7 +22,7 @@ class Diverged(Exception):
 
     def __init__(self, step: int, what: str, fault: str = "is not finite") -> None:
         super().__init__(f"step {step}: {what} {fault}")
-        self.step, self.what = step, what
+        self.step, self.what, self.fault = step, what, fault
 
 
 class Interrupted(Exception):

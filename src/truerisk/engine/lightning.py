@@ -1,315 +1,261 @@
-"""RiskModule: the recipe as a LightningModule."""
+"""The backend of one model: Lightning's module, Fabric's processes, autograd's gradients."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from truerisk import sharding
 from truerisk.core import rng
 from truerisk.core.deterministic import refresh_statistics
 from truerisk.core.errors import Diverged
 from truerisk.engine import nonfinite
-from truerisk.engine.chunks import Chunks, Position
+from truerisk.engine.host import Host
+from truerisk.engine.measure import RiskEstimator, split_names
+from truerisk.engine.recorder import Recorder
+from truerisk.engine.state import CheckpointParts, TrainingRun
 from truerisk.engine.step import MicroBatches, Step
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
-from truerisk.risk.estimate import gap, numbers
-from truerisk.risk.gauge import Gauge
 from truerisk.risk.measured import Measured
 
-
-class Best(NamedTuple):
-    """The weights with the lowest validation risk so far."""
-
-    risk: float
-    epoch: int
-    step: int
-    state: dict[str, Tensor]
+State = Mapping[str, Tensor] | None
 
 
 class RiskModule(L.LightningModule):
-    """Trains a recipe and measures it.
+    """Hold a recipe's model and loss as Lightning knows them.
 
-    Optimization is manual: Lightning hands over chunks of mini-batches, and ``Step`` takes every
-    optimizer step. After an epoch, train and validation risk are measured alike, with the weights
-    held still; the weights with the lowest validation risk are kept in ``best``.
+    Args:
+        recipe: the run's parts.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.recipe, self.data, self.model = recipe, recipe.data, recipe.model
+        self.recipe, self.model = recipe, recipe.model
         self.surrogate = recipe.surrogate  # a submodule, so that class weights move along
-        self.objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
-        self.epoch, self.step_in_epoch = 0, 0
-        self.best: Best | None = None
-        self.final: dict[str, Measured] = {}
-        self.stop_requested = ""
-        self._resumed: dict[str, Any] | None = None
 
-    # --- set-up -------------------------------------------------------------------------------
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the model's outputs [n, …] for inputs [n, …]."""
+        return self.model(x)
 
-    def setup(self, stage: str) -> None:
-        """Plan the batches, now that the number of processes is known."""
-        self.gauge = Gauge(self.recipe, self.objective, self.trainer)
-        if stage != "fit":
-            return
-        self.plan = self.recipe.plan(self.trainer.global_rank, self.trainer.world_size)
-        self.horizon = self._total_steps()
-        for regularizer in self.recipe.regularizers.values():
-            regularizer.start(self.horizon, self.plan.steps_per_epoch)
 
-    def _total_steps(self) -> int:
-        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
-        limits = [] if steps < 0 else [steps]
-        if epochs is not None and epochs >= 0:
-            limits.append(epochs * self.plan.steps_per_epoch)
-        return min(limits)
+class ModelBackend:
+    """Train and measure one model.
 
-    def configure_model(self) -> None:
-        """Shard the parameters where the strategy asks for it."""
-        if isinstance(self.trainer.strategy, sharding.FullyShardedStrategy):
+    Args:
+        module: the recipe's model and loss.
+        host: the processes, the device and the precision.
+        limits: the largest number of epochs and of steps; -1 or None where there is none.
+        recorder: what writes the run's folder.
+
+    Attributes:
+        runs: the run, until it has ended.
+        step: the update step.
+        objective: J, as it is measured and looked at.
+    """
+
+    def __init__(
+        self,
+        module: RiskModule,
+        host: Host,
+        limits: tuple[int | None, int],
+        recorder: Recorder,
+    ) -> None:
+        recipe = module.recipe
+        self.module, self.recipe, self.host = module, recipe, host
+        self.data, self.model = recipe.data, recipe.model
+        penalties = recipe.hooks("penalty")
+        if host.shards:
             for hook in ("penalty", "project", "average"):
-                sharding.refuse(self.recipe.hooks(hook))
-            mesh: Any = self.device_mesh
-            sharding.shard(self.model, mesh["data_parallel"])
-            self.objective = Objective(self.model, self.surrogate)
-            self.gauge.objective = self.objective
+                sharding.refuse(recipe.hooks(hook))
+        plan = recipe.plan(host.rank, host.world_size)
+        horizon = count_steps(plan.steps_per_epoch, *limits)
+        for regularizer in recipe.regularizers.values():
+            regularizer.start(horizon, plan.steps_per_epoch)
+        forward = host.set_up_model(recipe.model)
+        recipe.surrogate.to(host.device, host.place.dtype)
+        self.objective = Objective(recipe.model, recipe.surrogate, penalties)
+        training = self.objective
+        if forward is not recipe.model and not recipe.needs.curvature:
+            # Processes average gradients in backward passes of their wrapper alone; measuring, for
+            # which they may take unlike numbers of batches, must not wait for one another there.
+            training = Objective(recipe.model, recipe.surrogate, penalties, forward)
+        optimizer = recipe.optimizer(recipe.model)
+        schedule = recipe.schedule(optimizer, horizon)
+        estimator = RiskEstimator(recipe, self.objective, host)
+        run = TrainingRun(
+            recipe, plan, horizon, limits[0], optimizer, schedule, estimator, [], recorder
+        )
+        self.run, self.runs = run, [run]
+        self.step = Step(recipe, training, optimizer, schedule, host, run.state)
+        self.resumed: Mapping[str, Any] | None = None
+        self.measured: State = None
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Build the optimizer, and its schedule over the run's real number of steps."""
-        optimizer = self.recipe.optimizer(self.model)
-        schedule = self.recipe.schedule(optimizer, self.horizon)
-        self.take_step = Step(self.recipe, self.objective, optimizer, schedule, _Engine(self))
-        return optimizer
-
-    def on_fit_start(self) -> None:
-        """Bring the data to the device, and take up what a checkpoint left."""
-        self._place_data()
-        self._train_mode(True)
-        if self._resumed is not None:
-            self.take_step.load_state_dict(self._resumed["step"])
-            self.count_steps()
-            for name, state in self._resumed["regularizers"].items():
-                self.recipe.regularizers[name].load_state_dict(state)
-
-    def on_train_start(self) -> None:
-        """Measure the initial weights, as epoch 0, or go on with a run's random streams."""
-        if self._resumed is None:
-            self.record()
+    def restore(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take up a run where its checkpoint left it."""
+        self.resumed = checkpoint
+        weights = checkpoint["state_dict"]
+        if self.host.shards:
+            sharding.load_whole_module(self.module, self.run.optimizer, checkpoint)
         else:
-            rng.set_state(self._resumed["rng"][self.trainer.global_rank])
+            self.module.load_state_dict(weights)
+            self.run.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
+        if self.host.scaler is not None and "MixedPrecision" in checkpoint:
+            self.host.scaler.load_state_dict(checkpoint["MixedPrecision"])
+        self.run.restore(checkpoint)
+
+    def begin(self) -> None:
+        """Bring the data to the device, and go on with a run's random streams."""
+        place_data(self.recipe, self.host)
+        self.set_mode(training=True)
+        if self.resumed is not None:
+            rng.set_state(self.resumed["truerisk"]["rng"][self.host.rank])
 
     # --- training -----------------------------------------------------------------------------
 
-    def train_dataloader(self) -> Chunks:
-        """What is left of the epoch."""
-        world = self.trainer.world_size
-        return Chunks(self.plan, self.data.train, self._where, self._until_a_look, world)
+    def rest_of_epoch(self) -> Iterator[MicroBatches]:
+        """Yield the micro-batches of each step that is left of the epoch, and of the run."""
+        state, plan = self.run.state, self.run.plan
+        left = min(plan.steps_per_epoch - state.step_in_epoch, self.run.horizon - state.step)
+        steps = list(islice(plan.epoch(state.epoch, state.step_in_epoch), left))
+        # All of the epoch's indices at once: where samples are read as they are needed, the workers
+        # of a loader fetch ahead.
+        batches = self.data.train.batches([index for step in steps for index, _ in step])
+        for step in steps:
+            yield [(next(batches), share) for _, share in step]
 
-    def _where(self) -> Position:
-        count = self.take_step.count
-        end = min(self.plan.steps_per_epoch, self.step_in_epoch + self.horizon - count)
-        return Position(self.epoch, self.step_in_epoch, end, count)
+    def take_step(self, batch: MicroBatches) -> Mapping[int, Diverged]:
+        """Take a step; tell why if it diverges."""
+        try:
+            self.step(batch)
+        except Diverged as error:
+            return {0: error}
+        self.run.state.step_in_epoch += 1
+        return {}
 
-    def _until_a_look(self, count: int) -> float:
-        """Steps until a callback that has an ``until`` wants to see the weights."""
-        callbacks: Any = self.trainer.callbacks  # type: ignore[attr-defined]
-        looks = (getattr(callback, "until", None) for callback in callbacks)
-        return min((look(count) for look in looks if look is not None), default=math.inf)
-
-    def training_step(self, chunk: Iterator[MicroBatches], _index: int) -> None:
-        """Take the optimizer steps of a chunk."""
-        for micro_batches in chunk:
-            self.take_step(micro_batches)
-            self.step_in_epoch += 1
-            if self.stop_requested and self.trainer.world_size == 1:
-                break
-        self.count_steps()
-
-    def count_steps(self) -> None:
-        """Tell Lightning how many optimizer steps have been taken."""
-        manual = self.trainer.fit_loop.epoch_loop.manual_optimization
-        progress = manual.optim_step_progress.total
-        progress.ready = progress.completed = self.take_step.count
-
-    def request_stop(self, why: str) -> None:
-        """Ask for an end after the present step."""
-        self.stop_requested = why
-
-    def on_train_epoch_end(self) -> None:
-        """Measure the epoch where that is due; the last one always is."""
-        self.epoch, self.step_in_epoch = self.epoch + 1, 0
-        last = self.take_step.count >= self.horizon or self.trainer.should_stop
-        if last or self.epoch % self.recipe.risk.every == 0:
-            self.record()
-        self.take_step.sums.clear()
+    def set_mode(self, training: bool) -> None:
+        """Set the mode of the model, and of an optimizer whose weights differ between the two."""
+        self.model.train(training)
+        if self.recipe.needs.train_eval_modes:
+            optimizer: Any = self.run.optimizer
+            if training:
+                optimizer.train()
+            else:
+                optimizer.eval()
 
     # --- measuring ----------------------------------------------------------------------------
 
-    def record(self) -> None:
-        """Measure the risks, log them, and keep the weights if they are the best yet."""
-        with self.evaluation() as state:
-            metrics = self.gauge.during(state, self.epoch)
-            risk = metrics["risk/val"].value
-            if not math.isfinite(risk):
-                bad = nonfinite.first_bad_weight(self.model) or self.surrogate.task.val_title
-                raise Diverged(self.take_step.count, bad)
-            if self.best is None or risk < self.best.risk:
-                weights = sharding.whole_state(self.model) | dict(state or {})
-                kept = {name: tensor.detach().clone() for name, tensor in weights.items()}
-                self.best = Best(risk, self.epoch, self.take_step.count, kept)
-        self.take_step.schedule.step_epoch(risk)
-        groups = enumerate(self.take_step.optimizer.param_groups)
-        rates = {f"lr/{i}": float(group["lr"]) for i, group in groups}
-        self._log(metrics, rates | self.take_step.means(), self.epoch)
-
     @contextmanager
-    def evaluation(self) -> Iterator[Mapping[str, Tensor] | None]:
-        """Eval mode, at the weights that count: yields them, or None for the model's own.
-
-        Afterwards training goes on with the very bits it had.
-        """
+    def evaluating(self) -> Iterator[None]:
+        """Hold the weights that count still, in eval mode; training then goes on as it was."""
         regularizers = self.recipe.regularizers.values()
         averager = next((r for r in regularizers if r.averaged() is not None), None)
-        state: Any = None if averager is None else averager.averaged()
-        moved = self.take_step.params if self.recipe.needs.train_eval_modes else []
+        self.measured = None if averager is None else averager.averaged()
+        # There and back again rounds: such an optimizer's weights are put back as they were.
+        moved = self.step.params if self.recipe.needs.train_eval_modes else []
         before = [p.detach().clone() for p in moved]
-        with self.trainer.precision_plugin.val_step_context():
+        with self.host.place.autocast():
             if averager is not None and averager.refresh_statistics:
-                state = refresh_statistics(self.model, state, self.gauge.training_inputs())
-            self._train_mode(False)
-            self.agree_on_buffers()
-            yield state
-        self._train_mode(True)
+                assert self.measured is not None
+                inputs = self.run.estimator.training_inputs()
+                self.measured = refresh_statistics(self.model, self.measured, inputs)
+            self.set_mode(training=False)
+            self.host.agree_on_buffers(self.model)
+            yield
+        self.set_mode(training=True)
         with torch.no_grad():
             for p, old in zip(moved, before, strict=True):
                 p.copy_(old)
 
-    def _train_mode(self, training: bool) -> None:
-        self.model.train(training)
-        if self.recipe.needs.train_eval_modes:
-            optimizer: Any = self.take_step.optimizer
-            optimizer.train() if training else optimizer.eval()
+    def epoch_risks(self, rows: Sequence[int]) -> list[dict[str, Measured]]:
+        """Measure the run after an epoch."""
+        self.step.share_sums()
+        return [self.run.estimator.epoch_risks(self.measured, self.run.state.epoch) for _ in rows]
 
-    def agree_on_buffers(self) -> None:
-        """Running statistics differ between processes, but all must measure one model."""
-        if self.trainer.world_size > 1:
-            for buffer in self.model.buffers():
-                torch.distributed.broadcast(buffer, 0)
+    def copy_weights(self, row: int) -> dict[str, Tensor]:
+        """Copy the weights and buffers that were measured."""
+        weights = sharding.whole_state(self.model) | dict(self.measured or {})
+        return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
-    def _log(self, metrics: dict[str, Measured], plain: dict[str, float], epoch: int) -> None:
-        """Send values to every logger, and to callbacks that monitor them.
+    def final_risks(self, rows: Sequence[int]) -> list[dict[str, Measured]]:
+        """Measure the best weights on all the samples there are; the model then holds them."""
+        risks = []
+        for _ in rows:
+            assert self.run.state.best is not None
+            sharding.load_whole_state(self.model, self.run.state.best.state)
+            self.model.eval()
+            with self.host.place.autocast():
+                risks.append(self.run.estimator.final_risks(self.run.state.best.epoch))
+        return risks
 
-        Not by ``self.log``, which costs tens of µs a value and counts in Lightning's batches.
-        """
-        self.log_values(numbers(metrics, plain), epoch)
+    def explain_divergence(self, row: int) -> Diverged:
+        """Say what is no longer finite where the validation risk is not."""
+        bad = nonfinite.first_bad_weight(self.model) or self.recipe.surrogate.task.val_title
+        return Diverged(self.run.state.step, bad)
 
-    def log_values(self, values: dict[str, float], epoch: int | None = None) -> None:
-        """Log numbers by name, at the present step."""
-        epoch = self.epoch if epoch is None else epoch
-        exact = {k: torch.tensor(v, dtype=torch.float64) for k, v in values.items()}
-        self.trainer.callback_metrics.update(exact)
-        if self.trainer.is_global_zero:
-            for logger in self.trainer.loggers:
-                logger.log_metrics({**values, "epoch": epoch}, step=self.take_step.count)
+    # --- checkpoints --------------------------------------------------------------------------
 
-    # --- the finished run ---------------------------------------------------------------------
+    def checkpoint_parts(self, rows: Sequence[int]) -> list[CheckpointParts]:
+        """Return what a checkpoint needs beside the run's state; all processes take part."""
+        self.step.share_sums()
+        weights: dict[str, Tensor] = self.module.state_dict()
+        optimizer = self.run.optimizer.state_dict()
+        if self.host.shards:
+            weights, optimizer = sharding.whole_module(self.module, self.run.optimizer)
+        more = {}
+        if self.host.scaler is not None:
+            more["MixedPrecision"] = self.host.scaler.state_dict()
+        streams = self.host.gather(rng.get_state())
+        return [CheckpointParts(weights, optimizer, streams, more) for _ in rows]
 
-    def on_train_end(self) -> None:
-        """Measure the best weights on all the samples there are, while the loggers are open."""
-        if self.best is None:
-            return
-        sharding.load_whole_state(self.model, self.best.state)
-        self.model.eval()
-        with self.trainer.precision_plugin.val_step_context():
-            for name in self._final_names():
-                self.test_step(name, 0)
-        self.log_final()
-
-    def log_final(self) -> None:
-        """Log what only the end of a run measures."""
-        new = ("test", "true", "bayes")
-        metrics = {k: m for k, m in self.final.items() if k.rpartition("/")[2] in new}
-        self._log(metrics, {}, self.best.epoch if self.best else self.epoch)
-
-    def _final_names(self) -> list[str]:
-        return self.gauge.splits() + (["true"] if self.data.population is not None else [])
-
-    def test_dataloader(self) -> DataLoader:
-        """The names of what is measured at the end."""
-        return DataLoader(self._final_names(), batch_size=None)  # type: ignore[arg-type]
-
-    def test_step(self, name: str, _index: int) -> None:
-        """Measure one of the named risks at the present weights."""
-        self.final |= self.gauge.finally_(name, self.best.epoch if self.best else None)
-        if {"risk/train", "risk/val"} <= self.final.keys():
-            self.final["risk/gap"] = gap(self.final["risk/train"], self.final["risk/val"])
-
-    def on_test_start(self) -> None:
-        """Bring the data to the device."""
-        self._place_data()
-
-    def _place_data(self) -> None:
-        dtype = next(self.model.parameters()).dtype
-        for name in self.gauge.splits():
-            setattr(self.data, name, getattr(self.data, name).to(self.device, dtype))
-
-    # --- surviving a restart ------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a bit-exact continuation needs.
-
-        Lightning's own loop counters are left out: they count chunks, which follow the clock.
-        """
-        del checkpoint["loops"]
-        checkpoint["truerisk"] = {
-            "position": [self.epoch, self.step_in_epoch],
-            "step": self.take_step.state_dict(),
-            "regularizers": {k: r.state_dict() for k, r in self.recipe.regularizers.items()},
-            "rng": self._every_process(rng.get_state()),
-            "best": None if self.best is None else self.best._asdict(),
-            "stopped": self.trainer.should_stop,
-        }
-
-    def _every_process(self, state: dict[str, Any]) -> list[dict[str, Any]]:
-        if self.trainer.world_size == 1:
-            return [state]
-        states: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(states, state)
-        return states
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up a run where its checkpoint left it; the rest waits for the optimizer."""
-        weights = checkpoint["state_dict"].values()
-        self.model.to(next(w.dtype for w in weights if w.is_floating_point()))
-        self._resumed = saved = checkpoint["truerisk"]
-        self.epoch, self.step_in_epoch = saved["position"]
-        self.best = None if saved["best"] is None else Best(**saved["best"])
-        self.trainer.should_stop = saved["stopped"]
-        progress: Any = self.trainer.fit_loop.epoch_progress.current
-        progress.ready = progress.started = progress.processed = progress.completed = self.epoch
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the rows."""
+        self.runs = [self.runs[k] for k in rows]
 
 
-class _Engine:
-    """Lightning's strategy and precision, as ``Step`` sees them."""
+def count_steps(steps_per_epoch: int, epochs: int | None, steps: int) -> int:
+    """Count the optimizer steps of a run.
 
-    def __init__(self, module: RiskModule) -> None:
-        trainer = module.trainer
-        self.scaler = getattr(trainer.precision_plugin, "scaler", None)
-        self.world_size = trainer.world_size
-        self._strategy = trainer.strategy
-        plain = isinstance(trainer.strategy, SingleDeviceStrategy) and self.scaler is None
-        self.backward: Callable[..., Any] = Tensor.backward if plain else module.manual_backward
+    Args:
+        steps_per_epoch: optimizer steps in one pass through the data.
+        epochs: the largest number of passes; None or negative where there is none.
+        steps: the largest number of steps; negative where there is none.
+    """
+    limits = [] if steps < 0 else [steps]
+    if epochs is not None and epochs >= 0:
+        limits.append(epochs * steps_per_epoch)
+    return min(limits)
 
-    def sum(self, values: Tensor) -> Tensor:
-        return self._strategy.reduce(values.clone(), reduce_op="sum")
+
+def place_data(recipe: Recipe, host: Host) -> None:
+    """Bring the splits to the device, floating numbers in the type of the weights."""
+    for name in split_names(recipe.data):
+        split = getattr(recipe.data, name).to(host.device, host.place.dtype)
+        setattr(recipe.data, name, split)
+
+
+def evaluate_model(module: RiskModule, host: Host, epoch: int | None) -> dict[str, Measured]:
+    """Measure a module's weights on all the samples that its data has.
+
+    Args:
+        module: the recipe, with its weights.
+        host: the processes, the device and the precision.
+        epoch: after which epoch the weights were reached.
+
+    Returns:
+        Risks by name.
+    """
+    host.set_up_model(module.model)
+    module.surrogate.to(host.device, host.place.dtype)
+    place_data(module.recipe, host)
+    objective = Objective(module.model, module.surrogate, module.recipe.hooks("penalty"))
+    module.model.eval()
+    with host.place.default_dtype(), host.place.autocast():
+        return RiskEstimator(module.recipe, objective, host).final_risks(epoch)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch import Callback
+from torch import nn
 
 from truerisk.core.errors import Diverged
+from truerisk.engine.loop import Observer, TrainingLoop
 from truerisk.model import Function
 
 LARGEST = 10
@@ -18,8 +18,8 @@ FAR = 1e15
 """A path that is so many times as far as the start does not come back."""
 
 
-class Trail(Callback):
-    """Logs the weights of a test function, ``w/0``, ``w/1``, …, at the start and after every step.
+class TrajectoryLogger(Observer):
+    """Log the weights of a test function, ``w/0``, ``w/1``, …, at the start and after every step.
 
     They are the weights that are measured: an average's where a regularizer keeps one. As rows of
     metrics.csv they survive an interruption as the other rows do.
@@ -29,33 +29,31 @@ class Trail(Callback):
             would never tell.
     """
 
-    def until(self, _count: int) -> float:
-        """Steps until it wants to look: always one."""
-        return 1
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_start(self, loop: TrainingLoop) -> None:
         """Log the start."""
-        if pl_module.take_step.count == 0:
-            self.look(pl_module, pl_module.epoch)
+        if loop.first.state.step == 0:
+            self.log_weights(loop, loop.first.state.epoch)
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_step(self, loop: TrainingLoop) -> None:
         """Log where the step has led to, beside the epoch that ends with it."""
-        self.look(pl_module, pl_module.epoch + 1)
-        far = FAR * pl_module.model.reach
-        if pl_module.model.w.abs().max() > far:
-            raise Diverged(pl_module.take_step.count, "the path", f"has come further than {far:g}")
+        backend: Any = loop.backend
+        self.log_weights(loop, loop.first.state.epoch + 1)
+        far = FAR * backend.model.reach
+        if backend.model.w.abs().max() > far:
+            fault = f"has come further than {far:g}"
+            loop.diverge({0: Diverged(loop.first.state.step, "the path", fault)})
 
-    def look(self, module: Any, epoch: int) -> None:
+    def log_weights(self, loop: TrainingLoop, epoch: int) -> None:
         """Log the weights, if they are few."""
-        if module.model.size <= LARGEST:
-            with module.evaluation() as state, torch.no_grad():
-                w = module.model.w if state is None else state["w"]
-                values = {f"w/{i}": value for i, value in enumerate(w.tolist())}
-            module.log_values(values, epoch)
+        backend: Any = loop.backend
+        if backend.model.size > LARGEST:
+            return
+        with backend.evaluating(), torch.no_grad():
+            w = backend.model.w if backend.measured is None else backend.measured["w"]
+            values = {f"w/{i}": value for i, value in enumerate(w.tolist())}
+        loop.first.log(values, epoch)
 
 
-def trails(model: torch.nn.Module) -> list[Callback]:
-    """What records a model's path: nothing unless it is a test function."""
-    return [Trail()] if isinstance(model, Function) else []
+def make_trajectory_loggers(model: nn.Module) -> list[Observer]:
+    """Make what records a model's path: nothing unless it is a test function."""
+    return [TrajectoryLogger()] if isinstance(model, Function) else []

@@ -36,6 +36,13 @@ class Objective:
     ``torch.func``. With ``params=None`` it is evaluated at the model's own parameters, which is the
     same function without the cost of substituting them.
 
+    Args:
+        model: the model.
+        surrogate: per-sample losses [n] of outputs and targets.
+        penalties: λR by name, each of a `Forward`.
+        forward: what to call in the model's place at its own parameters, as a wrapper that averages
+            gradients over processes.
+
     >>> model = nn.Linear(1, 1, bias=False)
     >>> square = lambda out, y: ((out - y) ** 2).mean(1)
     >>> J = Objective(model, square, {"l2": lambda f: 0.5 * f.params["weight"].square().sum()})
@@ -49,8 +56,9 @@ class Objective:
         model: nn.Module,
         surrogate: Callable[[Tensor, Tensor], Tensor],
         penalties: Mapping[str, Penalty] | None = None,
+        forward: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.model = model
+        self.model, self.forward = model, forward or model
         self.surrogate: Any = surrogate
         self.penalties = dict(penalties or {})
         self.own = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -58,7 +66,7 @@ class Objective:
     def outputs(self, params: Mapping[str, Tensor] | None, x: Tensor) -> Tensor:
         """f(x; w), of shape [n, outputs]."""
         if params is None:
-            return self.model(x)
+            return self.forward(x)
         return functional_call(self.model, dict(params), (x,))
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from truerisk.core.batch import Batch
+from truerisk.core.stop import StopRule
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -40,7 +41,8 @@ class Regularizer:
     | `penalty`      | the objective J = g + Σ λR                             |
     | `project`      | the weights, after every step                          |
     | `average`      | which weights are evaluated and kept                   |
-    | `callbacks`    | the loop                                               |
+    | `stop_rules`   | when the run ends                                      |
+    | `callbacks`    | Lightning's loop                                       |
 
     Random draws use torch's global generator, which a run seeds with ``seed.noise`` and saves in
     its checkpoints. What a regularizer carries from step to step goes through ``state_dict``.
@@ -98,6 +100,10 @@ class Regularizer:
     def averaged(self) -> Mapping[str, Tensor] | None:
         """Return parameters and buffers to evaluate and keep in place of the model's, or None."""
         return None
+
+    def stop_rules(self) -> list[StopRule]:
+        """Return rules that decide when the run ends."""
+        return []
 
     def callbacks(self) -> list[Callback]:
         """Lightning callbacks that carry this regularizer out."""

@@ -100,15 +100,22 @@ class Measurement(NamedTuple):
         return found
 
 
-def beside(
-    train: Measurement, val: Measurement, epoch: int, known: tuple[float, float]
+def epoch_metrics(
+    train: Measurement, val: Measurement, epoch: int, sizes: tuple[float, float]
 ) -> dict[str, Measured]:
-    """What is reported of an epoch: both risks, their gap, J and the penalties.
+    """Name what is reported of an epoch: both risks, their gap, J and the penalties.
 
-    ``known`` is how many samples the two splits are drawn from.
+    Args:
+        train: the training subset, measured.
+        val: the validation set, measured.
+        epoch: epochs that are over.
+        sizes: how many samples the two are drawn from.
+
+    Returns:
+        Values with their standard errors, by name.
     """
-    metrics = train.named("train", epoch, known[0]) | val.named("val", epoch, known[1])
-    metrics["risk/gap"] = gap(metrics["risk/train"], metrics["risk/val"])
+    metrics = train.named("train", epoch, sizes[0]) | val.named("val", epoch, sizes[1])
+    metrics |= gap_of(metrics)
     penalty = sum(train.penalties.values())
     metrics["objective"] = Measured(metrics["risk/train"].value + penalty, None, epoch)
     metrics["penalty"] = Measured(penalty, None, epoch)
@@ -116,8 +123,15 @@ def beside(
     return metrics | each
 
 
-def numbers(metrics: Mapping[str, Measured], plain: Mapping[str, float]) -> dict[str, float]:
-    """Measured values and plain ones by name, then the standard errors, as they are logged."""
+def flatten_metrics(
+    metrics: Mapping[str, Measured], plain: Mapping[str, float]
+) -> dict[str, float]:
+    """Return measured values and plain ones by name, then the standard errors, as logged.
+
+    Args:
+        metrics: measured values, some with standard errors, which become ``NAME/stderr``.
+        plain: numbers that have none.
+    """
     values = {name: m.value for name, m in metrics.items()} | dict(plain)
     return values | {f"{n}/stderr": m.stderr for n, m in metrics.items() if m.stderr is not None}
 
@@ -145,6 +159,13 @@ def measure(
             penalties[name].update(penalty.expand(len(batch)))
     means = {name: mean.compute()[1].item() for name, mean in penalties.items()}
     return Measurement(risk, errors if has_errors else None, means)
+
+
+def gap_of(risks: Mapping[str, Measured]) -> dict[str, Measured]:
+    """Name the gap of measured risks; nothing where one of them is missing."""
+    if not {"risk/train", "risk/val"} <= risks.keys():
+        return {}
+    return {"risk/gap": gap(risks["risk/train"], risks["risk/val"])}
 
 
 def gap(train: Measured, val: Measured) -> Measured:

@@ -8,8 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-
+from truerisk.engine.loop import Observer, TrainingLoop
+from truerisk.engine.state import TrainingRun
 from truerisk.task import Task
 
 REFRESH = 0.2
@@ -67,24 +67,6 @@ def format_numbers(metrics: Mapping[str, Any], shown: Mapping[str, str]) -> dict
     return {k: f"{float(metrics[n]):.4g}" for k, n in shown.items() if n in metrics}
 
 
-def share_done(trainer: Trainer, module: LightningModule) -> float | None:
-    """Compute how much of a run is done, 0 to 1, or None where its length is not known.
-
-    Args:
-        trainer: its ``max_steps`` and ``max_epochs`` count, whichever ends first.
-        module: its ``horizon``, in optimizer steps, counts before those.
-    """
-    horizon = getattr(module, "horizon", None)
-    # epochs and steps may both be limited: the module knows which ends first
-    if isinstance(horizon, int) and horizon > 0:
-        return min(1.0, trainer.global_step / horizon)
-    if trainer.max_steps > 0:
-        return min(1.0, trainer.global_step / trainer.max_steps)
-    if trainer.max_epochs is not None and trainer.max_epochs > 0:
-        return min(1.0, trainer.current_epoch / trainer.max_epochs)
-    return None
-
-
 def fit_line(parts: Sequence[str], share: float | None, width: int) -> str:
     """Fit parts into one line, in the order of their weight, with a bar after the first.
 
@@ -111,7 +93,7 @@ def fit_line(parts: Sequence[str], share: float | None, width: int) -> str:
     return f"{parts[0]} {bar} {'  '.join(parts[1:])}".rstrip()
 
 
-class Progress(Callback):
+class Progress(Observer):
     """Shows epoch, objective, train and validation risk, and speed while a run goes on.
 
     Of a test function: its value and the distance from a known minimum in place of the risks.
@@ -130,79 +112,76 @@ class Progress(Callback):
         self._live: Any = None
         self._on = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_start(self, loop: TrainingLoop) -> None:
         """Begin, with a live line if there is a terminal."""
-        self._on = self.enabled and trainer.is_global_zero
+        self._on = self.enabled and loop.backend.host.rank == 0
         self._began = self._drawn = time.monotonic()
-        self._first_step, self._first_epoch = trainer.global_step, trainer.current_epoch
-        self._next_share, self._next_time, self._said = 0.0, 30.0, -1
+        self._first_step, self._next_share, self._next_time, self._said = (
+            loop.first.state.step,
+            0.0,
+            30.0,
+            -1,
+        )
         if self._on:
             self._live = open_live_line()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_args: Any) -> None:
+    def on_step(self, loop: TrainingLoop) -> None:
         """Redraw the live line, five times a second at most."""
         if self._live is not None and time.monotonic() - self._drawn >= REFRESH:
-            self._draw_line(trainer, pl_module)
+            self._draw_line(loop.first, running=True)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the epoch before: its risks are measured after every other hook of its end."""
-        if self._on and trainer.current_epoch > self._first_epoch:
-            self._show_state(trainer, pl_module)
+    def on_epoch(self, loop: TrainingLoop) -> None:
+        """Show what an epoch has measured."""
+        if self._on and not loop.first.ended:
+            self._show_state(loop.first)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_end(self, loop: TrainingLoop) -> None:
         """Leave the last state on the screen."""
         if self._on:
-            self._show_state(trainer, pl_module, last=True)
+            self._show_state(loop.first, last=True)
         self._close_line()
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_break(self, loop: TrainingLoop) -> None:
         """Give the terminal back."""
         self._close_line()
 
-    def _list_parts(self, trainer: Trainer, running: bool) -> list[str]:
-        epoch = f"epoch {trainer.current_epoch + running}"
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            epoch = f"{epoch}/{trainer.max_epochs}"
+    def _list_parts(self, run: TrainingRun, running: bool) -> list[str]:
+        epoch = f"epoch {run.state.epoch + running}"
+        if run.max_epochs is not None and run.max_epochs > 0:
+            epoch = f"{epoch}/{run.max_epochs}"
         passed = time.monotonic() - self._began
-        # the last one weighs most, and what does not fit is left out from the end
-        measured = reversed(format_numbers(trainer.callback_metrics, self.shown).items())
+        measured = reversed(format_numbers(run.values, self.shown).items())
         return [
             epoch,
             *(f"{name} {number}" for name, number in measured),
             format_duration(passed),
-            format_speed(trainer.global_step - self._first_step, passed),
+            format_speed(run.state.step - self._first_step, passed),
         ]
 
-    def _draw_line(self, trainer: Trainer, module: LightningModule, last: bool = False) -> None:
+    def _draw_line(self, run: TrainingRun, running: bool) -> None:
         from rich.text import Text
 
         self._drawn = time.monotonic()
-        width = self._live.console.width
-        line = fit_line(self._list_parts(trainer, not last), share_done(trainer, module), width)
-        # wrapped, the line would leave its upper half behind at each redraw
+        share = min(1.0, run.state.step / max(1, run.horizon))
+        line = fit_line(self._list_parts(run, running), share, self._live.console.width)
         self._live.update(Text(line, no_wrap=True), refresh=True)
 
-    def _show_state(self, trainer: Trainer, module: LightningModule, last: bool = False) -> None:
+    def _show_state(self, run: TrainingRun, last: bool = False) -> None:
         if self._live is not None:
             if last or time.monotonic() - self._drawn >= REFRESH:
-                self._draw_line(trainer, module, last)
+                self._draw_line(run, running=not last)
             return
         # asked first, as it counts the tenths
-        due = self._is_due(share_done(trainer, module), last)
-        if due and self._said != trainer.current_epoch:
-            self._said = trainer.current_epoch
-            print("  ".join(self._list_parts(trainer, running=False)), file=sys.stderr, flush=True)
+        due = self._is_due(min(1.0, run.state.step / max(1, run.horizon)), last)
+        if due and self._said != run.state.epoch:
+            self._said = run.state.epoch
+            print("  ".join(self._list_parts(run, running=False)), file=sys.stderr, flush=True)
 
-    def _is_due(self, share: float | None, last: bool) -> bool:
+    def _is_due(self, share: float, last: bool) -> bool:
         passed = time.monotonic() - self._began
-        # a run whose first tenth takes hours shows that it lives, ever more seldom
-        late = passed >= self._next_time and (share is None or share < 0.1)
+        late = passed >= self._next_time and share < 0.1
         if late:
             self._next_time = 4 * passed
-        if share is None:
-            return self._said < 0 or late or last
         tenth = self._next_share <= share
         if tenth:
             # 1e-9: a share may be short of its tenth by rounding

@@ -12,7 +12,6 @@ import torch
 def stack(tmp_path_factory):
     """Train recipes as one stacked model: their results, in their order."""
     from truerisk.config.compose import compose
-    from truerisk.engine.stacked.files import Files
     from truerisk.result import RunResult
     from truerisk.sweeps.launcher.stacked_group import GroupJob, StackedGroup
 
@@ -20,7 +19,8 @@ def stack(tmp_path_factory):
         root = tmp_path_factory.mktemp("stack")
         jobs = [GroupJob(compose(recipe), root / str(i), {}) for i, recipe in enumerate(recipes)]
         group = StackedGroup(jobs, **options)
-        with nullcontext() if drawn else mock.patch.object(Files, "_draw"):
+        undrawn = mock.patch("truerisk.sweeps.launcher.stacked_group.risk_figure")
+        with nullcontext() if drawn else undrawn:
             group.train()
         assert not group.refused
         return [RunResult(job.folder) for job in jobs]

@@ -10,8 +10,8 @@ import pytest
 
 from truerisk.assemble import assemble
 from truerisk.config.compose import compose
+from truerisk.engine.precision import choose_device
 from truerisk.engine.stacked import block_size
-from truerisk.engine.stacked.place import place_of
 from truerisk.sweeps.launcher.stacked_group import StackedGroup
 
 LINEAR = ["data=iris", "data.batch_size=10", "model=linear", "trainer=cpu"]
@@ -22,14 +22,14 @@ from omegaconf import OmegaConf
 from truerisk.assemble import assemble
 from truerisk.config.compose import compose
 from truerisk.engine.stacked import block_size
-from truerisk.engine.stacked.place import place_of
+from truerisk.engine.precision import choose_device
 from truerisk.sweeps.launcher.stacked_group import GroupJob, StackedGroup
 
 def peak():  # getrusage would begin with the peak of the process that started this one
     return 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
 cfg = compose(["model=mlp", "model.width=1500", "trainer.max_steps=3", "trainer.max_epochs=-1"])
-expected = block_size.estimate_footprint(assemble(cfg), place_of(cfg))
+expected = block_size.estimate_footprint(assemble(cfg), choose_device(cfg.trainer))
 cells = [OmegaConf.merge(cfg, {"seed": {"base": i}}) for i in range(12)]
 StackedGroup([GroupJob(cells[0], Path(sys.argv[1]) / "first", {})], 1).train()
 before = peak()
@@ -41,7 +41,7 @@ print((peak() - before) / 11 / expected)
 
 def of(*overrides):
     cfg = compose([*LINEAR, *overrides])
-    return block_size.estimate_footprint(assemble(cfg), place_of(cfg))
+    return block_size.estimate_footprint(assemble(cfg), choose_device(cfg.trainer))
 
 
 @pytest.mark.parametrize(("precision", "width"), [("32-true", 4), ("64-true", 8)])

@@ -172,16 +172,16 @@ def test_a_signal_saves_every_member(jobs):
 
 
 def test_where_memory_runs_out_fewer_train_at_once(jobs, monkeypatch):
-    from truerisk.engine.stacked.block import Block
+    from truerisk.engine.stacked.backend import StackedBackend
     from truerisk.result import RunResult
     from truerisk.sweeps.launcher import stacked_group
 
-    def limited(members):
-        if len(members) > 2:
+    def limited(runs, host):
+        if len(runs) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return Block(members)
+        return StackedBackend(runs, host)
 
-    monkeypatch.setattr(stacked_group, "Block", limited)
+    monkeypatch.setattr(stacked_group, "StackedBackend", limited)
     mine = jobs(recipes(5))
     group = stacked_group.StackedGroup(mine)
     group.train()

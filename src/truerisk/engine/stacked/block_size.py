@@ -14,8 +14,8 @@ from truerisk.assemble import assemble
 from truerisk.core.batch import Batch
 from truerisk.core.errors import UserError
 from truerisk.data.split import cast
-from truerisk.engine.stacked.measuring import widest
-from truerisk.engine.stacked.place import Place, place_of
+from truerisk.engine.precision import DevicePrecision, choose_device
+from truerisk.engine.stacked.measuring import widest_layer
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
 
@@ -46,17 +46,17 @@ def choose_block_size(cfg: DictConfig, processes: int = 1) -> int:
         recipe = assemble(cfg)
     except UserError:  # told of each cell as it is opened
         return LARGEST
-    place = place_of(cfg)
+    place = choose_device(cfg.trainer)
     recipe.model.to(dtype=place.dtype)
     fitting = SHARE * free_memory(place.device) / processes / estimate_footprint(recipe, place)
     return max(1, math.floor(min(_near(recipe, place), fitting)))
 
 
-def _near(recipe: Recipe, place: Place) -> int:
+def _near(recipe: Recipe, place: DevicePrecision) -> int:
     """How many members' tensors stay in the caches."""
     most = min(LARGEST, NUMBERS // sum(p.numel() for p in recipe.model.parameters()))
     if place.device.type == "cpu":
-        width = widest(recipe.model, _batch(recipe, place.dtype).x)
+        width = widest_layer(recipe.model, _batch(recipe, place.dtype).x)
         most = min(most, OUTPUTS // (recipe.plan().micro * width))
     return max(SMALLEST, most)
 
@@ -70,7 +70,7 @@ def even_block_size(cells: int, size: int) -> int:
     return -(-cells // -(-cells // size))
 
 
-def estimate_footprint(recipe: Recipe, place: Place) -> int:
+def estimate_footprint(recipe: Recipe, place: DevicePrecision) -> int:
     """Bytes that a member takes while it trains.
 
     Copies of its weights; what autograd is seen to keep of a forward pass on the first batch, and

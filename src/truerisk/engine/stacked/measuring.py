@@ -1,22 +1,19 @@
-"""Measuring the risks of many members, as ``truerisk.risk.gauge`` measures those of one."""
+"""The risks of many runs at once, as `truerisk.engine.measure` estimates those of one."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from truerisk.core.batch import Batch
-from truerisk.engine.stacked.member import Member
+from truerisk.engine.measure import BATCH, RiskEstimator
 from truerisk.engine.stacked.stacked_data import StackedSplit
 from truerisk.engine.stacked.stacked_objective import StackedObjective
-from truerisk.objective import Objective
 from truerisk.risk.estimate import Measurement, Moments, moments
-from truerisk.risk.gauge import BATCH, Gauge
 
 VALUES = 2**19
 """Numbers in the widest layer, over all members measured at a time: what stays near the core."""
@@ -25,51 +22,77 @@ LEAST = 4
 """Members measured at a time at least, each of which adds little to the calls it takes."""
 
 
-class Measuring:
-    """Measures members in eval mode, a few at a time."""
+class StackedEstimator:
+    """Measure runs in eval mode, a few at a time.
 
-    def __init__(self, members: Sequence[Member], feeds: Mapping[str, StackedSplit]) -> None:
-        self.feeds = feeds
-        self.gauges = [gauge(member) for member in members]
-        first = self.gauges[0]
-        self.subset = torch.stack([g.subset for g in self.gauges])
+    Args:
+        estimators: those of the runs.
+        feeds: the runs' samples, by the name of the split.
+    """
+
+    def __init__(
+        self, estimators: Sequence[RiskEstimator], feeds: Mapping[str, StackedSplit]
+    ) -> None:
+        self.feeds, self.estimators = feeds, list(estimators)
+        first = self.estimators[0]
+        self.subset = torch.stack([e.subset for e in self.estimators])
         samples = min(BATCH, self.subset.shape[1])
         self.block = max(
-            LEAST, VALUES // (samples * widest(first.objective.model, first.data.train.x))
+            LEAST, VALUES // (samples * widest_layer(first.objective.model, first.data.train.x))
         )
 
-    def rows(self, rows: Sequence[int]) -> Measuring:
-        """The same for some of the members."""
+    def rows(self, rows: Sequence[int]) -> StackedEstimator:
+        """Return the same for some of the rows."""
         some = copy.copy(self)
-        some.gauges = [self.gauges[row] for row in rows]
+        some.estimators = [self.estimators[row] for row in rows]
         some.feeds = {name: feed.select_rows(rows) for name, feed in self.feeds.items()}
         some.subset = self.subset[list(rows)]
         return some
 
-    def epoch(
+    def epoch_risks(
         self, objective: StackedObjective, state: Mapping[str, Tensor]
     ) -> list[tuple[Measurement, Measurement]]:
-        """Train and validation risk of each member at its ``state``."""
-        train = self.split("train", objective, state, self.subset)
-        return list(zip(train, self.split("val", objective, state), strict=True))
+        """Measure the training subset and the validation set of each row.
+
+        Args:
+            objective: J of every row.
+            state: parameters and buffers, [K, …].
+
+        Returns:
+            A pair of measurements a row.
+        """
+        train = self.measure_split("train", objective, state, self.subset)
+        return list(zip(train, self.measure_split("val", objective, state), strict=True))
 
     @torch.no_grad()
-    def split(
+    def measure_split(
         self,
         name: str,
         objective: StackedObjective,
         state: Mapping[str, Tensor],
         index: Tensor | None = None,
     ) -> list[Measurement]:
-        """Measure a split of each member's data, or the samples ``index`` [K, n] of it."""
-        feed, count = self.feeds[name], len(self.gauges)
+        """Measure a split of each row's data, or some of its samples.
+
+        Args:
+            name: ``train``, ``val`` or ``test``.
+            objective: J of every row.
+            state: parameters and buffers, [K, …].
+            index: which samples, [K, n]; all by default.
+        """
+        feed, count = self.feeds[name], len(self.estimators)
         blocks = (slice(i, min(i + self.block, count)) for i in range(0, count, self.block))
-        return [m for rows in blocks for m in _measured(feed, objective, state, index, rows)]
+        return [m for rows in blocks for m in _measure_rows(feed, objective, state, index, rows)]
 
 
 @torch.no_grad()
-def widest(model: nn.Module, x: Tensor) -> int:
-    """Numbers in the widest layer of a model, the samples among them, for one sample."""
+def widest_layer(model: nn.Module, x: Tensor) -> int:
+    """Count the numbers in the widest layer of a model for one sample, the sample among them.
+
+    Args:
+        model: which is shown the first of them.
+        x: samples [n, …].
+    """
     sizes = [x[0].numel()]
 
     def look(_module: nn.Module, _args: Any, output: Any) -> None:
@@ -85,16 +108,7 @@ def widest(model: nn.Module, x: Tensor) -> int:
     return max(sizes)
 
 
-def gauge(member: Member) -> Gauge:
-    """The gauge of an ordinary run."""
-    strategy = SimpleNamespace(root_device=member.place.device)
-    trainer: Any = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy)
-    recipe = member.recipe
-    objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
-    return Gauge(recipe, objective, trainer)
-
-
-def _measured(
+def _measure_rows(
     feed: StackedSplit,
     objective: StackedObjective,
     state: Mapping[str, Tensor],
@@ -109,7 +123,7 @@ def _measured(
             spread = values if values.ndim == 2 else values[:, None].expand(batch.x.shape[:2])
             sums[key] = sums.get(key, 0) + _sums(spread)
     read = {key: moments(total).tolist() for key, total in sums.items()}
-    return [_of_member(read, k) for k in range(rows.stop - rows.start)]
+    return [_measurement_of(read, k) for k in range(rows.stop - rows.start)]
 
 
 def _batches(feed: StackedSplit, index: Tensor | None, rows: slice) -> Iterator[Batch]:
@@ -129,7 +143,7 @@ def _sums(values: Tensor) -> Tensor:
     return torch.stack([count, values.sum(1), values.square().sum(1)], 1)
 
 
-def _of_member(read: Mapping[str, list[list[float]]], k: int) -> Measurement:
+def _measurement_of(read: Mapping[str, list[list[float]]], k: int) -> Measurement:
     penalties = {key[8:]: rows[k][1] for key, rows in read.items() if key.startswith("penalty/")}
     errors = Moments(*read["errors"][k]) if "errors" in read else None
     return Measurement(Moments(*read["losses"][k]), errors, penalties)

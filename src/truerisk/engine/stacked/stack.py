@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from truerisk.engine.stacked.hyperparameters import Hyperparameters
-from truerisk.engine.stacked.member import Member
+from truerisk.engine.stacked.stacked_run import StackedRun
 from truerisk.engine.stacked.update_rules import SINGLE, UPDATE_RULES
 
 
@@ -21,10 +21,10 @@ class Stack:
     [K, …]; gradients are taken with respect to those.
     """
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[StackedRun]) -> None:
         self.members = list(members)
         first = self.members[0]
-        self.rule = UPDATE_RULES[first.cfg.optimizer._target_]
+        self.rule = UPDATE_RULES[first.optimizer_target]
         self.names = [group["param_names"] for group in first.optimizer.param_groups]
         self.shapes = {n: p.shape for n, p in first.weights().items()}
         weights = [member.weights() for member in self.members]
@@ -109,26 +109,26 @@ class Stack:
                 self._give(member, group, kept, tensor[k])
             self._give_count(member, group)
 
-    def _give(self, member: Member, group: Mapping[str, Any], kept: str, row: Tensor) -> None:
+    def _give(self, member: StackedRun, group: Mapping[str, Any], kept: str, row: Tensor) -> None:
         sizes = [p.numel() for p in group["params"]]
         parts = [row[0]] * len(sizes) if kept in SINGLE else row.split(sizes)
         for p, part in zip(group["params"], parts, strict=True):
             shape = () if kept in SINGLE else p.shape
             member.optimizer.state[p][kept] = part.detach().clone().reshape(shape)
 
-    def _give_count(self, member: Member, group: dict[str, Any]) -> None:
+    def _give_count(self, member: StackedRun, group: dict[str, Any]) -> None:
         if self.rule.counts == "groups":
-            group["step"] = member.count
-        elif self.rule.counts == "state" and member.count:
+            group["step"] = member.state.step
+        elif self.rule.counts == "state" and member.state.step:
             for p in group["params"]:
-                member.optimizer.state[p]["step"] = torch.tensor(float(member.count))
+                member.optimizer.state[p]["step"] = torch.tensor(float(member.state.step))
 
 
 def _flat(tensors: Any) -> Tensor:
     return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
 
 
-def _kept(member: Member, i: int, kept: str) -> Tensor:
+def _kept(member: StackedRun, i: int, kept: str) -> Tensor:
     """What a member's optimizer keeps under a name for its group ``i``, in one row."""
     params = member.optimizer.param_groups[i]["params"]
     found = [member.optimizer.state.get(p, {}).get(kept) for p in params]

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from truerisk.assemble import assemble, build_loggers
+from truerisk.config.compose import resolve_config
 from truerisk.core import threads
 from truerisk.core.errors import Interrupted, UserError
 from truerisk.core.files import write_atomic
+from truerisk.core.stop import Stop
+from truerisk.engine.host import Host
+from truerisk.engine.loop import Observer, TrainingLoop
+from truerisk.engine.precision import choose_device
+from truerisk.engine.recorder import Recorder, load_checkpoint
 from truerisk.engine.signals import on_stop
-from truerisk.engine.stacked.block import Block
+from truerisk.engine.stacked.backend import StackedBackend
 from truerisk.engine.stacked.block_size import choose_block_size, even_block_size
-from truerisk.engine.stacked.files import begun
-from truerisk.engine.stacked.member import Member
 from truerisk.engine.stacked.memory import is_out_of_memory, keep_freed_memory
-from truerisk.engine.stacked.place import place_of
+from truerisk.engine.stacked.stacked_run import StackedRun, make_stacked_run
+from truerisk.engine.state import TrainingRun
+from truerisk.engine.stopping import make_stop_rules
 from truerisk.fit import quiet
+from truerisk.logger import TidyCSV, read_history
+from truerisk.logger.label import recipe_name
+from truerisk.recipe import Recipe
+from truerisk.result import RunResult
 from truerisk.run import RunFolder
+from truerisk.show.figure import risk_figure
 
-SHARE = 20
-"""Checkpoints of a block may take one part in so many of its time."""
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
 
 
 class GroupJob(NamedTuple):
@@ -59,6 +71,7 @@ class StackedGroup:
         self.jobs, self.size, self.tell, self.processes = list(jobs), size, tell, processes
         self.refused: dict[Path, str] = {}
         self.stop = ""
+        self.loop: TrainingLoop | None = None
 
     def train(self) -> None:
         """Train what has not ended yet; cells that cannot begin are left in ``refused``.
@@ -84,62 +97,114 @@ class StackedGroup:
     def request_stop(self, why: str) -> None:
         """Save all cells after the step at hand and end, as the signal of that name asks."""
         self.stop = why
+        if self.loop is not None:
+            self.loop.request_stop(why)
 
     def _together(self, jobs: Sequence[GroupJob]) -> None:
         """Train some cells; those of another shape or at another step, one after another."""
-        blocks: dict[Any, list[Member]] = {}
+        blocks: dict[Any, list[StackedRun]] = {}
         for job in jobs:
             try:
-                member = opened(job)
+                run = open_run(job)
             except UserError as error:
                 self.refused[job.folder] = str(error)
             else:
-                self.tell(0, member.count / member.horizon)
-                blocks.setdefault(member.shape, []).append(member)
-        for members in blocks.values():
-            for member in members:
-                member.run.together = len(members)
-            self._block(Block(members))
+                self.tell(0, run.state.step / max(1, run.horizon))
+                blocks.setdefault(run.shape, []).append(run)
+        for runs in blocks.values():
+            for run in runs:
+                run.recorder.run.together = len(runs)
+            self._train_block(runs, jobs[0].cfg.checkpoint_seconds)
 
-    def _block(self, block: Block) -> None:
-        with block.members[0].place.computing():
-            saved, took = time.monotonic(), 0.0
-            seconds = block.members[0].cfg.checkpoint_seconds
-            members = len(block.members)
-            for _ in block.train():
-                spared = (members - len(block.members)) * (block.horizon - block.count)
-                self.tell(members, (members + spared) / block.horizon)
-                members = len(block.members)
-                if time.monotonic() - saved >= max(seconds, SHARE * took) or self.stop:
-                    began = time.monotonic()
-                    block.save("interrupted" if self.stop else "", self.stop)
-                    saved = time.monotonic()
-                    took = saved - began
-                if self.stop:
-                    raise Interrupted
+    def _train_block(self, runs: Sequence[StackedRun], checkpoint_seconds: float) -> None:
+        host = Host(choose_device(self.jobs[0].cfg.trainer))
+        with host.place.default_dtype():
+            backend = StackedBackend(runs, host)
+            observers = [_Teller(self.tell)]
+            self.loop = TrainingLoop(backend, observers, checkpoint_seconds, finish_run)
+            self.loop.request_stop(self.stop)
+            try:
+                self.loop.train()
+            except Interrupted:
+                for run in backend.runs:
+                    stop = Stop("signal", run.state.step, {"name": self.stop})
+                    run.recorder.run.set_status("interrupted", stop=stop)
+                raise
 
 
-def opened(job: GroupJob) -> Member:
-    """A member at its start, or where its checkpoint left it.
+class _Teller(Observer):
+    """Tell how many steps were taken, and by how many whole runs that brings the cells on."""
+
+    def __init__(self, tell: Callable[[int, float], None]) -> None:
+        self.tell, self.members = tell, 0
+
+    def on_start(self, loop: TrainingLoop) -> None:
+        """Count the runs."""
+        self.members = len(loop.backend.runs)
+
+    def on_step(self, loop: TrainingLoop) -> None:
+        """Count a step of each, and what is spared of those that have ended since."""
+        run = loop.first
+        spared = (self.members - len(loop.backend.runs)) * (run.horizon - run.state.step)
+        self.tell(self.members, (self.members + spared) / run.horizon)
+        self.members = len(loop.backend.runs)
+
+
+def finish_run(run: TrainingRun, status: str) -> None:
+    """Draw the figure of a run that has ended, and say how it ended."""
+    folder = run.recorder.run
+    if run.recorder.config.get("figures", True):
+        history = read_history(folder.path)
+        if len(history):
+            title = recipe_name(run.recorder.config)
+            risk_figure(history, RunResult(folder.path).figure, title=title)
+    folder.set_status(status, stop=run.state.stop)
+
+
+def open_run(job: GroupJob) -> StackedRun:
+    """Make a run at its start, or where its checkpoint left it.
 
     Raises:
         UserError: it cannot begin, or go on.
     """
-    run = RunFolder(job.folder)
-    resumed, config = run.config.exists(), OmegaConf.to_yaml(job.cfg, resolve=True)
+    folder, cfg = RunFolder(job.folder), job.cfg
+    resumed, config = folder.config.exists(), OmegaConf.to_yaml(cfg, resolve=True)
     if resumed:
-        run.reopen()
-        write_atomic(run.config, config)
-    member = Member(job.cfg, run, place_of(job.cfg))
-    checkpoint = begun(run) if resumed else None
+        folder.reopen()
+        write_atomic(folder.config, config)
+    checkpoint = load_checkpoint(folder.last) if resumed and folder.last.exists() else None
+    step = None
+    if resumed:
+        step = 0 if checkpoint is None else checkpoint["truerisk"]["step"]["count"]
+    plain, host = resolve_config(cfg), Host(choose_device(cfg.trainer))
+
+    def late_loggers() -> list[Logger]:
+        loggers = build_loggers(cfg, folder=folder.path, run_id=folder.id, resume_step=None)
+        return [logger for logger in loggers if not isinstance(logger, TidyCSV)]
+
+    recorder = Recorder(folder, plain, [TidyCSV(folder.path, step or None)], late_loggers)
+    recipe, limits = assemble(cfg), (cfg.trainer.max_epochs, cfg.trainer.max_steps)
+    run = make_stacked_run(recipe, host, limits, recorder, keys_of(plain, recipe))
+    run.rules = make_stop_rules(recipe, plain, folder.path, host)
     if checkpoint is not None:
-        member.restore(checkpoint)
+        run.restore(checkpoint)
     if resumed:
-        run.set_status("running", "resumed")
+        folder.set_status("running", "resumed")
     else:
-        facts = {"threads": torch.get_num_threads(), **member.recipe.facts(), **job.facts}
-        run.create(config, facts)
-    return member
+        facts = {"threads": torch.get_num_threads(), **recipe.facts(), **job.facts}
+        folder.create(config, facts)
+    return run
+
+
+def keys_of(config: Mapping[str, Any], recipe: Recipe) -> tuple[str, str, str]:
+    """Return what tells which runs share an update rule, their data, and a schedule."""
+    data = [config["data"], recipe.streams.data, recipe.risk.train_samples]
+    moving = [config["scheduler"], config["optimizer"], config["param_groups"]]
+    return (
+        config["optimizer"]["_target_"],
+        json.dumps(data, default=str),
+        json.dumps(moving, sort_keys=True),
+    )
 
 
 def _threads(cfg: DictConfig) -> int:

@@ -1,4 +1,4 @@
-"""Measuring the risks of a model, in eval mode with its weights held still."""
+"""The risks of an epoch and of the end, in eval mode with the weights held still."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from torch import Tensor
 
 from truerisk.core import rng
 from truerisk.core.batch import Batch
+from truerisk.data import DataModule
 from truerisk.model import Function
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
 from truerisk.risk import bayes
-from truerisk.risk.estimate import MeanEstimate, Measurement, beside, measure
+from truerisk.risk.estimate import MeanEstimate, Measurement, epoch_metrics, gap_of, measure
 from truerisk.risk.measured import Measured
 
 if TYPE_CHECKING:
-    import lightning as L
+    from truerisk.engine.host import Host
 
 BATCH = 1000
 """Samples in one forward pass."""
@@ -28,52 +29,90 @@ BATCH = 1000
 PILOT = 10_000
 """Fresh samples that tell how many more the true risk needs."""
 
+SPLITS = ("train", "val", "test")
+FINAL = ("test", "true", "bayes")
+"""What only the end of a run measures, by the last part of its name."""
+
 State = Mapping[str, Tensor] | None
 
 
-class Gauge:
-    """Measures what a run reports; every process takes its share of the samples.
+def split_names(data: DataModule) -> list[str]:
+    """Name the splits that a run's data has."""
+    return [name for name in SPLITS if getattr(data, name) is not None]
+
+
+class RiskEstimator:
+    """Estimate what a run reports; every process takes its share of the samples.
 
     A ``state`` holds parameters and buffers to measure instead of the model's own.
+
+    Args:
+        recipe: the run's parts.
+        objective: J.
+        host: the processes that share the work, and the device.
     """
 
-    def __init__(self, recipe: Recipe, objective: Objective, trainer: L.Trainer) -> None:
+    def __init__(self, recipe: Recipe, objective: Objective, host: Host) -> None:
         self.recipe, self.data, self.objective = recipe, recipe.data, objective
-        self.rank, self.world = trainer.global_rank, trainer.world_size
-        self.device = trainer.strategy.root_device
+        self.rank, self.world, self.device = host.rank, host.world_size, host.device
 
-    def splits(self) -> list[str]:
-        """The splits there are."""
-        return [n for n in ("train", "val", "test") if getattr(self.data, n) is not None]
+    def epoch_risks(self, state: State, epoch: int) -> dict[str, Measured]:
+        """Measure after an epoch: train and validation risk alike, their gap, and J.
 
-    def during(self, state: State, epoch: int) -> dict[str, Measured]:
-        """What is measured after an epoch: train and validation risk alike, their gap, and J."""
-        train, val = self.split("train", state, self.subset), self.split("val", state)
-        known = self.known("train"), self.known("val")
-        return beside(train, val, epoch, known) | self._distance(state, epoch)
+        Args:
+            state: what to measure instead of the model's own weights.
+            epoch: epochs that are over.
 
-    def finally_(self, name: str, epoch: int | None) -> dict[str, Measured]:
-        """What is measured at the end: a whole split, or ``true``, the risk under P itself."""
-        if name == "true":
-            return self._true(epoch)
-        found = self.split(name, None).named(name, epoch, self.known(name))
-        return found | self._distance(None, epoch)
+        Returns:
+            Values with their standard errors, by name.
+        """
+        train = self.measure_split("train", state, self.subset)
+        val = self.measure_split("val", state)
+        return self.join_risks(train, val, epoch) | self.measure_distance(state, epoch)
 
-    def _distance(self, state: State, epoch: int | None) -> dict[str, Measured]:
-        """How far a test function's weights are from a known minimum."""
+    def join_risks(self, train: Measurement, val: Measurement, epoch: int) -> dict[str, Measured]:
+        """Name the measurements of both splits, with their gap, J and the penalties."""
+        sizes = self.population_size("train"), self.population_size("val")
+        return epoch_metrics(train, val, epoch, sizes)
+
+    def final_risks(self, epoch: int | None) -> dict[str, Measured]:
+        """Measure all there is at the model's own weights, which should be the best ones.
+
+        Args:
+            epoch: after which epoch they were the weights.
+
+        Returns:
+            Risks on the whole splits and under P where it is known, and the gap, by name.
+        """
+        risks: dict[str, Measured] = {}
+        for name in split_names(self.data):
+            split = self.measure_split(name, None)
+            risks |= split.named(name, epoch, self.population_size(name))
+            risks |= self.measure_distance(None, epoch)
+        risks |= self.true_risk(epoch)
+        return risks | gap_of(risks)
+
+    def measure_distance(self, state: State, epoch: int | None) -> dict[str, Measured]:
+        """Measure how far a test function's weights are from a known minimum."""
         model = self.objective.model
         if not isinstance(model, Function) or not len(model.minima):
             return {}
         weights = model.w if state is None else state["w"]
         return {"distance": Measured(float(model.distance(weights)), None, epoch)}
 
-    def known(self, name: str) -> float:
-        """How many samples a split is drawn from: all of P's, or those that are all there is."""
+    def population_size(self, name: str) -> float:
+        """Count the samples a split is drawn from: infinite for P's, else all there are."""
         exact = self.recipe.surrogate.task.is_exact(name)
         return len(getattr(self.data, name)) if exact else math.inf
 
-    def split(self, name: str, state: State, index: Tensor | None = None) -> Measurement:
-        """Measure a split, or the samples ``index`` of it."""
+    def measure_split(self, name: str, state: State, index: Tensor | None = None) -> Measurement:
+        """Measure a split, or some of its samples.
+
+        Args:
+            name: ``train``, ``val`` or ``test``.
+            state: what to measure instead of the model's own weights.
+            index: which samples, [n]; all by default.
+        """
         split = getattr(self.data, name)
         index = torch.arange(len(split)) if index is None else index
         return self._measured(state, split.batches(index[self.rank :: self.world].split(BATCH)))
@@ -83,24 +122,26 @@ class Gauge:
 
     @cached_property
     def subset(self) -> Tensor:
-        """The fixed part of the training set that is measured after each epoch."""
+        """Indices [n] of the fixed part of the training set that is measured after each epoch."""
         size = self.recipe.risk.train_samples or len(self.data.val)
         draw = rng.named_generator(self.recipe.streams.data, "measured")
         return torch.randperm(len(self.data.train), generator=draw)[:size].sort().values
 
     def training_inputs(self) -> Iterator[Tensor]:
-        """All the training inputs, in blocks of even size, as each counts alike."""
+        """Yield all the training inputs, in blocks of even size, as each block counts alike."""
         size = len(self.data.train)
         blocks = torch.arange(size).tensor_split(math.ceil(size / BATCH))
         return (batch.x for batch in self.data.train.batches(blocks))
 
-    def _true(self, epoch: int | None) -> dict[str, Measured]:
-        """The risk under P, from as many fresh samples as the standard error asked for needs.
+    def true_risk(self, epoch: int | None) -> dict[str, Measured]:
+        """Measure the risk under P, from as many fresh samples as its standard error needs.
 
         A pilot gives the variance, and the answer comes from fresh draws (Stein 1945); should they
         vary more than the pilot, from more of them. Beside it, on the same draws, the risk of the
-        Bayes predictor.
+        Bayes predictor. Nothing where P is not known.
         """
+        if self.data.population is None:
+            return {}
         drawn, found = 0, self._measured(None, self._fresh(PILOT, "pilot"))
         while drawn < self._samples(found):
             drawn = self._samples(found, spare=1.05)  # so that a second try is rare

@@ -1,0 +1,172 @@
+"""The processes of a run, its device and its precision: one process here, several by Fabric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from truerisk import sharding
+from truerisk.core.errors import ConfigError
+from truerisk.engine.precision import DevicePrecision, choose_device
+
+Forward = Callable[[Tensor], Tensor]
+
+
+class Host:
+    """One process on one device; subclasses span several.
+
+    Args:
+        place: the device and the precision.
+
+    Attributes:
+        rank: the number of this process.
+        world_size: how many there are.
+        scaler: the loss scaler of ``16-mixed``, else None.
+        shards: whether each process holds a part of each parameter.
+    """
+
+    rank, world_size, shards = 0, 1, False
+
+    def __init__(self, place: DevicePrecision) -> None:
+        self.place, self.device = place, place.device
+        self.scaler = place.make_scaler()
+        # Straight to autograd where nothing scales the loss: a step of a small model notices.
+        self.backward: Callable[..., None] = Tensor.backward
+        if self.scaler is not None:
+            self.backward = self.backward_scaled
+
+    def backward_scaled(self, objective: Tensor, **options: Any) -> None:
+        """Accumulate the gradient of a scaled objective.
+
+        Args:
+            objective: a scalar.
+            options: arguments of ``Tensor.backward``.
+        """
+        assert self.scaler is not None
+        self.scaler.scale(objective).backward(**options)
+
+    def set_up_model(self, model: nn.Module) -> Forward:
+        """Bring a model to the device, in place, and return what its training passes call."""
+        model.to(self.device, self.place.dtype)
+        return model
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up a tensor over the processes."""
+        return values
+
+    def any(self, decision: bool) -> bool:
+        """Tell whether any process has decided so."""
+        return decision
+
+    def broadcast(self, value: Any) -> Any:
+        """Return the first process's value."""
+        return value
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every process's value, by rank."""
+        return [value]
+
+    def agree_on_buffers(self, model: nn.Module) -> None:
+        """Give every process the first one's running statistics: all must measure one model."""
+
+
+class FabricHost(Host):
+    """Several processes, as Lightning's Fabric starts and joins them (DDP, FSDP2).
+
+    Args:
+        trainer: the ``trainer`` node of a configuration.
+
+    Raises:
+        ConfigError: the strategy cannot be used.
+    """
+
+    def __init__(self, trainer: Mapping[str, Any]) -> None:
+        from lightning.fabric import Fabric
+
+        self.fabric = Fabric(
+            accelerator=trainer["accelerator"],
+            devices=trainer["devices"],
+            num_nodes=trainer.get("num_nodes", 1),
+            strategy=choose_strategy(trainer),
+        )
+        self.fabric.launch()
+        super().__init__(DevicePrecision(self.fabric.device, trainer["precision"]))
+        self.rank, self.world_size = self.fabric.global_rank, self.fabric.world_size
+        self.shards = isinstance(self.fabric.strategy, sharding.ShardingStrategy)
+        self.sync_batchnorm = bool(trainer.get("sync_batchnorm", False))
+
+    def set_up_model(self, model: nn.Module) -> Forward:
+        """Bring a model to the device, in place, and return what its training passes call."""
+        if self.sync_batchnorm and self.world_size > 1:
+            sync_batch_norms(model)
+        model.to(self.place.dtype)
+        return self.fabric.strategy.setup_module(model)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up a tensor over the processes."""
+        total: Any = self.fabric.all_reduce(values.clone(), reduce_op="sum")
+        return total
+
+    def any(self, decision: bool) -> bool:
+        """Tell whether any process has decided so."""
+        votes = torch.tensor(float(decision), device=self.device)
+        return bool(self.sum(votes) > 0)
+
+    def broadcast(self, value: Any) -> Any:
+        """Return the first process's value."""
+        return self.fabric.broadcast(value)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every process's value, by rank."""
+        values: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def agree_on_buffers(self, model: nn.Module) -> None:
+        """Give every process the first one's running statistics: all must measure one model."""
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
+def sync_batch_norms(model: nn.Module) -> None:
+    """Let the batch norms inside a model normalise over the batch of all processes, in place."""
+    for name, child in model.named_children():
+        setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+
+
+def choose_strategy(trainer: Mapping[str, Any]) -> Any:
+    """Return the strategy that Fabric takes for a configuration's.
+
+    Raises:
+        ConfigError: it starts its processes by copying this one, which holds files and threads.
+    """
+    strategy = trainer.get("strategy", "auto")
+    if isinstance(strategy, sharding.FullyShardedStrategy):
+        return strategy.for_fabric()
+    if isinstance(strategy, str) and strategy.endswith(("_spawn", "_fork", "_notebook")):
+        raise ConfigError(
+            f"trainer.strategy={strategy} copies a process that is under way: use ddp, which "
+            "starts the others by the same command"
+        )
+    return strategy
+
+
+def spans_processes(trainer: Mapping[str, Any]) -> bool:
+    """Tell whether a configuration asks for more than one process."""
+    alone = trainer.get("devices", 1) in (1, "1") and trainer.get("num_nodes", 1) == 1
+    return not alone or trainer.get("strategy", "auto") != "auto"
+
+
+def choose_host(trainer: Mapping[str, Any]) -> Host:
+    """Make the host of a run: this process, or those that Fabric starts beside it.
+
+    Args:
+        trainer: the ``trainer`` node of a configuration, its strategy built.
+
+    Raises:
+        ConfigError: the strategy cannot be used.
+    """
+    return FabricHost(trainer) if spans_processes(trainer) else Host(choose_device(trainer))

@@ -1,0 +1,342 @@
+"""The backend of K models of one shape, trained as one stacked model.
+
+`truerisk.engine.stacked.reference` does the same by plain ``torch.vmap``: read that first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from truerisk.core.batch import Batch
+from truerisk.core.deterministic import refresh_statistics
+from truerisk.core.errors import Diverged
+from truerisk.engine import nonfinite
+from truerisk.engine.host import Host
+from truerisk.engine.measure import split_names
+from truerisk.engine.stacked.measuring import StackedEstimator
+from truerisk.engine.stacked.stack import Stack
+from truerisk.engine.stacked.stacked_data import StackedPlan, StackedSplit
+from truerisk.engine.stacked.stacked_objective import StackedObjective
+from truerisk.engine.stacked.stacked_run import StackedRun, advance_schedules, share_schedules
+from truerisk.engine.stacked.substitution import differing_numbers
+from truerisk.engine.stacked.vmap.dropout_streams import DropoutStreams
+from truerisk.engine.state import CheckpointParts
+from truerisk.engine.step import average_weights, clip_scale, edit_batch, project_weights, take_in
+from truerisk.risk.estimate import gap_of
+from truerisk.risk.measured import Measured
+
+MicroIndices = list[tuple[Tensor, float]]
+
+
+class StackedBackend:
+    """Train and measure K models that stand at the same step.
+
+    A step is an ordinary run's (`truerisk.engine.step`), with every operation on all rows at once.
+    Regularizers' hooks on batches and weights are few, small and written for one run: a run's own
+    are called on its own rows, with torch's global generator at its own place in its stream.
+
+    Args:
+        runs: of one shape (`StackedRun.shape`).
+        host: the device and the precision.
+
+    Attributes:
+        runs: those that still train, one a row.
+    """
+
+    def __init__(self, runs: Sequence[StackedRun], host: Host) -> None:
+        share_schedules(runs)
+        self.host, self.stack = host, Stack(runs)
+        self.dropout = DropoutStreams([run.recipe.streams.noise for run in runs])
+        self.dropout.load_state_dict([run.dropout for run in runs])
+        recipes = [run.recipe for run in runs]
+        like = self.stack.flat[0]
+        self.objective = StackedObjective(
+            recipes[0], differing_numbers(recipes), self.dropout, like
+        )
+        keys = [run.data_key for run in runs]
+        self.feeds = {
+            name: StackedSplit([getattr(recipe.data, name) for recipe in recipes], keys)
+            for name in split_names(recipes[0].data)
+        }
+        self.orders = StackedPlan([run.plan for run in runs])
+        self.columns = list(range(len(runs)))
+        self.estimator = StackedEstimator([run.estimator for run in runs], self.feeds)
+        self.measured: dict[str, Tensor] = {}
+
+    @property
+    def runs(self) -> list[StackedRun]:
+        """Those that still train."""
+        return self.stack.members
+
+    def begin(self) -> None:
+        """Train from here on."""
+        self.set_mode(training=True)
+
+    def set_mode(self, training: bool) -> None:
+        """Set the mode of the one model that stands for all."""
+        self.objective.objective.model.train(training)
+
+    # --- training -----------------------------------------------------------------------------
+
+    def rest_of_epoch(self) -> Iterator[MicroIndices]:
+        """Yield indices [K, n] of the micro-batches of each step that is left of the epoch."""
+        state, horizon = self.runs[0].state, self.runs[0].horizon
+        self.orders.keep(self.columns)
+        self.columns = list(range(len(self.runs)))
+        left = min(self.orders.steps_per_epoch - state.step_in_epoch, horizon - state.step)
+        steps = self.orders.epoch(state.epoch, state.step_in_epoch)
+        for _, step in zip(range(left), steps, strict=False):
+            yield [(self.own_columns(index), share) for index, share in step]
+
+    def own_columns(self, index: Tensor) -> Tensor:
+        """Select the samples [K, n] of those that still train, of all that began the epoch."""
+        if index.shape[1] == len(self.columns):
+            return index.T
+        return index[:, self.columns].T
+
+    def take_step(self, batch: MicroIndices) -> Mapping[int, Diverged]:
+        """Take a step of every row; tell why of those that diverge."""
+        batches = [
+            (self.edit(self.feeds["train"].gather_batch(index)), share) for index, share in batch
+        ]
+        gradients, objective, risks = self.gradient(batches)
+        norms = torch.stack([torch.linalg.vector_norm(g_KP, dim=1) for g_KP in gradients])
+        norm_K = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(norms, dim=0)
+        diverged = self.check(objective, norm_K, risks, gradients, batches[-1][0])
+        if len(diverged) == len(self.runs):
+            return diverged
+        # Rows know nothing of each other, so those that have diverged are let go after the step.
+        self.clip(gradients, norm_K)
+        going = [run for k, run in enumerate(self.runs) if k not in diverged]
+        step = going[0].state.step + 1
+        with torch.no_grad():
+            self.stack.update(gradients, step)
+        for run in going:
+            run.state.step = step
+            run.state.step_in_epoch += 1
+        if advance_schedules(self.runs):
+            self.stack.read_hyperparameters()
+        self.project_and_average(step)
+        return diverged
+
+    def edit(self, batch: Batch) -> Batch:
+        """Let each run's regularizers edit its batch."""
+        if not self.runs[0].recipe.hooks("edit_batch"):
+            return batch
+        rows = []
+        for k, run in enumerate(self.runs):
+            edits = list(run.recipe.hooks("edit_batch").values())
+            with run.drawing_noise():
+                rows.append(edit_batch(edits, Batch(batch.x[k], batch.y[k])))
+        parts: dict[str, Any] = {}
+        for name in Batch.__slots__:
+            tensors = [getattr(row, name) for row in rows]
+            parts[name] = None if tensors[0] is None else torch.stack(tensors)
+        return Batch(**parts)
+
+    def gradient(
+        self, batches: Sequence[tuple[Batch, float]]
+    ) -> tuple[list[Tensor], Tensor, list[tuple[list[float], int]]]:
+        """Differentiate J of every row.
+
+        Args:
+            batches: x [K, n, …] with the share each has in the step.
+
+        Returns:
+            ∇J [K, P] as the optimizer's groups have the parameters, J [K], and of each micro-batch
+            the risks [K] and the number of samples.
+        """
+        total: list[Tensor] = []
+        objective, risks = torch.zeros(()), []
+        for batch, share in batches:
+            with self.host.place.autocast():
+                value, risk, parts = self.objective.gradient(
+                    self.stack.params, self.stack.buffers, batch, share
+                )
+            named = dict(zip(self.stack.params, parts, strict=True))
+            flat = [
+                torch.cat([named[name].flatten(1) for name in group], 1)
+                for group in self.stack.names
+            ]
+            total = [a + b for a, b in zip(total, flat, strict=True)] if total else flat
+            objective = objective.to(value.device) + value
+            risks.append((risk.tolist(), batch.x.shape[1]))
+        return total, objective, risks
+
+    def check(
+        self,
+        objective: Tensor,
+        norm: Tensor,
+        risks: Sequence[tuple[list[float], int]],
+        gradients: Sequence[Tensor],
+        batch: Batch,
+    ) -> dict[int, Diverged]:
+        """Count what the step has shown, and name what is not finite in the rows that diverge.
+
+        Args:
+            objective: J [K].
+            norm: ‖∇J‖ [K].
+            risks: of each micro-batch the risks [K] and the number of samples.
+            gradients: ∇J [K, P] of each group.
+            batch: the last micro-batch.
+        """
+        values, norms = objective.tolist(), norm.tolist()
+        diverged = {}
+        for k, run in enumerate(self.runs):
+            for row, samples in risks:
+                run.state.sums.add_loss(row[k], samples)
+            if not take_in(run.state, values[k], norms[k]):
+                diverged[k] = self.find_culprit(k, gradients, batch)
+        return diverged
+
+    def find_culprit(self, k: int, gradients: Sequence[Tensor], batch: Batch) -> Diverged:
+        """Name what went bad in a row, found as an ordinary run finds it."""
+        self.stack.write_back(k)
+        run = self.runs[k]
+        for group, flat in zip(run.optimizer.param_groups, gradients, strict=True):
+            parts = flat[k].split([p.numel() for p in group["params"]])
+            for p, part in zip(group["params"], parts, strict=True):
+                p.grad = part.view_as(p)
+        culprit = nonfinite.culprit(run.recipe.model.train(), batch.x[k])
+        return Diverged(run.state.step + 1, culprit)
+
+    def clip(self, gradients: Sequence[Tensor], norm: Tensor) -> None:
+        """Scale each row's ∇J down to its largest norm, or cut its entries, in place."""
+        clips = [run.recipe.step.clip for run in self.runs]
+        if clips[0].norm is not None:
+            scale_K = clip_scale(norm, norm.new_tensor([clip.norm for clip in clips]))
+            for g_KP in gradients:
+                g_KP.mul_(scale_K[:, None])
+        if clips[0].value is not None:
+            for g_KP in gradients:
+                bound = g_KP.new_tensor([clip.value for clip in clips])[:, None]
+                torch.minimum(torch.maximum(g_KP, -bound, out=g_KP), bound, out=g_KP)
+
+    def project_and_average(self, step: int) -> None:
+        """Project the rows' weights, and let averages take them in."""
+        hooks = self.runs[0].recipe.hooks
+        if hooks("project"):
+            for k, run in enumerate(self.runs):
+                project_weights(
+                    list(run.recipe.hooks("project").values()), self.stack.view_params(k)
+                )
+        if hooks("average"):
+            whole = self.stack.collect_state()
+            for k, run in enumerate(self.runs):
+                state = {name: whole[name][k] for name in self.stack.shapes}
+                average_weights(list(run.recipe.hooks("average").values()), state, step)
+
+    # --- measuring ----------------------------------------------------------------------------
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Hold the weights that count still, in eval mode; training then goes on as it was."""
+        self.set_mode(training=False)
+        with self.host.place.autocast():
+            self.measured = self.standing_weights()
+            yield
+        self.set_mode(training=True)
+        # A schedule may have followed the risk that was measured inside the block.
+        if self.runs:
+            self.stack.read_hyperparameters()
+
+    def standing_weights(self) -> dict[str, Tensor]:
+        """Gather the weights and buffers that are measured and kept: averages where there are."""
+        whole = self.stack.collect_state()
+        if not self.runs[0].recipe.hooks("averaged"):
+            return whole
+        rows = []
+        for k, run in enumerate(self.runs):
+            row = {name: tensor[k] for name, tensor in whole.items()}
+            for regularizer in run.recipe.regularizers.values():
+                average = regularizer.averaged()
+                if average is not None:
+                    if regularizer.refresh_statistics:
+                        inputs = run.estimator.training_inputs()
+                        average = refresh_statistics(run.recipe.model, average, inputs)
+                    row |= dict(average)
+                    break
+            rows.append(row)
+        return {name: torch.stack([row[name] for row in rows]) for name in whole}
+
+    def epoch_risks(self, rows: Sequence[int]) -> list[dict[str, Measured]]:
+        """Measure some rows after an epoch."""
+        pairs = self.estimator.epoch_risks(self.objective, self.measured)
+        return [
+            self.runs[k].estimator.join_risks(*pairs[k], self.runs[k].state.epoch) for k in rows
+        ]
+
+    def copy_weights(self, row: int) -> dict[str, Tensor]:
+        """Copy the weights and buffers that were measured."""
+        return {name: self.measured[name][row].clone() for name in self.stack.shapes}
+
+    def final_risks(self, rows: Sequence[int]) -> list[dict[str, Measured]]:
+        """Measure the best weights of some rows on all the samples there are."""
+        if not rows:
+            return []
+        bests = [self.runs[k].state.best for k in rows]
+        states = [best.state for best in bests if best is not None]
+        state = {name: torch.stack([own[name] for own in states]) for name in states[0]}
+        estimator, objective = self.estimator.rows(rows), self.objective.select_rows(rows)
+        summaries: list[dict[str, Measured]] = [{} for _ in rows]
+        self.set_mode(training=False)
+        with self.host.place.autocast():
+            for name in self.feeds:
+                measurements = estimator.measure_split(name, objective, state)
+                for k, summary, split in zip(rows, summaries, measurements, strict=True):
+                    run = self.runs[k]
+                    size = run.estimator.population_size(name)
+                    assert run.state.best is not None
+                    summary |= split.named(name, run.state.best.epoch, size)
+            for k, summary, own in zip(rows, summaries, states, strict=True):
+                summary |= self.true_risk(k, own) | gap_of(summary)
+        self.set_mode(training=True)
+        return summaries
+
+    def true_risk(self, k: int, state: Mapping[str, Tensor]) -> dict[str, Measured]:
+        """Measure a row's risk under P, where P is known, as an ordinary run measures it."""
+        run = self.runs[k]
+        if run.recipe.data.population is None:
+            return {}
+        assert run.state.best is not None
+        # The first run's model stands for all: its mode is the stack's.
+        mode = run.recipe.model.training
+        run.recipe.model.load_state_dict(state)
+        run.recipe.model.eval()
+        risks = run.estimator.true_risk(run.state.best.epoch)
+        run.recipe.model.train(mode)
+        return risks
+
+    def explain_divergence(self, row: int) -> Diverged:
+        """Say what is no longer finite where the validation risk is not."""
+        self.stack.write_back(row)
+        run = self.runs[row]
+        title = run.recipe.surrogate.task.val_title
+        bad = nonfinite.first_bad_weight(run.recipe.model) or title
+        return Diverged(run.state.step, bad)
+
+    # --- checkpoints --------------------------------------------------------------------------
+
+    def checkpoint_parts(self, rows: Sequence[int]) -> list[CheckpointParts]:
+        """Give runs their weights and their optimizer's state back, and return those."""
+        dropout = self.dropout.state_dict()
+        for k in rows:
+            self.stack.write_back(k)
+            self.runs[k].dropout = dropout[k]
+        return [self.runs[k].parts() for k in rows]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the rows."""
+        if len(rows) == len(self.runs):
+            return
+        self.stack.keep(rows)
+        self.dropout.keep(rows)
+        self.objective = self.objective.select_rows(rows)
+        self.feeds = {name: feed.select_rows(rows) for name, feed in self.feeds.items()}
+        self.columns = [self.columns[row] for row in rows]
+        self.estimator = self.estimator.rows(rows)

@@ -98,7 +98,7 @@ def test_gaps_are_filled_from_the_training_split(write, missing, statistic):
     assert len(filled) > 10 and torch.allclose(filled, torch.tensor(fitted[0]["fill"]).double())
     bare = DataModule(partial(table, path, "kind", missing=missing), seed=0)
     samples = bare.source()
-    train = samples.x[bare._rows(samples).train]
+    train = samples.x[bare._draw_rows(samples).train]
     count = train[:, samples.encoder.columns.index("count")]
     values = count[~count.isnan()].numpy()
     values = values.astype(int) if missing == "most_frequent" else values

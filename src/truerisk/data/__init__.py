@@ -18,7 +18,7 @@ from truerisk.data.table import table
 from truerisk.data.teacher import Teacher, teacher
 
 if TYPE_CHECKING:
-    from truerisk.data.module import DataModule
+    from truerisk.data.data_module import DataModule
     from truerisk.data.none import NoData
 
 __all__ = [
@@ -54,7 +54,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import `DataModule`, and with it Lightning, when it is first asked for."""
     if name == "DataModule":
-        from truerisk.data.module import DataModule
+        from truerisk.data.data_module import DataModule
 
         return DataModule
     if name == "NoData":

@@ -91,7 +91,8 @@ def _inputs(values: Any, name: str | None, integers: bool) -> Tensor:
     if integers and values.dtype.kind in "iu":
         x = torch.as_tensor(values.astype("int64"))
         return x.unsqueeze(1) if x.ndim == 1 else x
-    x = torch.as_tensor(values.astype("float64" if values.dtype.itemsize == 8 else "float32"))
+    kind = "float64" if values.dtype.itemsize == 8 else "float32"
+    x = torch.as_tensor(values.astype(kind, copy=False))
     if not bool(torch.isfinite(x).all()):
         raise ConfigError(
             f"data.source: array '{name}' holds NaN or infinite numbers: remove or replace them"

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import torch
 
-from truerisk.data.module import DataModule
+from truerisk.data.data_module import DataModule
 from truerisk.data.samples import DataInfo
 from truerisk.data.split import TensorSplit
 

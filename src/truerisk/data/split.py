@@ -13,6 +13,9 @@ from truerisk.core.batch import Batch
 from truerisk.data.samples import Inputs
 from truerisk.data.standardizer import Standardizer
 
+BLOCK = 1024
+"""Samples standardized at a time, so that no second copy of a data set is ever held."""
+
 
 class Split(Protocol):
     """Samples that give their batches for a list of index tensors."""
@@ -20,30 +23,48 @@ class Split(Protocol):
     y: Tensor
 
     def __len__(self) -> int:
-        """The number of samples."""
+        """Return the number of samples."""
         ...
 
     def batches(self, plan: Sequence[Tensor]) -> Iterator[Batch]:
-        """One batch for every int64 index tensor of the plan, in its order."""
+        """Yield one batch for every int64 index tensor of the plan, in its order."""
         ...
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Split:
-        """The same split, whose batches lie on ``device`` with floating numbers in ``dtype``."""
+        """Return the same split, with batches on ``device`` and floating numbers in ``dtype``."""
         ...
 
-    def placed(self, x: Tensor, y: Tensor) -> Batch:
-        """Other samples, with the device and type of the split's."""
+    def place_samples(self, x: Tensor, y: Tensor) -> Batch:
+        """Give other samples the device and type of the split's."""
         ...
 
 
 def cast(tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    """Move a tensor, and change its type unless it holds whole numbers."""
-    kind = dtype if tensor.is_floating_point() else tensor.dtype
-    return tensor.to(device, kind, non_blocking=True)
+    """Move a tensor, and change its type unless it holds whole numbers.
+
+    Args:
+        tensor: of any shape.
+        device: where it goes.
+        dtype: of floating-point numbers there.
+    """
+    if not tensor.is_floating_point():
+        dtype = tensor.dtype
+    return tensor.to(device, dtype, non_blocking=True)
 
 
 class TensorSplit:
-    """A split held in memory: inputs ``x`` [n, *shape] and targets ``y``; batches by indexing.
+    """A split of inputs held in memory: some rows of a source's tensor, standardized.
+
+    Batches are gathered from the source's own tensor and standardized one at a time, until ``x`` is
+    asked for or `to` makes a copy: a data set as large as memory is then held once.
+
+    Args:
+        x: inputs [N, *shape] of the source, shared with the other splits.
+        y: targets [n, …] of the split.
+        rows: the split's rows of ``x``, int64 [n]; None for all of them.
+        standardizer: of the inputs; None leaves them as they are.
+        keep_source: whether `to` leaves inputs in the source's tensor where device and type are
+            those asked for already.
 
     >>> split = TensorSplit(torch.arange(6.0).view(3, 2), torch.tensor([0, 1, 0]))
     >>> split.batch(torch.tensor([2, 1])).x
@@ -51,48 +72,140 @@ class TensorSplit:
             [2., 3.]])
     """
 
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x, self.y = x, y
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        rows: Tensor | None = None,
+        standardizer: Standardizer | None = None,
+        keep_source: bool = False,
+    ) -> None:
+        self.y, self.keep_source = y, keep_source
+        self._source, self._rows, self._standardizer = x, rows, standardizer
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> TensorSplit:
-        """The same samples on ``device``, floating numbers in ``dtype``."""
-        return TensorSplit(cast(self.x, device, dtype), cast(self.y, device, dtype))
+    @property
+    def x(self) -> Tensor:
+        """All inputs [n, *shape], standardized; made when first asked for, and kept."""
+        if self._rows is not None or self._standardizer is not None:
+            self._source = self._copy_inputs(self._source.device, None)
+            self._rows = self._standardizer = None
+        return self._source
 
-    def placed(self, x: Tensor, y: Tensor) -> Batch:
-        """Other samples, with the device and type of these."""
-        device, dtype = self.x.device, self.x.dtype
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> TensorSplit:
+        """Return the same samples on ``device``, floating numbers in ``dtype``.
+
+        Args:
+            device: where batches are to lie.
+            dtype: of floating-point numbers there.
+        """
+        y, x = cast(self.y, device, dtype), self._source
+        # indexed devices compare unequal to bare ones, which costs a copy at most
+        stays = x.device == torch.device(device) and x.dtype == dtype
+        if stays and self.keep_source:
+            return TensorSplit(x, y, self._rows, self._standardizer, keep_source=True)
+        if self._rows is None and self._standardizer is None:
+            return TensorSplit(cast(x, device, dtype), y)
+        return TensorSplit(self._copy_inputs(device, dtype), y)
+
+    def _copy_inputs(self, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
+        """Read all inputs block by block into a tensor of their own, [n, *shape]."""
+        first = self._read_inputs(torch.arange(min(1, len(self))))
+        dtype = dtype if dtype is not None and first.is_floating_point() else first.dtype
+        copy = torch.empty((len(self), *first.shape[1:]), device=device, dtype=dtype)
+        for index in torch.arange(len(self)).split(BLOCK):
+            copy[index[0] : index[-1] + 1] = self._read_inputs(index)
+        return copy
+
+    def _read_inputs(self, index: Tensor) -> Tensor:
+        """Return inputs [m, *shape] out of the source's tensor, standardized.
+
+        Args:
+            index: numbers in the split, int64 [m].
+        """
+        rows = index if self._rows is None else self._rows.index_select(0, index)
+        x = self._source.index_select(0, rows)
+        return x if self._standardizer is None else self._standardizer(x)
+
+    def place_samples(self, x: Tensor, y: Tensor) -> Batch:
+        """Give other samples the device and type of these.
+
+        Args:
+            x: inputs, standardized.
+            y: their targets.
+        """
+        device, dtype = self._source.device, self._source.dtype
         return Batch(cast(x, device, dtype), cast(y, device, dtype))
 
     def batch(self, index: Tensor) -> Batch:
-        """The samples at ``index``; without a copy if they lie in a row."""
-        row = in_a_row(index)
-        if row is not None:
-            return Batch(self.x[row], self.y[row])
-        index = index.to(self.x.device, non_blocking=True)
-        return Batch(self.x.index_select(0, index), self.y.index_select(0, index))
+        """Return the samples at ``index``, int64 [m]; without a copy if they lie in a row."""
+        if self._rows is not None or self._standardizer is not None:
+            return Batch(self._read_inputs(index), self.y.index_select(0, index))
+        stretch = as_slice(index)
+        if stretch is not None:
+            return Batch(self._source[stretch], self.y[stretch])
+        index = index.to(self._source.device, non_blocking=True)
+        # several times as fast as x[index]
+        return Batch(self._source.index_select(0, index), self.y.index_select(0, index))
 
     def batches(self, plan: Sequence[Tensor]) -> Iterator[Batch]:
-        """One batch for every index tensor of the plan."""
+        """Yield one batch for every index tensor of the plan."""
         return map(self.batch, plan)
 
 
-def in_a_row(index: Tensor) -> slice | None:
-    """The indices as a slice, if they count up one by one; most do not, as their ends tell.
+def as_slice(index: Tensor) -> slice | None:
+    """Return indices as a slice if they count up one by one; most do not, as their ends tell.
 
-    >>> in_a_row(torch.tensor([3, 4, 5])), in_a_row(torch.tensor([3, 5, 4, 6]))
+    >>> as_slice(torch.tensor([3, 4, 5])), as_slice(torch.tensor([3, 5, 4, 6]))
     (slice(3, 6, None), None)
     """
     if not len(index):
         return None
     first, last = int(index[0]), int(index[-1])
-    row = last - first == len(index) - 1 and bool((index.diff() == 1).all())
-    return slice(first, last + 1) if row else None
+    if last - first != len(index) - 1 or not bool((index.diff() == 1).all()):
+        return None
+    return slice(first, last + 1)
 
 
-class _Rows(Dataset):
+# --- inputs that are read one at a time ---------------------------------------------------------
+
+
+class InputRows:
+    """Some rows of inputs that are read one at a time.
+
+    Args:
+        inputs: all of them.
+        rows: numbers among them, int64 [n].
+    """
+
+    def __init__(self, inputs: Inputs, rows: Tensor) -> None:
+        self.inputs, self.rows, self.shape = inputs, rows.tolist(), inputs.shape
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.inputs[self.rows[index]]
+
+
+def sample_shape(x: Tensor | Inputs) -> tuple[int, ...]:
+    """Return the shape of one sample."""
+    return tuple(x.shape[1:]) if isinstance(x, Tensor) else x.shape
+
+
+def stack_inputs(x: Tensor | Inputs) -> Tensor:
+    """Return all inputs in one tensor [n, *shape]."""
+    if isinstance(x, Tensor):
+        return x
+    stacked = torch.empty(len(x), *x.shape)
+    for i in range(len(x)):
+        stacked[i] = x[i]
+    return stacked
+
+
+class _PairDataset(Dataset):
     """Pairs (x, y) fetched a whole batch at a time."""
 
     def __init__(self, x: Tensor | Inputs, y: Tensor) -> None:
@@ -104,7 +217,7 @@ class _Rows(Dataset):
         return torch.stack([self.x[i] for i in index]), self.y[index]
 
 
-class _Plan:
+class _PlanSampler:
     """A batch sampler whose plan changes between epochs while the workers stay."""
 
     def __init__(self) -> None:
@@ -117,16 +230,24 @@ class _Plan:
         return len(self.plan)
 
 
-def _same(batch: Any) -> Any:
-    """Leave a batch as it was fetched."""
+def keep_batch(batch: Any) -> Any:
+    """Return a batch as it was fetched: what a ``DataLoader`` is to do about collating."""
     return batch
 
 
 class LoaderSplit:
     """A split read batch by batch through a ``DataLoader`` whose workers stay between epochs.
 
-    Targets ``y`` are held in memory; inputs are standardized on the device they go to. Take one
-    iterator at a time: a new one ends the last.
+    Targets are held in memory; inputs are standardized on the device they go to. Take one iterator
+    at a time: a new one ends the last.
+
+    Args:
+        x: inputs [n, *shape], read as they are needed.
+        y: targets [n, …].
+        standardizer: of the inputs.
+        workers: processes that read.
+        device: where batches go.
+        dtype: of floating-point numbers there; None for that of the inputs.
     """
 
     def __init__(
@@ -140,40 +261,50 @@ class LoaderSplit:
     ) -> None:
         self.x, self.y, self.standardizer, self.workers = x, y, standardizer, workers
         self.device, self.dtype = torch.device(device), dtype
-        self._plan = _Plan()
+        self._sampler = _PlanSampler()
         self._loader: DataLoader | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> LoaderSplit:
-        """The same samples, whose batches go to ``device`` in ``dtype``."""
+        """Return the same samples, whose batches go to ``device`` in ``dtype``.
+
+        Args:
+            device: where batches are to lie.
+            dtype: of floating-point numbers there.
+        """
         if (torch.device(device), dtype) == (self.device, self.dtype):
             return self
         return LoaderSplit(self.x, self.y, self.standardizer, self.workers, device, dtype)
 
     def batches(self, plan: Sequence[Tensor]) -> Iterator[Batch]:
-        """One batch for every index tensor of the plan."""
-        self._plan.plan = plan
-        for x, y in self._reader():
-            batch = self.placed(x, y)
+        """Yield one batch for every index tensor of the plan."""
+        self._sampler.plan = plan
+        for x, y in self._open_loader():
+            batch = self.place_samples(x, y)
             yield Batch(self.standardizer(batch.x), batch.y)
 
-    def placed(self, x: Tensor, y: Tensor) -> Batch:
-        """Other samples, with the device and type of these."""
+    def place_samples(self, x: Tensor, y: Tensor) -> Batch:
+        """Give other samples the device and type of these.
+
+        Args:
+            x: inputs.
+            y: their targets.
+        """
         dtype = self.dtype or x.dtype
         return Batch(cast(x, self.device, dtype), cast(y, self.device, dtype))
 
-    def _reader(self) -> DataLoader:
+    def _open_loader(self) -> DataLoader:
         if self._loader is None:
             self._loader = DataLoader(
-                _Rows(self.x, self.y),
-                batch_sampler=self._plan,
-                collate_fn=_same,
+                _PairDataset(self.x, self.y),
+                batch_sampler=self._sampler,
+                collate_fn=keep_batch,
                 num_workers=self.workers,
                 persistent_workers=self.workers > 0,
                 pin_memory=self.device.type == "cuda",
-                # A loader without its own generator draws from the global one.
+                # a loader without its own generator draws from the global one
                 generator=torch.Generator().manual_seed(0),
             )
         return self._loader

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -57,11 +58,10 @@ class Standardizer:
         if checked_kind(kind) == "none":
             return cls()
         count, mean, squares = 0.0, torch.zeros(()), torch.zeros(())
-        for chunk in chunks:
-            axes, wide = _axes(kind, chunk.ndim), chunk.to("cpu", torch.float64)
-            n = wide.numel() / wide.mean(axes).numel()
-            delta = wide.mean(axes, keepdim=True)[0] - mean
-            squares = squares + wide.var(axes, correction=0, keepdim=True)[0] * n
+        # mapped, as a loop would hold one chunk while the next is made
+        for n, chunk_mean, variance in map(partial(_summarize, kind), chunks):
+            delta = chunk_mean - mean
+            squares = squares + variance * n
             squares = squares + delta.square() * (count * n / (count + n))
             mean, count = mean + delta * (n / (count + n)), count + n
         return cls(mean, _scale(squares / count, mean))
@@ -70,7 +70,10 @@ class Standardizer:
         """Standardize x [n, *shape]."""
         if self.mean is None or self.scale is None:
             return x
-        return (x - self.mean.to(x)) / self.scale.to(x)
+        shifted = x - self.mean.to(x)
+        if not shifted.is_floating_point():
+            return shifted / self.scale.to(x)
+        return shifted.div_(self.scale.to(x))  # in place, as data may fill the memory
 
     def raw(self, x: Tensor) -> Tensor:
         """Undo it: x ↦ x · scale + mean."""
@@ -88,6 +91,13 @@ class Standardizer:
     def from_state(cls, state: Mapping[str, Tensor]) -> Standardizer:
         """The standardizer whose `state_dict` was kept."""
         return cls(state.get("mean"), state.get("scale"))
+
+
+def _summarize(kind: str, chunk: Tensor) -> tuple[float, Tensor, Tensor]:
+    """Return how many numbers a mean is over, the means, and the variances, in float64."""
+    axes, wide = _axes(kind, chunk.ndim), chunk.to("cpu", torch.float64)
+    mean = wide.mean(axes, keepdim=True)[0]
+    return wide.numel() / mean.numel(), mean, wide.var(axes, correction=0, keepdim=True)[0]
 
 
 def _scale(variance: Tensor, mean: Tensor) -> Tensor:

@@ -73,7 +73,9 @@ def _read(file: Path, delimiter: str, categorical: Sequence[str]) -> DataFrame:
         elif suffix in (".csv", ".tsv", ".txt"):
             separator = "\t" if suffix == ".tsv" else delimiter
             # As text, so that a gap does not turn the category 3 into 3.0.
-            frame = pd.read_csv(file, sep=separator, dtype=dict.fromkeys(categorical, str))
+            # Whole columns at a time, as parts of one could be read as numbers and others as texts.
+            kinds = dict.fromkeys(categorical, str)
+            frame = pd.read_csv(file, sep=separator, dtype=kinds, low_memory=False)
         else:
             raise ConfigError(f"data.source.path: {file} is neither .csv, .tsv, .txt nor .parquet")
     except ImportError:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from truerisk.core.batch import Batch
 from truerisk.data import BatchPlan
-from truerisk.data.split import TensorSplit, in_a_row
+from truerisk.data.split import TensorSplit, as_slice
 
 
 class StackedSplit:
@@ -46,7 +46,7 @@ class StackedSplit:
             members = len(self.which[rows])
             return Batch(x.expand(members, *x.shape[1:]), y.expand(members, *y.shape[1:]))
         which = self.which[rows]
-        own = in_a_row(which)
+        own = as_slice(which)
         taken = which.to(x.device) if own is None else own
         return Batch(x[taken], y[taken])
 

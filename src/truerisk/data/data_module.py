@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -15,16 +15,26 @@ from torch import Tensor
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
 from truerisk.core.rng import named_generator
-from truerisk.data.inputs import Part, shape_of, stacked, take
 from truerisk.data.partition import Rows, partition, subset
 from truerisk.data.plan import checked_batch_size
 from truerisk.data.samples import DataInfo, Inputs, Population, Samples
-from truerisk.data.split import LoaderSplit, Split, TensorSplit
+from truerisk.data.split import (
+    InputRows,
+    LoaderSplit,
+    Split,
+    TensorSplit,
+    sample_shape,
+    stack_inputs,
+)
 from truerisk.data.standardizer import Standardizer, checked_kind
 from truerisk.task import get_task
 
 MEMORY = 2 * 2**30
+"""Bytes of inputs up to which ``in_memory: auto`` holds them."""
 CHUNK = 4096
+"""Samples that the standardizer is fitted on at a time; another number would change last bits."""
+COPIED = 64 * 2**20
+"""Bytes of inputs up to which splits get tensors of their own, which are faster to read."""
 
 
 class DataModule(LightningDataModule):
@@ -96,14 +106,16 @@ class DataModule(LightningDataModule):
         """Load and split the data, once."""
         if self._ready:
             return
-        samples = self._load()
-        parts = self._parts(samples)
+        samples = self._load_samples()
+        parts = self._split_samples(samples)
+        self._hold(parts)
         self._encode(samples, parts)
         self.population = samples.population
-        self.info = _info(samples, next(iter(parts.values()))[0])
+        self.info = _describe(samples, next(iter(parts.values())).x)
         self._check_given()
-        self._add_noise(parts)
-        self._finish(parts)
+        self._add_label_noise(parts)
+        self._standardize(parts)
+        self._build_splits(parts)
         self._ready = True
 
     @property
@@ -124,7 +136,7 @@ class DataModule(LightningDataModule):
             )
         x, y = self.population.sample(n, generator)
         like = next(s for s in (self.test, self.val, self.train) if s is not None)
-        return like.placed(self.standardizer(x), y)
+        return like.place_samples(self.standardizer(x), y)
 
     def raw(self, x: Tensor) -> Tensor:
         """Inputs in the source's own units: the standardization undone."""
@@ -149,38 +161,46 @@ class DataModule(LightningDataModule):
             return
         self._given, self._ready = dict(state_dict), False
 
-    def _load(self) -> Samples:
-        samples = self.source if isinstance(self.source, Samples) else _call(self.source, self.seed)
+    # --- preparing ----------------------------------------------------------------------------
+
+    def _load_samples(self) -> Samples:
+        samples = self.source
+        if not isinstance(samples, Samples):
+            samples = _call_source(samples, self.seed)
         get_task(samples.task).check_label_noise(self.label_noise)
-        return _with_classes(samples, self._given.get("class_names") or None)
+        return _renumber_classes(samples, self._given.get("class_names") or None)
 
-    def _parts(self, samples: Samples) -> dict[str, Part]:
-        """The raw samples of each split."""
+    def _split_samples(self, samples: Samples) -> dict[str, _Part]:
+        """Return the raw samples of each split; those in memory share the source's tensor."""
         if self.test_size == "all":
-            return {"test": self._all(samples)}
-        rows = self._rows(samples)
-        parts = {name: take((samples.x, samples.y), r) for name, r in rows._asdict().items()}
+            self._check_test_only(samples)
+            return {"test": _Part(samples.x, samples.y)}
+        rows = self._draw_rows(samples)._asdict()
+        parts = {
+            name: _Part(samples.x, samples.y[r], r) for name, r in rows.items() if r is not None
+        }
         if samples.test is not None:
-            parts["test"] = samples.test
-        kept = {name: part for name, part in parts.items() if part is not None}
-        return self._in_memory(kept)
+            parts["test"] = _Part(*samples.test)
+        return parts
 
-    def _all(self, samples: Samples) -> Part:
+    def _check_test_only(self, samples: Samples) -> None:
+        """Refuse ``data.test=all`` beside a test set, or where nothing was fitted."""
         if samples.test is not None:
             raise ConfigError("data.test=all: this data has its own test set; set data.test=null")
         if not self._given and (samples.encoder is not None or self.standardize != "none"):
             raise ConfigError(
                 "data.test=all leaves nothing to train on: it is for evaluating a finished run"
             )
-        return self._in_memory({"test": (samples.x, samples.y)})["test"]
 
-    def _rows(self, samples: Samples) -> Rows:
-        strata = get_task(samples.task).strata(samples.y)
-        draw, own = named_generator(self.seed, "split"), samples.test is not None
-        test = None if own else self.test_size
+    def _draw_rows(self, samples: Samples) -> Rows:
+        """Draw the rows of each split; ``test`` is None where the source has a test set."""
+        labels = get_task(samples.task).strata(samples.y)
+        if labels is None:
+            labels = torch.zeros(len(samples.y), dtype=torch.long)
+        test = self.test_size if samples.test is None else None
         if isinstance(test, str):
             raise ConfigError(f"data.test is '{test}': give a fraction, a number, null or all")
-        labels = torch.zeros(len(samples.y), dtype=torch.long) if strata is None else strata
+        draw = named_generator(self.seed, "split")
         rows = partition(labels, self.val_size, test, draw, samples.class_names)
         if self.num_train_asked is None:
             return rows
@@ -188,26 +208,30 @@ class DataModule(LightningDataModule):
         chosen = subset(labels[rows.train], self.num_train_asked, draw)
         return rows._replace(train=rows.train[chosen])
 
-    def _in_memory(self, parts: dict[str, Part]) -> dict[str, Part]:
-        size = sum(4 * len(x) * math.prod(shape_of(x)) for x, _ in parts.values())
-        self._held = size <= MEMORY if self.in_memory == "auto" else bool(self.in_memory)
-        if not self._held:
-            return parts
-        return {name: (stacked(x), y) for name, (x, y) in parts.items()}
+    def _hold(self, parts: dict[str, _Part]) -> None:
+        """Decide whether samples are held in memory, and read those that are held into tensors."""
+        self._held = bool(self.in_memory)
+        if self.in_memory == "auto":
+            self._held = sum(part.size() for part in parts.values()) <= MEMORY
+        for name, part in parts.items():
+            if self._held and not isinstance(part.x, Tensor):
+                parts[name] = _Part(part.inputs(), part.y)
 
-    def _encode(self, samples: Samples, parts: dict[str, Part]) -> None:
+    def _encode(self, samples: Samples, parts: dict[str, _Part]) -> None:
+        """Turn a table's columns into features, fitted on the training rows."""
         encoder = samples.encoder
         if encoder is None:
             return
-        held = {name: (stacked(x), y) for name, (x, y) in parts.items()}
         if self._given.get("encoder"):
             encoder.load_state_dict(self._given["encoder"])
         else:
-            encoder.fit(held["train"][0])
-        parts.update({name: (encoder(x), y) for name, (x, y) in held.items()})
+            encoder.fit(parts["train"].inputs())
+        for name, part in parts.items():
+            parts[name] = _Part(encoder(part.inputs()), part.y)
         self._encoder_state = encoder.state_dict()
 
     def _check_given(self) -> None:
+        """Refuse data of another task or size than those that a run was fitted to."""
         for key in ("task", "input_shape", "num_outputs"):
             mine, theirs = getattr(self.info, key), self._given.get(key)
             theirs = tuple(theirs) if isinstance(theirs, list) else theirs
@@ -216,47 +240,94 @@ class DataModule(LightningDataModule):
                     f"data: the model was trained on data with {key} {theirs}, this one has {mine}"
                 )
 
-    def _add_noise(self, parts: dict[str, Part]) -> None:
-        if self.label_noise and "train" in parts:
-            x, y = parts["train"]
-            draw = named_generator(self.seed, "label_noise")
-            task, classes = get_task(self.info.task), self.info.num_outputs
-            parts["train"] = x, task.add_label_noise(y, self.label_noise, classes, draw)
+    def _add_label_noise(self, parts: dict[str, _Part]) -> None:
+        if not self.label_noise or "train" not in parts:
+            return
+        part, task = parts["train"], get_task(self.info.task)
+        draw = named_generator(self.seed, "label_noise")
+        y = task.add_label_noise(part.y, self.label_noise, self.info.num_outputs, draw)
+        parts["train"] = part._replace(y=y)
 
-    def _finish(self, parts: dict[str, Part]) -> None:
+    def _standardize(self, parts: dict[str, _Part]) -> None:
+        """Fit the standardizer on the training inputs, or take the one that was given."""
         if "standardizer" in self._given:
             self.standardizer = Standardizer.from_state(self._given["standardizer"])
         elif self.standardize != "none" and not get_task(self.info.task).integer_inputs:
-            self.standardizer = Standardizer.fit(self.standardize, self._chunks(parts))
-        for name in ("train", "val", "test"):
-            setattr(self, name, self._split(*parts[name]) if name in parts else None)
+            chunks = self._read_chunks(parts["train"])
+            self.standardizer = Standardizer.fit(self.standardize, chunks)
 
-    def _chunks(self, parts: dict[str, Part]) -> Iterator[Tensor]:
-        x, y = parts["train"]
-        if isinstance(x, Tensor):
+    def _read_chunks(self, part: _Part) -> Iterator[Tensor]:
+        """Yield raw inputs [m, *shape] in their order."""
+        x = part.x
+        if not isinstance(x, Tensor):
+            reader = LoaderSplit(part.select(), part.y, Standardizer(), self.workers)
+            return (b.x for b in reader.batches(torch.arange(len(part.y)).split(256)))
+        if part.rows is None:
             return iter(x.split(CHUNK))
-        plan = torch.arange(len(y)).split(256)
-        return (b.x for b in LoaderSplit(x, y, Standardizer(), self.workers).batches(plan))
+        return _gather_chunks(x, part.rows)
 
-    def _split(self, x: Tensor | Inputs, y: Tensor) -> Split:
-        if self._held and isinstance(x, Tensor):
-            return TensorSplit(self.standardizer(x), y)
-        return LoaderSplit(x, y, self.standardizer, self.workers)
+    def _build_splits(self, parts: dict[str, _Part]) -> None:
+        # a gradient on the whole training set would standardize it again at every step
+        large = sum(part.size() for part in parts.values()) > COPIED
+        keep_source = large and self.batch_size != "full"
+        for name in ("train", "val", "test"):
+            split: Split | None = None
+            part = parts.get(name)
+            if part is not None and self._held and isinstance(part.x, Tensor):
+                fitted = self.standardizer if self.standardizer.mean is not None else None
+                split = TensorSplit(part.x, part.y, part.rows, fitted, keep_source)
+            elif part is not None:
+                split = LoaderSplit(part.select(), part.y, self.standardizer, self.workers)
+            setattr(self, name, split)
 
 
-def _call(source: Callable[..., Samples], seed: int) -> Samples:
+def _gather_chunks(x: Tensor, rows: Tensor) -> Iterator[Tensor]:
+    """Yield rows as float64 chunks [m, *shape], each in the place of the last."""
+    # one buffer, which goes back to the system: blocks freed in turns would stay with malloc
+    buffer = torch.empty((min(CHUNK, len(rows)), *x.shape[1:]), dtype=torch.float64)
+    for chunk in rows.split(CHUNK):
+        for index in torch.arange(len(chunk)).split(256):
+            buffer[index[0] : index[-1] + 1] = x.index_select(0, chunk[index])
+        yield buffer[: len(chunk)]
+
+
+class _Part(NamedTuple):
+    """A split of a source's samples: its rows of the inputs, or all of them, and its targets."""
+
+    x: Tensor | Inputs
+    y: Tensor
+    rows: Tensor | None = None
+
+    def select(self) -> Tensor | Inputs:
+        """Return the split's own inputs."""
+        if self.rows is None:
+            return self.x
+        if isinstance(self.x, Tensor):
+            return self.x.index_select(0, self.rows)
+        return InputRows(self.x, self.rows)
+
+    def inputs(self) -> Tensor:
+        """Return the split's own inputs in one tensor."""
+        return stack_inputs(self.select())
+
+    def size(self) -> int:
+        """Return the bytes of the inputs in single precision."""
+        return 4 * len(self.y) * math.prod(sample_shape(self.x))
+
+
+def _call_source(source: Callable[..., Samples], seed: int) -> Samples:
     """Call a source, with the run's seed where it takes one and has none."""
     given = getattr(source, "keywords", {})
     takes = "seed" in inspect.signature(source).parameters
     return source(seed=seed) if takes and given.get("seed") is None else source()
 
 
-def _info(samples: Samples, x: Tensor | Inputs) -> DataInfo:
+def _describe(samples: Samples, x: Tensor | Inputs) -> DataInfo:
     names = tuple(samples.class_names) if samples.class_names is not None else None
-    return DataInfo(samples.task, shape_of(x), samples.num_outputs, names)
+    return DataInfo(samples.task, sample_shape(x), samples.num_outputs, names)
 
 
-def _with_classes(samples: Samples, names: list[str] | None) -> Samples:
+def _renumber_classes(samples: Samples, names: list[str] | None) -> Samples:
     """The samples with their labels renumbered to the order of the class names given."""
     mine = samples.class_names
     if names is None or mine is None or list(mine) == names:

@@ -1,0 +1,33 @@
+"""The benchmarks keep up with what they measure."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(file.stem for file in (ROOT / "benchmarks").glob("*.py"))
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("__")])
+def test_every_module_can_be_imported(name):
+    import_module(f"benchmarks.{name}")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sam", "kfac", "newton_cg"])
+def test_a_descent_takes_steps_and_lowers_the_risk(optimizer):
+    from benchmarks.descent import Descent
+
+    descent = Descent(["data=digits", "model.width=8", "regularizer=[]", f"optimizer={optimizer}"])
+    before = descent.risk()
+    for _ in range(20):
+        descent.take()
+    assert descent.steps == 20 and descent.seconds > 0
+    assert descent.risk() < before

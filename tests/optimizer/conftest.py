@@ -19,7 +19,7 @@ def function_problem():
 
     from truerisk.core.batch import Batch
     from truerisk.objective import Objective
-    from truerisk.objective.problem import Problem
+    from truerisk.objective.step_objective import StepObjective
 
     class Function(nn.Module):
         def __init__(self, f, start):
@@ -32,6 +32,6 @@ def function_problem():
     def make(f, start):
         model, batch = Function(f, start), Batch(torch.zeros(2, 1), torch.zeros(2, 1))
         objective = Objective(model, lambda outputs, y: outputs.squeeze(1))
-        return model.w, lambda: Problem(objective, [(batch, 1.0)])
+        return model.w, lambda: StepObjective(objective, [(batch, 1.0)])
 
     return make

@@ -17,11 +17,11 @@ def first_step(stepping, micro_batches, *given):
     recipe, _ = stepping(*SMALL, "optimizer=gauss_newton", *given)
     (micro,) = micro_batches(recipe, 1)
     problem = step._problem(micro)
-    g, w = problem.gradient().clone(), problem.point()
+    g, w = problem.gradient().clone(), problem.copy_weights()
     eye = torch.eye(len(w), dtype=w.dtype)
-    B = torch.stack([problem.ggnvp(e) for e in eye], dim=1)
+    B = torch.stack([problem.gauss_newton_product(e) for e in eye], dim=1)
     step.optimizer.step(problem)
-    return problem, g, B, problem.point() - w, step.optimizer.group
+    return problem, g, B, problem.copy_weights() - w, step.optimizer.group
 
 
 def test_a_step_solves_the_damped_system(stepping, micro_batches):
@@ -55,7 +55,7 @@ def test_damping_follows_the_quality_of_the_model(stepping, micro_batches, dampi
     given = [f"optimizer.damping={damping}", "optimizer.rate=2"]
     problem, g, B, p, group = first_step(stepping, micro_batches, *given)
     full = p / group["taken"]
-    w = problem.point() - p
+    w = problem.copy_weights() - p
     rho = ratio(problem, g, B, full, problem.value(w + full))
     expected = damping * (2 if rho < 0.25 else 0.5 if rho > 0.75 else 1)
     assert (rho < 0.25) == (damping == 1e-6) and (rho > 0.75) == (damping == 0.5)

@@ -13,7 +13,7 @@ from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
 from truerisk.loss import adapt_loss
 from truerisk.objective import Objective
-from truerisk.objective.problem import Problem
+from truerisk.objective.step_objective import StepObjective
 from truerisk.optimizer import KFAC
 from truerisk.optimizer.kfac import lowest
 from truerisk.optimizer.kronecker import Block, inverses, patches
@@ -32,12 +32,14 @@ def problem_of(model, x, outputs=2):
     """The squared loss of a model in double precision."""
     torch.manual_seed(1)
     objective = Objective(model, adapt_loss(nn.MSELoss(reduction="none"), "regression", outputs))
-    return Problem(objective, [(Batch(x, draw(len(x), outputs)), 1.0)])
+    return StepObjective(objective, [(Batch(x, draw(len(x), outputs)), 1.0)])
 
 
 def gauss_newton(problem):
-    size = len(problem.point())
-    return torch.stack([problem.ggnvp(e) for e in torch.eye(size, dtype=torch.float64)], dim=1)
+    size = len(problem.copy_weights())
+    return torch.stack(
+        [problem.gauss_newton_product(e) for e in torch.eye(size, dtype=torch.float64)], dim=1
+    )
 
 
 def looked(model, x, **numbers):

@@ -40,9 +40,9 @@ def watched(stepping, micro_batches, steps, *given):
     take, seen = step.optimizer.step, []
 
     def watching(problem):
-        before = problem.point()
+        before = problem.copy_weights()
         take(problem)
-        after = problem.point()
+        after = problem.copy_weights()
         seen.append((problem.value(), problem.gradient(), after - before, problem.value(after)))
 
     step.optimizer.step = watching

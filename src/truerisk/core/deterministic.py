@@ -54,7 +54,7 @@ def twice_differentiable_kernels(model: nn.Module) -> Iterator[None]:
     """Choose kernels that have second derivatives: no fused attention, no recurrent cuDNN."""
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        # the flag is global, and setting it takes longer than a small layer: only where it matters
+        # the flag turns off all of cuDNN, convolutions too: only where a layer is recurrent
         if any(isinstance(m, nn.RNNBase) for m in model.modules()):
             stack.enter_context(cudnn.flags(enabled=False))
         yield

@@ -20,7 +20,7 @@ from truerisk.engine import nonfinite
 from truerisk.engine.host import Host
 from truerisk.engine.state import RunState
 from truerisk.objective import Objective
-from truerisk.objective.problem import Problem
+from truerisk.objective.step_objective import StepObjective
 from truerisk.optimizer import Needs
 from truerisk.recipe import Recipe
 from truerisk.scheduler import Schedule
@@ -241,7 +241,7 @@ class Step:
 
         return closure
 
-    def pose_problem(self, micro_batches: MicroBatches) -> Problem:
+    def pose_problem(self, micro_batches: MicroBatches) -> StepObjective:
         """Return J on this step's samples, which counts the first look at it and checks it."""
 
         def see(total: Tensor, gradient: Tensor, risks: list[Tensor]) -> None:
@@ -250,7 +250,7 @@ class Step:
                     self.state.sums.add_loss(risk.item(), len(batch))
             self.check(total, gradient.norm(), micro_batches[-1][0])
 
-        return Problem(self.objective, micro_batches, self.mean, see)
+        return StepObjective(self.objective, micro_batches, self.mean, see)
 
     def share_sums(self) -> None:
         """Spread what was seen evenly over the processes; its total stays as it is."""

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from truerisk.core.checks import check_float, check_int
+from truerisk.core.curvature_oracle import CurvatureOracle
 from truerisk.optimizer.conjugate_gradient import minimize
 from truerisk.optimizer.second_order import (
-    Problem,
     Ray,
     SecondOrder,
     adapted,
@@ -58,31 +58,33 @@ class GaussNewton(SecondOrder):
             max_iter=check_int("optimizer.max_iter", max_iter),
         )
 
-    def descend(self, problem: Problem) -> None:
+    def descend(self, problem: CurvatureOracle) -> None:
         """Move by the damped Gauss–Newton step."""
-        group, start, point = self.group, problem.value(), problem.point()
+        group, start, point = self.group, problem.value(), problem.copy_weights()
         step, end = self._best(problem, point, self._iterates(problem))
-        predicted = torch.dot(step, problem.gradient() + 0.5 * problem.ggnvp(step)).item()
+        predicted = torch.dot(
+            step, problem.gradient() + 0.5 * problem.gauss_newton_product(step)
+        ).item()
         ratio = reduction_ratio(start, end, predicted)
         group["damping"] = adapted(group["damping"], ratio, group["rate"])
         ray = Ray(problem, point, step)
         group["taken"] = t = ray.backtrack(group["lr"])
         self.memory["previous"] = t * step
-        problem.move(point + t * step)
+        problem.set_weights(point + t * step)
 
-    def _iterates(self, problem: Problem) -> list[Tensor]:
+    def _iterates(self, problem: CurvatureOracle) -> list[Tensor]:
         gradient, damping = problem.gradient(), self.group["damping"]
         start = DECAY * self.memory.get("previous", torch.zeros_like(gradient))
 
         def product(vector: Tensor) -> Tensor:
-            return problem.ggnvp(vector) + damping * vector
+            return problem.gauss_newton_product(vector) + damping * vector
 
         found = minimize(product, gradient, start, self.group["max_iter"])
         falling = [p for p in found if torch.dot(p, gradient) < 0]
         return falling or [-gradient / damping]
 
     def _best(
-        self, problem: Problem, point: Tensor, iterates: list[Tensor]
+        self, problem: CurvatureOracle, point: Tensor, iterates: list[Tensor]
     ) -> tuple[Tensor, float]:
         """An iterate and J there: the lowest, going back from the last one while it falls."""
         *earlier, best = iterates

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from truerisk.core.checks import check_float, check_int
+from truerisk.core.curvature_oracle import CaptureRequest, CurvatureOracle, LayerCapture
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.optimizer.kronecker import inverses
 from truerisk.optimizer.layout import Layout, divide, statistics, uncalled
 from truerisk.optimizer.second_order import (
-    Problem,
     Ray,
     SecondOrder,
     adapted,
@@ -24,15 +24,6 @@ from truerisk.optimizer.second_order import (
 
 CONTROLS = ("clip", "search")
 FISHERS = ("sampled", "exact")
-
-
-class Asked(NamedTuple):
-    """What the problem is asked to capture in its first forward pass."""
-
-    layers: list[nn.Module]
-    params: list[Tensor]
-    exact: bool
-    tell: Any
 
 
 class KFAC(SecondOrder):
@@ -47,8 +38,8 @@ class KFAC(SecondOrder):
 
     The Gauss–Newton matrix is the Fisher matrix where the loss is a likelihood. G needs derivatives
     of a root of it: ``sampled`` draws targets from the model's own prediction, one extra backward
-    pass (squared loss: Gaussian, see `truerisk.objective.fisher`); ``exact`` takes one pass an
-    output.
+    pass (squared loss: Gaussian, see `truerisk.objective.loss_curvature`); ``exact`` takes one pass
+    an output.
 
     Steps are controlled in one of two ways:
 
@@ -111,7 +102,7 @@ class KFAC(SecondOrder):
         )
         self._plan: tuple[nn.Module, Layout] | None = None
 
-    def descend(self, problem: Problem) -> None:
+    def descend(self, problem: CurvatureOracle) -> None:
         """Move along the preconditioned gradient."""
         group, layout = self.group, self._layout(problem.model)
         if group["steps"] % group["factor_every"] == 0:
@@ -131,11 +122,11 @@ class KFAC(SecondOrder):
             self._plan = model, divide(model, self.group["params"])
         return self._plan[1]
 
-    def _look(self, problem: Problem, layout: Layout) -> None:
+    def _look(self, problem: CurvatureOracle, layout: Layout) -> None:
         """Renew the running means from this step's samples."""
         found: dict[tuple[int, str], Tensor] = {}
 
-        def tell(capture: Any) -> None:
+        def tell(capture: LayerCapture) -> None:
             for param, name, value in statistics(layout, capture):
                 key, value = (id(param), name), value * capture.share
                 found[key] = found[key] + value if key in found else value
@@ -143,11 +134,11 @@ class KFAC(SecondOrder):
         layers = [block.layer for block in layout.blocks] + layout.norms
         exact = self.group["fisher"] == "exact"
         with torch.enable_grad():
-            problem.begin(Asked(layers, layout.others, exact, tell))
+            problem.begin_step(CaptureRequest(layers, layout.others, exact, tell))
         params = {id(p): p for p in self.group["params"]}
         for (key, name), value in found.items():
             if key in params:
-                self._average(self.state[params[key]], name, problem.mean(value))
+                self._average(self.state[params[key]], name, problem.average_processes(value))
 
     def _average(self, state: dict[str, Any], name: str, value: Tensor) -> None:
         count = state.get(f"{name}_count", 0) + 1
@@ -155,7 +146,7 @@ class KFAC(SecondOrder):
         state[name] = value if count == 1 else keep * state[name] + (1 - keep) * value
         state[f"{name}_count"] = count
 
-    def _invert(self, problem: Problem, layout: Layout) -> None:
+    def _invert(self, problem: CurvatureOracle, layout: Layout) -> None:
         penalty = dict(zip(map(id, problem.params), self._penalties(problem), strict=True))
         for block in layout.blocks:
             state = self.state[block.params[0]]
@@ -169,7 +160,7 @@ class KFAC(SecondOrder):
             if "diagonal" in self.state[param]:
                 self.state[param]["penalty"] = penalty[id(param)]
 
-    def _penalties(self, problem: Problem) -> list[float]:
+    def _penalties(self, problem: CurvatureOracle) -> list[float]:
         """The mean diagonal of the penalties' Hessian over each parameter; not below zero.
 
         By one product with random signs, exact for a diagonal Hessian (Bekas et al. 2007).
@@ -179,7 +170,7 @@ class KFAC(SecondOrder):
         diagonal = signs * problem.penalty_product(signs)
         return [part.mean().clamp_min(0).item() for part in problem.split(diagonal)]
 
-    def _preconditioned(self, problem: Problem, layout: Layout, gradient: Tensor) -> Tensor:
+    def _preconditioned(self, problem: CurvatureOracle, layout: Layout, gradient: Tensor) -> Tensor:
         """−Δ, flat."""
         parts = {id(p): g for p, g in zip(problem.params, problem.split(gradient), strict=True)}
         damping = self.group["damping"]
@@ -201,37 +192,37 @@ class KFAC(SecondOrder):
 
     # --- the step -----------------------------------------------------------------------------
 
-    def _clipped(self, problem: Problem, direction: Tensor) -> None:
-        group, point = self.group, problem.point()
+    def _clipped(self, problem: CurvatureOracle, direction: Tensor) -> None:
+        group, point = self.group, problem.copy_weights()
         slope = -torch.dot(problem.gradient(), direction).item()
         bound = math.sqrt(group["kl_clip"] / max(group["lr"] ** 2 * slope, 1e-300))
         scale = group["lr"] * min(1.0, bound)
         step = scale * direction + group["momentum"] * self.memory.get("velocity", 0.0)
         if self._adapts():
-            self._adapt(problem, direction, problem.ggnvp(direction))
+            self._adapt(problem, direction, problem.gauss_newton_product(direction))
         self.memory["velocity"], group["taken"] = step, scale
-        problem.move(point + step)
+        problem.set_weights(point + step)
 
-    def _searched(self, problem: Problem, direction: Tensor) -> None:
+    def _searched(self, problem: CurvatureOracle, direction: Tensor) -> None:
         ways = [direction, *(v for v in [self.memory.get("velocity")] if v is not None and v.any())]
-        bent = [problem.ggnvp(way) for way in ways]
+        bent = [problem.gauss_newton_product(way) for way in ways]
         step, curved = lowest(problem.gradient(), ways, bent, self.group["damping"])
-        ray = Ray(problem, problem.point(), step)
+        ray = Ray(problem, problem.copy_weights(), step)
         self.group["taken"] = t = ray.backtrack(self.group["lr"])
         if self._adapts() or t == 0:
             self._adapt(problem, step, curved)
         self.memory["velocity"] = t * step
-        problem.move(ray.point + t * step)
+        problem.set_weights(ray.point + t * step)
 
     def _adapts(self) -> bool:
         every = self.group["adapt_every"]
         return every is not None and self.group["steps"] % every == 0
 
-    def _adapt(self, problem: Problem, step: Tensor, bent: Tensor) -> None:
+    def _adapt(self, problem: CurvatureOracle, step: Tensor, bent: Tensor) -> None:
         """Change λ as the model of J proves right or wrong."""
         group, gradient = self.group, problem.gradient()
         predicted = torch.dot(step, gradient + 0.5 * bent).item()
-        end = finite(problem.value(problem.point() + step))
+        end = finite(problem.value(problem.copy_weights() + step))
         ratio = reduction_ratio(problem.value(), end, predicted)
         rate = (20 / 19) ** (group["adapt_every"] or 1)
         group["damping"] = adapted(group["damping"], ratio, rate)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from truerisk.core.curvature_oracle import LayerCapture
 from truerisk.core.errors import ConfigError
 from truerisk.optimizer.kronecker import Block, Norm, factorable, norm_diagonal
 
@@ -63,16 +64,16 @@ def norm_params(layer: Any) -> list[Tensor]:
     return [p for p in (layer.weight, layer.bias) if p is not None]
 
 
-def statistics(layout: Layout, capture: Any) -> Iterator[tuple[Tensor, str, Tensor]]:
+def statistics(layout: Layout, capture: LayerCapture) -> Iterator[tuple[Tensor, str, Tensor]]:
     """What one micro-batch says of the curvature: parameter, name and value."""
     for block in layout.blocks:
-        inputs, slopes = capture.inputs[block.layer], capture.slopes[block.layer]
+        inputs, slopes = capture.inputs[block.layer], capture.output_gradients[block.layer]
         if inputs:
             a, g = block.factors(inputs, slopes)
             yield block.params[0], "input", a
             yield block.params[0], "output", g
     for layer in layout.norms:
-        inputs, slopes = capture.inputs[layer], capture.slopes[layer]
+        inputs, slopes = capture.inputs[layer], capture.output_gradients[layer]
         diagonals = norm_diagonal(layer, inputs, slopes)
         yield from zip(norm_params(layer), ["diagonal"] * 2, diagonals, strict=False)
     for param, gradient in zip(layout.others, capture.gradients, strict=True):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from truerisk.core.checks import check_int
+from truerisk.core.flat_vectors import flatten_tensors, split_vector
 from truerisk.optimizer.armijo import backtrack, check_armijo
 from truerisk.optimizer.line_search import Closure, Line, LineSearch, gradient
 
@@ -69,15 +70,15 @@ class LBFGSBacktracking(LineSearch):
 
     def descend(self, params: list[Tensor], closure: Closure, value: float) -> float:
         """Step along −H∇J, or along −∇J where that does not lower J, and learn from the step."""
-        g = flat(gradient(p) for p in params)
+        g = flatten_tensors(gradient(p) for p in params)
         memory = self.state[self.group["params"][0]]
         pairs = memory.setdefault("pairs", [])
         for d in directions(g, pairs):
-            line = Line(params, split(d, params), closure, value, torch.dot(g, d).item())
+            line = Line(params, split_vector(d, params), closure, value, torch.dot(g, d).item())
             t = line.settle(self.search)
             if t:
                 line.probe(t)
-                remember(pairs, t * d, flat(gradient(p) for p in params) - g)
+                remember(pairs, t * d, flatten_tensors(gradient(p) for p in params) - g)
                 memory["pairs"] = pairs[-self.group["history_size"] :]
                 return t
             pairs.clear()
@@ -114,14 +115,3 @@ def remember(pairs: Pairs, s: Tensor, y: Tensor) -> None:
     least = torch.finfo(s.dtype).eps ** 0.5
     if torch.dot(s, y) > least * s.norm() * y.norm():
         pairs.append((s, y))
-
-
-def flat(tensors: Iterable[Tensor]) -> Tensor:
-    """All entries in one vector."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
-
-
-def split(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """The inverse of ``flat``."""
-    parts = vector.split([tensor.numel() for tensor in like])
-    return [part.view_as(tensor) for part, tensor in zip(parts, like, strict=True)]

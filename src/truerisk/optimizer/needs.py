@@ -24,7 +24,7 @@ class Needs:
         scaler: works under a gradient scaler (16-bit training).
         gradient: computes ∇J; the norm it has when a step begins is known then.
         curvature: ``step`` is given J on this batch with its curvature, a
-            `truerisk.objective.problem.Problem`.
+            `truerisk.core.curvature_oracle.CurvatureOracle`.
         create_graph: differentiates the gradient again, so backward must keep its graph.
         common_hyperparameters: hyperparameters that every parameter group must have in common.
     """

@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from truerisk.core.checks import check_float, check_int
+from truerisk.core.curvature_oracle import CurvatureOracle
 from truerisk.core.errors import ConfigError
-from truerisk.optimizer.second_order import Problem, Ray, SecondOrder
+from truerisk.optimizer.second_order import Ray, SecondOrder
 
 
 class Newton(SecondOrder):
@@ -56,14 +57,14 @@ class Newton(SecondOrder):
                 "needs no matrix, a smaller model, or raise it"
             )
 
-    def descend(self, problem: Problem) -> None:
+    def descend(self, problem: CurvatureOracle) -> None:
         """Move along the Newton direction."""
-        group, ray = self.group, Ray(problem, problem.point(), self._direction(problem))
+        group, ray = self.group, Ray(problem, problem.copy_weights(), self._direction(problem))
         t = ray.backtrack(group["lr"]) if group["line_search"] else group["lr"]
         group["taken"] = t
-        problem.move(ray.point + t * ray.direction)
+        problem.set_weights(ray.point + t * ray.direction)
 
-    def _direction(self, problem: Problem) -> Tensor:
+    def _direction(self, problem: CurvatureOracle) -> Tensor:
         gradient = problem.gradient()
         solve = saddle_free if self.group["saddle_free"] else positive_definite
         direction = -solve(_double(problem.hessian()), _double(gradient), self.group["damping"])

@@ -7,9 +7,10 @@ import math
 from torch.optim.optimizer import ParamsT
 
 from truerisk.core.checks import check_float, check_int
+from truerisk.core.curvature_oracle import CurvatureOracle
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.optimizer.conjugate_gradient import Path, truncated_path
-from truerisk.optimizer.second_order import Problem, Ray, SecondOrder, finite, reduction_ratio
+from truerisk.optimizer.second_order import Ray, SecondOrder, finite, reduction_ratio
 
 METHODS = ("trust_region", "line_search")
 ACCEPT = 1e-4
@@ -64,7 +65,7 @@ class NewtonCG(SecondOrder):
             max_iter=check_int("optimizer.max_iter", max_iter),
         )
 
-    def descend(self, problem: Problem) -> None:
+    def descend(self, problem: CurvatureOracle) -> None:
         """Move by the step that conjugate gradients find."""
         group, gradient = self.group, problem.gradient()
         size = gradient.norm().item()
@@ -74,11 +75,13 @@ class NewtonCG(SecondOrder):
         trusting = group["method"] == "trust_region"
         radius = group["radius"] if trusting else math.inf
         tolerance = size * min(0.5, math.sqrt(size))
-        path = truncated_path(problem.hvp, gradient, tolerance, group["max_iter"], radius)
+        path = truncated_path(
+            problem.hessian_product, gradient, tolerance, group["max_iter"], radius
+        )
         self._trust(problem, path) if trusting else self._search(problem, path)
 
-    def _trust(self, problem: Problem, path: Path) -> None:
-        group, start, point = self.group, problem.value(), problem.point()
+    def _trust(self, problem: CurvatureOracle, path: Path) -> None:
+        group, start, point = self.group, problem.value(), problem.copy_weights()
         least = SHORTEST * max(point.norm().item(), SHORTEST)
         while True:
             trial = path.within(group["radius"])
@@ -89,12 +92,12 @@ class NewtonCG(SecondOrder):
             if ratio > ACCEPT or size <= least:
                 break
         group["taken"] = group["lr"] if ratio > ACCEPT else 0.0
-        problem.move(point + group["taken"] * trial.step)
+        problem.set_weights(point + group["taken"] * trial.step)
 
-    def _search(self, problem: Problem, path: Path) -> None:
-        ray = Ray(problem, problem.point(), path.truncated())
+    def _search(self, problem: CurvatureOracle, path: Path) -> None:
+        ray = Ray(problem, problem.copy_weights(), path.truncated())
         self.group["taken"] = t = ray.backtrack(self.group["lr"])
-        problem.move(ray.point + t * ray.direction)
+        problem.set_weights(ray.point + t * ray.direction)
 
 
 def resized(radius: float, ratio: float, size: float, on_edge: bool) -> float:

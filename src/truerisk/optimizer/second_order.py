@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from truerisk.core.checks import check_float
+from truerisk.core.curvature_oracle import CurvatureOracle
 from truerisk.core.errors import ConfigError
 from truerisk.optimizer.needs import Needs
 from truerisk.optimizer.shards import refuse_shards
@@ -18,54 +19,8 @@ SHORTEST = 1e-10
 """A search along a line gives up at this share of the first step."""
 
 
-class Problem(Protocol):
-    """J on the samples of one step, a deterministic function of the flat weights w.
-
-    Derivatives are those at the weights where the step begins; ``move`` ends it.
-    """
-
-    params: list[Tensor]
-
-    @property
-    def model(self) -> nn.Module:
-        """The model that is trained."""
-
-    def point(self) -> Tensor:
-        """w, a copy."""
-
-    def move(self, to: Tensor) -> None:
-        """Set the weights."""
-
-    def split(self, vector: Tensor) -> list[Tensor]:
-        """A flat vector in the shapes of the parameters."""
-
-    def value(self, at: Tensor | None = None) -> Tensor:
-        """J(at), or J(w)."""
-
-    def gradient(self) -> Tensor:
-        """∇J(w)."""
-
-    def hvp(self, vector: Tensor) -> Tensor:
-        """∇²J(w) v."""
-
-    def ggnvp(self, vector: Tensor) -> Tensor:
-        """B(w) v: the Gauss–Newton matrix of the risk, plus the Hessian of the penalties."""
-
-    def penalty_product(self, vector: Tensor) -> Tensor:
-        """The Hessian of the penalties, times v."""
-
-    def hessian(self) -> Tensor:
-        """∇²J(w)."""
-
-    def begin(self, watch: Any = None) -> None:
-        """Look for the first time, watching layers; before anything else is asked."""
-
-    def mean(self, tensor: Tensor) -> Tensor:
-        """The mean over all processes."""
-
-
 class SecondOrder(Optimizer):
-    """An optimizer whose ``step`` is given a `Problem`; it takes one parameter group.
+    """An optimizer whose ``step`` is given a `CurvatureOracle`; it takes one parameter group.
 
     The group's ``taken`` is the length of the last step, in units of the direction it went; zero
     where no decrease of J was found and the weights stayed.
@@ -91,12 +46,12 @@ class SecondOrder(Optimizer):
         return self.state[self.group["params"][0]]
 
     @torch.no_grad()
-    def step(self, problem: Problem) -> Tensor:  # type: ignore[override]
+    def step(self, problem: CurvatureOracle) -> Tensor:  # type: ignore[override]
         """Take one step; returns J from before it."""
         self.descend(problem)
         return problem.value()
 
-    def descend(self, problem: Problem) -> None:
+    def descend(self, problem: CurvatureOracle) -> None:
         """Move the weights."""
         raise NotImplementedError
 
@@ -104,7 +59,7 @@ class SecondOrder(Optimizer):
 class Ray(NamedTuple):
     """J along ``w + t·direction``."""
 
-    problem: Problem
+    problem: CurvatureOracle
     point: Tensor
     direction: Tensor
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from truerisk.core.checks import check_float
 from truerisk.core.errors import ConfigError, suggest
+from truerisk.core.flat_vectors import flatten_tensors
 from truerisk.core.parameter_rules import MATCHERS, split_parameters
 from truerisk.regularizer.base import Forward, Regularizer
 
@@ -112,12 +113,6 @@ class ParameterPenalty(Regularizer):
         return total
 
 
-def flatten_weights(weights: Sequence[Tensor]) -> Tensor:
-    """Concatenate all entries to one vector [P]."""
-    # two kernels on it beat two on each of many small parameters
-    return torch.cat([w.reshape(-1) for w in weights])
-
-
 class L2(ParameterPenalty):
     """L2 penalty: ``λR(w) = ½ λ‖w‖²``, with gradient ``λw``.
 
@@ -151,7 +146,8 @@ class L2(ParameterPenalty):
             weights: the parameters of one group.
             coefficient: its λ.
         """
-        w = flatten_weights(weights)
+        # two kernels on one vector beat two on each of many small parameters
+        w = flatten_tensors(weights)
         # dot, not square().sum(): no temporary as long as w
         return (0.5 * coefficient) * torch.dot(w, w)
 
@@ -181,7 +177,7 @@ class L1(ParameterPenalty):
             weights: the parameters of one group.
             coefficient: its λ.
         """
-        return coefficient * flatten_weights(weights).abs().sum()
+        return coefficient * flatten_tensors(weights).abs().sum()
 
 
 class ElasticNet(ParameterPenalty):
@@ -224,7 +220,7 @@ class ElasticNet(ParameterPenalty):
             coefficient: its λ.
             l1_ratio: its ρ.
         """
-        w = flatten_weights(weights)
+        w = flatten_tensors(weights)
         return coefficient * (l1_ratio * w.abs().sum() + 0.5 * (1 - l1_ratio) * torch.dot(w, w))
 
 

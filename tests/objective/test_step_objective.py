@@ -9,11 +9,11 @@ from torch.func import functional_call, jacrev
 
 from truerisk.core import rng
 from truerisk.core.batch import Batch
+from truerisk.core.curvature_oracle import CaptureRequest
 from truerisk.loss import Hinge, adapt_loss
 from truerisk.objective import Objective
-from truerisk.objective.capture import Watch
-from truerisk.objective.fisher import curvature_roots, loss_hessians
-from truerisk.objective.problem import Problem
+from truerisk.objective.loss_curvature import curvature_roots, loss_hessians
+from truerisk.objective.step_objective import StepObjective
 
 IRIS = ["data=iris", "model.width=4", "model.depth=1", "optimizer=newton", "regularizer=[]"]
 MODELS = {
@@ -71,7 +71,7 @@ def by_differences(gradient_at, w, h=1e-5):
 def test_hessian_is_the_derivative_of_the_gradient(stepping, micro_batches, given):
     torch.manual_seed(0)
     _, _, problem = problem_of(stepping, micro_batches, *given)
-    w = problem.point()
+    w = problem.copy_weights()
     f = of_flat(problem, lambda params, batch: problem.objective(params, batch).objective)
 
     def gradient_at(at):
@@ -79,7 +79,7 @@ def test_hessian_is_the_derivative_of_the_gradient(stepping, micro_batches, give
         return torch.autograd.grad(f(at), at)[0]
 
     torch.testing.assert_close(problem.gradient(), gradient_at(w))
-    hessian = columns(problem.hvp, len(w))
+    hessian = columns(problem.hessian_product, len(w))
     if "spectral_norm" not in given[-1]:  # power iteration goes on with the buffers
         torch.testing.assert_close(hessian, by_differences(gradient_at, w), atol=2e-8, rtol=1e-6)
     torch.testing.assert_close(problem.hessian(), hessian, atol=1e-12, rtol=1e-9)
@@ -91,7 +91,7 @@ def test_gauss_newton_product(stepping, micro_batches, given):
     """Jᵀ diag(∇²l) J / n from the outputs' whole Jacobian, plus the penalties' Hessian."""
     torch.manual_seed(0)
     _, micro, problem = problem_of(stepping, micro_batches, *given)
-    w, n = problem.point(), len(micro[0][0])
+    w, n = problem.copy_weights(), len(micro[0][0])
     outputs = of_flat(
         problem, lambda params, batch: functional_call(problem.model, params, (batch.x,))
     )
@@ -100,7 +100,7 @@ def test_gauss_newton_product(stepping, micro_batches, given):
     jacobian = jacrev(outputs)(w)  # [n, outputs, weights]
     curvature = loss_hessians(lambda f: problem.objective.losses(f, micro[0][0]), outputs(w))
     expected = torch.einsum("nkp,nkl,nlq->pq", jacobian, curvature, jacobian) / n
-    found = columns(problem.ggnvp, len(w)) - columns(problem.penalty_product, len(w))
+    found = columns(problem.gauss_newton_product, len(w)) - columns(problem.penalty_product, len(w))
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-9)
     assert bool(expected.any()) == ("loss=hinge" not in given)
 
@@ -108,7 +108,7 @@ def test_gauss_newton_product(stepping, micro_batches, given):
 def test_penalty_product_of_l2(stepping, micro_batches):
     given = ["regularizer=l2", "regularizer.l2.coefficient=0.3", "regularizer.l2.rules=[]"]
     _, _, problem = problem_of(stepping, micro_batches, *given)
-    v = torch.randn_like(problem.point())
+    v = torch.randn_like(problem.copy_weights())
     torch.testing.assert_close(problem.penalty_product(v), 0.3 * v)
 
 
@@ -120,11 +120,11 @@ def test_every_layer_has_products_in_single_precision(stepping, micro_batches, m
     recipe, step = stepping(*given, "data.batch_size=16", dtype=torch.float32)
     (micro,) = micro_batches(recipe, 1)
     problem = step._problem(micro)
-    u, v = torch.randn(2, len(problem.point()))
-    for product in (problem.hvp, problem.ggnvp):
+    u, v = torch.randn(2, len(problem.copy_weights()))
+    for product in (problem.hessian_product, problem.gauss_newton_product):
         uv, vu = torch.dot(u, product(v)).item(), torch.dot(v, product(u)).item()
         assert uv == pytest.approx(vu, rel=1e-3, abs=1e-3) and uv != 0
-    w, small = problem.point(), 1e-2 * v / v.norm()
+    w, small = problem.copy_weights(), 1e-2 * v / v.norm()
     change = (problem.value(w + small) - problem.value(w - small)).item()
     assert change == pytest.approx(2 * torch.dot(problem.gradient(), small).item(), rel=0.05)
 
@@ -134,8 +134,8 @@ def test_group_norm_has_a_dense_hessian():
     model = nn.Sequential(nn.Conv1d(1, 4, 3), nn.GroupNorm(2, 4), nn.Tanh(), nn.Flatten()).double()
     objective = Objective(model, lambda out, y: out.square().mean(1))
     batch = Batch(torch.randn(3, 1, 6, dtype=torch.float64), torch.zeros(3))
-    problem = Problem(objective, [(batch, 1.0)])
-    products = columns(problem.hvp, len(problem.point()))
+    problem = StepObjective(objective, [(batch, 1.0)])
+    products = columns(problem.hessian_product, len(problem.copy_weights()))
     torch.testing.assert_close(problem.hessian(), products)
 
 
@@ -145,7 +145,7 @@ NOISY = ["model.normalization=batch", "regularizer=[dropout,spectral_norm]"]
 def test_it_is_one_function_under_noise(stepping, micro_batches):
     torch.manual_seed(0)
     _, _, problem = problem_of(stepping, micro_batches, *NOISY)
-    w, start = problem.point(), problem.value()
+    w, start = problem.copy_weights(), problem.value()
     far = problem.value(w + 1)
     assert (
         problem.value(w).item() == problem.value(w).item() == pytest.approx(start.item(), abs=1e-15)
@@ -184,9 +184,9 @@ def test_micro_batches_make_the_whole(stepping, micro_batches):
     whole = first._problem(
         [(Batch(*(torch.cat([getattr(b, k) for b, _ in one]) for k in "xy")), 1.0)]
     )
-    v = torch.randn_like(whole.point())
-    for name in ("hvp", "ggnvp", "penalty_product", "value"):
-        argument = v if name != "value" else whole.point() + v
+    v = torch.randn_like(whole.copy_weights())
+    for name in ("hessian_product", "gauss_newton_product", "penalty_product", "value"):
+        argument = v if name != "value" else whole.copy_weights() + v
         found, expected = getattr(several, name)(argument), getattr(whole, name)(argument)
         torch.testing.assert_close(found, expected)
     torch.testing.assert_close(several.gradient(), whole.gradient())
@@ -197,8 +197,14 @@ def test_one_forward_pass_serves_all_products(stepping, micro_batches):
     _, _, problem = problem_of(stepping, micro_batches, "regularizer=l2")
     seen = []
     problem.model.register_forward_pre_hook(lambda *_: seen.append(1))
-    v = torch.ones_like(problem.point())
-    problem.gradient(), problem.hvp(v), problem.ggnvp(v), problem.hessian(), problem.value()
+    v = torch.ones_like(problem.copy_weights())
+    (
+        problem.gradient(),
+        problem.hessian_product(v),
+        problem.gauss_newton_product(v),
+        problem.hessian(),
+        problem.value(),
+    )
     assert len(seen) == 1
     problem.value(v)
     assert len(seen) == 2
@@ -253,10 +259,10 @@ def test_captures_are_per_sample_derivatives():
     fitted = adapt_loss(nn.MSELoss(reduction="none"), "regression", 2)
     x, y = torch.randn(5, 3, dtype=torch.float64), torch.zeros(5, 2)
     captures = []
-    problem = Problem(Objective(model, fitted), [(Batch(x, y), 1.0)])
-    problem.begin(Watch([model[0]], [model[2].bias], True, captures.append))
+    problem = StepObjective(Objective(model, fitted), [(Batch(x, y), 1.0)])
+    problem.begin_step(CaptureRequest([model[0]], [model[2].bias], True, captures.append))
     (capture,) = captures
-    (a,), (g,) = capture.inputs[model[0]], capture.slopes[model[0]]
+    (a,), (g,) = capture.inputs[model[0]], capture.output_gradients[model[0]]
     assert torch.equal(a, x) and g.shape == (2, 5, 4)
     weight = jacrev(lambda w: functional_call(model, {"0.weight": w}, (x,)))(model[0].weight)
     expected = weight.movedim(

@@ -13,8 +13,8 @@ import torch
 
 import truerisk
 from truerisk import run as run_module
+from truerisk.core.atomic_files import write_atomic
 from truerisk.core.errors import ConfigError
-from truerisk.core.files import write_atomic
 from truerisk.engine.recorder import Recorder
 from truerisk.engine.step import Step
 from truerisk.result import RunResult, load_run

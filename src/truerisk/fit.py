@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from truerisk.core.atomic_files import write_atomic
 from truerisk.core.errors import ConfigError, Interrupted, UserError
-from truerisk.core.files import write_atomic
 from truerisk.core.stop import Stop
 from truerisk.result import RunResult
 from truerisk.run import RunFolder, rank

@@ -19,8 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from truerisk.core.atomic_files import write_atomic
 from truerisk.core.errors import ConfigError
-from truerisk.core.files import write_atomic
 from truerisk.core.stop import Stop
 from truerisk.risk.measured import Measured
 

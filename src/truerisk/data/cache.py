@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from truerisk.core.files import replacing
+from truerisk.core.atomic_files import replacing
 
 Arrays = dict[str, np.ndarray]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from truerisk.core.files import replacing
+from truerisk.core.atomic_files import replacing
 
 if TYPE_CHECKING:
     from truerisk.diagnostics.snapshot import Snapshot

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from truerisk.core.atomic_files import replacing
 from truerisk.core.errors import ConfigError
-from truerisk.core.files import replacing
 from truerisk.engine.state import BestWeights
 from truerisk.logger import read_history
 from truerisk.risk.measured import Measured

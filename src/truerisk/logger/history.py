@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from truerisk.core.files import replacing
+from truerisk.core.atomic_files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from truerisk.core.files import replacing
+from truerisk.core.atomic_files import replacing
 from truerisk.reports.charts import ChartLine, HeatMap, LineChart
 from truerisk.show.panel import frame_axes, label_ends, new_figure, set_plain_ticks
 from truerisk.show.style import DASHES, INK, LINE_COLORS, SIZE

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from truerisk.core.atomic_files import write_atomic
 from truerisk.core.errors import ConfigError
-from truerisk.core.files import write_atomic
 from truerisk.reports.charts import chart_profiles, draw_problem
 from truerisk.reports.figures import save_charts
 from truerisk.reports.findings import (

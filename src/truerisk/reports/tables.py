@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from truerisk.core.files import replacing
+from truerisk.core.atomic_files import replacing
 from truerisk.reports.comparison import describe_verdict
 from truerisk.reports.findings import (
     ProblemFindings,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from truerisk.core.files import replacing
+from truerisk.core.atomic_files import replacing
 from truerisk.show.style import FAINT, INCHES, INK, PAPER, RULE, SIZE
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from truerisk.core.atomic_files import write_atomic
 from truerisk.core.errors import UserError
-from truerisk.core.files import write_atomic
 from truerisk.core.stop import read_stop
 from truerisk.engine.signals import on_stop
 from truerisk.outcome import Outcome

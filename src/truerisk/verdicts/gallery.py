@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from truerisk.core.files import write_atomic
+from truerisk.core.atomic_files import write_atomic
 from truerisk.show.style import GALLERY_COLORS, write_css_colors
 from truerisk.verdicts.claim import Finding
 from truerisk.verdicts.reproduction import Reproduction, load_reproduction

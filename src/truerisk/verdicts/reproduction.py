@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truerisk import reproductions
+from truerisk.core.atomic_files import write_atomic
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.core.files import write_atomic
 from truerisk.verdicts.claim import Claim, Finding, Verdict, list_claims
 from truerisk.verdicts.runs import Runs
 

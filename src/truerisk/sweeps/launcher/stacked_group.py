@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from truerisk.assemble import assemble, build_loggers
 from truerisk.config.compose import resolve_config
 from truerisk.core import threads
+from truerisk.core.atomic_files import write_atomic
 from truerisk.core.errors import Interrupted, UserError
-from truerisk.core.files import write_atomic
 from truerisk.core.stop import Stop
 from truerisk.engine.host import Host
 from truerisk.engine.loop import Observer, TrainingLoop

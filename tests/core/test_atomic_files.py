@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from truerisk.core.files import replacing, write_atomic
+from truerisk.core.atomic_files import replacing, write_atomic
 
 
 @pytest.mark.parametrize("options", [{}, {"durable": True}, {"contended": True}])

@@ -28,6 +28,8 @@ class Hinge(nn.Module):
 
     task = "classification"
 
+    stacks = ("margin",)
+
     def __init__(self, margin: float = 1.0) -> None:
         super().__init__()
         if not margin > 0:

@@ -86,6 +86,8 @@ class EMA(WeightAverage):
     {'w': tensor(3.)}
     """
 
+    stacks = ("decay",)
+
     def __init__(self, decay: float, warmup: bool = True) -> None:
         super().__init__()
         self.decay = check_float("regularizer.ema.decay", decay, 0, 1)
@@ -126,6 +128,7 @@ class SWA(WeightAverage):
     {'w': tensor(3.)}
     """
 
+    stacks = ("start",)
     refresh_statistics = True
 
     def __init__(self, start: float = 0.75) -> None:

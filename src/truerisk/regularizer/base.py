@@ -57,6 +57,15 @@ class Regularizer:
     needs_validation: ClassVar[bool] = False
     """Whether it compares train with validation risk, and so is left out where they are one."""
 
+    stacks: ClassVar[tuple[str, ...]] = ()
+    """The numbers, by their names in the config, that may differ between runs trained as one model
+    (``hydra/launcher=vectorized``); where another one differs, the runs are trained apart. One that
+    ``penalty`` uses must be an attribute of its name, read anew at each call: a tensor [] may stand
+    there, so ``if self.coefficient > 0`` will not do. The other hooks are called run by run."""
+
+    unstackable: ClassVar[str] = ""
+    """What keeps a run with it from being trained with others; empty where nothing does."""
+
     def requirements(self) -> tuple[str, ...]:
         """Return what a task must have: ``requires``, and samples where batches are edited."""
         edits_batches = type(self).edit_batch is not Regularizer.edit_batch

@@ -26,6 +26,7 @@ class InputNoise(Regularizer):
         std: σ, in the units of the (standardized) inputs.
     """
 
+    stacks = ("std",)
     requires = ("real inputs",)
 
     def __init__(self, std: float) -> None:
@@ -46,6 +47,7 @@ class SampleMixing(Regularizer):
         alpha: α > 0.
     """
 
+    stacks = ("alpha",)
     key = "regularizer"
     requires = ("real inputs",)
 

@@ -70,6 +70,7 @@ class Dropout(Regularizer):
     )
     """
 
+    stacks = ("p",)
     requires = ("samples",)
 
     def __init__(self, p: float) -> None:

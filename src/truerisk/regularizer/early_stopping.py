@@ -29,6 +29,8 @@ class EarlyStopping(Regularizer):
 
     needs_validation = True
 
+    stacks = ("patience", "min_delta")
+
     def __init__(self, patience: int, min_delta: float = 0.0, monitor: str = "risk/val") -> None:
         self.patience = check_int("regularizer.early_stopping.patience", patience)
         self.min_delta = check_float("regularizer.early_stopping.min_delta", min_delta)

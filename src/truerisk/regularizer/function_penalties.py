@@ -34,6 +34,7 @@ class Entropy(Regularizer):
     tensor([1.3863])
     """
 
+    stacks = ("coefficient",)
     requires = ("samples", "class probabilities")
 
     def __init__(self, coefficient: float) -> None:
@@ -75,6 +76,7 @@ class InputGradient(Regularizer):
         coefficient: λ.
     """
 
+    stacks = ("coefficient",)
     requires = ("samples", "real inputs")
 
     def __init__(self, coefficient: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -88,6 +88,7 @@ class ParameterPenalty(Regularizer):
         ConfigError: a coefficient is not a number of at least 0, or a rule sets something unknown.
     """
 
+    stacks: ClassVar[tuple[str, ...]] = ("coefficient",)
     key = "regularizer"
     numbers: tuple[str, ...] = ("coefficient",)
     penalize_weights: Callable[..., Tensor]
@@ -200,6 +201,7 @@ class ElasticNet(ParameterPenalty):
     tensor(9.7500)
     """
 
+    stacks = ("coefficient", "l1_ratio")
     key = "regularizer.elastic_net"
     numbers = ("coefficient", "l1_ratio")
 

@@ -41,6 +41,8 @@ class MaxNorm(Regularizer):
             [0.6000, 0.8000]])
     """
 
+    stacks = ("bound",)
+
     def __init__(self, bound: float, rules: Rules | None = ()) -> None:
         self.bound = check_float("regularizer.max_norm.bound", bound, above=True)
         self.groups = ParameterGrouping("regularizer.max_norm", ("bound",), rules)
@@ -77,6 +79,7 @@ class SpectralNorm(Regularizer):
         ConfigError: the model has no dense or convolutional layer, or a weight of one is zero.
     """
 
+    unstackable = "changes its buffers in place"
     requires = ("samples",)
 
     def __init__(self, iterations: int = 1) -> None:

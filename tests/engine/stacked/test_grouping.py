@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from truerisk.config.compose import compose, resolve_config
-from truerisk.engine.stacked.grouping import groups
+from truerisk.engine.stacked.grouping import group_configs
 
 
 @pytest.fixture(scope="module")
 def grouped():
     def grouped(*recipes):
-        return groups([resolve_config(compose(recipe.split())) for recipe in recipes])
+        return group_configs([resolve_config(compose(recipe.split())) for recipe in recipes])
 
     return grouped
 

@@ -50,7 +50,7 @@ class Stack:
         """Read the members' numbers from their optimizers, as their schedules have left them."""
         groups = [member.groups for member in self.members]
         self.numbers = [
-            Hyperparameters([own[i] for own in groups], self.rule.numbers, self.rule.switches, flat)
+            Hyperparameters([own[i] for own in groups], self.rule.stacks, self.rule.switches, flat)
             for i, flat in enumerate(self.flat)
         ]
 

@@ -22,15 +22,25 @@ WIDE = 2048
 """Weights a member from which one kernel a member is faster than eleven operations for them all."""
 
 
-class Rule(NamedTuple):
-    """An update, the tensors it keeps, and the numbers and switches it knows."""
+class UpdateRule(NamedTuple):
+    """An update on stacked weights, and what of an optimizer's options it knows.
+
+    Attributes:
+        step: ``step(w_KP, g_KP, state, hyperparameters, t)`` moves the weights in place.
+        keeps: names of the tensors it keeps from step to step, given the hyperparameters.
+        stacks: numbers that may differ between the members, each a column [K, 1].
+        switches: options that are on or off for all members.
+        counts: where the optimizer counts its steps: in the ``state`` of each weight, in its
+            ``groups``, or ``nowhere``.
+        initial: numbers that only the start of the optimizer's own state depends on.
+    """
 
     step: Callable[[Tensor, Tensor, State, Hyperparameters, int], None]
     keeps: Callable[[Hyperparameters], tuple[str, ...]]
-    numbers: tuple[str, ...]
+    stacks: tuple[str, ...]
     switches: tuple[str, ...] = ()
     counts: str = "state"
-    """where the optimizer counts its steps: in the state of each weight, in its groups, nowhere"""
+    initial: tuple[str, ...] = ()
 
 
 def sgd(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
@@ -202,34 +212,39 @@ def _moments_kept(h: Hyperparameters) -> tuple[str, ...]:
 
 _BETAS = ("lr", "betas", "eps", "weight_decay")
 _DECOUPLED = ("decoupled_weight_decay",)
-_SGD = Rule(
+_SGD = UpdateRule(
     sgd, _with_momentum(), ("lr", "momentum", "dampening", "weight_decay"), ("nesterov",), "nowhere"
 )
-_ADAM = Rule(adam, _moments_kept, _BETAS, ("amsgrad",))
+_ADAM = UpdateRule(adam, _moments_kept, _BETAS, ("amsgrad",))
 
-UPDATE_RULES: dict[str, Rule] = {
+UPDATE_RULES: dict[str, UpdateRule] = {
     "torch.optim.SGD": _SGD,
     "truerisk.optimizer.GD": _SGD,
-    "torch.optim.Adagrad": Rule(adagrad, _always("sum"), ("lr", "lr_decay", "eps", "weight_decay")),
-    "torch.optim.RMSprop": Rule(
+    "torch.optim.Adagrad": UpdateRule(
+        adagrad,
+        _always("sum"),
+        ("lr", "lr_decay", "eps", "weight_decay"),
+        initial=("initial_accumulator_value",),
+    ),
+    "torch.optim.RMSprop": UpdateRule(
         rmsprop,
         _with_momentum("square_avg"),
         ("lr", "alpha", "eps", "momentum", "weight_decay"),
         ("centered",),
     ),
-    "torch.optim.Adadelta": Rule(
+    "torch.optim.Adadelta": UpdateRule(
         adadelta, _always("square_avg", "acc_delta"), ("lr", "rho", "eps", "weight_decay")
     ),
     "torch.optim.Adam": _ADAM,
     "torch.optim.AdamW": _ADAM._replace(step=adamw),
-    "torch.optim.NAdam": Rule(
+    "torch.optim.NAdam": UpdateRule(
         nadam,
         _always("exp_avg", "exp_avg_sq", "mu_product"),
         (*_BETAS, "momentum_decay"),
         _DECOUPLED,
     ),
-    "torch.optim.RAdam": Rule(radam, _always("exp_avg", "exp_avg_sq"), _BETAS, _DECOUPLED),
-    "pytorch_optimizer.Lion": Rule(
+    "torch.optim.RAdam": UpdateRule(radam, _always("exp_avg", "exp_avg_sq"), _BETAS, _DECOUPLED),
+    "pytorch_optimizer.Lion": UpdateRule(
         lion, _always("exp_avg"), ("lr", "betas", "weight_decay"), ("weight_decouple",), "groups"
     ),
 }
@@ -237,6 +252,3 @@ UPDATE_RULES: dict[str, Rule] = {
 
 SINGLE = {"mu_product": 1.0}
 """What is kept as one number a member, [K, 1], rather than one a weight, and where it starts."""
-
-OTHERS = ("_target_", "_partial_", "fused", "foreach", "initial_accumulator_value")
-"""Keys of an optimizer's configuration that no update looks at."""

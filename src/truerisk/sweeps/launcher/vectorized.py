@@ -38,16 +38,16 @@ class Vectorized(Launcher):
 
     def group_cells(self, cells: Sequence[SweepCell]) -> list[list[SweepCell]]:
         """Say which cells are trained together: those that differ only in numbers that stack."""
-        from truerisk.engine.stacked.grouping import groups
+        from truerisk.engine.stacked.grouping import group_configs
 
-        groups_of_rows = groups([cell.config for cell in cells])
+        groups_of_rows = group_configs([cell.config for cell in cells])
         return [[cells[row] for row in group.rows] for group in groups_of_rows]
 
     def run_cells(self, works: Sequence[CellWork]) -> Iterator[tuple[SweepCell, Outcome]]:
         """Train the groups, then the other cells by themselves."""
-        from truerisk.engine.stacked.grouping import groups
+        from truerisk.engine.stacked.grouping import group_configs
 
-        groups_of_rows = groups([work.cell.config for work in works])
+        groups_of_rows = group_configs([work.cell.config for work in works])
         single = [group for group in groups_of_rows if group.why]
         alone = {works[group.rows[0]].cell.folder: group.why for group in single}
         together = [group.rows for group in groups_of_rows if not group.why]

@@ -45,6 +45,7 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     check_combinations(cfg)
     seeds = derive_streams(cfg.seed)
     data = build(cfg.data, seed=seeds.data)
+    data.order_seed = seeds.order
     data.load_state_dict(fitted or {})
     data.prepare()
     regularizers = {name: build(node) for name, node in cfg.regularizer.items()}

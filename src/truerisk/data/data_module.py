@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
 from truerisk.core.rng import named_generator
+from truerisk.data.loaders import build_loader
 from truerisk.data.partition import Rows, partition, subset
-from truerisk.data.plan import checked_batch_size
+from truerisk.data.plan import BatchPlan, checked_batch_size
 from truerisk.data.samples import DataInfo, Inputs, Population, Samples
 from truerisk.data.split import (
     InputRows,
@@ -45,6 +47,9 @@ class DataModule(LightningDataModule):
     depend on ``seed`` alone, and what is fitted (standardization, a table's categories and fill
     values) is fitted on the training samples used. ``test`` counts only where the source has no
     test set; ``all`` makes every sample a test sample, for a run trained elsewhere.
+
+    It is a LightningDataModule, whose dataloaders any LightningModule can be fitted on; their
+    training batches come in the order of ``order_seed``, a run's ``seed.order``.
 
     Args:
         source: the samples, or a function that makes them.
@@ -77,6 +82,7 @@ class DataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.source, self.seed = source, seed
+        self.order_seed = seed
         self.batch_size = checked_batch_size(batch_size)
         self.val_size, self.test_size, self.num_train_asked = val, test, num_train
         number = isinstance(label_noise, int | float) and not isinstance(label_noise, bool)
@@ -117,6 +123,39 @@ class DataModule(LightningDataModule):
         self._standardize(parts)
         self._build_splits(parts)
         self._ready = True
+
+    # --- dataloaders --------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader:
+        """Build batches (x, y) of the training split, in the order that seed.order gives an epoch.
+
+        They are those that our own runs take, where a step is one mini-batch.
+        """
+        self.prepare()
+        plan = BatchPlan(self.num_train, self.batch_size, seed=self.order_seed)
+        return build_loader(self.train, plan.micro, plan)
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Build batches (x, y) of the validation split, in its order; none without one."""
+        return self._build_loaders("val")
+
+    def test_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Build batches (x, y) of the test split, in its order; none without one."""
+        return self._build_loaders("test")
+
+    def predict_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Build batches (x, y) of the test split, in its order; none without one."""
+        return self._build_loaders("test")
+
+    def _build_loaders(self, name: str) -> DataLoader | list[DataLoader]:
+        self.prepare()
+        split = getattr(self, name)
+        if split is None:
+            return []
+        size = len(split) if self.batch_size == "full" else int(self.batch_size)
+        return build_loader(split, size)
+
+    # --- samples ------------------------------------------------------------------------------
 
     @property
     def num_train(self) -> int:

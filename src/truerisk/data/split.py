@@ -295,6 +295,11 @@ class LoaderSplit:
         dtype = self.dtype or x.dtype
         return Batch(cast(x, self.device, dtype), cast(y, self.device, dtype))
 
+    def fetch_samples(self, index: list[int]) -> tuple[Tensor, Tensor]:
+        """Read samples in this process: standardized inputs [m, *shape] and targets [m, …]."""
+        x, y = _PairDataset(self.x, self.y).__getitems__(index)
+        return self.standardizer(x), y
+
     def _open_loader(self) -> DataLoader:
         if self._loader is None:
             self._loader = DataLoader(

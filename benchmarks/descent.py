@@ -4,33 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from time import process_time
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from truerisk.assemble import assemble
 from truerisk.config.compose import compose
+from truerisk.engine.host import Host
+from truerisk.engine.precision import DevicePrecision
 from truerisk.engine.step import MicroBatches, Step
 from truerisk.objective import Objective
 
 CHECK = 8
 """Mini-batch steps between looks at the train risk."""
-
-
-class Alone:
-    """What `Step` asks of Lightning, in one process."""
-
-    scaler: torch.amp.GradScaler | None = None
-    world_size = 1
-
-    def backward(self, objective: Tensor, **options: Any) -> None:
-        """The gradient."""
-        objective.backward(**options)
-
-    def sum(self, values: Tensor) -> Tensor:
-        """Of one process."""
-        return values
 
 
 class Descent:
@@ -46,7 +31,8 @@ class Descent:
         optimizer = self.recipe.optimizer(model)
         schedule = self.recipe.schedule(optimizer, 1_000_000)
         objective = Objective(model, self.recipe.surrogate, self.recipe.hooks("penalty"))
-        self.step = Step(self.recipe, objective, optimizer, schedule, Alone())
+        host = Host(DevicePrecision(torch.device("cpu"), "32-true"))
+        self.step = Step(self.recipe, objective, optimizer, schedule, host)
         self.full = self.recipe.plan().full
         self.batches, self.steps, self.seconds = self._batches(), 0, 0.0
 

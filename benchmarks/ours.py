@@ -7,11 +7,13 @@ from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 from benchmarks.task import Task
 
 if TYPE_CHECKING:
     from benchmarks.turns import Turns
+    from truerisk.engine.loop import TrainingLoop
 
 CONF = Path(__file__).parent / "conf"
 
@@ -33,9 +35,27 @@ def train(task: Task, epochs: int, *overrides: str) -> None:
 
 
 def timed(task: Task, epochs: int, *overrides: str) -> Turns:
-    """A run beside the bare loop."""
-    from benchmarks.stopwatch import Stopwatch
+    """A run beside the bare loop, from the start of its loop to its last file."""
+    from benchmarks.turns import Turns
+    from truerisk.engine.loop import TrainingLoop
 
-    stopwatch = f"regularizer.stopwatch.task={task.name}"
-    train(task, epochs, "regularizer=[early_stopping,stopwatch]", stopwatch, *overrides)
-    return Stopwatch.last
+    turns, steps = Turns(task), 0
+    train_loop, end_epoch = TrainingLoop.train, TrainingLoop.end_epoch
+
+    def timed_train(loop: TrainingLoop) -> None:
+        turns.begin()
+        train_loop(loop)
+        turns.end(steps)
+
+    def paced_end(loop: TrainingLoop) -> None:
+        nonlocal steps
+        steps = loop.first.state.step
+        end_epoch(loop)
+        turns.give_way()
+
+    with (
+        patch.object(TrainingLoop, "train", timed_train),
+        patch.object(TrainingLoop, "end_epoch", paced_end),
+    ):
+        train(task, epochs, *overrides)
+    return turns

@@ -20,7 +20,7 @@ from torchmetrics import MaxMetric, MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from benchmarks.task import Task
-from benchmarks.turns import Turns
+from benchmarks.turns import Turns, TurnsCallback
 
 
 class Classifier(L.LightningModule):
@@ -97,5 +97,5 @@ def train(task: Task, epochs: int, *watching: Callback) -> None:
 def timed(task: Task, epochs: int) -> Turns:
     """A run beside the bare loop."""
     turns = Turns(task)
-    train(task, epochs, turns)
+    train(task, epochs, TurnsCallback(turns))
     return turns

@@ -31,3 +31,12 @@ def test_a_descent_takes_steps_and_lowers_the_risk(optimizer):
         descent.take()
     assert descent.steps == 20 and descent.seconds > 0
     assert descent.risk() < before
+
+
+def test_a_run_and_the_bare_loop_take_the_same_steps():
+    from benchmarks import ours
+    from benchmarks.task import STEP
+
+    turns = ours.timed(STEP, 2)
+    assert turns.bare.steps == 2 * -(-STEP.num_train // STEP.batch_size)
+    assert 0 < turns.peer < turns.seconds

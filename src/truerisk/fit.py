@@ -217,7 +217,9 @@ def _fit(cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool) -> tupl
         try:
             with on_stop(loop.request_stop), torch_flags(cfg.trainer):
                 loop.train()
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt):  # the second of two Ctrl-C does not wait
+            if not loop.stop_requested:
+                raise
             return "interrupted", Stop(
                 "signal", backend.run.state.step, {"name": loop.stop_requested}
             )

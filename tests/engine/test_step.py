@@ -150,7 +150,7 @@ def test_clipping_by_norm(stepping, micro_batches):
     assert step.gradient(micro).item() == pytest.approx(loss.item(), rel=1e-14)
     for p, g in zip(step.params, grads, strict=True):
         torch.testing.assert_close(p.grad, g * 0.01 / norm, rtol=1e-4, atol=0)
-    assert step.means()["grad_norm"] == pytest.approx(norm.item(), rel=1e-14)
+    assert step.state.sums.means()["grad_norm"] == pytest.approx(norm.item(), rel=1e-14)
 
 
 def test_a_gradient_below_the_bound_is_left_alone(stepping, micro_batches):
@@ -210,12 +210,12 @@ def test_edits_act_once_on_every_micro_batch(stepping, micro_batches):
 
 def test_means_weigh_losses_by_samples(stepping, micro_batches):
     recipe, step = stepping(*TINY, "optimizer=sgd", "optimizer.lr=0", "data.batch_size=40")
-    assert step.means() == {}
+    assert step.state.sums.means() == {}
     for micro in micro_batches(recipe, 3):  # one epoch of 40, 40 and 10
         step(micro)
     train = recipe.data.train
     whole = cross_entropy(recipe.model(train.x), train.y).item()
-    assert step.means()["batch/loss"] == pytest.approx(whole, rel=1e-13)
+    assert step.state.sums.means()["batch/loss"] == pytest.approx(whole, rel=1e-13)
 
 
 def test_state_restores_the_step(stepping, micro_batches):
@@ -225,7 +225,7 @@ def test_state_restores_the_step(stepping, micro_batches):
     for micro in micro_batches(recipe, 4):
         step(micro)
     other.load_state_dict(step.state_dict())
-    assert other.count == 4 and other.means() == step.means()
+    assert other.count == 4 and other.means() == step.state.sums.means()
     assert other.optimizer.param_groups[0]["lr"] == step.optimizer.param_groups[0]["lr"] < 0.1
 
 

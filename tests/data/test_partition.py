@@ -5,7 +5,7 @@ import torch
 
 from truerisk.core.errors import ConfigError
 from truerisk.core.rng import named_generator
-from truerisk.data.partition import partition, subset
+from truerisk.data.partition import choose_subset, partition_rows
 from truerisk.task import get_task
 
 COUNTS = [
@@ -28,7 +28,7 @@ def labels(counts):
 def test_every_split_has_each_class_in_proportion(counts, val, test):
     y = labels(counts)
     try:
-        rows = partition(y, val, test, named_generator(0, "split"))
+        rows = partition_rows(y, val, test, named_generator(0, "split"))
     except ConfigError:
         assert min(counts) < 5
         return
@@ -41,20 +41,22 @@ def test_every_split_has_each_class_in_proportion(counts, val, test):
 
 
 def test_sizes_are_exact():
-    rows = partition(labels([100, 100]), 0.25, 30, named_generator(1, "split"))
+    rows = partition_rows(labels([100, 100]), 0.25, 30, named_generator(1, "split"))
     assert (len(rows.val), len(rows.test), len(rows.train)) == (50, 30, 120)
 
 
 def test_another_seed_draws_another_split():
     y = labels([100, 100])
-    a, b = (partition(y, 0.2, 0.2, named_generator(s, "split")) for s in (0, 1))
+    a, b = (partition_rows(y, 0.2, 0.2, named_generator(s, "split")) for s in (0, 1))
     assert not torch.equal(a.val, b.val)
 
 
 def test_a_regression_is_split_at_random():
     y = torch.randn(1000, 1, generator=torch.Generator().manual_seed(2))
     assert get_task("regression").strata(y) is None
-    rows = partition(torch.zeros(1000, dtype=torch.long), 0.2, 0.2, named_generator(0, "split"))
+    rows = partition_rows(
+        torch.zeros(1000, dtype=torch.long), 0.2, 0.2, named_generator(0, "split")
+    )
     assert [len(r) for r in rows] == [600, 200, 200]
     means = torch.stack([r.double().mean() for r in rows])
     assert ((means - 499.5).abs() < 4 * 288.7 / torch.tensor([600, 200, 200]).sqrt()).all()
@@ -64,7 +66,7 @@ def test_a_regression_is_split_at_random():
 @pytest.mark.parametrize("m", [1, 7, 19])
 def test_subsets_are_nested_and_near_proportion(counts, m):
     y = labels(counts)
-    small, large = (subset(y, k, named_generator(0, "num_train")) for k in (m, m + 5))
+    small, large = (choose_subset(y, k, named_generator(0, "num_train")) for k in (m, m + 5))
     assert set(small.tolist()) < set(large.tolist()) and len(small) == m
     exact = torch.tensor(counts) * m / len(y)
     if min(counts) > 0.05 * sum(counts):
@@ -73,9 +75,9 @@ def test_subsets_are_nested_and_near_proportion(counts, m):
 
 def test_a_class_too_small_is_named():
     with pytest.raises(ConfigError, match="class 'rare' has 2 of the 3 samples"):
-        partition(labels([50, 2]), 0.2, 0.2, named_generator(0, "s"), ["common", "rare"])
+        partition_rows(labels([50, 2]), 0.2, 0.2, named_generator(0, "s"), ["common", "rare"])
 
 
 def test_a_class_without_training_samples_is_named():
     with pytest.raises(ConfigError, match="class 'b' would have no training sample"):
-        partition(labels([7, 2]), 7, None, named_generator(0, "s"), ["a", "b"])
+        partition_rows(labels([7, 2]), 7, None, named_generator(0, "s"), ["a", "b"])

@@ -19,7 +19,7 @@ from truerisk.data import (
     teacher,
     wine,
 )
-from truerisk.data.mnist1d import _made
+from truerisk.data.mnist1d import _make_samples
 
 
 def draw(seed=0):
@@ -38,7 +38,7 @@ def test_mnist1d_is_the_package_s_own_and_leaves_the_global_generators_alone():
 
     from truerisk.core.rng import fork_state
 
-    _made.cache_clear()
+    _make_samples.cache_clear()
     np.random.seed(1)
     random.seed(1)
     before = np.random.get_state()[1].copy(), random.getstate()

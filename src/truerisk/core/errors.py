@@ -53,3 +53,12 @@ def suggest(word: str, options: Iterable[str]) -> str:
         return f"did you mean '{lower.get(close[0], close[0])}'?"
     more = f", … ({len(names) - MOST} more)" if len(names) > MOST else ""
     return f"known: {', '.join(names[:MOST])}{more}" if names else "there is none"
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error of another library says, in one line.
+
+    >>> first_line(ValueError("no such thing\\nat line 3")), first_line(KeyError())
+    ('no such thing', 'KeyError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -5,36 +5,44 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from truerisk.data.arrays import arrays
-from truerisk.data.gaussians import Gaussians, gaussians
+from truerisk.data.gaussians import GaussianPopulation, gaussians
 from truerisk.data.hub import hub
 from truerisk.data.mnist1d import mnist1d
 from truerisk.data.plan import BatchPlan
-from truerisk.data.polynomial import Polynomial, polynomial
-from truerisk.data.samples import DataInfo, Inputs, Population, Samples
+from truerisk.data.polynomial import PolynomialPopulation, polynomial
+from truerisk.data.samples import (
+    ClassPopulation,
+    DataInfo,
+    Inputs,
+    Population,
+    Samples,
+    TargetPopulation,
+)
 from truerisk.data.scikit import breast_cancer, diabetes, digits, iris, wine
 from truerisk.data.split import LoaderSplit, Split, TensorSplit
 from truerisk.data.standardizer import Standardizer
 from truerisk.data.table import table
-from truerisk.data.teacher import Teacher, teacher
+from truerisk.data.teacher import TeacherPopulation, teacher
 
 if TYPE_CHECKING:
-    from truerisk.data.data_module import DataModule
-    from truerisk.data.none import NoData
+    from truerisk.data.data_module import DataModule, NoData
 
 __all__ = [
     "BatchPlan",
+    "ClassPopulation",
     "DataInfo",
     "DataModule",
-    "Gaussians",
+    "GaussianPopulation",
     "Inputs",
     "LoaderSplit",
     "NoData",
-    "Polynomial",
+    "PolynomialPopulation",
     "Population",
     "Samples",
     "Split",
     "Standardizer",
-    "Teacher",
+    "TargetPopulation",
+    "TeacherPopulation",
     "TensorSplit",
     "arrays",
     "breast_cancer",
@@ -52,13 +60,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import `DataModule`, and with it Lightning, when it is first asked for."""
-    if name == "DataModule":
-        from truerisk.data.data_module import DataModule
+    """Import `DataModule` and `NoData`, and with them Lightning, when they are first asked for."""
+    if name in ("DataModule", "NoData"):
+        from truerisk.data import data_module
 
-        return DataModule
-    if name == "NoData":
-        from truerisk.data.none import NoData
-
-        return NoData
+        return getattr(data_module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from truerisk.core.errors import ConfigError, suggest
-from truerisk.data.files import existing, first_line
+from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.data.samples import Samples
+from truerisk.data.source_files import find_path
 from truerisk.task import infer_task
 
 
@@ -32,27 +32,27 @@ def arrays(
         ConfigError: no such file or array, an array that is not of finite numbers, or labels in the
             test set that the training set lacks.
     """
-    found = _read(path)
-    values = _named(found, y, "y")
-    tests = _test_arrays(found, x_test, y_test)
+    found = _read_archive(path)
+    values = _find_array(found, y, "y")
+    tests = _find_test_arrays(found, x_test, y_test)
     learned = infer_task(values, task)
-    inputs = _inputs(_named(found, x, "x"), x, learned.integer_inputs)
+    inputs = _read_inputs(_find_array(found, x, "x"), x, learned.integer_inputs)
     if learned.has_classes:
         _check_classes(values, y)
     targets, names = learned.read_targets(values)
     test = None
     if tests is not None:
         test = (
-            _inputs(tests[0], x_test, learned.integer_inputs),
+            _read_inputs(tests[0], x_test, learned.integer_inputs),
             learned.read_targets(tests[1], names)[0],
         )
     return Samples(inputs, targets, learned.name, test=test, class_names=names)
 
 
-def _read(path: str | None) -> dict[str, Any]:
+def _read_archive(path: str | None) -> dict[str, Any]:
     import numpy as np
 
-    file = existing(path, "data.source.path", "an .npz file")
+    file = find_path(path, "data.source.path", "an .npz file")
     try:
         with np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -63,7 +63,7 @@ def _read(path: str | None) -> dict[str, Any]:
         ) from None
 
 
-def _named(found: dict[str, Any], name: str, key: str) -> Any:
+def _find_array(found: dict[str, Any], name: str, key: str) -> Any:
     if name not in found:
         raise ConfigError(
             f"data.source.{key}: the file has no array '{name}'; {suggest(name, found)}"
@@ -71,10 +71,13 @@ def _named(found: dict[str, Any], name: str, key: str) -> Any:
     return found[name]
 
 
-def _test_arrays(found: dict[str, Any], x: str | None, y: str | None) -> tuple[Any, Any] | None:
+def _find_test_arrays(
+    found: dict[str, Any], x: str | None, y: str | None
+) -> tuple[Any, Any] | None:
+    """Return the test set's inputs and targets; None where the file has neither."""
     for name, key in ((x, "x_test"), (y, "y_test")):
         if name not in (None, key):
-            _named(found, str(name), key)
+            _find_array(found, str(name), key)
     has = [x in found, y in found]
     if any(has) and not all(has):
         raise ConfigError(
@@ -84,7 +87,7 @@ def _test_arrays(found: dict[str, Any], x: str | None, y: str | None) -> tuple[A
     return (found[str(x)], found[str(y)]) if all(has) else None
 
 
-def _inputs(values: Any, name: str | None, integers: bool) -> Tensor:
+def _read_inputs(values: Any, name: str | None, integers: bool) -> Tensor:
     """Return inputs [n, …] as floating-point numbers, or whole ones; [n] becomes [n, 1]."""
     if values.dtype.kind not in "fiub" or not values.ndim:
         raise ConfigError(f"data.source: array '{name}' holds {values.dtype}, not numbers")

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -17,8 +17,8 @@ from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
 from truerisk.core.rng import named_generator
 from truerisk.data.loaders import build_loader
-from truerisk.data.partition import Rows, partition, subset
-from truerisk.data.plan import BatchPlan, checked_batch_size
+from truerisk.data.partition import Rows, choose_subset, partition_rows
+from truerisk.data.plan import BatchPlan, check_batch_size
 from truerisk.data.samples import DataInfo, Inputs, Population, Samples
 from truerisk.data.split import (
     InputRows,
@@ -28,7 +28,7 @@ from truerisk.data.split import (
     sample_shape,
     stack_inputs,
 )
-from truerisk.data.standardizer import Standardizer, checked_kind
+from truerisk.data.standardizer import Standardizer, check_kind
 from truerisk.task import get_task
 
 MEMORY = 2 * 2**30
@@ -83,13 +83,13 @@ class DataModule(LightningDataModule):
         super().__init__()
         self.source, self.seed = source, seed
         self.order_seed = seed
-        self.batch_size = checked_batch_size(batch_size)
+        self.batch_size = check_batch_size(batch_size)
         self.val_size, self.test_size, self.num_train_asked = val, test, num_train
         number = isinstance(label_noise, int | float) and not isinstance(label_noise, bool)
         if not number or not 0 <= label_noise <= 1:
             raise ConfigError(f"data.label_noise is {label_noise!r}: give a share from 0 to 1")
         self.label_noise = float(label_noise)
-        self.standardize = checked_kind(standardize)
+        self.standardize = check_kind(standardize)
         if in_memory not in (True, False, "auto"):
             raise ConfigError(f"data.in_memory is {in_memory!r}: give true, false or auto")
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
@@ -114,13 +114,13 @@ class DataModule(LightningDataModule):
             return
         samples = self._load_samples()
         parts = self._split_samples(samples)
-        self._hold(parts)
-        self._encode(samples, parts)
+        self._hold_inputs(parts)
+        self._encode_columns(samples, parts)
         self.population = samples.population
-        self.info = _describe(samples, next(iter(parts.values())).x)
+        self.info = _describe_data(samples, next(iter(parts.values())).x)
         self._check_given()
         self._add_label_noise(parts)
-        self._standardize(parts)
+        self._fit_standardizer(parts)
         self._build_splits(parts)
         self._ready = True
 
@@ -196,7 +196,7 @@ class DataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Use what another run fitted; data already prepared otherwise is prepared again."""
-        if self._ready and _equal(self.state_dict(), state_dict):
+        if self._ready and _states_agree(self.state_dict(), state_dict):
             return
         self._given, self._ready = dict(state_dict), False
 
@@ -240,23 +240,23 @@ class DataModule(LightningDataModule):
         if isinstance(test, str):
             raise ConfigError(f"data.test is '{test}': give a fraction, a number, null or all")
         draw = named_generator(self.seed, "split")
-        rows = partition(labels, self.val_size, test, draw, samples.class_names)
+        rows = partition_rows(labels, self.val_size, test, draw, samples.class_names)
         if self.num_train_asked is None:
             return rows
         draw = named_generator(self.seed, "num_train")
-        chosen = subset(labels[rows.train], self.num_train_asked, draw)
+        chosen = choose_subset(labels[rows.train], self.num_train_asked, draw)
         return rows._replace(train=rows.train[chosen])
 
-    def _hold(self, parts: dict[str, _Part]) -> None:
+    def _hold_inputs(self, parts: dict[str, _Part]) -> None:
         """Decide whether samples are held in memory, and read those that are held into tensors."""
         self._held = bool(self.in_memory)
         if self.in_memory == "auto":
-            self._held = sum(part.size() for part in parts.values()) <= MEMORY
+            self._held = sum(part.count_bytes() for part in parts.values()) <= MEMORY
         for name, part in parts.items():
             if self._held and not isinstance(part.x, Tensor):
-                parts[name] = _Part(part.inputs(), part.y)
+                parts[name] = _Part(part.join_inputs(), part.y)
 
-    def _encode(self, samples: Samples, parts: dict[str, _Part]) -> None:
+    def _encode_columns(self, samples: Samples, parts: dict[str, _Part]) -> None:
         """Turn a table's columns into features, fitted on the training rows."""
         encoder = samples.encoder
         if encoder is None:
@@ -264,9 +264,9 @@ class DataModule(LightningDataModule):
         if self._given.get("encoder"):
             encoder.load_state_dict(self._given["encoder"])
         else:
-            encoder.fit(parts["train"].inputs())
+            encoder.fit(parts["train"].join_inputs())
         for name, part in parts.items():
-            parts[name] = _Part(encoder(part.inputs()), part.y)
+            parts[name] = _Part(encoder(part.join_inputs()), part.y)
         self._encoder_state = encoder.state_dict()
 
     def _check_given(self) -> None:
@@ -287,7 +287,7 @@ class DataModule(LightningDataModule):
         y = task.add_label_noise(part.y, self.label_noise, self.info.num_outputs, draw)
         parts["train"] = part._replace(y=y)
 
-    def _standardize(self, parts: dict[str, _Part]) -> None:
+    def _fit_standardizer(self, parts: dict[str, _Part]) -> None:
         """Fit the standardizer on the training inputs, or take the one that was given."""
         if "standardizer" in self._given:
             self.standardizer = Standardizer.from_state(self._given["standardizer"])
@@ -299,7 +299,7 @@ class DataModule(LightningDataModule):
         """Yield raw inputs [m, *shape] in their order."""
         x = part.x
         if not isinstance(x, Tensor):
-            reader = LoaderSplit(part.select(), part.y, Standardizer(), self.workers)
+            reader = LoaderSplit(part.select_inputs(), part.y, Standardizer(), self.workers)
             return (b.x for b in reader.batches(torch.arange(len(part.y)).split(256)))
         if part.rows is None:
             return iter(x.split(CHUNK))
@@ -307,7 +307,7 @@ class DataModule(LightningDataModule):
 
     def _build_splits(self, parts: dict[str, _Part]) -> None:
         # a gradient on the whole training set would standardize it again at every step
-        large = sum(part.size() for part in parts.values()) > COPIED
+        large = sum(part.count_bytes() for part in parts.values()) > COPIED
         keep_source = large and self.batch_size != "full"
         for name in ("train", "val", "test"):
             split: Split | None = None
@@ -316,7 +316,7 @@ class DataModule(LightningDataModule):
                 fitted = self.standardizer if self.standardizer.mean is not None else None
                 split = TensorSplit(part.x, part.y, part.rows, fitted, keep_source)
             elif part is not None:
-                split = LoaderSplit(part.select(), part.y, self.standardizer, self.workers)
+                split = LoaderSplit(part.select_inputs(), part.y, self.standardizer, self.workers)
             setattr(self, name, split)
 
 
@@ -330,6 +330,41 @@ def _gather_chunks(x: Tensor, rows: Tensor) -> Iterator[Tensor]:
         yield buffer[: len(chunk)]
 
 
+class NoData(DataModule):
+    """One empty sample to train on and the same to validate on, so that J(w) is a function of w.
+
+    Nothing is drawn: training and validation risk are both the function's value, known exactly.
+
+    Args:
+        batch_size: a number, or ``full``; either way an epoch is one step.
+
+    Raises:
+        ConfigError: ``batch_size`` is neither.
+
+    >>> data = NoData()
+    >>> data.prepare()
+    >>> data.info.task, data.num_train, data.train.x.shape, data.test
+    ('function', 1, torch.Size([1, 0]), None)
+    """
+
+    def __init__(self, batch_size: int | str = "full") -> None:
+        super().__init__(_no_source, batch_size, standardize="none")
+
+    def prepare(self) -> None:
+        """Lay out the sample, once."""
+        if self._ready:
+            return
+        self.info = DataInfo("function", (0,), 1, None)
+        self._check_given()
+        for name in ("train", "val"):
+            setattr(self, name, TensorSplit(torch.zeros(1, 0), torch.zeros(1, 1)))
+        self._ready = True
+
+
+def _no_source() -> NoReturn:
+    raise AssertionError("there is no data to load")
+
+
 class _Part(NamedTuple):
     """A split of a source's samples: its rows of the inputs, or all of them, and its targets."""
 
@@ -337,7 +372,7 @@ class _Part(NamedTuple):
     y: Tensor
     rows: Tensor | None = None
 
-    def select(self) -> Tensor | Inputs:
+    def select_inputs(self) -> Tensor | Inputs:
         """Return the split's own inputs."""
         if self.rows is None:
             return self.x
@@ -345,11 +380,11 @@ class _Part(NamedTuple):
             return self.x.index_select(0, self.rows)
         return InputRows(self.x, self.rows)
 
-    def inputs(self) -> Tensor:
+    def join_inputs(self) -> Tensor:
         """Return the split's own inputs in one tensor."""
-        return stack_inputs(self.select())
+        return stack_inputs(self.select_inputs())
 
-    def size(self) -> int:
+    def count_bytes(self) -> int:
         """Return the bytes of the inputs in single precision."""
         return 4 * len(self.y) * math.prod(sample_shape(self.x))
 
@@ -361,7 +396,7 @@ def _call_source(source: Callable[..., Samples], seed: int) -> Samples:
     return source(seed=seed) if takes and given.get("seed") is None else source()
 
 
-def _describe(samples: Samples, x: Tensor | Inputs) -> DataInfo:
+def _describe_data(samples: Samples, x: Tensor | Inputs) -> DataInfo:
     names = tuple(samples.class_names) if samples.class_names is not None else None
     return DataInfo(samples.task, sample_shape(x), samples.num_outputs, names)
 
@@ -382,14 +417,14 @@ def _renumber_classes(samples: Samples, names: list[str] | None) -> Samples:
     return replace(samples, y=place[samples.y], test=test, class_names=names)
 
 
-def _equal(a: Any, b: Any) -> bool:
+def _states_agree(a: Any, b: Any) -> bool:
     """Whether two nested states hold the same."""
     if isinstance(a, Tensor):
         return isinstance(b, Tensor) and torch.equal(a, b)
     if isinstance(a, Mapping):
-        return (
-            isinstance(b, Mapping) and a.keys() == b.keys() and all(_equal(a[k], b[k]) for k in a)
-        )
+        if not isinstance(b, Mapping) or a.keys() != b.keys():
+            return False
+        return all(_states_agree(a[key], b[key]) for key in a)
     if isinstance(a, list):
-        return isinstance(b, list) and len(a) == len(b) and all(map(_equal, a, b))
+        return isinstance(b, list) and len(a) == len(b) and all(map(_states_agree, a, b))
     return bool(a == b)

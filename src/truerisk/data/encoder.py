@@ -44,9 +44,10 @@ class TableEncoder:
         self.fitted = [self._fit_column(n, x[:, j]) for j, n in enumerate(self.columns)]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Features [n, width] of the rows."""
+        """Return features [n, width] of the rows."""
         place = {name: j for j, name in enumerate(self.columns)}
-        return torch.cat([self._encode(part, x[:, place[part["name"]]]) for part in self.fitted], 1)
+        columns = [x[:, place[part["name"]]] for part in self.fitted]
+        return torch.cat(list(map(self._encode_column, self.fitted, columns)), 1)
 
     def state_dict(self) -> dict[str, Any]:
         """What was fitted, in plain texts and numbers."""
@@ -85,13 +86,13 @@ class TableEncoder:
                 "with data.source.drop"
             )
         if name not in self.vocabulary:
-            return {"name": name, "fill": _fill(values, self.missing)}
+            return {"name": name, "fill": _find_fill(values, self.missing)}
         words = self.vocabulary[name]
         categories = sorted(words[int(code)] for code in values.unique())
-        fill = words[int(_fill(values, "most_frequent"))]
+        fill = words[int(_find_fill(values, "most_frequent"))]
         return {"name": name, "fill": fill, "categories": categories}
 
-    def _encode(self, part: dict[str, Any], column: Tensor) -> Tensor:
+    def _encode_column(self, part: dict[str, Any], column: Tensor) -> Tensor:
         if "categories" not in part:
             return torch.where(column.isnan(), part["fill"], column).unsqueeze(1)
         place = {word: k for k, word in enumerate(part["categories"])}
@@ -101,7 +102,7 @@ class TableEncoder:
         return torch.nn.functional.one_hot(index, len(place) + 1)[:, :-1].to(column.dtype)
 
 
-def _fill(values: Tensor, missing: str) -> float:
+def _find_fill(values: Tensor, missing: str) -> float:
     """What stands for a gap in a column of numbers."""
     if missing == "most_frequent":
         found, counts = values.unique(return_counts=True)

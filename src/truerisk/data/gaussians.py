@@ -16,7 +16,7 @@ ARRANGEMENTS = ("simplex", "random")
 
 
 @dataclass(frozen=True)
-class Gaussians:
+class GaussianPopulation:
     """x = A (m_k + z), z ~ N(0, I), k ~ prior: class k is N(A m_k, A Aᵀ).
 
     ``means`` m [K, d] are in whitened units, where Euclidean distance is Mahalanobis distance;
@@ -63,19 +63,19 @@ def gaussians(
     Raises:
         ConfigError: a number out of range, or a simplex of K classes in fewer than K−1 dimensions.
     """
-    _check(num_samples, classes, dimension, distance, condition, prior)
+    _check_numbers(num_samples, classes, dimension, distance, condition, prior)
     draw = named_generator(population_seed, "gaussians")
-    means = _means(arrangement, classes, dimension, float(distance), draw)
+    means = _place_means(arrangement, classes, dimension, float(distance), draw)
     scale = torch.logspace(0, -0.5, dimension, base=float(condition), dtype=torch.float64)
-    mixing = _rotation(dimension, draw) * scale
+    mixing = _draw_rotation(dimension, draw) * scale
     weights = torch.tensor(list(prior) if prior is not None else [1.0] * classes)
-    population = Gaussians(means.float(), mixing.float(), weights / weights.sum())
+    population = GaussianPopulation(means.float(), mixing.float(), weights / weights.sum())
     x, y = population.sample(num_samples, named_generator(seed or 0, "samples"))
     names = [str(k) for k in range(classes)]
     return Samples(x, y, "classification", population=population, class_names=names)
 
 
-def _check(
+def _check_numbers(
     n: int, classes: int, d: int, distance: float, condition: float, prior: Sequence[float] | None
 ) -> None:
     least = {"num_samples": 1, "classes": 2, "dimension": 1, "distance": 0, "condition": 1}
@@ -88,7 +88,7 @@ def _check(
         raise ConfigError(f"data.source.prior is {list(prior)}: give {classes} positive numbers")
 
 
-def _means(
+def _place_means(
     arrangement: str, classes: int, d: int, distance: float, draw: torch.Generator
 ) -> Tensor:
     if arrangement == "random":
@@ -102,13 +102,13 @@ def _means(
             f"data.source.dimension is {d}: {classes} classes equally far apart need at least "
             f"{classes - 1}; raise it, or set data.source.arrangement=random"
         )
-    return _simplex(classes) @ _rotation(d, draw)[: classes - 1] * distance
+    return _build_simplex(classes) @ _draw_rotation(d, draw)[: classes - 1] * distance
 
 
-def _simplex(classes: int) -> Tensor:
+def _build_simplex(classes: int) -> Tensor:
     """Corners [K, K−1] at distance 1 from each other, their centre at 0.
 
-    >>> torch.pdist(_simplex(3)).round(decimals=6)
+    >>> torch.pdist(_build_simplex(3)).round(decimals=6)
     tensor([1., 1., 1.], dtype=torch.float64)
     """
     basis = torch.eye(classes, dtype=torch.float64)
@@ -116,5 +116,5 @@ def _simplex(classes: int) -> Tensor:
     return torch.linalg.qr(basis).Q[:, 1:] / 2**0.5
 
 
-def _rotation(d: int, draw: torch.Generator) -> Tensor:
+def _draw_rotation(d: int, draw: torch.Generator) -> Tensor:
     return torch.linalg.qr(torch.randn(d, d, generator=draw, dtype=torch.float64)).Q

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from truerisk.core.errors import ConfigError, suggest
-from truerisk.data.files import existing, first_line
+from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.data.samples import Inputs, Samples
+from truerisk.data.source_files import find_path
 from truerisk.task import Task, infer_task
 
 BUILDERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
@@ -29,13 +29,13 @@ class Images:
         self, rows: Any, column: str, resize: tuple[int, int] | None, mode: str | None
     ) -> None:
         self.rows, self.column, self.resize, self.mode = rows, column, resize, mode
-        self.shape = tuple(self._decoded(0).shape)
+        self.shape = tuple(self._decode_image(0).shape)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Tensor:
-        image = self._decoded(index)
+        image = self._decode_image(index)
         if tuple(image.shape) != self.shape:
             raise ConfigError(
                 f"data.source.x: image {index} has shape {tuple(image.shape)}, the first one "
@@ -44,18 +44,18 @@ class Images:
             )
         return image
 
-    def _decoded(self, index: int) -> Tensor:
+    def _decode_image(self, index: int) -> Tensor:
         import numpy as np
 
         image = self.rows[int(index)][self.column]
-        image = image.convert(self.mode or _mode(image))
+        image = image.convert(self.mode or _choose_mode(image))
         if self.resize is not None:
             image = image.resize(self.resize[::-1])
         pixels = np.asarray(image, dtype="float32") / WHITE.get(image.mode, 255.0)
         return torch.as_tensor(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
 
 
-def _mode(image: Any) -> str:
+def _choose_mode(image: Any) -> str:
     if image.mode in WHITE:
         return image.mode
     return "L" if image.mode in ("1", "L") else "RGB"
@@ -85,26 +85,26 @@ def hub(
         ConfigError: the library or the data set is missing, no such split or column, or values that
             are not numbers.
     """
-    parts = _load(path, name, revision, cache)
-    rows = _part(parts, split)
-    tests = _tests(parts, split, test_split)
-    _column(rows, y, "y")
-    chosen = _chosen(rows, x, y)
-    inputs = _inputs(rows, chosen, resize, mode)
+    parts = _load_splits(path, name, revision, cache)
+    rows = _get_split(parts, split)
+    tests = _get_test_split(parts, split, test_split)
+    _check_column(rows, y, "y")
+    chosen = _choose_columns(rows, x, y)
+    inputs = _read_inputs(rows, chosen, resize, mode)
     known = getattr(rows.features[y], "names", None)
-    values = _values(rows, y)
+    values = _read_column(rows, y)
     if known and task == "auto":
         task = "classification"
     learned = infer_task(values, task)
     targets, names = _read_targets(learned, values, known)
     test = None
     if tests is not None:
-        test_x = _inputs(tests, chosen, resize, mode)
-        test = test_x, _read_targets(learned, _values(tests, y), known, names)[0]
+        test_x = _read_inputs(tests, chosen, resize, mode)
+        test = test_x, _read_targets(learned, _read_column(tests, y), known, names)[0]
     return Samples(inputs, targets, learned.name, test=test, class_names=names)
 
 
-def _load(
+def _load_splits(
     path: str | None, name: str | None, revision: str | None, cache: str | None
 ) -> dict[str, Any]:
     try:
@@ -120,9 +120,9 @@ def _load(
         )
     local = Path(path).expanduser()
     if local.suffix in BUILDERS or path.startswith((".", "/", "~")):
-        local = existing(path, "data.source.path", "a data set")
+        local = find_path(path, "data.source.path", "a data set")
     try:
-        found = _open(datasets, path, local, name=name, revision=revision, cache=cache)
+        found = _open_dataset(datasets, path, local, name=name, revision=revision, cache=cache)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise ConfigError(
             f"data.source.path: the data set '{path}' cannot be loaded ({first_line(error)})"
@@ -130,7 +130,7 @@ def _load(
     return dict(found) if isinstance(found, dict) else {"train": found}
 
 
-def _open(
+def _open_dataset(
     datasets: Any,
     path: str,
     local: Path,
@@ -149,7 +149,7 @@ def _open(
     return datasets.load_dataset(where, name, revision=revision, cache_dir=cache)
 
 
-def _part(parts: dict[str, Any], split: str, key: str = "split") -> Any:
+def _get_split(parts: dict[str, Any], split: str, key: str = "split") -> Any:
     if split not in parts:
         hint = suggest(split, parts)
         raise ConfigError(f"data.source.{key}: the data set has no split '{split}'; {hint}")
@@ -158,15 +158,15 @@ def _part(parts: dict[str, Any], split: str, key: str = "split") -> Any:
     return parts[split]
 
 
-def _tests(parts: dict[str, Any], split: str, test_split: str | None) -> Any:
+def _get_test_split(parts: dict[str, Any], split: str, test_split: str | None) -> Any:
     if test_split is None:
         return None
     if test_split != "auto":
-        return _part(parts, test_split, "test_split")
+        return _get_split(parts, test_split, "test_split")
     return parts.get("test") if split != "test" else None
 
 
-def _column(rows: Any, name: str, key: str) -> str:
+def _check_column(rows: Any, name: str, key: str) -> str:
     if name not in rows.features:
         hint = suggest(name, rows.features)
         raise ConfigError(f"data.source.{key}: the data set has no column '{name}'; {hint}")
@@ -181,9 +181,9 @@ def _is_number(feature: Any) -> bool:
     return str(getattr(feature, "dtype", "")).startswith(("int", "uint", "float", "bool"))
 
 
-def _chosen(rows: Any, x: str | Sequence[str] | None, y: str) -> list[str]:
+def _choose_columns(rows: Any, x: str | Sequence[str] | None, y: str) -> list[str]:
     if x is not None:
-        return [_column(rows, n, "x") for n in ([x] if isinstance(x, str) else list(x))]
+        return [_check_column(rows, n, "x") for n in ([x] if isinstance(x, str) else list(x))]
     others = {n: feature for n, feature in rows.features.items() if n != y}
     image = next((n for n, feature in others.items() if _is_image(feature)), None)
     names = [image] if image else [n for n, feature in others.items() if _is_number(feature)]
@@ -195,14 +195,14 @@ def _chosen(rows: Any, x: str | Sequence[str] | None, y: str) -> list[str]:
     return names
 
 
-def _inputs(
+def _read_inputs(
     rows: Any, names: list[str], resize: int | Sequence[int] | None, mode: str | None
 ) -> Tensor | Inputs:
     if len(names) == 1 and _is_image(rows.features[names[0]]):
-        return Images(rows, names[0], _size(resize), mode)
+        return Images(rows, names[0], _parse_size(resize), mode)
     import numpy as np
 
-    columns = [_values(rows, name) for name in names]
+    columns = [_read_column(rows, name) for name in names]
     for name, column in zip(names, columns, strict=True):
         if column.dtype.kind not in "fiub":
             raise ConfigError(
@@ -217,7 +217,7 @@ def _inputs(
     return x.unsqueeze(1) if x.ndim == 1 else x
 
 
-def _size(resize: int | Sequence[int] | None) -> tuple[int, int] | None:
+def _parse_size(resize: int | Sequence[int] | None) -> tuple[int, int] | None:
     if resize is None:
         return None
     sides = [resize, resize] if isinstance(resize, int) else list(resize)
@@ -226,7 +226,7 @@ def _size(resize: int | Sequence[int] | None) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[1])
 
 
-def _values(rows: Any, name: str) -> Any:
+def _read_column(rows: Any, name: str) -> Any:
     """One column as a NumPy array; an array of objects where its rows are not alike."""
     import numpy as np
 

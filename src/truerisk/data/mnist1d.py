@@ -12,8 +12,8 @@ import torch
 
 from truerisk.core.errors import ConfigError
 from truerisk.core.rng import fork_state
-from truerisk.data.cache import remembered
 from truerisk.data.samples import Samples
+from truerisk.data.source_files import load_or_make
 
 
 def mnist1d(
@@ -43,7 +43,7 @@ def mnist1d(
         raise ConfigError(f"data.source.num_samples is {num_samples}: ten classes need at least 10")
     if not 0 < train_split <= 1:
         raise ConfigError(f"data.source.train_split is {train_split}: give a fraction in (0, 1]")
-    return _made(tuple(sorted(dict(locals(), padding=tuple(padding)).items())))
+    return _make_samples(tuple(sorted(dict(locals(), padding=tuple(padding)).items())))
 
 
 PUBLISHED = {name: option.default for name, option in signature(mnist1d).parameters.items()}
@@ -52,10 +52,10 @@ PACKAGES = ("mnist1d", "numpy", "scipy")
 
 
 @lru_cache(maxsize=4)
-def _made(numbers: tuple[tuple[str, Any], ...]) -> Samples:
+def _make_samples(numbers: tuple[tuple[str, Any], ...]) -> Samples:
     asked = dict(numbers)
-    make = partial(_generated, asked)
-    data = remembered("mnist1d", PACKAGES, make) if asked == PUBLISHED else make()
+    make = partial(_generate_signals, asked)
+    data = load_or_make("mnist1d", PACKAGES, make) if asked == PUBLISHED else make()
     x, test_x = (torch.as_tensor(data[key]).unsqueeze(1) for key in ("x", "x_test"))
     y, test_y = (torch.as_tensor(data[key]).long() for key in ("y", "y_test"))
     names = [str(k) for k in range(10)]
@@ -65,7 +65,7 @@ def _made(numbers: tuple[tuple[str, Any], ...]) -> Samples:
     return Samples(x, y, "classification", test=(test_x, test_y), class_names=names)
 
 
-def _generated(numbers: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _generate_signals(numbers: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """What the package generates: a second for the published data."""
     with fork_state():
         from mnist1d.data import get_dataset_args, make_dataset

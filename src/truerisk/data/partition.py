@@ -19,13 +19,13 @@ class Rows(NamedTuple):
     test: Tensor | None
 
 
-def size(key: str, value: float, n: int) -> int:
+def count_samples(key: str, value: float, n: int) -> int:
     """The number of samples that a fraction of n, or a count, stands for.
 
     Raises:
         ConfigError: it is neither, or it makes an empty split.
 
-    >>> size("val", 0.2, 50), size("val", 7, 50)
+    >>> count_samples("val", 0.2, 50), count_samples("val", 7, 50)
     (10, 7)
     """
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -41,7 +41,7 @@ def size(key: str, value: float, n: int) -> int:
     return count
 
 
-def partition(
+def partition_rows(
     y: Tensor,
     val: float,
     test: float | None,
@@ -57,37 +57,37 @@ def partition(
         ConfigError: a split would be empty, or a class has fewer samples than there are splits.
     """
     n = len(y)
-    sizes = [size("test", test, n)] if test is not None else []
-    sizes = [*sizes, size("val", val, n)]
+    sizes = [count_samples("test", test, n)] if test is not None else []
+    sizes = [*sizes, count_samples("val", val, n)]
     if sum(sizes) >= n:
         raise ConfigError(
             f"data.val and data.test take {sum(sizes)} of {n} samples, so none is left to train "
             "on: lower them, or give more data"
         )
-    part = _assign(y, sizes, generator, class_names)
+    part = _assign_splits(y, sizes, generator, class_names)
     _check_trained(y, part == len(sizes), class_names)
     rows = [torch.nonzero(part == k).flatten() for k in range(len(sizes) + 1)]
     return Rows(rows[-1], rows[-2], rows[0] if test is not None else None)
 
 
-def _assign(
+def _assign_splits(
     y: Tensor, sizes: list[int], generator: torch.Generator, class_names: Sequence[str] | None
 ) -> Tensor:
     """The number of the split of every row; the last one takes what is left."""
     counts = torch.bincount(y)
     _check_classes(counts, len(sizes) + 1, class_names)
-    rank, part = _rank(y, generator), torch.full_like(y, len(sizes))
+    rank, part = _rank_in_class(y, generator), torch.full_like(y, len(sizes))
     taken, n = torch.zeros_like(counts), len(y)
     for k, m in enumerate(sizes):
         rest = n - sum(sizes) if k + 1 == len(sizes) else None
-        quota = _quota(counts, m, counts - taken, rest)
+        quota = _allot_quota(counts, m, counts - taken, rest)
         inside = (rank >= taken[y]) & (rank < (taken + quota)[y])
         part[inside] = k
         taken = taken + quota
     return part
 
 
-def _quota(counts: Tensor, m: int, free: Tensor, rest: int | None) -> Tensor:
+def _allot_quota(counts: Tensor, m: int, free: Tensor, rest: int | None) -> Tensor:
     """How many of each class go into a split of m samples: counts · m / n, rounded up or down.
 
     The largest remainders are rounded up. Where ``rest`` samples remain for the last split, what
@@ -107,7 +107,7 @@ def _quota(counts: Tensor, m: int, free: Tensor, rest: int | None) -> Tensor:
     return quota
 
 
-def _rank(y: Tensor, generator: torch.Generator) -> Tensor:
+def _rank_in_class(y: Tensor, generator: torch.Generator) -> Tensor:
     """The random rank of every row among the rows of its class."""
     shuffled = torch.randperm(len(y), generator=generator)
     order = shuffled[torch.argsort(y[shuffled], stable=True)]
@@ -122,8 +122,9 @@ def _check_classes(counts: Tensor, splits: int, class_names: Sequence[str] | Non
     few = torch.nonzero((counts > 0) & (counts < splits)).flatten().tolist()
     if few:
         raise ConfigError(
-            f"{_label(few[0], class_names)} has {int(counts[few[0]])} of the {splits} samples that "
-            f"a stratified split into {splits} parts needs: add samples, or merge or drop the class"
+            f"{_name_class(few[0], class_names)} has {int(counts[few[0]])} of the {splits} samples "
+            f"that a stratified split into {splits} parts needs: add samples, or merge or drop the "
+            "class"
         )
 
 
@@ -132,16 +133,16 @@ def _check_trained(y: Tensor, train: Tensor, class_names: Sequence[str] | None) 
     lost = torch.nonzero((counts > 0) & (torch.bincount(y[train], minlength=len(counts)) == 0))
     if len(lost):
         raise ConfigError(
-            f"{_label(int(lost[0]), class_names)} would have no training sample: lower data.val "
-            "and data.test, or merge or drop the class"
+            f"{_name_class(int(lost[0]), class_names)} would have no training sample: lower "
+            "data.val and data.test, or merge or drop the class"
         )
 
 
-def _label(k: int, class_names: Sequence[str] | None) -> str:
+def _name_class(k: int, class_names: Sequence[str] | None) -> str:
     return f"class '{class_names[k] if class_names is not None else k}'"
 
 
-def subset(y: Tensor, m: int, generator: torch.Generator) -> Tensor:
+def choose_subset(y: Tensor, m: int, generator: torch.Generator) -> Tensor:
     """Rows of m random samples, ascending, with every class in its proportion.
 
     With the same generator state a smaller m takes a subset of what a larger one takes, so that
@@ -156,6 +157,6 @@ def subset(y: Tensor, m: int, generator: torch.Generator) -> Tensor:
             f"data.num_train is {m!r}: the training split has {len(y)} samples, so give a whole "
             "number from 1 to that, or null for all"
         )
-    turn = (_rank(y, generator) + 0.5) / torch.bincount(y)[y]
+    turn = (_rank_in_class(y, generator) + 0.5) / torch.bincount(y)[y]
     ties = torch.randperm(len(y), generator=generator)
     return ties[torch.argsort(turn[ties], stable=True)][:m].sort().values

@@ -12,7 +12,7 @@ from truerisk.core.errors import ConfigError
 from truerisk.core.rng import named_generator
 
 
-def checked_batch_size(batch_size: int | str) -> int | str:
+def check_batch_size(batch_size: int | str) -> int | str:
     """The batch size, if it is a positive whole number or ``full``.
 
     Raises:
@@ -64,7 +64,7 @@ class BatchPlan:
         if n < 1:
             raise ConfigError("the training split is empty: lower data.val and data.test")
         self.n, self.seed, self.rank, self.world = n, seed, rank, world
-        self.full = checked_batch_size(batch_size) == "full"
+        self.full = check_batch_size(batch_size) == "full"
         self.micro = math.ceil(n / accumulate) if self.full else min(int(batch_size), n)
         self.step_size = n if self.full else min(self.micro * accumulate, n)
 
@@ -84,9 +84,9 @@ class BatchPlan:
         rest = self.order(epoch)[start_step * self.step_size :]
         for step in rest.split(self.step_size) if len(rest) else ():
             micros = step.split(self.micro) if len(step) > self.micro else (step,)
-            yield [self._local(micro, len(step)) for micro in micros]
+            yield [self._take_share(micro, len(step)) for micro in micros]
 
-    def _local(self, micro: Tensor, n_step: int) -> tuple[Tensor, float]:
+    def _take_share(self, micro: Tensor, n_step: int) -> tuple[Tensor, float]:
         if self.world == 1:
             return micro, len(micro) / n_step
         local = micro[self.rank :: self.world]

@@ -14,10 +14,10 @@ from truerisk.data.samples import Samples
 
 
 @dataclass(frozen=True)
-class Polynomial:
+class PolynomialPopulation:
     """x ~ U[−1, 1], y = Σ cₖ xᵏ + noise · z with z ~ N(0, 1).
 
-    >>> Polynomial((1.0, 0.0, 2.0), 0.1).mean(torch.tensor([[3.0]]))
+    >>> PolynomialPopulation((1.0, 0.0, 2.0), 0.1).mean(torch.tensor([[3.0]]))
     tensor([[19.]])
     """
 
@@ -61,6 +61,6 @@ def polynomial(
         raise ConfigError(f"data.source.num_samples is {num_samples}: give at least 1")
     if noise < 0:
         raise ConfigError(f"data.source.noise is {noise}: a standard deviation is not negative")
-    population = Polynomial(tuple(float(c) for c in coefficients), float(noise))
+    population = PolynomialPopulation(tuple(float(c) for c in coefficients), float(noise))
     x, y = population.sample(num_samples, named_generator(seed or 0, "samples"))
     return Samples(x, y, "regression", population=population)

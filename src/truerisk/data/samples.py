@@ -44,12 +44,33 @@ class Inputs(Protocol):
 class Population(Protocol):
     """A distribution P that can be sampled, in the raw units of its source.
 
-    A population of classes also has ``bayes(x) -> [n, K]``, the posterior class probabilities; one
-    of regression targets has ``mean(x) -> [n, outputs]`` and ``noise_variance``.
+    Samples give the true risk of any model. What gives the Bayes risk beside it depends on the
+    task: `ClassPopulation` for classes and labels, `TargetPopulation` for quantities.
     """
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw n independent samples (x, y) on the generator's device."""
+        """Draw n independent samples, inputs [n, *shape] and targets as the task types them.
+
+        Args:
+            n: how many.
+            generator: on whose device they are drawn, and lie.
+        """
+        ...
+
+
+class ClassPopulation(Population, Protocol):
+    """A distribution P of classes, labels or tokens whose probabilities are known."""
+
+    def bayes(self, x: Tensor) -> Tensor:
+        """Return p(k | x) at raw inputs: of classes [n, K], of labels [n, labels]."""
+        ...
+
+
+class TargetPopulation(Population, Protocol):
+    """A distribution P of quantities whose means are known."""
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Return E[y | x] at raw inputs, [n, outputs]."""
         ...
 
 
@@ -77,6 +98,8 @@ class Samples:
         for x, y in [(self.x, self.y)] + ([self.test] if self.test else []):
             if len(x) != len(y):
                 raise ConfigError(f"data.source gives {len(x)} inputs x but {len(y)} targets y")
+        if self.population is not None:
+            task.check_population(self.population)
         task.check_inputs(self.x)
         task.check_targets(self.y, self.num_outputs)
 

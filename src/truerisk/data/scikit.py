@@ -9,7 +9,7 @@ import torch
 from truerisk.data.samples import Samples
 
 
-def _classes(bunch: Any) -> Samples:
+def _build_samples(bunch: Any) -> Samples:
     x, y = torch.as_tensor(bunch.data), torch.as_tensor(bunch.target).long()
     return Samples(x, y, "classification", class_names=[str(n) for n in bunch.target_names])
 
@@ -27,21 +27,21 @@ def breast_cancer() -> Samples:
     """569 tumours, 30 measurements of cell nuclei, malignant or benign (Street et al. 1993)."""
     from sklearn.datasets import load_breast_cancer
 
-    return _classes(load_breast_cancer())
+    return _build_samples(load_breast_cancer())
 
 
 def wine() -> Samples:
     """178 wines of three cultivars, 13 chemical measurements (Forina et al. 1988)."""
     from sklearn.datasets import load_wine
 
-    return _classes(load_wine())
+    return _build_samples(load_wine())
 
 
 def iris() -> Samples:
     """150 flowers of three species, 4 lengths in cm (Fisher 1936)."""
     from sklearn.datasets import load_iris
 
-    return _classes(load_iris())
+    return _build_samples(load_iris())
 
 
 def diabetes() -> Samples:

@@ -13,7 +13,7 @@ from truerisk.core.errors import ConfigError, suggest
 KINDS = ("none", "feature", "channel", "global")
 
 
-def checked_kind(kind: str) -> str:
+def check_kind(kind: str) -> str:
     """The kind, if there is such a standardization.
 
     Raises:
@@ -25,7 +25,7 @@ def checked_kind(kind: str) -> str:
     return kind
 
 
-def _axes(kind: str, ndim: int) -> tuple[int, ...]:
+def _shared_axes(kind: str, ndim: int) -> tuple[int, ...]:
     """The axes of a stack of samples that share one mean and one scale."""
     if kind == "global":
         return tuple(range(ndim))
@@ -55,16 +55,16 @@ class Standardizer:
         Means and squared deviations of the chunks are merged in float64 (Chan, Golub & LeVeque
         1983, Algorithms for computing the sample variance, eq. 2.1).
         """
-        if checked_kind(kind) == "none":
+        if check_kind(kind) == "none":
             return cls()
         count, mean, squares = 0.0, torch.zeros(()), torch.zeros(())
         # mapped, as a loop would hold one chunk while the next is made
-        for n, chunk_mean, variance in map(partial(_summarize, kind), chunks):
+        for n, chunk_mean, variance in map(partial(_summarize_chunk, kind), chunks):
             delta = chunk_mean - mean
             squares = squares + variance * n
             squares = squares + delta.square() * (count * n / (count + n))
             mean, count = mean + delta * (n / (count + n)), count + n
-        return cls(mean, _scale(squares / count, mean))
+        return cls(mean, _find_scale(squares / count, mean))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Standardize x [n, *shape]."""
@@ -93,14 +93,14 @@ class Standardizer:
         return cls(state.get("mean"), state.get("scale"))
 
 
-def _summarize(kind: str, chunk: Tensor) -> tuple[float, Tensor, Tensor]:
+def _summarize_chunk(kind: str, chunk: Tensor) -> tuple[float, Tensor, Tensor]:
     """Return how many numbers a mean is over, the means, and the variances, in float64."""
-    axes, wide = _axes(kind, chunk.ndim), chunk.to("cpu", torch.float64)
+    axes, wide = _shared_axes(kind, chunk.ndim), chunk.to("cpu", torch.float64)
     mean = wide.mean(axes, keepdim=True)[0]
     return wide.numel() / mean.numel(), mean, wide.var(axes, correction=0, keepdim=True)[0]
 
 
-def _scale(variance: Tensor, mean: Tensor) -> Tensor:
+def _find_scale(variance: Tensor, mean: Tensor) -> Tensor:
     """√variance, or 1 where it is only the rounding error of a constant."""
     std = variance.sqrt()
     constant = std <= 10 * torch.finfo(torch.float64).eps * mean.abs()

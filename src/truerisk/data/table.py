@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from truerisk.core.errors import ConfigError, suggest
+from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.data.encoder import MISSING, TableEncoder
-from truerisk.data.files import existing, first_line
 from truerisk.data.samples import Samples
+from truerisk.data.source_files import find_path
 from truerisk.task import infer_task
 from truerisk.task.classification import label_name
 
@@ -47,14 +47,14 @@ def table(
     """
     if missing not in MISSING:
         raise ConfigError(f"data.source.missing is '{missing}': {suggest(str(missing), MISSING)}")
-    frame = _read(
-        existing(path, "data.source.path", "a CSV or Parquet file"), delimiter, categorical
+    frame = _read_table(
+        find_path(path, "data.source.path", "a CSV or Parquet file"), delimiter, categorical
     )
-    goals = _goals(frame, target)
-    names = _features(frame, goals, columns, drop, categorical)
+    goals = _find_targets(frame, target)
+    names = _choose_features(frame, goals, columns, drop, categorical)
     frame = _without_gaps(frame[[*names, *goals]], goals, missing)
     texts = [n for n in names if n in categorical or not _is_number(frame[n])]
-    x, vocabulary = _matrix(frame[names], texts, max_categories)
+    x, vocabulary = _build_matrix(frame[names], texts, max_categories)
     encoder = TableEncoder(names, vocabulary, missing)
     goal = frame[goals[0]] if len(goals) == 1 else frame[goals]
     values = goal.to_numpy() if len(goals) > 1 or _is_number(goal) else goal.to_numpy(dtype=object)
@@ -63,7 +63,7 @@ def table(
     return Samples(x, y, learned.name, class_names=classes, encoder=encoder)
 
 
-def _read(file: Path, delimiter: str, categorical: Sequence[str]) -> DataFrame:
+def _read_table(file: Path, delimiter: str, categorical: Sequence[str]) -> DataFrame:
     import pandas as pd
 
     suffix = file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix
@@ -91,7 +91,7 @@ def _read(file: Path, delimiter: str, categorical: Sequence[str]) -> DataFrame:
     return frame.rename(columns=str)
 
 
-def _known(frame: DataFrame, names: Sequence[str], key: str) -> list[str]:
+def _check_columns(frame: DataFrame, names: Sequence[str], key: str) -> list[str]:
     for name in names:
         if name not in frame.columns:
             hint = suggest(str(name), frame.columns)
@@ -99,25 +99,25 @@ def _known(frame: DataFrame, names: Sequence[str], key: str) -> list[str]:
     return list(names)
 
 
-def _goals(frame: DataFrame, target: str | Sequence[str] | None) -> list[str]:
+def _find_targets(frame: DataFrame, target: str | Sequence[str] | None) -> list[str]:
     if target is None:
         raise ConfigError(
             "data.source.target is not set: give the column to predict; "
             f"known: {', '.join(frame.columns[:20])}"
         )
-    return _known(frame, [target] if isinstance(target, str) else list(target), "target")
+    return _check_columns(frame, [target] if isinstance(target, str) else list(target), "target")
 
 
-def _features(
+def _choose_features(
     frame: DataFrame,
     goals: list[str],
     columns: Sequence[str] | None,
     drop: Sequence[str],
     categorical: Sequence[str],
 ) -> list[str]:
-    _known(frame, drop, "drop")
-    _known(frame, categorical, "categorical")
-    wanted = list(frame.columns) if columns is None else _known(frame, columns, "columns")
+    _check_columns(frame, drop, "drop")
+    _check_columns(frame, categorical, "categorical")
+    wanted = list(frame.columns) if columns is None else _check_columns(frame, columns, "columns")
     names = [name for name in wanted if name not in goals and name not in drop]
     if not names:
         raise ConfigError("data.source: no column is left beside the target to learn from")
@@ -149,7 +149,7 @@ def _without_gaps(frame: DataFrame, goals: list[str], missing: str) -> DataFrame
     return frame
 
 
-def _matrix(
+def _build_matrix(
     frame: DataFrame, texts: list[str], max_categories: int
 ) -> tuple[Tensor, dict[str, list[str]]]:
     """The table as float64 [n, columns], categories as places in the vocabulary, gaps as NaN."""
@@ -157,14 +157,14 @@ def _matrix(
     columns = []
     for name in frame.columns:
         if name in texts:
-            codes, vocabulary[name] = _codes(frame[name], max_categories)
+            codes, vocabulary[name] = _encode_texts(frame[name], max_categories)
         else:
-            codes = _numbers(frame[name])
+            codes = _read_numbers(frame[name])
         columns.append(torch.as_tensor(codes.copy()))
     return torch.stack(columns, 1), vocabulary
 
 
-def _numbers(column: Series) -> Any:
+def _read_numbers(column: Series) -> Any:
     import numpy as np
 
     values = column.to_numpy(dtype="float64", na_value=np.nan)
@@ -173,7 +173,7 @@ def _numbers(column: Series) -> Any:
     return values
 
 
-def _codes(column: Series, max_categories: int) -> tuple[Any, list[str]]:
+def _encode_texts(column: Series, max_categories: int) -> tuple[Any, list[str]]:
     import numpy as np
     import pandas as pd
 

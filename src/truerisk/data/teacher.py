@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ PROBES = 2**14
 
 
 @dataclass(frozen=True)
-class Teacher:
+class TeacherPopulation:
     """x ~ N(0, I) and a network h whose outputs have mean 0 and variance 1 under P.
 
     Regression: y = h(x) + noise · z, z ~ N(0, I). Classification: y ~ softmax(h(x) / temperature).
@@ -90,23 +90,25 @@ def teacher(
     Raises:
         ConfigError: a number out of range, an unknown task or activation, fewer than two classes.
     """
-    _check(locals())
+    _check_arguments(locals())
     draw = named_generator(population_seed, "teacher")
     sizes = [dimension, *[width] * (depth - 1), outputs]
     weights = tuple(
         torch.randn(a, b, generator=draw) / a**0.5 for a, b in itertools.pairwise(sizes)
     )
     zero, one = torch.zeros(outputs), torch.ones(outputs)
-    bare = Teacher(weights, activation, zero, one, task, float(noise), float(temperature))
+    bare = TeacherPopulation(
+        weights, activation, zero, one, task, noise=float(noise), temperature=float(temperature)
+    )
     probe = bare.mean(torch.randn(PROBES, dimension, generator=draw)).double()
     shift, scale = probe.mean(0).float(), probe.std(0, correction=0).float()
-    population = Teacher(weights, activation, shift, scale, task, bare.noise, bare.temperature)
+    population = replace(bare, shift=shift, scale=scale)
     x, y = population.sample(num_samples, named_generator(seed or 0, "samples"))
     names = [str(k) for k in range(outputs)] if get_task(task).has_classes else None
     return Samples(x, y, task, population=population, class_names=names)
 
 
-def _check(given: dict) -> None:
+def _check_arguments(given: dict) -> None:
     least = {"num_samples": 1, "dimension": 1, "width": 1, "depth": 1, "noise": 0}
     for key, known in (("task", TASKS), ("activation", ACTIVATIONS)):
         if given[key] not in known:

@@ -20,6 +20,7 @@ class Regression(Task):
     rank = 1
     phrase = "a regression"
     losses = ("mse", "mae", "huber")
+    population_method = "mean"
     refusals: ClassVar = {
         "class probabilities": (
             "regularizer={name} needs class probabilities, but the data's task is regression: "

@@ -55,6 +55,7 @@ class Task:
         figure_name: the file of a run's main picture.
         progress: what is shown while training, names of metrics by their titles there; the last
             one weighs most.
+        population_method: what a known P is asked for, for the Bayes predictor's outputs.
         table_rows: metrics of the final table with their titles, where they are not the risks.
         refusals: why a part cannot work that requires what the task lacks, by what it requires.
     """
@@ -78,6 +79,7 @@ class Task:
     }
     table_rows: ClassVar[Mapping[str, str]] = {}
     refusals: ClassVar[Mapping[str, str]] = {}
+    population_method: ClassVar[str] = "bayes"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -113,6 +115,20 @@ class Task:
         Raises:
             ConfigError: they are.
         """
+
+    def check_population(self, population: Any) -> None:
+        """Refuse a distribution P that cannot be asked for what the true and Bayes risk need.
+
+        Raises:
+            ConfigError: a method is missing.
+        """
+        for method in ("sample", self.population_method):
+            if not callable(getattr(population, method, None)):
+                raise ConfigError(
+                    f"data.source: the population {type(population).__name__} has no method "
+                    f"'{method}', which the risk under P of {self.phrase} needs "
+                    "(truerisk.data.Population says what it is asked for)"
+                )
 
     def check_targets(self, y: Tensor, num_outputs: int) -> None:
         """Refuse targets of which nothing can be learned.
@@ -239,7 +255,8 @@ class Task:
             x: inputs in P's own units.
             fitted: the loss that the outputs are for.
         """
-        return population.mean(x)
+        outputs: Tensor = getattr(population, self.population_method)(x)
+        return outputs
 
     # --- parts that fit -----------------------------------------------------------------------
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import IntervalSweep, Override
 
 from truerisk.core.checks import check_int
-from truerisk.core.errors import ConfigError, suggest
-from truerisk.data.files import first_line
+from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.outcome import Outcome
 from truerisk.sweeps.sweep_cell import IGNORED
 from truerisk.sweeps.sweeper import Batches

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from truerisk.data.cache import folder, remembered
+from truerisk.data.source_files import cache_folder, load_or_make
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ class Maker:
 
 
 def twice(make, packages=("numpy",)):
-    return [remembered("data", packages, make) for _ in range(2)]
+    return [load_or_make("data", packages, make) for _ in range(2)]
 
 
 def same(one, other):
@@ -89,9 +89,9 @@ def test_a_write_that_fails_leaves_nothing(cache, monkeypatch):
 def test_a_relative_cache_folder_is_ignored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", "here")
-    assert folder() == Path.home() / ".cache" / "truerisk"
+    assert cache_folder() == Path.home() / ".cache" / "truerisk"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert folder() == tmp_path / "truerisk"
+    assert cache_folder() == tmp_path / "truerisk"
 
 
 def test_published_mnist1d_is_generated_once_and_stays_what_it_was(cache):

@@ -38,7 +38,7 @@ from truerisk.objective.local_objective import (
     gradient,
     value_and_gradient,
 )
-from truerisk.objective.objective import Objective, Value, gradient_by_name
+from truerisk.objective.objective import Objective, ObjectiveValue, gradient_by_name
 from truerisk.objective.operators import (
     CurvatureOperator,
     DenseOperator,
@@ -66,6 +66,7 @@ __all__ = [
     "LocalObjective",
     "Objective",
     "ObjectiveRise",
+    "ObjectiveValue",
     "ParameterSpace",
     "PointClassification",
     "PointKind",
@@ -75,7 +76,6 @@ __all__ = [
     "SpectralDensity",
     "SymmetricOperator",
     "TaylorPolynomial",
-    "Value",
     "ValueAndGradient",
     "ball_sharpness",
     "box_sharpness",

@@ -13,7 +13,7 @@ from torch.func import grad, grad_and_value
 from truerisk.core.batch import Batch
 from truerisk.core.deterministic import deterministic_forward
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.objective.objective import Objective, Value
+from truerisk.objective.objective import Objective, ObjectiveValue
 
 
 class ParameterSpace:
@@ -124,7 +124,7 @@ class LocalObjective:
         copies = {n: self._held.get(n, b).clone() for n, b in buffers.items() if b is not None}
         return self._held | copies | self.space.named(w)
 
-    def evaluate(self, w: Tensor, batch: Batch) -> Value:
+    def evaluate(self, w: Tensor, batch: Batch) -> ObjectiveValue:
         """J and its terms on a batch."""
         return self.objective(self.state(w), batch)
 

@@ -13,7 +13,7 @@ from truerisk.core.batch import Batch
 from truerisk.core.curvature_oracle import CaptureRequest, LayerCapture
 from truerisk.core.errors import ConfigError
 from truerisk.core.hooks import forward_hooks
-from truerisk.objective.objective import Objective, Value
+from truerisk.objective.objective import Objective, ObjectiveValue
 
 
 def curvature_roots(
@@ -160,7 +160,7 @@ def capture_layers(
     request: CaptureRequest,
     taps: LayerTaps,
     objective: Objective,
-    value: Value,
+    value: ObjectiveValue,
     batch: Batch,
     share: float,
 ) -> LayerCapture:

@@ -16,7 +16,7 @@ from truerisk.regularizer.base import Forward
 Penalty = Callable[[Forward], Tensor]
 
 
-class Value(NamedTuple):
+class ObjectiveValue(NamedTuple):
     """One evaluation: J, g and the losses [n] behind it, and the penalties by name."""
 
     objective: Tensor
@@ -82,15 +82,15 @@ class Objective:
             return dict(self.own)
         return {name: p for name, p in params.items() if name in self.own}
 
-    def __call__(self, params: Mapping[str, Tensor] | None, batch: Batch) -> Value:
+    def __call__(self, params: Mapping[str, Tensor] | None, batch: Batch) -> ObjectiveValue:
         """Evaluate J on a batch."""
         outputs = self.outputs(params, batch.x)
         losses = self.losses(outputs, batch)
         risk = losses.mean()
         if not self.penalties:
-            return Value(risk, risk, losses, outputs, {})
+            return ObjectiveValue(risk, risk, losses, outputs, {})
         penalties = self._penalties(params, batch, outputs)
-        return Value(risk + sum(penalties.values()), risk, losses, outputs, penalties)
+        return ObjectiveValue(risk + sum(penalties.values()), risk, losses, outputs, penalties)
 
     def _penalties(
         self, params: Mapping[str, Tensor] | None, batch: Batch, outputs: Tensor

@@ -21,7 +21,7 @@ from truerisk.core.curvature_oracle import CaptureRequest, CurvatureOracle
 from truerisk.core.deterministic import twice_differentiable_kernels
 from truerisk.core.flat_vectors import flatten_tensors, split_vector
 from truerisk.objective.loss_curvature import LayerTaps, capture_layers
-from truerisk.objective.objective import Objective, Value
+from truerisk.objective.objective import Objective, ObjectiveValue
 
 FirstLook = Callable[[Tensor, Tensor, list[Tensor]], None]
 """Called with J, ∇J [p] and the risk on each micro-batch."""
@@ -177,15 +177,17 @@ class StepObjective(CurvatureOracle):
         assert self._start is not None
         return self._start
 
-    def _forward(self, params: dict[str, Tensor] | None, batch: Batch) -> Value:
+    def _forward(self, params: dict[str, Tensor] | None, batch: Batch) -> ObjectiveValue:
         with twice_differentiable_kernels(self.model):
             return self.objective(params, batch)
 
-    def _differentiable(self, value: Value, batch: Batch) -> ForwardGraph:
+    def _differentiable(self, value: ObjectiveValue, batch: Batch) -> ForwardGraph:
         objective = self.objective  # not self: a cycle would keep the graph alive after the step
         return ForwardGraph(value, lambda out: objective.losses(out, batch).mean(), self.params)
 
-    def _evaluate_again(self, params: dict[str, Tensor]) -> Iterator[tuple[Value, Batch, float]]:
+    def _evaluate_again(
+        self, params: dict[str, Tensor]
+    ) -> Iterator[tuple[ObjectiveValue, Batch, float]]:
         """Evaluate J at any weights: with the same noise, and buffers as they were at first."""
         params = params | {name: b.clone() for name, b in self._buffers.items()}
         with rng.fork_state():
@@ -230,7 +232,7 @@ class ForwardGraph:
     """
 
     def __init__(
-        self, value: Value, risk: Callable[[Tensor], Tensor], params: Sequence[Tensor]
+        self, value: ObjectiveValue, risk: Callable[[Tensor], Tensor], params: Sequence[Tensor]
     ) -> None:
         self.value, self.risk, self.params = value, risk, list(params)
 

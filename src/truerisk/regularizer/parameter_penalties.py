@@ -148,8 +148,9 @@ class L2(ParameterPenalty):
             coefficient: its λ.
         """
         # two kernels on one vector beat two on each of many small parameters
+        # one vector: two kernels on it beat two on each of many small parameters; and dot, as
+        # square().sum() would make a temporary as long as w
         w = flatten_tensors(weights)
-        # dot, not square().sum(): no temporary as long as w
         return (0.5 * coefficient) * torch.dot(w, w)
 
 

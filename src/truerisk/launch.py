@@ -169,7 +169,9 @@ def _run_sweep(loader: ConfigLoader, name: str, overrides: list[str], shared: Di
     bad = codes - {EXIT["finished"], EXIT["diverged"]}
     if bad:
         return min(bad)
-    return 0 if 0 in codes or not codes else EXIT["diverged"]
+    if codes == {EXIT["diverged"]}:
+        return EXIT["diverged"]
+    return 0
 
 
 def _run_foreign_sweeper(
@@ -201,10 +203,13 @@ def _tell_count(outcomes: Sequence[Outcome]) -> None:
         return
     counts = Counter(outcome.status for outcome in outcomes)
     ended = ", ".join(f"{n} {STATUS_WORDS.get(status, status)}" for status, n in counts.items())
-    runs = "run" if len(outcomes) == 1 else "runs"
+    line = f"{len(outcomes)} runs: {ended}"
+    if len(outcomes) == 1:
+        line = f"1 run: {ended}"
     before = sum(not outcome.new for outcome in outcomes if outcome.status != "elsewhere")
-    share = f" ({before} of them before)" if before else ""
-    print(f"{len(outcomes)} {runs}: {ended}{share}", flush=True)
+    if before:
+        line += f" ({before} of them before)"
+    print(line, flush=True)
 
 
 def _draw_contours(folder: Path) -> None:

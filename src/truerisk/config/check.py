@@ -47,7 +47,10 @@ def find_problems(cfg: Mapping[str, Any]) -> Iterator[str]:
         if not isinstance(node, Mapping) or "_target_" not in node:
             yield f"{group}: nothing is chosen; take an option by name (truerisk parts {group})"
             continue
-        misused = list(_check_trainer(node)) if group == "trainer" else []
+        misused: list[str] = []
+        if group == "trainer":
+            misused = list(_check_trainer(node))
+        # Lightning's signature has the misused arguments, so it would find nothing wrong
         yield from misused or _check_target(group, node, group)
     for group in LISTS:
         for name, node in (cfg.get(group) or {}).items():
@@ -181,4 +184,6 @@ def _check_accelerator(name: Any) -> Iterator[str]:
 def _has_device(name: str) -> bool:
     import torch
 
-    return torch.cuda.is_available() if name == "cuda" else torch.backends.mps.is_available()
+    if name == "cuda":
+        return torch.cuda.is_available()
+    return torch.backends.mps.is_available()

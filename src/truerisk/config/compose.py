@@ -324,8 +324,9 @@ def quote_override(text: str) -> str:
     >>> print(quote_override("lr=0.1, it's"))
     "lr=0.1, it's"
     """
-    quote = '"' if "'" in text else "'"
-    return f"{quote}{text}{quote}"
+    if "'" in text:
+        return f'"{text}"'
+    return f"'{text}'"
 
 
 def expand_resume(overrides: Sequence[str], multirun: bool = False) -> list[str]:

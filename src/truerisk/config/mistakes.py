@@ -129,7 +129,9 @@ def _explain_missing_option(error: MissingConfigException, where: Where) -> str:
     """Explain an option that no folder has, or a group that none has."""
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     config = _find_asking_config(error)
-    asker = f"{config}.yaml: " if config and config != PRIMARY else ""
+    asker = ""
+    if config not in ("", PRIMARY):
+        asker = f"{config}.yaml: "
     options = list_options(group, where)
     if not group:
         hint = suggest(name, list_options("", where))
@@ -139,7 +141,9 @@ def _explain_missing_option(error: MissingConfigException, where: Where) -> str:
         return f"{group}={name}: there is no such option; known: {known}"
     if not options:
         return f"{asker}there is no group '{group}'; {suggest(group, list_groups(where))}"
-    folder = "conf" if (where[0] / group).is_dir() else str(where[-1])
+    folder = str(where[-1])
+    if (where[0] / group).is_dir():
+        folder = "conf"
     hint = suggest(name, options)
     return f"{asker}{group}={name}: {folder}/{group} has no option '{name}'; {hint}"
 
@@ -192,8 +196,10 @@ def _diagnose_choices(
 def _explain_misplaced(config: str, text: str, where: Where) -> str:
     """Explain an ``override`` in a YAML's defaults that found nothing to override."""
     file = next((f for d in where if (f := d / f"{config}.yaml").is_file()), None)
-    name = display_path(file) if file else config
-    lines = file.read_text(encoding="utf-8").splitlines() if file else []
+    if file is None:
+        return f"{config}: {text.partition(': ')[2].splitlines()[0]}"
+    name, lines = display_path(file), file.read_text(encoding="utf-8").splitlines()
+    # Hydra reads the package from comments before anything else, and ignores a later one
     late = [i for i, line in enumerate(lines) if re.match(r"\s*#\s*@package", line)]
     if late and any(line.strip() for line in lines[: late[0]]):
         return f"{name}: '# @package …' must be the first line"
@@ -255,9 +261,11 @@ def _explain_unknown_to_hydra(
     key: str, rest: Sequence[str], composition: Composition, where: Where
 ) -> str:
     """Explain a key of a launcher or sweeper of ours, or any other of Hydra's."""
-    group = f"hydra/{rest[0]}" if rest else ""
-    files = list_options(group, where) if group in ("hydra/launcher", "hydra/sweeper") else {}
-    used = [files[name] for name in composition.chosen.get(group, ()) if name in files]
+    used = []
+    if rest and rest[0] in ("launcher", "sweeper"):
+        group = f"hydra/{rest[0]}"
+        files = list_options(group, where)
+        used = [files[name] for name in composition.chosen.get(group, ()) if name in files]
     if not used:
         return f"Hydra has no setting '{key}'; see truerisk train --cfg hydra"
     hint = nearest_in(composition.config["hydra"], rest)
@@ -286,14 +294,18 @@ def _explain_unknown_in_group(
         return f"{key}: it is {'.'.join([group, inner[0], *rest])} ({used})"
     owners = [n for n, keys in contents.items() if _has_path(keys, rest) and n not in chosen]
     if owners and not is_list:
-        others = ", ".join(owners[:6]) + (", …" if len(owners) > 6 else "")
+        if len(owners) > 6:
+            owners = [*owners[:6], "…"]
+        others = ", ".join(owners)
         return (
             f"{key}: '{'.'.join(rest)}' belongs to {others}, not to {group}="
             f"{','.join(chosen)} ({used})"
         )
     hint = nearest_in(node, rest)
-    added = f"; what the file leaves out is added with a plus: +{key}=…" if "known:" in hint else ""
-    return f"{key}: {hint} ({used or f'no {group} is chosen'}){added}"
+    message = f"{key}: {hint} ({used or f'no {group} is chosen'})"
+    if "known:" in hint:  # nothing is spelt like it, so it may be meant as it stands
+        message += f"; what the file leaves out is added with a plus: +{key}=…"
+    return message
 
 
 def nearest_in(node: Any, path: Sequence[str]) -> str:

@@ -219,7 +219,9 @@ def format_value(value: Any) -> str:
     >>> format_value(None), format_value("ten"), format_value([1, True])
     ('null', "'ten'", '[1, true]')
     """
-    return repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+    if isinstance(value, str):
+        return repr(value)
+    return json.dumps(value, default=str)
 
 
 def _format_type(hint: Any) -> str:

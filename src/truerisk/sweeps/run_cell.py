@@ -53,8 +53,9 @@ def run_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = No
         before = read_outcome(RunFolder(folder))
         if before.status in DONE:
             return before
-        several = cfg.trainer.get("strategy", "auto") != "auto"
-        train = spawn_distributed if several else _train_here
+        train = _train_here
+        if cfg.trainer.get("strategy", "auto") != "auto":
+            train = spawn_distributed
         return _catch_errors(train, cfg, folder, facts or {})
 
 

@@ -99,8 +99,9 @@ def read_outcome(run: RunFolder) -> Outcome:
 
 def outcome_of_result(result: RunResult) -> Outcome:
     """Take the outcome of a run that has just been at work."""
-    risk = result.summary.get("risk/val") if result.status != "diverged" else None
-    value = math.nan if risk is None else risk.value
+    value = math.nan
+    if result.status != "diverged" and "risk/val" in result.summary:
+        value = result.summary["risk/val"].value
     stop = read_stop(RunFolder(result.folder).status())
     return Outcome(value, result.status, result.reason, stop=stop)
 

@@ -107,9 +107,11 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
 
 
 def _plan_cell(cell: SweepCell, status: str, groups: Mapping[Path, int]) -> PlanRow:
-    record = cell.run.status() if status != "missing" else {}
-    state = "to run" if status == "missing" else status
+    record, state = {}, "to run"
+    if status != "missing":
+        record, state = cell.run.status(), status
     if cell.problem:
         state = "cannot work"
+    # a group's members all have the time of the whole group
     seconds = record.get("seconds", 0.0) / record.get("together", 1)
     return PlanRow(cell, state, groups.get(cell.folder), seconds)

@@ -144,6 +144,7 @@ class Launcher:
 
     def run_works(self, works: Sequence[CellWork]) -> list[Outcome]:
         """Run works, as `launch` does: for launchers that leave some of their cells to another."""
+        # cells in this process catch signals by themselves, and a second one is to end it at once
         with on_stop(self._pass_signal) if self.passes_signals else nullcontext():
             try:
                 outcomes = {cell.folder: outcome for cell, outcome in self.run_cells(works)}
@@ -221,7 +222,9 @@ def tell_lost(cell: SweepCell, error: BaseException | str) -> Outcome:
 
 def describe_error(error: BaseException | str) -> str:
     """Write an error in one line, its kind first."""
-    text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
+    text = str(error)
+    if isinstance(error, BaseException):
+        text = f"{type(error).__name__}: {error}"
     return text.partition("\n")[0]
 
 
@@ -235,14 +238,18 @@ def tell_reasons(reasons: Mapping[str, str], one: str, several: str) -> None:
     """
     for why in dict.fromkeys(reasons.values()):
         first, *others = (label for label, reason in reasons.items() if reason == why)
-        line = several if others else one
+        line = one
+        if others:
+            line = several
         print(line.format(cell=first, more=len(others), why=why), file=sys.stderr)
 
 
 def read_job_outcome(job: JobReturn) -> Outcome:
     """Take the outcome out of what Hydra returns for a job; an error in the job is raised here."""
     value: Any = job.return_value
-    return value if isinstance(value, Outcome) else Outcome(math.nan, "failed", "no outcome")
+    if isinstance(value, Outcome):
+        return value
+    return Outcome(math.nan, "failed", "no outcome")
 
 
 def build_job_config(cell: SweepCell, number: int) -> DictConfig:
@@ -252,7 +259,7 @@ def build_job_config(cell: SweepCell, number: int) -> DictConfig:
         cell: the cell.
         number: the job's number in the sweep.
     """
-    cfg = copy.deepcopy(cell.cfg)
+    cfg = copy.deepcopy(cell.cfg)  # jobs and callbacks may change theirs
     with open_dict(cfg):
         cfg.hydra = copy.deepcopy(cell.hydra)
         cfg.hydra.overrides.task = list(cell.overrides)

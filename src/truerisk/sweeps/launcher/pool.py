@@ -137,15 +137,17 @@ def _wait_for_any(workers: Sequence[PoolWorker]) -> list[PoolWorker]:
 def _receive_outcome(worker: PoolWorker) -> Outcome:
     """Take what a worker has sent; where it died, that is written to the run's status too."""
     with worker.pipe as pipe:
-        try:
-            outcome = pipe.recv() if pipe.poll() else None
-        except EOFError:
-            outcome = None
+        outcome = None
+        with contextlib.suppress(EOFError):  # it died before it sent anything
+            if pipe.poll():
+                outcome = pipe.recv()
     worker.process.join()
     if outcome is not None:
         return outcome
     code = worker.process.exitcode or 0
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    how = f"exit code {code}"
+    if code < 0:
+        how = signal.Signals(-code).name
     if code in INTERRUPTED.values() or how in INTERRUPTED:
         return Outcome(math.nan, "interrupted", signal.Signals(abs(code) % 128).name)
     failure = Outcome(math.nan, "failed", f"its process ended with {how}")
@@ -167,12 +169,16 @@ def divide_machine(count: int | Literal["auto"], cells: Sequence[SweepCell]) -> 
         At most ``len(cells)`` slots.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    gpus = list_gpus() if any(map(_may_use_gpu, cells)) else []
-    number = (len(gpus) or len(cores) or os.cpu_count() or 1) if count == "auto" else count
-    number = min(number, len(cells))
+    gpus: list[str | None] = []
+    if any(map(_may_use_gpu, cells)):
+        gpus += list_gpus()
+    if count == "auto":
+        count = len(gpus) or len(cores) or os.cpu_count() or 1
+    number = min(count, len(cells))
+    # more slots than cores share all of them
     shares = [tuple(cores[i::number]) or tuple(cores) for i in range(number)]
-    devices = [gpus[i % len(gpus)] if gpus else None for i in range(number)]
-    return [MachineSlot(share, gpu) for share, gpu in zip(shares, devices, strict=True)]
+    gpus = gpus or [None]
+    return [MachineSlot(share, gpus[i % len(gpus)]) for i, share in enumerate(shares)]
 
 
 def _may_use_gpu(cell: SweepCell) -> bool:

@@ -52,7 +52,9 @@ class Vectorized(Launcher):
         alone = {works[group.rows[0]].cell.folder: group.why for group in single}
         together = [group.rows for group in groups_of_rows if not group.why]
         for i, rows in enumerate(together, 1):
-            place = f"group {i} of {len(together)}" if len(together) > 1 else ""
+            place = ""
+            if len(together) > 1:
+                place = f"group {i} of {len(together)}"
             yield from self._train_group([works[row].cell for row in rows], alone, place)
         rest = [work for work in works if work.cell.folder in alone]
         if len(works) > 1:
@@ -61,8 +63,9 @@ class Vectorized(Launcher):
                 "{cell} by itself, as {why}",
                 "{cell} and {more} more by themselves, as {why}",
             )
-        share = self.processes > 1 and len(rest) > 1
-        launcher = Pool(self.processes) if share else SerialLauncher()
+        launcher: Launcher = SerialLauncher()
+        if self.processes > 1 and len(rest) > 1:
+            launcher = Pool(self.processes)
         outcomes = launcher.run_works(rest)
         yield from zip([work.cell for work in rest], outcomes, strict=True)
 
@@ -75,10 +78,12 @@ class Vectorized(Launcher):
         with claim_cells(cells) as (waiting, outcomes):
             refused: dict[Path, str] = {}
             try:
-                refused = train_group(waiting, self.size, self.processes, place) if waiting else {}
+                if waiting:
+                    refused = train_group(waiting, self.size, self.processes, place)
             except Interrupted:
                 raise
             except Exception as error:
+                # whatever it is, it may be of the stacking: each cell has its turn by itself
                 why = f"training it with others failed: {_describe_failure(error)}"
                 unfinished = [cell for cell in waiting if cell.read_outcome().status not in DONE]
                 alone |= {cell.folder: why for cell in unfinished}
@@ -98,6 +103,8 @@ def _describe_failure(error: Exception) -> str:
     import torch
 
     said = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0]
+    # the innermost line that is neither torch's nor of what trains: that of the model, where a
+    # part of the stack is what vmap has no rule for
     package = Path(__file__).parents[2]
     passing = (Path(torch.__file__).parent, package / "sweeps", package / "engine")
     files = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]

@@ -49,7 +49,8 @@ class VectorizedSlurm(Vectorized):
 
         options = {k: v for k, v in self.job.items() if k not in ("_target_", "submitit_folder")}
         general = BaseQueueConf.__dataclass_fields__
-        named = {k if k in general else f"slurm_{k}": v for k, v in options.items()}
+        named = {k: v for k, v in options.items() if k in general}
+        named |= {f"slurm_{k}": v for k, v in options.items() if k not in general}
         executor = submitit.AutoExecutor(
             self.job["submitit_folder"],
             cluster="slurm",

@@ -149,10 +149,11 @@ def _draw_from_interval(interval: IntervalSweep, rng: Generator) -> str:
         if isinstance(low, int) and isinstance(high, int):
             return format_number(rng.integers(low, high, endpoint=True))
         return format_number(rng.uniform(low, high))
-    # whole numbers are the floors of a draw that reaches up to high + 1, so that high has its share
-    top = high + 1 if isinstance(high, int) else high
-    number = float(np.exp(rng.uniform(np.log(low), np.log(top))))
-    return format_number(min(int(number), high) if isinstance(high, int) else number)
+    if isinstance(high, int):
+        # the floors of a draw that reaches up to high + 1, so that high has its share
+        number = float(np.exp(rng.uniform(np.log(low), np.log(high + 1))))
+        return format_number(min(int(number), high))
+    return format_number(float(np.exp(rng.uniform(np.log(low), np.log(high)))))
 
 
 def _draw_from_distribution(override: Override, rng: Generator) -> str:
@@ -179,7 +180,9 @@ def interval_bounds(interval: IntervalSweep) -> tuple[float, float]:
     assert low is not None and high is not None
     if low >= high or ("log" in interval.tags and low <= 0):
         raise ConfigError(f"interval({low},{high}) is empty, or begins below 0 and is tagged log")
-    return (low, high) if isinstance(low, int) and isinstance(high, int) else (low, float(high))
+    if isinstance(low, int) and isinstance(high, int):
+        return low, high
+    return low, float(high)
 
 
 def format_number(value: Any) -> str:

@@ -31,7 +31,9 @@ class GridSweeper:
     def propose_batches(self, overrides: Sequence[Override], study: Any) -> Batches:
         """Propose all points, at once unless they are to be fewer."""
         points = list_grid(overrides)
-        size = self.size if self.size and self.size > 0 else len(points)
+        size = len(points)
+        if self.size and self.size > 0:
+            size = self.size
         for start in range(0, len(points), size):
             yield points[start : start + size]
 

@@ -138,7 +138,10 @@ class Tuner:
         if self.sampler == "gp":
             return samplers.GPSampler(seed=seed, n_startup_trials=self.startup)
         if self.sampler == "cmaes":
-            size = max(self.batch, 4) if self.batch > 1 else None
+            # a generation is a batch, so that all of one is known when the next is made
+            size = None
+            if self.batch > 1:
+                size = max(self.batch, 4)
             return samplers.CmaEsSampler(seed=seed, popsize=size)
         if self.sampler == "qmc":
             # one sequence for all of a study: another seed would begin another
@@ -175,8 +178,10 @@ def to_optuna_distribution(override: Override) -> Any:
     value = override.value()
     if isinstance(value, IntervalSweep):
         low, high = interval_bounds(value)
-        kind = "Int" if isinstance(high, int) else "Float"
-        return getattr(distributions, f"{kind}Distribution")(low, high, log="log" in value.tags)
+        log = "log" in value.tags
+        if isinstance(low, int) and isinstance(high, int):
+            return distributions.IntDistribution(low, high, log=log)
+        return distributions.FloatDistribution(low, high, log=log)
     if DISTRIBUTION in getattr(value, "tags", ()):
         name, numbers = parse_distribution(override)
         if name != "loguniform" or len(numbers) != 2:
@@ -216,10 +221,11 @@ def report_trial(tuned: optuna.Study, trial: optuna.Trial, ended: Sequence[Outco
     mean = math.fsum(outcome.value for outcome in ended) / len(ended)
     if epochs and math.isfinite(mean):
         trial.report(mean, max(epochs))
+    # another launch may have told of the same trial: `skip_if_finished`
     if statuses == {"finished"} and not epochs and math.isfinite(mean):
         tuned.tell(trial, mean, skip_if_finished=True)
+    elif epochs or "diverged" in statuses:
+        tuned.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
     else:
-        pruned = bool(epochs) or "diverged" in statuses
-        state = TrialState.PRUNED if pruned else TrialState.FAIL
-        tuned.tell(trial, state=state, skip_if_finished=True)
+        tuned.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
     return True

@@ -10,6 +10,7 @@ from torch.func import functional_call, jacrev
 from truerisk.core import rng
 from truerisk.core.batch import Batch
 from truerisk.core.curvature_oracle import CaptureRequest
+from truerisk.engine.step import edit_batch
 from truerisk.loss import Hinge, adapt_loss
 from truerisk.objective import Objective
 from truerisk.objective.loss_curvature import curvature_roots, loss_hessians
@@ -42,8 +43,8 @@ def problem_of(stepping, micro_batches, *given, dtype=torch.float64):
     recipe, step = stepping(*IRIS, "data.batch_size=30", *given, dtype=dtype)
     recipe.model.train()
     (micro,) = micro_batches(recipe, 1)
-    micro = [(step._edited(batch), share) for batch, share in micro]
-    return step, micro, step._problem(micro)
+    micro = [(edit_batch(step.edits, batch), share) for batch, share in micro]
+    return step, micro, step.pose_problem(micro)
 
 
 def of_flat(problem, function):
@@ -119,7 +120,7 @@ def test_every_layer_has_products_in_single_precision(stepping, micro_batches, m
     torch.manual_seed(0)
     recipe, step = stepping(*given, "data.batch_size=16", dtype=torch.float32)
     (micro,) = micro_batches(recipe, 1)
-    problem = step._problem(micro)
+    problem = step.pose_problem(micro)
     u, v = torch.randn(2, len(problem.copy_weights()))
     for product in (problem.hessian_product, problem.gauss_newton_product):
         uv, vu = torch.dot(u, product(v)).item(), torch.dot(v, product(u)).item()
@@ -180,8 +181,8 @@ def test_micro_batches_make_the_whole(stepping, micro_batches):
     assert [len(batch) for batch, _ in micro] == [23, 23, 23, 21]
     _, first = stepping(*IRIS, *given[1:], "data.batch_size=full")
     (one,) = micro_batches(recipe, 1)
-    several = step._problem(one)
-    whole = first._problem(
+    several = step.pose_problem(one)
+    whole = first.pose_problem(
         [(Batch(*(torch.cat([getattr(b, k) for b, _ in one]) for k in "xy")), 1.0)]
     )
     v = torch.randn_like(whole.copy_weights())

@@ -16,7 +16,7 @@ def first_step(stepping, micro_batches, *given):
     _, step = stepping(*SMALL, "optimizer=gauss_newton", *given)
     recipe, _ = stepping(*SMALL, "optimizer=gauss_newton", *given)
     (micro,) = micro_batches(recipe, 1)
-    problem = step._problem(micro)
+    problem = step.pose_problem(micro)
     g, w = problem.gradient().clone(), problem.copy_weights()
     eye = torch.eye(len(w), dtype=w.dtype)
     B = torch.stack([problem.gauss_newton_product(e) for e in eye], dim=1)
@@ -28,7 +28,7 @@ def test_a_step_solves_the_damped_system(stepping, micro_batches):
     """(B + λI) p = −∇J; conjugate gradients end before the last digits."""
     _, g, B, p, group = first_step(stepping, micro_batches, "optimizer.damping=0.5")
     exact = -torch.linalg.solve(B + 0.5 * torch.eye(len(g)), g)
-    assert group["taken"] == 1
+    assert group["step_length"] == 1
     assert (p - exact).norm() < 1e-3 * exact.norm()
 
 
@@ -54,7 +54,7 @@ def test_damping_follows_the_quality_of_the_model(stepping, micro_batches, dampi
     """It doubles where ρ < ¼ and halves where ρ > ¾, with ρ from dense matrices."""
     given = [f"optimizer.damping={damping}", "optimizer.rate=2"]
     problem, g, B, p, group = first_step(stepping, micro_batches, *given)
-    full = p / group["taken"]
+    full = p / group["step_length"]
     w = problem.copy_weights() - p
     rho = ratio(problem, g, B, full, problem.value(w + full))
     expected = damping * (2 if rho < 0.25 else 0.5 if rho > 0.75 else 1)
@@ -67,7 +67,7 @@ def test_without_curvature_it_is_gradient_descent(stepping, micro_batches):
     given = ["loss=hinge", "optimizer.damping=50"]
     _, g, B, p, group = first_step(stepping, micro_batches, *given)
     assert not B.any()
-    torch.testing.assert_close(p, -group["taken"] * g / 50)
+    torch.testing.assert_close(p, -group["step_length"] * g / 50)
 
 
 @pytest.mark.parametrize("numbers", [{"damping": 0.0}, {"rate": 1.0}, {"max_iter": 0}, {"lr": 0.0}])

@@ -15,9 +15,13 @@ from truerisk.loss import adapt_loss
 from truerisk.objective import Objective
 from truerisk.objective.step_objective import StepObjective
 from truerisk.optimizer import KFAC
-from truerisk.optimizer.kfac import lowest
-from truerisk.optimizer.kronecker import Block, inverses, patches
-from truerisk.optimizer.layout import divide
+from truerisk.optimizer.kfac import minimize_quadratic
+from truerisk.optimizer.kronecker import (
+    KroneckerBlock,
+    extract_patches,
+    invert_factors,
+    partition_parameters,
+)
 
 EXACT = {"fisher": "exact", "adapt_every": None, "decay": 0.0}
 IRIS = ["data=iris", "model.width=6", "model.activation=tanh", "regularizer=[]", "optimizer=kfac"]
@@ -119,7 +123,7 @@ CONVOLUTIONS = {
 def test_a_convolution_is_a_dense_layer_on_patches(layer, shape):
     torch.manual_seed(0)
     layer, x = layer.double(), draw(4, *shape)
-    outputs = patches(layer, x) @ layer.weight.flatten(1).T + layer.bias
+    outputs = extract_patches(layer, x) @ layer.weight.flatten(1).T + layer.bias
     torch.testing.assert_close(outputs.transpose(1, 2), layer(x).flatten(2))
 
 
@@ -129,8 +133,8 @@ def test_factors_of_a_convolution(layer, shape):
     torch.manual_seed(0)
     layer, x = layer.double(), draw(4, *shape)
     slopes = draw(2, *layer(x).shape)
-    a, g = Block(layer, lambda p: True).factors([x], [slopes])
-    seen, positions = patches(layer, x), layer(x)[0, 0].numel()
+    a, g = KroneckerBlock(layer, lambda p: True).factors([x], [slopes])
+    seen, positions = extract_patches(layer, x), layer(x)[0, 0].numel()
     A, G = torch.zeros_like(a), torch.zeros_like(g)
     for n in range(4):
         for t in range(positions):
@@ -203,7 +207,7 @@ def test_all_others_have_a_diagonal_without_bias():
     """A grouped convolution: the mean of n random estimates is within four standard errors."""
     torch.manual_seed(0)
     model, x, n = Last(nn.Conv1d(2, 2, 3, groups=2), 2).double(), draw(8, 2, 3), 400
-    assert model.layer.weight in set(divide(model, list(model.parameters())).others)
+    assert model.layer.weight in set(partition_parameters(model, list(model.parameters())).others)
     estimates = []
     for _ in range(n):
         optimizer, problem = KFAC(model.parameters(), lr=1e-30, **EXACT), problem_of(model, x)
@@ -259,7 +263,7 @@ def test_factors_are_running_means():
 
 def test_eigenvalues_that_rounding_made_negative_count_as_zero():
     a = torch.diag(torch.tensor([4.0, -1e-3]))
-    found, _ = inverses(a, torch.eye(2), 1e-12)
+    found, _ = invert_factors(a, torch.eye(2), 1e-12)
     shift = math.sqrt((4 - 1e-3) / 2) * 1e-6
     torch.testing.assert_close(found.diagonal(), torch.tensor([0.25, 1 / shift]))
 
@@ -274,7 +278,7 @@ def test_factors_and_inverses_are_renewed_now_and_then():
     seen = held(13, factor_every=2, inverse_every=5)
     assert changes(seen, "input") == [0, 2, 4, 6, 8, 10, 12]
     assert changes(seen, "input_inverse") == [0, 2, 5, 10]  # in step 1 from the same factors
-    a, g = inverses(seen[10]["input"], seen[10]["output"], 0.01)
+    a, g = invert_factors(seen[10]["input"], seen[10]["output"], 0.01)
     torch.testing.assert_close(seen[12]["input_inverse"], a)
     torch.testing.assert_close(seen[12]["output_inverse"], g)
 
@@ -299,14 +303,14 @@ def test_the_clipped_step(stepping, micro_batches):
     given = [*IRIS, "data.batch_size=30", "optimizer.adapt_every=null", "optimizer.momentum=0.7"]
     recipe, step = stepping(*given)
     optimizer, seen = step.optimizer, []
-    find = optimizer._preconditioned
+    find = optimizer._precondition_gradient
 
     def finding(problem, layout, gradient):
         direction = find(problem, layout, gradient)
         seen.append((gradient.clone(), direction.clone()))
         return direction
 
-    optimizer._preconditioned, last = finding, 0.0
+    optimizer._precondition_gradient, last = finding, 0.0
     for micro in micro_batches(recipe, 5):
         before = torch.cat([p.detach().flatten() for p in step.params])
         step(micro)
@@ -323,13 +327,13 @@ def test_the_searched_step_is_the_models_minimum():
     torch.manual_seed(0)
     m = draw(6, 6)
     B, g, ways = m @ m.T, draw(6), [draw(6), draw(6)]
-    p, bent = lowest(g, ways, [B @ way for way in ways], 0.3)
+    p, bent = minimize_quadratic(g, ways, [B @ way for way in ways], 0.3)
     torch.testing.assert_close(bent, B @ p)
     slope = g + B @ p + 0.3 * p
     for way in ways:
         assert abs(slope @ way) < 1e-12
-    alone, _ = lowest(g, [ways[0], 2 * ways[0]], [B @ ways[0], 2 * B @ ways[0]], 0.3)
-    torch.testing.assert_close(alone, lowest(g, ways[:1], [B @ ways[0]], 0.3)[0])
+    alone, _ = minimize_quadratic(g, [ways[0], 2 * ways[0]], [B @ ways[0], 2 * B @ ways[0]], 0.3)
+    torch.testing.assert_close(alone, minimize_quadratic(g, ways[:1], [B @ ways[0]], 0.3)[0])
 
 
 @pytest.mark.parametrize(

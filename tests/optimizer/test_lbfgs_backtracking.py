@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from truerisk.optimizer import LBFGSBacktracking
-from truerisk.optimizer.lbfgs_backtracking import remember, two_loop
+from truerisk.optimizer.lbfgs_backtracking import remember_pair, two_loop_product
 
 LINEAR = ["data=wine", "model=linear", "regularizer=l2", "regularizer.l2.coefficient=0.01"]
 
@@ -40,16 +40,16 @@ def test_direction_is_that_of_the_dense_formula():
         V = eye - torch.outer(y, s) / (s @ y)
         H = V.T @ H @ V + torch.outer(s, s) / (s @ y)
     g = torch.randn(7, dtype=torch.float64)
-    torch.testing.assert_close(two_loop(g, pairs), H @ g, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(two_loop_product(g, pairs), H @ g, rtol=1e-12, atol=1e-12)
 
 
 def test_only_pairs_with_positive_curvature_are_remembered():
     s, pairs = torch.tensor([1.0, 0.0], dtype=torch.float64), []
-    remember(pairs, s, -s)
-    remember(pairs, s, s.flip(0))
-    remember(pairs, s, s * 0)
+    remember_pair(pairs, s, -s)
+    remember_pair(pairs, s, s.flip(0))
+    remember_pair(pairs, s, s * 0)
     assert pairs == []
-    remember(pairs, s, s + 9 * s.flip(0))
+    remember_pair(pairs, s, s + 9 * s.flip(0))
     assert len(pairs) == 1
 
 

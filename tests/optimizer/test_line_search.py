@@ -18,8 +18,7 @@ from truerisk.optimizer import (
     LBFGSBacktracking,
     SGDArmijo,
 )
-from truerisk.optimizer.line_search import Line
-from truerisk.optimizer.wolfe import StrongWolfe
+from truerisk.optimizer.line_search import ClosureLine, StrongWolfe
 
 ALL = [GDBacktracking, GDExact, GDWolfe, SGDArmijo, LBFGSBacktracking]
 NAMES = ["gd_backtracking", "gd_exact", "gd_wolfe", "sgd_armijo", "lbfgs_backtracking"]
@@ -67,7 +66,7 @@ class Watched:
     def __call__(self, closure):
         before = self.look(closure)
         self.take(closure)
-        self.steps.append((before, self.look(closure), self.group["taken"], closure))
+        self.steps.append((before, self.look(closure), self.group["step_length"], closure))
 
 
 def watched(name, stepping, micro_batches, steps=40, *overrides):
@@ -140,7 +139,9 @@ def test_exact_is_the_closed_form_on_a_quadratic(lr):
     for _ in range(10):
         g = (A @ w - b).detach()
         optimizer.step(closure)
-        assert optimizer.group["taken"] == pytest.approx((g @ g / (g @ A @ g)).item(), rel=1e-9)
+        assert optimizer.group["step_length"] == pytest.approx(
+            (g @ g / (g @ A @ g)).item(), rel=1e-9
+        )
     assert looks == [True, True, False] * 10
 
 
@@ -186,7 +187,7 @@ def test_a_line_that_falls_for_ever_is_left_at_the_longest_step():
         w = vector(1.0)
         optimizer = kind([w], max_step=100.0)
         optimizer.step(closure_of(lambda w: -(w**3).sum(), w))
-        assert optimizer.group["taken"] == 100.0, kind
+        assert optimizer.group["step_length"] == 100.0, kind
         assert w.item() == 301.0
 
 
@@ -209,11 +210,11 @@ def test_strong_wolfe_on_hard_lines(name, first):
     start, slope = closure().item(), t.grad.item()
     with torch.no_grad():
         search = StrongWolfe(c1=1e-3 * c2, c2=c2)
-        found = search(Line([t], [torch.ones_like(t)], closure, start, slope), first)
+        found = search(ClosureLine([t], [torch.ones_like(t)], closure, start, slope), first)
         t.fill_(found)
     assert closure().item() <= start + 1e-3 * c2 * found * slope
     assert abs(t.grad.item()) <= -c2 * slope
-    assert found > 0 and search.looks <= 20
+    assert found > 0 and search.probes <= 20
 
 
 # --- stochastic Armijo ------------------------------------------------------------------------
@@ -241,14 +242,14 @@ def test_reset_rule(reset):
     optimizer = SGDArmijo([w], lr=1.0, alpha=0.5, beta=0.9, reset=reset, growth=1.5)
     optimizer.step(closure)
     first = 0.9 ** math.ceil(math.log(0.1) / math.log(0.9))
-    assert optimizer.group["taken"] == pytest.approx(first)
+    assert optimizer.group["step_length"] == pytest.approx(first)
     curvature[0] = 0.01
     tried = {"grow": 1.5 * first, "keep": first, "max": 1.0}[reset]
     optimizer.step(closure)
-    assert optimizer.group["taken"] == pytest.approx(tried)
+    assert optimizer.group["step_length"] == pytest.approx(tried)
     for _ in range(20):
         optimizer.step(closure)
-    assert optimizer.group["taken"] == pytest.approx(first if reset == "keep" else 1.0)
+    assert optimizer.group["step_length"] == pytest.approx(first if reset == "keep" else 1.0)
 
 
 # --- all of them ------------------------------------------------------------------------------
@@ -283,7 +284,7 @@ def test_a_search_that_fails_leaves_the_weights(kind):
     optimizer, before = kind([w, v], lr=0.7), [w.detach().clone(), v.detach().clone()]
     for _ in range(2):
         optimizer.step(closure)
-        assert optimizer.group["taken"] == 0
+        assert optimizer.group["step_length"] == 0
         assert torch.equal(w, before[0]) and torch.equal(v, before[1])
 
 
@@ -356,7 +357,7 @@ def test_state_round_trip(kind, tmp_path):
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     for _ in range(15):
         assert torch.equal(optimizer.step(rosenbrock(w)), resumed.step(rosenbrock(v)))
-    assert torch.equal(w, v) and optimizer.group["taken"] == resumed.group["taken"]
+    assert torch.equal(w, v) and optimizer.group["step_length"] == resumed.group["step_length"]
 
 
 @pytest.mark.parametrize(
@@ -387,3 +388,13 @@ def test_one_group_and_whole_parameters():
     a.full_tensor = None
     with pytest.raises(ConfigError, match="trainer=fsdp"):
         GDBacktracking([a])
+
+
+def test_a_state_of_earlier_versions_is_taken_up():
+    """It called the length of the last step ``taken``."""
+    optimizer = GDExact([torch.zeros(1, requires_grad=True)])
+    state = optimizer.state_dict()
+    (group,) = state["param_groups"]
+    group["taken"] = group.pop("step_length") + 0.25
+    optimizer.load_state_dict(state)
+    assert optimizer.group["step_length"] == 0.25 and "taken" not in optimizer.group

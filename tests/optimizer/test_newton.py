@@ -22,7 +22,7 @@ def test_a_quadratic_is_solved_in_one_step(function_problem):
     w, problem = function_problem(lambda w: 0.5 * w @ A @ w - b @ w, [3.0] * 8)
     optimizer = Newton([w])
     optimizer.step(problem())
-    assert optimizer.group["taken"] == 1
+    assert optimizer.group["step_length"] == 1
     torch.testing.assert_close(w.detach(), torch.linalg.solve(A, b), rtol=1e-12, atol=0)
 
 
@@ -117,7 +117,7 @@ def test_at_a_minimum_nothing_moves(function_problem):
     w, problem = function_problem(lambda w: (w**2).sum() + 1e6, [0.0, 0.0])
     optimizer = Newton([w])
     optimizer.step(problem())
-    assert optimizer.group["taken"] == 0 and not w.any()
+    assert optimizer.group["step_length"] == 0 and not w.any()
 
 
 def test_large_models_are_refused():

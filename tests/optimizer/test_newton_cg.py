@@ -9,7 +9,7 @@ import torch
 
 from truerisk.core.errors import ConfigError
 from truerisk.optimizer import NewtonCG
-from truerisk.optimizer.conjugate_gradient import minimize, truncated_path
+from truerisk.optimizer.conjugate_gradient import minimize_by_cg, truncated_path
 
 FUNCTION = ["data=none", "optimizer=newton_cg", "regularizer=[]"]
 
@@ -31,7 +31,7 @@ G = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0], dtype=torch.float64)
 
 def test_the_path_ends_at_the_solution():
     path = truncated_path(lambda v: A @ v, G, 0.0, 5)
-    trial = path.within(math.inf)
+    trial = path.leave_ball(math.inf)
     torch.testing.assert_close(trial.step, -torch.linalg.solve(A, G), rtol=1e-10, atol=0)
     assert trial.predicted == pytest.approx(model(A, G, trial.step), rel=1e-12)
     assert not (trial.on_edge or path.negative)
@@ -44,7 +44,7 @@ def test_the_path_leaves_a_ball_lower_than_steepest_descent(spectrum, radius):
     A = symmetric([float(v) for v in spectrum])
     whole = truncated_path(lambda v: A @ v, G, 0.0, 5)
     for path in (whole, truncated_path(lambda v: A @ v, G, 0.0, 5, radius)):
-        trial = path.within(radius)
+        trial = path.leave_ball(radius)
         assert trial.on_edge and trial.step.norm().item() == pytest.approx(radius)
         assert trial.predicted == pytest.approx(model(A, G, trial.step), rel=1e-10)
         length = min((G @ G / (G @ A @ G).clamp_min(1e-9)).item(), radius / G.norm().item())
@@ -56,23 +56,23 @@ def test_truncation_keeps_to_positive_curvature():
     g = torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64)
     path = truncated_path(lambda v: bowl @ v, g, 0.0, 3)
     assert path.negative and len(path.legs) > 1
-    assert torch.equal(path.truncated(), path.legs[-1].start)
+    assert torch.equal(path.end_before_negative(), path.legs[-1].start)
     first = truncated_path(lambda v: -v, g, 0.0, 3)
-    assert first.negative and torch.equal(first.truncated(), -g)
+    assert first.negative and torch.equal(first.end_before_negative(), -g)
 
 
 def test_it_stops_at_the_tolerance():
     """Residual at most min(½, √‖g‖)·‖g‖: the forcing sequence of superlinear convergence."""
     tolerance = 0.3 * G.norm().item()
     path = truncated_path(lambda v: A @ v, G, tolerance, 5)
-    end = path.within(math.inf).step
+    end = path.leave_ball(math.inf).step
     before = path.legs[-1].start
     assert (G + A @ end).norm() <= tolerance < (G + A @ before).norm()
 
 
 def test_minimize_solves_with_a_start():
     start = torch.ones(5, dtype=torch.float64)
-    *_, end = minimize(lambda v: A @ v, G, start, 50, progress=0.0)
+    *_, end = minimize_by_cg(lambda v: A @ v, G, start, 50, progress=0.0)
     torch.testing.assert_close(end, -torch.linalg.solve(A, G), rtol=1e-9, atol=0)
 
 
@@ -98,7 +98,7 @@ def test_steps_keep_to_the_region(function_problem):
         p, after = w.detach() - before, optimizer.group["radius"]
         size = p.norm().item()
         assert size <= radius * (1 + 1e-12) and after <= 2.0
-        if optimizer.group["taken"] and g.norm() > 1e-6:
+        if optimizer.group["step_length"] and g.norm() > 1e-6:
             rho = (now.value(before + p) - now.value()) / model(hessian, g, p)
             assert rho > 1e-4
             seen.add("grew" if after > radius else "shrank" if after < radius else "stayed")
@@ -126,7 +126,7 @@ def test_a_stationary_point_is_left_alone(function_problem):
     w, problem = function_problem(lambda w: w[0] ** 2 - w[1] ** 2, [0.0, 0.0])
     optimizer = NewtonCG([w])
     optimizer.step(problem())
-    assert optimizer.group["taken"] == 0 and not w.any()
+    assert optimizer.group["step_length"] == 0 and not w.any()
 
 
 def test_what_is_not_finite_is_too_far(function_problem):

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from truerisk.core.errors import ConfigError
 from truerisk.optimizer import KFAC, GaussNewton, Newton, NewtonCG
-from truerisk.optimizer.second_order import rounding
+from truerisk.optimizer.line_search import rounding
 
 KFAC_SEARCH = [
     "optimizer=kfac",
@@ -63,7 +63,7 @@ def test_every_step_decreases_enough(given, stepping, micro_batches):
         assert slope < 0
         assert after.item() <= value.item() + 1e-4 * slope + rounding(value)
     assert min(after for *_, after in seen) < 0.8 * seen[0][0]
-    assert 0 < step.optimizer.group["taken"] <= 1
+    assert 0 < step.optimizer.group["step_length"] <= 1
 
 
 @pytest.fixture(scope="module")

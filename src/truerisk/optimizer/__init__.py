@@ -1,10 +1,13 @@
 """Optimizers, what each needs of the step, and the parameter groups they work on."""
 
 from truerisk.optimizer.gauss_newton import GaussNewton
-from truerisk.optimizer.gd import GD
-from truerisk.optimizer.gd_backtracking import GDBacktracking
-from truerisk.optimizer.gd_exact import GDExact
-from truerisk.optimizer.gd_wolfe import GDWolfe
+from truerisk.optimizer.gradient_descent import (
+    GD,
+    GDBacktracking,
+    GDExact,
+    GDWolfe,
+    SGDArmijo,
+)
 from truerisk.optimizer.hill_climbing import HillClimbing
 from truerisk.optimizer.kfac import KFAC
 from truerisk.optimizer.lbfgs_backtracking import LBFGSBacktracking
@@ -14,7 +17,6 @@ from truerisk.optimizer.newton import Newton
 from truerisk.optimizer.newton_cg import NewtonCG
 from truerisk.optimizer.parameter_groups import parameter_groups
 from truerisk.optimizer.sam import SAM
-from truerisk.optimizer.sgd_armijo import SGDArmijo
 from truerisk.optimizer.shampoo import Shampoo
 
 __all__ = [

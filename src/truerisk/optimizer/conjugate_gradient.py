@@ -27,7 +27,7 @@ class Leg:
     slope: float
     curvature: float
 
-    def model(self, t: float) -> float:
+    def model_value(self, t: float) -> float:
         """m(start + t·direction)."""
         return self.value + t * self.slope + 0.5 * t * t * self.curvature
 
@@ -56,16 +56,16 @@ class Path:
         """Whether it ends in a direction of no positive curvature."""
         return bool(self.legs) and math.isinf(self.legs[-1].length)
 
-    def within(self, radius: float) -> Trial:
+    def leave_ball(self, radius: float) -> Trial:
         """The end of the path, or the point where it leaves the ball of ``radius``."""
         for leg in self.legs:
-            edge = to_edge(leg.start, leg.direction, radius)
+            edge = distance_to_edge(leg.start, leg.direction, radius)
             if edge <= leg.length:
-                return Trial(leg.start + edge * leg.direction, leg.model(edge), True)
+                return Trial(leg.start + edge * leg.direction, leg.model_value(edge), True)
         leg = self.legs[-1]
-        return Trial(leg.start + leg.length * leg.direction, leg.model(leg.length), False)
+        return Trial(leg.start + leg.length * leg.direction, leg.model_value(leg.length), False)
 
-    def truncated(self) -> Tensor:
+    def end_before_negative(self) -> Tensor:
         """The end of the path before a direction of no positive curvature; −g if that is first."""
         leg = self.legs[-1]
         if not math.isinf(leg.length):
@@ -73,10 +73,10 @@ class Path:
         return leg.start if len(self.legs) > 1 else leg.direction
 
 
-def to_edge(start: Tensor, direction: Tensor, radius: float) -> float:
+def distance_to_edge(start: Tensor, direction: Tensor, radius: float) -> float:
     """The t ≥ 0 with ‖start + t·direction‖ = radius, for a start within it.
 
-    >>> to_edge(torch.tensor([0.0, 3.0]), torch.tensor([2.0, 0.0]), 5.0)
+    >>> distance_to_edge(torch.tensor([0.0, 3.0]), torch.tensor([2.0, 0.0]), 5.0)
     2.0
     """
     if math.isinf(radius):
@@ -97,7 +97,7 @@ def truncated_path(
     (Steihaug 1983; Nocedal & Wright 2006, algorithm 7.2).
 
     >>> path = truncated_path(lambda v: 2 * v, torch.tensor([2.0, 0.0]), 1e-6, 10)
-    >>> path.within(math.inf).step, path.within(0.5).step
+    >>> path.leave_ball(math.inf).step, path.leave_ball(0.5).step
     (tensor([-1.,  0.]), tensor([-0.5000,  0.0000]))
     """
     path, p, value = Path(), torch.zeros_like(gradient), 0.0
@@ -106,12 +106,12 @@ def truncated_path(
     for _ in range(limit):
         bent = product(direction)
         curvature = direction.dot(bent).item()
-        length = size / curvature if curvature > flatness(direction, bent) else math.inf
+        length = size / curvature if curvature > curvature_rounding(direction, bent) else math.inf
         leg = Leg(p, direction, length, value, -size, curvature)
         path.legs.append(leg)
-        if to_edge(p, direction, radius) <= length or math.isinf(length):
+        if distance_to_edge(p, direction, radius) <= length or math.isinf(length):
             break
-        p, value = p + length * direction, leg.model(length)
+        p, value = p + length * direction, leg.model_value(length)
         residual = residual + length * bent
         previous, size = size, residual.dot(residual).item()
         if math.sqrt(size) <= tolerance:
@@ -120,12 +120,12 @@ def truncated_path(
     return path
 
 
-def flatness(direction: Tensor, bent: Tensor) -> float:
+def curvature_rounding(direction: Tensor, bent: Tensor) -> float:
     """Curvature that cannot be told from zero, by rounding."""
     return torch.finfo(direction.dtype).eps * (direction.norm() * bent.norm()).item()
 
 
-def minimize(
+def minimize_by_cg(
     product: Product,
     gradient: Tensor,
     start: Tensor,
@@ -138,7 +138,7 @@ def minimize(
     least ten (Martens 2010, §4.4), and at a direction of no positive curvature. Kept are iterates
     number 1, 2, 3, 4, 6, 8, … ⌈1.3ʲ⌉ (ibid., §4.6), as J may be lower at an earlier one.
 
-    >>> iterates = minimize(lambda v: 2 * v, torch.tensor([2.0]), torch.tensor([0.0]), 10)
+    >>> iterates = minimize_by_cg(lambda v: 2 * v, torch.tensor([2.0]), torch.tensor([0.0]), 10)
     >>> iterates[-1]
     tensor([-1.])
     """
@@ -150,13 +150,13 @@ def minimize(
     for i in range(1, limit + 1):
         bent = product(direction)
         curvature = direction.dot(bent).item()
-        if curvature <= flatness(direction, bent):
+        if curvature <= curvature_rounding(direction, bent):
             break
         p = p + (size / curvature) * direction
         residual = residual + (size / curvature) * bent
         values.append(0.5 * (p.dot(residual) + p.dot(gradient)).item())
         previous, size = size, residual.dot(residual).item()
-        done = _stalled(values, progress) or size <= first * torch.finfo(p.dtype).eps ** 2
+        done = _is_stalled(values, progress) or size <= first * torch.finfo(p.dtype).eps ** 2
         if i >= due or done or i == limit:
             kept.append(p)
             due = max(due * 1.3, i + 1)
@@ -166,7 +166,7 @@ def minimize(
     return kept
 
 
-def _stalled(values: list[float], progress: float) -> bool:
+def _is_stalled(values: list[float], progress: float) -> bool:
     last, i = values[-1], len(values) - 1
     back = max(10, i // 10)
     return i > back and last < 0 and values[-1 - back] - last < -back * progress * last

@@ -8,20 +8,15 @@ from torch.optim.optimizer import ParamsT
 
 from truerisk.core.checks import check_float, check_int
 from truerisk.core.curvature_oracle import CurvatureOracle
-from truerisk.optimizer.conjugate_gradient import minimize
-from truerisk.optimizer.second_order import (
-    Ray,
-    SecondOrder,
-    adapted,
-    finite,
-    reduction_ratio,
-)
+from truerisk.optimizer.conjugate_gradient import minimize_by_cg
+from truerisk.optimizer.line_search import OracleLine, finite_or_inf
+from truerisk.optimizer.second_order import SecondOrderOptimizer, adapt_damping, reduction_ratio
 
 DECAY = 0.95
 """Conjugate gradients begin at this share of the last step (Martens 2010, §4.5)."""
 
 
-class GaussNewton(SecondOrder):
+class GaussNewton(SecondOrderOptimizer):
     """Hessian-free optimization (Martens 2010): ``(B + λI) p = −∇J`` by conjugate gradients.
 
     B is the Gauss–Newton matrix of the risk, ``1/n Σ J_fᵀ ∇²l J_f`` with the outputs' Jacobian J_f,
@@ -58,39 +53,39 @@ class GaussNewton(SecondOrder):
             max_iter=check_int("optimizer.max_iter", max_iter),
         )
 
-    def descend(self, problem: CurvatureOracle) -> None:
+    def descend(self, oracle: CurvatureOracle) -> None:
         """Move by the damped Gauss–Newton step."""
-        group, start, point = self.group, problem.value(), problem.copy_weights()
-        step, end = self._best(problem, point, self._iterates(problem))
+        group, start, point = self.group, oracle.value(), oracle.copy_weights()
+        step, end = self._choose_step(oracle, point, self._candidate_steps(oracle))
         predicted = torch.dot(
-            step, problem.gradient() + 0.5 * problem.gauss_newton_product(step)
+            step, oracle.gradient() + 0.5 * oracle.gauss_newton_product(step)
         ).item()
         ratio = reduction_ratio(start, end, predicted)
-        group["damping"] = adapted(group["damping"], ratio, group["rate"])
-        ray = Ray(problem, point, step)
-        group["taken"] = t = ray.backtrack(group["lr"])
+        group["damping"] = adapt_damping(group["damping"], ratio, group["rate"])
+        line = OracleLine(oracle, point, step)
+        group["step_length"] = t = line.search(group["lr"])
         self.memory["previous"] = t * step
-        problem.set_weights(point + t * step)
+        oracle.set_weights(point + t * step)
 
-    def _iterates(self, problem: CurvatureOracle) -> list[Tensor]:
-        gradient, damping = problem.gradient(), self.group["damping"]
+    def _candidate_steps(self, oracle: CurvatureOracle) -> list[Tensor]:
+        gradient, damping = oracle.gradient(), self.group["damping"]
         start = DECAY * self.memory.get("previous", torch.zeros_like(gradient))
 
         def product(vector: Tensor) -> Tensor:
-            return problem.gauss_newton_product(vector) + damping * vector
+            return oracle.gauss_newton_product(vector) + damping * vector
 
-        found = minimize(product, gradient, start, self.group["max_iter"])
+        found = minimize_by_cg(product, gradient, start, self.group["max_iter"])
         falling = [p for p in found if torch.dot(p, gradient) < 0]
         return falling or [-gradient / damping]
 
-    def _best(
-        self, problem: CurvatureOracle, point: Tensor, iterates: list[Tensor]
+    def _choose_step(
+        self, oracle: CurvatureOracle, point: Tensor, iterates: list[Tensor]
     ) -> tuple[Tensor, float]:
         """An iterate and J there: the lowest, going back from the last one while it falls."""
         *earlier, best = iterates
-        lowest = finite(problem.value(point + best))
+        lowest = finite_or_inf(oracle.value(point + best))
         for step in reversed(earlier):
-            value = finite(problem.value(point + step))
+            value = finite_or_inf(oracle.value(point + step))
             if value >= lowest:
                 break
             best, lowest = step, value

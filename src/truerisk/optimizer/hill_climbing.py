@@ -13,9 +13,8 @@ from torch.optim.optimizer import ParamsT
 from truerisk.core import rng
 from truerisk.core.checks import check_float, check_int
 from truerisk.core.errors import ConfigError
-from truerisk.optimizer.line_search import Closure, finite, value_alone
-from truerisk.optimizer.needs import Needs
-from truerisk.optimizer.shards import refuse_shards
+from truerisk.optimizer.line_search import Closure, finite_or_inf, without_gradient
+from truerisk.optimizer.needs import Needs, refuse_shards
 
 
 class HillClimbing(Optimizer):
@@ -65,7 +64,7 @@ class HillClimbing(Optimizer):
         size = sum(p.numel() for p in tensors)
         self.damping = check_float("optimizer.damping", damping or math.sqrt(size + 1), above=True)
         self.scale = 1.0
-        self.draws = rng.named_generator(shared(torch.initial_seed()), "hill climbing")
+        self.draws = rng.named_generator(share_seed(torch.initial_seed()), "hill climbing")
 
     @torch.no_grad()
     def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
@@ -75,27 +74,27 @@ class HillClimbing(Optimizer):
             closure: evaluates J on the same samples with the same noise at every call. If it has an
                 argument ``gradient``, it is called with ``gradient=False``.
         """
-        look = value_alone(closure)
+        look = without_gradient(closure)
         before = look()
-        value, group = finite(before), self.param_groups[0]
+        value, group = finite_or_inf(before), self.param_groups[0]
         for _ in range(group["proposals"]):
-            value = self._propose(group, look, value)
+            value = self._try_proposal(group, look, value)
         return before
 
-    def _propose(self, group: dict[str, Any], look: Any, value: float) -> float:
+    def _try_proposal(self, group: dict[str, Any], look: Any, value: float) -> float:
         """Try one proposal; returns J where that leaves the weights."""
         params = group["params"]
         saved = [p.clone() for p in params]
         for p in params:
-            p.add_(self._normal(p), alpha=group["lr"] * self.scale)
-        proposed = finite(look())
+            p.add_(self._draw_normal(p), alpha=group["lr"] * self.scale)
+        proposed = finite_or_inf(look())
         accepted = proposed < value
         if not accepted:
             torch._foreach_copy_(params, saved)
         self.scale *= math.exp((accepted - 0.2) / self.damping)
         return proposed if accepted else value
 
-    def _normal(self, p: Tensor) -> Tensor:
+    def _draw_normal(self, p: Tensor) -> Tensor:
         return torch.randn(p.shape, generator=self.draws, dtype=p.dtype).to(p.device)
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,7 +108,7 @@ class HillClimbing(Optimizer):
         super().load_state_dict({k: state_dict[k] for k in ("state", "param_groups")})
 
 
-def shared(seed: int) -> int:
+def share_seed(seed: int) -> int:
     """The first process's seed: all must make the same proposals."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         seeds = [seed]

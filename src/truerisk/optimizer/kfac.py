@@ -12,24 +12,24 @@ from torch.optim.optimizer import ParamsT
 from truerisk.core.checks import check_float, check_int
 from truerisk.core.curvature_oracle import CaptureRequest, CurvatureOracle, LayerCapture
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.optimizer.kronecker import inverses
-from truerisk.optimizer.layout import Layout, divide, statistics, uncalled
-from truerisk.optimizer.second_order import (
-    Ray,
-    SecondOrder,
-    adapted,
-    finite,
-    reduction_ratio,
+from truerisk.optimizer.kronecker import (
+    CurvaturePartition,
+    curvature_statistics,
+    invert_factors,
+    partition_parameters,
+    unused_layer_error,
 )
+from truerisk.optimizer.line_search import OracleLine, finite_or_inf
+from truerisk.optimizer.second_order import SecondOrderOptimizer, adapt_damping, reduction_ratio
 
 CONTROLS = ("clip", "search")
 FISHERS = ("sampled", "exact")
 
 
-class KFAC(SecondOrder):
+class KFAC(SecondOrderOptimizer):
     """K-FAC: the gradient, preconditioned by a Kronecker approximation of the Gauss–Newton matrix.
 
-    A dense or convolutional layer or embedding has the block A ⊗ G (see ``kronecker.Block``), so
+    A dense or convolutional layer or embedding has the block A ⊗ G (see `KroneckerBlock`), so
     its gradient V, a matrix, is preconditioned to ``G⁻¹ V A⁻¹`` with factored Tikhonov damping λ
     (Martens & Grosse 2015; convolutions: Grosse & Martens 2016). Norm layers have the diagonal of
     their block; all other parameters (recurrent layers, positions, grouped convolutions) a random
@@ -84,8 +84,8 @@ class KFAC(SecondOrder):
         factor_every: int = 1,
         inverse_every: int = 10,
     ) -> None:
-        _known("control", control, CONTROLS)
-        _known("fisher", fisher, FISHERS)
+        check_option("control", control, CONTROLS)
+        check_option("fisher", fisher, FISHERS)
         super().__init__(
             params,
             lr,
@@ -100,79 +100,81 @@ class KFAC(SecondOrder):
             inverse_every=check_int("optimizer.inverse_every", inverse_every),
             steps=0,
         )
-        self._plan: tuple[nn.Module, Layout] | None = None
+        self._plan: tuple[nn.Module, CurvaturePartition] | None = None
 
-    def descend(self, problem: CurvatureOracle) -> None:
+    def descend(self, oracle: CurvatureOracle) -> None:
         """Move along the preconditioned gradient."""
-        group, layout = self.group, self._layout(problem.model)
+        group, layout = self.group, self._partition(oracle.model)
         if group["steps"] % group["factor_every"] == 0:
-            self._look(problem, layout)
-        gradient = problem.gradient()
+            self._update_factors(oracle, layout)
+        gradient = oracle.gradient()
         if group["steps"] < 3 or group["steps"] % group["inverse_every"] == 0:
-            self._invert(problem, layout)
+            self._invert_factors(oracle, layout)
         group["steps"] += 1
-        direction = self._preconditioned(problem, layout, gradient)
-        step = self._clipped if group["control"] == "clip" else self._searched
-        step(problem, direction)
+        direction = self._precondition_gradient(oracle, layout, gradient)
+        step = self._step_clipped if group["control"] == "clip" else self._step_searched
+        step(oracle, direction)
 
     # --- curvature ----------------------------------------------------------------------------
 
-    def _layout(self, model: nn.Module) -> Layout:
+    def _partition(self, model: nn.Module) -> CurvaturePartition:
         if self._plan is None or self._plan[0] is not model:
-            self._plan = model, divide(model, self.group["params"])
+            self._plan = model, partition_parameters(model, self.group["params"])
         return self._plan[1]
 
-    def _look(self, problem: CurvatureOracle, layout: Layout) -> None:
+    def _update_factors(self, oracle: CurvatureOracle, layout: CurvaturePartition) -> None:
         """Renew the running means from this step's samples."""
         found: dict[tuple[int, str], Tensor] = {}
 
         def tell(capture: LayerCapture) -> None:
-            for param, name, value in statistics(layout, capture):
+            for param, name, value in curvature_statistics(layout, capture):
                 key, value = (id(param), name), value * capture.share
                 found[key] = found[key] + value if key in found else value
 
         layers = [block.layer for block in layout.blocks] + layout.norms
         exact = self.group["fisher"] == "exact"
         with torch.enable_grad():
-            problem.begin_step(CaptureRequest(layers, layout.others, exact, tell))
+            oracle.begin_step(CaptureRequest(layers, layout.others, exact, tell))
         params = {id(p): p for p in self.group["params"]}
         for (key, name), value in found.items():
             if key in params:
-                self._average(self.state[params[key]], name, problem.average_processes(value))
+                self._update_average(self.state[params[key]], name, oracle.average_processes(value))
 
-    def _average(self, state: dict[str, Any], name: str, value: Tensor) -> None:
+    def _update_average(self, state: dict[str, Any], name: str, value: Tensor) -> None:
         count = state.get(f"{name}_count", 0) + 1
         keep = min(1 - 1 / count, self.group["decay"])
         state[name] = value if count == 1 else keep * state[name] + (1 - keep) * value
         state[f"{name}_count"] = count
 
-    def _invert(self, problem: CurvatureOracle, layout: Layout) -> None:
-        penalty = dict(zip(map(id, problem.params), self._penalties(problem), strict=True))
+    def _invert_factors(self, oracle: CurvatureOracle, layout: CurvaturePartition) -> None:
+        penalty = dict(zip(map(id, oracle.params), self._penalty_diagonals(oracle), strict=True))
         for block in layout.blocks:
             state = self.state[block.params[0]]
             if "input" in state:
                 weight = sum(p.numel() for p in block.params)
                 own = sum(penalty[id(p)] * p.numel() for p in block.params) / weight
                 damping = self.group["damping"] + own
-                pair = inverses(state["input"], state["output"], damping)
+                pair = invert_factors(state["input"], state["output"], damping)
                 state["input_inverse"], state["output_inverse"] = pair
         for param in self.group["params"]:
             if "diagonal" in self.state[param]:
                 self.state[param]["penalty"] = penalty[id(param)]
 
-    def _penalties(self, problem: CurvatureOracle) -> list[float]:
+    def _penalty_diagonals(self, oracle: CurvatureOracle) -> list[float]:
         """The mean diagonal of the penalties' Hessian over each parameter; not below zero.
 
         By one product with random signs, exact for a diagonal Hessian (Bekas et al. 2007).
         """
-        gradient = problem.gradient()
+        gradient = oracle.gradient()
         signs = torch.randint(0, 2, gradient.shape, device=gradient.device).to(gradient) * 2 - 1
-        diagonal = signs * problem.penalty_product(signs)
-        return [part.mean().clamp_min(0).item() for part in problem.split(diagonal)]
+        diagonal = signs * oracle.penalty_product(signs)
+        return [part.mean().clamp_min(0).item() for part in oracle.split(diagonal)]
 
-    def _preconditioned(self, problem: CurvatureOracle, layout: Layout, gradient: Tensor) -> Tensor:
+    def _precondition_gradient(
+        self, oracle: CurvatureOracle, layout: CurvaturePartition, gradient: Tensor
+    ) -> Tensor:
         """−Δ, flat."""
-        parts = {id(p): g for p, g in zip(problem.params, problem.split(gradient), strict=True)}
+        parts = {id(p): g for p, g in zip(oracle.params, oracle.split(gradient), strict=True)}
         damping = self.group["damping"]
         for block in layout.blocks:
             state = self.state[block.params[0]]
@@ -181,80 +183,105 @@ class KFAC(SecondOrder):
                 left, a = state["output_inverse"] @ matrix, state["input_inverse"]
                 matrix = left * a if a.ndim == 1 else left @ a
             elif matrix.any():
-                raise uncalled(block.layer)
+                raise unused_layer_error(block.layer)
             new = block.tensors(matrix)
             parts |= {id(p): g for p, g in zip(block.params, new, strict=True)}
-        for p in problem.params:
+        for p in oracle.params:
             state = self.state[p]
             if "diagonal" in state:
                 parts[id(p)] = parts[id(p)] / (state["diagonal"] + damping + state["penalty"])
-        return torch.cat([-parts[id(p)].reshape(-1) for p in problem.params])
+        return torch.cat([-parts[id(p)].reshape(-1) for p in oracle.params])
 
     # --- the step -----------------------------------------------------------------------------
 
-    def _clipped(self, problem: CurvatureOracle, direction: Tensor) -> None:
-        group, point = self.group, problem.copy_weights()
-        slope = -torch.dot(problem.gradient(), direction).item()
-        bound = math.sqrt(group["kl_clip"] / max(group["lr"] ** 2 * slope, 1e-300))
-        scale = group["lr"] * min(1.0, bound)
-        step = scale * direction + group["momentum"] * self.memory.get("velocity", 0.0)
-        if self._adapts():
-            self._adapt(problem, direction, problem.gauss_newton_product(direction))
-        self.memory["velocity"], group["taken"] = step, scale
-        problem.set_weights(point + step)
+    def _step_clipped(self, oracle: CurvatureOracle, direction: Tensor) -> None:
+        """Take v ← μv − lr·ν·Δ, which changes the prediction by κ at most (Ba et al. 2017, §5)."""
+        group, w = self.group, oracle.copy_weights()
+        lr, kappa, mu = group["lr"], group["kl_clip"], group["momentum"]
+        slope = -torch.dot(oracle.gradient(), direction).item()  # ∇JᵀΔ
+        # the floor stands for a gradient of zero, where Δ is zero too
+        nu = min(1.0, math.sqrt(kappa / max(lr**2 * slope, 1e-300)))
+        v = lr * nu * direction + mu * self.memory.get("velocity", 0.0)
+        if self._is_due():
+            self._adapt_damping(oracle, direction, oracle.gauss_newton_product(direction))
+        self.memory["velocity"], group["step_length"] = v, lr * nu
+        oracle.set_weights(w + v)
 
-    def _searched(self, problem: CurvatureOracle, direction: Tensor) -> None:
-        ways = [direction, *(v for v in [self.memory.get("velocity")] if v is not None and v.any())]
-        bent = [problem.gauss_newton_product(way) for way in ways]
-        step, curved = lowest(problem.gradient(), ways, bent, self.group["damping"])
-        ray = Ray(problem, problem.copy_weights(), step)
-        self.group["taken"] = t = ray.backtrack(self.group["lr"])
-        if self._adapts() or t == 0:
-            self._adapt(problem, step, curved)
+    def _step_searched(self, oracle: CurvatureOracle, direction: Tensor) -> None:
+        """Take v ← −αΔ + μv with the best α and μ (Martens & Grosse 2015, §6.4 and §7)."""
+        group, directions = self.group, [direction]
+        velocity = self.memory.get("velocity")
+        if velocity is not None and velocity.any():
+            directions.append(velocity)
+        products = [oracle.gauss_newton_product(d) for d in directions]
+        step, curved = minimize_quadratic(oracle.gradient(), directions, products, group["damping"])
+        line = OracleLine(oracle, oracle.copy_weights(), step)
+        group["step_length"] = t = line.search(group["lr"])
+        if self._is_due() or t == 0:
+            self._adapt_damping(oracle, step, curved)
         self.memory["velocity"] = t * step
-        problem.set_weights(ray.point + t * step)
+        oracle.set_weights(line.point + t * step)
 
-    def _adapts(self) -> bool:
+    def _is_due(self) -> bool:
         every = self.group["adapt_every"]
         return every is not None and self.group["steps"] % every == 0
 
-    def _adapt(self, problem: CurvatureOracle, step: Tensor, bent: Tensor) -> None:
-        """Change λ as the model of J proves right or wrong."""
-        group, gradient = self.group, problem.gradient()
-        predicted = torch.dot(step, gradient + 0.5 * bent).item()
-        end = finite(problem.value(problem.copy_weights() + step))
-        ratio = reduction_ratio(problem.value(), end, predicted)
+    def _adapt_damping(self, oracle: CurvatureOracle, step: Tensor, product: Tensor) -> None:
+        """Change λ as the model of J proves right or wrong, from Bp of a step p."""
+        group, gradient = self.group, oracle.gradient()
+        predicted = torch.dot(step, gradient + 0.5 * product).item()
+        end = finite_or_inf(oracle.value(oracle.copy_weights() + step))
+        rho = reduction_ratio(oracle.value(), end, predicted)
         rate = (20 / 19) ** (group["adapt_every"] or 1)
-        group["damping"] = adapted(group["damping"], ratio, rate)
+        group["damping"] = adapt_damping(group["damping"], rho, rate)
 
 
-def _known(key: str, value: str, options: tuple[str, ...]) -> None:
+def check_option(key: str, value: str, options: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the options.
+
+    Args:
+        key: below ``optimizer``.
+        value: what was given.
+        options: what is known.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
     if value not in options:
         raise ConfigError(f"optimizer.{key}={value} is not known; {suggest(str(value), options)}")
 
 
-def lowest(
-    gradient: Tensor, ways: list[Tensor], bent: list[Tensor], damping: float
+def minimize_quadratic(
+    gradient: Tensor, directions: list[Tensor], products: list[Tensor], damping: float
 ) -> tuple[Tensor, Tensor]:
-    """The p among the combinations of ``ways`` where gᵀp + ½ pᵀ(B + λI)p is least, and Bp.
+    """Minimize gᵀp + ½ pᵀ(B + λI)p over the combinations p of some directions.
 
-    ``bent`` are the products of ``ways`` with B. Each way is made conjugate to those before it, and
-    left out where nothing but rounding remains; the minimum is then that along one after the other.
+    Each direction is made conjugate to those before it, and left out where nothing but rounding
+    remains; the minimum is then that along one after the other.
+
+    Args:
+        gradient: g [p].
+        directions: vectors [p].
+        products: their products with B.
+        damping: λ.
+
+    Returns:
+        p and Bp.
 
     >>> one = torch.tensor([1.0])
-    >>> lowest(torch.tensor([-6.0]), [one], [2 * one], damping=1.0)
+    >>> minimize_quadratic(torch.tensor([-6.0]), [one], [2 * one], damping=1.0)
     (tensor([2.]), tensor([4.]))
     """
     step, curved = torch.zeros_like(gradient), torch.zeros_like(gradient)
     before: list[tuple[Tensor, Tensor, Tensor]] = []
-    for way, product in zip(ways, bent, strict=True):
-        whole = torch.dot(way, product + damping * way)
+    for d, product in zip(directions, products, strict=True):
+        whole = torch.dot(d, product + damping * d)
         for other, others, size in before:
-            share = torch.dot(way, others + damping * other) / size
-            way, product = way - share * other, product - share * others
-        size = torch.dot(way, product + damping * way)
+            share = torch.dot(d, others + damping * other) / size
+            d, product = d - share * other, product - share * others
+        size = torch.dot(d, product + damping * d)
         if size > torch.finfo(size.dtype).eps * whole:
-            length = -torch.dot(gradient, way) / size
-            step, curved = step + length * way, curved + length * product
-            before.append((way, product, size))
+            length = -torch.dot(gradient, d) / size
+            step, curved = step + length * d, curved + length * product
+            before.append((d, product, size))
     return step, curved

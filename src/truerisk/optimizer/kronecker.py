@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from truerisk.core.curvature_oracle import LayerCapture
+from truerisk.core.errors import ConfigError
+
 Convolution = nn.Conv1d | nn.Conv2d
 Norm = nn.LayerNorm | nn.GroupNorm | nn.BatchNorm1d | nn.BatchNorm2d
 
 
-def factorable(layer: nn.Module) -> bool:
+def has_kronecker_form(layer: nn.Module) -> bool:
     """Whether a layer's block has a Kronecker form here: dense, convolutional, embedding.
 
-    >>> factorable(nn.Conv1d(4, 4, 3)), factorable(nn.Conv1d(4, 4, 3, groups=2))
+    >>> has_kronecker_form(nn.Conv1d(4, 4, 3)), has_kronecker_form(nn.Conv1d(4, 4, 3, groups=2))
     (True, False)
     """
     if isinstance(layer, Convolution):
@@ -25,7 +29,7 @@ def factorable(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear | nn.Embedding)
 
 
-class Block:
+class KroneckerBlock:
     """The weight and bias of one layer, ``s = W ā``, as far as they are trained.
 
     With ā the layer's input, 1 appended for the bias, and g the derivative with respect to s of a
@@ -53,24 +57,24 @@ class Block:
     def factors(self, inputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """A and G over one batch, from the input of each call and [k, *output] derivatives."""
         samples = len(inputs[0])
-        g = torch.cat([self._derivatives(s) for s in slopes], dim=2)  # [k, n, places, outputs]
+        g = torch.cat([self._output_rows(s) for s in slopes], dim=2)  # [k, n, places, outputs]
         outer = torch.einsum("knto,kntp->op", g, g) / (samples * g.shape[2])
         if isinstance(self.layer, nn.Embedding):
             counts = torch.cat([x.flatten() for x in inputs]).bincount(
                 minlength=self.layer.num_embeddings
             )
             return counts.to(outer) / samples, outer
-        a = torch.cat([self._activations(x) for x in inputs], dim=1)  # [n, places, inputs]
+        a = torch.cat([self._input_rows(x) for x in inputs], dim=1)  # [n, places, inputs]
         return torch.einsum("nti,ntj->ij", a, a) / samples, outer
 
-    def _activations(self, x: Tensor) -> Tensor:
-        a = patches(self.layer, x) if isinstance(self.layer, Convolution) else x
+    def _input_rows(self, x: Tensor) -> Tensor:
+        a = extract_patches(self.layer, x) if isinstance(self.layer, Convolution) else x
         a = a.reshape(len(x), -1, a.shape[-1])
         parts = [a] if self.weight is not None else []
         parts += [torch.ones_like(a[..., :1])] if self.bias is not None else []
         return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
 
-    def _derivatives(self, s: Tensor) -> Tensor:
+    def _output_rows(self, s: Tensor) -> Tensor:
         if isinstance(self.layer, Convolution):
             return s.flatten(3).transpose(2, 3)
         return s.reshape(*s.shape[:2], -1, s.shape[-1])
@@ -89,10 +93,10 @@ class Block:
         return [part.reshape(p.shape) for part, p in zip(parts, self.params, strict=True)]
 
 
-def patches(layer: Any, x: Tensor) -> Tensor:
+def extract_patches(layer: Any, x: Tensor) -> Tensor:
     """What a convolution's kernel sees at each position: [n, positions, channels · window].
 
-    >>> patches(nn.Conv1d(1, 1, 2), torch.tensor([[[1.0, 2.0, 3.0]]]))
+    >>> extract_patches(nn.Conv1d(1, 1, 2), torch.tensor([[[1.0, 2.0, 3.0]]]))
     tensor([[[1., 2.],
              [2., 3.]]])
     """
@@ -108,22 +112,22 @@ def patches(layer: Any, x: Tensor) -> Tensor:
     return functional.unfold(x, kernel, dilation=dilation, stride=stride).transpose(1, 2)
 
 
-def inverses(a: Tensor, g: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+def invert_factors(a: Tensor, g: Tensor, damping: float) -> tuple[Tensor, Tensor]:
     """(A + π√λ I)⁻¹ and (G + √λ/π I)⁻¹, with π² = (tr A / dim A) / (tr G / dim G).
 
     Factored Tikhonov damping (Martens & Grosse 2015, §6.3); a diagonal A stays a diagonal.
 
-    >>> one, two = inverses(torch.eye(1), torch.eye(1), 1.0)
+    >>> one, two = invert_factors(torch.eye(1), torch.eye(1), 1.0)
     >>> one.item(), two.item()
     (0.5, 0.5)
     """
     sizes = [(t.sum() if t.ndim == 1 else t.trace()).item() / len(t) for t in (a, g)]
     pi = math.sqrt(sizes[0] / sizes[1]) if min(sizes) > 0 else 1.0
     root = math.sqrt(damping)
-    return _inverse(a, pi * root), _inverse(g, root / pi)
+    return _invert_damped(a, pi * root), _invert_damped(g, root / pi)
 
 
-def _inverse(matrix: Tensor, shift: float) -> Tensor:
+def _invert_damped(matrix: Tensor, shift: float) -> Tensor:
     if matrix.ndim == 1:
         return 1 / (matrix + shift)
     exact = matrix.double() if matrix.device.type != "mps" else matrix
@@ -137,24 +141,25 @@ def _inverse(matrix: Tensor, shift: float) -> Tensor:
 def norm_diagonal(layer: Any, inputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> list[Tensor]:
     """The diagonals of a norm layer's blocks: E[(Σ g x̂)²] for the scale, E[(Σ g)²] for the shift.
 
-    x̂ is the normalized input, sums are over a sample's places, and g [k, *output] as in `Block`.
+    x̂ is the normalized input, sums are over a sample's places, and g [k, *output] as in
+    `KroneckerBlock`.
     """
     n = len(inputs[0])
     by_sample: list[Any] = [0, 0]
     for x, g in zip(inputs, slopes, strict=True):
-        for index, product in enumerate((g * normalized(layer, x), g)):
-            by_sample[index] = by_sample[index] + _places(layer, product)
+        for index, product in enumerate((g * normalize_input(layer, x), g)):
+            by_sample[index] = by_sample[index] + _sum_places(layer, product)
     return [(d**2).sum((0, 1)).view(layer.weight.shape) / n for d in by_sample]
 
 
-def _places(layer: Any, g: Tensor) -> Tensor:
+def _sum_places(layer: Any, g: Tensor) -> Tensor:
     """[k, n, …] summed over places: [k, n, parameters]."""
     if isinstance(layer, nn.LayerNorm):
         return g.reshape(*g.shape[:2], -1, layer.weight.numel()).sum(2)
     return g.flatten(3).sum(3) if g.ndim > 3 else g
 
 
-def normalized(layer: Any, x: Tensor) -> Tensor:
+def normalize_input(layer: Any, x: Tensor) -> Tensor:
     """What a norm layer makes of x before scale and shift."""
     if isinstance(layer, nn.LayerNorm):
         return functional.layer_norm(x, layer.normalized_shape, eps=layer.eps)
@@ -163,3 +168,72 @@ def normalized(layer: Any, x: Tensor) -> Tensor:
     if layer.training or layer.running_mean is None:
         return functional.batch_norm(x, None, None, training=True, eps=layer.eps)
     return functional.batch_norm(x, layer.running_mean, layer.running_var, eps=layer.eps)
+
+
+class CurvaturePartition(NamedTuple):
+    """Which parameters are in Kronecker blocks, which in norm layers, and the others."""
+
+    blocks: list[KroneckerBlock]
+    norms: list[Any]
+    others: list[Tensor]
+
+
+def partition_parameters(model: nn.Module, params: Sequence[Tensor]) -> CurvaturePartition:
+    """Divide the parameters by the layers they belong to; one that several share is an other."""
+    ours = {id(p) for p in params} - shared_parameters(model)
+    blocks, norms = [], []
+    for module in called_modules(model):
+        if has_kronecker_form(module):
+            block = KroneckerBlock(module, lambda p: id(p) in ours)
+            blocks += [block] if block.params else []
+        elif isinstance(module, Norm) and {id(p) for p in norm_params(module)} & ours:
+            norms.append(module)
+    inside = {id(p) for block in blocks for p in block.params}
+    inside |= {id(p) for norm in norms for p in norm_params(norm)}
+    return CurvaturePartition(blocks, norms, [p for p in params if id(p) not in inside])
+
+
+def called_modules(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules below one, but for those inside torch's attention, which reads their weights."""
+    yield module
+    if not isinstance(module, nn.MultiheadAttention):
+        for child in module.children():
+            yield from called_modules(child)
+
+
+def shared_parameters(model: nn.Module) -> set[int]:
+    """The ids of the parameters that are found at more than one place."""
+    found = Counter(id(p) for m in set(model.modules()) for p in m.parameters(recurse=False))
+    return {key for key, count in found.items() if count > 1}
+
+
+def unused_layer_error(layer: nn.Module) -> ConfigError:
+    """The error for a layer whose parameters are used without its forward pass."""
+    return ConfigError(
+        f"optimizer=kfac sees what goes through a layer when it is called, and {layer} never is, "
+        "though its parameters are used: call the layer itself in the model's forward, or take "
+        "optimizer=newton_cg"
+    )
+
+
+def norm_params(layer: Any) -> list[Tensor]:
+    """A norm layer's scale and shift, where it has both."""
+    return [p for p in (layer.weight, layer.bias) if p is not None]
+
+
+def curvature_statistics(
+    layout: CurvaturePartition, capture: LayerCapture
+) -> Iterator[tuple[Tensor, str, Tensor]]:
+    """What one micro-batch says of the curvature: parameter, name and value."""
+    for block in layout.blocks:
+        inputs, slopes = capture.inputs[block.layer], capture.output_gradients[block.layer]
+        if inputs:
+            a, g = block.factors(inputs, slopes)
+            yield block.params[0], "input", a
+            yield block.params[0], "output", g
+    for layer in layout.norms:
+        inputs, slopes = capture.inputs[layer], capture.output_gradients[layer]
+        diagonals = norm_diagonal(layer, inputs, slopes)
+        yield from zip(norm_params(layer), ["diagonal"] * 2, diagonals, strict=False)
+    for param, gradient in zip(layout.others, capture.gradients, strict=True):
+        yield param, "diagonal", gradient**2 / capture.samples

@@ -10,14 +10,20 @@ from torch.optim.optimizer import ParamsT
 
 from truerisk.core.checks import check_int
 from truerisk.core.flat_vectors import flatten_tensors, split_vector
-from truerisk.optimizer.armijo import backtrack, check_armijo
-from truerisk.optimizer.line_search import Closure, Line, LineSearch, gradient
+from truerisk.optimizer.line_search import (
+    Closure,
+    ClosureLine,
+    LineSearchOptimizer,
+    backtrack,
+    check_armijo,
+    known_gradient,
+)
 
 Pairs = list[tuple[Tensor, Tensor]]
 """Steps s = Δw and gradient changes y = Δ∇J, as vectors, oldest first."""
 
 
-class LBFGSBacktracking(LineSearch):
+class LBFGSBacktracking(LineSearchOptimizer):
     """L-BFGS on the whole training set, one quasi-Newton step at a time: w ← w − t·H∇J(w).
 
     H approximates the inverse Hessian from the last m pairs s = Δw, y = Δ∇J, both from within one
@@ -63,40 +69,53 @@ class LBFGSBacktracking(LineSearch):
         check_armijo(alpha, beta)
         super().__init__(params, lr, history_size=history_size, alpha=alpha, beta=beta)
 
-    def search(self, line: Line) -> float:
+    def search(self, line: ClosureLine) -> float:
         """Backtrack from ``lr``."""
         group = self.group
         return backtrack(line, group["lr"], group["alpha"], group["beta"])
 
     def descend(self, params: list[Tensor], closure: Closure, value: float) -> float:
         """Step along −H∇J, or along −∇J where that does not lower J, and learn from the step."""
-        g = flatten_tensors(gradient(p) for p in params)
+        g = flatten_tensors(known_gradient(p) for p in params)
         memory = self.state[self.group["params"][0]]
         pairs = memory.setdefault("pairs", [])
-        for d in directions(g, pairs):
-            line = Line(params, split_vector(d, params), closure, value, torch.dot(g, d).item())
+        for d in descent_directions(g, pairs):
+            line = ClosureLine(
+                params, split_vector(d, params), closure, value, torch.dot(g, d).item()
+            )
             t = line.settle(self.search)
             if t:
                 line.probe(t)
-                remember(pairs, t * d, flatten_tensors(gradient(p) for p in params) - g)
+                remember_pair(pairs, t * d, flatten_tensors(known_gradient(p) for p in params) - g)
                 memory["pairs"] = pairs[-self.group["history_size"] :]
                 return t
             pairs.clear()
         return 0.0
 
 
-def directions(g: Tensor, pairs: Pairs) -> Iterator[Tensor]:
-    """−Hg, if there are pairs to tell H; then −g, at most of length 1."""
+def descent_directions(g: Tensor, pairs: Pairs) -> Iterator[Tensor]:
+    """Yield −Hg, if there are pairs to tell H; then −g, at most of length 1.
+
+    Args:
+        g: ∇J [p].
+        pairs: oldest first; none may be.
+    """
     if pairs:
-        yield -two_loop(g, pairs)
+        yield -two_loop_product(g, pairs)
     yield -g / g.norm().clamp_min(1.0)
 
 
-def two_loop(g: Tensor, pairs: Pairs) -> Tensor:
-    """Hg, with H from the pairs (s, y) and γ = sᵀy / yᵀy of the last one (Nocedal & Wright, 7.4).
+def two_loop_product(g: Tensor, pairs: Pairs) -> Tensor:
+    """Return Hg, with H from the pairs (s, y) and γ = sᵀy / yᵀy of the last one.
+
+    Args:
+        g: [p].
+        pairs: at least one, oldest first.
+
+    Source: Nocedal & Wright, algorithm 7.4.
 
     >>> g, s = torch.tensor([2.0, 5.0]), torch.tensor([1.0, 0.0])
-    >>> two_loop(g, [(s, 2 * s)])  # the curvature along s is 2, and supposed to be elsewhere
+    >>> two_loop_product(g, [(s, 2 * s)])  # the curvature along s is 2, supposed to be so elsewhere
     tensor([1.0000, 2.5000])
     """
     rates = [torch.dot(s, y) for s, y in pairs]
@@ -110,8 +129,14 @@ def two_loop(g: Tensor, pairs: Pairs) -> Tensor:
     return q
 
 
-def remember(pairs: Pairs, s: Tensor, y: Tensor) -> None:
-    """Add a pair whose curvature yᵀs is clearly positive."""
+def remember_pair(pairs: Pairs, s: Tensor, y: Tensor) -> None:
+    """Add a pair whose curvature yᵀs is clearly positive (Li & Fukushima 2001).
+
+    Args:
+        pairs: what it is added to.
+        s: Δw [p].
+        y: Δ∇J [p].
+    """
     least = torch.finfo(s.dtype).eps ** 0.5
     if torch.dot(s, y) > least * s.norm() * y.norm():
         pairs.append((s, y))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from truerisk.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -94,3 +96,21 @@ def _requires_closure(step: Callable[..., Any] | None) -> bool:
         return False
     parameter = inspect.signature(step).parameters.get("closure")
     return parameter is not None and parameter.default is parameter.empty
+
+
+def refuse_shards(optimizer: str, params: Iterable[Any]) -> None:
+    """Refuse parameters of which each process has only a part (trainer=fsdp).
+
+    Args:
+        optimizer: its name, for the message.
+        params: tensors.
+
+    Raises:
+        ConfigError: one of them is a shard.
+    """
+    # a DTensor is told by its method: the class is private in some versions of torch
+    if any(hasattr(p, "full_tensor") for p in params):
+        raise ConfigError(
+            f"{optimizer} needs whole parameters, and trainer=fsdp gives each process a "
+            "part of them: use trainer=ddp"
+        )

@@ -9,10 +9,11 @@ from torch.optim.optimizer import ParamsT
 from truerisk.core.checks import check_float, check_int
 from truerisk.core.curvature_oracle import CurvatureOracle
 from truerisk.core.errors import ConfigError
-from truerisk.optimizer.second_order import Ray, SecondOrder
+from truerisk.optimizer.line_search import OracleLine
+from truerisk.optimizer.second_order import SecondOrderOptimizer
 
 
-class Newton(SecondOrder):
+class Newton(SecondOrderOptimizer):
     """Newton's method: w ← w + t·d with ``(H + τI) d = −∇J``, H = ∇²J(w).
 
     τ is the damping; where H + τI is not positive definite, d need not descend, and τ becomes
@@ -57,28 +58,40 @@ class Newton(SecondOrder):
                 "needs no matrix, a smaller model, or raise it"
             )
 
-    def descend(self, problem: CurvatureOracle) -> None:
+    def descend(self, oracle: CurvatureOracle) -> None:
         """Move along the Newton direction."""
-        group, ray = self.group, Ray(problem, problem.copy_weights(), self._direction(problem))
-        t = ray.backtrack(group["lr"]) if group["line_search"] else group["lr"]
-        group["taken"] = t
-        problem.set_weights(ray.point + t * ray.direction)
+        group, line = (
+            self.group,
+            OracleLine(oracle, oracle.copy_weights(), self._newton_direction(oracle)),
+        )
+        t = line.search(group["lr"]) if group["line_search"] else group["lr"]
+        group["step_length"] = t
+        oracle.set_weights(line.point + t * line.direction)
 
-    def _direction(self, problem: CurvatureOracle) -> Tensor:
-        gradient = problem.gradient()
-        solve = saddle_free if self.group["saddle_free"] else positive_definite
-        direction = -solve(_double(problem.hessian()), _double(gradient), self.group["damping"])
+    def _newton_direction(self, oracle: CurvatureOracle) -> Tensor:
+        gradient = oracle.gradient()
+        solve = solve_positive_definite
+        if self.group["saddle_free"]:
+            solve = solve_saddle_free
+        direction = -solve(
+            _to_double(oracle.hessian()), _to_double(gradient), self.group["damping"]
+        )
         return direction.to(gradient)
 
 
-def _double(tensor: Tensor) -> Tensor:
+def _to_double(tensor: Tensor) -> Tensor:
     return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()
 
 
-def positive_definite(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:
-    """(H + τI)⁻¹ g, with τ large enough for a positive definite matrix.
+def solve_positive_definite(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:
+    """Return (H + τI)⁻¹ g, with τ large enough for a positive definite matrix.
 
-    >>> positive_definite(torch.tensor([[2.0]]), torch.tensor([4.0]), 0.0)
+    Args:
+        hessian: H [p, p].
+        gradient: g [p].
+        damping: the least τ.
+
+    >>> solve_positive_definite(torch.tensor([[2.0]]), torch.tensor([4.0]), 0.0)
     tensor([2.])
     """
     shifted = hessian + damping * torch.eye(len(hessian)).to(hessian)
@@ -87,25 +100,30 @@ def positive_definite(hessian: Tensor, gradient: Tensor, damping: float) -> Tens
         return torch.cholesky_solve(gradient.unsqueeze(1), factor).squeeze(1)
     values, vectors = torch.linalg.eigh(hessian)
     tau = max(damping, (1e-3 * values.abs().max() - values.min()).item())
-    return _inverse(values + tau, vectors, gradient)
+    return _apply_inverse(values + tau, vectors, gradient)
 
 
-def saddle_free(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:
-    """(|H| + τI)⁻¹ g.
+def solve_saddle_free(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:
+    """Return (|H| + τI)⁻¹ g.
 
-    >>> saddle_free(torch.tensor([[2.0, 0.0], [0.0, -4.0]]), torch.tensor([2.0, -4.0]), 0.0)
+    Args:
+        hessian: H [p, p].
+        gradient: g [p].
+        damping: τ.
+
+    >>> solve_saddle_free(torch.tensor([[2.0, 0.0], [0.0, -4.0]]), torch.tensor([2.0, -4.0]), 0.0)
     tensor([ 1., -1.])
     """
     values, vectors = torch.linalg.eigh(hessian)
-    return _inverse(values.abs() + damping, vectors, gradient)
+    return _apply_inverse(values.abs() + damping, vectors, gradient)
 
 
-def _inverse(values: Tensor, vectors: Tensor, gradient: Tensor) -> Tensor:
+def _apply_inverse(values: Tensor, vectors: Tensor, gradient: Tensor) -> Tensor:
     """V diag(λ)⁻¹ Vᵀ g; eigenvalues that are zero but for rounding count as that rounding.
 
     Where all of them are zero, as those of a piecewise linear J, the answer is g.
 
-    >>> _inverse(torch.zeros(2), torch.eye(2), torch.tensor([3.0, 4.0]))
+    >>> _apply_inverse(torch.zeros(2), torch.eye(2), torch.tensor([3.0, 4.0]))
     tensor([3., 4.])
     """
     largest = values.max()

@@ -10,7 +10,8 @@ from truerisk.core.checks import check_float, check_int
 from truerisk.core.curvature_oracle import CurvatureOracle
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.optimizer.conjugate_gradient import Path, truncated_path
-from truerisk.optimizer.second_order import Ray, SecondOrder, finite, reduction_ratio
+from truerisk.optimizer.line_search import OracleLine, finite_or_inf
+from truerisk.optimizer.second_order import SecondOrderOptimizer, reduction_ratio
 
 METHODS = ("trust_region", "line_search")
 ACCEPT = 1e-4
@@ -20,7 +21,7 @@ SHORTEST = 1e-10
 """A trial step that is this share of the weights is the last one tried."""
 
 
-class NewtonCG(SecondOrder):
+class NewtonCG(SecondOrderOptimizer):
     """Truncated Newton: conjugate gradients on ``m(p) = ∇Jᵀp + ½ pᵀ∇²J p``, without a matrix.
 
     They end when the residual has shrunk by ``min(½, ‖∇J‖^½)``, which makes convergence superlinear
@@ -65,46 +66,56 @@ class NewtonCG(SecondOrder):
             max_iter=check_int("optimizer.max_iter", max_iter),
         )
 
-    def descend(self, problem: CurvatureOracle) -> None:
+    def descend(self, oracle: CurvatureOracle) -> None:
         """Move by the step that conjugate gradients find."""
-        group, gradient = self.group, problem.gradient()
+        group, gradient = self.group, oracle.gradient()
         size = gradient.norm().item()
         if size == 0:
-            group["taken"] = 0.0
+            group["step_length"] = 0.0
             return
         trusting = group["method"] == "trust_region"
         radius = group["radius"] if trusting else math.inf
         tolerance = size * min(0.5, math.sqrt(size))
         path = truncated_path(
-            problem.hessian_product, gradient, tolerance, group["max_iter"], radius
+            oracle.hessian_product, gradient, tolerance, group["max_iter"], radius
         )
-        self._trust(problem, path) if trusting else self._search(problem, path)
+        self._step_trusted(oracle, path) if trusting else self._step_searched(oracle, path)
 
-    def _trust(self, problem: CurvatureOracle, path: Path) -> None:
-        group, start, point = self.group, problem.value(), problem.copy_weights()
+    def _step_trusted(self, oracle: CurvatureOracle, path: Path) -> None:
+        group, start, point = self.group, oracle.value(), oracle.copy_weights()
         least = SHORTEST * max(point.norm().item(), SHORTEST)
         while True:
-            trial = path.within(group["radius"])
-            end = finite(problem.value(point + trial.step))
+            trial = path.leave_ball(group["radius"])
+            end = finite_or_inf(oracle.value(point + trial.step))
             ratio, size = reduction_ratio(start, end, trial.predicted), trial.step.norm().item()
-            radius = resized(group["radius"], ratio, size, trial.on_edge)
+            radius = resize_radius(group["radius"], ratio, size, trial.on_edge)
             group["radius"] = min(radius, group["max_radius"])
             if ratio > ACCEPT or size <= least:
                 break
-        group["taken"] = group["lr"] if ratio > ACCEPT else 0.0
-        problem.set_weights(point + group["taken"] * trial.step)
+        group["step_length"] = group["lr"] if ratio > ACCEPT else 0.0
+        oracle.set_weights(point + group["step_length"] * trial.step)
 
-    def _search(self, problem: CurvatureOracle, path: Path) -> None:
-        ray = Ray(problem, problem.copy_weights(), path.truncated())
-        self.group["taken"] = t = ray.backtrack(self.group["lr"])
-        problem.set_weights(ray.point + t * ray.direction)
+    def _step_searched(self, oracle: CurvatureOracle, path: Path) -> None:
+        line = OracleLine(oracle, oracle.copy_weights(), path.end_before_negative())
+        self.group["step_length"] = t = line.search(self.group["lr"])
+        oracle.set_weights(line.point + t * line.direction)
 
 
-def resized(radius: float, ratio: float, size: float, on_edge: bool) -> float:
-    """The next Δ, but for its upper bound (Nocedal & Wright 2006, algorithm 4.1).
+def resize_radius(radius: float, ratio: float, size: float, on_edge: bool) -> float:
+    """Return the next Δ, but for its upper bound.
 
-    >>> resized(1.0, 0.1, 0.8, False), resized(1.0, 0.9, 1.0, True), resized(1.0, 0.9, 0.8, False)
-    (0.2, 2.0, 1.0)
+    Args:
+        radius: Δ.
+        ratio: ρ, the change of J over that of the model.
+        size: ‖p‖ of the trial step.
+        on_edge: whether the radius cut it short.
+
+    Source: Nocedal & Wright 2006, algorithm 4.1.
+
+    >>> resize_radius(1.0, 0.1, 0.8, False), resize_radius(1.0, 0.9, 1.0, True)
+    (0.2, 2.0)
+    >>> resize_radius(1.0, 0.9, 0.8, False)
+    1.0
     """
     if ratio < 0.25:
         return size / 4

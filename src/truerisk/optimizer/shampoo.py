@@ -11,8 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from truerisk.core.checks import check_float, check_int
-from truerisk.optimizer.needs import Needs
-from truerisk.optimizer.shards import refuse_shards
+from truerisk.optimizer.needs import Needs, refuse_shards
 
 GROWTH = 10
 """Roots are renewed at least whenever the sums have grown by one part in so many."""
@@ -83,27 +82,27 @@ class Shampoo(Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    self._update(p, p.grad, group)
+                    self._update_parameter(p, p.grad, group)
         return loss
 
-    def _update(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+    def _update_parameter(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state, grad = self.state[p], grad.reshape(p.shape or (1,))
         if not state:
             state["step"], state["due"], state["mean"] = 0, 0, torch.zeros_like(grad)
-            state["sums"] = [start(grad, d, group) for d in range(grad.ndim)]
+            state["sums"] = [initial_sum(grad, d, group) for d in range(grad.ndim)]
         for d, total in enumerate(state["sums"]):
             if total is not None:
-                total += outer(grad, d)
+                total += sum_outer_products(grad, d)
         if state["step"] >= state["due"]:
             state["roots"] = [inverse_root(total, 2 * grad.ndim) for total in state["sums"]]
             state["due"] += min(group["every"], 1 + state["step"] // GROWTH)
         state["step"] += 1
         state["mean"].lerp_(grad, 1 - group["momentum"])
         p.mul_(1 - group["lr"] * group["weight_decay"])
-        p.sub_(preconditioned(state["mean"], state["roots"]).view_as(p), alpha=group["lr"])
+        p.sub_(precondition_step(state["mean"], state["roots"]).view_as(p), alpha=group["lr"])
 
 
-def start(grad: Tensor, d: int, group: dict[str, Any]) -> Tensor | None:
+def initial_sum(grad: Tensor, d: int, group: dict[str, Any]) -> Tensor | None:
     """εI for dimension d, None where that is too large."""
     size = grad.shape[d]
     if size > group["max_size"]:
@@ -111,10 +110,10 @@ def start(grad: Tensor, d: int, group: dict[str, Any]) -> Tensor | None:
     return group["eps"] * torch.eye(size, dtype=grad.dtype, device=grad.device)
 
 
-def outer(grad: Tensor, d: int) -> Tensor:
+def sum_outer_products(grad: Tensor, d: int) -> Tensor:
     """Σ g gᵀ over the slices g of a gradient along dimension d.
 
-    >>> outer(torch.tensor([[1.0, 2.0], [0.0, 1.0]]), 0)
+    >>> sum_outer_products(torch.tensor([[1.0, 2.0], [0.0, 1.0]]), 0)
     tensor([[5., 2.],
             [2., 1.]])
     """
@@ -136,7 +135,7 @@ def inverse_root(total: Tensor | None, power: int) -> Tensor | None:
     return (vectors * roots) @ vectors.mT
 
 
-def preconditioned(step: Tensor, roots: list[Tensor | None]) -> Tensor:
+def precondition_step(step: Tensor, roots: list[Tensor | None]) -> Tensor:
     """A tensor multiplied by a matrix along each dimension that has one."""
     for d, root in enumerate(roots):
         if root is not None:

@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_map
 
 from truerisk.core.batch import Batch
 from truerisk.engine.stacked.substitution import find_numbers, stack_numbers, substituted
-from truerisk.objective import Objective, Value
+from truerisk.objective import Objective, ObjectiveValue
 from truerisk.recipe import Recipe
 
 Named = Mapping[str, Tensor]
@@ -116,7 +116,7 @@ class ReferenceObjective:
         mapped = _map(measure, needs_turns, dict(state), values, batch_parts(batch))
         return mapped
 
-    def _evaluate(self, state: Named, values: Named, parts: dict[str, Tensor]) -> Value:
+    def _evaluate(self, state: Named, values: Named, parts: dict[str, Tensor]) -> ObjectiveValue:
         """Evaluate J of one member, with its own numbers in their places."""
         with substituted(self.slots, values):
             return self.objective(state, Batch(**parts))

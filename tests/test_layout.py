@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,29 @@ def test_it_imports_without_torch(name):
     modules = ", ".join(".".join(file.with_suffix("").parts) for file in files)
     code = f"import sys, truerisk, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def definitions(kind: type | tuple[type, ...]) -> list[str]:
+    """Names of the classes or functions of the package, nested ones too."""
+    files = sorted(SOURCE.rglob("*.py"))
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    return [node.name for node in nodes if isinstance(node, kind)]
+
+
+def test_no_class_name_stands_for_two_things():
+    counts = Counter(definitions(ast.ClassDef))
+    assert [name for name, count in counts.items() if count > 1] == []
+
+
+def test_no_file_name_stands_for_two_parts():
+    """Tests, which bear the name of their part, are in another folder."""
+    stems = Counter(file.stem for file in SOURCE.rglob("*.py"))
+    assert {stem for stem, count in stems.items() if count > 1} <= {"__init__", "__main__"}
+
+
+def test_functions_are_named_by_verb_and_object():
+    """What has one word is a formula's name, a noun that an object has, or a library's protocol."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    names = [name.lstrip("_") for name in definitions(functions) if not name.startswith("__")]
+    one_word = [name for name in names if "_" not in name]
+    assert len(one_word) <= 0.35 * len(names), Counter(one_word).most_common(40)

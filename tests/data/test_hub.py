@@ -158,6 +158,7 @@ def test_data_sets_saved_to_disk(tmp_path):
         ({"y": "gaps", "x": "a"}, "the target holds NaN"),
         ({"task": "regression", "x": "a"}, "the target is not a number"),
         ({"task": "ranking", "x": "a"}, "data.source.task is 'ranking'"),
+        ({"y": "ragged", "x": "a"}, "holds lists, and class labels are one number"),
     ],
 )
 def test_mistakes_are_named(columns, options, message):

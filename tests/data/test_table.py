@@ -265,3 +265,28 @@ def test_other_tables_must_fit(write, change, message):
     module.load_state_dict(first.state_dict())
     with pytest.raises(ConfigError, match=message):
         module.prepare()
+
+
+def test_several_columns_of_whole_numbers_are_quantities_or_labels(write):
+    path = write(frame().assign(cards=np.arange(60) % 3, goals=np.arange(60) % 4))
+    counts = ready(path, ["goals", "cards"], columns=["size"])
+    assert (counts.info.task, counts.info.num_outputs) == ("regression", 2)
+    path = write(frame().assign(red=np.arange(60) % 2, big=np.arange(60) % 4 == 0))
+    labels = ready(path, ["red", "big"], columns=["size"], task="multilabel")
+    assert (labels.info.task, labels.info.num_outputs) == ("multilabel", 2)
+    for options in ({"task": "classification"}, {"target": ["kind", "colour"]}):
+        with pytest.raises(ConfigError, match="class labels are one number a sample"):
+            ready(path, **{"target": ["red", "big"], "columns": ["size"], **options})
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_long_column_of_numbers_and_texts_is_one_of_texts(write):
+    """pandas would read its first part as numbers, and warn of it."""
+    n = 60_000
+    label = np.where(np.arange(n) % 2 == 0, "1", "0").astype(object)
+    label[n - 5000 :: 3] = "unknown"
+    wide = {f"x{i}": np.arange(n) % 7 for i in range(24)}
+    path = write(pd.DataFrame({**wide, "label": label}))
+    assert ready(path, "label").info.class_names == ("0", "1", "unknown")
+    one_hot = ready(path, "x0", columns=["x1", "label"], task="regression")
+    assert one_hot.info.input_shape == (4,)

@@ -96,7 +96,7 @@ def test_the_truth_is_what_many_samples_say():
     x, y = recipe.data.population.sample(400_000, torch.Generator().manual_seed(1))
     outputs = recipe.model(x).detach()
     losses = recipe.surrogate(outputs, y)
-    wrong = recipe.surrogate.errors(outputs, y)
+    wrong = recipe.surrogate.compute_errors(outputs, y)
     for value, expected in zip((losses, wrong), truth(recipe.model, recipe.data.population)):
         assert abs(value.mean().item() - expected) < 4 * value.std().item() / len(y) ** 0.5
 

@@ -142,20 +142,22 @@ def test_huber_is_quadratic_then_linear():
 def test_errors_against_sklearn(name):
     fitted = adapt_loss(option(name), "classification", 3)
     outputs, y = samples("classification", 3)
-    errors = fitted.errors(outputs, y)
+    errors = fitted.compute_errors(outputs, y)
     assert set(errors.tolist()) == {0.0, 1.0}
     assert float(errors.mean()) == pytest.approx(zero_one_loss(y, outputs.argmax(1)))
 
 
 def test_error_of_a_single_output_is_by_sign():
     fitted = adapt_loss(option("bce"), "classification", 2)
-    errors = fitted.errors(torch.tensor([[2.0], [2.0], [-1.0], [-1.0]]), torch.tensor([1, 0, 1, 0]))
+    errors = fitted.compute_errors(
+        torch.tensor([[2.0], [2.0], [-1.0], [-1.0]]), torch.tensor([1, 0, 1, 0])
+    )
     assert errors.tolist() == [0, 1, 1, 0]
 
 
 def test_regression_has_no_errors():
     outputs, y = samples("regression", 1)
-    assert adapt_loss(option("mse"), "regression", 1).errors(outputs, y) is None
+    assert adapt_loss(option("mse"), "regression", 1).compute_errors(outputs, y) is None
 
 
 @pytest.mark.parametrize(("name", "task"), OPTIONS.items())

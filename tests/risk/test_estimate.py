@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from truerisk.objective import Objective
-from truerisk.risk.estimate import MeanEstimate, gap, measure
+from truerisk.risk.estimate import MeanEstimate, estimate_gap, measure_batches
 from truerisk.risk.measured import Measured
 
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ def estimate(values, *cuts):
 @pytest.mark.parametrize("cuts", [(), (1,), (90,), (7, 7, 50)], ids=str)
 def test_mean_and_standard_error(cuts):
     values = np.random.default_rng(0).lognormal(size=100)
-    found = estimate(values, *cuts).measured(epoch=3)
+    found = estimate(values, *cuts).to_measured(epoch=3)
     assert found.value == pytest.approx(values.mean(), rel=1e-14)
     assert found.stderr == pytest.approx(values.std(ddof=1) / 10, rel=1e-12)
     assert found.epoch == 3
@@ -35,11 +35,11 @@ def test_mean_and_standard_error(cuts):
 def test_float32_losses_are_summed_in_float64():
     values = torch.full((3,), 0.1, dtype=torch.float32)
     found = estimate(values.repeat(100_000))
-    assert found.measured().value == pytest.approx(values[0].item(), rel=1e-12)
+    assert found.to_measured().value == pytest.approx(values[0].item(), rel=1e-12)
 
 
 def test_standard_error_of_one_value_is_unknown():
-    assert math.isnan(estimate([2.0]).measured().stderr)
+    assert math.isnan(estimate([2.0]).to_measured().stderr)
 
 
 @pytest.mark.parametrize("n", [5, 15, 20])
@@ -48,20 +48,20 @@ def test_finite_population_correction_by_simulation(n):
     generator = torch.Generator().manual_seed(0)
     population = torch.randn(20, generator=generator, dtype=torch.float64).exp()
     draws = [population[torch.randperm(20, generator=generator)[:n]] for _ in range(1000)]
-    found = [estimate(draw).measured(population=20) for draw in draws]
+    found = [estimate(draw).to_measured(population=20) for draw in draws]
     variance = np.mean([m.stderr**2 for m in found])
     errors = np.array([m.value for m in found]) - population.mean().item()
     assert np.mean(errors**2) == pytest.approx(variance, rel=0.15, abs=1e-28)
     if n < 20:
-        uncorrected = np.mean([estimate(draw).measured().stderr ** 2 for draw in draws])
+        uncorrected = np.mean([estimate(draw).to_measured().stderr ** 2 for draw in draws])
         assert uncorrected > 1.25 * variance
     else:
         assert variance == 0
 
 
 def test_gap():
-    assert gap(Measured(1.0, 0.0, 4), Measured(3.0, 0.5, 4)) == Measured(2.0, 0.5, 4)
-    assert gap(Measured(3.0, 0.6, 4), Measured(1.0, 0.8, 4)) == Measured(
+    assert estimate_gap(Measured(1.0, 0.0, 4), Measured(3.0, 0.5, 4)) == Measured(2.0, 0.5, 4)
+    assert estimate_gap(Measured(3.0, 0.6, 4), Measured(1.0, 0.8, 4)) == Measured(
         -2.0, pytest.approx(1.0), 4
     )
 
@@ -78,11 +78,11 @@ def test_measure_is_exact_whatever_the_batches(digits, size):
     train = digits.data.train
     weights = {n: p.detach().clone() for n, p in digits.model.named_parameters()}
     batches = train.batches(torch.arange(len(train)).split(size))
-    found = measure(objective, None, batches, CPU)
+    found = measure_batches(objective, None, batches, CPU)
     outputs = digits.model(train.x).detach()
     losses = cross_entropy(outputs, train.y, reduction="none")
     wrong = (outputs.argmax(1) != train.y).double()
-    named = found.named("train", 2)
+    named = found.name_risks("train", 2)
     for name, values in {"risk/train": losses, "error/train": wrong}.items():
         assert named[name].value == pytest.approx(values.mean().item(), rel=1e-13)
         stderr = values.std().item() / math.sqrt(len(train))

@@ -103,7 +103,7 @@ def test_the_error_of_several_labels_is_their_mean():
     outputs = torch.tensor([[2.0, -1.0], [-1.0, -1.0], [1.0, 1.0]])
     y = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
     fitted = adapt_loss(nn.BCEWithLogitsLoss(reduction="none"), "multilabel", 2)
-    assert fitted.errors(outputs, y).tolist() == [0.0, 0.5, 1.0]
+    assert fitted.compute_errors(outputs, y).tolist() == [0.0, 0.5, 1.0]
     expected = nn.functional.binary_cross_entropy_with_logits(outputs, y, reduction="none")
     torch.testing.assert_close(fitted(outputs, y), expected.mean(1))
     assert MultiLabel().count_outputs(True, 2) == 2
@@ -116,7 +116,7 @@ def test_the_loss_of_a_sequence_is_the_mean_of_its_tokens():
     expected = -outputs.log_softmax(-1).gather(-1, y.unsqueeze(-1)).squeeze(-1).mean(1)
     torch.testing.assert_close(fitted(outputs, y), expected)
     wrong = (outputs.argmax(-1) != y).float().mean(1)
-    torch.testing.assert_close(fitted.errors(outputs, y), wrong)
+    torch.testing.assert_close(fitted.compute_errors(outputs, y), wrong)
     mapped = torch.vmap(fitted, (0, None))(torch.stack([outputs, outputs]), y)
     torch.testing.assert_close(mapped, torch.stack([expected, expected]))
 

@@ -17,7 +17,13 @@ from truerisk.model import Function
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
 from truerisk.risk import bayes
-from truerisk.risk.estimate import MeanEstimate, Measurement, epoch_metrics, gap_of, measure
+from truerisk.risk.estimate import (
+    MeanEstimate,
+    Measurement,
+    epoch_metrics,
+    measure_batches,
+    name_gap,
+)
 from truerisk.risk.measured import Measured
 
 if TYPE_CHECKING:
@@ -87,10 +93,10 @@ class RiskEstimator:
         risks: dict[str, Measured] = {}
         for name in split_names(self.data):
             split = self.measure_split(name, None)
-            risks |= split.named(name, epoch, self.population_size(name))
+            risks |= split.name_risks(name, epoch, self.population_size(name))
             risks |= self.measure_distance(None, epoch)
         risks |= self.true_risk(epoch)
-        return risks | gap_of(risks)
+        return risks | name_gap(risks)
 
     def measure_distance(self, state: State, epoch: int | None) -> dict[str, Measured]:
         """Measure how far a test function's weights are from a known minimum."""
@@ -118,7 +124,7 @@ class RiskEstimator:
         return self._measured(state, split.batches(index[self.rank :: self.world].split(BATCH)))
 
     def _measured(self, state: State, batches: Iterable[Batch]) -> Measurement:
-        return measure(self.objective, state, batches, self.device)
+        return measure_batches(self.objective, state, batches, self.device)
 
     @cached_property
     def subset(self) -> Tensor:
@@ -146,7 +152,7 @@ class RiskEstimator:
         while drawn < self._samples(found):
             drawn = self._samples(found, spare=1.05)  # so that a second try is rare
             found = self._measured(None, self._fresh(drawn, "true risk"))
-        return found.named("true", epoch) | self._bayes(self._fresh(drawn, "true risk"))
+        return found.name_risks("true", epoch) | self._bayes(self._fresh(drawn, "true risk"))
 
     def _samples(self, found: Measurement, spare: float = 1.0) -> int:
         """How many samples bring the standard error down to what was asked for, if allowed."""
@@ -163,14 +169,14 @@ class RiskEstimator:
         surrogate = self.recipe.surrogate
         risk, errors = MeanEstimate().to(self.device), MeanEstimate().to(self.device)
         for batch in batches:
-            outputs = bayes.optimal_outputs(self.data, surrogate, batch.x)
+            outputs = bayes.predict_bayes(self.data, surrogate, batch.x)
             risk.update(surrogate(outputs, batch.y))
-            wrong = surrogate.errors(outputs, batch.y)
+            wrong = surrogate.compute_errors(outputs, batch.y)
             if wrong is not None:
                 errors.update(wrong)
         found: dict[str, Any] = {}
         if bayes.attains_bayes_risk(surrogate):
-            found["risk/bayes"] = risk.measured()
+            found["risk/bayes"] = risk.to_measured()
         if surrogate.task.error_title is not None:
-            found["error/bayes"] = errors.measured()
+            found["error/bayes"] = errors.to_measured()
         return found

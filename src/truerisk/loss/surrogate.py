@@ -54,7 +54,7 @@ class Surrogate(nn.Module):
         losses = losses.flatten(1)
         return losses.squeeze(1) if losses.shape[1] == 1 else losses.mean(1)
 
-    def errors(self, outputs: Tensor, y: Tensor) -> Tensor | None:
+    def compute_errors(self, outputs: Tensor, y: Tensor) -> Tensor | None:
         """Return the error of each sample, [n] as floats; None where the task has none.
 
         Args:

@@ -11,7 +11,7 @@ Exact = nn.MSELoss | nn.L1Loss | nn.HuberLoss | nn.CrossEntropyLoss | nn.BCEWith
 
 
 def attains_bayes_risk(surrogate: Surrogate) -> bool:
-    """Whether `optimal_outputs` minimise this surrogate's risk, and not its 0–1 risk alone.
+    """Tell whether `predict_bayes` minimises this surrogate's risk, and not its 0–1 risk alone.
 
     Log-odds minimise cross-entropy (without label smoothing) and logistic loss; the mean minimises
     squared loss and, as the noise of every known P here is symmetric, absolute and Huber loss.
@@ -20,6 +20,12 @@ def attains_bayes_risk(surrogate: Surrogate) -> bool:
     return isinstance(surrogate.loss, Exact) and not smoothing
 
 
-def optimal_outputs(data: DataModule, surrogate: Surrogate, x: Tensor) -> Tensor:
-    """Outputs [n, output_size] of the Bayes predictor for inputs ``x`` as the model sees them."""
+def predict_bayes(data: DataModule, surrogate: Surrogate, x: Tensor) -> Tensor:
+    """Return outputs [n, output_size] of the Bayes predictor.
+
+    Args:
+        data: whose population is known.
+        surrogate: the loss that the outputs are for.
+        x: inputs [n, *shape] as the model sees them.
+    """
     return surrogate.task.bayes_outputs(data.population, data.raw(x), surrogate).to(x)

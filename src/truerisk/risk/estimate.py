@@ -29,7 +29,7 @@ class MeanEstimate(Metric):
 
     >>> estimate = MeanEstimate()
     >>> estimate.update(torch.tensor([1.0, 2.0])); estimate.update(torch.tensor([3.0]))
-    >>> [round(x, 4) for x in estimate.measured()[:2]]
+    >>> [round(x, 4) for x in estimate.to_measured()[:2]]
     [2.0, 0.5774]
     """
 
@@ -49,20 +49,25 @@ class MeanEstimate(Metric):
 
     def compute(self) -> Tensor:
         """Return [n, mean, sample variance]; the variance of a single value is nan."""
-        return moments(self.sums)
+        return compute_moments(self.sums)
 
     @property
     def variance(self) -> float:
         """The sample variance."""
         return self.compute()[2].item()
 
-    def measured(self, population: float = math.inf, epoch: int | None = None) -> Measured:
-        """The mean with its standard error, for a sample out of ``population`` values."""
-        return Moments(*self.compute().tolist()).measured(population, epoch)
+    def to_measured(self, population: float = math.inf, epoch: int | None = None) -> Measured:
+        """Return the mean with its standard error.
+
+        Args:
+            population: of how many values those seen are a sample.
+            epoch: after which they were measured.
+        """
+        return Moments(*self.compute().tolist()).to_measured(population, epoch)
 
 
-def moments(sums: Tensor) -> Tensor:
-    """From [n, Σl, Σl²] along the last axis, [n, mean, sample variance]."""
+def compute_moments(sums: Tensor) -> Tensor:
+    """Return [n, mean, sample variance] of [n, Σl, Σl²] along the last axis."""
     n, total, squares = sums.unbind(-1)
     mean = total / n
     variance = (squares - n * mean.square()).clamp(min=0) / (n - 1)
@@ -76,8 +81,13 @@ class Moments(NamedTuple):
     mean: float
     variance: float
 
-    def measured(self, population: float = math.inf, epoch: int | None = None) -> Measured:
-        """The mean with its standard error, for a sample out of ``population`` values."""
+    def to_measured(self, population: float = math.inf, epoch: int | None = None) -> Measured:
+        """Return the mean with its standard error.
+
+        Args:
+            population: of how many values these are a sample.
+            epoch: after which they were measured.
+        """
         left = max(0.0, 1 - self.size / population)
         stderr = math.sqrt(self.variance / self.size * left) if left else 0.0
         return Measured(self.mean, stderr, epoch)
@@ -90,20 +100,26 @@ class Measurement(NamedTuple):
     errors: MeanEstimate | Moments | None
     penalties: dict[str, float]
 
-    def named(
+    def name_risks(
         self, split: str, epoch: int | None, population: float = math.inf
     ) -> dict[str, Measured]:
-        """``risk/<split>`` and, for classes, ``error/<split>``."""
-        found = {f"risk/{split}": self.risk.measured(population, epoch)}
+        """Name the risk ``risk/<split>`` and, where the task has errors, ``error/<split>``.
+
+        Args:
+            split: the name of the set.
+            epoch: after which it was measured.
+            population: of how many samples those measured are a part.
+        """
+        risks = {f"risk/{split}": self.risk.to_measured(population, epoch)}
         if self.errors is not None:
-            found[f"error/{split}"] = self.errors.measured(population, epoch)
-        return found
+            risks[f"error/{split}"] = self.errors.to_measured(population, epoch)
+        return risks
 
 
 def epoch_metrics(
     train: Measurement, val: Measurement, epoch: int, sizes: tuple[float, float]
 ) -> dict[str, Measured]:
-    """Name what is reported of an epoch: both risks, their gap, J and the penalties.
+    """Name what is reported of an epoch: both risks, their estimate_gap, J and the penalties.
 
     Args:
         train: the training subset, measured.
@@ -114,8 +130,8 @@ def epoch_metrics(
     Returns:
         Values with their standard errors, by name.
     """
-    metrics = train.named("train", epoch, sizes[0]) | val.named("val", epoch, sizes[1])
-    metrics |= gap_of(metrics)
+    metrics = train.name_risks("train", epoch, sizes[0]) | val.name_risks("val", epoch, sizes[1])
+    metrics |= name_gap(metrics)
     penalty = sum(train.penalties.values())
     metrics["objective"] = Measured(metrics["risk/train"].value + penalty, None, epoch)
     metrics["penalty"] = Measured(penalty, None, epoch)
@@ -137,15 +153,21 @@ def flatten_metrics(
 
 
 @torch.no_grad()
-def measure(
+def measure_batches(
     objective: Objective,
     state: Mapping[str, Tensor] | None,
     batches: Iterable[Batch],
     device: torch.device,
 ) -> Measurement:
-    """Measure risk, 0–1 error and penalties with the weights held still.
+    """Measure risk, error and penalties with the weights held still.
 
     The model must be in eval mode. Penalties that depend on the batch are averaged over samples.
+
+    Args:
+        objective: J and its parts.
+        state: parameters and buffers by name; None for the model's own.
+        batches: the samples.
+        device: where sums are kept.
     """
     risk, errors = MeanEstimate().to(device), MeanEstimate().to(device)
     penalties = {name: MeanEstimate().to(device) for name in objective.penalties}
@@ -154,24 +176,28 @@ def measure(
         value = objective(state, batch)
         risk.update(value.losses)
         if has_errors:
-            errors.update(objective.surrogate.errors(value.outputs, batch.y))
+            errors.update(objective.surrogate.compute_errors(value.outputs, batch.y))
         for name, penalty in value.penalties.items():
             penalties[name].update(penalty.expand(len(batch)))
     means = {name: mean.compute()[1].item() for name, mean in penalties.items()}
     return Measurement(risk, errors if has_errors else None, means)
 
 
-def gap_of(risks: Mapping[str, Measured]) -> dict[str, Measured]:
+def name_gap(risks: Mapping[str, Measured]) -> dict[str, Measured]:
     """Name the gap of measured risks; nothing where one of them is missing."""
     if not {"risk/train", "risk/val"} <= risks.keys():
         return {}
-    return {"risk/gap": gap(risks["risk/train"], risks["risk/val"])}
+    return {"risk/gap": estimate_gap(risks["risk/train"], risks["risk/val"])}
 
 
-def gap(train: Measured, val: Measured) -> Measured:
-    """f − g estimated by validation minus train risk; the two samples are independent given w.
+def estimate_gap(train: Measured, val: Measured) -> Measured:
+    """Estimate f − g by validation minus train risk; the two samples are independent given w.
 
-    >>> gap(Measured(1.0, 0.3, 5), Measured(1.5, 0.4, 5))
+    Args:
+        train: the risk on training samples.
+        val: the risk on validation samples.
+
+    >>> estimate_gap(Measured(1.0, 0.3, 5), Measured(1.5, 0.4, 5))
     Measured(value=0.5, stderr=0.5, epoch=5)
     """
     stderr = math.hypot(train.stderr or 0.0, val.stderr or 0.0)

@@ -27,7 +27,7 @@ from truerisk.engine.stacked.substitution import differing_numbers
 from truerisk.engine.stacked.vmap.dropout_streams import DropoutStreams
 from truerisk.engine.state import CheckpointParts
 from truerisk.engine.step import average_weights, clip_scale, edit_batch, project_weights, take_in
-from truerisk.risk.estimate import gap_of
+from truerisk.risk.estimate import name_gap
 from truerisk.risk.measured import Measured
 
 MicroIndices = list[tuple[Tensor, float]]
@@ -292,9 +292,9 @@ class StackedBackend:
                     run = self.runs[k]
                     size = run.estimator.population_size(name)
                     assert run.state.best is not None
-                    summary |= split.named(name, run.state.best.epoch, size)
+                    summary |= split.name_risks(name, run.state.best.epoch, size)
             for k, summary, own in zip(rows, summaries, states, strict=True):
-                summary |= self.true_risk(k, own) | gap_of(summary)
+                summary |= self.true_risk(k, own) | name_gap(summary)
         self.set_mode(training=True)
         return summaries
 

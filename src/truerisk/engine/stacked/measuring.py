@@ -13,7 +13,7 @@ from truerisk.core.batch import Batch
 from truerisk.engine.measure import BATCH, RiskEstimator
 from truerisk.engine.stacked.stacked_data import StackedSplit
 from truerisk.engine.stacked.stacked_objective import StackedObjective
-from truerisk.risk.estimate import Measurement, Moments, moments
+from truerisk.risk.estimate import Measurement, Moments, compute_moments
 
 VALUES = 2**19
 """Numbers in the widest layer, over all members measured at a time: what stays near the core."""
@@ -122,7 +122,7 @@ def _measure_rows(
         for key, values in found.items():
             spread = values if values.ndim == 2 else values[:, None].expand(batch.x.shape[:2])
             sums[key] = sums.get(key, 0) + _sums(spread)
-    read = {key: moments(total).tolist() for key, total in sums.items()}
+    read = {key: compute_moments(total).tolist() for key, total in sums.items()}
     return [_measurement_of(read, k) for k in range(rows.stop - rows.start)]
 
 

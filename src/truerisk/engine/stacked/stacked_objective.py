@@ -100,7 +100,7 @@ class StackedObjective:
         def one(state: State, values: State, own: dict[str, Tensor]) -> tuple[Tensor, ...]:
             with substituted(self.slots, values):
                 value = self.objective(state, Batch(**own))
-                errors = surrogate.errors(value.outputs, own["y"])
+                errors = surrogate.compute_errors(value.outputs, own["y"])
             wrong = () if errors is None else (errors,)
             return value.losses, *wrong, *value.penalties.values()
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from truerisk.cli import COMMANDS, main
+from truerisk.config.compose import ConfigLoader
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.outcome import Outcome
 
@@ -110,6 +111,22 @@ def test_an_interrupted_sweep_stops(runs):
     with pytest.raises(SystemExit) as stop:
         main(["train", "-m", "seed=0,3,0"])
     assert stop.value.code == 143 and len(runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "count"), [(["seed=5"], 1), (["study=s", "seed=5"], 3), (["-m", "seed=5,6"], 2)]
+)
+def test_what_is_asked_for_is_composed_once(runs, monkeypatch, args, count):
+    """A single run once; a sweep what its cells share, what they are made of, no cell by itself."""
+    compose, composed = ConfigLoader.load_configuration, []
+
+    def noted(loader, name, *rest):
+        composed.append(name)
+        return compose(loader, name, *rest)
+
+    monkeypatch.setattr(ConfigLoader, "load_configuration", noted)
+    assert main(["train", "report=false", *args]) == 0
+    assert len(composed) == count
 
 
 def test_mode_from_the_configuration(runs):

@@ -118,7 +118,7 @@ def _show_information(
 
 def _run_once(loader: ConfigLoader, name: str, cfg: DictConfig) -> int:
     """Run a composed configuration as a job of Hydra's; returns the exit code."""
-    resolve_config(cfg)
+    resolve_config(cfg)  # what is missing is told before a folder is made
     cfg.hydra.mode = RunMode.RUN
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
     callbacks = Callbacks(cfg)
@@ -166,6 +166,7 @@ def _run_sweep(loader: ConfigLoader, name: str, overrides: list[str], shared: Di
     if _ends_with_page(shared) and statuses & {"finished", "diverged"}:
         _write_page(folder)
     codes = {outcome.code for outcome in outcomes}
+    # a run that diverges is an answer; one that failed or was refused is not
     bad = codes - {EXIT["finished"], EXIT["diverged"]}
     if bad:
         return min(bad)
@@ -311,7 +312,7 @@ def _train_cell(cfg: DictConfig, folder: Path, overrides: list[str]) -> Outcome:
     if outcome.status == "refused":
         _remove_if_empty(folder)
     if outcome.status == "interrupted":
-        raise SystemExit(outcome.code)
+        raise SystemExit(outcome.code)  # not an error, which Hydra would keep for later
     return outcome
 
 

@@ -67,6 +67,7 @@ def _check_options(cfg: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(options.get("seed"), int):
         options["seed"] = {"base": options["seed"]}
     try:
+        # as JSON: in strict mode pydantic takes no list for a tuple, but JSON has no tuples
         OPTIONS.validate_json(json.dumps(options), strict=True)
     except ValidationError as error:
         # a value of several types gives an error for each: they share a line

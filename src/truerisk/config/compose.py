@@ -183,7 +183,7 @@ class ConfigLoader(ConfigLoaderImpl):
         cfg = super()._compose_config_from_defaults_list(defaults, repo)
         # not the cache, whose configurations are changed by the values that are set in place
         self.defaults = (defaults, getattr(repo, "delegate", repo))
-        if isinstance(cfg.get("seed"), int):
+        if isinstance(cfg.get("seed"), int):  # an experiment's short form
             cfg.seed = {"base": cfg.seed, **dict.fromkeys(Streams._fields)}
         for group in (*LISTS, *(folder.name for folder in self.where[0].glob("*/"))):
             if group not in ("experiment", "hydra"):
@@ -222,7 +222,7 @@ def hydra_session() -> Iterator[None]:
     """Set Hydra's global state up for us, then back to what a surrounding program had."""
     instances: dict[type, Any] = Singleton._instances
     held: dict[type, Any] = {kind: instances.pop(kind) for kind in STATE if kind in instances}
-    version.setbase(VERSION_BASE)
+    version.setbase(VERSION_BASE)  # without it Hydra warns, and works in the run's folder
     setup_globals()
     try:
         yield
@@ -270,7 +270,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Dic
         )
     job = drop_hydra(cfg)
     OmegaConf.set_struct(job, True)
-    resolve_config(job)
+    resolve_config(job)  # for its errors; interpolations stay, so that a value can still be changed
     return job
 
 

@@ -109,6 +109,7 @@ def explain_unresolved(error: OmegaConfBaseException) -> ConfigError:
 def _explain_malformed(error: OverrideParseException) -> str:
     if "=" not in error.override and not error.override.startswith("~"):
         return f"'{error.override}' is no override; write key=value (see truerisk train --help)"
+    # the parser's own reason is the second line, where the first says that there is one
     reason = error.message.splitlines()
     detail = reason[1] if reason[0].startswith("Error parsing") and len(reason) > 1 else reason[0]
     key = error.override.partition("=")[0]

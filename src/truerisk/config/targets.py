@@ -85,7 +85,7 @@ def _import_module(name: str, key: str, path: str) -> Any:
             f"{key}={path}: there is no module '{name}'; "
             "install it, or put its folder on PYTHONPATH"
         ) from error
-    except Exception as error:
+    except Exception as error:  # a user's module may raise anything when it is imported
         raise ConfigError(f"{key}={path}: importing {name} fails: {error}") from error
 
 
@@ -191,6 +191,7 @@ def fits_type(value: Any, hint: Any) -> bool:
     try:
         adapter.validate_json(text, strict=True)
     except ValidationError as error:
+        # a union of a number and an object is wrong only if the number is
         return all(e["type"] in OBJECTS for e in error.errors(include_url=False))
     except Exception:
         return True

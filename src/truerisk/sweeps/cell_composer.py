@@ -59,6 +59,7 @@ class CellComposer:
     ) -> None:
         self.loader, self.name, self.hydra = loader, name, list(hydra)
         self._parser = OverridesParser.create()
+        # asking the repository looks at the disk, once for every override of every cell
         self._is_group = cache(loader.repository.group_exists)
         self._parsed: dict[str, Override] = {}
         self._shared: dict[tuple[str, ...], SharedConfig] = {}
@@ -132,6 +133,7 @@ def _replace_value(config: dict[str, Any], override: Override) -> dict[str, Any]
     value, path = override.value(), override.key_or_group.split(".")
     if isinstance(value, Mapping | list) or not _is_settled(value):
         return None
+    # only the mappings on the way are copied; the others are shared with all cells
     copy = node = dict(config)
     for part in path[:-1]:
         if not isinstance(node.get(part), dict):

@@ -50,6 +50,7 @@ def run_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = No
     with lock_cells([folder]) as locked:
         if not locked:
             return ELSEWHERE
+        # read under the lock: another process may have finished it since the sweep looked
         before = read_outcome(RunFolder(folder))
         if before.status in DONE:
             return before
@@ -127,6 +128,7 @@ def spawn_distributed(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -
         record = Path(scratch, "outcome.json")
         if record.exists():
             return _decode_outcome(record.read_text())
+    # killed, so that it could not write down anything
     reason = f"its process ended with exit code {code}"
     if RunFolder(folder).config.exists():
         RunFolder(folder).set_status("failed", reason)
@@ -159,7 +161,7 @@ def main() -> int:
     assert isinstance(cfg, DictConfig)
     facts = json.loads((scratch / "facts.json").read_text())
     outcome = _catch_errors(_train_here, cfg, folder, facts)
-    if rank() == 0:
+    if rank() == 0:  # Lightning has started the others with the same command
         write_atomic(scratch / "outcome.json", _encode_outcome(outcome))
     return outcome.code
 

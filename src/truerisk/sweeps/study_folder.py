@@ -59,7 +59,7 @@ class StudyFolder:
             if error is not None and isinstance(error.__cause__, HydraException):
                 errors.append(error)
         if errors and len(errors) == len(points):
-            raise errors[0]
+            raise errors[0]  # a key that no cell has is a slip, too
         return cells
 
     def _compose_cell(
@@ -71,6 +71,8 @@ class StudyFolder:
         try:
             config, hydra = self.compose(overrides)
         except ConfigError as error:
+            # an option that does not exist is a slip in the command, and stops all of it; a key
+            # that only some options have may be meant for those
             if isinstance(error.__cause__, MissingConfigException):
                 raise
             cell = SweepCell(overrides, varied, {}, self.folder / slug, problem=str(error))
@@ -99,6 +101,7 @@ def validate_cells(cells: Sequence[SweepCell]) -> Iterator[SweepCell]:
     problems: dict[str, str] = {}
     for cell in cells:
         if not cell.problem:
+            # a check costs as much as composing; most cells of a study differ in their seeds
             recipe = _serialize_without_seeds(cell.config)
             if recipe not in problems:
                 problems[recipe] = _find_problem(cell)
@@ -161,6 +164,7 @@ def name_study(shared: DictConfig, axes: Sequence[Override]) -> str:
     experiment = shared.hydra.runtime.choices.get("experiment")
     keys = [axis.key_or_group for axis in axes]
     keys = ["seed" if key == "seed.base" else key for key in keys]
+    # swept experiments have no one name
     if experiment not in (None, "default", "[]") and "experiment" not in keys:
         return make_slug([str(experiment)])
     return "+".join(make_slug([key]) for key in keys) or "study"

@@ -54,6 +54,7 @@ class Sweep:
         self.sweeper = make_sweeper(self.shared.hydra.sweeper)
         self.axes = self._parse_axes(overrides)
         swept = [override for override in self.axes if override.is_sweep_override()]
+        # before the folder is read, which is made of the study's name
         self.shared.study = name_study(self.shared, swept)
         folder = Path(str(self.shared.hydra.sweep.dir)).absolute()
         hydra = [str(override) for override in self.shared.hydra.overrides.hydra]
@@ -63,9 +64,11 @@ class Sweep:
             "hydra.mode=MULTIRUN",
             f"hydra.sweep.dir={quote_override(str(folder))}",
         ]
+        # plugins compose their jobs themselves, from these and the cell's own
         self.shared.hydra.overrides.hydra = self.hydra
         self.shared.hydra.sweep.dir = str(folder)
         fixed = [override for override in self.axes if not override.is_sweep_override()]
+        # as sweepers write them in points, so that a cell is not named after what all cells have
         texts = {f"{o.get_key_element()}={o.get_value_element_as_str()}" for o in fixed}
         self.study = StudyFolder(folder, CellComposer(loader, name, self.hydra), texts)
 
@@ -120,6 +123,7 @@ class Sweep:
     def _run_batches(self, jobs: HydraJobs) -> Iterator[Outcome]:
         """Run batch after batch; the sweeper is sent how each ended, a cell asked twice twice."""
         launcher, batches = self.make_launcher(), self.propose_batches()
+        # not a for loop: it could send nothing back to the sweeper
         points = next(batches, None)
         while points is not None:
             cells = self.study.compose_cells(points)
@@ -170,6 +174,7 @@ def make_sweeper(node: DictConfig) -> Sweeper:
     """Make the chosen option of ``hydra/sweeper``."""
     path = str(node._target_)
     if path.startswith(BASIC_PLUGINS):
+        # Hydra's own would compose every point anew and know nothing of studies
         return GridSweeper(node.params, node.max_batch_size)
     return _call_target(locate_target(path, "hydra.sweeper._target_"), node)
 

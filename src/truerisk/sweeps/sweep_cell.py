@@ -89,6 +89,7 @@ def strip_hash(folder: Path) -> str:
 
 def read_outcome(run: RunFolder) -> Outcome:
     """Read how a run stands from its folder, without loading torch."""
+    # a run killed before its config.yaml was there cannot be resumed: it has not begun
     record = run.status() if run.config.exists() else {}
     status = record.get("status", "missing")
     risk = math.nan
@@ -134,6 +135,7 @@ def hash_config(config: Mapping[str, Any]) -> str:
     if isinstance(counted.get("regularizer"), Mapping):
         # a list of pairs, since `sort_keys` would forget their order
         counted["regularizer"] = list(counted["regularizer"].items())
+    # the text must never change: studies of earlier versions are found by it
     text = json.dumps(counted, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 

@@ -186,6 +186,7 @@ def claim_cells(
         that are done by now, and of those that another process is at.
     """
     with lock_cells([cell.folder for cell in cells]) as folders:
+        # read under the locks: another process may have finished some since the sweep looked
         outcomes = {cell.folder: cell.read_outcome() for cell in cells}
         outcomes |= {cell.folder: ELSEWHERE for cell in cells if cell.folder not in folders}
         decided = {k: v for k, v in outcomes.items() if v.status in (*DONE, ELSEWHERE.status)}
@@ -203,6 +204,7 @@ def lost_outcome(cell: SweepCell, error: BaseException | str) -> Outcome:
         The outcome in its folder; failed, for this reason, where that says nothing.
     """
     outcome = cell.read_outcome()
+    # "running" is what a killed process leaves behind
     if outcome.status not in ("missing", "running"):
         return outcome
     return Outcome(math.nan, "failed", describe_error(error))

@@ -109,7 +109,7 @@ def _start_worker(work: CellWork, slot: MachineSlot) -> PoolWorker:
     ours, theirs = FORK.Pipe(duplex=False)
     process = FORK.Process(target=_run_worker, args=(work, slot, theirs))
     process.start()
-    theirs.close()
+    theirs.close()  # else the pipe would not end with the worker
     return PoolWorker(process, ours, work.cell, slot)
 
 
@@ -118,9 +118,10 @@ def _run_worker(work: CellWork, slot: MachineSlot, pipe: Connection) -> None:
     from truerisk.show.progress_line import silence_progress
 
     os.setpgrp()  # Ctrl-C reaches the pool alone, which passes it on once
+    # the pool's handlers came along in the fork
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    silence_progress()
+    silence_progress()  # several lines would overwrite each other
     slot.occupy()
     try:
         pipe.send(work())
@@ -141,7 +142,7 @@ def _receive_outcome(worker: PoolWorker) -> Outcome:
         with contextlib.suppress(EOFError):  # it died before it sent anything
             if pipe.poll():
                 outcome = pipe.recv()
-    worker.process.join()
+    worker.process.join()  # the exit code is known from here on
     if outcome is not None:
         return outcome
     code = worker.process.exitcode or 0

@@ -31,14 +31,15 @@ class VectorizedSlurm(Vectorized):
         """Send a job a group, and wait for all of them."""
         executor, work_of = self._make_executor(), {work.cell.folder: work for work in works}
         groups = self.group_cells([work.cell for work in works])
+        # a job groups its cells once more, which gives the same single group
         here = Vectorized(self.size or "auto", self.processes)
-        with executor.batch():
+        with executor.batch():  # one array job, sent when the block ends
             shares = [GroupWork([work_of[cell.folder] for cell in g], here) for g in groups]
             sent = [executor.submit(share) for share in shares]
         for group, job in zip(groups, sent, strict=True):
             try:
                 outcomes = job.result()
-            except Exception as error:
+            except Exception as error:  # submitit raises what the job did, or that it was lost
                 outcomes = [lost_outcome(cell, error) for cell in group]
             yield from zip(group, outcomes, strict=True)
 

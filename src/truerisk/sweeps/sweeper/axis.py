@@ -62,6 +62,7 @@ def split_axes(overrides: Sequence[Override], crossed: Collection[str]) -> Sweep
     Raises:
         ConfigError: there is no axis of a name in ``crossed``.
     """
+    # a dict keeps the place of the first of a key, and the value of the last
     last = {override.get_key_element(): override for override in overrides}
     swept = {key: override for key, override in last.items() if override.is_sweep_override()}
     fixed = {k: o.get_value_element_as_str() for k, o in last.items() if k not in swept}
@@ -117,6 +118,7 @@ def quote_distributions(overrides: Sequence[str]) -> list[str]:
         match = CALL.fullmatch(override)
         if match and match[2] not in functions:
             key, name, arguments = match.groups()
+            # a choice of one text is a sweep to Hydra, which then asks nothing of its grammar
             override = f"{key}=tag({DISTRIBUTION},choice('{name}({arguments})'))"
         quoted.append(override)
     return quoted
@@ -191,6 +193,7 @@ def format_number(value: Any) -> str:
     >>> format_number(0.00123456789), format_number(2.0), format_number(7)
     ('0.00123457', '2.0', '7')
     """
+    # numpy's integers are no int, and its floats are floats
     if float(value).is_integer() and not isinstance(value, float):
         return str(int(value))
     return repr(float(f"{float(value):.{DIGITS}g}"))

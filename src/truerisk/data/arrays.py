@@ -22,11 +22,21 @@ def arrays(
     y_test: str | None = "y_test",
     task: str = "auto",
 ) -> Samples:
-    """Samples from an .npz with inputs [n, …] and targets [n] or [n, outputs].
+    """Read samples from an .npz with inputs [n, …] and targets [n] or [n, outputs].
 
-    ``x``, ``y``, ``x_test``, ``y_test`` are the names of the arrays; a test set is used if the file
-    has both of its arrays. By itself, ``task`` is a regression for floating-point targets and a
-    classification for all others.
+    A test set is used if the file has both of its arrays.
+
+    Args:
+        path: the file.
+        x: name of the inputs.
+        y: name of the targets.
+        x_test: name of the test set's inputs, or None.
+        y_test: name of its targets, or None.
+        task: what is learned; ``auto`` takes floating-point targets for a regression and all others
+            for a classification.
+
+    Returns:
+        Inputs as floating-point numbers, but for tokens, and targets as the task types them.
 
     Raises:
         ConfigError: no such file or array, an array that is not of finite numbers, or labels in the

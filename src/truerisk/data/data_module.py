@@ -163,7 +163,11 @@ class DataModule(LightningDataModule):
         return len(self.train) if self.train is not None else 0
 
     def sample(self, n: int, generator: torch.Generator) -> Batch:
-        """n fresh samples from P: standardized, and with the device and type that the splits have.
+        """Draw fresh samples from P, standardized, with the device and type that the splits have.
+
+        Args:
+            n: how many.
+            generator: of the draws.
 
         Raises:
             ConfigError: P is not known.
@@ -178,11 +182,11 @@ class DataModule(LightningDataModule):
         return like.place_samples(self.standardizer(x), y)
 
     def raw(self, x: Tensor) -> Tensor:
-        """Inputs in the source's own units: the standardization undone."""
+        """Undo the standardization: return inputs in the source's own units."""
         return self.standardizer.raw(x)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was fitted on the training samples, and the classes: plain values and tensors."""
+        """Return what was fitted on the training samples, and the classes, as plain values."""
         if not self._ready:
             return dict(self._given)
         return {
@@ -397,12 +401,14 @@ def _call_source(source: Callable[..., Samples], seed: int) -> Samples:
 
 
 def _describe_data(samples: Samples, x: Tensor | Inputs) -> DataInfo:
-    names = tuple(samples.class_names) if samples.class_names is not None else None
+    names = None
+    if samples.class_names is not None:
+        names = tuple(samples.class_names)
     return DataInfo(samples.task, sample_shape(x), samples.num_outputs, names)
 
 
 def _renumber_classes(samples: Samples, names: list[str] | None) -> Samples:
-    """The samples with their labels renumbered to the order of the class names given."""
+    """Renumber the labels of samples to the order of the class names given."""
     mine = samples.class_names
     if names is None or mine is None or list(mine) == names:
         return samples
@@ -418,7 +424,7 @@ def _renumber_classes(samples: Samples, names: list[str] | None) -> Samples:
 
 
 def _states_agree(a: Any, b: Any) -> bool:
-    """Whether two nested states hold the same."""
+    """Tell whether two nested states hold the same."""
     if isinstance(a, Tensor):
         return isinstance(b, Tensor) and torch.equal(a, b)
     if isinstance(a, Mapping):

@@ -28,14 +28,19 @@ class GaussianPopulation:
     prior: Tensor
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw x float32 [n, d] and classes y [n]."""
+        """Draw x float32 [n, d] and classes y [n].
+
+        Args:
+            n: how many.
+            generator: on whose device they are drawn.
+        """
         device = generator.device
         y = torch.multinomial(self.prior.to(device), n, replacement=True, generator=generator)
         z = self.means.new_empty(n, self.means.shape[1], device=device).normal_(generator=generator)
         return (self.means.to(device)[y] + z) @ self.mixing.to(device).T, y
 
     def bayes(self, x: Tensor) -> Tensor:
-        """Posterior class probabilities [n, K] at raw x: softmax(log prior_k − |A⁻¹x − m_k|²/2)."""
+        """Return p(k | x) = softmax(log prior_k − |A⁻¹x − m_k|²/2) at raw x, [n, K]."""
         white = torch.linalg.solve(self.mixing.to(x), x.T).T
         means = self.means.to(x)
         scores = white @ means.T - means.square().sum(1) / 2 + self.prior.to(x).log()
@@ -53,12 +58,23 @@ def gaussians(
     population_seed: int = 0,
     seed: int | None = None,
 ) -> Samples:
-    """Samples of K Gaussian classes, drawn with ``seed`` from a P that ``population_seed`` fixes.
+    """Draw samples of K Gaussian classes.
 
-    ``simplex`` puts all class means at the Mahalanobis ``distance`` Δ from each other; two equally
-    likely classes then have the Bayes error Φ(−Δ/2). ``random`` draws the means from
-    N(0, Δ²/(2d) I), so that their mean squared distance is Δ². ``condition`` is the condition
-    number of the covariance, whose largest eigenvalue is 1. ``prior`` null: equal.
+    Args:
+        num_samples: of all splits together.
+        classes: K.
+        dimension: d, the number of features.
+        distance: Δ, in Mahalanobis' sense.
+        arrangement: ``simplex`` puts all class means at the distance Δ from each other; two equally
+            likely classes then have the Bayes error Φ(−Δ/2). ``random`` draws the means from
+            N(0, Δ²/(2d) I), so that their mean squared distance is Δ².
+        condition: condition number of the covariance, whose largest eigenvalue is 1.
+        prior: probabilities of the classes; None for equal ones.
+        population_seed: fixes P.
+        seed: of the samples.
+
+    Returns:
+        Samples with their population.
 
     Raises:
         ConfigError: a number out of range, or a simplex of K classes in fewer than K−1 dimensions.

@@ -74,12 +74,21 @@ def hub(
     revision: str | None = None,
     cache: str | None = None,
 ) -> Samples:
-    """Samples from a Hugging Face data set: images (c, h, w) in [0, 1], or columns of numbers (d,).
+    """Read a Hugging Face data set: images (c, h, w) in [0, 1], or columns of numbers (d,).
 
-    ``path`` is a name on the hub, a Parquet, CSV or JSON file, or a folder; ``name`` its
-    configuration. ``x`` names an image column, a column of equally long lists, or several columns
-    of numbers; null takes the first image column, or else all columns of numbers beside ``y``.
-    ``test_split`` names the test set; ``auto`` takes the split "test" if there is one, null none.
+    Args:
+        path: a name on the hub, a Parquet, CSV or JSON file, or a folder.
+        name: of the data set's configuration.
+        split: to learn from.
+        test_split: the test set; ``auto`` takes the split "test" if there is one, None none.
+        x: an image column, a column of equally long lists, or several columns of numbers; None
+            takes the first image column, or else all columns of numbers beside ``y``.
+        y: the column of targets.
+        task: what is learned; ``auto`` takes floating-point targets for a regression.
+        resize: side of the images, or [height, width].
+        mode: of the images, such as ``L`` or ``RGB``; None for that of each.
+        revision: of the data set on the hub.
+        cache: folder of what is downloaded.
 
     Raises:
         ConfigError: the library or the data set is missing, no such split or column, or values that

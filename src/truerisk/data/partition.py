@@ -20,7 +20,12 @@ class Rows(NamedTuple):
 
 
 def count_samples(key: str, value: float, n: int) -> int:
-    """The number of samples that a fraction of n, or a count, stands for.
+    """Return the number of samples that a fraction of n, or a count, stands for.
+
+    Args:
+        key: of the split, as messages name it.
+        value: a fraction or a count.
+        n: the samples there are.
 
     Raises:
         ConfigError: it is neither, or it makes an empty split.
@@ -53,6 +58,13 @@ def partition_rows(
     ``y`` holds classes [n], or zeros where splits are plain draws, and each split has of each class
     its proportional number, rounded up or down.
 
+    Args:
+        y: labels int64 [n].
+        val: share or number of validation samples.
+        test: share or number of test samples; None for none.
+        generator: of the draws.
+        class_names: for messages.
+
     Raises:
         ConfigError: a split would be empty, or a class has fewer samples than there are splits.
     """
@@ -73,7 +85,7 @@ def partition_rows(
 def _assign_splits(
     y: Tensor, sizes: list[int], generator: torch.Generator, class_names: Sequence[str] | None
 ) -> Tensor:
-    """The number of the split of every row; the last one takes what is left."""
+    """Return the number of the split of every row; the last one takes what is left."""
     counts = torch.bincount(y)
     _check_classes(counts, len(sizes) + 1, class_names)
     rank, part = _rank_in_class(y, generator), torch.full_like(y, len(sizes))
@@ -88,7 +100,7 @@ def _assign_splits(
 
 
 def _allot_quota(counts: Tensor, m: int, free: Tensor, rest: int | None) -> Tensor:
-    """How many of each class go into a split of m samples: counts · m / n, rounded up or down.
+    """Count how many of each class a split of m takes: counts · m / n, rounded up or down.
 
     The largest remainders are rounded up. Where ``rest`` samples remain for the last split, what
     remains of each class is its proportion rounded up or down too, as far as that can be had.
@@ -108,7 +120,7 @@ def _allot_quota(counts: Tensor, m: int, free: Tensor, rest: int | None) -> Tens
 
 
 def _rank_in_class(y: Tensor, generator: torch.Generator) -> Tensor:
-    """The random rank of every row among the rows of its class."""
+    """Draw the random rank of every row among the rows of its class."""
     shuffled = torch.randperm(len(y), generator=generator)
     order = shuffled[torch.argsort(y[shuffled], stable=True)]
     counts = torch.bincount(y)
@@ -143,11 +155,16 @@ def _name_class(k: int, class_names: Sequence[str] | None) -> str:
 
 
 def choose_subset(y: Tensor, m: int, generator: torch.Generator) -> Tensor:
-    """Rows of m random samples, ascending, with every class in its proportion.
+    """Choose rows of m random samples, ascending, with every class in its proportion.
 
     With the same generator state a smaller m takes a subset of what a larger one takes, so that
     learning curves grow one training set: classes take turns as seats are given by the method of
     Sainte-Laguë (Webster).
+
+    Args:
+        y: labels int64 [n], or zeros.
+        m: how many.
+        generator: of the draws.
 
     Raises:
         ConfigError: m is below 1 or more than there are.

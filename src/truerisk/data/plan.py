@@ -13,7 +13,7 @@ from truerisk.core.rng import named_generator
 
 
 def check_batch_size(batch_size: int | str) -> int | str:
-    """The batch size, if it is a positive whole number or ``full``.
+    """Return the batch size, if it is a positive whole number or ``full``.
 
     Raises:
         ConfigError: it is anything else.
@@ -74,13 +74,18 @@ class BatchPlan:
         return math.ceil(self.n / self.step_size)
 
     def order(self, epoch: int) -> Tensor:
-        """The order [n] in which the epoch takes the samples."""
+        """Return the order [n] in which the epoch takes the samples."""
         if self.full:
             return torch.arange(self.n)
         return torch.randperm(self.n, generator=named_generator(self.seed, "order", epoch))
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[list[tuple[Tensor, float]]]:
-        """The micro-batches (indices, share) of this process, one list a step."""
+        """Yield the micro-batches (indices, share) of this process, one list a step.
+
+        Args:
+            epoch: counted from 0.
+            start_step: steps of it that are over.
+        """
         rest = self.order(epoch)[start_step * self.step_size :]
         for step in rest.split(self.step_size) if len(rest) else ():
             micros = step.split(self.micro) if len(step) > self.micro else (step,)

@@ -25,7 +25,7 @@ class PolynomialPopulation:
     noise: float
 
     def mean(self, x: Tensor) -> Tensor:
-        """E[y | x] = Σ cₖ xᵏ, of shape [n, 1], at raw x [n, 1]."""
+        """Compute E[y | x] = Σ cₖ xᵏ, [n, 1], at raw x [n, 1]."""
         value = torch.zeros_like(x)
         for c in reversed(self.coefficients):
             value = value * x + c
@@ -37,7 +37,12 @@ class PolynomialPopulation:
         return self.noise**2
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw x float32 [n, 1] and y [n, 1]."""
+        """Draw x float32 [n, 1] and y [n, 1].
+
+        Args:
+            n: how many.
+            generator: on whose device they are drawn.
+        """
         draws = torch.empty(n, 1, device=generator.device, dtype=torch.float32)
         x = draws.uniform_(generator=generator) * 2 - 1
         z = draws.normal_(generator=generator)
@@ -50,7 +55,16 @@ def polynomial(
     noise: float = 0.2,
     seed: int | None = None,
 ) -> Samples:
-    """Samples of a polynomial with ``coefficients`` c₀, c₁, … and noise, drawn with ``seed``.
+    """Draw samples of a polynomial and noise.
+
+    Args:
+        num_samples: of all splits together.
+        coefficients: c₀, c₁, ….
+        noise: standard deviation of what is added to the polynomial.
+        seed: of the samples.
+
+    Returns:
+        Samples with their population.
 
     Raises:
         ConfigError: no coefficients, no samples, or a negative noise.

@@ -14,7 +14,7 @@ KINDS = ("none", "feature", "channel", "global")
 
 
 def check_kind(kind: str) -> str:
-    """The kind, if there is such a standardization.
+    """Return the kind, if there is such a standardization.
 
     Raises:
         ConfigError: there is none of that name.
@@ -26,7 +26,7 @@ def check_kind(kind: str) -> str:
 
 
 def _shared_axes(kind: str, ndim: int) -> tuple[int, ...]:
-    """The axes of a stack of samples that share one mean and one scale."""
+    """Return the axes of a stack of samples that share one mean and one scale."""
     if kind == "global":
         return tuple(range(ndim))
     return (0,) if kind == "feature" else (0, *range(2, ndim))
@@ -54,6 +54,13 @@ class Standardizer:
 
         Means and squared deviations of the chunks are merged in float64 (Chan, Golub & LeVeque
         1983, Algorithms for computing the sample variance, eq. 2.1).
+
+        Args:
+            kind: ``none``, ``feature``, ``channel`` or ``global``.
+            chunks: of the training inputs; what their sizes are decides the last bits.
+
+        Raises:
+            ConfigError: there is no such kind.
         """
         if check_kind(kind) == "none":
             return cls()
@@ -82,14 +89,14 @@ class Standardizer:
         return x * self.scale.to(x) + self.mean.to(x)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The mean and the scale, if fitted."""
+        """Return the mean and the scale, if fitted."""
         if self.mean is None or self.scale is None:
             return {}
         return {"mean": self.mean, "scale": self.scale}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Standardizer:
-        """The standardizer whose `state_dict` was kept."""
+        """Restore the standardizer whose `state_dict` was kept."""
         return cls(state.get("mean"), state.get("scale"))
 
 
@@ -101,7 +108,7 @@ def _summarize_chunk(kind: str, chunk: Tensor) -> tuple[float, Tensor, Tensor]:
 
 
 def _find_scale(variance: Tensor, mean: Tensor) -> Tensor:
-    """√variance, or 1 where it is only the rounding error of a constant."""
+    """Return √variance, or 1 where it is only the rounding error of a constant."""
     std = variance.sqrt()
     constant = std <= 10 * torch.finfo(torch.float64).eps * mean.abs()
     return torch.where(constant, torch.ones_like(std), std)

@@ -33,13 +33,24 @@ def table(
     max_categories: int = 100,
     delimiter: str = ",",
 ) -> Samples:
-    """Samples from the rows of a table; features x [n, d] once its encoder is fitted.
+    """Read samples from the rows of a table; features are x [n, d] once its encoder is fitted.
 
-    Text columns, and those listed as ``categorical``, become one-hot; all other columns are
-    numbers. ``missing`` says what to do about gaps: ``refuse`` the table, fill them with the
-    training split's ``mean``, ``median`` or ``most_frequent`` value (categories always with the
-    most frequent), or ``drop`` the rows. ``task: auto`` takes texts, truth values and whole numbers
-    of at most 20 kinds as classes, other targets as a regression.
+    Args:
+        path: a CSV or Parquet file.
+        target: the column to predict, or several.
+        columns: to learn from; None for all but the target.
+        drop: columns to leave out.
+        categorical: columns of numbers that are categories; these and texts become one-hot.
+        task: what is learned; ``auto`` takes texts, truth values and whole numbers of at most 20
+            kinds for classes, other targets for a regression.
+        missing: what to do about gaps: ``refuse`` the table, fill them with the training split's
+            ``mean``, ``median`` or ``most_frequent`` value (categories always with the most
+            frequent), or ``drop`` the rows.
+        max_categories: different values a category column may have.
+        delimiter: between the columns of a CSV.
+
+    Returns:
+        Raw columns, with the encoder that turns them into features.
 
     Raises:
         ConfigError: no such file or column, a malformed file, gaps that are refused, a number that

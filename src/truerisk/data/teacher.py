@@ -41,14 +41,14 @@ class TeacherPopulation:
     temperature: float
 
     def mean(self, x: Tensor) -> Tensor:
-        """The network's outputs h(x) [n, outputs] at raw x: E[y | x] of a regression."""
+        """Compute the network's outputs h(x) [n, outputs] at raw x: E[y | x] of a regression."""
         *hidden, last = (w.to(x) for w in self.weights)
         for w in hidden:
             x = ACTIVATIONS[self.activation](x @ w)
         return (x @ last - self.shift.to(x)) / self.scale.to(x)
 
     def bayes(self, x: Tensor) -> Tensor:
-        """Class probabilities [n, K] at raw x."""
+        """Return class probabilities [n, K] at raw x."""
         return (self.mean(x) / self.temperature).softmax(1)
 
     @property
@@ -57,7 +57,12 @@ class TeacherPopulation:
         return self.noise**2
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw x float32 [n, d], and classes [n] or targets [n, outputs]."""
+        """Draw x float32 [n, d], and classes [n] or targets [n, outputs].
+
+        Args:
+            n: how many.
+            generator: on whose device they are drawn.
+        """
         device = generator.device
         size = (n, len(self.weights[0]))
         x = torch.randn(size, generator=generator, device=device, dtype=torch.float32)
@@ -81,11 +86,26 @@ def teacher(
     population_seed: int = 0,
     seed: int | None = None,
 ) -> Samples:
-    """Samples labelled by a random network, drawn with ``seed``; ``population_seed`` fixes P.
+    """Draw samples that a random network labels.
 
-    The network has ``depth`` weight layers without biases and ``width`` hidden units, weights from
-    N(0, 1/fan-in); its outputs (target columns or classes) are shifted and scaled to mean 0 and
-    variance 1, measured on 2¹⁴ draws.
+    The network has no biases and weights from N(0, 1/fan-in); its outputs are shifted and scaled to
+    mean 0 and variance 1, measured on 2¹⁴ draws.
+
+    Args:
+        num_samples: of all splits together.
+        dimension: number of features.
+        outputs: target columns, or classes.
+        task: ``regression`` or ``classification``.
+        width: hidden units a layer.
+        depth: weight layers.
+        activation: between the layers.
+        noise: standard deviation of what is added to the targets of a regression.
+        temperature: of the softmax that classes are drawn from.
+        population_seed: fixes P.
+        seed: of the samples.
+
+    Returns:
+        Samples with their population.
 
     Raises:
         ConfigError: a number out of range, an unknown task or activation, fewer than two classes.
@@ -104,7 +124,9 @@ def teacher(
     shift, scale = probe.mean(0).float(), probe.std(0, correction=0).float()
     population = replace(bare, shift=shift, scale=scale)
     x, y = population.sample(num_samples, named_generator(seed or 0, "samples"))
-    names = [str(k) for k in range(outputs)] if get_task(task).has_classes else None
+    names = None
+    if get_task(task).has_classes:
+        names = [str(k) for k in range(outputs)]
     return Samples(x, y, task, population=population, class_names=names)
 
 

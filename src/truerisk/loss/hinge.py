@@ -22,6 +22,12 @@ class Hinge(nn.Module):
     Source: Crammer & Singer, "On the Algorithmic Implementation of Multiclass Kernel-based Vector
     Machines", JMLR 2 (2001), §3.
 
+    Args:
+        margin: lead over the strongest rival below which a sample costs something.
+
+    Raises:
+        ConfigError: the margin is not positive.
+
     >>> Hinge()(torch.tensor([[2.0, 1.5, -1.0], [0.0, 3.0, 1.0]]), torch.tensor([0, 1]))
     tensor([0.5000, 0.0000])
     """
@@ -37,11 +43,17 @@ class Hinge(nn.Module):
         self.margin = margin
 
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of each sample."""
+        """Return the loss of each sample, [n].
+
+        Args:
+            scores: [n, K].
+            labels: int64 [n].
+        """
         labels = labels.unsqueeze(-1)
-        own = scores.gather(-1, labels)
+        true_score = scores.gather(-1, labels)
+        # scattered rather than masked, which vmap could not map over
         rival = scores.scatter(-1, labels, -torch.inf).amax(-1, keepdim=True)
-        return (self.margin + rival - own).clamp(min=0).squeeze(-1)
+        return (self.margin + rival - true_score).clamp(min=0).squeeze(-1)
 
     def extra_repr(self) -> str:
         """Show the margin."""

@@ -18,5 +18,10 @@ class Value(nn.Module):
     task = "function"
 
     def forward(self, outputs: Tensor, _targets: Tensor) -> Tensor:
-        """Return the value, once a sample."""
+        """Return the value, once a sample, [n].
+
+        Args:
+            outputs: [n, 1].
+            _targets: of any kind.
+        """
         return outputs.squeeze(-1)

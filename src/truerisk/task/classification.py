@@ -29,7 +29,12 @@ class Classification(Task):
     error_title = "0-1 error"
 
     def recognizes(self, values: np.ndarray, max_classes: int | None) -> bool:
-        """Tell whether the values are texts, truth values, or whole numbers of few kinds."""
+        """Tell whether the values are texts, truth values, or whole numbers of few kinds.
+
+        Args:
+            values: the targets [n] or [n, columns].
+            max_classes: different whole numbers up to which they are classes; None for any.
+        """
         if values.dtype.kind not in "iu":
             return values.dtype.kind != "f"
         return max_classes is None or (

@@ -42,7 +42,13 @@ class TestFunction(Task):
         return True
 
     def count_targets(self, x: Any, y: Tensor, class_names: Any) -> int:
-        """Return 1, the value."""
+        """Return 1, the value.
+
+        Args:
+            x: one empty sample.
+            y: a target that is not looked at.
+            class_names: none.
+        """
         return 1
 
     def select_regularizers(self, regularizers: Mapping[str, Part]) -> dict[str, Part]:

@@ -29,7 +29,12 @@ class Regression(Task):
     }
 
     def recognizes(self, values: np.ndarray, max_classes: int | None) -> bool:
-        """Tell whether the values are numbers; classes have been asked before."""
+        """Tell whether the values are numbers; classes have been asked before.
+
+        Args:
+            values: the targets [n] or [n, columns].
+            max_classes: different whole numbers up to which they are classes; None for any.
+        """
         return True
 
     def read_targets(

@@ -28,7 +28,7 @@ def test_random_slices(watched, slices):
     d = filter_normalized_directions(point.space, point.w)
     for i, j in ((0, 0), (1, 3), (4, 2)):
         x, y = slices["random_at"][j], slices["random_at"][i]
-        expected = float(point.moved(point.w + x * d[:, 0] + y * d[:, 1]).value())
+        expected = float(point.move_to(point.w + x * d[:, 0] + y * d[:, 1]).value())
         assert slices["random"][i, j] == pytest.approx(expected, rel=1e-9)
     middle = len(slices["lines_at"]) // 2
     value = float(point.value())
@@ -43,7 +43,7 @@ def test_the_plane_of_the_path(watched, slices):
     np.testing.assert_allclose(slices["at"], found.at, rtol=1e-9, atol=1e-12)
     for i, j in ((0, 0), (3, 1)):
         step = slices["x"][j] * found.axes[:, 0] + slices["y"][i] * found.axes[:, 1]
-        expected = float(point.moved(point.w + step).value())
+        expected = float(point.move_to(point.w + step).value())
         assert slices["values"][i, j] == pytest.approx(expected, rel=1e-9)
     low, high = slices["at"].min(0), slices["at"].max(0)
     assert slices["x"][0] < low[0] < high[0] < slices["x"][-1]

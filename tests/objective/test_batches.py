@@ -61,8 +61,8 @@ def test_each_batch_keeps_its_dropout_mask(case, split, name):
     x = at.batch.x[:1].expand(2, *at.batch.x.shape[1:])
     twice = split(Batch(x, at.batch.y[:1].expand(2)), 1, 1)
     point = at.point(twice)
-    one, two = (p for _, p in point.map(lambda batch: point.outputs(point.w, batch)))
-    again = [p for _, p in point.map(lambda batch: point.outputs(point.w, batch))]
+    one, two = (p for _, p in point.map_batches(lambda batch: point.outputs(point.w, batch)))
+    again = [p for _, p in point.map_batches(lambda batch: point.outputs(point.w, batch))]
     assert torch.equal(one, again[0]) and torch.equal(two, again[1])
     assert not torch.equal(one, two)  # the same sample under two masks
     other = LocalObjective(at.objective, None, twice, seed=7)

@@ -54,7 +54,7 @@ def test_taylor_of_a_quadratic_is_exact(quadratic):
     step = torch.tensor([3.0, -1.0, 2.0, 5.0], dtype=torch.float64)
     model = taylor_polynomial(point, step)
     for t in (0.0, 0.3, 1.0, -2.0):
-        close(model.second(t), point.moved(point.w + t * step).value())
+        close(model.second(t), point.move_to(point.w + t * step).value())
     close(model.first(2.0), point.value() + 2 * directional_derivative(point, step))
 
 
@@ -63,7 +63,7 @@ def test_optimal_step_size_minimises_along_the_direction(quadratic):
     d = torch.tensor([1.0, 0.0, 0.0, -1.0], dtype=torch.float64)
     for direction in (d, -d, -gradient(point)):
         best = optimal_step_size(point, direction)
-        at = [point.moved(point.w + t * best * direction).value() for t in (0.99, 1.0, 1.01)]
+        at = [point.move_to(point.w + t * best * direction).value() for t in (0.99, 1.0, 1.01)]
         assert at[1] < min(at[0], at[2])
 
 

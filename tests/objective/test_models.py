@@ -47,7 +47,7 @@ def test_hessian(at, model, mode):
     v = torch.randn_like(point.w)
     torch.testing.assert_close(found @ v, expected @ v, **EXACT)
     step = 1e-5 * v / v.norm()
-    difference = gradient(point.moved(point.w + step)) - gradient(point.moved(point.w - step))
+    difference = gradient(point.move_to(point.w + step)) - gradient(point.move_to(point.w - step))
     torch.testing.assert_close(difference / 2e-5 * v.norm(), found @ v, rtol=1e-6, atol=1e-7)
 
 
@@ -104,7 +104,7 @@ def test_single_precision_agrees_with_double(case, model):
     found, expected = (case(model, "train", dtype).point() for dtype in (torch.float, torch.double))
     v = torch.randn(expected.space.size, 2, dtype=torch.float64)
     assert gradient(found).dtype == torch.float32
-    expected = expected.moved(found.w.double())
+    expected = expected.move_to(found.w.double())
     for f in (
         lambda p: gradient(p),
         lambda p: HessianOperator(p) @ v,

@@ -80,7 +80,7 @@ def test_taylor_errors_fall_by_the_orders_they_promise(case):
     step = torch.randn_like(point.w)
     model = taylor_polynomial(point, step)
     sizes = (1e-2, 1e-3)
-    exact = [point.moved(point.w + t * step).value() for t in sizes]
+    exact = [point.move_to(point.w + t * step).value() for t in sizes]
     for prediction, order in ((model.first, 2), (model.second, 3)):
         errors = [abs(float(prediction(t) - j)) for t, j in zip(sizes, exact, strict=True)]
         assert math.log10(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)
@@ -113,9 +113,9 @@ def test_box_sharpness_of_a_model_is_no_less_than_at_any_point_tried(case):
     found = box_sharpness(point, 0.01)
     half = 0.01 * (point.w.abs() + 1)
     noise = 2 * torch.rand(200, point.space.size, dtype=torch.float64) - 1
-    tried = [point.moved(point.w + half * n.sign()).value() for n in noise]
+    tried = [point.move_to(point.w + half * n.sign()).value() for n in noise]
     assert found.rise > max(float(t) for t in tried) - found.value > 0
-    uphill = point.moved(point.w + half * gradient(point).sign()).value()
+    uphill = point.move_to(point.w + half * gradient(point).sign()).value()
     assert found.rise > 0.95 * float(uphill - point.value())
 
 

@@ -97,7 +97,7 @@ def check_hessian(point, batch):
     v = torch.randn_like(point.w)
     torch.testing.assert_close(found @ v, expected @ v, rtol=1e-9, atol=1e-11)
     step = 1e-5 * v
-    slopes = [gradient(point.moved(point.w + sign * step)) for sign in (1, -1)]
+    slopes = [gradient(point.move_to(point.w + sign * step)) for sign in (1, -1)]
     torch.testing.assert_close((slopes[0] - slopes[1]) / 2e-5, found @ v, rtol=1e-5, atol=1e-6)
     return expected
 
@@ -191,7 +191,7 @@ def test_buffers_given_are_used():
     outputs = functional_call(model, state, (batch.x,))
     expected = nn.functional.cross_entropy(outputs, batch.y).detach()
     torch.testing.assert_close(given.value(), expected)
-    torch.testing.assert_close(given.moved(given.w).value(), expected)
+    torch.testing.assert_close(given.move_to(given.w).value(), expected)
     assert abs(float(LocalObjective(point.objective, None, [batch]).value() - expected)) > 1e-4
 
 

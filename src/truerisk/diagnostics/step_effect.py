@@ -115,7 +115,7 @@ class Taylor(Diagnostic):
             return {}
         before, self._before = self._before, None
         point = snapshot.local_objective
-        values = compare_decreases(point.moved(before), point.w - before)
+        values = compare_decreases(point.move_to(before), point.w - before)
         if not all(map(math.isfinite, values.values())):
             return {}
         return values
@@ -149,7 +149,7 @@ def compare_decreases(start: LocalObjective, step: Tensor) -> dict[str, float]:
     model = taylor_polynomial(start, step)
     value, slope, curvature = float(model.value), float(model.slope), float(model.curvature)
     decreases = {
-        "real": value - float(start.moved(start.w + step).value()),
+        "real": value - float(start.move_to(start.w + step).value()),
         "first": -slope,
         "second": -slope - 0.5 * curvature,
     }

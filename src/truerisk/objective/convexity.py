@@ -49,17 +49,19 @@ def check_convexity(
         seed: of the segments.
     """
     draw = rng.named_generator(seed, "convexity")
-    found = [_gap(point, radius, draw) for _ in range(segments)]
+    found = [_jensen_gap(point, radius, draw) for _ in range(segments)]
     gaps, sizes = (torch.stack(part) for part in zip(*found, strict=True))
     return ConvexityCheck(gaps, 32 * torch.finfo(point.w.dtype).eps * sizes)
 
 
-def _gap(point: LocalObjective, radius: float, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+def _jensen_gap(
+    point: LocalObjective, radius: float, draw: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """The Jensen gap of one random segment, and |J(a)| + |J(b)|."""
     noise = torch.randn(2, point.space.size, generator=draw, dtype=torch.float64)
     a, b = point.w + radius * noise.to(point.w)
     t = float(torch.rand((), generator=draw, dtype=torch.float64))
-    at_a, at_b, between = (point.moved(w).value() for w in (a, b, torch.lerp(a, b, t)))
+    at_a, at_b, between = (point.move_to(w).value() for w in (a, b, torch.lerp(a, b, t)))
     return torch.lerp(at_a, at_b, t) - between, at_a.abs() + at_b.abs()
 
 
@@ -90,18 +92,18 @@ def condition_number(
     """
     if a.size <= limit:
         values = torch.linalg.eigvalsh(a.dense())
-        return _ratio(values, a, positive)
+        return _eigenvalue_ratio(values, a, positive)
     ends = extreme_eigenvalues(a)
     values = torch.cat([ends.smallest.values, ends.largest.values])
     zero = a.size * a.eps * float(values.abs().max())
     definite = bool(values[0] > zero) or bool(values[1] < -zero and not positive)
     singular = bool(values.abs().min() <= zero) and not positive
     if not definite and not singular:
-        raise ConfigError(_interior(a, values, limit))
-    return _ratio(values, a, positive)
+        raise ConfigError(_interior_message(a, values, limit))
+    return _eigenvalue_ratio(values, a, positive)
 
 
-def _ratio(values: Tensor, a: SymmetricOperator, positive: bool) -> float:
+def _eigenvalue_ratio(values: Tensor, a: SymmetricOperator, positive: bool) -> float:
     zero = a.size * a.eps * float(values.abs().max())
     if positive:
         values = values[values > zero]
@@ -110,7 +112,7 @@ def _ratio(values: Tensor, a: SymmetricOperator, positive: bool) -> float:
     return float(values.abs().max()) / smallest if smallest > zero else math.inf
 
 
-def _interior(a: SymmetricOperator, values: Tensor, limit: int) -> str:
+def _interior_message(a: SymmetricOperator, values: Tensor, limit: int) -> str:
     low, high = values.tolist()
     return (
         f"the spectrum reaches from {low:.3g} to {high:.3g}, so the eigenvalue nearest to 0 lies "
@@ -170,27 +172,27 @@ def classify_point(
     value, gradient = value_and_gradient(point)
     scale = 1 + abs(float(value))
     if eigenvalues is None:
-        eigenvalues = _eigenvalues(HessianOperator(point), limit)
+        eigenvalues = _outer_eigenvalues(HessianOperator(point), limit)
     eps = torch.finfo(point.w.dtype).eps
     if stationary is None:
         stationary = eps ** (1 / 3) * scale
     if zero is None:
         zero = eps**0.5 * max(float(eigenvalues.abs().max()), scale)
     steep = bool(gradient.abs().max() > stationary)
-    kind: PointKind = "not stationary" if steep else _kind(eigenvalues, zero)
+    kind: PointKind = "not stationary" if steep else _point_kind(eigenvalues, zero)
     return PointClassification(
         kind, float(value), float(gradient.norm()), eigenvalues, stationary, zero
     )
 
 
-def _eigenvalues(h: SymmetricOperator, limit: int) -> Tensor:
+def _outer_eigenvalues(h: SymmetricOperator, limit: int) -> Tensor:
     if h.size <= limit:
         return torch.linalg.eigvalsh(h.dense())
     ends = extreme_eigenvalues(h)
     return torch.cat([ends.smallest.values, ends.largest.values])
 
 
-def _kind(eigenvalues: Tensor, zero: float) -> PointKind:
+def _point_kind(eigenvalues: Tensor, zero: float) -> PointKind:
     low, high = float(eigenvalues.min()), float(eigenvalues.max())
     if low > zero:
         return "minimum"

@@ -42,29 +42,29 @@ def lanczos_quadrature(a: SymmetricOperator, starts: Tensor, steps: int) -> Quad
         alpha.append((q * image).sum(0))
         if step == steps - 1:
             break
-        image = _orthogonal(_orthogonal(image, basis), basis)
+        image = _orthogonalize(_orthogonalize(image, basis), basis)
         length = image.norm(dim=0)
         # A Krylov space of less than ``steps`` dimensions ends here, up to rounding.
-        ended = length <= 10 * a.size**0.5 * a.eps * _scale(alpha, beta)
+        ended = length <= 10 * a.size**0.5 * a.eps * _largest_entry(alpha, beta)
         length = torch.where(ended, 0, length)
         q = torch.where(ended, 0, image / torch.where(ended, 1, length))
         basis.append(q)
         beta.append(length)
-    return _quadrature(torch.stack(alpha, 1), beta)
+    return _gauss_quadrature(torch.stack(alpha, 1), beta)
 
 
-def _orthogonal(vectors: Tensor, basis: list[Tensor]) -> Tensor:
+def _orthogonalize(vectors: Tensor, basis: list[Tensor]) -> Tensor:
     for q in basis:
         vectors = vectors - q * (q * vectors).sum(0)
     return vectors
 
 
-def _scale(alpha: list[Tensor], beta: list[Tensor]) -> Tensor:
+def _largest_entry(alpha: list[Tensor], beta: list[Tensor]) -> Tensor:
     """‖T‖ by its largest entry."""
     return torch.stack(alpha + beta).abs().amax(0)
 
 
-def _quadrature(alpha: Tensor, beta: list[Tensor]) -> Quadrature:
+def _gauss_quadrature(alpha: Tensor, beta: list[Tensor]) -> Quadrature:
     t = torch.diag_embed(alpha.double())
     if beta:
         side = torch.stack(beta, 1).double()
@@ -119,41 +119,45 @@ def extreme_eigenvalues(
     >>> round(ends.smallest.values.item(), 3), round(ends.largest.values.item(), 3)
     (-3.0, 96.0)
     """
-    return ExtremeEigenpairs(*(_end(a, count, tol, seed, sign) for sign in (-1, +1)))
+    return ExtremeEigenpairs(
+        *(_outermost_eigenpairs(a, count, tol, seed, sign) for sign in (-1, +1))
+    )
 
 
 def largest_eigenvalues(
     a: SymmetricOperator, count: int = 1, tol: float | None = None, seed: int = 0
 ) -> Eigenpairs:
     """The ``count`` algebraically largest ones alone, descending; see `extreme_eigenvalues`."""
-    return _end(a, count, tol, seed, +1)
+    return _outermost_eigenpairs(a, count, tol, seed, +1)
 
 
-def _end(a: SymmetricOperator, count: int, tol: float | None, seed: int, sign: int) -> Eigenpairs:
+def _outermost_eigenpairs(
+    a: SymmetricOperator, count: int, tol: float | None, seed: int, sign: int
+) -> Eigenpairs:
     """The eigenvalues farthest to one side, outermost first."""
     count = min(count, a.size)
     if a.size <= max(DENSE_LIMIT, 2 * count + 1):
         return _dense_eigenpairs(a, count, sign)
     tol = a.eps**0.75 if tol is None else tol
     start = torch.randn(a.size, dtype=torch.float64, generator=rng.named_generator(seed, "eigsh"))
-    return _restarted(a, count, tol, start, sign)
+    return _restarted_lanczos(a, count, tol, start, sign)
 
 
-def _restarted(
+def _restarted_lanczos(
     a: SymmetricOperator, count: int, tol: float, start: Tensor, sign: int
 ) -> Eigenpairs:
     from scipy.sparse import eye_array
     from scipy.sparse.linalg import aslinearoperator, eigsh
 
-    shift = sign * norm(a, start)
+    shift = sign * estimate_norm(a, start)
     shifted = a.to_scipy() + shift * aslinearoperator(eye_array(a.size))
     values, vectors = eigsh(shifted, count, which="LM", tol=tol, v0=start.numpy())
     outermost = (-sign * values).argsort()
     basis = torch.from_numpy(vectors[:, outermost].copy()).to(a.device, a.dtype)
-    return _checked(a, torch.from_numpy(values[outermost] - shift).to(basis), basis)
+    return _with_residuals(a, torch.from_numpy(values[outermost] - shift).to(basis), basis)
 
 
-def norm(a: SymmetricOperator, start: Tensor, steps: int = 8) -> float:
+def estimate_norm(a: SymmetricOperator, start: Tensor, steps: int = 8) -> float:
     """‖A‖₂ to within a few percent, from below; 1 for A = 0."""
     nodes = lanczos_quadrature(a, start.to(a.device, a.dtype).unsqueeze(1), steps).nodes
     return float(nodes.abs().max()) or 1.0
@@ -162,10 +166,10 @@ def norm(a: SymmetricOperator, start: Tensor, steps: int = 8) -> float:
 def _dense_eigenpairs(a: SymmetricOperator, count: int, sign: int) -> Eigenpairs:
     values, vectors = torch.linalg.eigh(a.dense())
     part = torch.arange(a.size)[:count] if sign < 0 else torch.arange(a.size).flip(0)[:count]
-    return _checked(a, values[part], vectors[:, part])
+    return _with_residuals(a, values[part], vectors[:, part])
 
 
-def _checked(a: SymmetricOperator, values: Tensor, vectors: Tensor) -> Eigenpairs:
+def _with_residuals(a: SymmetricOperator, values: Tensor, vectors: Tensor) -> Eigenpairs:
     return Eigenpairs(values, vectors, (a @ vectors - vectors * values).norm(dim=0))
 
 

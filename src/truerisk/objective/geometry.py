@@ -45,12 +45,14 @@ def filter_normalized_directions(
     vectors = all(len(shape) < 2 for shape in space.shapes.values())
     parts = space.named(w).values()
     directions = [space.named(d).values() for d in noise.T]
-    scaled = [[_scaled(d, p, vectors) for d, p in zip(ds, parts, strict=True)] for ds in directions]
+    scaled = [
+        [_scale_filters(d, p, vectors) for d, p in zip(ds, parts, strict=True)] for ds in directions
+    ]
     names = list(space.shapes)
     return torch.stack([space.flat(dict(zip(names, ds, strict=True))) for ds in scaled], 1)
 
 
-def _scaled(d: Tensor, p: Tensor, vectors: bool) -> Tensor:
+def _scale_filters(d: Tensor, p: Tensor, vectors: bool) -> Tensor:
     """A direction for one parameter, in lengths of its filters."""
     if p.ndim < 2 and not vectors:
         return torch.zeros_like(d)
@@ -100,7 +102,7 @@ def principal_directions(path: Tensor) -> PrincipalDirections:
 
 def evaluate_line(point: LocalObjective, direction: Tensor, at: Sequence[float] | Tensor) -> Tensor:
     """``J(w + t d)`` for each t, [n]."""
-    return torch.stack([point.moved(point.w + float(t) * direction).value() for t in at])
+    return torch.stack([point.move_to(point.w + float(t) * direction).value() for t in at])
 
 
 def evaluate_plane(
@@ -111,7 +113,7 @@ def evaluate_plane(
 ) -> Tensor:
     """``J(w + x d₁ + y d₂)`` for all x and y, [len(y), len(x)], with d [p, 2]."""
     first, second = directions.unbind(1)
-    rows = [evaluate_line(point.moved(point.w + float(t) * second), first, x) for t in y]
+    rows = [evaluate_line(point.move_to(point.w + float(t) * second), first, x) for t in y]
     return torch.stack(rows)
 
 
@@ -210,13 +212,13 @@ def box_sharpness(
     draw = rng.named_generator(seed, "box")
     start = half * (2 * torch.rand(len(half), generator=draw, dtype=torch.float64) - 1)
 
-    def falling(y: np.ndarray) -> tuple[float, np.ndarray]:
-        moved = point.moved(point.w + torch.from_numpy(y).to(point.w))
+    def negative_rise(y: np.ndarray) -> tuple[float, np.ndarray]:
+        moved = point.move_to(point.w + torch.from_numpy(y).to(point.w))
         value, slope = value_and_gradient(moved)
         return -float(value), -slope.double().cpu().numpy()
 
     found = minimize(
-        falling, start.numpy(), jac=True, method="L-BFGS-B",
+        negative_rise, start.numpy(), jac=True, method="L-BFGS-B",
         bounds=Bounds(-half.numpy(), half.numpy()), options={"maxiter": iterations},
     )  # fmt: skip
     value = float(point.value())
@@ -232,4 +234,4 @@ def ball_sharpness(point: LocalObjective, rho: float = 0.05) -> ObjectiveRise:
     value, slope = value_and_gradient(point)
     size = slope.norm()
     uphill: Tensor = slope * (rho / size) if size > 0 else torch.zeros_like(slope)
-    return ObjectiveRise(float(value), float(point.moved(point.w + uphill).value() - value))
+    return ObjectiveRise(float(value), float(point.move_to(point.w + uphill).value() - value))

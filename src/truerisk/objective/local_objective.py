@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -57,6 +58,9 @@ class ParameterSpace:
 T = TypeVar("T")
 Batches = Iterable[Batch] | Callable[[], Iterable[Batch]]
 
+PROBED = 4
+"""Samples on which a model is asked whether it is the same function twice."""
+
 
 class LocalObjective:
     """A point w, and J around it: a deterministic function of a flat vector [p].
@@ -97,12 +101,13 @@ class LocalObjective:
         seed: int = 0,
     ) -> None:
         given = dict(objective.own if params is None else params)
-        _check(objective, given, batches)
+        _check_arguments(objective, given, batches)
         free = {n: given[n].detach() for n in objective.own if n in given}
         self.objective, self.batches, self.seed = objective, batches, seed
         self.space = ParameterSpace(free)
         self.w = self.space.flat(free)
         held = {n: p.detach() for n, p in objective.own.items() if n not in free}
+        self._checked: list[bool] = []  # one for all points that this one is moved to
         self._held = held | {n: t.detach() for n, t in given.items() if n not in free}
 
     @property
@@ -110,11 +115,12 @@ class LocalObjective:
         """Whether all samples are in one batch, which lies in memory."""
         return isinstance(self.batches, Sequence) and len(self.batches) == 1
 
-    def moved(self, w: Tensor) -> LocalObjective:
-        """The point with the weights ``w`` [p] on the same samples."""
-        return LocalObjective(
-            self.objective, self._held | self.space.named(w), self.batches, self.seed
-        )
+    def move_to(self, w: Tensor) -> LocalObjective:
+        """Return J around the weights ``w`` [p], on the same samples."""
+        moved = copy.copy(self)
+        # through the parameters' own dtypes, as they may be narrower than the vector's
+        moved.w = self.space.flat(self.space.named(w.detach()))
+        return moved
 
     # --- on one batch: pure functions of w ------------------------------------------------------
 
@@ -138,19 +144,21 @@ class LocalObjective:
 
     # --- on all batches -------------------------------------------------------------------------
 
-    def map(self, f: Callable[[Batch], T]) -> Iterator[tuple[Batch, T]]:
+    def map_batches(self, f: Callable[[Batch], T]) -> Iterator[tuple[Batch, T]]:
         """f of every batch, with what must hold still held still, and its noise the same again."""
         read = self.batches() if callable(self.batches) else self.batches
         for number, batch in enumerate(read):
             with deterministic_forward(self.objective.model, self.w.device):
+                if not self._checked:
+                    self._check_deterministic(batch)
                 torch.manual_seed(self.seed + number)
                 found = f(batch)
             yield batch, found
 
-    def mean(self, f: Callable[[Batch], Tensor]) -> Tensor:
+    def average_batches(self, f: Callable[[Batch], Tensor]) -> Tensor:
         """1/N Σ n·f(batch), where f is a mean over the n samples of a batch."""
         total, samples = None, 0
-        for batch, part in self.map(f):
+        for batch, part in self.map_batches(f):
             part, samples = part.detach() * len(batch), samples + len(batch)
             total = part if total is None else total.add_(part)
         if total is None or not samples:
@@ -158,12 +166,37 @@ class LocalObjective:
         return total / samples
 
     @torch.no_grad()
+    def _check_deterministic(self, batch: Batch) -> None:
+        """Refuse a model that two forward passes on a few samples show to move.
+
+        What `deterministic_forward` knows is held still; a user's layer may keep a statistic or
+        draw numbers in a way of its own, and derivatives would be wrong without an error.
+        """
+        few = Batch(batch.x[:PROBED], batch.y[:PROBED])
+        first, second = (self._seeded_outputs(few) for _ in range(2))
+        self._checked.append(True)
+        # kernels that add in any order, as some do on a GPU, agree only up to rounding
+        tolerance = torch.finfo(self.w.dtype).eps ** 0.5
+        if not torch.allclose(first, second, tolerance, tolerance, equal_nan=True):
+            raise ConfigError(
+                "two forward passes with the same weights on the same samples differ by up to "
+                f"{float((first - second).abs().max()):.3g}, so J has no derivatives: a layer of "
+                "the model keeps a statistic, or draws random numbers, in a way of its own; "
+                "register what it keeps as a buffer and draw from torch's own generator, or call "
+                "model.eval() if that stops it"
+            )
+
+    def _seeded_outputs(self, batch: Batch) -> Tensor:
+        torch.manual_seed(self.seed)
+        return self.outputs(self.w, batch)
+
+    @torch.no_grad()
     def value(self) -> Tensor:
         """J(w), a scalar."""
-        return self.mean(lambda batch: self.evaluate(self.w, batch).objective)
+        return self.average_batches(lambda batch: self.evaluate(self.w, batch).objective)
 
 
-def _check(objective: Objective, given: Mapping[str, Tensor], batches: Batches) -> None:
+def _check_arguments(objective: Objective, given: Mapping[str, Tensor], batches: Batches) -> None:
     names = {n for n, _ in objective.model.named_parameters(remove_duplicate=False)}
     names |= {n for n, _ in objective.model.named_buffers()}
     if unknown := sorted(set(given) - names):
@@ -186,7 +219,9 @@ class ValueAndGradient(NamedTuple):
 
 def gradient(point: LocalObjective) -> Tensor:
     """``∇J(w) = 1/N Σ ∇l(w; xᵢ, yᵢ) + Σ λ∇R(w)``, of shape [p]; reduction: mean over N samples."""
-    return point.mean(lambda batch: grad(lambda w: point.evaluate(w, batch).objective)(point.w))
+    return point.average_batches(
+        lambda batch: grad(lambda w: point.evaluate(w, batch).objective)(point.w)
+    )
 
 
 def value_and_gradient(point: LocalObjective) -> ValueAndGradient:
@@ -196,7 +231,7 @@ def value_and_gradient(point: LocalObjective) -> ValueAndGradient:
         slope, value = grad_and_value(lambda w: point.evaluate(w, batch).objective)(point.w)
         return torch.cat([value.reshape(1), slope])
 
-    value, slope = point.mean(both).split([1, point.space.size])
+    value, slope = point.average_batches(both).split([1, point.space.size])
     return ValueAndGradient(value.squeeze(0), slope)
 
 

@@ -26,13 +26,19 @@ BLOCK = 16
 
 
 class SymmetricOperator:
-    """A symmetric p × p matrix A; a subclass defines ``A @ v`` for v of shape [p] or [p, k]."""
+    """A symmetric p × p matrix A; a subclass defines ``A @ v`` for v of shape [p] or [p, k].
+
+    Args:
+        size: p.
+        dtype: of the products.
+        device: of the products.
+    """
 
     def __init__(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
         self.size, self.dtype, self.device = size, dtype, device
 
     def __matmul__(self, v: Tensor) -> Tensor:
-        """A v, of the shape of v."""
+        """Return A v, of the shape of v."""
         raise NotImplementedError
 
     @property
@@ -41,7 +47,7 @@ class SymmetricOperator:
         return torch.finfo(self.dtype).eps
 
     def dense(self, limit: int = ENTRIES) -> Tensor:
-        """A itself, [p, p], made symmetric: (A + Aᵀ)/2.
+        """Return A itself, [p, p], made symmetric: (A + Aᵀ)/2.
 
         Raises:
             ConfigError: it would hold more than ``limit`` numbers.
@@ -52,14 +58,20 @@ class SymmetricOperator:
         return (matrix + matrix.T) / 2
 
     def probes(self, count: int, seed: int, name: str) -> Iterator[Tensor]:
-        """Random signs ±1 (Rademacher) [p, k], at most `BLOCK` columns at a time."""
+        """Draw random signs ±1 (Rademacher) [p, k], at most `BLOCK` columns at a time.
+
+        Args:
+            count: vectors in all.
+            seed: of the generator.
+            name: tells the streams of different estimators apart.
+        """
         generator = rng.named_generator(seed, name)
         for block in torch.empty(count).split(BLOCK):
             signs = torch.randint(0, 2, (len(block), self.size), generator=generator)
             yield (2 * signs - 1).T.to(self.device, self.dtype)
 
     def to_scipy(self) -> LinearOperator:
-        """A as a float64 ``scipy.sparse.linalg.LinearOperator``."""
+        """Return A as a float64 ``scipy.sparse.linalg.LinearOperator``."""
         import numpy as np
         from scipy.sparse.linalg import LinearOperator
 
@@ -83,12 +95,22 @@ class DenseOperator(SymmetricOperator):
         self.matrix = matrix
 
     def __matmul__(self, v: Tensor) -> Tensor:
-        """A v."""
+        """Return A v."""
         return self.matrix @ v
 
 
 def check_size(what: str, entries: int, limit: int, dtype: torch.dtype) -> None:
-    """Refuse what would hold more than ``limit`` numbers."""
+    """Refuse what would hold more than ``limit`` numbers.
+
+    Args:
+        what: its name, for the message.
+        entries: numbers it would hold.
+        limit: most it may.
+        dtype: of the numbers.
+
+    Raises:
+        ConfigError: it would hold more.
+    """
     if entries > limit:
         raise ConfigError(
             f"{what} of {entries:,} numbers would take {entries * dtype.itemsize / 1e9:.1f} GB "
@@ -102,6 +124,11 @@ class ScaledOperator(SymmetricOperator):
 
     A step ``−S (A + diag(c)) w`` on ½wᵀ(A + diag(c))w moves w along its eigenvectors, seen in the
     coordinates ``S^−½ w``.
+
+    Args:
+        a: A.
+        scale: s [p].
+        shift: c [p].
 
     >>> import torch
     >>> from truerisk.objective import DenseOperator
@@ -117,8 +144,10 @@ class ScaledOperator(SymmetricOperator):
         self.a, self.root, self.shift = a, scale.sqrt(), shift
 
     def __matmul__(self, v: Tensor) -> Tensor:
-        """The product with v, of the shape of v."""
-        root, shift = (t if v.ndim == 1 else t[:, None] for t in (self.root, self.shift))
+        """Return the product with v, of the shape of v."""
+        root, shift = self.root, self.shift
+        if v.ndim > 1:
+            root, shift = root[:, None], shift[:, None]
         scaled = root * v
         return root * (self.a @ scaled + shift * scaled)
 
@@ -127,15 +156,19 @@ Linear = Callable[[Tensor], Tensor]
 
 
 def pullback(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Linear]:
-    """f(at), and the linear function ``u ↦ (∂f/∂w)ᵀu`` there, which shares its forward pass.
+    """Return f(at), and the linear function ``u ↦ (∂f/∂w)ᵀu`` there, which shares its pass.
+
+    Args:
+        f: a function of one tensor.
+        at: where.
 
     >>> import torch
     >>> value, pull = pullback(torch.square, torch.tensor([3.0, 4.0]))
     >>> value, pull(torch.tensor([1.0, 10.0]))
     (tensor([ 9., 16.]), tensor([ 6., 80.]))
     """
-    found = vjp(f, at)
-    return found[0], lambda u: found[1](u)[0]
+    value, vjp_fn, *_ = vjp(f, at)
+    return value, lambda u: vjp_fn(u)[0]
 
 
 class CurvatureOperator(SymmetricOperator):
@@ -144,6 +177,9 @@ class CurvatureOperator(SymmetricOperator):
     A product runs once through all batches, in the memory of one; the k vectors of ``A @ V`` share
     the forward passes. Where all samples are in a single batch, its graph is kept, so that the next
     product needs no forward pass: delete the operator to free it.
+
+    Args:
+        point: w and the samples.
     """
 
     def __init__(self, point: LocalObjective) -> None:
@@ -152,16 +188,17 @@ class CurvatureOperator(SymmetricOperator):
         self._kept: Linear | None = None
 
     def product(self, batch: Batch) -> Linear:
-        """The function v ↦ A_batch v, for v of shape [p]."""
+        """Return the function v ↦ A_batch v, for v of shape [p]."""
         raise NotImplementedError
 
     def __matmul__(self, v: Tensor) -> Tensor:
-        """A v, for v of shape [p] or [p, k]."""
+        """Return A v, for v of shape [p] or [p, k]."""
         v = v.detach().to(self.device, self.dtype)
-        times = columns if v.ndim > 1 else _apply
-        return self.point.mean(lambda batch: times(self._product(batch), v))
+        if v.ndim > 1:
+            return self.point.average_batches(lambda b: map_columns(self._kept_product(b), v))
+        return self.point.average_batches(lambda b: self._kept_product(b)(v))
 
-    def _product(self, batch: Batch) -> Linear:
+    def _kept_product(self, batch: Batch) -> Linear:
         if not self.point.single:
             return self.product(batch)
         if self._kept is None:
@@ -169,12 +206,17 @@ class CurvatureOperator(SymmetricOperator):
         return self._kept
 
 
-def _apply(product: Linear, v: Tensor) -> Tensor:
-    return product(v)
+def map_columns(product: Linear, matrix: Tensor) -> Tensor:
+    """Apply a linear function to all columns of a matrix.
 
+    Args:
+        product: maps [p] to [q].
+        matrix: [p, k].
 
-def columns(product: Linear, matrix: Tensor) -> Tensor:
-    """Apply a linear function to the columns of [p, k]: together where layers can be vmapped."""
+    Returns:
+        [q, k].
+    """
+    # some layers' second derivatives have no batching rule: there one column after another
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
@@ -206,7 +248,8 @@ class HessianOperator(CurvatureOperator):
     """
 
     def product(self, batch: Batch) -> Linear:
-        """The function v ↦ ∇²J_batch v."""
+        """Return the function v ↦ ∇²J_batch v."""
+        # w → ∇J, and its pullback v → (∇²J)ᵀv = ∇²J v
         slope = grad(lambda w: self.point.evaluate(w, batch).objective)
         return pullback(slope, self.point.w)[1]
 
@@ -232,15 +275,23 @@ class GaussNewtonOperator(CurvatureOperator):
         self.penalties = penalties and bool(point.objective.penalties)
 
     def product(self, batch: Batch) -> Linear:
-        """The function v ↦ G_batch v."""
+        """Return the function v ↦ G_batch v."""
         point = self.point
-        outputs, pull = pullback(lambda w: point.outputs(w, batch), point.w)
-        _, push = pullback(pull, torch.zeros_like(outputs))
-        _, bend = pullback(grad(lambda o: point.objective.losses(o, batch).mean()), outputs)
-        penalty = self._penalty(batch)
-        return lambda v: pull(bend(push(v))) + penalty(v)
+        outputs, pull_back = pullback(lambda w: point.outputs(w, batch), point.w)
+        # forward mode by reverse mode twice: u ↦ Jᵀu is linear, so its own pullback is v ↦ Jv
+        _, push_forward = pullback(pull_back, torch.zeros_like(outputs))
+        slope = grad(lambda f: point.objective.losses(f, batch).mean())
+        _, loss_hessian = pullback(slope, outputs)
+        penalty_hessian = self._penalty_product(batch)
 
-    def _penalty(self, batch: Batch) -> Linear:
+        def product(v: Tensor) -> Tensor:
+            f_jvp = push_forward(v)  # v → Jv
+            curved = loss_hessian(f_jvp)  # Jv → HJv
+            return pull_back(curved) + penalty_hessian(v)  # HJv → JᵀHJv
+
+        return product
+
+    def _penalty_product(self, batch: Batch) -> Linear:
         if not self.penalties:
             return torch.zeros_like
 

@@ -12,7 +12,7 @@ from torch.func import grad, vmap
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
 from truerisk.objective.local_objective import LocalObjective
-from truerisk.objective.operators import ENTRIES, check_size, columns, pullback
+from truerisk.objective.operators import ENTRIES, check_size, map_columns, pullback
 
 
 def per_sample_gradients(point: LocalObjective) -> Iterator[Tensor]:
@@ -27,19 +27,19 @@ def per_sample_gradients(point: LocalObjective) -> Iterator[Tensor]:
 
     ``point.space.named(rows)`` gives them by parameter, [n, *shape].
     """
-    return (rows for _, rows in point.map(lambda batch: _rows(point, batch)))
+    return (rows for _, rows in point.map_batches(lambda batch: _gradient_rows(point, batch)))
 
 
-def _rows(point: LocalObjective, batch: Batch) -> Tensor:
+def _gradient_rows(point: LocalObjective, batch: Batch) -> Tensor:
     losses, pull = pullback(lambda w: point.losses(w, batch), point.w)
     torch.manual_seed(torch.initial_seed())  # the same noise again
-    rows = _mapped(point, batch)
-    if rows is not None and _agree(rows, pull(torch.ones_like(losses)) / len(batch)):
+    rows = _map_samples(point, batch)
+    if rows is not None and _agrees_with_mean(rows, pull(torch.ones_like(losses)) / len(batch)):
         return rows
-    return columns(pull, torch.eye(len(batch)).to(losses)).T
+    return map_columns(pull, torch.eye(len(batch)).to(losses)).T
 
 
-def _mapped(point: LocalObjective, batch: Batch) -> Tensor | None:
+def _map_samples(point: LocalObjective, batch: Batch) -> Tensor | None:
     """Each sample as a batch of its own; None where a layer refuses."""
     share = None if batch.share is None or batch.share.ndim == 0 else 0
     axes = (0, 0, None if batch.other is None else 0, share)
@@ -55,7 +55,7 @@ def _mapped(point: LocalObjective, batch: Batch) -> Tensor | None:
         return None
 
 
-def _agree(rows: Tensor, mean: Tensor) -> bool:
+def _agrees_with_mean(rows: Tensor, mean: Tensor) -> bool:
     off = (rows.mean(0) - mean).norm()
     return bool(off <= torch.finfo(rows.dtype).eps ** 0.5 * rows.norm(dim=1).mean())
 
@@ -73,9 +73,9 @@ def jacobian(point: LocalObjective, limit: int = ENTRIES) -> Tensor:
         held = sum(part.numel() for part in parts)
         check_size("a Jacobian", held + outputs.numel() * point.space.size, limit, point.w.dtype)
         units = torch.eye(outputs.numel(), dtype=outputs.dtype, device=outputs.device)
-        found = columns(lambda u: pull(u.view_as(outputs)), units)
+        found = map_columns(lambda u: pull(u.view_as(outputs)), units)
         return found.T.reshape(*outputs.shape, point.space.size)
 
-    for _, part in point.map(rows):
+    for _, part in point.map_batches(rows):
         parts.append(part)
     return torch.cat(parts)

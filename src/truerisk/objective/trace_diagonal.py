@@ -54,7 +54,7 @@ def hutch_plus_plus(a: SymmetricOperator, products: int = 96, seed: int = 0) -> 
     if products < 6:
         raise ConfigError(f"hutch_plus_plus needs at least 6 products, not {products}")
     third = products // 3
-    q = _range(a, min(third, a.size), seed)
+    q = _range_basis(a, min(third, a.size), seed)
     known = sum((part * (a @ part)).sum() for part in q.split(BLOCK, 1))
     rest = []
     for v in a.probes(products - 2 * third, seed, "hutch++"):
@@ -64,7 +64,7 @@ def hutch_plus_plus(a: SymmetricOperator, products: int = 96, seed: int = 0) -> 
     return RandomizedEstimate(known + estimate.value, estimate.stderr)
 
 
-def _range(a: SymmetricOperator, rank: int, seed: int) -> Tensor:
+def _range_basis(a: SymmetricOperator, rank: int, seed: int) -> Tensor:
     """An orthonormal basis of the range of AS, [p, rank]."""
     return torch.linalg.qr(torch.cat([a @ s for s in a.probes(rank, seed, "sketch")], 1)).Q
 

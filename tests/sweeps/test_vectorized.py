@@ -87,3 +87,25 @@ def test_what_cannot_begin_is_told_with_its_reason(sweep):
     assert code == 2 and "3 runs: 3 refused" in said.out
     (line,) = [line for line in said.err.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: seed=0 and 2 more: model=cnn takes images")
+
+
+def test_groups_travel_to_jobs_of_a_cluster(sweep, tmp_path, monkeypatch):
+    """As they do on SLURM, by submitit's processes on this machine."""
+    import submitit
+
+    from truerisk.sweeps.launcher.vectorized_slurm import VectorizedSlurm
+
+    def make_executor(launcher):
+        executor = submitit.AutoExecutor(str(tmp_path / "jobs"), cluster="local")
+        executor.update_parameters(timeout_min=5)
+        return executor
+
+    monkeypatch.setattr(VectorizedSlurm, "_make_executor", make_executor)
+    code, said = sweep(
+        *("seed=range(2)", "optimizer=adam,muon", "optimizer.lr=0.01"),
+        "hydra/launcher=vectorized_slurm",
+    )
+    assert code == 0 and "4 runs: 4 finished" in said.out, said.err
+    runs = [load_run(path).run.status() for path in (tmp_path / "outputs" / "s").glob("*-*/")]
+    assert sorted(run.get("together", 1) for run in runs) == [1, 1, 2, 2]
+    assert len({run["pid"] for run in runs}) == 3 and os.getpid() not in {r["pid"] for r in runs}

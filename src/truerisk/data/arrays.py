@@ -94,23 +94,26 @@ def _find_test_arrays(
             f"data.source: a test set needs both arrays '{x}' and '{y}', and the file has only "
             "one; set data.source.x_test=null data.source.y_test=null to do without"
         )
-    return (found[str(x)], found[str(y)]) if all(has) else None
+    if not all(has):
+        return None
+    return found[str(x)], found[str(y)]
 
 
 def _read_inputs(values: Any, name: str | None, integers: bool) -> Tensor:
     """Return inputs [n, …] as floating-point numbers, or whole ones; [n] becomes [n, 1]."""
     if values.dtype.kind not in "fiub" or not values.ndim:
         raise ConfigError(f"data.source: array '{name}' holds {values.dtype}, not numbers")
+    kind = "float32"
     if integers and values.dtype.kind in "iu":
-        x = torch.as_tensor(values.astype("int64"))
-        return x.unsqueeze(1) if x.ndim == 1 else x
-    kind = "float64" if values.dtype.itemsize == 8 else "float32"
+        kind = "int64"
+    elif values.dtype.itemsize == 8:
+        kind = "float64"  # whole numbers of 64 bits too, as single precision would merge large ones
     x = torch.as_tensor(values.astype(kind, copy=False))
     if not bool(torch.isfinite(x).all()):
         raise ConfigError(
             f"data.source: array '{name}' holds NaN or infinite numbers: remove or replace them"
         )
-    return x.unsqueeze(1) if x.ndim == 1 else x
+    return x.reshape(len(x), *(x.shape[1:] or (1,)))
 
 
 def _check_classes(values: Any, name: str) -> None:

@@ -152,15 +152,18 @@ class DataModule(LightningDataModule):
         split = getattr(self, name)
         if split is None:
             return []
-        size = len(split) if self.batch_size == "full" else int(self.batch_size)
-        return build_loader(split, size)
+        if self.batch_size == "full":
+            return build_loader(split, len(split))
+        return build_loader(split, int(self.batch_size))
 
     # --- samples ------------------------------------------------------------------------------
 
     @property
     def num_train(self) -> int:
         """The number of training samples."""
-        return len(self.train) if self.train is not None else 0
+        if self.train is None:
+            return 0
+        return len(self.train)
 
     def sample(self, n: int, generator: torch.Generator) -> Batch:
         """Draw fresh samples from P, standardized, with the device and type that the splits have.
@@ -193,7 +196,7 @@ class DataModule(LightningDataModule):
             "task": self.info.task,
             "input_shape": list(self.info.input_shape),
             "num_outputs": self.info.num_outputs,
-            "class_names": list(self.info.class_names) if self.info.class_names else [],
+            "class_names": list(self.info.class_names or ()),
             "standardizer": self.standardizer.state_dict(),
             "encoder": self._encoder_state,
         }
@@ -277,7 +280,8 @@ class DataModule(LightningDataModule):
         """Refuse data of another task or size than those that a run was fitted to."""
         for key in ("task", "input_shape", "num_outputs"):
             mine, theirs = getattr(self.info, key), self._given.get(key)
-            theirs = tuple(theirs) if isinstance(theirs, list) else theirs
+            if isinstance(theirs, list):
+                theirs = tuple(theirs)  # as checkpoints hold shapes
             if theirs is not None and mine != theirs:
                 raise ConfigError(
                     f"data: the model was trained on data with {key} {theirs}, this one has {mine}"
@@ -397,7 +401,9 @@ def _call_source(source: Callable[..., Samples], seed: int) -> Samples:
     """Call a source, with the run's seed where it takes one and has none."""
     given = getattr(source, "keywords", {})
     takes = "seed" in inspect.signature(source).parameters
-    return source(seed=seed) if takes and given.get("seed") is None else source()
+    if takes and given.get("seed") is None:
+        return source(seed=seed)
+    return source()
 
 
 def _describe_data(samples: Samples, x: Tensor | Inputs) -> DataInfo:
@@ -418,8 +424,11 @@ def _renumber_classes(samples: Samples, names: list[str] | None) -> Samples:
             f"data.source: class '{strange}' is not among the classes the model was trained on: "
             f"{', '.join(names)}"
         )
-    place = torch.tensor([names.index(n) if n in names else -1 for n in mine])
-    test = (samples.test[0], place[samples.test[1]]) if samples.test is not None else None
+    number = {name: k for k, name in enumerate(names)}
+    place = torch.tensor([number.get(name, -1) for name in mine])
+    test = samples.test
+    if test is not None:
+        test = test[0], place[test[1]]
     return replace(samples, y=place[samples.y], test=test, class_names=names)
 
 

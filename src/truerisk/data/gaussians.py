@@ -84,7 +84,9 @@ def gaussians(
     means = _place_means(arrangement, classes, dimension, float(distance), draw)
     scale = torch.logspace(0, -0.5, dimension, base=float(condition), dtype=torch.float64)
     mixing = _draw_rotation(dimension, draw) * scale
-    weights = torch.tensor(list(prior) if prior is not None else [1.0] * classes)
+    if prior is None:
+        prior = [1.0] * classes
+    weights = torch.tensor(list(prior))
     population = GaussianPopulation(means.float(), mixing.float(), weights / weights.sum())
     x, y = population.sample(num_samples, named_generator(seed or 0, "samples"))
     names = [str(k) for k in range(classes)]

@@ -58,7 +58,9 @@ class Images:
 def _choose_mode(image: Any) -> str:
     if image.mode in WHITE:
         return image.mode
-    return "L" if image.mode in ("1", "L") else "RGB"
+    if image.mode in ("1", "L"):
+        return "L"
+    return "RGB"
 
 
 def hub(
@@ -136,7 +138,9 @@ def _load_splits(
         raise ConfigError(
             f"data.source.path: the data set '{path}' cannot be loaded ({first_line(error)})"
         ) from None
-    return dict(found) if isinstance(found, dict) else {"train": found}
+    if not isinstance(found, dict):
+        return {"train": found}
+    return dict(found)
 
 
 def _open_dataset(
@@ -154,8 +158,9 @@ def _open_dataset(
         return datasets.load_dataset(builder, data_files=str(local), cache_dir=cache)
     if (local / "state.json").exists() or (local / "dataset_dict.json").exists():
         return datasets.load_from_disk(str(local))
-    where = str(local) if local.is_dir() else path
-    return datasets.load_dataset(where, name, revision=revision, cache_dir=cache)
+    if local.is_dir():
+        path = str(local)
+    return datasets.load_dataset(path, name, revision=revision, cache_dir=cache)
 
 
 def _get_split(parts: dict[str, Any], split: str, key: str = "split") -> Any:
@@ -172,7 +177,9 @@ def _get_test_split(parts: dict[str, Any], split: str, test_split: str | None) -
         return None
     if test_split != "auto":
         return _get_split(parts, test_split, "test_split")
-    return parts.get("test") if split != "test" else None
+    if split == "test":
+        return None  # or the run would be tested on what it learned from
+    return parts.get("test")
 
 
 def _check_column(rows: Any, name: str, key: str) -> str:
@@ -192,10 +199,14 @@ def _is_number(feature: Any) -> bool:
 
 def _choose_columns(rows: Any, x: str | Sequence[str] | None, y: str) -> list[str]:
     if x is not None:
-        return [_check_column(rows, n, "x") for n in ([x] if isinstance(x, str) else list(x))]
+        if isinstance(x, str):
+            x = [x]
+        return [_check_column(rows, name, "x") for name in x]
     others = {n: feature for n, feature in rows.features.items() if n != y}
     image = next((n for n, feature in others.items() if _is_image(feature)), None)
-    names = [image] if image else [n for n, feature in others.items() if _is_number(feature)]
+    if image is not None:
+        return [image]
+    names = [n for n, feature in others.items() if _is_number(feature)]
     if not names:
         raise ConfigError(
             "data.source.x: no column of images or numbers was found; name what to learn from "
@@ -217,19 +228,24 @@ def _read_inputs(
             raise ConfigError(
                 f"data.source.x: column '{name}' does not hold numbers, or lists of one length"
             )
-    x = torch.as_tensor(np.stack(columns, 1) if len(columns) > 1 else columns[0]).double()
+    values = columns[0]
+    if len(columns) > 1:
+        values = np.stack(columns, 1)
+    x = torch.as_tensor(values).double()
     if not bool(torch.isfinite(x).all()):
         raise ConfigError(
             "data.source.x: missing or infinite numbers in the columns; use data=table, which can "
             "fill them, or leave those columns out"
         )
-    return x.unsqueeze(1) if x.ndim == 1 else x
+    return x.reshape(len(x), *(x.shape[1:] or (1,)))
 
 
 def _parse_size(resize: int | Sequence[int] | None) -> tuple[int, int] | None:
     if resize is None:
         return None
-    sides = [resize, resize] if isinstance(resize, int) else list(resize)
+    if isinstance(resize, int):
+        resize = [resize, resize]
+    sides = list(resize)
     if len(sides) != 2 or min(sides) < 1:
         raise ConfigError(f"data.source.resize is {resize}: give a side, or [height, width]")
     return int(sides[0]), int(sides[1])

@@ -69,8 +69,9 @@ def partition_rows(
         ConfigError: a split would be empty, or a class has fewer samples than there are splits.
     """
     n = len(y)
-    sizes = [count_samples("test", test, n)] if test is not None else []
-    sizes = [*sizes, count_samples("val", val, n)]
+    sizes = [count_samples("val", val, n)]
+    if test is not None:
+        sizes.insert(0, count_samples("test", test, n))
     if sum(sizes) >= n:
         raise ConfigError(
             f"data.val and data.test take {sum(sizes)} of {n} samples, so none is left to train "
@@ -79,7 +80,10 @@ def partition_rows(
     part = _assign_splits(y, sizes, generator, class_names)
     _check_trained(y, part == len(sizes), class_names)
     rows = [torch.nonzero(part == k).flatten() for k in range(len(sizes) + 1)]
-    return Rows(rows[-1], rows[-2], rows[0] if test is not None else None)
+    test_rows = None
+    if test is not None:
+        test_rows = rows[0]
+    return Rows(rows[-1], rows[-2], test_rows)
 
 
 def _assign_splits(
@@ -151,7 +155,9 @@ def _check_trained(y: Tensor, train: Tensor, class_names: Sequence[str] | None) 
 
 
 def _name_class(k: int, class_names: Sequence[str] | None) -> str:
-    return f"class '{class_names[k] if class_names is not None else k}'"
+    if class_names is None:
+        return f"class '{k}'"
+    return f"class '{class_names[k]}'"
 
 
 def choose_subset(y: Tensor, m: int, generator: torch.Generator) -> Tensor:

@@ -87,8 +87,12 @@ class BatchPlan:
             start_step: steps of it that are over.
         """
         rest = self.order(epoch)[start_step * self.step_size :]
-        for step in rest.split(self.step_size) if len(rest) else ():
-            micros = step.split(self.micro) if len(step) > self.micro else (step,)
+        if not len(rest):
+            return  # splitting nothing gives one empty step
+        for step in rest.split(self.step_size):
+            micros: tuple[Tensor, ...] = (step,)
+            if len(step) > self.micro:
+                micros = step.split(self.micro)
             yield [self._take_share(micro, len(step)) for micro in micros]
 
     def _take_share(self, micro: Tensor, n_step: int) -> tuple[Tensor, float]:

@@ -95,7 +95,8 @@ class Samples:
 
     def __post_init__(self) -> None:
         task = get_task(self.task)
-        for x, y in [(self.x, self.y)] + ([self.test] if self.test else []):
+        pairs = [(self.x, self.y), self.test]
+        for x, y in filter(None, pairs):
             if len(x) != len(y):
                 raise ConfigError(f"data.source gives {len(x)} inputs x but {len(y)} targets y")
         if self.population is not None:

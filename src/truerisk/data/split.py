@@ -192,7 +192,9 @@ class InputRows:
 
 def sample_shape(x: Tensor | Inputs) -> tuple[int, ...]:
     """Return the shape of one sample."""
-    return tuple(x.shape[1:]) if isinstance(x, Tensor) else x.shape
+    if isinstance(x, Tensor):
+        return tuple(x.shape[1:])
+    return x.shape
 
 
 def stack_inputs(x: Tensor | Inputs) -> Tensor:

@@ -29,7 +29,9 @@ def _shared_axes(kind: str, ndim: int) -> tuple[int, ...]:
     """Return the axes of a stack of samples that share one mean and one scale."""
     if kind == "global":
         return tuple(range(ndim))
-    return (0,) if kind == "feature" else (0, *range(2, ndim))
+    if kind == "feature":
+        return (0,)
+    return (0, *range(2, ndim))
 
 
 class Standardizer:

@@ -67,8 +67,12 @@ def table(
     texts = [n for n in names if n in categorical or not _is_number(frame[n])]
     x, vocabulary = _build_matrix(frame[names], texts, max_categories)
     encoder = TableEncoder(names, vocabulary, missing)
-    goal = frame[goals[0]] if len(goals) == 1 else frame[goals]
-    values = goal.to_numpy() if len(goals) > 1 or _is_number(goal) else goal.to_numpy(dtype=object)
+    if len(goals) > 1:
+        values = frame[goals].to_numpy()
+    elif _is_number(frame[goals[0]]):
+        values = frame[goals[0]].to_numpy()
+    else:
+        values = frame[goals[0]].to_numpy(dtype=object)
     learned = infer_task(values, task, MAX_LABELS)
     y, classes = learned.read_targets(values)
     return Samples(x, y, learned.name, class_names=classes, encoder=encoder)
@@ -77,16 +81,19 @@ def table(
 def _read_table(file: Path, delimiter: str, categorical: Sequence[str]) -> DataFrame:
     import pandas as pd
 
-    suffix = file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix
+    suffix = file.suffix
+    if suffix == ".gz":  # as in data.csv.gz
+        suffix = file.with_suffix("").suffix
     try:
         if suffix in (".parquet", ".pq"):
             frame = pd.read_parquet(file)
         elif suffix in (".csv", ".tsv", ".txt"):
-            separator = "\t" if suffix == ".tsv" else delimiter
+            if suffix == ".tsv":
+                delimiter = "\t"
             # As text, so that a gap does not turn the category 3 into 3.0.
             # Whole columns at a time, as parts of one could be read as numbers and others as texts.
             kinds = dict.fromkeys(categorical, str)
-            frame = pd.read_csv(file, sep=separator, dtype=kinds, low_memory=False)
+            frame = pd.read_csv(file, sep=delimiter, dtype=kinds, low_memory=False)
         else:
             raise ConfigError(f"data.source.path: {file} is neither .csv, .tsv, .txt nor .parquet")
     except ImportError:
@@ -116,7 +123,9 @@ def _find_targets(frame: DataFrame, target: str | Sequence[str] | None) -> list[
             "data.source.target is not set: give the column to predict; "
             f"known: {', '.join(frame.columns[:20])}"
         )
-    return _check_columns(frame, [target] if isinstance(target, str) else list(target), "target")
+    if isinstance(target, str):
+        target = [target]
+    return _check_columns(frame, target, "target")
 
 
 def _choose_features(
@@ -128,7 +137,9 @@ def _choose_features(
 ) -> list[str]:
     _check_columns(frame, drop, "drop")
     _check_columns(frame, categorical, "categorical")
-    wanted = list(frame.columns) if columns is None else _check_columns(frame, columns, "columns")
+    wanted = list(frame.columns)
+    if columns is not None:
+        wanted = _check_columns(frame, columns, "columns")
     names = [name for name in wanted if name not in goals and name not in drop]
     if not names:
         raise ConfigError("data.source: no column is left beside the target to learn from")

@@ -136,7 +136,7 @@ def _check_arguments(given: dict) -> None:
         if given[key] not in known:
             hint = suggest(str(given[key]), known)
             raise ConfigError(f"data.source.{key} is '{given[key]}': {hint}")
-    least["outputs"] = 2 if get_task(given["task"]).has_classes else 1
+    least["outputs"] = 1 + get_task(given["task"]).has_classes
     for key, bound in least.items():
         if given[key] < bound:
             raise ConfigError(f"data.source.{key} is {given[key]}: give at least {bound}")

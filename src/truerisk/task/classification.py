@@ -66,7 +66,7 @@ class Classification(Task):
                 "labels are one number a sample; set data.source.task=regression for several "
                 "target columns, or data.source.task=multilabel for columns of 0 and 1"
             )
-        names = list(class_names) if class_names is not None else name_classes(items)
+        names = list(class_names or name_classes(items))
         places = {name: k for k, name in enumerate(names)}
         labels = [label_name(v) for v in items]
         unknown = next((label for label in labels if label not in places), None)
@@ -151,7 +151,9 @@ class Classification(Task):
             logistic: whether the loss is the logistic one.
             num_outputs: K.
         """
-        return 1 if logistic and num_outputs == 2 else num_outputs
+        if logistic and num_outputs == 2:
+            return 1
+        return num_outputs
 
     def encode_targets(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor:
         """Return labels as they are; for the logistic loss 0 or 1 a sample, or one-hot [n, K].
@@ -199,7 +201,9 @@ class Classification(Task):
         if not fitted.logistic:
             return probabilities.log()
         odds = probabilities.logit()
-        return odds[:, 1:] if fitted.output_size == 1 else odds
+        if fitted.output_size == 1:
+            return odds[:, 1:]
+        return odds
 
 
 def name_classes(labels: Sequence[Any]) -> list[str]:
@@ -221,4 +225,6 @@ def label_name(value: Any) -> str:
     >>> label_name(3.0), label_name(True), label_name("cat")
     ('3', 'True', 'cat')
     """
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)

@@ -57,7 +57,7 @@ def check_convexity(
 def _jensen_gap(
     point: LocalObjective, radius: float, draw: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The Jensen gap of one random segment, and |J(a)| + |J(b)|."""
+    """Return the Jensen gap of one random segment, and |J(a)| + |J(b)|."""
     noise = torch.randn(2, point.space.size, generator=draw, dtype=torch.float64)
     a, b = point.w + radius * noise.to(point.w)
     t = float(torch.rand((), generator=draw, dtype=torch.float64))
@@ -72,7 +72,7 @@ CONDITION_LIMIT = 1024
 def condition_number(
     a: SymmetricOperator, positive: bool = False, limit: int = CONDITION_LIMIT
 ) -> float:
-    """``κ(A) = |λ|max / |λ|min``, or of the positive spectrum alone, ``λmax / λmin⁺``.
+    """Return ``κ(A) = |λ|max / |λ|min``, or of the positive spectrum alone, ``λmax / λmin⁺``.
 
     An eigenvalue counts as 0 where it is within rounding, ``p ε |λ|max``: then κ is infinite, and
     the positive spectrum leaves it out, as it leaves out negative ones (nan if none is positive).
@@ -80,6 +80,11 @@ def condition_number(
 
     Up to a size of ``limit`` all eigenvalues are computed. Above, the two ends of the spectrum are,
     and they tell κ where A is definite, or singular at one end.
+
+    Args:
+        a: A.
+        positive: whether to take the positive spectrum alone.
+        limit: size up to which all eigenvalues are computed.
 
     Raises:
         ConfigError: the answer is an eigenvalue inside the spectrum, of a matrix larger than
@@ -128,7 +133,7 @@ CLASSIFY_LIMIT = 256
 
 
 class PointClassification(NamedTuple):
-    """The kind of a point, and what says so.
+    """The kind of a critical point, with the eigenvalues and tolerances that decide it.
 
     ``eigenvalues`` are ascending: all of them, or the two ends of the spectrum. Those within
     ``zero`` count as 0, a gradient within ``stationary`` too.

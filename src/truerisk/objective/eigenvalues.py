@@ -25,13 +25,18 @@ class Quadrature(NamedTuple):
 
 
 def lanczos_quadrature(a: SymmetricOperator, starts: Tensor, steps: int) -> Quadrature:
-    """Gauss quadrature by ``steps`` steps of the Lanczos process from each column of [p, k].
+    """Compute a Gauss quadrature by the Lanczos process from each of k vectors.
 
     A in the basis of the Krylov space of v is tridiagonal, ``T = QᵀAQ``; its eigenvalues are the
     nodes, the squared first entries of its eigenvectors the weights (Golub & Welsch 1969). The
     basis is kept and made orthogonal twice over at each step, as otherwise it stops being so and
     nodes come out several times (Golub & Meurant 2010, §4.2). All columns move on together, one
     block product a step; the basis takes p·k·steps numbers.
+
+    Args:
+        a: A.
+        starts: v [p, k], of any length.
+        steps: m.
     """
     steps = min(steps, a.size)
     q = starts / starts.norm(dim=0)
@@ -98,7 +103,7 @@ class ExtremeEigenpairs(NamedTuple):
 def extreme_eigenvalues(
     a: SymmetricOperator, count: int = 1, tol: float | None = None, seed: int = 0
 ) -> ExtremeEigenpairs:
-    """The ``count`` algebraically smallest and largest eigenvalues, by restarted Lanczos.
+    """Find the ``count`` algebraically smallest and largest eigenvalues, by restarted Lanczos.
 
     scipy's ``eigsh`` (ARPACK: Lehoucq, Sorensen & Yang 1998) on the products ``A v``, in float64,
     once for each end. ARPACK stops at an error relative to the eigenvalue sought, which never comes
@@ -127,14 +132,21 @@ def extreme_eigenvalues(
 def largest_eigenvalues(
     a: SymmetricOperator, count: int = 1, tol: float | None = None, seed: int = 0
 ) -> Eigenpairs:
-    """The ``count`` algebraically largest ones alone, descending; see `extreme_eigenvalues`."""
+    """Find the ``count`` algebraically largest ones alone, descending.
+
+    Args:
+        a: a symmetric operator.
+        count: eigenvalues.
+        tol: see `extreme_eigenvalues`.
+        seed: of the start vector.
+    """
     return _outermost_eigenpairs(a, count, tol, seed, +1)
 
 
 def _outermost_eigenpairs(
     a: SymmetricOperator, count: int, tol: float | None, seed: int, sign: int
 ) -> Eigenpairs:
-    """The eigenvalues farthest to one side, outermost first."""
+    """Find the eigenvalues farthest to one side, outermost first."""
     count = min(count, a.size)
     if a.size <= max(DENSE_LIMIT, 2 * count + 1):
         return _dense_eigenpairs(a, count, sign)
@@ -158,7 +170,13 @@ def _restarted_lanczos(
 
 
 def estimate_norm(a: SymmetricOperator, start: Tensor, steps: int = 8) -> float:
-    """‖A‖₂ to within a few percent, from below; 1 for A = 0."""
+    """Estimate ‖A‖₂ to within a few percent, from below; 1 for A = 0.
+
+    Args:
+        a: A.
+        start: a random vector [p].
+        steps: products.
+    """
     nodes = lanczos_quadrature(a, start.to(a.device, a.dtype).unsqueeze(1), steps).nodes
     return float(nodes.abs().max()) or 1.0
 
@@ -180,21 +198,31 @@ class SpectralDensity(NamedTuple):
     weights: Tensor
 
     def expectation(self, values: Tensor) -> RandomizedEstimate:
-        """``1/p tr f(A)``, from f of the nodes, [k, m]."""
+        """Estimate ``1/p tr f(A)``, from f of the nodes, [k, m]."""
         return average_draws((self.weights * values).sum(1))
 
     def moment(self, order: int) -> RandomizedEstimate:
-        """``1/p tr Aʲ = 1/p Σ λⱼ``, unbiased up to order 2m − 1."""
+        """Estimate ``1/p tr Aʲ = 1/p Σ λᵢʲ``, unbiased up to order 2m − 1."""
         return self.expectation(self.nodes**order)
 
     def share(self, low: float = -math.inf, high: float = math.inf) -> RandomizedEstimate:
-        """The share of eigenvalues in [low, high]."""
+        """Estimate the share of eigenvalues in [low, high].
+
+        Args:
+            low: the lower end.
+            high: the upper end.
+        """
         return self.expectation(((low <= self.nodes) & (self.nodes <= high)).double())
 
     def on(self, grid: Tensor, width: float | None = None) -> Tensor:
-        """The density on a grid of λ, [g], smoothed by a normal density.
+        """Evaluate the density, smoothed by a normal one: ``1/k Σ weight · N(λ; node, width²)``.
 
-        ``1/k Σ weight · N(λ; node, width²)``. Default width: 1 % of the spectrum's extent.
+        Args:
+            grid: λ, [g].
+            width: standard deviation; default: 1 % of the spectrum's extent.
+
+        Returns:
+            The density, [g].
         """
         extent = float(self.nodes.max() - self.nodes.min()) or 1.0
         width = 0.01 * extent if width is None else width
@@ -210,7 +238,7 @@ def spectral_density(
     seed: int = 0,
     together: int | None = None,
 ) -> SpectralDensity:
-    """The density of the eigenvalues by stochastic Lanczos quadrature.
+    """Estimate the density of the eigenvalues by stochastic Lanczos quadrature.
 
     ``φ(λ) = 1/p Σ δ(λ − λᵢ) = E[vᵀδ(λ − A)v]`` for v with independent entries ±1/√p; each is
     integrated by the Gauss quadrature of ``steps`` Lanczos steps.

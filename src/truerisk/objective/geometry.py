@@ -23,7 +23,7 @@ from truerisk.objective.operators import HessianOperator, SymmetricOperator
 def filter_normalized_directions(
     space: ParameterSpace, w: Tensor, count: int = 2, seed: int = 0
 ) -> Tensor:
-    """Random directions [p, count] whose filters are as long as those of w.
+    """Draw random directions whose filters are as long as those of w.
 
     ``d_ij ← d_ij / ‖d_ij‖ · ‖w_ij‖`` for filter j of layer i, a row of a parameter of two or more
     dimensions (Li et al., "Visualizing the Loss Landscape of Neural Nets", NeurIPS 2018, §4): what
@@ -32,6 +32,15 @@ def filter_normalized_directions(
     parameters are vectors, each counts as one filter; one of length 0 counts as of length 1.
 
     Before they are scaled the directions are orthogonal.
+
+    Args:
+        space: which weights belong to which parameter.
+        w: the weights [p].
+        count: directions.
+        seed: of the directions.
+
+    Returns:
+        [p, count].
 
     >>> w = torch.tensor([3.0, 4.0, 0.0, 0.0, 7.0])
     >>> space = ParameterSpace({"weight": torch.ones(2, 2), "bias": torch.ones(1)})
@@ -53,7 +62,7 @@ def filter_normalized_directions(
 
 
 def _scale_filters(d: Tensor, p: Tensor, vectors: bool) -> Tensor:
-    """A direction for one parameter, in lengths of its filters."""
+    """Scale a direction for one parameter to the lengths of its filters."""
     if p.ndim < 2 and not vectors:
         return torch.zeros_like(d)
     rows, sizes = (t.reshape(len(p) if p.ndim > 1 else 1, -1) for t in (d, p))
@@ -76,7 +85,7 @@ class PrincipalDirections(NamedTuple):
 
 
 def principal_directions(path: Tensor) -> PrincipalDirections:
-    """The two directions in which the points [n, p] of a path vary most.
+    """Find the two directions in which the points [n, p] of a path vary most.
 
     The right singular vectors of the centred points, as in Li et al. (2018), §7, who draw the plane
     through the last point. A path on a line has a second direction of share 0. Directions point
@@ -101,7 +110,16 @@ def principal_directions(path: Tensor) -> PrincipalDirections:
 
 
 def evaluate_line(point: LocalObjective, direction: Tensor, at: Sequence[float] | Tensor) -> Tensor:
-    """``J(w + t d)`` for each t, [n]."""
+    """Evaluate ``J(w + t d)`` for each t.
+
+    Args:
+        point: w and the samples.
+        direction: d [p].
+        at: n numbers t.
+
+    Returns:
+        J, [n].
+    """
     return torch.stack([point.move_to(point.w + float(t) * direction).value() for t in at])
 
 
@@ -111,7 +129,17 @@ def evaluate_plane(
     x: Sequence[float] | Tensor,
     y: Sequence[float] | Tensor,
 ) -> Tensor:
-    """``J(w + x d₁ + y d₂)`` for all x and y, [len(y), len(x)], with d [p, 2]."""
+    """Evaluate ``J(w + x d₁ + y d₂)`` for all x and y.
+
+    Args:
+        point: w and the samples.
+        directions: d [p, 2].
+        x: steps along d₁.
+        y: steps along d₂.
+
+    Returns:
+        J, [len(y), len(x)].
+    """
     first, second = directions.unbind(1)
     rows = [evaluate_line(point.move_to(point.w + float(t) * second), first, x) for t in y]
     return torch.stack(rows)
@@ -133,20 +161,23 @@ class TaylorPolynomial(NamedTuple):
     curvature: Tensor
 
     def first(self, t: float = 1.0) -> Tensor:
-        """J + t ∇Jᵀs: the prediction to first order, off by O(t²)."""
+        """Return J + t ∇Jᵀs: the prediction to first order, off by O(t²)."""
         return self.value + t * self.slope
 
     def second(self, t: float = 1.0) -> Tensor:
-        """J + t ∇Jᵀs + ½ t² sᵀ∇²J s: the prediction to second order, off by O(t³)."""
+        """Return J + t ∇Jᵀs + ½ t² sᵀ∇²J s: the prediction to second order, off by O(t³)."""
         return self.first(t) + 0.5 * t**2 * self.curvature
 
 
 def taylor_polynomial(
     point: LocalObjective, step: Tensor, curvature: SymmetricOperator | None = None
 ) -> TaylorPolynomial:
-    """What J does along ``step`` [p], to second order; two passes over the data.
+    """Predict J along a step, to second order; two passes over the data.
 
-    With another ``curvature``, such as the Gauss–Newton matrix, it is that method's model of J.
+    Args:
+        point: w and the samples.
+        step: s [p].
+        curvature: in place of the Hessian; with the Gauss–Newton matrix it is that method's model.
     """
     value, gradient = value_and_gradient(point)
     image = (HessianOperator(point) if curvature is None else curvature) @ step
@@ -158,7 +189,7 @@ def optimal_step_size(
     direction: Tensor | None = None,
     curvature: SymmetricOperator | None = None,
 ) -> float:
-    """The step length that minimises the second-order model of J along a direction d.
+    """Return the step length that minimises the second-order model of J along a direction d.
 
     ``α* = −gᵀd / dᵀHd``, and ``gᵀg / gᵀHg`` for the steepest descent d = −g (Cauchy 1847). Infinite
     where the model has no minimum along d (dᵀHd ≤ 0 and J falls), nan where J is level (gᵀd = 0),
@@ -193,7 +224,7 @@ class ObjectiveRise(NamedTuple):
 def box_sharpness(
     point: LocalObjective, epsilon: float = 1e-3, iterations: int = 10, seed: int = 0
 ) -> ObjectiveRise:
-    """The ε-sharpness: how much J rises in a box around w.
+    """Measure the ε-sharpness: how much J rises in a box around w.
 
     ``max J(w + y) − J(w)`` over ``|yᵢ| ≤ ε(|wᵢ| + 1)``; with `Rise.percent` the measure of Keskar
     et al., "On Large-Batch Training for Deep Learning", ICLR 2017, metric 2.1, for A = I. As there,
@@ -226,10 +257,14 @@ def box_sharpness(
 
 
 def ball_sharpness(point: LocalObjective, rho: float = 0.05) -> ObjectiveRise:
-    """How much J rises by the step that sharpness-aware minimization takes uphill.
+    """Measure how much J rises by the step that sharpness-aware minimization takes uphill.
 
     ``J(w + ρ g/‖g‖) − J(w)`` with g = ∇J(w): to first order the most J can rise in a ball of radius
     ρ (Foret et al., "Sharpness-Aware Minimization", ICLR 2021, eq. 2). 0 where g = 0.
+
+    Args:
+        point: w and the samples.
+        rho: ρ.
     """
     value, slope = value_and_gradient(point)
     size = slope.norm()

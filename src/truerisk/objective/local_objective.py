@@ -38,7 +38,7 @@ class ParameterSpace:
         self.size = sum(self.sizes)
 
     def flat(self, named: Mapping[str, Tensor]) -> Tensor:
-        """One vector [..., p] of tensors [..., *shape]."""
+        """Concatenate tensors [..., *shape] to one vector [..., p]."""
         parts = []
         for name, shape in self.shapes.items():
             tensor = named[name]
@@ -47,7 +47,7 @@ class ParameterSpace:
         return torch.cat(parts, -1)
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
-        """Tensors [..., *shape] by name, of a vector [..., p]; views where the dtype is its own."""
+        """Cut a vector [..., p] into tensors [..., *shape]; views where the dtype is its own."""
         parts = zip(self.shapes.items(), vector.split(self.sizes, -1), strict=True)
         return {
             name: part.reshape(*vector.shape[:-1], *shape).to(self.dtypes[name])
@@ -125,27 +125,42 @@ class LocalObjective:
     # --- on one batch: pure functions of w ------------------------------------------------------
 
     def state(self, w: Tensor) -> dict[str, Tensor]:
-        """Parameters and buffers; buffers are copies, as a layer may write into them."""
+        """Return parameters and buffers; buffers are copies, as a layer may write into them."""
         buffers = dict(self.objective.model.named_buffers())
         copies = {n: self._held.get(n, b).clone() for n, b in buffers.items() if b is not None}
         return self._held | copies | self.space.named(w)
 
     def evaluate(self, w: Tensor, batch: Batch) -> ObjectiveValue:
-        """J and its terms on a batch."""
+        """Evaluate J and its terms on a batch, as a pure function of w [p].
+
+        Args:
+            w: the weights [p].
+            batch: n samples.
+        """
         return self.objective(self.state(w), batch)
 
     def outputs(self, w: Tensor, batch: Batch) -> Tensor:
-        """f(x; w), [n, outputs]."""
+        """Return f(x; w), [n, outputs].
+
+        Args:
+            w: the weights [p].
+            batch: n samples.
+        """
         return self.objective.outputs(self.state(w), batch.x)
 
     def losses(self, w: Tensor, batch: Batch) -> Tensor:
-        """The loss of each sample, [n], without penalties."""
+        """Return the loss of each sample, [n], without penalties.
+
+        Args:
+            w: the weights [p].
+            batch: n samples.
+        """
         return self.objective.losses(self.outputs(w, batch), batch)
 
     # --- on all batches -------------------------------------------------------------------------
 
     def map_batches(self, f: Callable[[Batch], T]) -> Iterator[tuple[Batch, T]]:
-        """f of every batch, with what must hold still held still, and its noise the same again."""
+        """Yield each batch and f of it, computed with the same noise every time."""
         read = self.batches() if callable(self.batches) else self.batches
         for number, batch in enumerate(read):
             with deterministic_forward(self.objective.model, self.w.device):
@@ -156,7 +171,7 @@ class LocalObjective:
             yield batch, found
 
     def average_batches(self, f: Callable[[Batch], Tensor]) -> Tensor:
-        """1/N Σ n·f(batch), where f is a mean over the n samples of a batch."""
+        """Return 1/N Σ n·f(batch), where f is a mean over the n samples of a batch."""
         total, samples = None, 0
         for batch, part in self.map_batches(f):
             part, samples = part.detach() * len(batch), samples + len(batch)
@@ -192,7 +207,7 @@ class LocalObjective:
 
     @torch.no_grad()
     def value(self) -> Tensor:
-        """J(w), a scalar."""
+        """Return J(w), a scalar."""
         return self.average_batches(lambda batch: self.evaluate(self.w, batch).objective)
 
 
@@ -218,14 +233,14 @@ class ValueAndGradient(NamedTuple):
 
 
 def gradient(point: LocalObjective) -> Tensor:
-    """``∇J(w) = 1/N Σ ∇l(w; xᵢ, yᵢ) + Σ λ∇R(w)``, of shape [p]; reduction: mean over N samples."""
+    """Return ``∇J(w) = 1/N Σ ∇l(w; xᵢ, yᵢ) + Σ λ∇R(w)``, [p]; reduction: mean over N samples."""
     return point.average_batches(
         lambda batch: grad(lambda w: point.evaluate(w, batch).objective)(point.w)
     )
 
 
 def value_and_gradient(point: LocalObjective) -> ValueAndGradient:
-    """J and ∇J in one pass over the data."""
+    """Return J and ∇J from one pass over the data."""
 
     def both(batch: Batch) -> Tensor:
         slope, value = grad_and_value(lambda w: point.evaluate(w, batch).objective)(point.w)
@@ -236,5 +251,10 @@ def value_and_gradient(point: LocalObjective) -> ValueAndGradient:
 
 
 def directional_derivative(point: LocalObjective, direction: Tensor) -> Tensor:
-    """``d/dt J(w + t v) at t = 0 = ∇J(w)ᵀv``, a scalar; v is not normalised."""
+    """Return ``d/dt J(w + t v) at t = 0 = ∇J(w)ᵀv``, a scalar.
+
+    Args:
+        point: w and the samples.
+        direction: v [p], which is not normalised.
+    """
     return gradient(point) @ direction

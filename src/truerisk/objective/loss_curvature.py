@@ -78,7 +78,7 @@ def _categorical_roots(p: Tensor, exact: bool) -> Tensor:
 
 
 def _separate_roots(v: Tensor, exact: bool) -> Tensor:
-    """Outputs that do not interact: one at a time, or all at once where v is random."""
+    """Take outputs that do not interact one at a time, or all at once where v is random."""
     return torch.diag_embed(v).movedim(-1, 0) if exact else v.unsqueeze(0)
 
 
@@ -92,7 +92,11 @@ def _numerical_roots(losses: Callable[[Tensor], Tensor], outputs: Tensor, exact:
 
 
 def loss_hessians(losses: Callable[[Tensor], Tensor], outputs: Tensor) -> Tensor:
-    """∇²l in the outputs of each sample, [n, outputs, outputs].
+    """Return ∇²l in the outputs of each sample, [n, outputs, outputs].
+
+    Args:
+        losses: per-sample losses [n] as a function of the outputs.
+        outputs: where, [n, outputs].
 
     >>> loss_hessians(lambda f: (f**2).sum(1), torch.zeros(1, 2))
     tensor([[[2., 0.],

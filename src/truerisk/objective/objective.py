@@ -64,20 +64,30 @@ class Objective:
         self.own = {n: p for n, p in model.named_parameters() if p.requires_grad}
 
     def outputs(self, params: Mapping[str, Tensor] | None, x: Tensor) -> Tensor:
-        """f(x; w), of shape [n, outputs]."""
+        """Return f(x; w), [n, outputs].
+
+        Args:
+            params: w, by name; None for the model's own.
+            x: inputs [n, *input_shape].
+        """
         if params is None:
             return self.forward(x)
         return functional_call(self.model, dict(params), (x,))
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The surrogate loss of each sample, [n]; a mixed batch mixes its two losses."""
+        """Return the surrogate loss of each sample, [n]; a mixed batch mixes its two losses.
+
+        Args:
+            outputs: f(x; w), [n, outputs].
+            batch: n samples.
+        """
         losses = self.surrogate(outputs, batch.y)
         if batch.other is None or batch.share is None:
             return losses
         return batch.share * losses + (1 - batch.share) * self.surrogate(outputs, batch.other)
 
     def trainable(self, params: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        """The parameters that penalties act on, by name."""
+        """Return the parameters that penalties act on, by name."""
         if params is None:
             return dict(self.own)
         return {name: p for name, p in params.items() if name in self.own}
@@ -106,5 +116,11 @@ class Objective:
 def gradient_by_name(
     objective: Objective, params: Mapping[str, Tensor], batch: Batch
 ) -> dict[str, Tensor]:
-    """∇J at ``params``, by name (a transformation of the pure function, for checks and tools)."""
+    """Return ∇J at ``params``, by name: a transformation of the pure function, for checks.
+
+    Args:
+        objective: J.
+        params: w, by name.
+        batch: the samples.
+    """
     return torch.func.grad(lambda p: objective(p, batch).objective)(dict(params))

@@ -16,7 +16,7 @@ from truerisk.objective.operators import ENTRIES, check_size, map_columns, pullb
 
 
 def per_sample_gradients(point: LocalObjective) -> Iterator[Tensor]:
-    """``∇l(w; xᵢ, yᵢ)``, [n, p] for one batch after another, without penalties.
+    """Yield ``∇l(w; xᵢ, yᵢ)``, [n, p] for one batch after another, without penalties.
 
     Row i is the gradient of the i-th loss of its batch, so that the mean over all samples is
     ``∇g(w)``. Where samples do not see each other, they are mapped by ``torch.vmap``. Where they do
@@ -40,7 +40,7 @@ def _gradient_rows(point: LocalObjective, batch: Batch) -> Tensor:
 
 
 def _map_samples(point: LocalObjective, batch: Batch) -> Tensor | None:
-    """Each sample as a batch of its own; None where a layer refuses."""
+    """Map over samples, each as a batch of its own; None where a layer refuses."""
     share = None if batch.share is None or batch.share.ndim == 0 else 0
     axes = (0, 0, None if batch.other is None else 0, share)
 
@@ -61,7 +61,11 @@ def _agrees_with_mean(rows: Tensor, mean: Tensor) -> bool:
 
 
 def jacobian(point: LocalObjective, limit: int = ENTRIES) -> Tensor:
-    """``∂f(xᵢ; w)/∂w`` for every sample, [N, outputs, p].
+    """Return ``∂f(xᵢ; w)/∂w`` for every sample, [N, outputs, p].
+
+    Args:
+        point: w and the samples.
+        limit: most numbers that it may hold.
 
     Raises:
         ConfigError: it would hold more than ``limit`` numbers.

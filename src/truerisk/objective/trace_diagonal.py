@@ -20,7 +20,9 @@ class RandomizedEstimate(NamedTuple):
 
 
 def average_draws(draws: Tensor) -> RandomizedEstimate:
-    """The mean over independent draws [k, …], and its standard error s/√k (nan for one draw).
+    """Return the mean over independent draws [k, …], with its standard error s/√k.
+
+    The error of a single draw is nan.
 
     >>> import torch
     >>> average_draws(torch.tensor([1.0, 2.0, 3.0]))
@@ -32,21 +34,31 @@ def average_draws(draws: Tensor) -> RandomizedEstimate:
 
 
 def hutchinson_trace(a: SymmetricOperator, probes: int = 96, seed: int = 0) -> RandomizedEstimate:
-    """``tr A = E[vᵀAv]`` for v with independent entries ±1 (Hutchinson 1990).
+    """Estimate ``tr A = E[vᵀAv]`` for v with independent entries ±1 (Hutchinson 1990).
 
     The variance of one probe is ``2(‖A‖_F² − Σ aᵢᵢ²)``. One product a probe.
+
+    Args:
+        a: A.
+        probes: vectors v.
+        seed: of the vectors.
     """
     quadratics = [(v * (a @ v)).sum(0) for v in a.probes(probes, seed, "hutchinson")]
     return average_draws(torch.cat(quadratics))
 
 
 def hutch_plus_plus(a: SymmetricOperator, products: int = 96, seed: int = 0) -> RandomizedEstimate:
-    """The trace, exactly on the span of a third of the products and estimated on the rest.
+    """Estimate the trace, exactly on the span of a third of the products.
 
     ``tr A = tr QᵀAQ + E[vᵀ(I − QQᵀ)A(I − QQᵀ)v]`` with Q an orthonormal basis of AS for random
     signs S [p, products/3]. For a semidefinite A the error falls as 1/products, where Hutchinson's
     falls as 1/√products (Meyer, Musco, Musco & Woodruff 2021, algorithm 1). The standard error is
     that of the second term, given Q.
+
+    Args:
+        a: A.
+        products: products with vectors, in all.
+        seed: of the vectors.
 
     Raises:
         ConfigError: fewer than 6 products, which leave no two probes.
@@ -65,15 +77,20 @@ def hutch_plus_plus(a: SymmetricOperator, products: int = 96, seed: int = 0) -> 
 
 
 def _range_basis(a: SymmetricOperator, rank: int, seed: int) -> Tensor:
-    """An orthonormal basis of the range of AS, [p, rank]."""
+    """Return an orthonormal basis of the range of AS, [p, rank]."""
     return torch.linalg.qr(torch.cat([a @ s for s in a.probes(rank, seed, "sketch")], 1)).Q
 
 
 def estimate_diagonal(a: SymmetricOperator, probes: int = 96, seed: int = 0) -> RandomizedEstimate:
-    """``diag A = E[v ⊙ Av]``, [p], for v with independent entries ±1.
+    """Estimate ``diag A = E[v ⊙ Av]``, [p], for v with independent entries ±1.
 
     The variance of entry i for one probe is ``Σ_{j≠i} aᵢⱼ²``: a diagonal A comes out exactly. One
     product a probe, in the memory of a block of them.
+
+    Args:
+        a: A.
+        probes: vectors v.
+        seed: of the vectors.
 
     Source: Bekas, Kokiopoulou & Saad, "An Estimator for the Diagonal of a Matrix", Applied
     Numerical Mathematics 57 (2007), §2.

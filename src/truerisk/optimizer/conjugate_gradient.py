@@ -74,7 +74,12 @@ class Path:
 
 
 def distance_to_edge(start: Tensor, direction: Tensor, radius: float) -> float:
-    """The t ≥ 0 with ‖start + t·direction‖ = radius, for a start within it.
+    """Return the t ≥ 0 with ‖start + t·direction‖ = radius, for a start within it.
+
+    Args:
+        start: a vector [p].
+        direction: a vector [p].
+        radius: of the ball around 0.
 
     >>> distance_to_edge(torch.tensor([0.0, 3.0]), torch.tensor([2.0, 0.0]), 5.0)
     2.0
@@ -95,6 +100,13 @@ def truncated_path(
 
     It ends as well after ``limit`` products, and with a direction of no positive curvature
     (Steihaug 1983; Nocedal & Wright 2006, algorithm 7.2).
+
+    Args:
+        product: v ↦ Bv.
+        gradient: g [p].
+        tolerance: the norm of the residual g + Bp at which it ends.
+        limit: most products.
+        radius: of the ball.
 
     >>> path = truncated_path(lambda v: 2 * v, torch.tensor([2.0, 0.0]), 1e-6, 10)
     >>> path.leave_ball(math.inf).step, path.leave_ball(0.5).step
@@ -121,7 +133,12 @@ def truncated_path(
 
 
 def curvature_rounding(direction: Tensor, bent: Tensor) -> float:
-    """Curvature that cannot be told from zero, by rounding."""
+    """Return the curvature that cannot be told from zero, by rounding.
+
+    Args:
+        direction: v [p].
+        bent: Bv [p].
+    """
     return torch.finfo(direction.dtype).eps * (direction.norm() * bent.norm()).item()
 
 
@@ -132,11 +149,18 @@ def minimize_by_cg(
     limit: int,
     progress: float = 5e-4,
 ) -> list[Tensor]:
-    """Iterates towards the minimum of the model, from ``start``; a few of them, the last included.
+    """Run conjugate gradients towards the minimum of the model; return some iterates and the last.
 
     Ends when the model gains less than ``progress`` an iteration over the last tenth of them, at
     least ten (Martens 2010, §4.4), and at a direction of no positive curvature. Kept are iterates
     number 1, 2, 3, 4, 6, 8, … ⌈1.3ʲ⌉ (ibid., §4.6), as J may be lower at an earlier one.
+
+    Args:
+        product: v ↦ Bv.
+        gradient: g [p].
+        start: the first p [p].
+        limit: most products.
+        progress: gain an iteration, as a share of the model, below which it ends.
 
     >>> iterates = minimize_by_cg(lambda v: 2 * v, torch.tensor([2.0]), torch.tensor([0.0]), 10)
     >>> iterates[-1]

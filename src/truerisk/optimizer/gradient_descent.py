@@ -143,7 +143,13 @@ class GDExact(LineSearchOptimizer):
 
 
 def minimize_on_line(line: ClosureLine, first: float, tolerance: float, longest: float) -> float:
-    """A local minimum of φ, not above φ(0); 0 where no decrease can be seen.
+    """Find a local minimum of φ, not above φ(0); 0 where no decrease can be seen.
+
+    Args:
+        line: φ.
+        first: the first step length tried.
+        tolerance: relative accuracy of t.
+        longest: the longest one tried.
 
     >>> import math, torch
     >>> w = torch.tensor([0.0], dtype=torch.float64)
@@ -171,7 +177,16 @@ def minimize_on_line(line: ClosureLine, first: float, tolerance: float, longest:
 
 
 def bracket_minimum(line: ClosureLine, first: float, longest: float) -> tuple[float, ...]:
-    """(0, t, above) with φ(t) < φ(0) and φ(t) < φ(above); (t,) if φ falls or is flat from there."""
+    """Bracket a minimum: (0, t, above) with φ(t) < φ(0) and φ(t) < φ(above).
+
+    Args:
+        line: φ.
+        first: the first step length tried.
+        longest: the longest one tried.
+
+    Returns:
+        The three; (t,) alone where φ falls or is flat from there.
+    """
     t = min(first, longest)
     value, above = line.value(t), 0.0
     while not value < line.start.value:
@@ -192,13 +207,17 @@ def bracket_minimum(line: ClosureLine, first: float, longest: float) -> tuple[fl
 
 
 def find_vertex(line: ClosureLine, first: float) -> float | None:
-    """t = gᵀd / dᵀHd, where two looks at the line agree that it is a parabola; None elsewhere.
+    """Return t = gᵀd / dᵀHd, where two looks agree that φ is a parabola; None elsewhere.
 
     0 where rounding has it that φ does not fall at all.
 
     The slope at ``first`` gives the curvature, dᵀHd = (φ'(first) − φ'(0)) / first, which loses less
     to rounding than a difference of values. The values at ``first`` and at the vertex then have
     to be those of the parabola, to half the digits of the weights' precision.
+
+    Args:
+        line: φ.
+        first: where to look first.
 
     >>> import torch
     >>> w = torch.tensor([2.0], requires_grad=True)

@@ -161,7 +161,7 @@ class KFAC(SecondOrderOptimizer):
                 self.state[param]["penalty"] = penalty[id(param)]
 
     def _penalty_diagonals(self, oracle: CurvatureOracle) -> list[float]:
-        """The mean diagonal of the penalties' Hessian over each parameter; not below zero.
+        """Estimate the mean diagonal of the penalties' Hessian over each parameter; not below zero.
 
         By one product with random signs, exact for a diagonal Hessian (Bekas et al. 2007).
         """
@@ -173,7 +173,7 @@ class KFAC(SecondOrderOptimizer):
     def _precondition_gradient(
         self, oracle: CurvatureOracle, layout: CurvaturePartition, gradient: Tensor
     ) -> Tensor:
-        """−Δ, flat."""
+        """Return −Δ [p], with Δ = G⁻¹ V A⁻¹ for a layer's gradient V."""
         parts = {id(p): g for p, g in zip(oracle.params, oracle.split(gradient), strict=True)}
         damping = self.group["damping"]
         for block in layout.blocks:

@@ -19,7 +19,7 @@ Norm = nn.LayerNorm | nn.GroupNorm | nn.BatchNorm1d | nn.BatchNorm2d
 
 
 def has_kronecker_form(layer: nn.Module) -> bool:
-    """Whether a layer's block has a Kronecker form here: dense, convolutional, embedding.
+    """Tell whether a layer's block has a Kronecker form: dense, convolutional, embedding.
 
     >>> has_kronecker_form(nn.Conv1d(4, 4, 3)), has_kronecker_form(nn.Conv1d(4, 4, 3, groups=2))
     (True, False)
@@ -55,7 +55,12 @@ class KroneckerBlock:
         return [p for p in (self.weight, self.bias) if p is not None]
 
     def factors(self, inputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """A and G over one batch, from the input of each call and [k, *output] derivatives."""
+        """Return A and G over one batch.
+
+        Args:
+            inputs: of each call of the layer, [n, …].
+            slopes: of each call, the derivatives [k, *output] of the k roots.
+        """
         samples = len(inputs[0])
         g = torch.cat([self._output_rows(s) for s in slopes], dim=2)  # [k, n, places, outputs]
         outer = torch.einsum("knto,kntp->op", g, g) / (samples * g.shape[2])
@@ -94,7 +99,11 @@ class KroneckerBlock:
 
 
 def extract_patches(layer: Any, x: Tensor) -> Tensor:
-    """What a convolution's kernel sees at each position: [n, positions, channels · window].
+    """Extract what a convolution's kernel sees: [n, positions, channels · window].
+
+    Args:
+        layer: the convolution.
+        x: its input [n, channels, …].
 
     >>> extract_patches(nn.Conv1d(1, 1, 2), torch.tensor([[[1.0, 2.0, 3.0]]]))
     tensor([[[1., 2.],
@@ -113,9 +122,14 @@ def extract_patches(layer: Any, x: Tensor) -> Tensor:
 
 
 def invert_factors(a: Tensor, g: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-    """(A + π√λ I)⁻¹ and (G + √λ/π I)⁻¹, with π² = (tr A / dim A) / (tr G / dim G).
+    """Return (A + π√λ I)⁻¹ and (G + √λ/π I)⁻¹, with π² = (tr A / dim A) / (tr G / dim G).
 
     Factored Tikhonov damping (Martens & Grosse 2015, §6.3); a diagonal A stays a diagonal.
+
+    Args:
+        a: A, or its diagonal.
+        g: G.
+        damping: λ.
 
     >>> one, two = invert_factors(torch.eye(1), torch.eye(1), 1.0)
     >>> one.item(), two.item()
@@ -139,7 +153,9 @@ def _invert_damped(matrix: Tensor, shift: float) -> Tensor:
 
 
 def norm_diagonal(layer: Any, inputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> list[Tensor]:
-    """The diagonals of a norm layer's blocks: E[(Σ g x̂)²] for the scale, E[(Σ g)²] for the shift.
+    """Return the diagonals of a norm layer's blocks: E[(Σ g x̂)²] and E[(Σ g)²].
+
+    The first is that of the scale, the second that of the shift.
 
     x̂ is the normalized input, sums are over a sample's places, and g [k, *output] as in
     `KroneckerBlock`.
@@ -160,7 +176,12 @@ def _sum_places(layer: Any, g: Tensor) -> Tensor:
 
 
 def normalize_input(layer: Any, x: Tensor) -> Tensor:
-    """What a norm layer makes of x before scale and shift."""
+    """Return what a norm layer makes of x before scale and shift.
+
+    Args:
+        layer: the norm layer.
+        x: its input [n, …].
+    """
     if isinstance(layer, nn.LayerNorm):
         return functional.layer_norm(x, layer.normalized_shape, eps=layer.eps)
     if isinstance(layer, nn.GroupNorm):
@@ -179,7 +200,12 @@ class CurvaturePartition(NamedTuple):
 
 
 def partition_parameters(model: nn.Module, params: Sequence[Tensor]) -> CurvaturePartition:
-    """Divide the parameters by the layers they belong to; one that several share is an other."""
+    """Divide the parameters by the layers they belong to; one that several share is an other.
+
+    Args:
+        model: the layers.
+        params: what is trained.
+    """
     ours = {id(p) for p in params} - shared_parameters(model)
     blocks, norms = [], []
     for module in called_modules(model):
@@ -224,7 +250,12 @@ def norm_params(layer: Any) -> list[Tensor]:
 def curvature_statistics(
     layout: CurvaturePartition, capture: LayerCapture
 ) -> Iterator[tuple[Tensor, str, Tensor]]:
-    """What one micro-batch says of the curvature: parameter, name and value."""
+    """Yield the curvature statistics of one micro-batch: parameter, name and value.
+
+    Args:
+        layout: which parameters have which kind of curvature.
+        capture: what was captured.
+    """
     for block in layout.blocks:
         inputs, slopes = capture.inputs[block.layer], capture.output_gradients[block.layer]
         if inputs:

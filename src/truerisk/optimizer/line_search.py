@@ -409,9 +409,13 @@ class StrongWolfe:
 
 
 def minimize_cubic(a: Probe, b: Probe) -> float:
-    """The minimum of the cubic through two values and slopes, kept in the inner 80 %.
+    """Return the minimum of the cubic through two values and slopes, kept in the inner 80 %.
 
     The middle, where there is no such minimum or a value is not finite.
+
+    Args:
+        a: one end.
+        b: the other.
 
     >>> minimize_cubic(Probe(0.0, 1.0, -2.0), Probe(3.0, 4.0, 4.0))  # (t − 1)²
     1.0

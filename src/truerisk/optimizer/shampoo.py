@@ -103,7 +103,13 @@ class Shampoo(Optimizer):
 
 
 def initial_sum(grad: Tensor, d: int, group: dict[str, Any]) -> Tensor | None:
-    """εI for dimension d, None where that is too large."""
+    """Return εI for dimension d, None where that is too large.
+
+    Args:
+        grad: the gradient.
+        d: the dimension.
+        group: the parameter group.
+    """
     size = grad.shape[d]
     if size > group["max_size"]:
         return None
@@ -111,7 +117,11 @@ def initial_sum(grad: Tensor, d: int, group: dict[str, Any]) -> Tensor | None:
 
 
 def sum_outer_products(grad: Tensor, d: int) -> Tensor:
-    """Σ g gᵀ over the slices g of a gradient along dimension d.
+    """Return Σ g gᵀ over the slices g of a gradient along dimension d.
+
+    Args:
+        grad: the gradient.
+        d: the dimension.
 
     >>> sum_outer_products(torch.tensor([[1.0, 2.0], [0.0, 1.0]]), 0)
     tensor([[5., 2.],
@@ -122,7 +132,11 @@ def sum_outer_products(grad: Tensor, d: int) -> Tensor:
 
 
 def inverse_root(total: Tensor | None, power: int) -> Tensor | None:
-    """A^(−1/power) of a symmetric matrix; what rounding made of its zeros counts as small.
+    """Return A^(−1/power) of a symmetric matrix; zeros but for rounding count as that rounding.
+
+    Args:
+        total: A; None for a dimension that is left as it is.
+        power: of the root.
 
     >>> inverse_root(torch.diag(torch.tensor([16.0, 81.0])), 4).diag().reciprocal()
     tensor([2., 3.])
@@ -136,7 +150,12 @@ def inverse_root(total: Tensor | None, power: int) -> Tensor | None:
 
 
 def precondition_step(step: Tensor, roots: list[Tensor | None]) -> Tensor:
-    """A tensor multiplied by a matrix along each dimension that has one."""
+    """Multiply a tensor by a matrix along each dimension that has one.
+
+    Args:
+        step: the tensor.
+        roots: a matrix for each dimension, or None.
+    """
     for d, root in enumerate(roots):
         if root is not None:
             step = torch.tensordot(root, step, dims=([1], [d])).movedim(0, d)

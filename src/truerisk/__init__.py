@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["RunResult", "load_run", "train"]
+__all__ = ["RunResult", "build_module", "load_run", "train"]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: the command line must answer before torch is loaded."""
-    if name == "train":
-        from truerisk.fit import train
+    if name in ("build_module", "train"):
+        from truerisk import fit
 
-        return train
+        return getattr(fit, name)
     if name in ("RunResult", "load_run"):
         from truerisk import result
 

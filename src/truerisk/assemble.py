@@ -48,14 +48,35 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     data.order_seed = seeds.order
     data.load_state_dict(fitted or {})
     data.prepare()
+    return _join_parts(cfg, data, data.info, data)
+
+
+def assemble_for_weights(cfg: DictConfig, info: DataInfo) -> Recipe:
+    """Build the parts of a run whose weights exist already; its data is not loaded yet.
+
+    Args:
+        cfg: the run's configuration.
+        info: what its data has said of itself.
+    """
+    seeds = derive_streams(cfg.seed)
+    data = build(cfg.data, seed=seeds.data)
+    data.order_seed = seeds.order
+    return _join_parts(cfg, data, info, None)
+
+
+def _join_parts(
+    cfg: DictConfig, data: DataModule, info: DataInfo, initial: DataModule | None
+) -> Recipe:
+    """Build model, loss and all that moves the weights; ``initial`` data initializes them."""
+    seeds = derive_streams(cfg.seed)
     regularizers = {name: build(node) for name, node in cfg.regularizer.items()}
     check_averages(regularizers)
-    regularizers = get_task(data.info.task).select_regularizers(regularizers)
-    model = build_model(cfg, data.info, regularizers, seeds.init, data)
+    regularizers = get_task(info.task).select_regularizers(regularizers)
+    model = build_model(cfg, info, regularizers, seeds.init, initial)
     return Recipe(
         data=data,
         model=model,
-        surrogate=build_surrogate(cfg, data.info),
+        surrogate=build_surrogate(cfg, info),
         regularizers=regularizers,
         optimizer=partial(_optimizer, cfg),
         needs=needs_of(get_object(cfg.optimizer._target_)),

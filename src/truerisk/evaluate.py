@@ -41,8 +41,9 @@ def evaluate(
     from truerisk.config.compose import override_config
     from truerisk.core import rng, threads
     from truerisk.engine.host import choose_host
-    from truerisk.engine.lightning import RiskModule, evaluate_model
+    from truerisk.engine.lightning import evaluate_model
     from truerisk.engine.recorder import load_checkpoint
+    from truerisk.engine.risk_module import RiskModule
     from truerisk.fit import build_strategy, quiet, refusing_trainer
 
     run = load_run(folder)

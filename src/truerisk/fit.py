@@ -22,6 +22,8 @@ from truerisk.run import RunFolder, rank
 from truerisk.task import get_task
 
 if TYPE_CHECKING:
+    from truerisk.data import DataModule
+    from truerisk.engine.risk_module import RiskModule
     from truerisk.recipe import Recipe
 
 
@@ -51,6 +53,38 @@ def train(
         if cfg.study is not None and folder is None:
             raise ConfigError("study= is the command line's; here folder= says where a run goes")
     return train_config(cfg, None if folder is None else Path(folder))
+
+
+def build_module(
+    config: DictConfig | Sequence[str] = (), *, config_dir: str | None = None
+) -> tuple[RiskModule, DataModule]:
+    """Build a recipe for a Trainer of your own: a LightningModule and its data.
+
+    ``Trainer(max_epochs=5).fit(module, datamodule=data)`` then trains it.
+
+    Args:
+        config: a composed configuration, or overrides as on the command line; what it says of
+            ``trainer``, ``logger`` and ``diagnostics`` is the Trainer's to say.
+        config_dir: a folder of your own options.
+
+    Returns:
+        The module, at its initial weights, and the data, loaded and split.
+
+    Raises:
+        ConfigError: the configuration asks for something that cannot work.
+    """
+    from truerisk.assemble import assemble
+    from truerisk.config.check import check_config
+    from truerisk.config.compose import compose, resolve_config
+    from truerisk.engine.risk_module import RiskModule
+
+    if isinstance(config, str):
+        raise ConfigError(f"build_module takes a list of overrides, as in ([{config!r}])")
+    if not isinstance(config, DictConfig):
+        config = compose(config, config_dir)
+    check_config(config)
+    recipe = assemble(config)
+    return RiskModule(recipe, resolve_config(config)), recipe.data
 
 
 def train_config(cfg: DictConfig, folder: Path | None = None) -> RunResult:
@@ -180,9 +214,10 @@ def _fit(cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool) -> tupl
     from truerisk.config.compose import resolve_config
     from truerisk.diagnostics.observer import make_observers
     from truerisk.engine.host import choose_host
-    from truerisk.engine.lightning import ModelBackend, RiskModule
+    from truerisk.engine.lightning import ModelBackend
     from truerisk.engine.loop import Observer, TrainingLoop
     from truerisk.engine.recorder import Recorder, load_checkpoint
+    from truerisk.engine.risk_module import RiskModule
     from truerisk.engine.signals import on_stop
     from truerisk.engine.stopping import make_stop_rules
     from truerisk.engine.trail import make_trajectory_loggers
@@ -198,7 +233,7 @@ def _fit(cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool) -> tupl
     recorder = Recorder(run, config, loggers, writes=host.rank == 0)
     limits = cfg.trainer.max_epochs, cfg.trainer.max_steps
     with host.place.default_dtype():
-        backend = ModelBackend(RiskModule(recipe), host, limits, recorder)
+        backend = ModelBackend(RiskModule(recipe, config), host, limits, recorder)
         backend.run.rules = make_stop_rules(recipe, config, run.path, host)
         watching = make_observers(build_diagnostics(cfg), backend)
         if checkpoint is not None:

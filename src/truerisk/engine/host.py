@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from truerisk import sharding
 from truerisk.core.errors import ConfigError
-from truerisk.engine.precision import DevicePrecision, choose_device
+from truerisk.engine.precision import PRECISIONS, DevicePrecision, choose_device
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -129,6 +132,34 @@ class FabricHost(Host):
         """Give every process the first one's running statistics: all must measure one model."""
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)
+
+
+class TrainerHost(Host):
+    """The process and the device that a user's own ``lightning.Trainer`` has chosen.
+
+    Args:
+        trainer: with its strategy set up.
+
+    Raises:
+        ConfigError: it has several processes, or a precision of its own.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        if trainer.world_size > 1:
+            raise ConfigError(
+                "a Trainer of your own fits a RiskModule in one process: give it devices=1, or "
+                "use truerisk train trainer=ddp"
+            )
+        if trainer.precision not in PRECISIONS:
+            raise ConfigError(
+                f"Trainer(precision={trainer.precision!r}) does not fit a RiskModule; "
+                f"{', '.join(PRECISIONS)} do"
+            )
+        super().__init__(DevicePrecision(trainer.strategy.root_device, trainer.precision))
+
+    def set_up_model(self, model: nn.Module) -> Forward:
+        """Return the model, which the Trainer has brought to the device."""
+        return model
 
 
 def sync_batch_norms(model: nn.Module) -> None:

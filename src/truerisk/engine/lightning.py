@@ -1,4 +1,4 @@
-"""The backend of one model: Lightning's module, Fabric's processes, autograd's gradients."""
+"""The backend of one model: Fabric's processes, autograd's gradients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from truerisk.engine import nonfinite
 from truerisk.engine.host import Host
 from truerisk.engine.measure import RiskEstimator, split_names
 from truerisk.engine.recorder import Recorder
+from truerisk.engine.risk_module import RiskModule
 from truerisk.engine.state import CheckpointParts, TrainingRun
 from truerisk.engine.step import MicroBatches, Step
 from truerisk.objective import Objective
@@ -26,24 +26,6 @@ from truerisk.recipe import Recipe
 from truerisk.risk.measured import Measured
 
 State = Mapping[str, Tensor] | None
-
-
-class RiskModule(L.LightningModule):
-    """Hold a recipe's model and loss as Lightning knows them.
-
-    Args:
-        recipe: the run's parts.
-    """
-
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.recipe, self.model = recipe, recipe.model
-        self.surrogate = recipe.surrogate  # a submodule, so that class weights move along
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the model's outputs [n, …] for inputs [n, …]."""
-        return self.model(x)
 
 
 class ModelBackend:

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
+"""Those that a run may have."""
+
 
 class DevicePrecision(NamedTuple):
     """A device and a precision, as ``trainer`` names them.

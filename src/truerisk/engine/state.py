@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from truerisk.core.stop import Stop, StopRule
-from truerisk.data import BatchPlan
+from truerisk.data import BatchPlan, DataInfo
 from truerisk.recipe import Recipe
 from truerisk.risk.measured import Measured
 from truerisk.scheduler import Schedule
@@ -206,7 +206,10 @@ class TrainingRun:
             "callbacks": {key: kept for key, kept in rules.items() if kept},
             "optimizer_states": [parts.optimizer],
             "lr_schedulers": [],
-            "hyper_parameters": {"config": self.recorder.config},
+            "hyper_parameters": {
+                "config": self.recorder.config,
+                "data": plain_info(self.recipe.data.info),
+            },
             **parts.more,
             "truerisk": {**state, **parts.own},
         }
@@ -221,6 +224,18 @@ class TrainingRun:
         for rule in self.rules:
             if rule.key in checkpoint["callbacks"]:
                 rule.load_state_dict(checkpoint["callbacks"][rule.key])
+
+
+def plain_info(info: DataInfo) -> dict[str, Any]:
+    """Return what a model must know of its data in plain containers.
+
+    Args:
+        info: what the data has said of itself.
+    """
+    names = info.class_names
+    if names is not None:
+        names = list(names)  # type: ignore[assignment]
+    return {**info._asdict(), "input_shape": list(info.input_shape), "class_names": names}
 
 
 class CheckpointParts(NamedTuple):

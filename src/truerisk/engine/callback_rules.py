@@ -1,0 +1,82 @@
+"""Which Lightning callbacks work beside our step, and what says the same where one cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from truerisk.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
+INSTEAD = {
+    "StochasticWeightAveraging": "choose regularizer=swa",
+    "WeightAveraging": "choose regularizer=ema or regularizer=swa",
+    "GradientAccumulationScheduler": "set step.accumulate",
+    "BatchSizeFinder": "set data.batch_size",
+    "LearningRateFinder": "compare rates: optimizer.lr=1e-4,1e-3,1e-2 --multirun",
+    "BaseFinetuning": "freeze or slow down layers by param_groups.rules",
+    "ModelPruning": "choose regularizer=l1, or prune the trained model",
+}
+"""By the name of a callback's class, or of one above it, what does its work."""
+
+NEVER = (
+    *("on_before_backward", "on_after_backward"),
+    *("on_before_optimizer_step", "on_before_zero_grad"),
+)
+"""Hooks between the parts of a step, which is taken as a whole."""
+ELSEWHERE = ("on_test", "on_predict", "on_sanity_check")
+"""Beginnings of hooks that no training calls."""
+
+
+def list_hooks(callback: Callback) -> list[str]:
+    """List the hooks that a callback overrides, in its class or on itself.
+
+    Args:
+        callback: any.
+    """
+    from lightning.pytorch import Callback
+
+    def is_own(name: str) -> bool:
+        method = getattr(callback, name)
+        return getattr(method, "__func__", method) is not getattr(Callback, name)
+
+    return [name for name in vars(Callback) if name.startswith("on_") and is_own(name)]
+
+
+def refuse_callbacks(callbacks: Iterable[Callback], hosted: bool = False) -> None:
+    """Refuse callbacks that would have no effect, or a wrong one.
+
+    Args:
+        callbacks: those of a Trainer.
+        hosted: whether it trains alone, and never tests or predicts.
+
+    Raises:
+        ConfigError: in one line, with the callback, the reason and what to write instead.
+    """
+    for callback in callbacks:
+        kind = type(callback).__name__
+        names = [base.__name__ for base in type(callback).__mro__]
+        for name in (name for name in names if name in INSTEAD):
+            raise ConfigError(f"the callback {kind} cannot work here: {INSTEAD[name]}")
+        hooks = list_hooks(callback)
+        for hook in (hook for hook in hooks if hook in NEVER):
+            raise ConfigError(
+                f"the callback {kind} overrides {hook}, which is never called: a step is taken as "
+                "a whole; use on_train_batch_start or on_train_batch_end"
+            )
+        if hosted and hooks and all_elsewhere(hooks):
+            raise ConfigError(
+                f"the callback {kind} overrides {hooks[0]}, which training never calls: fit "
+                "truerisk.build_module([…]) by a lightning.Trainer of your own, and test that"
+            )
+
+
+def all_elsewhere(hooks: Sequence[str]) -> bool:
+    """Tell whether no training calls any of some hooks.
+
+    Args:
+        hooks: their names.
+    """
+    return all(hook.startswith(ELSEWHERE) for hook in hooks)

@@ -1,0 +1,395 @@
+"""A recipe as a LightningModule, for any Trainer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from truerisk.core.batch import Batch
+from truerisk.core.errors import ConfigError
+from truerisk.data import DataInfo, DataModule
+from truerisk.engine.callback_rules import refuse_callbacks
+from truerisk.engine.host import TrainerHost
+from truerisk.engine.state import plain_info
+from truerisk.recipe import Recipe
+from truerisk.risk.estimate import MeanEstimate, Measurement, flatten_metrics
+
+if TYPE_CHECKING:
+    from truerisk.engine.lightning import ModelBackend
+
+SAYS = {
+    "gradient_clip_val": "step.clip.norm or step.clip.value",
+    "accumulate_grad_batches": "a larger data.batch_size",
+}
+"""Arguments of a Trainer that its manual optimization has no use for, and what says it here."""
+
+
+class RiskModule(L.LightningModule):
+    """A recipe's model and loss, trained by our own step and measured under our own names.
+
+    It is fitted, validated, tested and asked for predictions by any ``lightning.Trainer``, on the
+    data of its recipe or on dataloaders of pairs (x, y). A batch is a step. `truerisk.build_module`
+    makes one of a configuration, ``RiskModule.load_from_checkpoint(path)`` of any checkpoint.
+
+    | logged                                        | when                                        |
+    |-----------------------------------------------|---------------------------------------------|
+    | ``risk/val``, ``error/val``                   | after a validation loop                     |
+    | ``risk/train``, ``risk/gap``, ``objective``,  | then too, where the training data is that   |
+    | ``penalty/…``                                 | of a `truerisk.DataModule`                  |
+    | ``batch/loss``, ``grad_norm``, ``lr/…``       | after an epoch                              |
+    | ``risk/test``, ``error/test``                 | after ``trainer.test``                      |
+
+    Args:
+        recipe: the run's parts; by default those that the configuration describes, their weights
+            still to be loaded.
+        config: the plain, resolved configuration.
+        data: what the model must know of the data, as metadata.json records it; by default the
+            configuration's data is loaded to find out.
+        hosted: whether a loop of ours stands behind the Trainer, which has loggers told already.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe | None = None,
+        config: Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
+        hosted: bool = False,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        if recipe is None:
+            recipe, info = restore_recipe(config, data)
+        else:
+            info = recipe.data.info
+        if config is not None:
+            plain = {"config": dict(config), "data": plain_info(info)}
+            self.save_hyperparameters(plain, logger=not hosted)
+        self.recipe, self.model = recipe, recipe.model
+        self.surrogate = recipe.surrogate  # a submodule, so that class weights move along
+        self.backend: ModelBackend | None = None
+        self.resumed: Mapping[str, Any] | None = None
+        self._held = ExitStack()
+        # in a dict, as estimates that are submodules would join the checkpoints
+        self._estimates: dict[str, MeanEstimate] = {}
+        self._averaged: Mapping[str, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the model's outputs [n, …] for inputs [n, …]."""
+        return self.model(x)
+
+    # --- before a Trainer begins ----------------------------------------------------------------
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Refuse what could not work: Lightning asks this before it looks at its own arguments.
+
+        Raises:
+            ConfigError: in one line, with what to write instead.
+        """
+        trainer = self.trainer
+        if trainer.state.fn == "fit":
+            asked = {
+                "gradient_clip_val": trainer.gradient_clip_val is not None,
+                "accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
+            }
+            for name in (name for name, given in asked.items() if given):
+                raise ConfigError(f"Trainer({name}=…) does not reach our step: use {SAYS[name]}")
+            if self.recipe.step.accumulate > 1:
+                raise ConfigError(
+                    "step.accumulate cuts the batches of truerisk train; under a Trainer of your "
+                    "own a batch is a step: leave it out and raise data.batch_size"
+                )
+            refuse_callbacks(trainer.callbacks)  # type: ignore[attr-defined]
+        return []
+
+    def setup(self, stage: str) -> None:
+        """Take the data that the Trainer was given, if it is of ours."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, DataModule):
+            data = self.recipe.data
+        if stage == "fit":
+            data.prepare()
+        # a copy, whose splits are brought to the device while dataloaders read where they did
+        self.recipe = replace(self.recipe, data=copy.copy(data))
+
+    def train_dataloader(self) -> Any:
+        """Return batches of the recipe's own data, where the Trainer was given none."""
+        return self.recipe.data.train_dataloader()
+
+    def val_dataloader(self) -> Any:
+        """Return batches of the recipe's own data, where the Trainer was given none."""
+        return self.recipe.data.val_dataloader()
+
+    def test_dataloader(self) -> Any:
+        """Return batches of the recipe's own data, where the Trainer was given none."""
+        return self.recipe.data.test_dataloader()
+
+    def predict_dataloader(self) -> Any:
+        """Return batches of the recipe's own data, where the Trainer was given none."""
+        return self.recipe.data.predict_dataloader()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Make the optimizer and its schedule, which our step moves.
+
+        Raises:
+            ConfigError: the Trainer has no end, several processes, or an unusual precision.
+        """
+        from truerisk.engine.lightning import ModelBackend
+        from truerisk.engine.recorder import Recorder
+        from truerisk.run import RunFolder
+
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ConfigError("a schedule needs an end: give Trainer(max_epochs=…) or max_steps")
+        folder = RunFolder(Path(self.trainer.default_root_dir))
+        recorder = Recorder(folder, dict(self.hparams.get("config", {})), [], writes=False)
+        host = TrainerHost(self.trainer)
+        self.backend = ModelBackend(self, host, (None, int(steps)), recorder)
+        if self.resumed is not None:
+            self.backend.run.restore({"truerisk": self.resumed, "callbacks": {}})
+        return self.backend.run.optimizer
+
+    def on_train_start(self) -> None:
+        """Bring the measured data to the device, and go on with a run's random streams."""
+        assert self.backend is not None
+        if self.resumed is not None:
+            self.backend.resumed = {"truerisk": self.resumed}
+        self.backend.begin()
+
+    # --- training -------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the sums of an epoch."""
+        assert self.backend is not None
+        self.backend.run.state.epoch = self.trainer.current_epoch
+        self.backend.run.state.sums.clear()
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Take one optimizer step on a batch.
+
+        Args:
+            batch: inputs [n, …] and targets [n, …].
+            batch_idx: its number in the epoch.
+
+        Returns:
+            ``loss``: J when the step began, a scalar.
+
+        Raises:
+            Diverged: J or ∇J is no longer finite.
+        """
+        assert self.backend is not None
+        with self.counted_step():
+            self.backend.step([(self.as_batch(batch), 1.0)])
+        return {"loss": torch.tensor(self.backend.run.state.sums.objective)}
+
+    @contextmanager
+    def counted_step(self) -> Iterator[None]:
+        """Count the step of the block as an optimizer step of the Trainer's."""
+        # Lightning counts the calls of its wrapper around the optimizer, whose closure takes no
+        # arguments; line searches and second-order methods pass some.
+        trainer: Any = self.trainer
+        progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        with trainer.profiler.profile("optimizer_step"):
+            yield
+        progress.increment_completed()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the means of the epoch's steps, and the learning rates."""
+        assert self.backend is not None
+        run = self.backend.run
+        self.log_values(run.rates() | run.state.sums.means())
+
+    def as_batch(self, batch: Any) -> Batch:
+        """Return a pair (x, y) as a `Batch`, floating inputs in the type of the weights.
+
+        Args:
+            batch: a pair, or a `Batch`.
+        """
+        if isinstance(batch, Batch):
+            return batch
+        x, y = batch
+        dtype = next(self.model.parameters()).dtype
+        if x.is_floating_point():
+            x = x.to(dtype)
+        if y.is_floating_point():
+            y = y.to(dtype)
+        return Batch(x, y)
+
+    # --- measuring ------------------------------------------------------------------------------
+
+    def hold_weights(self) -> None:
+        """Begin to measure the weights that count: an average's, where a regularizer keeps one."""
+        self._estimates = {}
+        averages = (r.averaged() for r in self.recipe.regularizers.values())
+        self._averaged = next((a for a in averages if a is not None), None)
+        if self.backend is not None:
+            self._held.enter_context(self.backend.evaluating())
+            self._averaged = self.backend.measured
+
+    def release_weights(self) -> None:
+        """End what `hold_weights` began; training goes on as it was."""
+        self._held.close()
+
+    def add_batch(self, batch: Any) -> Tensor:
+        """Add a batch to the estimates of risk and error.
+
+        Args:
+            batch: inputs [n, …] and targets [n, …].
+
+        Returns:
+            The mean loss of its samples, a scalar.
+        """
+        pair, surrogate = self.as_batch(batch), self.surrogate
+        outputs = self.predict_outputs(pair.x)
+        losses = surrogate(outputs, pair.y)
+        values = {"risk": losses}
+        if surrogate.task.error_title is not None:
+            values["error"] = surrogate.compute_errors(outputs, pair.y)
+        for name, value in values.items():
+            if name not in self._estimates:
+                self._estimates[name] = MeanEstimate().to(self.device)
+            self._estimates[name].update(value)
+        return losses.mean()
+
+    def predict_outputs(self, x: Tensor) -> Tensor:
+        """Return outputs [n, …] of the weights that are measured.
+
+        Args:
+            x: inputs [n, …].
+        """
+        if self._averaged is None:
+            return self.model(x)
+        return torch.func.functional_call(self.model, dict(self._averaged), (x,))
+
+    def read_estimates(self) -> Measurement:
+        """Return what the batches since `hold_weights` have shown."""
+        return Measurement(self._estimates["risk"], self._estimates.get("error"), {})
+
+    def log_values(self, values: Mapping[str, float]) -> None:
+        """Log numbers by name, in double precision."""
+        dtype = torch.float64
+        if self.device.type == "mps":  # which has none
+            dtype = torch.float32
+        self.log_dict({k: torch.tensor(v, dtype=dtype) for k, v in values.items()})
+
+    def on_validation_start(self) -> None:
+        """Hold the weights still."""
+        self.hold_weights()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Measure a batch; returns the mean loss of its samples, a scalar."""
+        return self.add_batch(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation risk, and while training the risk on a part of the training set."""
+        if not self._estimates:
+            return
+        val, epoch = self.read_estimates(), self.trainer.current_epoch
+        metrics = val.name_risks("val", epoch)
+        backend = self.backend
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            assert backend is not None
+            backend.run.schedule.step_epoch(metrics["risk/val"].value)
+            if isinstance(getattr(self.trainer, "datamodule", None), DataModule):
+                estimator = backend.run.estimator
+                train = estimator.measure_split("train", backend.measured, estimator.subset)
+                metrics = estimator.join_risks(train, val, epoch)
+        self.log_values(flatten_metrics(metrics, {}))
+
+    def on_validation_end(self) -> None:
+        """Let training go on."""
+        self.release_weights()
+
+    def on_test_start(self) -> None:
+        """Hold the weights still."""
+        self.hold_weights()
+
+    def test_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Measure a batch; returns the mean loss of its samples, a scalar."""
+        return self.add_batch(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the risk on the test samples."""
+        if self._estimates:
+            named = self.read_estimates().name_risks("test", self.trainer.current_epoch)
+            self.log_values(flatten_metrics(named, {}))
+
+    def on_test_end(self) -> None:
+        """Let the weights go."""
+        self.release_weights()
+
+    def on_predict_start(self) -> None:
+        """Hold the weights still."""
+        self.hold_weights()
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the model's outputs [n, …] for a batch, with or without targets."""
+        x = batch
+        if isinstance(batch, list | tuple):
+            x = batch[0]
+        return self.predict_outputs(x)
+
+    def on_predict_end(self) -> None:
+        """Let the weights go."""
+        self.release_weights()
+
+    # --- checkpoints ----------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what our step needs to go on to the same bits."""
+        if self.backend is not None:
+            run = self.backend.run
+            parts = self.backend.checkpoint_parts([0])[0]
+            checkpoint["truerisk"] = run.checkpoint(parts)["truerisk"]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up what `on_save_checkpoint` added, averages of the weights among it."""
+        self.resumed = checkpoint.get("truerisk")
+        if self.resumed is not None:
+            for name, state in self.resumed["regularizers"].items():
+                self.recipe.regularizers[name].load_state_dict(state)
+
+
+def restore_recipe(
+    config: Mapping[str, Any] | None, data: Mapping[str, Any] | None
+) -> tuple[Recipe, DataInfo]:
+    """Build a recipe for weights that exist already.
+
+    Args:
+        config: the plain, resolved configuration.
+        data: the fields of `DataInfo`; None loads the data to find out.
+
+    Returns:
+        The recipe, and what its data says of itself.
+
+    Raises:
+        ConfigError: there is no configuration.
+    """
+    # it builds from configuration what this package only trains, so never at import
+    from omegaconf import OmegaConf
+
+    from truerisk.assemble import assemble, assemble_for_weights
+
+    if config is None:
+        raise ConfigError(
+            "RiskModule takes a recipe, or the configuration that a checkpoint of truerisk holds; "
+            "from overrides: truerisk.build_module([…])"
+        )
+    cfg = OmegaConf.create(dict(config))
+    if data is None:  # checkpoints of the first version do not tell
+        recipe = assemble(cfg)
+        return recipe, recipe.data.info
+    info = DataInfo(**{**data, "input_shape": tuple(data["input_shape"])})
+    recipe = assemble_for_weights(cfg, info)
+    if cfg.trainer.precision == "64-true":  # in which they were saved
+        recipe.model.to(torch.float64)
+        recipe.surrogate.to(torch.float64)
+    return recipe, info

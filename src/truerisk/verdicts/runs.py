@@ -126,9 +126,9 @@ def read_series(run: RunResult, name: str) -> np.ndarray:
 
 def load_last_weights(run: RunResult) -> np.ndarray:
     """Load all parameters at the end of training, which need not be the best, as one vector [d]."""
-    from truerisk.engine.checkpoint import load
+    from truerisk.engine.recorder import load_checkpoint
 
-    state = load(run.run.last)["state_dict"]
+    state = load_checkpoint(run.run.last)["state_dict"]
     # in the model's order: a vector without buffers, as an optimizer sees it
     parameters = [state[f"model.{name}"] for name, _ in run.model.named_parameters()]
     return np.concatenate([weights.double().flatten().numpy() for weights in parameters])

@@ -64,6 +64,7 @@ def _read_archive(path: str | None) -> dict[str, Any]:
 
     file = find_path(path, "data.source.path", "an .npz file")
     try:
+        # a pickle in a file of somebody else's could run any code
         with np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
@@ -86,6 +87,7 @@ def _find_test_arrays(
 ) -> tuple[Any, Any] | None:
     """Return the test set's inputs and targets; None where the file has neither."""
     for name, key in ((x, "x_test"), (y, "y_test")):
+        # a name that was chosen must be there; the default one may be missing
         if name not in (None, key):
             _find_array(found, str(name), key)
     has = [x in found, y in found]
@@ -101,6 +103,7 @@ def _find_test_arrays(
 
 def _read_inputs(values: Any, name: str | None, integers: bool) -> Tensor:
     """Return inputs [n, …] as floating-point numbers, or whole ones; [n] becomes [n, 1]."""
+    # kinds of NumPy: floating-point, signed, unsigned, truth values
     if values.dtype.kind not in "fiub" or not values.ndim:
         raise ConfigError(f"data.source: array '{name}' holds {values.dtype}, not numbers")
     kind = "float32"

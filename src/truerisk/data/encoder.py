@@ -21,6 +21,11 @@ class TableEncoder:
     zeros. Gaps in numbers are filled by the training rows' mean, median or most frequent value;
     gaps in categories by the most frequent one.
 
+    Args:
+        columns: names of the matrix's columns.
+        vocabulary: texts of the categorical ones.
+        missing: what to do about gaps, one of ``MISSING``.
+
     >>> encoder = TableEncoder(["size", "colour"], {"colour": ["blue", "red"]}, "mean")
     >>> encoder.fit(torch.tensor([[1.0, 0], [3.0, 1], [float("nan"), 1]]))
     >>> encoder(torch.tensor([[float("nan"), 0], [5.0, float("nan")]]))
@@ -88,6 +93,7 @@ class TableEncoder:
         if name not in self.vocabulary:
             return {"name": name, "fill": _find_fill(values, self.missing)}
         words = self.vocabulary[name]
+        # only those that occur in training: a column of zeros would say nothing
         categories = sorted(words[int(code)] for code in values.unique())
         fill = words[int(_find_fill(values, "most_frequent"))]
         return {"name": name, "fill": fill, "categories": categories}
@@ -97,6 +103,7 @@ class TableEncoder:
             return torch.where(column.isnan(), part["fill"], column).unsqueeze(1)
         place = {word: k for k, word in enumerate(part["categories"])}
         codes = [place.get(word, len(place)) for word in self.vocabulary[part["name"]]]
+        # unknown categories get a place of their own, whose column is cut off again
         lookup = torch.tensor([*codes, place[part["fill"]]])
         index = lookup[torch.where(column.isnan(), len(codes), column).long()]
         return torch.nn.functional.one_hot(index, len(place) + 1)[:, :-1].to(column.dtype)
@@ -105,9 +112,10 @@ class TableEncoder:
 def _find_fill(values: Tensor, missing: str) -> float:
     """What stands for a gap in a column of numbers."""
     if missing == "most_frequent":
-        found, counts = values.unique(return_counts=True)
-        return float(found[counts.argmax()])
+        different, counts = values.unique(return_counts=True)
+        return float(different[counts.argmax()])
     if missing == "median":
+        # torch's median is the lower of the two in the middle
         ordered = values.sort().values
         return float(ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) / 2
     return float(values.mean())

@@ -41,6 +41,7 @@ class GaussianPopulation:
 
     def bayes(self, x: Tensor) -> Tensor:
         """Return p(k | x) = softmax(log prior_k − |A⁻¹x − m_k|²/2) at raw x, [n, K]."""
+        # solved rather than inverted, as A may be badly conditioned
         white = torch.linalg.solve(self.mixing.to(x), x.T).T
         means = self.means.to(x)
         scores = white @ means.T - means.square().sum(1) / 2 + self.prior.to(x).log()
@@ -87,6 +88,7 @@ def gaussians(
     if prior is None:
         prior = [1.0] * classes
     weights = torch.tensor(list(prior))
+    # single precision from here on, so that samples and posterior belong to one P
     population = GaussianPopulation(means.float(), mixing.float(), weights / weights.sum())
     x, y = population.sample(num_samples, named_generator(seed or 0, "samples"))
     names = [str(k) for k in range(classes)]
@@ -130,6 +132,7 @@ def _build_simplex(classes: int) -> Tensor:
     tensor([1., 1., 1.], dtype=torch.float64)
     """
     basis = torch.eye(classes, dtype=torch.float64)
+    # the rest of an orthogonal basis is what is orthogonal to the centre
     basis[:, 0] = 1.0
     return torch.linalg.qr(basis).Q[:, 1:] / 2**0.5
 

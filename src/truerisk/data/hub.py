@@ -21,6 +21,12 @@ WHITE = {"I": 65535.0, "I;16": 65535.0, "F": 1.0}
 class Images:
     """Images of one column, decoded one at a time to float32 (c, h, w) in [0, 1].
 
+    Args:
+        rows: of a Hugging Face data set.
+        column: its images.
+        resize: (height, width), or None for those of the first image.
+        mode: of Pillow, such as ``L``; None for that of each image.
+
     Raises:
         ConfigError: an image has another shape than the first.
     """
@@ -50,7 +56,8 @@ class Images:
         image = self.rows[int(index)][self.column]
         image = image.convert(self.mode or _choose_mode(image))
         if self.resize is not None:
-            image = image.resize(self.resize[::-1])
+            image = image.resize(self.resize[::-1])  # Pillow takes width, height
+        # [h, w] or [h, w, c], which a convolution wants as [c, h, w]
         pixels = np.asarray(image, dtype="float32") / WHITE.get(image.mode, 255.0)
         return torch.as_tensor(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
 
@@ -102,16 +109,17 @@ def hub(
     _check_column(rows, y, "y")
     chosen = _choose_columns(rows, x, y)
     inputs = _read_inputs(rows, chosen, resize, mode)
-    known = getattr(rows.features[y], "names", None)
+    # a ClassLabel holds numbers and knows their names
+    label_names = getattr(rows.features[y], "names", None)
     values = _read_column(rows, y)
-    if known and task == "auto":
+    if label_names and task == "auto":
         task = "classification"
     learned = infer_task(values, task)
-    targets, names = _read_targets(learned, values, known)
+    targets, names = _read_targets(learned, values, label_names)
     test = None
     if tests is not None:
         test_x = _read_inputs(tests, chosen, resize, mode)
-        test = test_x, _read_targets(learned, _read_column(tests, y), known, names)[0]
+        test = test_x, _read_targets(learned, _read_column(tests, y), label_names, names)[0]
     return Samples(inputs, targets, learned.name, test=test, class_names=names)
 
 
@@ -119,7 +127,7 @@ def _load_splits(
     path: str | None, name: str | None, revision: str | None, cache: str | None
 ) -> dict[str, Any]:
     try:
-        import datasets
+        import datasets  # takes a second, which other data need not wait for
     except ImportError:
         raise ConfigError(
             "data=hub needs the datasets library: pip install 'truerisk[hub]'"
@@ -133,14 +141,15 @@ def _load_splits(
     if local.suffix in BUILDERS or path.startswith((".", "/", "~")):
         local = find_path(path, "data.source.path", "a data set")
     try:
-        found = _open_dataset(datasets, path, local, name=name, revision=revision, cache=cache)
+        loaded = _open_dataset(datasets, path, local, name=name, revision=revision, cache=cache)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise ConfigError(
             f"data.source.path: the data set '{path}' cannot be loaded ({first_line(error)})"
         ) from None
-    if not isinstance(found, dict):
-        return {"train": found}
-    return dict(found)
+    # a file, or a folder saved without splits, is one data set
+    if not isinstance(loaded, dict):
+        return {"train": loaded}
+    return dict(loaded)
 
 
 def _open_dataset(
@@ -258,7 +267,7 @@ def _read_column(rows: Any, name: str) -> Any:
     items = rows[name][:]
     try:
         return np.asarray(items)
-    except ValueError:
+    except ValueError:  # lists of several lengths; NumPy keeps them apart only beside a None
         return np.asarray([None, *items], dtype=object)[1:]
 
 

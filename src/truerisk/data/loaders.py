@@ -62,7 +62,7 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         order = self.plan.order(self.epoch)
-        self.epoch += 1
+        self.epoch += 1  # for a loop that tells nobody of its epochs
         return iter(order.tolist())
 
     def __len__(self) -> int:

@@ -57,6 +57,7 @@ def mnist1d(
         raise ConfigError(f"data.source.num_samples is {num_samples}: ten classes need at least 10")
     if not 0 < train_split <= 1:
         raise ConfigError(f"data.source.train_split is {train_split}: give a fraction in (0, 1]")
+    # hashable, as the last few are remembered
     return _make_samples(tuple(sorted(dict(locals(), padding=tuple(padding)).items())))
 
 
@@ -81,6 +82,7 @@ def _make_samples(numbers: tuple[tuple[str, Any], ...]) -> Samples:
 
 def _generate_signals(numbers: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """What the package generates: a second for the published data."""
+    # the package seeds and draws from the global generators
     with fork_state():
         from mnist1d.data import get_dataset_args, make_dataset
 

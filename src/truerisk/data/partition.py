@@ -117,6 +117,7 @@ def _allot_quota(counts: Tensor, m: int, free: Tensor, rest: int | None) -> Tens
         loose = torch.minimum(high, free - counts * rest // n)
         if int(tight.sum()) <= m <= int(loose.sum()):
             low, high = tight, loose
+    # stable, so that equal remainders are rounded alike on every machine
     order = torch.argsort(torch.where(low < high, low * n - exact, n), stable=True)
     quota = low.clone()
     quota[order[: m - int(low.sum())]] += 1
@@ -125,6 +126,7 @@ def _allot_quota(counts: Tensor, m: int, free: Tensor, rest: int | None) -> Tens
 
 def _rank_in_class(y: Tensor, generator: torch.Generator) -> Tensor:
     """Draw the random rank of every row among the rows of its class."""
+    # a stable sort by class of a shuffled set leaves each class shuffled
     shuffled = torch.randperm(len(y), generator=generator)
     order = shuffled[torch.argsort(y[shuffled], stable=True)]
     counts = torch.bincount(y)
@@ -181,5 +183,6 @@ def choose_subset(y: Tensor, m: int, generator: torch.Generator) -> Tensor:
             "number from 1 to that, or null for all"
         )
     turn = (_rank_in_class(y, generator) + 0.5) / torch.bincount(y)[y]
+    # seats of Sainte-Lague: the k-th sample of a class of n takes its turn at (k + 1/2)/n
     ties = torch.randperm(len(y), generator=generator)
     return ties[torch.argsort(turn[ties], stable=True)][:m].sort().values

@@ -40,6 +40,14 @@ class BatchPlan:
     order, one step an epoch, cut into ``accumulate`` micro-batches. Where a micro-batch has fewer
     samples than there are processes, those left out get its first sample with share 0.
 
+    Args:
+        n: training samples.
+        batch_size: samples a micro-batch, over all processes, or ``full``.
+        accumulate: micro-batches a step.
+        seed: of the order.
+        rank: this process's number.
+        world: processes there are.
+
     Raises:
         ConfigError: ``batch_size`` or ``accumulate`` is not a positive whole number (or ``full``).
 
@@ -86,6 +94,7 @@ class BatchPlan:
             epoch: counted from 0.
             start_step: steps of it that are over.
         """
+        # a run that goes on within an epoch takes what is left of the same order
         rest = self.order(epoch)[start_step * self.step_size :]
         if not len(rest):
             return  # splitting nothing gives one empty step
@@ -99,6 +108,7 @@ class BatchPlan:
         if self.world == 1:
             return micro, len(micro) / n_step
         local = micro[self.rank :: self.world]
+        # every process must take part in the step, or the others wait for it forever
         if not len(local):
             return micro[:1], 0.0
         return local, len(local) * self.world / n_step

@@ -48,6 +48,7 @@ def diabetes() -> Samples:
     """442 patients, 10 baseline variables, disease progression after a year (Efron et al. 2004)."""
     from sklearn.datasets import load_diabetes
 
+    # scikit-learn's scaling has seen the test samples
     bunch = load_diabetes(scaled=False)
     x, y = torch.as_tensor(bunch.data), torch.as_tensor(bunch.target)
     return Samples(x.double(), y.double().unsqueeze(1), "regression")

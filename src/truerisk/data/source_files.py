@@ -38,6 +38,7 @@ def find_path(path: str | Path | None, key: str, what: str) -> Path:
     if not folder.is_dir():
         raise ConfigError(f"{key}: there is no folder {folder.absolute()}")
     names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    # comparing spellings takes time in a folder of thousands
     hint = suggest(file.name, names[:200])
     raise ConfigError(f"{key}: there is no file {file.name} in {folder.absolute()}; {hint}")
 
@@ -58,6 +59,7 @@ def load_or_make(name: str, packages: tuple[str, ...], make: Callable[[], Arrays
         with np.load(path) as archive:
             return dict(archive)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        # missing, cut off or spoilt, all of which NumPy tells in its own way
         arrays = make()
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,6 +40,10 @@ class Standardizer:
     The scale is the standard deviation √(1/N Σ (x − mean)²), or 1 where x is constant. A sample of
     shape (d,) has its features for channels. Without a mean it leaves x as it is.
 
+    Args:
+        mean: broadcast against samples; None for none.
+        scale: likewise.
+
     >>> fitted = Standardizer.fit("feature", [torch.tensor([[0.0, 5.0], [2.0, 5.0]])])
     >>> fitted(torch.tensor([[3.0, 6.0]]))
     tensor([[2., 1.]])
@@ -112,5 +116,6 @@ def _summarize_chunk(kind: str, chunk: Tensor) -> tuple[float, Tensor, Tensor]:
 def _find_scale(variance: Tensor, mean: Tensor) -> Tensor:
     """Return √variance, or 1 where it is only the rounding error of a constant."""
     std = variance.sqrt()
+    # the mean of equal numbers is rounded, so their deviation need not be 0
     constant = std <= 10 * torch.finfo(torch.float64).eps * mean.abs()
     return torch.where(constant, torch.ones_like(std), std)

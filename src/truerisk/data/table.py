@@ -104,9 +104,10 @@ def _read_table(file: Path, delimiter: str, categorical: Sequence[str]) -> DataF
         raise ConfigError(
             f"data.source.path: {file} cannot be read as {suffix} ({first_line(error)})"
         ) from None
+    # pandas takes a file that has a header alone for a table
     if frame.empty:
         raise ConfigError(f"data.source.path: {file} has no rows")
-    return frame.rename(columns=str)
+    return frame.rename(columns=str)  # Parquet may number them
 
 
 def _check_columns(frame: DataFrame, names: Sequence[str], key: str) -> list[str]:
@@ -182,6 +183,7 @@ def _build_matrix(
             codes, vocabulary[name] = _encode_texts(frame[name], max_categories)
         else:
             codes = _read_numbers(frame[name])
+        # copied, as pandas may hand out memory that must not be written to
         columns.append(torch.as_tensor(codes.copy()))
     return torch.stack(columns, 1), vocabulary
 
@@ -199,6 +201,7 @@ def _encode_texts(column: Series, max_categories: int) -> tuple[Any, list[str]]:
     import numpy as np
     import pandas as pd
 
+    # as categories, dates of new rows would all be unknown
     if pd.api.types.is_datetime64_any_dtype(column):
         raise ConfigError(
             f"data.source: column '{column.name}' holds dates: turn it into numbers, or leave it "
@@ -212,4 +215,5 @@ def _encode_texts(column: Series, max_categories: int) -> tuple[Any, list[str]]:
             f"'{words[0]}': leave it out with data.source.drop, correct what should be a number, "
             "or raise data.source.max_categories"
         )
+    # pandas writes -1 for a gap
     return np.where(codes < 0, np.nan, codes), [str(word) for word in words]

@@ -111,6 +111,7 @@ def teacher(
         ConfigError: a number out of range, an unknown task or activation, fewer than two classes.
     """
     _check_arguments(locals())
+    # apart from the samples' draws, so that other samples come of the same P
     draw = named_generator(population_seed, "teacher")
     sizes = [dimension, *[width] * (depth - 1), outputs]
     weights = tuple(
@@ -120,6 +121,7 @@ def teacher(
     bare = TeacherPopulation(
         weights, activation, zero, one, task, noise=float(noise), temperature=float(temperature)
     )
+    # in double precision, as a sum of thousands would lose digits of P otherwise
     probe = bare.mean(torch.randn(PROBES, dimension, generator=draw)).double()
     shift, scale = probe.mean(0).float(), probe.std(0, correction=0).float()
     population = replace(bare, shift=shift, scale=scale)

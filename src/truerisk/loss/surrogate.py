@@ -46,6 +46,7 @@ class Surrogate(nn.Module):
             outputs: the model's outputs, [n, output_size] for most tasks.
             y: the targets.
         """
+        # a mean of many losses in 8 bits of mantissa would lose all but the first
         if outputs.dtype.itemsize < 4:
             outputs = outputs.float()
         losses = self.task.compute_losses(self, outputs, y)
@@ -122,7 +123,7 @@ def _try_loss(surrogate: Surrogate) -> None:
     try:
         with torch.no_grad():
             losses = task.compute_losses(surrogate, outputs, task.try_targets(outputs))
-    except Exception as error:
+    except Exception as error:  # a user's loss may raise anything
         raise ConfigError(
             f"loss={name} fails on a batch for {task.name} with outputs {tuple(outputs.shape)}: "
             f"{error}; {_fitting_options(task)}"

@@ -16,6 +16,7 @@ def attains_bayes_risk(surrogate: Surrogate) -> bool:
     Log-odds minimise cross-entropy (without label smoothing) and logistic loss; the mean minimises
     squared loss and, as the noise of every known P here is symmetric, absolute and Huber loss.
     """
+    # a smoothed target is not P's, so its best outputs are others
     smoothing = getattr(surrogate.loss, "label_smoothing", 0.0)
     return isinstance(surrogate.loss, Exact) and not smoothing
 

@@ -70,6 +70,7 @@ def compute_moments(sums: Tensor) -> Tensor:
     """Return [n, mean, sample variance] of [n, Σl, Σl²] along the last axis."""
     n, total, squares = sums.unbind(-1)
     mean = total / n
+    # rounding may take the difference of two large sums below 0
     variance = (squares - n * mean.square()).clamp(min=0) / (n - 1)
     return torch.stack([n, mean, variance], -1)
 

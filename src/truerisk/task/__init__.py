@@ -25,6 +25,7 @@ UNKNOWN = Task()
 @cache
 def all_tasks() -> dict[str, Task]:
     """Return every task by the name that configurations and run folders have for it."""
+    # by being there, so that a new task is one file
     for module in iter_modules(__path__):
         import_module(f"{__name__}.{module.name}")
     kinds = sorted(Task.__subclasses__(), key=lambda kind: kind.rank)

@@ -131,6 +131,7 @@ class Classification(Task):
 
         chosen = torch.randperm(len(y), generator=generator)
         shift = torch.randint(1, num_outputs, (len(y),), generator=generator)
+        # cut off last, so that a larger share changes the same labels and more
         shift[chosen[round(share * len(y)) :]] = 0
         return (y + shift) % num_outputs
 

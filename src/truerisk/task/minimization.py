@@ -71,6 +71,7 @@ class TestFunction(Task):
             if not r.needs_validation  # type: ignore[attr-defined]
         }
         for name, regularizer in super().select_regularizers(acting).items():
+            # penalties on parameters sort them by rules, under which w may fall out
             groups = getattr(regularizer, "groups", None)
             if groups is not None and not groups({"w": torch.zeros(1)}):
                 raise ConfigError(

@@ -125,6 +125,7 @@ class NextToken(Task):
             outputs: scores [n, T, V].
             y: tokens [n, T].
         """
+        # flat, as most losses want classes in the second place, and users' own are not asked
         losses: Tensor = fitted.loss(outputs.flatten(0, -2), y.flatten())
         if not losses.ndim:
             return losses

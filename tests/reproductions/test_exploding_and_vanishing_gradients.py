@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.utils import clip_grad_value_
 
-from truerisk.engine import step
+from truerisk.engine.step import Step
 
 LINEAR = "hydra.sweeper.grids=[{initializer.weight.std:1e-9,initializer.recurrent.gain:1.1}]"
 CLIPPED = (
@@ -27,9 +28,11 @@ def test_an_initializer_with_another_gain(at, monkeypatch):
 
 
 def test_a_clip_by_value(at, monkeypatch):
-    monkeypatch.setattr(
-        step, "clip_grads_with_norm_", lambda params, cap, norm: step.clip_grad_value_(params, cap)
-    )
+    def clip(self, norm):
+        if self.options.clip.norm is not None:
+            clip_grad_value_(self.params, self.options.clip.norm)
+
+    monkeypatch.setattr(Step, "clip", clip)
     assert at.study(NAME, "direction_is_kept", CLIPPED) == "does not hold"
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -199,3 +200,15 @@ def test_importing_truerisk_is_light():
     heavy = {"torch", "lightning", "hydra", "pandas"}
     code = f"import truerisk, sys; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_facade_has_every_name_and_none_of_a_module(tmp_path):
+    """In a fresh process, as the names of modules that have been imported hide others."""
+    code = "import truerisk as t; print(*(getattr(t, name).__name__ for name in t.__all__))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == truerisk.__all__
+    folder = Path(truerisk.__file__).parent
+    modules = {path.stem for path in folder.iterdir()}
+    assert not modules & set(truerisk.__all__)
+    with pytest.raises(AttributeError, match="'truerisk' has no attribute 'trian'"):
+        truerisk.trian  # noqa: B018

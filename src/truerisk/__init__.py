@@ -1,21 +1,77 @@
-"""truerisk: which training recipe lowers the risk on unseen data, and how sure one can be of it."""
+"""truerisk: which training recipe lowers the risk on unseen data, and how sure one can be of it.
+
+The names a user needs, each imported when it is asked for: the command line must answer before
+torch is loaded.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["RunResult", "build_module", "load_run", "train"]
+
+_HOMES = {
+    # runs
+    "train": "fit",
+    "build_module": "fit",
+    "load_run": "result",
+    "RunResult": "result",
+    "RunFolder": "run",
+    "Measured": "risk.measured",
+    "Stop": "core.stop",
+    "read_history": "logger",
+    # configurations, and what is built of them
+    "compose": "config.compose",
+    "Recipe": "recipe",
+    "ConfigError": "core.errors",
+    # the parts, and what one's own derive from
+    "DataModule": "data",
+    "Samples": "data",
+    "Population": "data",
+    "Batch": "core.batch",
+    "Task": "task",
+    "Regularizer": "regularizer",
+    "StopRule": "core.stop",
+    "Needs": "optimizer",
+    "Schedule": "scheduler",
+    "Diagnostic": "diagnostics",
+    # the objective and its derivatives
+    "Objective": "objective",
+    "LocalObjective": "objective",
+    "HessianOperator": "objective",
+    "GaussNewtonOperator": "objective",
+    "gradient": "objective",
+    "extreme_eigenvalues": "objective",
+    "spectral_density": "objective",
+    "hutchinson_trace": "objective",
+    "taylor_polynomial": "objective",
+    # the loop
+    "TrainingLoop": "engine.loop",
+    "Observer": "engine.loop",
+    "ModelBackend": "engine.lightning",
+    "RiskModule": "engine.lightning",
+    # many runs
+    "StudyResults": "reports",
+    "collect_runs": "reports",
+    "write_report": "reports",
+    # published claims
+    "claim": "verdicts",
+    "exact_finding": "verdicts",
+    "mean_finding": "verdicts",
+}
+"""The module below this one that each name is imported from; none bears a module's own name."""
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: the command line must answer before torch is loaded."""
-    if name in ("build_module", "train"):
-        from truerisk import fit
+    """Import a name from its home on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'truerisk' has no attribute {name!r}")
+    value = getattr(import_module(f"truerisk.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
-        return getattr(fit, name)
-    if name in ("RunResult", "load_run"):
-        from truerisk import result
 
-        return getattr(result, name)
-    raise AttributeError(f"module 'truerisk' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -11,7 +11,8 @@ from truerisk.assemble import assemble
 from truerisk.config.compose import compose
 from truerisk.engine.host import Host
 from truerisk.engine.precision import DevicePrecision
-from truerisk.engine.step import MicroBatches, Step
+from truerisk.engine.several_looks import make_step
+from truerisk.engine.step import MicroBatches
 from truerisk.objective import Objective
 
 CHECK = 8
@@ -32,7 +33,7 @@ class Descent:
         schedule = self.recipe.schedule(optimizer, 1_000_000)
         objective = Objective(model, self.recipe.surrogate, self.recipe.hooks("penalty"))
         host = Host(DevicePrecision(torch.device("cpu"), "32-true"))
-        self.step = Step(self.recipe, objective, optimizer, schedule, host)
+        self.step = make_step(self.recipe, objective, optimizer, schedule, host)
         self.full = self.recipe.plan().full
         self.batches, self.steps, self.seconds = self._batches(), 0, 0.0
 

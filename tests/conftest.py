@@ -153,7 +153,7 @@ def _stepping(*overrides, scaler=None, horizon=100, dtype=torch.float64):
     """A recipe and its `Step`, without Lightning."""
     from truerisk.engine.host import Host
     from truerisk.engine.precision import DevicePrecision
-    from truerisk.engine.step import Step
+    from truerisk.engine.several_looks import make_step
     from truerisk.objective import Objective
 
     host = Host(DevicePrecision(torch.device("cpu"), "32-true"))
@@ -163,7 +163,7 @@ def _stepping(*overrides, scaler=None, horizon=100, dtype=torch.float64):
     objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
     optimizer = recipe.optimizer(recipe.model)
     schedule = recipe.schedule(optimizer, horizon)
-    return recipe, Step(recipe, objective, optimizer, schedule, host)
+    return recipe, make_step(recipe, objective, optimizer, schedule, host)
 
 
 def _micro_batches(recipe, steps):

@@ -50,7 +50,7 @@ _HOMES = {
     "TrainingLoop": "engine.loop",
     "Observer": "engine.loop",
     "ModelBackend": "engine.lightning",
-    "RiskModule": "engine.lightning",
+    "RiskModule": "engine.risk_module",
     # many runs
     "StudyResults": "reports",
     "collect_runs": "reports",

@@ -186,10 +186,10 @@ def test_refusals(name, given, message, stepping, micro_batches):
 
 
 def test_several_processes_are_refused(stepping):
-    from truerisk.engine.step import Step
+    from truerisk.engine.several_looks import make_step
 
     _, take = stepping(*IRIS, "optimizer=adahessian")
-    take.engine.world_size = 2
+    take.host.world_size = 2
     recipe, _ = stepping(*IRIS, "optimizer=adahessian")
     with pytest.raises(ConfigError, match=r"trainer\.devices=1"):
-        Step(recipe, take.objective, take.optimizer, take.schedule, take.engine)
+        make_step(recipe, take.objective, take.optimizer, take.schedule, take.host)

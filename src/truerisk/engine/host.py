@@ -56,6 +56,10 @@ class Host:
         model.to(self.device, self.place.dtype)
         return model
 
+    def whole(self, tensor: Tensor) -> Tensor:
+        """Put a tensor together that may be spread over processes."""
+        return tensor
+
     def sum(self, values: Tensor) -> Tensor:
         """Add up a tensor over the processes."""
         return values
@@ -107,6 +111,10 @@ class FabricHost(Host):
             sync_batch_norms(model)
         model.to(self.place.dtype)
         return self.fabric.strategy.setup_module(model)
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """Put a tensor together that may be spread over processes."""
+        return sharding.whole(tensor)
 
     def sum(self, values: Tensor) -> Tensor:
         """Add up a tensor over the processes."""

@@ -19,8 +19,9 @@ from truerisk.engine.host import Host
 from truerisk.engine.measure import RiskEstimator, split_names
 from truerisk.engine.recorder import Recorder
 from truerisk.engine.risk_module import RiskModule
+from truerisk.engine.several_looks import make_step
 from truerisk.engine.state import CheckpointParts, TrainingRun
-from truerisk.engine.step import MicroBatches, Step
+from truerisk.engine.step import MicroBatches
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
 from truerisk.risk.measured import Measured
@@ -76,7 +77,7 @@ class ModelBackend:
             recipe, plan, horizon, limits[0], optimizer, schedule, estimator, [], recorder
         )
         self.run, self.runs = run, [run]
-        self.step = Step(recipe, training, optimizer, schedule, host, run.state)
+        self.step = make_step(recipe, training, optimizer, schedule, host, run.state)
         self.resumed: Mapping[str, Any] | None = None
         self.measured: State = None
 

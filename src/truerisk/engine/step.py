@@ -12,19 +12,14 @@ from torch import Tensor, nn
 from torch.backends import cudnn
 from torch.nn.utils import clip_grad_value_
 
-from truerisk.core import rng
 from truerisk.core.batch import Batch
-from truerisk.core.deterministic import still_statistics
 from truerisk.core.errors import ConfigError, Diverged
 from truerisk.engine import nonfinite
 from truerisk.engine.host import Host
 from truerisk.engine.state import RunState
 from truerisk.objective import Objective
-from truerisk.objective.step_objective import StepObjective
-from truerisk.optimizer import Needs
 from truerisk.recipe import Recipe
 from truerisk.scheduler import Schedule
-from truerisk.sharding import whole
 
 MicroBatches = list[tuple[Batch, float]]
 Hook = Callable[..., Any]
@@ -43,9 +38,6 @@ class Step:
         schedule: what moves the optimizer's numbers.
         host: where gradients are computed.
         state: where the run stands; by default at its start.
-
-    Raises:
-        ConfigError: the optimizer cannot work with several processes.
     """
 
     def __init__(
@@ -60,7 +52,6 @@ class Step:
         self.objective, self.optimizer, self.schedule = objective, optimizer, schedule
         self.host, self.options, self.needs = host, recipe.step, recipe.needs
         self.state = RunState() if state is None else state
-        refuse_processes(optimizer, recipe.needs, host)
         self.edits = list(recipe.hooks("edit_batch").values())
         self.projections = list(recipe.hooks("project").values())
         self.averages = list(recipe.hooks("average").values())
@@ -83,19 +74,18 @@ class Step:
         """
         if self.edits:
             micro_batches = [(edit_batch(self.edits, b), share) for b, share in micro_batches]
-        if self.needs.closure:
-            self.search(micro_batches)
-        elif self.needs.curvature:
-            self.optimizer.step(self.pose_problem(micro_batches))  # type: ignore[call-overload]
-        else:
-            self.gradient(micro_batches)
-            self.update()
+        self.descend(micro_batches)
         self.state.step += 1
         self.schedule.step()
         if self.projections:
             project_weights(self.projections, self.named)
         if self.averages:
             average_weights(self.averages, self.model.state_dict(), self.state.step)
+
+    def descend(self, micro_batches: MicroBatches) -> None:
+        """Move the weights along the gradient; see `truerisk.engine.several_looks` for more."""
+        self.gradient(micro_batches)
+        self.update()
 
     def gradient(self, micro_batches: MicroBatches, probe: bool = False) -> Tensor:
         """Put the clipped ∇J over all the micro-batches in ``.grad``.
@@ -124,16 +114,9 @@ class Step:
         objective = self.total(parts)
         norm = self.gradient_norm()
         if not probe:
-            self.check(objective, whole(norm), micro_batches[-1][0])
+            self.check(objective, self.host.whole(norm), micro_batches[-1][0])
         self.clip(norm)
         return objective
-
-    @torch.no_grad()
-    def value(self, micro_batches: MicroBatches) -> Tensor:
-        """Return J over all the micro-batches, a scalar, without its gradient."""
-        with self.host.place.autocast():
-            values = [(self.objective(None, batch), share) for batch, share in micro_batches]
-            return self.total([value.objective * share for value, share in values])
 
     def total(self, parts: list[Tensor]) -> Tensor:
         """Add up the parts of J, and average it over the processes."""
@@ -199,58 +182,6 @@ class Step:
     def recurrent_kernels(self) -> AbstractContextManager[None]:
         """Leave cuDNN's recurrent layers out where the gradient is differentiated again."""
         return cudnn.flags(enabled=False) if self.needs.create_graph else nullcontext()
-
-    def search(self, micro_batches: MicroBatches) -> None:
-        """Take a step that looks several times; one that breaks off at a J not finite diverges."""
-        values: list[Tensor] = []
-        closure = self.make_closure(micro_batches)
-
-        def look(gradient: bool = True) -> Tensor:
-            values.append(closure(gradient))
-            return values[-1]
-
-        try:
-            self.optimizer.step(look)  # type: ignore[arg-type]
-        except (ArithmeticError, LookupError, ValueError) as error:
-            if all(value.isfinite() for value in values):
-                raise
-            cause = nonfinite.culprit(self.model, micro_batches[-1][0].x)
-            raise Diverged(self.state.step + 1, cause) from error
-
-    def make_closure(self, micro_batches: MicroBatches) -> Callable[..., Tensor]:
-        """Return J and ∇J on this step's samples: the same function however often it is called.
-
-        ``closure()`` leaves ∇J in ``.grad`` and returns J; ``closure(gradient=False)`` returns J
-        alone, at the price of a forward pass. Dropout draws the same masks each time, and running
-        statistics move only once.
-        """
-        noise, calls = rng.get_state(), 0
-
-        def closure(gradient: bool = True) -> Tensor:
-            nonlocal calls
-            calls += 1
-            statistics: AbstractContextManager[None] = nullcontext()
-            if calls > 1:
-                rng.set_state(noise)
-                statistics = still_statistics(self.model)
-            with statistics:
-                if not gradient:
-                    return self.value(micro_batches)
-                with torch.enable_grad():
-                    return self.gradient(micro_batches, probe=calls > 1)
-
-        return closure
-
-    def pose_problem(self, micro_batches: MicroBatches) -> StepObjective:
-        """Return J on this step's samples, which counts the first look at it and checks it."""
-
-        def see(total: Tensor, gradient: Tensor, risks: list[Tensor]) -> None:
-            for (batch, share), risk in zip(micro_batches, risks, strict=True):
-                if share:
-                    self.state.sums.add_loss(risk.item(), len(batch))
-            self.check(total, gradient.norm(), micro_batches[-1][0])
-
-        return StepObjective(self.objective, micro_batches, self.mean, see)
 
     def share_sums(self) -> None:
         """Spread what was seen evenly over the processes; its total stays as it is."""
@@ -322,16 +253,3 @@ def average_weights(averages: Sequence[Hook], state: Mapping[str, Tensor], step:
     """
     for average in averages:
         average(state, step)
-
-
-def refuse_processes(optimizer: torch.optim.Optimizer, needs: Needs, host: Host) -> None:
-    """Refuse what cannot be right with several processes.
-
-    Raises:
-        ConfigError: the optimizer differentiates the gradient again.
-    """
-    if needs.create_graph and host.world_size > 1:
-        raise ConfigError(
-            f"{type(optimizer).__name__} differentiates the gradient again, which several "
-            "processes average without a record of how it came about: set trainer.devices=1"
-        )

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from truerisk.core.hooks import forward_hooks
+
 WORTHWHILE = 1e8
 """Multiplications in a forward pass from which a second thread begins to pay."""
 
@@ -48,13 +50,11 @@ def count_multiplications(model: nn.Module, x: Tensor) -> int:
         counts.append(weights * out.numel() // channels)
 
     owners = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
-    handles = [m.register_forward_hook(add_count) for m in owners]
     # in eval mode nothing is drawn and no running statistic moves
     was_training = model.training
-    model.eval()(x)
+    with forward_hooks((m, add_count) for m in owners):
+        model.eval()(x)
     model.train(was_training)
-    for handle in handles:
-        handle.remove()
     return sum(counts)
 
 

@@ -112,9 +112,13 @@ def _eigenvalue_ratio(values: Tensor, a: SymmetricOperator, positive: bool) -> f
     zero = a.size * a.eps * float(values.abs().max())
     if positive:
         values = values[values > zero]
-        return float(values.max() / values.min()) if len(values) else math.nan
+        if not len(values):
+            return math.nan
+        return float(values.max() / values.min())
     smallest = float(values.abs().min())
-    return float(values.abs().max()) / smallest if smallest > zero else math.inf
+    if not smallest > zero:  # nan too
+        return math.inf
+    return float(values.abs().max()) / smallest
 
 
 def _interior_message(a: SymmetricOperator, values: Tensor, limit: int) -> str:
@@ -203,4 +207,6 @@ def _point_kind(eigenvalues: Tensor, zero: float) -> PointKind:
         return "minimum"
     if high < -zero:
         return "maximum"
-    return "saddle" if low < -zero and high > zero else "degenerate"
+    if low < -zero and high > zero:
+        return "saddle"
+    return "degenerate"

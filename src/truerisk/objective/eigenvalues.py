@@ -150,7 +150,8 @@ def _outermost_eigenpairs(
     count = min(count, a.size)
     if a.size <= max(DENSE_LIMIT, 2 * count + 1):
         return _dense_eigenpairs(a, count, sign)
-    tol = a.eps**0.75 if tol is None else tol
+    if tol is None:
+        tol = a.eps**0.75
     start = torch.randn(a.size, dtype=torch.float64, generator=rng.named_generator(seed, "eigsh"))
     return _restarted_lanczos(a, count, tol, start, sign)
 
@@ -161,6 +162,7 @@ def _restarted_lanczos(
     from scipy.sparse import eye_array
     from scipy.sparse.linalg import aslinearoperator, eigsh
 
+    # ARPACK's tolerance is relative to the eigenvalue sought, so one near 0 would never converge
     shift = sign * estimate_norm(a, start)
     shifted = a.to_scipy() + shift * aslinearoperator(eye_array(a.size))
     values, vectors = eigsh(shifted, count, which="LM", tol=tol, v0=start.numpy())
@@ -183,7 +185,11 @@ def estimate_norm(a: SymmetricOperator, start: Tensor, steps: int = 8) -> float:
 
 def _dense_eigenpairs(a: SymmetricOperator, count: int, sign: int) -> Eigenpairs:
     values, vectors = torch.linalg.eigh(a.dense())
-    part = torch.arange(a.size)[:count] if sign < 0 else torch.arange(a.size).flip(0)[:count]
+    # eigh's are ascending
+    part = torch.arange(a.size)
+    if sign > 0:
+        part = part.flip(0)
+    part = part[:count]
     return _with_residuals(a, values[part], vectors[:, part])
 
 
@@ -225,7 +231,8 @@ class SpectralDensity(NamedTuple):
             The density, [g].
         """
         extent = float(self.nodes.max() - self.nodes.min()) or 1.0
-        width = 0.01 * extent if width is None else width
+        if width is None:
+            width = 0.01 * extent
         z = (grid.to(self.nodes)[:, None] - self.nodes.flatten()) / width
         bells = (-0.5 * z.square()).exp() / (width * math.sqrt(2 * math.pi))
         return bells @ self.weights.flatten() / len(self.nodes)

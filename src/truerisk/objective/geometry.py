@@ -206,7 +206,9 @@ def optimal_step_size(
     slope, bend = float(g @ d), float(d @ (h @ d))
     if slope == 0:
         return math.nan
-    return -slope / bend if bend > 0 else math.copysign(math.inf, -slope)
+    if not bend > 0:  # nan too
+        return math.copysign(math.inf, -slope)
+    return -slope / bend
 
 
 class ObjectiveRise(NamedTuple):
@@ -218,7 +220,9 @@ class ObjectiveRise(NamedTuple):
     @property
     def percent(self) -> float:
         """``100 · rise / (1 + J)``, the form of Keskar et al. (nan where J ≤ −1)."""
-        return 100 * self.rise / (1 + self.value) if self.value > -1 else np.nan
+        if self.value <= -1:
+            return np.nan
+        return 100 * self.rise / (1 + self.value)
 
 
 def box_sharpness(

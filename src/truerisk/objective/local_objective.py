@@ -161,8 +161,10 @@ class LocalObjective:
 
     def map_batches(self, f: Callable[[Batch], T]) -> Iterator[tuple[Batch, T]]:
         """Yield each batch and f of it, computed with the same noise every time."""
-        read = self.batches() if callable(self.batches) else self.batches
-        for number, batch in enumerate(read):
+        batches = self.batches
+        if callable(batches):
+            batches = batches()
+        for number, batch in enumerate(batches):
             with deterministic_forward(self.objective.model, self.w.device):
                 if not self._checked:
                     self._check_deterministic(batch)
@@ -175,6 +177,7 @@ class LocalObjective:
         total, samples = None, 0
         for batch, part in self.map_batches(f):
             part, samples = part.detach() * len(batch), samples + len(batch)
+            # in place: a vector of the size of the weights for each batch would add up
             total = part if total is None else total.add_(part)
         if total is None or not samples:
             raise ConfigError("there are no samples to differentiate on: `batches` is empty")

@@ -70,7 +70,10 @@ class Path:
         leg = self.legs[-1]
         if not math.isinf(leg.length):
             return leg.start + leg.length * leg.direction
-        return leg.start if len(self.legs) > 1 else leg.direction
+        # the first direction is −g, and the first start zero
+        if len(self.legs) > 1:
+            return leg.start
+        return leg.direction
 
 
 def distance_to_edge(start: Tensor, direction: Tensor, radius: float) -> float:
@@ -118,7 +121,9 @@ def truncated_path(
     for _ in range(limit):
         bent = product(direction)
         curvature = direction.dot(bent).item()
-        length = size / curvature if curvature > curvature_rounding(direction, bent) else math.inf
+        length = math.inf
+        if curvature > curvature_rounding(direction, bent):
+            length = size / curvature
         leg = Leg(p, direction, length, value, -size, curvature)
         path.legs.append(leg)
         if distance_to_edge(p, direction, radius) <= length or math.isinf(length):
@@ -167,7 +172,9 @@ def minimize_by_cg(
     tensor([-1.])
     """
     p = start.clone()
-    residual = gradient + product(p) if bool(p.any()) else gradient.clone()
+    residual = gradient.clone()
+    if bool(p.any()):  # a product is dear
+        residual = gradient + product(p)
     values = [0.5 * (p.dot(residual) + p.dot(gradient)).item()]
     direction, size = -residual, residual.dot(residual).item()
     kept, due, first = [], 1.0, size

@@ -203,7 +203,9 @@ def bracket_minimum(line: ClosureLine, first: float, longest: float) -> tuple[fl
             above = beyond
         else:
             t, value = beyond, further
-    return (0.0, t, above) if above else (t,)
+    if above:
+        return (0.0, t, above)
+    return (t,)
 
 
 def find_vertex(line: ClosureLine, first: float) -> float | None:
@@ -238,7 +240,9 @@ def find_vertex(line: ClosureLine, first: float) -> float | None:
     value = line.value(t)
     if not _is_on_parabola(line, Probe(t, value, math.nan), curvature):
         return None
-    return t if value <= line.start.value else 0.0
+    if value <= line.start.value:
+        return t
+    return 0.0
 
 
 def _is_on_parabola(line: ClosureLine, probe: Probe, curvature: float) -> bool:
@@ -360,5 +364,5 @@ class SGDArmijo(LineSearchOptimizer):
         group = self.group
         if group["last"] is None or group["reset"] == "max":
             return group["lr"]
-        growth = group["growth"] if group["reset"] == "grow" else 1.0
+        growth = {"grow": group["growth"], "keep": 1.0}[group["reset"]]
         return min(group["lr"], growth * group["last"])

@@ -89,10 +89,12 @@ class HillClimbing(Optimizer):
             p.add_(self._draw_normal(p), alpha=group["lr"] * self.scale)
         proposed = finite_or_inf(look())
         accepted = proposed < value
-        if not accepted:
-            torch._foreach_copy_(params, saved)
         self.scale *= math.exp((accepted - 0.2) / self.damping)
-        return proposed if accepted else value
+        if accepted:
+            return proposed
+        # copied back, not subtracted: that would round
+        torch._foreach_copy_(params, saved)
+        return value
 
     def _draw_normal(self, p: Tensor) -> Tensor:
         return torch.randn(p.shape, generator=self.draws, dtype=p.dtype).to(p.device)

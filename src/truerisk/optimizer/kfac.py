@@ -112,8 +112,10 @@ class KFAC(SecondOrderOptimizer):
             self._invert_factors(oracle, layout)
         group["steps"] += 1
         direction = self._precondition_gradient(oracle, layout, gradient)
-        step = self._step_clipped if group["control"] == "clip" else self._step_searched
-        step(oracle, direction)
+        if group["control"] == "clip":
+            self._step_clipped(oracle, direction)
+        else:
+            self._step_searched(oracle, direction)
 
     # --- curvature ----------------------------------------------------------------------------
 
@@ -124,26 +126,30 @@ class KFAC(SecondOrderOptimizer):
 
     def _update_factors(self, oracle: CurvatureOracle, layout: CurvaturePartition) -> None:
         """Renew the running means from this step's samples."""
-        found: dict[tuple[int, str], Tensor] = {}
+        totals: dict[tuple[int, str], Tensor] = {}
 
-        def tell(capture: LayerCapture) -> None:
+        def add_statistics(capture: LayerCapture) -> None:
             for param, name, value in curvature_statistics(layout, capture):
                 key, value = (id(param), name), value * capture.share
-                found[key] = found[key] + value if key in found else value
+                if key in totals:
+                    value = totals[key] + value
+                totals[key] = value
 
         layers = [block.layer for block in layout.blocks] + layout.norms
         exact = self.group["fisher"] == "exact"
         with torch.enable_grad():
-            oracle.begin_step(CaptureRequest(layers, layout.others, exact, tell))
+            oracle.begin_step(CaptureRequest(layers, layout.others, exact, add_statistics))
         params = {id(p): p for p in self.group["params"]}
-        for (key, name), value in found.items():
+        for (key, name), value in totals.items():
             if key in params:
                 self._update_average(self.state[params[key]], name, oracle.average_processes(value))
 
     def _update_average(self, state: dict[str, Any], name: str, value: Tensor) -> None:
         count = state.get(f"{name}_count", 0) + 1
         keep = min(1 - 1 / count, self.group["decay"])
-        state[name] = value if count == 1 else keep * state[name] + (1 - keep) * value
+        if count > 1:
+            value = keep * state[name] + (1 - keep) * value
+        state[name] = value
         state[f"{name}_count"] = count
 
     def _invert_factors(self, oracle: CurvatureOracle, layout: CurvaturePartition) -> None:
@@ -180,8 +186,12 @@ class KFAC(SecondOrderOptimizer):
             state = self.state[block.params[0]]
             matrix = block.matrix([parts[id(p)] for p in block.params])
             if "input_inverse" in state:
-                left, a = state["output_inverse"] @ matrix, state["input_inverse"]
-                matrix = left * a if a.ndim == 1 else left @ a
+                V, G_inverse = matrix, state["output_inverse"]
+                A_inverse = state["input_inverse"]
+                matrix = G_inverse @ V
+                # an embedding's A is its diagonal alone
+                matrix = matrix * A_inverse if A_inverse.ndim == 1 else matrix @ A_inverse
+            # without a gradient there is nothing to precondition: a layer may sit in a dead branch
             elif matrix.any():
                 raise unused_layer_error(block.layer)
             new = block.tensors(matrix)

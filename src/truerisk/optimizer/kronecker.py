@@ -144,7 +144,9 @@ def invert_factors(a: Tensor, g: Tensor, damping: float) -> tuple[Tensor, Tensor
 def _invert_damped(matrix: Tensor, shift: float) -> Tensor:
     if matrix.ndim == 1:
         return 1 / (matrix + shift)
-    exact = matrix.double() if matrix.device.type != "mps" else matrix
+    exact = matrix
+    if matrix.device.type != "mps":  # Apple's GPU has no double precision
+        exact = matrix.double()
     factor, failed = torch.linalg.cholesky_ex(exact + shift * torch.eye(len(matrix)).to(exact))
     if not failed:
         return torch.cholesky_inverse(factor).to(matrix)
@@ -172,7 +174,9 @@ def _sum_places(layer: Any, g: Tensor) -> Tensor:
     """[k, n, …] summed over places: [k, n, parameters]."""
     if isinstance(layer, nn.LayerNorm):
         return g.reshape(*g.shape[:2], -1, layer.weight.numel()).sum(2)
-    return g.flatten(3).sum(3) if g.ndim > 3 else g
+    if g.ndim > 3:
+        return g.flatten(3).sum(3)
+    return g
 
 
 def normalize_input(layer: Any, x: Tensor) -> Tensor:
@@ -211,7 +215,8 @@ def partition_parameters(model: nn.Module, params: Sequence[Tensor]) -> Curvatur
     for module in called_modules(model):
         if has_kronecker_form(module):
             block = KroneckerBlock(module, lambda p: id(p) in ours)
-            blocks += [block] if block.params else []
+            if block.params:
+                blocks.append(block)
         elif isinstance(module, Norm) and {id(p) for p in norm_params(module)} & ours:
             norms.append(module)
     inside = {id(p) for block in blocks for p in block.params}

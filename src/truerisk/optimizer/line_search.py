@@ -130,8 +130,9 @@ class ClosureLine(SearchLine):
 
     def move(self, t: float) -> None:
         """Set the weights to w + t·d."""
-        # t = 0 gives w back to the bit
-        to = torch._foreach_add(self.origin, self.direction, alpha=t) if t else self.origin
+        to = self.origin
+        if t:  # t = 0 gives w back to the bit, where 0·d may be nan
+            to = list(torch._foreach_add(self.origin, self.direction, alpha=t))
         torch._foreach_copy_(self.params, to)
 
     def value(self, t: float) -> float:

@@ -64,7 +64,9 @@ class Newton(SecondOrderOptimizer):
             self.group,
             OracleLine(oracle, oracle.copy_weights(), self._newton_direction(oracle)),
         )
-        t = line.search(group["lr"]) if group["line_search"] else group["lr"]
+        t = group["lr"]
+        if group["line_search"]:
+            t = line.search(t)
         group["step_length"] = t
         oracle.set_weights(line.point + t * line.direction)
 
@@ -80,7 +82,9 @@ class Newton(SecondOrderOptimizer):
 
 
 def _to_double(tensor: Tensor) -> Tensor:
-    return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()
+    if tensor.device.type == "mps":
+        tensor = tensor.cpu()  # Apple's GPU has no double precision
+    return tensor.double()
 
 
 def solve_positive_definite(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:

@@ -79,7 +79,10 @@ class NewtonCG(SecondOrderOptimizer):
         path = truncated_path(
             oracle.hessian_product, gradient, tolerance, group["max_iter"], radius
         )
-        self._step_trusted(oracle, path) if trusting else self._step_searched(oracle, path)
+        if trusting:
+            self._step_trusted(oracle, path)
+        else:
+            self._step_searched(oracle, path)
 
     def _step_trusted(self, oracle: CurvatureOracle, path: Path) -> None:
         group, start, point = self.group, oracle.value(), oracle.copy_weights()
@@ -119,4 +122,7 @@ def resize_radius(radius: float, ratio: float, size: float, on_edge: bool) -> fl
     """
     if ratio < 0.25:
         return size / 4
-    return 2 * radius if ratio > 0.75 and on_edge else radius
+    # inside the ball the radius was no limit, however good the model
+    if ratio > 0.75 and on_edge:
+        return 2 * radius
+    return radius

@@ -81,7 +81,10 @@ def reduction_ratio(start: Tensor, end: float, predicted: float) -> float:
     change, noise = end - start.item(), rounding(start)
     if abs(change) <= noise and abs(predicted) <= noise:
         return 1.0
-    return change / predicted if predicted < 0 else -math.inf
+    # a model that promises no decrease is never right
+    if not predicted < 0:  # nan too
+        return -math.inf
+    return change / predicted
 
 
 def adapt_damping(damping: float, ratio: float, rate: float) -> float:
@@ -99,4 +102,6 @@ def adapt_damping(damping: float, ratio: float, rate: float) -> float:
     """
     if ratio < 0.25:
         return min(damping * rate, 1e9)
-    return max(damping / rate, 1e-9) if ratio > 0.75 else damping
+    if ratio > 0.75:
+        return max(damping / rate, 1e-9)
+    return damping

@@ -66,10 +66,10 @@ def test_processes_share_the_cells_that_do_not_stack(sweep, tmp_path):
 def test_a_group_that_breaks_is_run_cell_by_cell(sweep, monkeypatch):
     from truerisk.sweeps.launcher import stacked_group
 
-    def broken(members):
+    def broken(runs, host):
         raise NotImplementedError("no rule for this layer")
 
-    monkeypatch.setattr(stacked_group, "Block", broken)
+    monkeypatch.setattr(stacked_group, "StackedBackend", broken)
     code, said = sweep("seed=1,2")
     assert code == 0 and "2 runs: 2 finished" in said.out
     (line,) = [line for line in said.err.splitlines() if "NotImplementedError" in line]

@@ -11,7 +11,7 @@ import pytest
 from truerisk.assemble import assemble
 from truerisk.config.compose import compose
 from truerisk.engine.precision import choose_device
-from truerisk.engine.stacked import block_size
+from truerisk.engine.stacked import block_size, memory
 from truerisk.sweeps.launcher.stacked_group import StackedGroup
 
 LINEAR = ["data=iris", "data.batch_size=10", "model=linear", "trainer=cpu"]
@@ -44,6 +44,10 @@ def of(*overrides):
     return block_size.estimate_footprint(assemble(cfg), choose_device(cfg.trainer))
 
 
+def suitable(cfg, processes=1):
+    return block_size.choose_block_size(assemble(cfg), choose_device(cfg.trainer), processes)
+
+
 @pytest.mark.parametrize(("precision", "width"), [("32-true", 4), ("64-true", 8)])
 def test_what_a_linear_model_keeps(precision, width):
     """f = xA + b on 4 features and 3 classes: 15 weights; 150 samples of 4 inputs and a class.
@@ -69,37 +73,32 @@ def test_little_memory_makes_small_blocks(jobs, monkeypatch):
     given = [[*LINEAR, "trainer.max_epochs=1", f"seed={i}"] for i in range(5)]
     needs = of()
     monkeypatch.setattr(block_size, "free_memory", lambda device: 2.1 * needs / block_size.SHARE)
-    assert [block_size.choose_block_size(compose(given[0]), n) for n in (1, 2, 8)] == [2, 1, 1]
+    assert [suitable(compose(given[0]), n) for n in (1, 2, 8)] == [2, 1, 1]
     group = StackedGroup(jobs(given))
     group.train()
     assert group.size == 2
 
 
 def test_a_block_holds_fewer_members_where_they_or_their_layers_are_larger():
-    def suitable(*more):
-        return block_size.choose_block_size(
-            compose(["data=gaussians", "data.batch_size=50", *more])
-        )
+    def chosen(*more):
+        return suitable(compose(["data=gaussians", "data.batch_size=50", *more]))
 
-    assert suitable("model=linear") == block_size.LARGEST
-    by_weights = [
-        suitable("model=mlp", "model.depth=2", f"model.width={w}") for w in (20, 100, 1000)
-    ]
+    assert chosen("model=linear") == block_size.LARGEST
+    by_weights = [chosen("model=mlp", "model.depth=2", f"model.width={w}") for w in (20, 100, 1000)]
     assert by_weights == sorted(by_weights, reverse=True) and by_weights[-1] == block_size.SMALLEST
     many = "data.source.num_samples=100000"
-    assert suitable("model=linear", many) == block_size.LARGEST
-    assert suitable("model=linear", many, "data.batch_size=full") == block_size.SMALLEST
+    assert chosen("model=linear", many) == block_size.LARGEST
+    assert chosen("model=linear", many, "data.batch_size=full") == block_size.SMALLEST
 
 
 def test_what_is_free(tmp_path):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:  9 kB\nMemAvailable:   2048 kB\n")
-    assert block_size._available(meminfo) == 2**21
-    assert (
-        block_size._available(tmp_path / "none") == block_size._left(tmp_path / "none") == math.inf
-    )
+    assert memory._read_available(meminfo) == 2**21
+    assert memory._read_available(tmp_path / "none") == math.inf
+    assert memory._read_remaining(tmp_path / "none") == math.inf
     for name, text in (("max", "1000\n"), ("current", "700\n"), ("stat", "inactive_file 50\n")):
         (tmp_path / f"memory.{name}").write_text(text)
-    assert block_size._left(tmp_path) == 350
+    assert memory._read_remaining(tmp_path) == 350
     (tmp_path / "memory.max").write_text("max\n")
-    assert block_size._left(tmp_path) == math.inf
+    assert memory._read_remaining(tmp_path) == math.inf

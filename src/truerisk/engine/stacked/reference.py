@@ -29,6 +29,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
 from truerisk.core.batch import Batch
+from truerisk.engine.stacked.stacked_data import batch_parts
 from truerisk.engine.stacked.substitution import find_numbers, stack_numbers, substituted
 from truerisk.objective import Objective, ObjectiveValue
 from truerisk.recipe import Recipe
@@ -150,9 +151,3 @@ def _map(function: Callable[..., Any], in_turn: bool, *members: Mapping[str, Ten
         numbers = {key: float(values_K[k]) for key, values_K in values.items()}
         results.append(function(*own_state, numbers, own_parts))
     return tree_map(lambda *rows: torch.stack(rows), *results)
-
-
-def batch_parts(batch: Batch) -> dict[str, Tensor]:
-    """Return the tensors of a batch by name, as ``vmap`` takes them."""
-    parts = {"x": batch.x, "y": batch.y, "other": batch.other, "share": batch.share}
-    return {name: tensor for name, tensor in parts.items() if tensor is not None}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from truerisk.core.batch import Batch
+from truerisk.engine.stacked.stacked_data import batch_parts
 from truerisk.engine.stacked.substitution import find_numbers, stack_numbers, substituted
 from truerisk.engine.stacked.vmap.batching_rules import BatchingRules
 from truerisk.engine.stacked.vmap.dropout_streams import DropoutStreams
@@ -24,25 +25,32 @@ Names = tuple[tuple[str, ...], ...]
 class StackedObjective:
     """The objective of one recipe, at K sets of parameters and K batches.
 
-    ``varied`` are the numbers in it that differ between the members, with their K values.
+    `truerisk.engine.stacked.reference.ReferenceObjective` computes the same by plain ``vmap``.
+
+    Args:
+        recipe: that of member 0, whose objects stand for all.
+        differing: the numbers that are not the same for all members, with their K values.
+        dropout: streams of dropout masks, one a member.
+        like: a tensor of the weights' dtype and device.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        varied: Mapping[str, Sequence[float]],
-        masks: DropoutStreams,
+        differing: Mapping[str, Sequence[float]],
+        dropout: DropoutStreams,
         like: Tensor,
     ) -> None:
         self.objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
         self.slots = find_numbers(recipe)
-        self.values = stack_numbers(varied, like)
-        self.masks, self.lifting = masks, BatchingRules(masks)
-        self._gradient: dict[Any, TracedFunction] = {}
-        self._measured: dict[Any, TracedFunction] = {}
+        self.values = stack_numbers(differing, like)
+        self.dropout, self.rules = dropout, BatchingRules(dropout)
+        # by what is asked and the names of the tensors, as a trace knows those by their order only
+        self._gradients: dict[Any, TracedFunction] = {}
+        self._measures: dict[Any, TracedFunction] = {}
 
     def select_rows(self, rows: Sequence[int]) -> StackedObjective:
-        """The same for some of the members."""
+        """Return the same for some of the members."""
         some = copy.copy(self)
         some.values = {key: values[list(rows)] for key, values in self.values.items()}
         return some
@@ -50,17 +58,29 @@ class StackedObjective:
     def gradient(
         self, params: State, buffers: State, batch: Batch, share: float = 1.0
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """J times ``share`` and the risk, each [K], and ∇J by parameter, [K, …]."""
-        named = [params, buffers, self.values, parts(batch)]
+        """Differentiate J of every member.
+
+        Args:
+            params: [K, …] by name, each of which requires a gradient.
+            buffers: [K, …] by name; running statistics among them move on, in place.
+            batch: x [K, n, …] and y [K, n, …].
+            share: that of the batch in the step, a factor of J.
+
+        Returns:
+            J [K], the risk g [K], and ∇J by parameter, [K, …] each.
+        """
+        named = [params, buffers, self.values, batch_parts(batch)]
         names = tuple(tuple(group) for group in named)
         key = share, names
-        if key not in self._gradient:
-            self._gradient[key] = TracedFunction(self._gradient_of(names, share))
+        if key not in self._gradients:
+            self._gradients[key] = TracedFunction(self._make_gradient(names, share))
         tensors = [tensor for group in named for tensor in group.values()]
-        value, risk, *found = self._gradient[key]([*tensors, *self.masks.draw_ahead(batch.x.shape)])
-        return value, risk, found
+        J_K, risk_K, *gradients = self._gradients[key](
+            [*tensors, *self.dropout.draw_ahead(batch.x.shape)]
+        )
+        return J_K, risk_K, gradients
 
-    def _gradient_of(self, names: Names, share: float) -> Function:
+    def _make_gradient(self, names: Names, share: float) -> Function:
         def one(state: State, values: State, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             with substituted(self.slots, values):
                 value = self.objective(state, Batch(**parts))
@@ -68,33 +88,43 @@ class StackedObjective:
 
         def gradient(*tensors: Tensor) -> tuple[Tensor, ...]:
             rest = iter(tensors)
-            params, buffers, values, own = _named(names, rest)
-            with self.masks.replayed(list(rest), own["x"].shape):
-                value, risk = self._mapped(one, params | buffers, values, own)
-            value = value if share == 1 else value * share
+            params, buffers, values, own = _name_tensors(names, rest)
+            with self.dropout.replayed(list(rest), own["x"].shape):
+                value, risk = self._map(one, params | buffers, values, own)
+            if share != 1:
+                value = value * share
             found = torch.autograd.grad(value.sum(), list(params.values()))
             return value.detach(), risk.detach(), *found
 
         return gradient
 
     def measure(self, state: State, batch: Batch, rows: slice) -> dict[str, Tensor]:
-        """Losses and errors [K, n] of some members, and their penalties, each [K]."""
+        """Evaluate some members in eval mode, without gradients.
+
+        Args:
+            state: their parameters and buffers, [K, …] by name.
+            batch: x [K, n, …] and y [K, n, …].
+            rows: which members they are.
+
+        Returns:
+            ``losses`` [K, n]; ``errors`` [K, n] where the task has them; ``penalty/NAME`` [K].
+        """
         values = {key: value[rows] for key, value in self.values.items()}
-        named = [state, values, parts(batch)]
+        named = [state, values, batch_parts(batch)]
         names = tuple(tuple(group) for group in named)
-        if names not in self._measured:
-            self._measured[names] = TracedFunction(self._measured_of(names))
+        if names not in self._measures:
+            self._measures[names] = TracedFunction(self._make_measure(names))
         tensors = [tensor for group in named for tensor in group.values()]
-        found = self._measured[names](tensors)
-        return dict(zip(self._measures, found, strict=True))
+        found = self._measures[names](tensors)
+        return dict(zip(self._measure_names, found, strict=True))
 
     @property
-    def _measures(self) -> list[str]:
+    def _measure_names(self) -> list[str]:
         has_errors = self.objective.surrogate.task.error_title is not None
         errors = ["errors"] if has_errors else []
         return ["losses", *errors, *(f"penalty/{name}" for name in self.objective.penalties)]
 
-    def _measured_of(self, names: Names) -> Function:
+    def _make_measure(self, names: Names) -> Function:
         surrogate = self.objective.surrogate
 
         def one(state: State, values: State, own: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -105,22 +135,16 @@ class StackedObjective:
             return value.losses, *wrong, *value.penalties.values()
 
         def measured(*tensors: Tensor) -> tuple[Tensor, ...]:
-            found: tuple[Tensor, ...] = self._mapped(one, *_named(names, iter(tensors)))
+            found: tuple[Tensor, ...] = self._map(one, *_name_tensors(names, iter(tensors)))
             return found
 
         return measured
 
-    def _mapped(self, function: Any, *args: Any) -> Any:
-        with self.lifting:
+    def _map(self, function: Any, *args: Any) -> Any:
+        with self.rules:
             return torch.vmap(function, randomness="different")(*args)
 
 
-def _named(names: Names, tensors: Iterator[Tensor]) -> list[dict[str, Tensor]]:
-    """Tensors as they come, by the names they go by."""
+def _name_tensors(names: Names, tensors: Iterator[Tensor]) -> list[dict[str, Tensor]]:
+    """Give tensors their names back, in the order of the names."""
     return [{name: next(tensors) for name in group} for group in names]
-
-
-def parts(batch: Batch) -> dict[str, Tensor]:
-    """A batch as ``vmap`` takes it."""
-    found = {"x": batch.x, "y": batch.y, "other": batch.other, "share": batch.share}
-    return {name: tensor for name, tensor in found.items() if tensor is not None}

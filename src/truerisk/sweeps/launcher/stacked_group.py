@@ -22,7 +22,7 @@ from truerisk.engine.precision import choose_device
 from truerisk.engine.recorder import Recorder, load_checkpoint
 from truerisk.engine.signals import on_stop
 from truerisk.engine.stacked.backend import StackedBackend
-from truerisk.engine.stacked.block_size import choose_block_size, even_block_size
+from truerisk.engine.stacked.block_size import LARGEST, choose_block_size, even_block_size
 from truerisk.engine.stacked.memory import is_out_of_memory, keep_freed_memory
 from truerisk.engine.stacked.stacked_run import StackedRun, make_stacked_run
 from truerisk.engine.state import TrainingRun
@@ -82,8 +82,7 @@ class StackedGroup:
         keep_freed_memory()
         with quiet(), threads.limit_threads(_threads(self.jobs[0].cfg)), on_stop(self.request_stop):
             waiting = self.jobs
-            most = self.size or choose_block_size(self.jobs[0].cfg, self.processes)
-            self.size = even_block_size(len(self.jobs), most)
+            self.size = even_block_size(len(self.jobs), self.size or self._choose_size())
             while waiting:
                 now, waiting = waiting[: self.size], waiting[self.size :]
                 try:
@@ -93,6 +92,15 @@ class StackedGroup:
                         raise
                     self.size = -(-len(now) // 2)
                     waiting = [*now, *waiting]
+
+    def _choose_size(self) -> int:
+        """Choose how many members to train at once, from the first of them."""
+        cfg = self.jobs[0].cfg
+        try:
+            recipe = assemble(cfg)
+        except UserError:  # told of each cell as it is opened
+            return LARGEST
+        return choose_block_size(recipe, choose_device(cfg.trainer), self.processes)
 
     def request_stop(self, why: str) -> None:
         """Save all cells after the step at hand and end, as the signal of that name asks."""

@@ -1,9 +1,6 @@
-"""How ``vmap`` maps the layers that most of the time goes to: batch last, and one loss for all.
+"""Rules by which ``vmap`` maps the layers that take most of the time: samples last in memory.
 
-Under ``vmap`` every member has its own weights, so a dense layer becomes K products of matrices.
-Written W[o, i] · X[i, n], with the n samples contiguous, they and all that follows run along long
-rows; along rows of ten classes the softmax alone took two fifths of a step. The layout is one of
-strides only: a member still sees [n, features]. What has no rule here is mapped by torch's own.
+What has no rule here is mapped by torch's own.
 """
 
 from __future__ import annotations
@@ -25,7 +22,19 @@ Rule = Callable[..., Any]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b for x [K, n, …, i], W [K, o, i] and b [K, o]."""
+    """Compute x Wᵀ + b.
+
+    Args:
+        x: [K, n, …, i].
+        weight: W [K, o, i].
+        bias: b [K, o].
+
+    Returns:
+        [K, n, …, o], whose n samples are contiguous in memory.
+    """
+    # W[o, i] · X[i, n] rather than X · Wᵀ: this and all that follows runs along rows of n samples.
+    # Along rows of ten classes the softmax alone took two fifths of a step. Only the strides
+    # differ: a member still sees [n, features].
     columns = x.flatten(1, -2).transpose(1, 2)
     if bias is None:
         out = torch.bmm(weight, columns)
@@ -37,10 +46,20 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def conv1d(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int
 ) -> Tensor:
-    """The convolution of x [K, n, c, L] with weight [K, o, c, k], as one product a member.
+    """Convolve signals, by one product a member.
 
-    Its columns are all positions of all samples: [K, c·k, L′·n].
+    Args:
+        x: [K, n, c, L].
+        weight: [K, o, c, k].
+        bias: [K, o].
+        stride: positions between two windows.
+        padding: zeros at either end.
+        dilation: positions between two taps of a window.
+
+    Returns:
+        [K, n, o, L′], whose n samples are contiguous in memory.
     """
+    # the columns [K, c·k, L′·n] are all positions of all samples
     columns = unfold_signals(x.permute(0, 2, 3, 1), weight.shape[3], stride, padding, dilation)
     rows, positions = weight.flatten(2), columns.flatten(1, 2).flatten(2)
     if bias is None:
@@ -56,14 +75,24 @@ def cross_entropy(
     weight: Tensor | None = None,
     smoothing: Tensor | float = 0.0,
 ) -> Tensor:
-    """The cross-entropy [K, n] of outputs [K, n, C], each member with its own label smoothing.
+    """Compute ``(1 − ε)·(−log p_y) + ε/C · Σ_c (−log p_c)``, as `torch.nn.CrossEntropyLoss` does.
 
-    ``(1 − ε)·(−log p_y) + ε/C · Σ_c (−log p_c)``, as ``torch.nn.CrossEntropyLoss`` has it.
+    Args:
+        outputs: [K, n, C].
+        y: labels [K, n].
+        weight: of the classes, [K, C], the same for all members.
+        smoothing: ε, one for all or one a member, [K].
+
+    Returns:
+        The loss of each sample, [K, n].
     """
     scores = outputs.transpose(1, 2)
-    w = None if weight is None else weight[0]
+    w = None
+    if weight is not None:
+        w = weight[0]
     if not isinstance(smoothing, Tensor):
         return F.cross_entropy(scores, y, w, reduction="none", label_smoothing=smoothing)
+    # torch's own takes ε as a plain number
     log_p = scores.log_softmax(1)
     spread = -(log_p if w is None else log_p * w[:, None]).sum(1)
     share = smoothing.to(log_p.dtype)[:, None]
@@ -72,12 +101,14 @@ def cross_entropy(
 
 
 def argmax(outputs: Tensor, dim: int) -> Tensor:
-    """The first of the largest entries of a row: torch's own is slow along any other axis."""
+    """Find the first of the largest outputs of each sample: [K, n] for [K, n, C]."""
+    # `max` over the axis before the last keeps to the layout of `linear`; `argmax` over the last
+    # is slow on a tensor whose last axis is not contiguous
     return outputs.transpose(1, 2).max(1).indices
 
 
-class _Mapped(torch.autograd.Function):
-    """Calls a rule on what vmap has stacked: every tensor with the members in front."""
+class _CallRule(torch.autograd.Function):
+    """Calls a rule on the tensors that vmap has stacked, each with the members in front."""
 
     @staticmethod
     def forward(*_args: Any) -> Any:
@@ -86,48 +117,55 @@ class _Mapped(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing to keep: what the rule does is differentiated by itself."""
+        """Keep nothing: what the rule does is differentiated by itself."""
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], rule: Rule, *args: Any) -> tuple[Any, Any]:
         """Bring the members to the front, expanding what they share, and call the rule."""
         pairs = zip(args, in_dims[1:], strict=True)
-        stacked = [_front(a, d, info.batch_size) if isinstance(a, Tensor) else a for a, d in pairs]
+        stacked = [_to_front(a, d, info.batch_size) for a, d in pairs]
         out = rule(*stacked)
         return out, (0 if isinstance(out, Tensor) else (0,) * len(out))
 
 
-def _front(tensor: Tensor, dim: int | None, members: int) -> Tensor:
+def _to_front(argument: Any, dim: int | None, members: int) -> Any:
+    """Return a tensor with the members as its first axis; anything else as it is."""
+    if not isinstance(argument, Tensor):
+        return argument
     if dim is None:
-        return tensor.expand(members, *tensor.shape)
-    return tensor if dim == 0 else tensor.movedim(dim, 0)
+        return argument.expand(members, *argument.shape)
+    # no view where none is needed: each one would be played back at every step
+    return argument if dim == 0 else argument.movedim(dim, 0)
 
 
 class BatchingRules(TorchFunctionMode):
-    """Inside the block, ``vmap`` maps the functions below by the rules of this module.
+    """Inside the block, ``vmap`` maps the functions of ``_RULES`` by the rules of this module.
 
-    ``masks`` draws the members' dropout masks, each from its own stream.
+    Args:
+        dropout: streams of dropout masks; without them torch draws from its global generator.
     """
 
-    def __init__(self, masks: DropoutStreams | None = None) -> None:
+    def __init__(self, dropout: DropoutStreams | None = None) -> None:
         super().__init__()
-        self.masks = masks
+        self.dropout = dropout
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Call a function, or its rule where its first argument is stacked."""
+        """Call a function, or its rule where its arguments are stacked."""
         kwargs = kwargs or {}
-        lift = _LIFTS.get(func)
-        if lift is not None and _is_mapping():
-            lifted = lift(self, *args, **kwargs)
-            if lifted is not NotImplemented:
-                return lifted
+        rule = _RULES.get(func)
+        if rule is not None and _is_innermost_vmap():
+            result = rule(self, *args, **kwargs)
+            if result is not NotImplemented:
+                return result
         return func(*args, **kwargs)
 
 
-def _is_mapping() -> bool:
-    """Whether vmap is the innermost transform: inside a gradient of its own, torch's rules hold."""
+def _is_innermost_vmap() -> bool:
+    """Tell whether vmap is the innermost transform: inside another one, torch's own rules hold."""
+    # a rule sees through one level of wrapping only; a penalty on the gradient with respect to the
+    # inputs has a `torch.func.grad` inside
     inner = peek_interpreter_stack()
     return inner is not None and inner.key() == TransformType.Vmap
 
@@ -135,7 +173,7 @@ def _is_mapping() -> bool:
 def _linear(_mode: BatchingRules, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     if not is_batchedtensor(weight) or x.ndim < 2:
         return NotImplemented
-    return _Mapped.apply(linear, x, weight, bias)
+    return _CallRule.apply(linear, x, weight, bias)
 
 
 def _conv1d(
@@ -151,7 +189,7 @@ def _conv1d(
     if groups != 1 or isinstance(padding, str) or x.ndim != 3 or not is_batchedtensor(weight):
         return NotImplemented
     sizes = (s if isinstance(s, int) else s[0] for s in (stride, padding, dilation))
-    return _Mapped.apply(conv1d, x, weight, bias, *sizes)
+    return _CallRule.apply(conv1d, x, weight, bias, *sizes)
 
 
 def _cross_entropy(
@@ -168,7 +206,7 @@ def _cross_entropy(
     plain = reduction == "none" and ignore_index == -100 and outputs.ndim == 2 and y.ndim == 1
     if not is_batchedtensor(outputs) or not plain:
         return NotImplemented
-    return _Mapped.apply(cross_entropy, outputs, y, weight, label_smoothing)
+    return _CallRule.apply(cross_entropy, outputs, y, weight, label_smoothing)
 
 
 def _dropout(
@@ -176,9 +214,9 @@ def _dropout(
 ) -> Any:
     if not training:
         return x
-    if mode.masks is None or not is_batchedtensor(x):
+    if mode.dropout is None or not is_batchedtensor(x):
         return NotImplemented
-    return _Mapped.apply(mode.masks.drop_units, x, p)
+    return _CallRule.apply(mode.dropout.drop_units, x, p)
 
 
 def _batch_norm(
@@ -192,7 +230,8 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Any:
-    """In the type of its statistics, which mixed precision keeps wider: torch's rule has none."""
+    """Normalize in the dtype of the statistics, which mixed precision keeps wider."""
+    # torch's batching rule takes no mixed dtypes (pytorch/pytorch#184890); all else is left to it
     if mean is None or x.dtype == mean.dtype:
         return NotImplemented
     wide = F.batch_norm(x.to(mean.dtype), mean, var, weight, bias, training, momentum, eps)
@@ -202,26 +241,30 @@ def _batch_norm(
 def _argmax(_mode: BatchingRules, x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     if dim != -1 or keepdim or x.ndim != 2 or not is_batchedtensor(x):
         return NotImplemented
-    return _Mapped.apply(argmax, x, dim)
+    return _CallRule.apply(argmax, x, dim)
 
 
-def _recurrent(rule: Rule) -> Rule:
-    def lift(_mode: BatchingRules, x: Tensor, start: Any, weights: Any, *options: Any) -> Any:
+def _make_recurrent_rule(rule: Rule) -> Rule:
+    """Make a rule for one of torch's recurrent functions, which take their tensors in lists."""
+
+    def call_rule(_mode: BatchingRules, x: Tensor, start: Any, weights: Any, *options: Any) -> Any:
         if not isinstance(weights, list | tuple) or not is_batchedtensor(weights[0]):
             return NotImplemented
         starts = start if isinstance(start, tuple | list) else (start,)
         count = len(starts)
 
+        # an autograd Function sees tensors only where they are arguments of their own
         def mapped(x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
             return rule(x, tensors[:count], tensors[count:], *options)
 
-        out, *last = _Mapped.apply(mapped, x, *starts, *weights)
+        out, *last = _CallRule.apply(mapped, x, *starts, *weights)
         return (out, *last)
 
-    return lift
+    return call_rule
 
 
-_LIFTS: dict[Any, Rule] = {
+_RULES: dict[Any, Rule] = {
+    # the functions that layers call, which a mode sees before vmap takes them apart
     F.linear: _linear,
     F.conv1d: _conv1d,
     F.batch_norm: _batch_norm,
@@ -229,8 +272,8 @@ _LIFTS: dict[Any, Rule] = {
     F.dropout: _dropout,
     Tensor.argmax: _argmax,
     torch.argmax: _argmax,
-    torch.gru: _recurrent(rnn.gru),
-    torch.lstm: _recurrent(rnn.lstm),
-    torch.rnn_tanh: _recurrent(rnn.rnn_tanh),
-    torch.rnn_relu: _recurrent(rnn.rnn_relu),
+    torch.gru: _make_recurrent_rule(rnn.gru),
+    torch.lstm: _make_recurrent_rule(rnn.lstm),
+    torch.rnn_tanh: _make_recurrent_rule(rnn.rnn_tanh),
+    torch.rnn_relu: _make_recurrent_rule(rnn.rnn_relu),
 }

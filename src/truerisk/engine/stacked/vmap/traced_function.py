@@ -18,12 +18,15 @@ PATIENCE = 16
 
 
 class TracedFunction:
-    """Calls a function as it is, and from some call on plays back what it did to the tensors.
+    """Calls a function, and after ``PATIENCE`` calls plays back the operations it came to.
 
     Gradients, ``vmap`` and the model's own Python are spent once for each kind of arguments; what
     is left are the operations on stacked tensors themselves, so the results are the same to the
-    bit. The function must do the same to tensors of the same types and shapes, whatever they hold,
-    and draw nothing at random.
+    bit.
+
+    Args:
+        function: of tensors. It must do the same to tensors of the same dtypes, shapes and strides,
+            whatever they hold, and draw nothing at random.
     """
 
     def __init__(self, function: Function) -> None:
@@ -32,47 +35,52 @@ class TracedFunction:
         self._tapes: dict[Any, Callable[..., Any]] = {}
 
     def __call__(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The function of some tensors."""
+        """Return the function of some tensors."""
+        # strides too: operations that were recorded on one layout may be views on that one only
         kind = tuple((t.shape, t.stride(), t.dtype) for t in tensors)
         tape = self._tapes.get(kind)
         if tape is None:
             self._calls[kind] = self._calls.get(kind, 0) + 1
             if self._calls[kind] < PATIENCE:
                 return self.function(*tensors)
-            tape = self._tapes[kind] = self._tape(tensors)
-        with _plain(tensors[0].device.type):
-            found: tuple[Tensor, ...] = tape(*(t.detach() for t in tensors))
-        return found
+            tape = self._tapes[kind] = self._record(tensors)
+        with _as_recorded(tensors[0].device.type):
+            results: tuple[Tensor, ...] = tape(*(t.detach() for t in tensors))
+        return results
 
-    def _tape(self, tensors: Sequence[Tensor]) -> Callable[..., Any]:
-        """Record on copies, so that what the function changes in place is not changed twice."""
-        twins = (_twin(t).requires_grad_(t.requires_grad) for t in tensors)
-        return _compiled(make_fx(self.function)(*twins))
+    def _record(self, tensors: Sequence[Tensor]) -> Callable[..., Any]:
+        """Record what the function does."""
+        # on copies, so that what it changes in place is not changed twice
+        copies = (_copy_with_strides(t).requires_grad_(t.requires_grad) for t in tensors)
+        return _compile(make_fx(self.function)(*copies))
 
 
 @contextmanager
-def _plain(device: str) -> Iterator[None]:
-    """Operations are done as they were recorded: no gradient, no casts, none fused."""
+def _as_recorded(device: str) -> Iterator[None]:
+    """Do operations as they were recorded: gradients and casts are among them already."""
+    # nor fused, which would round differently
     with torch.no_grad(), without_autocast(device), torch.jit.optimized_execution(False):
         yield
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
-    """Whatever casts are on are off inside the block; where none are, that costs nothing."""
-    on = torch.is_autocast_enabled(device)
-    return torch.autocast(device, enabled=False) if on else nullcontext()
+    """Turn autocast off inside the block."""
+    # entering torch.autocast costs as much as a small operation: not where it is off anyway
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
-def _compiled(tape: torch.fx.GraphModule) -> Callable[..., Any]:
-    """The same operations called one after another without Python, which took a fifth of a step.
-
-    ``torch.jit`` is on its way out and ``torch.compile`` is no heir to it: that writes kernels of
-    its own, in seconds, where this takes milliseconds. What it cannot read, Python goes on calling.
-    """
+def _compile(tape: torch.fx.GraphModule) -> Callable[..., Any]:
+    """Have the same operations called without Python, which took a fifth of a step, if possible."""
+    # torch.jit is deprecated from torch 2.11 on, in favor of torch.export. torch.compile takes
+    # seconds for kernels of its own, which round differently; this takes milliseconds for the same.
+    # Where it is gone, or cannot read an operation, Python goes on calling them.
     operations = {node: node.target for node in tape.graph.nodes}
     for node, operation in operations.items():
         if isinstance(operation, torch._ops.OpOverload):
-            node.target = operation.overloadpacket  # its reader picks the overload by the arguments
+            # the reader of torch.jit picks the overload by the arguments, and knows none by name
+            node.target = operation.overloadpacket
     tape.recompile()
     try:
         with warnings.catch_warnings():
@@ -86,11 +94,12 @@ def _compiled(tape: torch.fx.GraphModule) -> Callable[..., Any]:
     return compiled
 
 
-def _twin(tensor: Tensor) -> Tensor:
-    """A copy that lies in memory as the tensor does; one that repeats itself is not written to."""
+def _copy_with_strides(tensor: Tensor) -> Tensor:
+    """Copy a tensor as it lies in memory."""
+    # one that repeats itself, by a stride of zero, is not written to
     if 0 in tensor.stride():
         return tensor.detach()
-    twin = torch.empty_strided(
+    copy = torch.empty_strided(
         tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
     )
-    return twin.copy_(tensor.detach())
+    return copy.copy_(tensor.detach())

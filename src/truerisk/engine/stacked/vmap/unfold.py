@@ -14,24 +14,35 @@ Taps = Iterator[tuple[int, slice, slice]]
 def unfold_signals(
     signals: Tensor, kernel: int, stride: int, padding: int, dilation: int
 ) -> Tensor:
-    """The windows [K, c, kernel, L′, n] of signals [K, c, L, n], zeros beyond their ends.
+    """Copy the windows of signals.
 
-    ``out[…, j, l, :] = signals[…, l·stride + j·dilation − padding, :]``. Copied tap by tap in runs
-    of samples; torch's own ``unfold`` is a view, whose gradient took a third of a step.
+    ``out[:, :, j, l] = signals[:, :, l·stride + j·dilation − padding]``
+
+    Args:
+        signals: [K, c, L, n], with zeros beyond their ends.
+        kernel: entries of a window.
+        stride: positions between two windows.
+        padding: zeros at either end.
+        dilation: positions between two entries of a window.
+
+    Returns:
+        [K, c, kernel, L′, n].
     """
-    out: Tensor = _Unfolded.apply(signals, kernel, stride, padding, dilation)
+    # copied tap by tap, in runs of samples: the backward of torch's own ``unfold``, a view, took a
+    # third of a step
+    out: Tensor = _UnfoldFunction.apply(signals, kernel, stride, padding, dilation)
     return out
 
 
-class _Unfolded(torch.autograd.Function):
+class _UnfoldFunction(torch.autograd.Function):
     """The windows, and the transposed map for their gradient."""
 
     @staticmethod
     def forward(ctx: Any, signals: Tensor, kernel: int, *options: int) -> Tensor:
         ctx.length, ctx.options = signals.shape[2], options
-        size = _positions(ctx.length, kernel, *options)
+        size = _count_positions(ctx.length, kernel, *options)
         out = signals.new_zeros(*signals.shape[:2], kernel, size, signals.shape[3])
-        for tap, there, here in _taps(ctx.length, kernel, size, *options):
+        for tap, there, here in _iterate_taps(ctx.length, kernel, size, *options):
             out[:, :, tap, there] = signals[:, :, here]
         return out
 
@@ -40,17 +51,19 @@ class _Unfolded(torch.autograd.Function):
         (grad,) = grads
         members, channels, kernel, size, samples = grad.shape
         out = grad.new_zeros(members, channels, ctx.length, samples)
-        for tap, there, here in _taps(ctx.length, kernel, size, *ctx.options):
+        for tap, there, here in _iterate_taps(ctx.length, kernel, size, *ctx.options):
             out[:, :, here] += grad[:, :, tap, there]
         return out, None, None, None, None
 
 
-def _positions(length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+def _count_positions(length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
     return (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
-def _taps(length: int, kernel: int, size: int, stride: int, padding: int, dilation: int) -> Taps:
-    """Which positions each entry of the kernel reads within the signal, and where they stand."""
+def _iterate_taps(
+    length: int, kernel: int, size: int, stride: int, padding: int, dilation: int
+) -> Taps:
+    """Yield each tap of the kernel, the windows in which it is on the signal, and what it reads."""
     for tap in range(kernel):
         offset = tap * dilation - padding
         first = max(0, -(offset // stride))

@@ -52,6 +52,7 @@ DIAGNOSTICS = {
     "landscape": ["diagnostics.landscape.points=3"],
     "critical_point": ["diagnostics.critical_point.points=3"],
     "gradient_noise": ["diagnostics.gradient_noise.samples=8"],
+    "lr_range": ["diagnostics.lr_range.steps=3"],
     "recurrence": ["diagnostics.recurrence.samples=2", "diagnostics.recurrence.lags=2"],
 }
 

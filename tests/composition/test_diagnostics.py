@@ -9,7 +9,7 @@ from truerisk.config.parts import conf_dir, list_options
 from truerisk.core.errors import ConfigError
 
 NAMES = list_options("diagnostics", (conf_dir(),))
-LAYERS = ("activations", "gradient_flow", "gradient_noise", "numerics", "recurrence")
+LAYERS = ("activations", "gradient_flow", "gradient_noise", "lr_range", "numerics", "recurrence")
 RECURRENT = ("rnn", "lstm", "gru")
 WITHOUT_ACTIVATION = ("linear", "polynomial", "lstm", "gru")
 SHORT_SEQUENCES = dict.fromkeys([*RECURRENT, "transformer"], "arrays (signals)")

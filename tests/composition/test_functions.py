@@ -29,7 +29,7 @@ NEEDED = {
 }
 VECTORS = ("elastic_net", "group_lasso", "l1", "l2", "max_norm", "orthogonality")
 SAMPLES = ("cutmix", "dropout", "entropy", "input_gradient", "input_noise", "mixup")
-LAYERS = ("activations", "gradient_flow", "gradient_noise", "numerics", "recurrence")
+LAYERS = ("activations", "gradient_flow", "gradient_noise", "lr_range", "numerics", "recurrence")
 REFUSED = {
     ("optimizer", "muon"): "found no matrix",
     **{("diagnostics", name): "looks at layers and samples" for name in LAYERS},

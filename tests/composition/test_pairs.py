@@ -127,6 +127,10 @@ CLASHES = {
     ("optimizer", "gradient_flow"): Clash(
         lambda name, on: name in {*CURVATURE, "hill_climbing"} and on == "on", "leaves no gradient"
     ),
+    ("optimizer", "lr_range"): Clash(
+        lambda name, on: name in SEARCHES | CURVATURE | DIAGONAL | {"sam"} and on == "on",
+        "gradient of a mini-batch and nothing else",
+    ),
     ("model", "recurrence"): Clash(
         lambda model, on: model not in RECURRENT and on == "on", "no recurrent layer"
     ),

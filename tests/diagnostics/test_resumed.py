@@ -17,7 +17,7 @@ RECIPE = [
     "data.batch_size=23",
     "trainer.max_epochs=2",
     f"diagnostics=[{','.join(ALL)}]",
-    *(f"diagnostics.{name}.every.steps=3" for name in ALL),
+    *(f"diagnostics.{name}.every.steps=3" for name in ALL if name != "lr_range"),
     "diagnostics.landscape.points=3",
     "diagnostics.spectrum.steps=8",
 ]

@@ -7,6 +7,7 @@ from truerisk.diagnostics.diagnostic import Diagnostic, Values
 from truerisk.diagnostics.gradient_flow import GradientFlow
 from truerisk.diagnostics.gradient_noise import GradientNoise
 from truerisk.diagnostics.landscape import Landscape
+from truerisk.diagnostics.lr_range import LrRange
 from truerisk.diagnostics.numerics import Numerics
 from truerisk.diagnostics.recurrence import Recurrence
 from truerisk.diagnostics.spectrum import Spectrum
@@ -21,6 +22,7 @@ __all__ = [
     "GradientFlow",
     "GradientNoise",
     "Landscape",
+    "LrRange",
     "Numerics",
     "Recurrence",
     "Spectrum",

@@ -87,11 +87,8 @@ def test_steps_that_take_more_than_a_gradient_are_refused(name, run):
 
 def test_rates_are_read_off_the_losses():
     at = np.array([0.1, 1.0, 10.0, 100.0])
-    assert choose_rate(at, [4.0, 1.0, 0.9, 4.0]) == {
-        "diverged": 100.0,
-        "steepest": 0.1,
-        "suggested": 0.1,
-    }
+    found = {"diverged": 100.0, "steepest": 1.0, "suggested": 1.0}
+    assert choose_rate(at, [4.0, 1.0, 0.9, 4.0]) == found
     assert choose_rate(at, [1.0, 1.0, 1.0]) == {"diverged": 100.0, "suggested": 10.0}
     assert choose_rate(at[:2], [1.0, 2.0]) == {}
     assert "neither falls nor diverges" in describe_choice({})

@@ -40,9 +40,9 @@ class LrRange(Diagnostic):
     A copy of the initial model is trained on the mini-batches that the run begins with, while the
     learning rate grows exponentially from ``low`` to ``high``; the scheduler is left out.
     ``loss/<rate>`` is the loss of the batch that follows a step at that rate, as an exponential
-    moving average without its bias towards 0. ``steepest`` is the rate at which it falls fastest
-    over the logarithm of the rate, ``diverged`` the first at which it is 4 times its lowest value,
-    where the test ends, and ``suggested`` the smaller one of ``steepest`` and a tenth of
+    moving average without its bias towards 0. ``steepest`` is the rate around which it falls most,
+    over a tenth of the rates either way, ``diverged`` the first at which it is 4 times its lowest
+    value, where the test ends, and ``suggested`` the smaller one of ``steepest`` and a tenth of
     ``diverged``, which is printed. The copy is trained in the precision of the weights.
 
     With rules for parameter groups, rates are those of ``optimizer.lr``, and the others' keep their
@@ -256,10 +256,12 @@ def choose_rate(rates: np.ndarray, losses: Sequence[float]) -> dict[str, float]:
         end = int(high[0])
     if end < len(rates):
         choice["diverged"] = float(rates[end])
-    if end > 1:
-        slopes = np.gradient(values[:end], np.log(rates[:end]))
-        if slopes.min() < 0:
-            choice["steepest"] = float(rates[slopes.argmin()])
+    # over a tenth of the curve either way: between neighbours, the slope is that of the noise
+    width = max(1, end // 10)
+    if end > 2 * width:
+        falls = values[2 * width : end] - values[: end - 2 * width]
+        if falls.min() < 0:
+            choice["steepest"] = float(rates[width + falls.argmin()])
     candidates = [choice[k] / d for k, d in (("steepest", 1), ("diverged", MARGIN)) if k in choice]
     if candidates:
         choice["suggested"] = min(candidates)

@@ -22,6 +22,8 @@ from truerisk.run import RunFolder, rank
 from truerisk.task import get_task
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
     from truerisk.data import DataModule
     from truerisk.engine.risk_module import RiskModule
     from truerisk.recipe import Recipe
@@ -32,12 +34,21 @@ def train(
     *,
     config_dir: str | None = None,
     folder: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> RunResult:
     """Train a recipe: a composed configuration, or overrides as on the command line.
 
     ``truerisk.train(["model=cnn1d", "optimizer.lr=0.01"])`` runs what
-    ``truerisk train model=cnn1d optimizer.lr=0.01`` runs; ``folder`` is where it writes, by default
-    a fresh one below ``outputs/``.
+    ``truerisk train model=cnn1d optimizer.lr=0.01`` runs.
+
+    Args:
+        config: a composed configuration, or overrides.
+        config_dir: a folder of your own options.
+        folder: where the run writes; by default a fresh one below ``outputs/``.
+        callbacks: Lightning callbacks that look at the run beside those under ``diagnostics``.
+
+    Returns:
+        The run's folder, read back.
 
     Raises:
         ConfigError: the configuration asks for something that cannot work.
@@ -52,7 +63,7 @@ def train(
         cfg = compose(expand_resume(config), config_dir)
         if cfg.study is not None and folder is None:
             raise ConfigError("study= is the command line's; here folder= says where a run goes")
-    return train_config(cfg, None if folder is None else Path(folder))
+    return train_config(cfg, None if folder is None else Path(folder), callbacks)
 
 
 def build_module(
@@ -87,8 +98,16 @@ def build_module(
     return RiskModule(recipe, resolve_config(config)), recipe.data
 
 
-def train_config(cfg: DictConfig, folder: Path | None = None) -> RunResult:
-    """Run a composed configuration in ``folder``, or go on with the run that ``resume`` names."""
+def train_config(
+    cfg: DictConfig, folder: Path | None = None, callbacks: Sequence[Callback] = ()
+) -> RunResult:
+    """Run a composed configuration, or go on with the run that its ``resume`` names.
+
+    Args:
+        cfg: the configuration.
+        folder: where a new run writes; by default a fresh one below ``outputs/``.
+        callbacks: Lightning callbacks beside those of the configuration.
+    """
     from truerisk.config.check import check_config
 
     resumed = bool(cfg.get("resume"))
@@ -102,7 +121,7 @@ def train_config(cfg: DictConfig, folder: Path | None = None) -> RunResult:
         cfg = OmegaConf.load(run.config)  # type: ignore[assignment]
     check_config(cfg)
     with quiet():
-        return _execute(cfg, run, resumed)
+        return _execute(cfg, run, resumed, callbacks=callbacks)
 
 
 def train_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = None) -> RunResult:
@@ -148,7 +167,11 @@ def quiet() -> Iterator[None]:
 
 
 def _execute(
-    cfg: DictConfig, run: RunFolder, resumed: bool, more: Mapping[str, Any] | None = None
+    cfg: DictConfig,
+    run: RunFolder,
+    resumed: bool,
+    more: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> RunResult:
     """Assemble, train, measure and describe; the folder tells at every moment how it stands."""
     from truerisk.assemble import assemble
@@ -168,7 +191,7 @@ def _execute(
             stack.enter_context(_told(run, before))
         stack.enter_context(threads.limit_threads(count))
         stack.enter_context(rng.fork_seeded(recipe.streams.noise + rank()))
-        status, stop = _fit(cfg, run, recipe, resumed)
+        status, stop = _fit(cfg, run, recipe, resumed, callbacks)
         if first:
             _draw(result)
             run.set_status(status, stop=stop)
@@ -208,12 +231,19 @@ def _threads(cfg: DictConfig, recipe: Recipe) -> int:
     return threads.choose_threads(recipe.model, first_inputs(recipe.data, recipe.data.batch_size))
 
 
-def _fit(cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool) -> tuple[str, Stop | None]:
+def _fit(
+    cfg: DictConfig,
+    run: RunFolder,
+    recipe: Recipe,
+    resumed: bool,
+    given: Sequence[Callback] = (),
+) -> tuple[str, Stop | None]:
     """Train and measure; return the run's status and why it ended before its time."""
     from truerisk.assemble import build_diagnostics, build_loggers
     from truerisk.config.compose import resolve_config
     from truerisk.diagnostics.observer import make_observers
-    from truerisk.engine.host import choose_host
+    from truerisk.engine.callback_rules import find_reason, refuse_callbacks, shows_progress
+    from truerisk.engine.host import choose_host, spans_processes
     from truerisk.engine.lightning import ModelBackend
     from truerisk.engine.loop import Observer, TrainingLoop
     from truerisk.engine.recorder import Recorder, load_checkpoint
@@ -224,6 +254,12 @@ def _fit(cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool) -> tupl
     from truerisk.show.progress_line import Progress
 
     config = resolve_config(cfg)
+    built = build_diagnostics(cfg)
+    callbacks = [*select_callbacks(built, recipe), *given]
+    refuse_callbacks(callbacks, hosted=True)
+    hosted = find_reason(callbacks, config["trainer"])
+    if hosted and spans_processes(config["trainer"]):
+        raise ConfigError(f"{hosted} looks at a run in one process: set trainer.devices=1")
     checkpoint = load_checkpoint(run.last) if resumed and run.last.exists() else None
     step = checkpoint["truerisk"]["step"]["count"] if checkpoint else -1
     with refusing_trainer():
@@ -233,32 +269,66 @@ def _fit(cfg: DictConfig, run: RunFolder, recipe: Recipe, resumed: bool) -> tupl
     recorder = Recorder(run, config, loggers, writes=host.rank == 0)
     limits = cfg.trainer.max_epochs, cfg.trainer.max_steps
     with host.place.default_dtype():
-        backend = ModelBackend(RiskModule(recipe, config), host, limits, recorder)
+        module = RiskModule(recipe, config)
+        if hosted:
+            from truerisk.engine import trainer_host
+
+            module = trainer_host.HostedModule(recipe, config)
+        backend = ModelBackend(module, host, limits, recorder)
         backend.run.rules = make_stop_rules(recipe, config, run.path, host)
-        watching = make_observers(build_diagnostics(cfg), backend)
-        if checkpoint is not None:
-            backend.restore(checkpoint)
+        watching = make_observers(built, backend)
         shown = get_task(recipe.data.info.task).progress
-        observers: list[Observer] = [Progress(shown=shown), *make_trajectory_loggers(recipe.model)]
+        progress = Progress(not shows_progress(callbacks, config["trainer"]), shown)
+        observers: list[Observer] = [progress, *make_trajectory_loggers(recipe.model)]
         observers += watching
         ended: list[str] = []
-        loop = TrainingLoop(
-            backend,
-            observers,
-            cfg.checkpoint_seconds,
-            on_finish=lambda _run, status: ended.append(status),
-            deadline=parse_duration(cfg.trainer.get("max_time")),
-        )
+        options: dict[str, Any] = {
+            "checkpoint_seconds": cfg.checkpoint_seconds,
+            "on_finish": lambda _run, status: ended.append(status),
+            "deadline": parse_duration(cfg.trainer.get("max_time")),
+        }
+        loop = TrainingLoop(backend, observers, **options)
+        if hosted:
+            loop = trainer_host.HostedLoop(backend, observers, **options)
+            backend.run.rules += [trainer_host.CallbackState(c) for c in callbacks]
+        if checkpoint is not None:
+            backend.restore(checkpoint)
         try:
             with on_stop(loop.request_stop), torch_flags(cfg.trainer):
-                loop.train()
-        except (Interrupted, KeyboardInterrupt):  # the second of two Ctrl-C does not wait
-            if not loop.stop_requested:
-                raise
+                if hosted:
+                    trainer_host.host_run(loop, callbacks, config["trainer"])
+                else:
+                    loop.train()
+        except Interrupted:
             return "interrupted", Stop(
                 "signal", backend.run.state.step, {"name": loop.stop_requested}
             )
     return ended[0], backend.run.state.stop
+
+
+def select_callbacks(built: Mapping[str, Any], recipe: Recipe) -> list[Callback]:
+    """Return the Lightning callbacks of a run: among its diagnostics, and of its regularizers.
+
+    Args:
+        built: what ``diagnostics`` names, by its names there.
+        recipe: the run's parts.
+
+    Raises:
+        ConfigError: something under ``diagnostics`` is neither a diagnostic nor a callback.
+    """
+    from lightning.pytorch import Callback
+
+    from truerisk.diagnostics import Diagnostic
+
+    others = {name: one for name, one in built.items() if not isinstance(one, Diagnostic)}
+    for name, one in others.items():
+        if not isinstance(one, Callback):
+            raise ConfigError(
+                f"diagnostics.{name}: {type(one).__name__} is neither a truerisk.diagnostics."
+                "Diagnostic nor a Lightning callback"
+            )
+    regularizers = recipe.regularizers.values()
+    return [*others.values(), *(c for r in regularizers for c in r.callbacks())]
 
 
 @contextmanager

@@ -31,7 +31,7 @@ INSTEAD = {
     "gradient_clip_algorithm": "use step.clip.norm or step.clip.value",
     "accumulate_grad_batches": "use step.accumulate",
     "logger": "choose loggers by name: logger=[csv,tensorboard]",
-    "callbacks": "put them into a regularizer, which has a hook for callbacks",
+    "callbacks": "name them under diagnostics, or give truerisk.train(…, callbacks=[…])",
     "enable_checkpointing": "the last and the best weights are always kept; see checkpoint_seconds",
     "default_root_dir": "use hydra.run.dir",
     "check_val_every_n_epoch": "use risk.every",

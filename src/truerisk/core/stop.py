@@ -16,6 +16,7 @@ class Stop(NamedTuple):
     | `patience`          | nothing: early stopping's own numbers stand in the configuration       |
     | `halving`           | `epoch` of the rung, `risk`, its `rank` `among` the cells, `kept` ones |
     | `divergence`        | `what` and its `fault`                                                 |
+    | `callback`          | nothing: a Lightning callback has asked for the end                    |
     | `time`              | nothing: `trainer.max_time` stands in the configuration                |
     | `signal`            | `name`                                                                 |
 
@@ -41,6 +42,7 @@ SENTENCES = {
         "a share of at most stop.relative_decrease={bound:g}"
     ),
     "patience": "",
+    "callback": "a callback has set trainer.should_stop",
     "time": "trainer.max_time has passed",
     "halving": (
         "successive halving: at epoch {epoch} its validation risk {risk:.4g} is number {rank} "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from truerisk.core.errors import ConfigError
 
@@ -20,6 +20,10 @@ INSTEAD = {
     "ModelPruning": "choose regularizer=l1, or prune the trained model",
 }
 """By the name of a callback's class, or of one above it, what does its work."""
+HERE_INSTEAD = {
+    "OnExceptionCheckpoint": "leave it out: a run saves itself, and resume=FOLDER goes on with it",
+}
+"""The same for callbacks that work under a Trainer of one's own."""
 
 NEVER = (
     *("on_before_backward", "on_after_backward"),
@@ -28,6 +32,12 @@ NEVER = (
 """Hooks between the parts of a step, which is taken as a whole."""
 ELSEWHERE = ("on_test", "on_predict", "on_sanity_check")
 """Beginnings of hooks that no training calls."""
+
+SERVED = (
+    *("_target_", "accelerator", "devices", "num_nodes", "strategy", "precision"),
+    *("max_epochs", "max_steps", "max_time", "sync_batchnorm", "detect_anomaly"),
+)
+"""Arguments of a Trainer that our own loop serves; others need Lightning's."""
 
 
 def list_hooks(callback: Callback) -> list[str]:
@@ -57,9 +67,10 @@ def refuse_callbacks(callbacks: Iterable[Callback], hosted: bool = False) -> Non
     """
     for callback in callbacks:
         kind = type(callback).__name__
+        instead = {**INSTEAD, **(HERE_INSTEAD if hosted else {})}
         names = [base.__name__ for base in type(callback).__mro__]
-        for name in (name for name in names if name in INSTEAD):
-            raise ConfigError(f"the callback {kind} cannot work here: {INSTEAD[name]}")
+        for name in (name for name in names if name in instead):
+            raise ConfigError(f"the callback {kind} cannot work here: {instead[name]}")
         hooks = list_hooks(callback)
         for hook in (hook for hook in hooks if hook in NEVER):
             raise ConfigError(
@@ -71,6 +82,32 @@ def refuse_callbacks(callbacks: Iterable[Callback], hosted: bool = False) -> Non
                 f"the callback {kind} overrides {hooks[0]}, which training never calls: fit "
                 "truerisk.build_module([…]) by a lightning.Trainer of your own, and test that"
             )
+
+
+def find_reason(callbacks: Sequence[Callback], trainer: Mapping[str, Any]) -> str:
+    """Say why a run needs a Trainer of Lightning's; empty where our own loop does.
+
+    Args:
+        callbacks: those asked for.
+        trainer: the ``trainer`` node of a configuration.
+    """
+    if callbacks:
+        return f"the callback {type(callbacks[0]).__name__}"
+    unserved = [key for key, value in trainer.items() if key not in SERVED and value is not None]
+    return f"trainer.{unserved[0]}" if unserved else ""
+
+
+def shows_progress(callbacks: Sequence[Callback], trainer: Mapping[str, Any]) -> bool:
+    """Tell whether Lightning is asked for a progress bar, or for none at all.
+
+    Args:
+        callbacks: those asked for.
+        trainer: the ``trainer`` node of a configuration.
+    """
+    if trainer.get("enable_progress_bar") is not None:
+        return True
+    names = (base.__name__ for callback in callbacks for base in type(callback).__mro__)
+    return "ProgressBar" in names
 
 
 def all_elsewhere(hooks: Sequence[str]) -> bool:

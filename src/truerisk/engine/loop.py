@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -130,16 +130,26 @@ class TrainingLoop:
         Raises:
             Interrupted: an end was asked for; every run has been saved.
         """
-        try:
-            self.start()
-            # A run that was killed after its last checkpoint has only its end left.
-            self.finish([k for k, run in enumerate(self.backend.runs) if run.is_over])
+        with self.letting_go():
+            self.begin()
             while self.backend.runs:
                 for batch in self.backend.rest_of_epoch():
                     self.take_step(batch)
                     if not self.backend.runs:
                         return
                 self.end_epoch()
+
+    def begin(self) -> None:
+        """Start, and end the runs that had come to their end when they were cut off."""
+        self.start()
+        # A run that was killed after its last checkpoint has only its end left.
+        self.finish([k for k, run in enumerate(self.backend.runs) if run.is_over])
+
+    @contextmanager
+    def letting_go(self) -> Iterator[None]:
+        """Close what is open where the block breaks off."""
+        try:
+            yield
         except BaseException:
             for observer in self.observers:
                 observer.on_break(self)

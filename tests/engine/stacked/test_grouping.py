@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from truerisk.config.compose import compose, resolve_config
 from truerisk.engine.stacked.grouping import group_configs
+from truerisk.regularizer.base import Regularizer
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +71,17 @@ def test_what_cannot_stack_says_why(grouped, recipe):
     made = grouped(recipe, f"{recipe} seed=1")
     assert [group.rows for group in made] == [[0], [1]]
     assert all(group.why.startswith(ALONE[recipe]) for group in made)
+
+
+class Bringer(Regularizer):
+    def callbacks(self):
+        return []
+
+
+def test_a_regularizer_with_lightning_callbacks_runs_alone(grouped, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bringer", SimpleNamespace(Bringer=Bringer))
+    recipe = "+regularizer.mine={_target_:bringer.Bringer}"
+    groups = grouped(recipe, f"{recipe} seed=1")
+    assert {group.why for group in groups} == {
+        "regularizer=mine brings Lightning callbacks, which look at one model"
+    }

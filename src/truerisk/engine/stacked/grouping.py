@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from truerisk.config.targets import locate_target
 from truerisk.engine.stacked.substitution import declared_numbers
 from truerisk.engine.stacked.update_rules import UPDATE_RULES
+from truerisk.regularizer.base import Regularizer
 from truerisk.task import config_has_samples
 
 FREE = frozenset(
@@ -81,7 +82,10 @@ def find_obstacle(config: Mapping[str, Any]) -> str:
         f"trainer.{', trainer.'.join(sorted(unheeded))}": unheeded,
     }
     for key, node in config["regularizer"].items():
-        reason = getattr(_locate(node, f"regularizer.{key}"), "unstackable", "")
+        target = _locate(node, f"regularizer.{key}")
+        reason = getattr(target, "unstackable", "")
+        if getattr(target, "callbacks", Regularizer.callbacks) is not Regularizer.callbacks:
+            reason = "brings Lightning callbacks, which look at one model"
         obstacles[f"regularizer={key} {reason}"] = reason
     return next((why for why, holds in obstacles.items() if holds), "") or _find_no_update(config)
 

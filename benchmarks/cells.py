@@ -19,7 +19,7 @@ from hydra.types import HydraContext, RunMode
 from truerisk.config.compose import Callbacks, ConfigLoader, expand_short_forms, hydra_session
 from truerisk.launch import train_job
 from truerisk.sweeps.launcher import HydraJobs
-from truerisk.sweeps.launcher.plugin import HydraPlugin
+from truerisk.sweeps.launcher.launcher import HydraPlugin
 from truerisk.sweeps.launcher.pool import Pool, warm_up
 from truerisk.sweeps.sweep import Sweep
 from truerisk.sweeps.sweep_cell import SweepCell

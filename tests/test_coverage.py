@@ -12,7 +12,7 @@ import torch
 from truerisk.config.options import RiskOptions
 from truerisk.core.seeds import derive_streams
 from truerisk.data import DataModule
-from truerisk.data.gaussians import gaussians
+from truerisk.data.synthetic import gaussians
 from truerisk.engine.host import Host
 from truerisk.engine.measure import RiskEstimator
 from truerisk.engine.precision import DevicePrecision

@@ -19,7 +19,7 @@ from truerisk.data import (
     teacher,
     wine,
 )
-from truerisk.data.mnist1d import _make_samples
+from truerisk.data.public_sets import _make_samples
 
 
 def draw(seed=0):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from truerisk.model import softmax_loss
+from truerisk.model import convex
 
 FLOAT32 = (
     "hydra.sweeper.grids="
@@ -15,6 +15,6 @@ def test_all_claims_hold(at):
 
 
 def test_a_shift_that_does_not_shift(at, monkeypatch):
-    monkeypatch.setattr(softmax_loss, "shift_logits", lambda z: z)
+    monkeypatch.setattr(convex, "shift_logits", lambda z: z)
     assert at.study("softmax_overflow", "shifted_is_exact", FLOAT32) == "does not hold"
     assert at.study("softmax_overflow", "logits_stay_finite", FLOAT32) == "does not hold"

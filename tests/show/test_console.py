@@ -12,7 +12,7 @@ import truerisk
 from truerisk.evaluate import evaluate
 from truerisk.show import risk_table
 from truerisk.show.console import function_table
-from truerisk.show.number import format_with_stderr
+from truerisk.show.style import format_with_stderr
 
 Measured = namedtuple("Measured", "value stderr epoch")
 

@@ -12,8 +12,8 @@ import truerisk
 from truerisk.cli import main
 from truerisk.core.errors import ConfigError
 from truerisk.model import Function
-from truerisk.show.callout import Box, place_names
 from truerisk.show.contour import draw_paths, save_contour, save_contours
+from truerisk.show.map import Box, place_names
 from truerisk.show.panel import save_png
 from truerisk.show.trajectory import (
     Trajectory,

@@ -9,7 +9,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from truerisk.run import RunFolder
-from truerisk.sweeps.launcher.plugin import RESTARTS, HydraPlugin
+from truerisk.sweeps.launcher.launcher import RESTARTS, HydraPlugin
 from truerisk.sweeps.sweep_cell import SweepCell
 
 

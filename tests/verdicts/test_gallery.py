@@ -8,8 +8,7 @@ import re
 import pytest
 
 from truerisk.verdicts import Finding, claim, exact_finding
-from truerisk.verdicts.drawing import save_themes
-from truerisk.verdicts.gallery import write_gallery
+from truerisk.verdicts.gallery import save_themes, write_gallery
 from truerisk.verdicts.reproduction import JudgedClaim, overall_verdict, write_verdict
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from truerisk.data.arrays import arrays
-from truerisk.data.gaussians import GaussianPopulation, gaussians
+from truerisk.data.encoder import Standardizer
 from truerisk.data.hub import hub
-from truerisk.data.mnist1d import mnist1d
+from truerisk.data.own_files import arrays, table
 from truerisk.data.plan import BatchPlan
-from truerisk.data.polynomial import PolynomialPopulation, polynomial
+from truerisk.data.public_sets import breast_cancer, diabetes, digits, iris, mnist1d, wine
 from truerisk.data.samples import (
     ClassPopulation,
     DataInfo,
@@ -18,11 +17,15 @@ from truerisk.data.samples import (
     Samples,
     TargetPopulation,
 )
-from truerisk.data.scikit import breast_cancer, diabetes, digits, iris, wine
 from truerisk.data.split import LoaderSplit, Split, TensorSplit
-from truerisk.data.standardizer import Standardizer
-from truerisk.data.table import table
-from truerisk.data.teacher import TeacherPopulation, teacher
+from truerisk.data.synthetic import (
+    GaussianPopulation,
+    PolynomialPopulation,
+    TeacherPopulation,
+    gaussians,
+    polynomial,
+    teacher,
+)
 
 if TYPE_CHECKING:
     from truerisk.data.data_module import DataModule, NoData

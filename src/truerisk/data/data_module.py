@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
 from truerisk.core.rng import named_generator
+from truerisk.data.encoder import Standardizer, check_kind
 from truerisk.data.loaders import build_loader
 from truerisk.data.partition import Rows, choose_subset, partition_rows
 from truerisk.data.plan import BatchPlan, check_batch_size
@@ -28,7 +29,6 @@ from truerisk.data.split import (
     sample_shape,
     stack_inputs,
 )
-from truerisk.data.standardizer import Standardizer, check_kind
 from truerisk.task import get_task
 
 MEMORY = 2 * 2**30

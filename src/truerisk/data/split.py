@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from truerisk.core.batch import Batch
+from truerisk.data.encoder import Standardizer
 from truerisk.data.samples import Inputs
-from truerisk.data.standardizer import Standardizer
 
 BLOCK = 1024
 """Samples standardized at a time, so that no second copy of a data set is ever held."""

@@ -22,7 +22,7 @@ from truerisk.objective import (
     evaluate_line,
     extreme_eigenvalues,
 )
-from truerisk.show.number import format_significant
+from truerisk.show.style import format_significant
 
 if TYPE_CHECKING:
     import pandas as pd

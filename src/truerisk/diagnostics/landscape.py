@@ -269,8 +269,7 @@ def draw_relief(axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray) ->
     """
     from matplotlib.colors import LinearSegmentedColormap
 
-    from truerisk.show.number import format_significant
-    from truerisk.show.style import LANDSCAPE_LINES, LANDSCAPE_SHADES
+    from truerisk.show.style import LANDSCAPE_LINES, LANDSCAPE_SHADES, format_significant
 
     finite = values[np.isfinite(values)]
     if not len(finite) or finite.max() == finite.min():

@@ -3,7 +3,9 @@
 A `Function` of its weights alone takes the place of model and data both.
 """
 
-from truerisk.model.cnn import CNN, CNN1d
+from truerisk.model.cnn import CNN, CNN1d, ResNet
+from truerisk.model.convex import QuadraticBowl, SoftmaxLoss
+from truerisk.model.feedforward import MLP, Linear, Polynomial
 from truerisk.model.functions import (
     Ackley,
     Beale,
@@ -19,12 +21,7 @@ from truerisk.model.functions import (
     SineProduct,
     StyblinskiTang,
 )
-from truerisk.model.linear import Linear, Polynomial
-from truerisk.model.mlp import MLP
-from truerisk.model.quadratic_bowl import QuadraticBowl
 from truerisk.model.recurrent import GRU, LSTM, RNN
-from truerisk.model.resnet import ResNet
-from truerisk.model.softmax_loss import SoftmaxLoss
 from truerisk.model.transformer import Transformer
 
 __all__ = [

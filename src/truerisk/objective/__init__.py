@@ -11,8 +11,12 @@ from truerisk.objective.convexity import (
 from truerisk.objective.eigenvalues import (
     Eigenpairs,
     ExtremeEigenpairs,
+    RandomizedEstimate,
     SpectralDensity,
+    estimate_diagonal,
     extreme_eigenvalues,
+    hutch_plus_plus,
+    hutchinson_trace,
     lanczos_quadrature,
     largest_eigenvalues,
     spectral_density,
@@ -48,12 +52,6 @@ from truerisk.objective.operators import (
     SymmetricOperator,
 )
 from truerisk.objective.per_sample import jacobian, per_sample_gradients
-from truerisk.objective.trace_diagonal import (
-    RandomizedEstimate,
-    estimate_diagonal,
-    hutch_plus_plus,
-    hutchinson_trace,
-)
 
 __all__ = [
     "ConvexityCheck",

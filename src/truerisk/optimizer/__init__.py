@@ -1,6 +1,5 @@
 """Optimizers, what each needs of the step, and the parameter groups they work on."""
 
-from truerisk.optimizer.gauss_newton import GaussNewton
 from truerisk.optimizer.gradient_descent import (
     GD,
     GDBacktracking,
@@ -13,8 +12,7 @@ from truerisk.optimizer.kfac import KFAC
 from truerisk.optimizer.lbfgs_backtracking import LBFGSBacktracking
 from truerisk.optimizer.muon import Muon
 from truerisk.optimizer.needs import Needs, needs_of
-from truerisk.optimizer.newton import Newton
-from truerisk.optimizer.newton_cg import NewtonCG
+from truerisk.optimizer.newton import GaussNewton, Newton, NewtonCG
 from truerisk.optimizer.parameter_groups import parameter_groups
 from truerisk.optimizer.sam import SAM
 from truerisk.optimizer.shampoo import Shampoo

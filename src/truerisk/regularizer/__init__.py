@@ -5,12 +5,13 @@ from truerisk.regularizer.base import Forward, Regularizer
 from truerisk.regularizer.batch_edits import CutMix, InputNoise, Mixup
 from truerisk.regularizer.dropout import Dropout
 from truerisk.regularizer.early_stopping import EarlyStopping
-from truerisk.regularizer.function_penalties import Entropy, InputGradient
-from truerisk.regularizer.parameter_penalties import (
+from truerisk.regularizer.penalties import (
     L1,
     L2,
     ElasticNet,
+    Entropy,
     GroupLasso,
+    InputGradient,
     Orthogonality,
 )
 from truerisk.regularizer.weight_constraints import MaxNorm, SpectralNorm

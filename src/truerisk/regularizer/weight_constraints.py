@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations
 from truerisk.core.checks import check_float, check_int
 from truerisk.core.errors import ConfigError
 from truerisk.regularizer.base import Regularizer
-from truerisk.regularizer.parameter_penalties import ParameterGrouping, Rules
+from truerisk.regularizer.penalties import ParameterGrouping, Rules
 
 LAYERS = (nn.Linear, _ConvNd)
 """Layers with one weight matrix, whose spectral norm bounds what they do to lengths."""

@@ -28,7 +28,7 @@ from truerisk.reports.learning_problem import (
 )
 from truerisk.reports.seed_mean import SeedMean
 from truerisk.reports.tuning_curves import TimeToTarget, measure_time_to_target
-from truerisk.show.number import format_fixed, format_with_stderr, leading_power
+from truerisk.show.style import format_fixed, format_with_stderr, leading_power
 
 COMPARED_METRICS = ("risk/test", "risk/true", "error/test", "error/true")
 """The metrics by which recipes are compared; without any of them it is the validation risk."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from truerisk.result import RunResult
 from truerisk.verdicts import Finding, Runs, claim, exact_finding, read_series
-from truerisk.verdicts.drawing import set_decimal_ticks
+from truerisk.verdicts.gallery import set_decimal_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from truerisk.run import rank
-from truerisk.show.number import format_significant, format_with_stderr
+from truerisk.show.style import format_significant, format_with_stderr
 from truerisk.task import get_task
 
 if TYPE_CHECKING:

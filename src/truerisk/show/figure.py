@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from truerisk.show.number import format_with_stderr
 from truerisk.show.panel import (
     label_ends,
     lay_out,
@@ -20,7 +19,7 @@ from truerisk.show.panel import (
     set_white_edge,
     stack_panels,
 )
-from truerisk.show.style import FAINT, INK, RISK_STYLES, SIZE
+from truerisk.show.style import FAINT, INK, RISK_STYLES, SIZE, format_with_stderr
 
 if TYPE_CHECKING:
     import pandas as pd

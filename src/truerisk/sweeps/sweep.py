@@ -23,7 +23,7 @@ from truerisk.core.errors import ConfigError
 from truerisk.outcome import Outcome
 from truerisk.sweeps.cell_composer import CellComposer
 from truerisk.sweeps.launcher import HydraJobs, Launcher, SerialLauncher
-from truerisk.sweeps.launcher.plugin import HydraPlugin
+from truerisk.sweeps.launcher.launcher import HydraPlugin
 from truerisk.sweeps.study_folder import StudyFolder, name_study, unique_cells, validate_cells
 from truerisk.sweeps.sweep_cell import DONE, SweepCell
 from truerisk.sweeps.sweeper import Batches, Sweeper

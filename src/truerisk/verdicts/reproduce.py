@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from truerisk.core.errors import UserError
-from truerisk.verdicts.drawing import save_themes
-from truerisk.verdicts.gallery import write_gallery
+from truerisk.verdicts.gallery import save_themes, write_gallery
 from truerisk.verdicts.reproduction import (
     JudgedClaim,
     Reproduction,

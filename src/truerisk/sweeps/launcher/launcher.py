@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from truerisk.config.compose import quote_override
 from truerisk.core.errors import Interrupted
 from truerisk.engine.signals import on_stop
 from truerisk.outcome import INTERRUPTED, Outcome
@@ -269,3 +271,42 @@ def build_job_config(cell: SweepCell, number: int) -> DictConfig:
         cfg.hydra.job.id = str(number)
         cfg.hydra.sweep.subdir = cell.folder.name
     return cfg
+
+
+RESTARTS = 1000
+"""How often a job may reach its time limit; submitit's own limit is never."""
+
+
+class HydraPlugin(Launcher):
+    """Hands Hydra's launcher the overrides of each cell, its folder among them."""
+
+    def run_cells(self, works: Sequence[CellWork]) -> Iterator[tuple[SweepCell, Outcome]]:
+        """Run the cells wherever the plugin runs them."""
+        jobs, cells = works[0].jobs, [work.cell for work in works]
+        plugin = Plugins.instance().instantiate_launcher(
+            hydra_context=jobs.context,
+            task_function=jobs.task,
+            config=_allow_restarts(jobs.shared),
+        )
+        overrides = [
+            [*cell.overrides, f"hydra.sweep.subdir={quote_override(cell.folder.name)}"]
+            for cell in cells
+        ]
+        try:
+            ended = plugin.launch(overrides, initial_job_idx=0)
+            outcomes = [read_job_outcome(job) for job in ended]
+        except Exception as error:
+            # a plugin that loses one job (a worker that crashed, a job that was cancelled) gives
+            # no outcome for any of them
+            print(f"error: {describe_error(error)}", file=sys.stderr)
+            outcomes = [lost_outcome(cell, error) for cell in cells]
+        yield from zip(cells, outcomes, strict=True)
+
+
+def _allow_restarts(shared: DictConfig) -> DictConfig:
+    """Let a job that reaches its time limit go back in line, unless the user limits that."""
+    node, key = shared.hydra.launcher, "max_num_timeout"
+    overrides = [str(override) for override in shared.hydra.overrides.hydra]
+    if key in node and not any(o.startswith(f"hydra.launcher.{key}=") for o in overrides):
+        node[key] = RESTARTS
+    return shared

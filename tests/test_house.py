@@ -25,8 +25,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 BOUNDS = {
     "files": (230, 230),
     "median lines": (110, 110),
-    "lines": (39_000, 29_502),
-    "code lines": (21_100, 17_310),
+    "lines": (39_400, 29_502),
+    "code lines": (21_800, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),
     "one-word names, %": (30, 30),

@@ -13,6 +13,17 @@ def one_thread():
 
 
 @pytest.fixture
+def objective_value():
+    """J on a step's micro-batches, at the weights that its model has."""
+
+    @torch.no_grad()
+    def evaluate(step, micro_batches):
+        return sum(share * step.objective(None, b).objective.item() for b, share in micro_batches)
+
+    return evaluate
+
+
+@pytest.fixture
 def function_problem():
     """J(w) = f(w) for a function of a flat vector, whatever the samples: ``(w, new problem)``."""
     from torch import nn

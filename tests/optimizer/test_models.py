@@ -17,14 +17,16 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-def test_three_steps_on_one_batch_go_down(model, optimizer, stepping, micro_batches):
+def test_three_steps_on_one_batch_go_down(
+    model, optimizer, stepping, micro_batches, objective_value
+):
     given = ["data=mnist1d", "data.num_train=60", f"model={model}", "regularizer=[]"]
     given += [f"optimizer={optimizer}", *OPTIMIZERS[optimizer], "data.batch_size=full"]
     torch.manual_seed(0)
     recipe, step = stepping(*given, dtype=torch.float32)
     recipe.model.train()
     (micro,) = micro_batches(recipe, 1)
-    before = step.value(micro)
+    before = objective_value(step, micro)
     for _ in range(3):
         step(micro)
-    assert step.value(micro) < before
+    assert objective_value(step, micro) < before

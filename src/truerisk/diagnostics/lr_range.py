@@ -18,7 +18,7 @@ from truerisk.core.errors import ConfigError
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 from truerisk.diagnostics.snapshot import RunView
 from truerisk.objective import Objective
-from truerisk.show.number import format_significant
+from truerisk.show.style import format_significant
 
 if TYPE_CHECKING:
     import pandas as pd

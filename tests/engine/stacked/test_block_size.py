@@ -11,7 +11,7 @@ import pytest
 from truerisk.assemble import assemble
 from truerisk.config.compose import compose
 from truerisk.engine.precision import choose_device
-from truerisk.engine.stacked import block_size, memory
+from truerisk.engine.stacked import block_size
 from truerisk.sweeps.launcher.stacked_group import StackedGroup
 
 LINEAR = ["data=iris", "data.batch_size=10", "model=linear", "trainer=cpu"]
@@ -94,11 +94,11 @@ def test_a_block_holds_fewer_members_where_they_or_their_layers_are_larger():
 def test_what_is_free(tmp_path):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:  9 kB\nMemAvailable:   2048 kB\n")
-    assert memory._read_available(meminfo) == 2**21
-    assert memory._read_available(tmp_path / "none") == math.inf
-    assert memory._read_remaining(tmp_path / "none") == math.inf
+    assert block_size._read_available(meminfo) == 2**21
+    assert block_size._read_available(tmp_path / "none") == math.inf
+    assert block_size._read_remaining(tmp_path / "none") == math.inf
     for name, text in (("max", "1000\n"), ("current", "700\n"), ("stat", "inactive_file 50\n")):
         (tmp_path / f"memory.{name}").write_text(text)
-    assert memory._read_remaining(tmp_path) == 350
+    assert block_size._read_remaining(tmp_path) == 350
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory._read_remaining(tmp_path) == math.inf
+    assert block_size._read_remaining(tmp_path) == math.inf

@@ -22,8 +22,13 @@ from truerisk.engine.precision import choose_device
 from truerisk.engine.recorder import Recorder, load_checkpoint
 from truerisk.engine.signals import on_stop
 from truerisk.engine.stacked.backend import StackedBackend
-from truerisk.engine.stacked.block_size import LARGEST, choose_block_size, even_block_size
-from truerisk.engine.stacked.memory import is_out_of_memory, keep_freed_memory
+from truerisk.engine.stacked.block_size import (
+    LARGEST,
+    choose_block_size,
+    even_block_size,
+    is_out_of_memory,
+    keep_freed_memory,
+)
 from truerisk.engine.stacked.stacked_run import StackedRun, make_stacked_run
 from truerisk.engine.state import TrainingRun
 from truerisk.engine.stopping import make_stop_rules

@@ -164,7 +164,11 @@ class ModelBackend:
 
     def copy_weights(self, row: int) -> dict[str, Tensor]:
         """Copy the weights and buffers that were measured."""
-        weights = sharding.whole_state(self.model) | dict(self.measured or {})
+        # Putting shards together takes as long as an epoch of a small model, so only where there are.
+        weights = self.model.state_dict()
+        if self.host.shards:
+            weights = sharding.whole_state(self.model)
+        weights |= dict(self.measured or {})
         return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
     def final_risks(self, rows: Sequence[int]) -> list[dict[str, Measured]]:
@@ -172,7 +176,10 @@ class ModelBackend:
         risks = []
         for _ in rows:
             assert self.run.state.best is not None
-            sharding.load_whole_state(self.model, self.run.state.best.state)
+            if self.host.shards:
+                sharding.load_whole_state(self.model, self.run.state.best.state)
+            else:
+                self.model.load_state_dict(self.run.state.best.state)
             self.model.eval()
             with self.host.place.autocast():
                 risks.append(self.run.estimator.final_risks(self.run.state.best.epoch))

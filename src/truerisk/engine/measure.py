@@ -167,7 +167,7 @@ class RiskEstimator:
 
     def _bayes(self, batches: Iterable[Batch]) -> dict[str, Measured]:
         surrogate = self.recipe.surrogate
-        risk, errors = MeanEstimate().to(self.device), MeanEstimate().to(self.device)
+        risk, errors = MeanEstimate(self.device), MeanEstimate(self.device)
         for batch in batches:
             outputs = bayes.predict_bayes(self.data, surrogate, batch.x)
             risk.update(surrogate(outputs, batch.y))

@@ -255,7 +255,7 @@ class RiskModule(L.LightningModule):
             values["error"] = surrogate.compute_errors(outputs, pair.y)
         for name, value in values.items():
             if name not in self._estimates:
-                self._estimates[name] = MeanEstimate().to(self.device)
+                self._estimates[name] = MeanEstimate(self.device)
             self._estimates[name].update(value)
         return losses.mean()
 

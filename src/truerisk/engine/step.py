@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.backends import cudnn
 from torch.nn.utils import clip_grad_value_
 
+from truerisk.config.options import ClipOptions
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError, Diverged
 from truerisk.engine import nonfinite
@@ -53,6 +54,7 @@ class Step:
         self.host, self.options, self.needs = host, recipe.step, recipe.needs
         self.state = RunState() if state is None else state
         self.edits = list(recipe.hooks("edit_batch").values())
+        self.clips = self.options.clip != ClipOptions()
         self.projections = list(recipe.hooks("project").values())
         self.averages = list(recipe.hooks("average").values())
         self.named = {n: p for n, p in recipe.model.named_parameters() if p.requires_grad}
@@ -115,7 +117,8 @@ class Step:
         norm = self.gradient_norm()
         if not probe:
             self.check(objective, self.host.whole(norm), micro_batches[-1][0])
-        self.clip(norm)
+        if self.clips:
+            self.clip(norm)
         return objective
 
     def total(self, parts: list[Tensor]) -> Tensor:
@@ -128,12 +131,13 @@ class Step:
         world = self.host.world_size
         return tensor if world == 1 else self.host.sum(tensor) / world
 
-    @torch.no_grad()
     def gradient_norm(self) -> Tensor:
         """Return ‖∇J‖₂ of all parameters together, unscaled."""
         if self.host.scaler is not None:
             self.host.scaler.unscale_(self.optimizer)
         grads = [p.grad for p in self.params if p.grad is not None]
+        if self.needs.create_graph:
+            grads = [grad.detach() for grad in grads]
         # torch.nn.utils.get_total_norm sorts them by device and type first, which takes it twice as
         # long, and comes to the same bits.
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))

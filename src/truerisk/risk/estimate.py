@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from truerisk.core.batch import Batch
 from truerisk.risk.measured import Measured
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from truerisk.objective import Objective
 
 
-class MeanEstimate(Metric):
+class MeanEstimate:
     """The mean of values seen in any number of batches and processes, and its standard error.
 
     ``m = 1/n Σ lᵢ`` and ``se(m) = s/√n · √(1 − n/N)`` with ``s² = Σ(lᵢ − m)²/(n − 1)``. The last
@@ -27,19 +26,19 @@ class MeanEstimate(Metric):
 
     Sums are kept in float64 and added over processes, so uneven batches and shards are exact.
 
+    Args:
+        device: where the values are.
+
     >>> estimate = MeanEstimate()
     >>> estimate.update(torch.tensor([1.0, 2.0])); estimate.update(torch.tensor([3.0]))
     >>> [round(x, 4) for x in estimate.to_measured()[:2]]
     [2.0, 0.5774]
     """
 
-    full_state_update = False
-    sums: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.set_dtype(torch.float64)
-        self.add_state("sums", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        # Not a torchmetrics.Metric: making and moving one takes longer than a small forward pass,
+        # and an epoch needs four.
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
 
     def update(self, values: Tensor) -> None:
         """Add values of any shape."""
@@ -48,8 +47,12 @@ class MeanEstimate(Metric):
         self.sums += torch.stack([count, values.sum(), values.square().sum()])
 
     def compute(self) -> Tensor:
-        """Return [n, mean, sample variance]; the variance of a single value is nan."""
-        return compute_moments(self.sums)
+        """Return [n, mean, sample variance] over all processes; of one value that is nan."""
+        sums = self.sums
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            sums = sums.clone()
+            torch.distributed.all_reduce(sums)
+        return compute_moments(sums)
 
     @property
     def variance(self) -> float:
@@ -170,8 +173,8 @@ def measure_batches(
         batches: the samples.
         device: where sums are kept.
     """
-    risk, errors = MeanEstimate().to(device), MeanEstimate().to(device)
-    penalties = {name: MeanEstimate().to(device) for name in objective.penalties}
+    risk, errors = MeanEstimate(device), MeanEstimate(device)
+    penalties = {name: MeanEstimate(device) for name in objective.penalties}
     has_errors = objective.surrogate.task.error_title is not None
     for batch in batches:
         value = objective(state, batch)

@@ -176,6 +176,7 @@ def _execute(
     """Assemble, train, measure and describe; the folder tells at every moment how it stands."""
     from truerisk.assemble import assemble
     from truerisk.core import rng, threads
+    from truerisk.engine.host import wait_for_all
 
     recipe = assemble(cfg)
     first, count, before = rank() == 0, _threads(cfg, recipe), run.status()
@@ -195,6 +196,9 @@ def _execute(
         if first:
             _draw(result)
             run.set_status(status, stop=stop)
+        # The others read from the folder how the run ended, and exit by that: a process that exits
+        # with an error is taken for a reason to kill the rest.
+        wait_for_all()
     return result
 
 

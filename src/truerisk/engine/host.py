@@ -170,6 +170,12 @@ class TrainerHost(Host):
         return model
 
 
+def wait_for_all() -> None:
+    """Wait until every process of the run has come here; nothing where there is only one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
 def sync_batch_norms(model: nn.Module) -> None:
     """Let the batch norms inside a model normalise over the batch of all processes, in place."""
     for name, child in model.named_children():

@@ -164,7 +164,7 @@ class ModelBackend:
 
     def copy_weights(self, row: int) -> dict[str, Tensor]:
         """Copy the weights and buffers that were measured."""
-        # Putting shards together takes as long as an epoch of a small model, so only where there are.
+        # Only where there are shards: putting them together takes as long as a small model's epoch.
         weights = self.model.state_dict()
         if self.host.shards:
             weights = sharding.whole_state(self.model)

@@ -38,6 +38,7 @@ def replacing(path: Path, *, durable: bool = False, contended: bool = False) -> 
     try:
         yield part
         put_in_place(part, path, durable=durable)
+    # Ctrl-C while writing must leave no torn file behind either
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -52,8 +53,10 @@ def put_in_place(part: Path, path: Path, *, durable: bool = False) -> None:
         durable: flush to disk first.
     """
     if durable:
+        # a rename may reach the disk before what was written
         with part.open("r+b") as file:
             os.fsync(file.fileno())
+    # atomic on one file system only, and hence a part in the same folder
     os.replace(part, path)
 
 

@@ -92,6 +92,7 @@ def _frozen_running_statistics(model: nn.Module) -> Iterator[None]:
     counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
     counts = [counter.clone() for counter in counters]
     for m in norms:
+        # not eval mode, which would normalise by the running statistics instead
         m.momentum = 0.0
     try:
         yield
@@ -150,6 +151,7 @@ def refresh_statistics(
     """
     if not any(isinstance(m, _BatchNorm) for m in model.modules()):
         return state
+    # a copy: `update_bn` resets the statistics of the model it is given
     twin = copy.deepcopy(model)
     twin.load_state_dict(dict(state))
     update_bn(inputs, twin)
@@ -201,6 +203,7 @@ def _batch_norm(
     """
     if not training:
         return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+    # torch refuses that too, but says nothing of what to change
     if x.numel() == x.shape[1]:
         raise ConfigError(
             "batch norm in training mode needs more than one sample in a batch: cut the data into "

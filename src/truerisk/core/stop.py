@@ -41,6 +41,7 @@ SENTENCES = {
         "J fell by {fallen:.3g} to {objective:.6g}, "
         "a share of at most stop.relative_decrease={bound:g}"
     ),
+    # the usual end of a run, which needs no explanation
     "patience": "",
     "callback": "a callback has set trainer.should_stop",
     "time": "trainer.max_time has passed",

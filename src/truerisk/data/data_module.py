@@ -119,7 +119,9 @@ class DataModule(LightningDataModule):
         self.population = samples.population
         self.info = _describe_data(samples, next(iter(parts.values())).x)
         self._check_given()
+        # after the split: noisy validation labels would hide what is measured
         self._add_label_noise(parts)
+        # after it too, and on the training inputs alone: nothing of the others leaks in
         self._fit_standardizer(parts)
         self._build_splits(parts)
         self._ready = True
@@ -250,6 +252,7 @@ class DataModule(LightningDataModule):
         rows = partition_rows(labels, self.val_size, test, draw, samples.class_names)
         if self.num_train_asked is None:
             return rows
+        # a stream of its own, so that fewer samples leave the other splits as they are
         draw = named_generator(self.seed, "num_train")
         chosen = choose_subset(labels[rows.train], self.num_train_asked, draw)
         return rows._replace(train=rows.train[chosen])
@@ -299,6 +302,7 @@ class DataModule(LightningDataModule):
         """Fit the standardizer on the training inputs, or take the one that was given."""
         if "standardizer" in self._given:
             self.standardizer = Standardizer.from_state(self._given["standardizer"])
+        # the mean of token numbers says nothing
         elif self.standardize != "none" and not get_task(self.info.task).integer_inputs:
             chunks = self._read_chunks(parts["train"])
             self.standardizer = Standardizer.fit(self.standardize, chunks)
@@ -399,6 +403,7 @@ class _Part(NamedTuple):
 
 def _call_source(source: Callable[..., Samples], seed: int) -> Samples:
     """Call a source, with the run's seed where it takes one and has none."""
+    # those of a partial, as which Hydra builds a source
     given = getattr(source, "keywords", {})
     takes = "seed" in inspect.signature(source).parameters
     if takes and given.get("seed") is None:
@@ -425,6 +430,7 @@ def _renumber_classes(samples: Samples, names: list[str] | None) -> Samples:
             f"{', '.join(names)}"
         )
     number = {name: k for k, name in enumerate(names)}
+    # -1 for a class that no sample of y has, as checked above
     place = torch.tensor([number.get(name, -1) for name in mine])
     test = samples.test
     if test is not None:

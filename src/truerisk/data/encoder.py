@@ -113,6 +113,7 @@ class TableEncoder:
 def _find_fill(values: Tensor, missing: str) -> float:
     """What stands for a gap in a column of numbers."""
     if missing == "most_frequent":
+        # in their order, so that of several equally frequent values the least is taken
         different, counts = values.unique(return_counts=True)
         return float(different[counts.argmax()])
     if missing == "median":
@@ -196,6 +197,7 @@ class Standardizer:
         if self.mean is None or self.scale is None:
             return x
         shifted = x - self.mean.to(x)
+        # integers cannot be divided in place
         if not shifted.is_floating_point():
             return shifted / self.scale.to(x)
         return shifted.div_(self.scale.to(x))  # in place, as data may fill the memory

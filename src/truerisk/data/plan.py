@@ -83,6 +83,7 @@ class BatchPlan:
 
     def order(self, epoch: int) -> Tensor:
         """Return the order [n] in which the epoch takes the samples."""
+        # not permuted: the sum over all samples would differ in its last bits each epoch
         if self.full:
             return torch.arange(self.n)
         return torch.randperm(self.n, generator=named_generator(self.seed, "order", epoch))

@@ -49,6 +49,7 @@ def cast(tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tens
     """
     if not tensor.is_floating_point():
         dtype = tensor.dtype
+    # the copy of pinned memory overlaps with computing; of other memory it just waits
     return tensor.to(device, dtype, non_blocking=True)
 
 
@@ -201,6 +202,7 @@ def stack_inputs(x: Tensor | Inputs) -> Tensor:
     """Return all inputs in one tensor [n, *shape]."""
     if isinstance(x, Tensor):
         return x
+    # filled one by one: `torch.stack` of a list would hold every sample twice
     stacked = torch.empty(len(x), *x.shape)
     for i in range(len(x)):
         stacked[i] = x[i]
@@ -213,6 +215,7 @@ class _PairDataset(Dataset):
     def __init__(self, x: Tensor | Inputs, y: Tensor) -> None:
         self.x, self.y = x, y
 
+    # torch's loader asks for a whole batch by this name where a dataset has it
     def __getitems__(self, index: list[int]) -> tuple[Tensor, Tensor]:
         if isinstance(self.x, Tensor):
             return self.x[index], self.y[index]

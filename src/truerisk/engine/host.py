@@ -109,7 +109,13 @@ class FabricHost(Host):
         """Bring a model to the device, in place, and return what its training passes call."""
         if self.sync_batchnorm and self.world_size > 1:
             sync_batch_norms(model)
-        model.to(self.place.dtype)
+        if self.shards:
+            model.to(
+                self.place.dtype
+            )  # each process brings its part to the device, never the whole
+        else:
+            # DDP refuses a model that is not on its device, and leaves bringing it there to others
+            model.to(self.device, self.place.dtype)
         return self.fabric.strategy.setup_module(model)
 
     def whole(self, tensor: Tensor) -> Tensor:
@@ -118,6 +124,7 @@ class FabricHost(Host):
 
     def sum(self, values: Tensor) -> Tensor:
         """Add up a tensor over the processes."""
+        # a copy, as the reduction writes into what it is given
         total: Any = self.fabric.all_reduce(values.clone(), reduce_op="sum")
         return total
 

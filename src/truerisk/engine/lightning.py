@@ -70,6 +70,7 @@ class ModelBackend:
             # Processes average gradients in backward passes of their wrapper alone; measuring, for
             # which they may take unlike numbers of batches, must not wait for one another there.
             training = Objective(recipe.model, recipe.surrogate, penalties, forward)
+        # after the model is on its device: FSDP replaces the parameters by its own
         optimizer = recipe.optimizer(recipe.model)
         schedule = recipe.schedule(optimizer, horizon)
         estimator = RiskEstimator(recipe, self.objective, host)

@@ -114,6 +114,7 @@ class TrainingLoop:
         deadline: float = math.inf,
     ) -> None:
         self.backend, self.observers, self.on_finish = backend, list(observers), on_finish
+        # a call after every step counts on a small model: only for those that look at steps
         overrides = (type(o).on_step is not Observer.on_step for o in self.observers)
         self.step_observers = [o for o, own in zip(self.observers, overrides, strict=True) if own]
         self.checkpoint_seconds, self.deadline = checkpoint_seconds, time.monotonic() + deadline
@@ -150,6 +151,7 @@ class TrainingLoop:
         """Close what is open where the block breaks off."""
         try:
             yield
+        # not Exception: Ctrl-C and SystemExit must leave loggers closed too
         except BaseException:
             for observer in self.observers:
                 observer.on_break(self)
@@ -204,17 +206,20 @@ class TrainingLoop:
 
     def end_epoch(self) -> None:
         """Measure the epoch where that is due, and end the runs that are over."""
+        # clocks of processes differ, and all must end after the same epoch
         over = self.backend.host.any(time.monotonic() >= self.deadline)
         for run in self.backend.runs:
             run.state.epoch += 1
             run.state.step_in_epoch = 0
             for rule in run.rules:
+                # before measuring, as a run that stops is measured at whatever epoch
                 run.state.stop = rule.judge(run) or run.state.stop
             if over and run.state.stop is None:
                 run.state.stop = Stop("time", run.state.step, {})
         due = self.first.state.epoch % self.first.recipe.risk.every == 0
         rows = [k for k, run in enumerate(self.backend.runs) if due or run.ended]
         measured = self.measure(rows)
+        # all report before any is decided on, so that their order in the stack decides nothing
         for run in measured:
             for rule in run.rules:
                 rule.report(run, run.values)
@@ -270,6 +275,7 @@ class TrainingLoop:
         for k, error in errors.items():
             detail = {"what": error.what, "fault": error.fault}
             self.backend.runs[k].state.stop = Stop("divergence", error.step, detail)
+        # observers look at all runs at once: they go on while one of them does
         if len(errors) == len(self.backend.runs):
             for observer in self.observers:
                 observer.on_break(self)

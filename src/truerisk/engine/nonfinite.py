@@ -46,5 +46,6 @@ def first_bad_output(model: nn.Module, x: Tensor) -> str | None:
 
 def culprit(model: nn.Module, x: Tensor) -> str:
     """Name what is not finite: a weight first, else a layer's output, else a gradient."""
+    # a bad weight spoils every output, and a bad output every gradient: causes first
     found = first_bad_weight(model) or first_bad_output(model, x) or first_bad_gradient(model)
     return found or "the loss"

@@ -31,6 +31,7 @@ class DevicePrecision(NamedTuple):
     @contextmanager
     def default_dtype(self) -> Iterator[None]:
         """Let new tensors have the type of the weights inside the block."""
+        # torch has one default for the whole process, and no context manager for it
         before = torch.get_default_dtype()
         torch.set_default_dtype(self.dtype)
         try:

@@ -135,10 +135,13 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
     if path.name == "last.ckpt":
         remedy = "; delete it, and resume starts the run anew"
     try:
+        # `weights_only`, as a pickle that comes from elsewhere could run any code
         content = torch.load(path, map_location=device, weights_only=True)
+    # a torn or foreign file fails in as many ways as zip and pickle have
     except Exception as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{path} is not a readable checkpoint ({why}){remedy}") from error
+    # last.ckpt has the one, best.ckpt the other
     if not {"truerisk", "state"} & set(content):
         raise ConfigError(f"{path} is not a readable checkpoint of a run{remedy}")
     return content

@@ -86,6 +86,7 @@ class CurvatureStep(Step):
 
         def see(total: Tensor, gradient: Tensor, risks: list[Tensor]) -> None:
             for (batch, share), risk in zip(micro_batches, risks, strict=True):
+                # a share of 0 is a sample of others, which counts here in no mean
                 if share:
                     self.state.sums.add_loss(risk.item(), len(batch))
             self.check(total, gradient.norm(), micro_batches[-1][0])

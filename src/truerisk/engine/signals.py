@@ -22,6 +22,7 @@ def on_stop(ask: Callable[[str], None]) -> Iterator[None]:
     the block has been left. Only the main thread can catch signals; in any other the block changes
     nothing.
     """
+    # Python lets only the main thread set a handler
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -36,6 +37,7 @@ def on_stop(ask: Callable[[str], None]) -> Iterator[None]:
         restore()
         if number not in SIGNALS:
             put_off.append((number, frame))
+        # handlers are back before anyone is asked: a second Ctrl-C must end what hangs
         ask(signal.Signals(number if number in SIGNALS else signal.SIGTERM).name)
 
     for number in before:

@@ -201,10 +201,12 @@ class TrainingRun:
         return {
             "epoch": self.state.epoch,
             "global_step": self.state.step,
+            # Lightning migrates a checkpoint by the version that wrote it
             "pytorch-lightning_version": lightning.__version__,
             "state_dict": parts.weights,
             "callbacks": {key: kept for key, kept in rules.items() if kept},
             "optimizer_states": [parts.optimizer],
+            # empty, as the schedule is ours, but Lightning asks for the key
             "lr_schedulers": [],
             "hyper_parameters": {
                 "config": self.recorder.config,

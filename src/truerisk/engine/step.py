@@ -77,10 +77,12 @@ class Step:
         if self.edits:
             micro_batches = [(edit_batch(self.edits, b), share) for b, share in micro_batches]
         self.descend(micro_batches)
+        # the schedule after the update: it sets the numbers of the step to come
         self.state.step += 1
         self.schedule.step()
         if self.projections:
             project_weights(self.projections, self.named)
+        # last, so that an average is one of projected weights
         if self.averages:
             average_weights(self.averages, self.model.state_dict(), self.state.step)
 
@@ -100,6 +102,7 @@ class Step:
         Returns:
             J, a scalar.
         """
+        # None rather than zeros, which momentum and weight decay would act on all the same
         for p in self.params:
             p.grad = None
         parts = []
@@ -108,8 +111,10 @@ class Step:
                 value = self.objective(None, batch)
                 # A share of one is not multiplied in: a kernel less on every ordinary step.
                 part = value.objective if share == 1 else value.objective * share
+                # at once, so that only one micro-batch's graph is in memory
                 self.host.backward(part, create_graph=self.needs.create_graph)
             parts.append(part.detach())
+            # a share of 0 is a sample of others, computed so that no process waits for this one
             if share and not probe:
                 self.state.sums.add_loss(value.risk.item(), len(batch))
         self.check_curvature()
@@ -117,6 +122,7 @@ class Step:
         norm = self.gradient_norm()
         if not probe:
             self.check(objective, self.host.whole(norm), micro_batches[-1][0])
+        # after the check: an infinite norm would scale the gradient to zeros and nan
         if self.clips:
             self.clip(norm)
         return objective
@@ -185,6 +191,7 @@ class Step:
 
     def recurrent_kernels(self) -> AbstractContextManager[None]:
         """Leave cuDNN's recurrent layers out where the gradient is differentiated again."""
+        # the backward pass of cuDNN's recurrent kernels has no derivative of its own
         return cudnn.flags(enabled=False) if self.needs.create_graph else nullcontext()
 
     def share_sums(self) -> None:

@@ -39,6 +39,7 @@ class ConvergenceStopping(StopRule):
             an optimizer that takes no gradient.
     """
 
+    # the name of the Lightning callback it once was, which checkpoints still hold
     key = "Tolerance"
 
     def __init__(self, recipe: Recipe, options: StopOptions) -> None:
@@ -59,6 +60,7 @@ class ConvergenceStopping(StopRule):
         """Compare the gradient's norm, and J with that of the epoch before."""
         sums, step = run.state.sums, run.state.step
         bound, stop = self.options.gradient_norm, None
+        # the sum of one norm: on the whole training set an epoch is a step
         if bound is not None and sums.norm_sum <= bound:
             stop = Stop("gradient_norm", step, {"norm": sums.norm_sum, "bound": bound})
         share = self.options.relative_decrease
@@ -157,6 +159,7 @@ class SuccessiveHalving(StopRule):
         host: the processes of the run, of which the first reads and writes.
     """
 
+    # likewise; Lightning's state_key is a text of the callback's arguments
     key = "Halving{'monitor': 'risk/val', 'mode': 'min'}"
 
     def __init__(self, rungs: Rungs, cell: str, host: Host) -> None:

@@ -168,6 +168,7 @@ class LocalObjective:
             with deterministic_forward(self.objective.model, self.w.device):
                 if not self._checked:
                     self._check_deterministic(batch)
+                # another mask for each batch, and the same one at every evaluation
                 torch.manual_seed(self.seed + number)
                 found = f(batch)
             yield batch, found

@@ -138,6 +138,7 @@ class StepObjective(CurvatureOracle):
             return torch.cat([graph.hessian_rows(part) for part in identity.split(ROWS)])
 
         matrix = self._sum_batches(rows)
+        # rounding leaves the halves unequal, and eigh and Cholesky read only one of them
         return (matrix + matrix.T) / 2
 
     def begin_step(self, request: CaptureRequest | None = None) -> None:
@@ -189,6 +190,7 @@ class StepObjective(CurvatureOracle):
         self, params: dict[str, Tensor]
     ) -> Iterator[tuple[ObjectiveValue, Batch, float]]:
         """Evaluate J at any weights: with the same noise, and buffers as they were at first."""
+        # copies, as a layer may write into the buffers that it is given
         params = params | {name: b.clone() for name, b in self._buffers.items()}
         with rng.fork_state():
             for noise, (batch, share) in zip(self._noise, self.micro_batches, strict=True):

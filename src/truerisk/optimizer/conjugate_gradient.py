@@ -187,6 +187,7 @@ def minimize_by_cg(
         residual = residual + (size / curvature) * bent
         values.append(0.5 * (p.dot(residual) + p.dot(gradient)).item())
         previous, size = size, residual.dot(residual).item()
+        # `size` is the square of the residual's norm, hence that of eps
         done = _is_stalled(values, progress) or size <= first * torch.finfo(p.dtype).eps ** 2
         if i >= due or done or i == limit:
             kept.append(p)

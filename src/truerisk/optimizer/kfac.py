@@ -147,6 +147,7 @@ class KFAC(SecondOrderOptimizer):
     def _update_average(self, state: dict[str, Any], name: str, value: Tensor) -> None:
         count = state.get(f"{name}_count", 0) + 1
         keep = min(1 - 1 / count, self.group["decay"])
+        # the first value takes the place of zeros, which would bias the mean towards them
         if count > 1:
             value = keep * state[name] + (1 - keep) * value
         state[name] = value
@@ -227,6 +228,7 @@ class KFAC(SecondOrderOptimizer):
         step, curved = minimize_quadratic(oracle.gradient(), directions, products, group["damping"])
         line = OracleLine(oracle, oracle.copy_weights(), step)
         group["step_length"] = t = line.search(group["lr"])
+        # no step at all says that the model is wrong: more damping, due or not
         if self._is_due() or t == 0:
             self._adapt_damping(oracle, step, curved)
         self.memory["velocity"] = t * step

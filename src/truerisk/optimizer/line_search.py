@@ -151,6 +151,7 @@ class ClosureLine(SearchLine):
         """Move to the step length that ``search`` finds, to w if it breaks off; return it."""
         t = 0.0
         try:
+            # false for nan as well, where there is no descent to search along
             if self.start.slope < 0:
                 t = search(self)
         finally:
@@ -229,6 +230,7 @@ class LineSearchOptimizer(Optimizer):
         self.group = self.param_groups[0]
         refuse_shards(type(self).__name__, self.group["params"])
 
+    # torch calls this from `load_state_dict`, too
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         rename_step_length(self.param_groups)

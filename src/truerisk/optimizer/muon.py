@@ -90,6 +90,7 @@ class Muon(Optimizer):
         groups = iter(self.param_groups)
         for part in self.parts:
             part.param_groups = [next(groups) for _ in part.param_groups]
+            # one state for both, so that a checkpoint of this optimizer holds theirs
             part.state = self.state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ class SecondOrderOptimizer(Optimizer):
             raise ConfigError("curvature joins all parameters: set param_groups=all")
         refuse_shards("curvature", self.param_groups[0]["params"])
 
+    # torch calls this from `load_state_dict`, too
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         rename_step_length(self.param_groups)

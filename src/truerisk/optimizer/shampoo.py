@@ -86,6 +86,7 @@ class Shampoo(Optimizer):
         return loss
 
     def _update_parameter(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        # a scalar counts as a vector of one, so that it has a preconditioner
         state, grad = self.state[p], grad.reshape(p.shape or (1,))
         if not state:
             state["step"], state["due"], state["mean"] = 0, 0, torch.zeros_like(grad)
@@ -144,6 +145,7 @@ def inverse_root(total: Tensor | None, power: int) -> Tensor | None:
     if total is None:
         return None
     values, vectors = torch.linalg.eigh(total)
+    # eigenvalues of rounding may be negative, and a root of them nan
     least = values[-1] * len(values) * torch.finfo(values.dtype).eps
     roots = values.clamp(min=least) ** (-1 / power)
     return (vectors * roots) @ vectors.mT

@@ -101,6 +101,7 @@ class Classification(Task):
             y: the labels [n].
             class_names: their names where there are any.
         """
+        # a class may have no sample here
         if class_names is not None:
             return len(class_names)
         return int(y.max()) + 1 if len(y) else 0
@@ -214,6 +215,7 @@ def name_classes(labels: Sequence[Any]) -> list[str]:
     (['9', '10'], ['0', '1', 'unknown'])
     """
     try:
+        # as values rather than texts, so that 9 comes before 10
         ordered = sorted(set(labels))
     except TypeError:  # numbers and texts have no order among each other
         ordered = sorted(set(labels), key=str)

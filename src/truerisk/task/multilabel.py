@@ -58,6 +58,7 @@ class MultiLabel(Task):
                 "data.source: data.source.task=multilabel takes a column of 0 and 1 for each "
                 "label, and the target holds texts or lists"
             ) from None
+        # a single label may come without a dimension of its own
         y = y.reshape(len(y), -1)
         self.check_targets(y, y.shape[1])
         return y, None

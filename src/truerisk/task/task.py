@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from truerisk.core.errors import ConfigError
 
+# torch is imported where it is needed: what lists parts must not wait for it
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -122,6 +123,7 @@ class Task:
         Raises:
             ConfigError: a method is missing.
         """
+        # asked before training, as risks under P are measured when it is over
         for method in ("sample", self.population_method):
             if not callable(getattr(population, method, None)):
                 raise ConfigError(

@@ -23,6 +23,7 @@ from truerisk.core.seeds import derive_streams
 from truerisk.data import DataInfo, DataModule
 from truerisk.diagnostics import Diagnostic
 from truerisk.loss import Surrogate, adapt_loss
+from truerisk.model.given_model import refuse_lightning
 from truerisk.optimizer import needs_of, parameter_groups
 from truerisk.recipe import Recipe
 from truerisk.regularizer.base import Regularizer
@@ -136,6 +137,7 @@ def build_model(
     with rng.fork_seeded(seed):
         sizes = {"input_shape": tuple(info.input_shape), "output_size": size}
         model = build(cfg.model, **sizes, dtype=dtype)
+        refuse_lightning(model)
         if data is not None:
             initialize = build(cfg.initializer)
             shown = getattr(initialize, "needs_data", False) and data.train is not None

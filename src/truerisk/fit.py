@@ -23,6 +23,7 @@ from truerisk.task import get_task
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
+    from torch import nn
 
     from truerisk.data import DataModule
     from truerisk.engine.risk_module import RiskModule
@@ -35,6 +36,8 @@ def train(
     config_dir: str | None = None,
     folder: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
+    model: nn.Module | None = None,
+    data: Any = None,
 ) -> RunResult:
     """Train a recipe: a composed configuration, or overrides as on the command line.
 
@@ -46,6 +49,10 @@ def train(
         config_dir: a folder of your own options.
         folder: where the run writes; by default a fresh one below ``outputs/``.
         callbacks: Lightning callbacks that look at the run beside those under ``diagnostics``.
+        model: a module to train a copy of, in place of ``model=NAME``.
+        data: samples, in place of ``data=NAME``: (x, y), which is split; (x_train, y_train, x_val,
+            y_val), perhaps with x_test and y_test; a Dataset, or a pair or three of them; or a
+            LightningDataModule. They are read once.
 
     Returns:
         The run's folder, read back.
@@ -54,16 +61,91 @@ def train(
         ConfigError: the configuration asks for something that cannot work.
     """
     from truerisk.config.compose import compose, expand_resume
+    from truerisk.core.python_objects import offer_objects
 
     if isinstance(config, str):
         raise ConfigError(f"train takes a list of overrides, as in train([{config!r}])")
+    objects = read_objects(model, data)
     if isinstance(config, DictConfig):
         cfg = config
     else:
-        cfg = compose(expand_resume(config), config_dir)
+        check_overrides(config, objects)
+        options = ["data=arrays"] if data is not None else []
+        if any(text.lstrip("+").startswith("resume=") for text in config):
+            options = []
+        cfg = compose([*options, *expand_resume(config)], config_dir)
         if cfg.study is not None and folder is None:
             raise ConfigError("study= is the command line's; here folder= says where a run goes")
-    return train_config(cfg, None if folder is None else Path(folder), callbacks)
+    if objects and not cfg.get("resume"):
+        cfg = describe_objects(cfg, objects)
+    with offer_objects(objects):
+        result = train_config(cfg, None if folder is None else Path(folder), callbacks)
+    result.objects = objects
+    return result
+
+
+def read_objects(model: Any, data: Any) -> dict[str, Any]:
+    """Look at what was given from Python.
+
+    Args:
+        model: a module, or None.
+        data: samples, or None.
+
+    Returns:
+        A `GivenModel` and `GivenData`, by ``model`` and ``data``.
+
+    Raises:
+        ConfigError: they are of no kind that can be trained.
+    """
+    objects: dict[str, Any] = {}
+    if model is not None:
+        from truerisk.model.given_model import read_model
+
+        objects["model"] = read_model(model)
+    if data is not None:
+        from truerisk.data.given_samples import read_data
+
+        objects["data"] = read_data(data)
+    return objects
+
+
+def check_overrides(overrides: Sequence[str], objects: Mapping[str, Any]) -> None:
+    """Refuse overrides of what was given from Python instead.
+
+    Args:
+        overrides: as on the command line.
+        objects: see `read_objects`.
+
+    Raises:
+        ConfigError: an override would have no effect.
+    """
+    for text in overrides:
+        key = text.lstrip("+~").partition("=")[0]
+        if key in objects or (key.startswith("model.") and "model" in objects):
+            group = key.partition(".")[0]
+            raise ConfigError(
+                f"{text} has no effect beside {group}=, given from Python: leave it out"
+            )
+
+
+def describe_objects(cfg: DictConfig, objects: Mapping[str, Any]) -> DictConfig:
+    """Put a description in the place of what was given from Python.
+
+    Args:
+        cfg: a composed configuration, which is left as it is.
+        objects: see `read_objects`.
+    """
+    cfg = cfg.copy()
+    OmegaConf.set_struct(cfg, False)
+    if "model" in objects:
+        cfg.model = objects["model"].describe()
+        cfg.choices.model = objects["model"].class_path.rpartition(".")[2].lower()
+    if "data" in objects:
+        task = (cfg.data.get("source") or {}).get("task", "auto")
+        cfg.data.source = objects["data"].describe(task)
+        cfg.choices.data = "given"
+    OmegaConf.set_struct(cfg, True)
+    return cfg
 
 
 def build_module(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from truerisk.core.errors import ConfigError
 from truerisk.risk.measured import Measured
@@ -23,11 +23,15 @@ class RunResult:
 
     Args:
         folder: the run's folder, of a run that has ended or is still going.
+
+    Attributes:
+        objects: ``model`` and ``data``, where they were given from Python.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.run = RunFolder(folder)
         self.folder = self.run.path
+        self.objects: Mapping[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"RunResult({str(self.folder)!r}, status={self.status!r})"
@@ -65,6 +69,7 @@ class RunResult:
     def model(self) -> nn.Module:
         """The model with its best weights, in eval mode on the CPU."""
         from truerisk.assemble import build, build_model
+        from truerisk.core.python_objects import offer_objects
         from truerisk.data import DataInfo
         from truerisk.engine.recorder import load_checkpoint
 
@@ -74,7 +79,8 @@ class RunResult:
         info = DataInfo(**{**facts["data"], "input_shape": shape})
         # some regularizers change the model, as dropout and spectral norm do
         regularizers = {name: build(node) for name, node in self.config.regularizer.items()}
-        model = build_model(self.config, info, regularizers, facts["seeds"]["init"])
+        with offer_objects(self.objects):
+            model = build_model(self.config, info, regularizers, facts["seeds"]["init"])
         model.load_state_dict(load_checkpoint(self.run.best)["state"], assign=True)
         return model.eval()
 

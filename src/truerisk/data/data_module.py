@@ -248,8 +248,12 @@ class DataModule(LightningDataModule):
         test = self.test_size if samples.test is None else None
         if isinstance(test, str):
             raise ConfigError(f"data.test is '{test}': give a fraction, a number, null or all")
-        draw = named_generator(self.seed, "split")
-        rows = partition_rows(labels, self.val_size, test, draw, samples.class_names)
+        if samples.last_val is None:
+            draw = named_generator(self.seed, "split")
+            rows = partition_rows(labels, self.val_size, test, draw, samples.class_names)
+        else:
+            order = torch.arange(len(samples.y))
+            rows = Rows(order[: -samples.last_val], order[-samples.last_val :], None)
         if self.num_train_asked is None:
             return rows
         # a stream of its own, so that fewer samples leave the other splits as they are

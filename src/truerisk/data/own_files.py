@@ -53,14 +53,14 @@ def arrays(
     values = _find_array(found, y, "y")
     tests = _find_test_arrays(found, x_test, y_test)
     learned = infer_task(values, task)
-    inputs = _read_inputs(_find_array(found, x, "x"), x, learned.integer_inputs)
+    inputs = read_inputs(_find_array(found, x, "x"), x, learned.integer_inputs)
     if learned.has_classes:
         _check_classes(values, y)
     targets, names = learned.read_targets(values)
     test = None
     if tests is not None:
         test = (
-            _read_inputs(tests[0], x_test, learned.integer_inputs),
+            read_inputs(tests[0], x_test, learned.integer_inputs),
             learned.read_targets(tests[1], names)[0],
         )
     return Samples(inputs, targets, learned.name, test=test, class_names=names)
@@ -108,8 +108,17 @@ def _find_test_arrays(
     return found[str(x)], found[str(y)]
 
 
-def _read_inputs(values: Any, name: str | None, integers: bool) -> Tensor:
-    """Return inputs [n, …] as floating-point numbers, or whole ones; [n] becomes [n, 1]."""
+def read_inputs(values: Any, name: str | None, integers: bool) -> Tensor:
+    """Return inputs [n, …] as floating-point numbers, or whole ones; [n] becomes [n, 1].
+
+    Args:
+        values: an array.
+        name: what messages call it.
+        integers: whether whole numbers stay so.
+
+    Raises:
+        ConfigError: they are not all finite numbers.
+    """
     # kinds of NumPy: floating-point, signed, unsigned, truth values
     if values.dtype.kind not in "fiub" or not values.ndim:
         raise ConfigError(f"data.source: array '{name}' holds {values.dtype}, not numbers")

@@ -79,7 +79,8 @@ class Samples:
     """Inputs ``x`` [n, *shape] and targets ``y``: int64 [n] classes or float [n, outputs].
 
     ``test`` is the source's own test set, ``population`` the distribution P if known, and
-    ``encoder`` what turns x into features once fitted on the training split.
+    ``encoder`` what turns x into features once fitted on the training split. The last ``last_val``
+    samples are the source's own validation set.
 
     Raises:
         ConfigError: fewer than two classes, or x and y of different lengths.
@@ -92,6 +93,7 @@ class Samples:
     population: Population | None = None
     class_names: Sequence[str] | None = None
     encoder: TableEncoder | None = None
+    last_val: int | None = None
 
     def __post_init__(self) -> None:
         task = get_task(self.task)

@@ -43,7 +43,7 @@ class RiskModule(L.LightningModule):
     |-----------------------------------------------|---------------------------------------------|
     | ``risk/val``, ``error/val``                   | after a validation loop                     |
     | ``risk/train``, ``risk/gap``, ``objective``,  | then too, where the training data is that   |
-    | ``penalty/…``                                 | of a `truerisk.DataModule`                  |
+    | ``penalty/…``                                 | of a `truerisk.data.DataModule`             |
     | ``batch/loss``, ``grad_norm``, ``lr/…``       | after an epoch                              |
     | ``risk/test``, ``error/test``                 | after ``trainer.test``                      |
 

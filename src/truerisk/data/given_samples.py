@@ -1,0 +1,227 @@
+"""Samples given from Python: tensors, datasets, or somebody's LightningDataModule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from truerisk.core import rng
+from truerisk.core.errors import ConfigError
+from truerisk.core.python_objects import hash_arrays, take_object
+from truerisk.data.own_files import read_inputs
+from truerisk.data.samples import Samples
+from truerisk.task import infer_task
+
+FORMS = (
+    "(x, y), (x_train, y_train, x_val, y_val), the same with x_test, y_test, a Dataset, a pair or "
+    "three of them, or a LightningDataModule"
+)
+SPLITS = ("train", "val", "test")
+Pair = tuple[Any, Any]
+
+
+class GivenData(NamedTuple):
+    """Samples as they were given: inputs and targets of one to three splits.
+
+    Args:
+        kind: the class they came in.
+        splits: arrays (x, y) by ``train``, ``val`` and ``test``; ``train`` alone is split later.
+        digest: of all of them.
+    """
+
+    kind: str
+    splits: dict[str, Pair]
+    digest: str
+
+    def describe(self, task: str = "auto") -> dict[str, object]:
+        """Return the node that stands for them in a configuration.
+
+        Args:
+            task: what is learned.
+        """
+        shapes = {name: [list(x.shape), list(y.shape)] for name, (x, y) in self.splits.items()}
+        return {
+            "_target_": "truerisk.data.given_samples.given_samples",
+            "_partial_": True,
+            "kind": self.kind,
+            "shapes": shapes,
+            "digest": self.digest,
+            "task": task,
+        }
+
+
+def read_data(data: Any, seed: int = 0) -> GivenData:
+    """Read samples that were given from Python, once.
+
+    Args:
+        data: tensors or arrays, datasets, or a LightningDataModule.
+        seed: of what datasets draw while they are read.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    kind = type(data).__name__
+    with rng.fork_seeded(seed):
+        if hasattr(data, "train_dataloader"):
+            splits = read_data_module(data)
+        elif isinstance(data, tuple | list) and data and all(map(is_dataset, data)):
+            splits = [read_samples(one) for one in data]
+            kind = "Datasets"
+        elif isinstance(data, tuple | list) and len(data) in (2, 4, 6):
+            arrays = [to_array(one) for one in data]
+            splits = list(zip(arrays[::2], arrays[1::2], strict=True))
+            kind = "arrays"
+        elif is_dataset(data):
+            splits = [read_samples(data)]
+        else:
+            raise ConfigError(f"data is a {kind}: give {FORMS}")
+    if len(splits) > len(SPLITS):
+        raise ConfigError(f"data has {len(splits)} splits: give {FORMS}")
+    named = dict(zip(SPLITS, splits, strict=False))
+    for name, (x, y) in named.items():
+        if not len(x) or len(x) != len(y):
+            raise ConfigError(f"data: {name} has {len(x)} inputs and {len(y)} targets")
+    return GivenData(kind, named, hash_arrays(one for pair in splits for one in pair))
+
+
+def is_dataset(data: Any) -> bool:
+    """Tell whether something is a map-style dataset of pairs."""
+    return isinstance(data, torch.utils.data.Dataset) and hasattr(data, "__len__")
+
+
+def to_array(values: Any) -> Any:
+    """Return numbers or texts as an array on the CPU.
+
+    Args:
+        values: a tensor, an array, a table or a list.
+    """
+    if isinstance(values, Tensor):
+        return values.detach().cpu().numpy()
+    return np.asarray(values)
+
+
+def read_samples(dataset: Any) -> Pair:
+    """Read all samples of a dataset: inputs [n, …] and targets [n, …].
+
+    Args:
+        dataset: of pairs (x, y).
+    """
+    return join_batches(([x], [y]) for x, y in (dataset[i] for i in range(len(dataset))))
+
+
+def join_batches(batches: Iterable[tuple[Any, Any]]) -> Pair:
+    """Join batches into inputs [n, …] and targets [n, …].
+
+    Args:
+        batches: pairs (x, y).
+    """
+    pairs = [(stack_values(x), stack_values(y)) for x, y in batches]
+    return np.concatenate([x for x, _ in pairs]), np.concatenate([y for _, y in pairs])
+
+
+def stack_values(values: Any) -> Any:
+    """Return a batch as an array; a list is one value a sample.
+
+    Args:
+        values: a tensor, an array or a list.
+    """
+    if isinstance(values, list):
+        return np.stack([to_array(value) for value in values])
+    return to_array(values)
+
+
+def read_data_module(module: Any) -> list[Pair]:
+    """Read the splits of a LightningDataModule through its dataloaders.
+
+    Args:
+        module: whose hooks are called as a Trainer would call them.
+
+    Raises:
+        ConfigError: it has a test set without a validation set.
+    """
+    module.prepare_data()
+    found: dict[str, Pair] = {}
+    for name, stage in zip(SPLITS, ("fit", "fit", "test"), strict=True):
+        if name != "val":
+            module.setup(stage)
+        loader = read_loader(module, f"{name}_dataloader")
+        if loader is not None:
+            found[name] = read_loader_samples(loader)
+    if "val" not in found:
+        if "test" in found:
+            raise ConfigError("data has a test set and no validation set: give both, or neither")
+        return [found["train"]]
+    return list(found.values())
+
+
+def read_loader(module: Any, name: str) -> Any:
+    """Return one of a data module's dataloaders; None where it has none.
+
+    Args:
+        module: any.
+        name: of the method.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        loader = getattr(module, name)()
+    except (MisconfigurationException, NotImplementedError):
+        return None
+    if isinstance(loader, Sequence):
+        if len(loader) > 1:
+            raise ConfigError(f"data: {name} gives {len(loader)} loaders, where one can be read")
+        loader = next(iter(loader), None)
+    return loader
+
+
+def read_loader_samples(loader: Any) -> Pair:
+    """Read a dataloader's samples in the order of its dataset, where it has one.
+
+    Args:
+        loader: of pairs (x, y).
+    """
+    dataset = getattr(loader, "dataset", None)
+    if dataset is not None and is_dataset(dataset):
+        # Not through the loader, which may shuffle them and leave some out.
+        return read_samples(dataset)
+    return join_batches(loader)
+
+
+def given_samples(kind: str, shapes: dict[str, Any], digest: str, task: str = "auto") -> Samples:
+    """Return the samples that a run was given from Python.
+
+    Args:
+        kind: the class they came in.
+        shapes: of inputs and targets, by split.
+        digest: of all of them.
+        task: what is learned; ``auto`` takes floating-point targets for a regression and all others
+            for a classification.
+
+    Raises:
+        ConfigError: they were not given again, or are no samples of the task.
+    """
+    given = take_object("data", digest, f"data ({kind})")
+    pairs = [given.splits[name] for name in ("train", "val") if name in given.splits]
+    y = np.concatenate([y for _, y in pairs])
+    learned = infer_task(y, task)
+    x = np.concatenate([x for x, _ in pairs])
+    inputs = read_inputs(x, "x", learned.integer_inputs)
+    targets, names = learned.read_targets(y)
+    test = None
+    if "test" in given.splits:
+        x_test, y_test = given.splits["test"]
+        test = (
+            read_inputs(x_test, "x_test", learned.integer_inputs),
+            learned.read_targets(y_test, names)[0],
+        )
+    held_out = None
+    if "val" in given.splits:
+        held_out = len(given.splits["val"][1])
+    return Samples(inputs, targets, learned.name, test=test, class_names=names, last_val=held_out)

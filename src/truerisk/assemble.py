@@ -46,6 +46,7 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     check_combinations(cfg)
     seeds = derive_streams(cfg.seed)
     data = build(cfg.data, seed=seeds.data)
+    # a stream of its own: the order of batches can be varied alone
     data.order_seed = seeds.order
     data.load_state_dict(fitted or {})
     data.prepare()
@@ -109,6 +110,7 @@ def build(node: DictConfig, **available: Any) -> Any:
 
 def _user_error(error: BaseException, node: DictConfig) -> Exception:
     """The error to show where a target refused its numbers."""
+    # Hydra wraps what a constructor raises into errors of its own
     while error.__cause__ is not None and not isinstance(error, UserError):
         error = error.__cause__
     if isinstance(error, ValueError):
@@ -141,9 +143,11 @@ def build_model(
         if data is not None:
             initialize = build(cfg.initializer)
             shown = getattr(initialize, "needs_data", False) and data.train is not None
+            # before regularizers edit the model, whose parametrizations hide the weights
             initialize(model, first_inputs(data, INITIAL_SAMPLES) if shown else None)
         for regularizer in regularizers.values():
             model = regularizer.edit_model(model)
+    # last: a regularizer may return another module, whose calls are those to compile
     if cfg.compile:
         model.compile()
     return model

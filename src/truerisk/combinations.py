@@ -85,6 +85,7 @@ def check_averages(regularizers: Mapping[str, Regularizer]) -> None:
     Raises:
         ConfigError: there are two.
     """
+    # by what its class overrides, as an average returns None until it has begun
     names = [n for n, r in regularizers.items() if type(r).averaged is not Regularizer.averaged]
     if len(names) > 1:
         raise ConfigError(

@@ -200,6 +200,7 @@ def train_config(
         if run.status().get("status") == "finished":
             print(f"the run in {run.path} has finished; there is nothing left to do")
             return RunResult(run.path)
+        # the run's own file rather than the command line: it goes on as it was configured
         cfg = OmegaConf.load(run.config)  # type: ignore[assignment]
     check_config(cfg)
     with quiet():
@@ -276,6 +277,7 @@ def _execute(
         stack.enter_context(rng.fork_seeded(recipe.streams.noise + rank()))
         status, stop = _fit(cfg, run, recipe, resumed, callbacks)
         if first:
+            # before the status: a run that counts as finished has its figures
             _draw(result)
             run.set_status(status, stop=stop)
         # The others read from the folder how the run ended, and exit by that: a process that exits

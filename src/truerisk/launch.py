@@ -119,6 +119,7 @@ def _show_information(
 def _run_once(loader: ConfigLoader, name: str, cfg: DictConfig) -> int:
     """Run a composed configuration as a job of Hydra's; returns the exit code."""
     resolve_config(cfg)  # what is missing is told before a folder is made
+    # Hydra leaves it open until it runs the job itself
     cfg.hydra.mode = RunMode.RUN
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
     callbacks = Callbacks(cfg)

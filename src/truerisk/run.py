@@ -85,6 +85,7 @@ class RunFolder:
     def _claim(self) -> None:
         """Take the folder, unless there is a run; one killed before it began does not count."""
         try:
+            # exclusive, so that of two processes only one can have the folder
             self.status_file.open("x").close()
         except FileExistsError:
             if self.config.exists() or _alive(self.status()):
@@ -188,6 +189,7 @@ def _alive(status: Mapping[str, Any]) -> bool:
     if status.get("host") != socket.gethostname() or status["pid"] == os.getpid():
         return False
     try:
+        # signal 0 is not sent: it only asks whether the process is there
         os.kill(status["pid"], 0)
     except ProcessLookupError:
         return False
@@ -199,6 +201,7 @@ def _alive(status: Mapping[str, Any]) -> bool:
 def _began(pid: int) -> str:
     """When a process started, in the kernel's ticks; empty for a zombie, or without ``/proc``."""
     try:
+        # after the last bracket, as a program's name may hold spaces and brackets
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""

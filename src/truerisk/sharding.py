@@ -68,6 +68,7 @@ def shard(module: nn.Module, mesh: Any) -> None:
     """Shard a model's parameters over the processes of ``mesh``, layer by layer."""
     for layer in layers(module):
         fully_shard(layer, mesh=mesh)
+    # the root last, for what no layer inside it has taken
     fully_shard(module, mesh=mesh)
 
 

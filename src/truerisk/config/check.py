@@ -121,6 +121,7 @@ def _check_scheduler(node: Mapping[str, Any]) -> Iterator[str]:
     """Check a scheduler: its lengths may be shares of the run, ``warmup`` is the schedule's own."""
     from truerisk.scheduler.schedule import LENGTHS
 
+    # lengths may be shares of the run, which the library's own types do not admit
     target = locate_target(node["_target_"], "scheduler._target_")
     skip = (*LENGTHS, *getattr(target, "lengths", ()), "warmup")
     yield from find_mismatches(node, "scheduler", _first_parameter(target), skip=skip)

@@ -102,6 +102,7 @@ class ConfigLoader(ConfigLoaderImpl):
             if not multirun:
                 return _keep_choices(super().load_configuration(config_name, overrides, *options))
             parsed = self.parse_overrides(overrides)
+            # what is swept has no one value: jobs share what the first choice has
             firsts = [self._take_first_option(override) for override in parsed]
             cfg = super().load_configuration(config_name, firsts, *options)
         except MISTAKES as error:
@@ -220,6 +221,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
 @contextmanager
 def hydra_session() -> Iterator[None]:
     """Set Hydra's global state up for us, then back to what a surrounding program had."""
+    # the singletons themselves: a notebook may be inside a Hydra program of its own
     instances: dict[type, Any] = Singleton._instances
     held: dict[type, Any] = {kind: instances.pop(kind) for kind in STATE if kind in instances}
     version.setbase(VERSION_BASE)  # without it Hydra warns, and works in the run's folder
@@ -299,6 +301,7 @@ def override_config(
         own = [str(o.input_line) for o in parsed if o.key_or_group.partition(".")[0] == group]
         changed[group] = compose(own, config_dir)[group]
     OmegaConf.set_struct(changed, True)
+    # one by one, so that an error belongs to one override
     for change in (o for o in parsed if o.key_or_group.partition(".")[0] not in chosen):
         try:
             loader.apply_overrides([change], changed)

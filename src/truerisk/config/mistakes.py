@@ -239,6 +239,7 @@ def _apply_in_turn(
             if not isinstance(node.get(part), dict):
                 node[part] = {}
             node = node[part]
+        # as Hydra would have it, so that the next override is judged by what it finds
         if override.is_delete():
             node.pop(last, None)
         else:

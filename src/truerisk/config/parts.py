@@ -18,6 +18,7 @@ PRIMARY = "train"
 def conf_dir() -> Path:
     """Find the folder of the package's own options: in an installed wheel, or the checkout's."""
     here = Path(__file__).resolve().parents[1]
+    # a wheel has it beside the code, a checkout above src/
     return next((d for d in (here / "conf", here.parents[1] / "conf") if d.is_dir()), here / "conf")
 
 

@@ -166,6 +166,7 @@ def _evaluate_annotation(annotation: Any, target: Callable[..., Any]) -> Any:
     module = getattr(function, "__module__", None)
     names = getattr(function, "__globals__", None) or vars(sys.modules.get(module or "", object))
     try:
+        # in the names of the module that wrote it; `typing.get_type_hints` fails as a whole
         return eval(annotation, dict(names))
     except Exception:  # a name that is imported for type checkers alone
         return inspect.Parameter.empty
@@ -184,6 +185,7 @@ def fits_type(value: Any, hint: Any) -> bool:
     (False, True)
     """
     try:
+        # as JSON, whose lists strict mode takes for tuples, but no text for a number
         text = json.dumps(value)
         adapter = _make_adapter(hint)
     except Exception:

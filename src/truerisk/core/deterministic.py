@@ -36,6 +36,7 @@ def deterministic_forward(model: nn.Module, device: torch.device) -> Iterator[No
         model: the model whose forward passes are made inside the block.
         device: where its parameters are.
     """
+    # `fork_rng` would otherwise save the generator of every GPU there is
     devices = [device] if device.type == "cuda" else []
     with ExitStack() as stack:
         stack.enter_context(_detached_counters(model))
@@ -62,6 +63,7 @@ def twice_differentiable_kernels(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _uncompiled(model: nn.Module) -> Iterator[None]:
+    # torch has no public way to ask for the plain forward pass of a compiled module
     compiled: Any = model._compiled_call_impl
     model._compiled_call_impl = None
     try:
@@ -108,6 +110,7 @@ def _detached_counters(model: nn.Module) -> Iterator[None]:
     """Take batch norms their counters: counting in place is refused inside ``torch.func``."""
     counters = [(m, m.num_batches_tracked) for m in model.modules() if isinstance(m, _BatchNorm)]
     for norm, _ in counters:
+        # torch then takes `momentum` alone, which counts nothing
         norm.num_batches_tracked = None
     try:
         yield

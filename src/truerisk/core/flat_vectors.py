@@ -33,4 +33,5 @@ def split_vector(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     [[[0, 1]], [2]]
     """
     parts = vector.split([tensor.numel() for tensor in like])
+    # views, so that writing into a part writes into the vector
     return [part.view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]

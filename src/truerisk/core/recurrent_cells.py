@@ -83,4 +83,5 @@ def gru_state(from_input: Tensor, from_state: Tensor, h: Tensor, dim: int = -1) 
     # one sigmoid for r and z: one kernel where steps are small
     r, z = (gates_x + gates_h).sigmoid().chunk(2, dim)
     n = (n_x + r * n_h).tanh()
+    # (1 − z) n + z h with a product less
     return n + z * (h - n)

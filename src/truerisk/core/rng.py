@@ -67,6 +67,7 @@ def fork_state() -> Iterator[None]:
 @contextmanager
 def fork_seeded(seed: int) -> Iterator[None]:
     """Seed the global generators inside the block, and restore them after it."""
+    # all three, as a package may draw from any of them
     with fork_state():
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # more bits are refused

@@ -69,6 +69,7 @@ def count_cores() -> int:
 def limit_threads(count: int) -> Iterator[None]:
     """Compute with ``count`` threads inside the block."""
     before = torch.get_num_threads()
+    # one number for the whole process, so it is given back even after an error
     torch.set_num_threads(count)
     try:
         yield

@@ -127,6 +127,7 @@ def read_inputs(values: Any, name: str | None, integers: bool) -> Tensor:
         kind = "int64"
     elif values.dtype.itemsize == 8:
         kind = "float64"  # whole numbers of 64 bits too, as single precision would merge large ones
+    # without a copy where the type is right: data may fill the memory
     x = torch.as_tensor(values.astype(kind, copy=False))
     if not bool(torch.isfinite(x).all()):
         raise ConfigError(
@@ -332,6 +333,7 @@ def _encode_texts(column: Series, max_categories: int) -> tuple[Any, list[str]]:
             f"data.source: column '{column.name}' holds dates: turn it into numbers, or leave it "
             "out with data.source.drop"
         )
+    # 3.0 and 3 are one category, whether or not a gap has made its column floats
     texts = column.map(label_name, na_action="ignore")
     codes, words = pd.factorize(texts, sort=True)
     if len(words) > max_categories:

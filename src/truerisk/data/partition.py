@@ -111,6 +111,7 @@ def _allot_quota(counts: Tensor, m: int, free: Tensor, rest: int | None) -> Tens
     """
     n = int(counts.sum())
     exact = counts * m
+    # in whole numbers: a share of n in floats may fall just short of one
     low, high = exact // n, torch.minimum(-(-exact // n), free)
     if rest is not None:
         tight = torch.maximum(low, free + -(counts * rest) // n)

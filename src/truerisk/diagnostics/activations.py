@@ -110,6 +110,7 @@ class Activations(Diagnostic):
         """Find the largest slope of an activation function."""
         if isinstance(layer, nn.RNN):
             return 1.0
+        # once for each layer, as the function does not change with the weights
         if layer not in self._steepest:
             grid = torch.linspace(-REACH, REACH, 4001)
             self._steepest[layer] = float(elementwise_slope(layer, grid)[1].max())

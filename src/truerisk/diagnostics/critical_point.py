@@ -101,6 +101,7 @@ class CriticalPoint(Diagnostic):
             model = fit_parabola(at, values, curvature)
             axes.plot(at, model, color=RUST, linestyle="--", linewidth=2.2)
             axes.plot(at[[len(at) // 2]], values[[len(at) // 2]], "o", color=INK, markersize=8)
+            # a true minus sign, as matplotlib writes on its axes
             number = format_significant(curvature, 3).replace("-", "−")
             frame_axes(axes, f"J along the eigenvector of λ{name} = {number}")
             set_plain_ticks(axes)
@@ -171,6 +172,7 @@ def evaluate_curves(point: LocalObjective, vectors: Tensor, count: int) -> dict[
     Returns:
         The distances ``at`` [n], and J there in ``values`` [k, n].
     """
+    # in units of the weights; 1 where they are all zero
     reach = REACH * (float(point.w.norm()) or 1.0)
     at = torch.linspace(-reach, reach, count + 1 - count % 2, dtype=torch.float64)
     values = torch.stack([evaluate_line(point, vector, at) for vector in vectors.T])

@@ -71,6 +71,7 @@ class Diagnostic:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        # by the class, so that a diagnostic of one's own logs under its name without a word
         cls.name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
 
     def __init__(self, every: Mapping[str, Any] | None = None) -> None:

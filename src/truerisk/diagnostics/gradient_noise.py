@@ -57,6 +57,7 @@ class GradientNoise(Diagnostic):
         """Take the gradients of single samples, and estimate from them."""
         point = snapshot.local_objective
         n = largest_power_of_two(min(self.samples, len(snapshot.run.measured_index)))
+        # a power of two, so that blocks and groups of samples have common bounds
         size = largest_power_of_two(max(1, min(n, MAX_NUMBERS // point.space.size)))
         cut = LocalObjective(snapshot.objective, None, list(snapshot.batches(size, most=n)))
         squares = sum_squares(per_sample_gradients(cut), point.space.sizes)
@@ -95,6 +96,7 @@ class GradientNoise(Diagnostic):
         _draw_law(law, table)
         frame_axes(scale, "noise scale B, in samples")
         names = {"exact": "noise_scale", "two batches": "two_batch"}
+        # the estimate of a square may be negative, and its noise scale has no meaning then
         draw_lines(scale, {k: table[v].where(table[v] > 0) for k, v in names.items()})
         frame_axes(ratio, "signal to noise of a step, by layer")
         draw_layers(ratio, table, "signal_to_noise", from_zero=True)
@@ -218,6 +220,7 @@ def _halve_rows(rows: Tensor, m: int, squares: dict[int, list[float]]) -> Tensor
     squares.setdefault(m, []).extend(rows.square().sum(1).tolist())
     if len(rows) == 1:
         return rows[0]
+    # halves of halves, so that groups of every size cost one sum over the gradients
     return _halve_rows((rows[::2] + rows[1::2]) / 2, 2 * m, squares)
 
 

@@ -112,6 +112,7 @@ class Numerics(Diagnostic):
 
             return hook
 
+        # without containers, whose outputs are those of their last layer
         leaves = [(n, m) for n, m in snapshot.model.named_modules() if n and not any(m.children())]
         hooks = (layer.register_forward_hook(make_hook(name)) for name, layer in leaves)
         snapshot.forward_samples(self.samples, hooks)

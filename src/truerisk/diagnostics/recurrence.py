@@ -85,6 +85,7 @@ class Recurrence(Diagnostic):
         if layer.kind == "RNN":
             values[f"bound/{name}"] = bound_jacobian(layer)
         norms = jacobian_norms(layer, x).mean(1).tolist()
+        # a few, evenly spaced, as a long sequence would be hundreds of columns
         lags = torch.linspace(0, len(norms) - 1, min(self.lags, len(norms))).round().int()
         return values | {f"norm/{name}/{k}": norms[k] for k in lags.tolist()}
 
@@ -253,6 +254,7 @@ def _read_weights(layer: nn.RNNBase, suffix: str) -> DirectedLayer:
 
 def spectral_radii(layer: DirectedLayer) -> list[float]:
     """Compute ρ(U) of every gate, in the order of `GATES`."""
+    # in double precision: eigenvalues of such a matrix may be very sensitive
     matrices = torch.stack(layer.recurrent.chunk(layer.recurrent.shape[0] // layer.width))
     return torch.linalg.eigvals(matrices.double()).abs().amax(-1).tolist()
 
@@ -273,6 +275,7 @@ def jacobian_norms(layer: DirectedLayer, x: Tensor) -> Tensor:
     product = torch.eye(steps.shape[-1], dtype=steps.dtype, device=steps.device)
     product = product.expand(len(x), *product.shape)
     products = [product]
+    # from the end, so that one product after another gives the norms of every lag
     for step in reversed(steps[1:]):
         product = product @ step
         products.append(product)

@@ -186,6 +186,7 @@ def wait_for_all() -> None:
 def sync_batch_norms(model: nn.Module) -> None:
     """Let the batch norms inside a model normalise over the batch of all processes, in place."""
     for name, child in model.named_children():
+        # child by child: the function returns a new module where the model is itself a norm
         setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from truerisk.core.hooks import forward_hooks
+
 
 def _finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor).all())
@@ -35,12 +37,8 @@ def first_bad_output(model: nn.Module, x: Tensor) -> str | None:
 
         return hook
 
-    handles = [m.register_forward_hook(watch(n)) for n, m in model.named_modules() if n]
-    try:
+    with forward_hooks((m, watch(n)) for n, m in model.named_modules() if n):
         model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
     return f"the output of layer {bad[0]!r}" if bad else None
 
 

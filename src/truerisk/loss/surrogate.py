@@ -13,6 +13,7 @@ from truerisk.task import Task, all_tasks, get_task
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+# a module, so that weights of classes move to the device with it
 class Surrogate(nn.Module):
     """Per-sample surrogate loss l(outputs, y), of shape [n].
 

@@ -63,6 +63,7 @@ class CNN(nn.Module):
         if pooling not in POOLINGS:
             raise ConfigError(f"model.pooling={pooling} is not known; {suggest(pooling, POOLINGS)}")
         style = LayerStyle(activation, normalization, groups, bias)
+        # twice the channels for a quarter of the positions: stages cost about the same
         widths = [channels] + [width * 2**stage for stage in range(depth)]
         self.stages = nn.Sequential()
         for inputs, outputs in pairwise(widths):

@@ -133,6 +133,7 @@ class RNN(Recurrent):
             self.cell = partial(ElmanLayer, nonlinearity=activation, residual=residual)
         else:
             self.cell = partial(nn.RNN, nonlinearity=activation)
+        # after the cell: the base class calls it
         sizes = (width, depth, bidirectional, readout, bias, dropout)
         super().__init__(input_shape, output_size, *sizes)
 

@@ -67,6 +67,7 @@ def hutch_plus_plus(a: SymmetricOperator, products: int = 96, seed: int = 0) -> 
     if products < 6:
         raise ConfigError(f"hutch_plus_plus needs at least 6 products, not {products}")
     third = products // 3
+    # on other vectors than the probes below: the two terms must be independent
     q = _range_basis(a, min(third, a.size), seed)
     known = sum((part * (a @ part)).sum() for part in q.split(BLOCK, 1))
     rest = []
@@ -167,6 +168,7 @@ def _largest_entry(alpha: list[Tensor], beta: list[Tensor]) -> Tensor:
 
 
 def _gauss_quadrature(alpha: Tensor, beta: list[Tensor]) -> Quadrature:
+    # small, so in float64 whatever the products are in
     t = torch.diag_embed(alpha.double())
     if beta:
         side = torch.stack(beta, 1).double()
@@ -249,6 +251,7 @@ def _outermost_eigenpairs(
         return _dense_eigenpairs(a, count, sign)
     if tol is None:
         tol = a.eps**0.75
+    # a start of our own, so that the same matrix gives the same digits
     start = torch.randn(a.size, dtype=torch.float64, generator=rng.named_generator(seed, "eigsh"))
     return _restarted_lanczos(a, count, tol, start, sign)
 

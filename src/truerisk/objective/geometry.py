@@ -100,10 +100,12 @@ def principal_directions(path: Tensor) -> PrincipalDirections:
     """
     if min(path.shape) < 2:
         raise ValueError(f"{path.shape[0]} points of {path.shape[1]} weights span no plane")
+    # differences of late points are small beside the points themselves
     points = path.double()
     sizes, vectors = torch.linalg.svd(points - points.mean(0), full_matrices=False)[1:]
     axes = vectors[:2].T
     at = (points - points[-1]) @ axes
+    # a singular vector's sign is arbitrary, and may differ between machines
     sign = torch.where(at[0] < 0, -1.0, 1.0).double()
     share = sizes.square() / sizes.square().sum().clamp(min=torch.finfo(torch.double).tiny)
     return PrincipalDirections((axes * sign).to(path), (at * sign).to(path), share[:2])

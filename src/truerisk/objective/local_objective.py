@@ -100,6 +100,7 @@ class LocalObjective:
         batches: Batches,
         seed: int = 0,
     ) -> None:
+        # detached below: derivatives are taken by w, not by the tensors that were given
         given = dict(objective.own if params is None else params)
         _check_arguments(objective, given, batches)
         free = {n: given[n].detach() for n in objective.own if n in given}

@@ -83,6 +83,7 @@ def _separate_roots(v: Tensor, exact: bool) -> Tensor:
 
 
 def _numerical_roots(losses: Callable[[Tensor], Tensor], outputs: Tensor, exact: bool) -> Tensor:
+    # symmetric but not always semidefinite: its negative part has no real root
     values, vectors = torch.linalg.eigh(loss_hessians(losses, outputs))
     roots = vectors * values.clamp_min(0).sqrt().unsqueeze(-2)  # [n, outputs, k]
     if exact:

@@ -65,6 +65,7 @@ class SymmetricOperator:
             seed: of the generator.
             name: tells the streams of different estimators apart.
         """
+        # drawn on the CPU, so that every device has the same probes
         generator = rng.named_generator(seed, name)
         for block in torch.empty(count).split(BLOCK):
             signs = torch.randint(0, 2, (len(block), self.size), generator=generator)

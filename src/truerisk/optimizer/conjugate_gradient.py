@@ -126,6 +126,7 @@ def truncated_path(
             length = size / curvature
         leg = Leg(p, direction, length, value, -size, curvature)
         path.legs.append(leg)
+        # what lies beyond the ball or along negative curvature needs no more products
         if distance_to_edge(p, direction, radius) <= length or math.isinf(length):
             break
         p, value = p + length * direction, leg.model_value(length)

@@ -64,6 +64,7 @@ class HillClimbing(Optimizer):
         size = sum(p.numel() for p in tensors)
         self.damping = check_float("optimizer.damping", damping or math.sqrt(size + 1), above=True)
         self.scale = 1.0
+        # a generator of its own: proposals must not change the dropout masks of the closure
         self.draws = rng.named_generator(share_seed(torch.initial_seed()), "hill climbing")
 
     @torch.no_grad()
@@ -97,6 +98,7 @@ class HillClimbing(Optimizer):
         return value
 
     def _draw_normal(self, p: Tensor) -> Tensor:
+        # on the CPU, so that every device makes the same proposals
         return torch.randn(p.shape, generator=self.draws, dtype=p.dtype).to(p.device)
 
     def state_dict(self) -> dict[str, Any]:

@@ -87,6 +87,7 @@ class KroneckerBlock:
     def matrix(self, parts: Sequence[Tensor]) -> Tensor:
         """Tensors in the shapes of ``params`` as one matrix [outputs, inputs (+ 1)]."""
         weight = isinstance(self.layer, nn.Embedding)
+        # an embedding's weight is [tokens, outputs], a dense layer's [outputs, inputs]
         columns = [p.T if weight else p.reshape(len(p), -1) for p in parts]
         return torch.cat(columns, dim=1)
 
@@ -109,8 +110,10 @@ def extract_patches(layer: Any, x: Tensor) -> Tensor:
     tensor([[[1., 2.],
              [2., 3.]]])
     """
+    # `unfold` pads with zeros alone, so the layer's own padding comes first
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     x = functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+    # `unfold` takes images only: a signal is one of a single row
     if x.ndim == 3:
         x = x.unsqueeze(2)
     pair = [
@@ -190,6 +193,7 @@ def normalize_input(layer: Any, x: Tensor) -> Tensor:
         return functional.layer_norm(x, layer.normalized_shape, eps=layer.eps)
     if isinstance(layer, nn.GroupNorm):
         return functional.group_norm(x, layer.num_groups, eps=layer.eps)
+    # without statistics, as giving them would move them once more
     if layer.training or layer.running_mean is None:
         return functional.batch_norm(x, None, None, training=True, eps=layer.eps)
     return functional.batch_norm(x, layer.running_mean, layer.running_var, eps=layer.eps)

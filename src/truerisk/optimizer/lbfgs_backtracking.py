@@ -85,10 +85,12 @@ class LBFGSBacktracking(LineSearchOptimizer):
             )
             t = line.settle(self.search)
             if t:
+                # for ∇J at the new weights, on the samples of this step: y compares one function
                 line.probe(t)
                 remember_pair(pairs, t * d, flatten_tensors(known_gradient(p) for p in params) - g)
                 memory["pairs"] = pairs[-self.group["history_size"] :]
                 return t
+            # pairs that lead uphill tell of another place
             pairs.clear()
         return 0.0
 

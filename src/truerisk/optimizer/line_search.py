@@ -130,6 +130,7 @@ class ClosureLine(SearchLine):
 
     def move(self, t: float) -> None:
         """Set the weights to w + t·d."""
+        # from w each time, as steps added to each other would round
         to = self.origin
         if t:  # t = 0 gives w back to the bit, where 0·d may be nan
             to = list(torch._foreach_add(self.origin, self.direction, alpha=t))

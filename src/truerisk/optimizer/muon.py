@@ -78,6 +78,7 @@ class Muon(Optimizer):
         defaults |= {"adamw_lr": adamw_lr, "adamw_betas": tuple(adamw_betas)}
         defaults |= {"adamw_eps": adamw_eps, "muon": True}
         matrices, rest = _split_groups(_list_groups(params), defaults)
+        # torch's own, which refuses anything but matrices
         self.parts: list[Optimizer] = [torch.optim.Muon(matrices)]
         self.parts += [AdamW(rest)] if rest else []
         # no defaults: each group has its part's numbers already

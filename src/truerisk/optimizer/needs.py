@@ -95,6 +95,7 @@ def _requires_closure(step: Callable[..., Any] | None) -> bool:
     if step is None:
         return False
     parameter = inspect.signature(step).parameters.get("closure")
+    # torch's base class has an optional closure, which most optimizers never need
     return parameter is not None and parameter.default is parameter.empty
 
 

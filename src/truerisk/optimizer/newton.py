@@ -102,6 +102,7 @@ def solve_positive_definite(hessian: Tensor, gradient: Tensor, damping: float) -
     tensor([2.])
     """
     shifted = hessian + damping * torch.eye(len(hessian)).to(hessian)
+    # Cholesky is the cheapest test of definiteness; eigenvalues only where it fails
     factor, failed = torch.linalg.cholesky_ex(shifted)
     if not failed:
         return torch.cholesky_solve(gradient.unsqueeze(1), factor).squeeze(1)
@@ -312,12 +313,14 @@ class GaussNewton(SecondOrderOptimizer):
 
     def _candidate_steps(self, oracle: CurvatureOracle) -> list[Tensor]:
         gradient, damping = oracle.gradient(), self.group["damping"]
+        # a warm start: the curvature changes little from one step to the next
         start = DECAY * self.memory.get("previous", torch.zeros_like(gradient))
 
         def product(vector: Tensor) -> Tensor:
             return oracle.gauss_newton_product(vector) + damping * vector
 
         found = minimize_by_cg(product, gradient, start, self.group["max_iter"])
+        # the first iterates, near the last step, may lead uphill, where no step length would do
         falling = [p for p in found if torch.dot(p, gradient) < 0]
         return falling or [-gradient / damping]
 

@@ -56,6 +56,7 @@ def parameter_groups(
     ['bias'] 0.0
     """
     _check_names(rules, factory)
+    # in the model's order, which decides that of the optimizer's state
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if not trainable:
         raise ConfigError("no parameter of the model is trainable: there is nothing to optimize")

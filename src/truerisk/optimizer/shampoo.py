@@ -96,6 +96,7 @@ class Shampoo(Optimizer):
                 total += sum_outer_products(grad, d)
         if state["step"] >= state["due"]:
             state["roots"] = [inverse_root(total, 2 * grad.ndim) for total in state["sums"]]
+            # sooner at first, when every gradient changes the sums a lot
             state["due"] += min(group["every"], 1 + state["step"] // GROWTH)
         state["step"] += 1
         state["mean"].lerp_(grad, 1 - group["momentum"])

@@ -122,6 +122,7 @@ def spawn_distributed(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -
         Path(scratch, "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
         Path(scratch, "facts.json").write_text(json.dumps(facts))
         command = [sys.executable, "-m", __name__, str(folder), scratch]
+        # a session of its own: Ctrl-C would reach it beside the signal that is passed on
         process = subprocess.Popen(command, start_new_session=True, env=_make_environment())
         with on_stop(lambda name: process.send_signal(signal.Signals[name])):
             code = process.wait()

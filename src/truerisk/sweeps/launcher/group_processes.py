@@ -131,6 +131,7 @@ def _train_in_processes(
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_train_share, args=(jobs[i::count], size, count, theirs))
         process.start()
+        # or the pipe would never end: this process would hold its other end as well
         theirs.close()
         ends.append((process, ours))
     stopped: list[str] = []

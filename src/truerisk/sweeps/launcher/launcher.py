@@ -277,6 +277,7 @@ RESTARTS = 1000
 """How often a job may reach its time limit; submitit's own limit is never."""
 
 
+# joblib, submitit and others that know nothing of ours
 class HydraPlugin(Launcher):
     """Hands Hydra's launcher the overrides of each cell, its folder among them."""
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from truerisk.model import CNN, GRU, LSTM, MLP, RNN, CNN1d, Linear, ResNet, Transformer
-from truerisk.model.shape import to_sequence
+from truerisk.model.building_blocks import to_sequence
 from truerisk.model.transformer import Attention
 
 torch.set_num_threads(1)

@@ -17,9 +17,8 @@ from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
 from truerisk.core.rng import named_generator
 from truerisk.data.encoder import Standardizer, check_kind
-from truerisk.data.loaders import build_loader
 from truerisk.data.partition import Rows, choose_subset, partition_rows
-from truerisk.data.plan import BatchPlan, check_batch_size
+from truerisk.data.plan import BatchPlan, build_loader, check_batch_size
 from truerisk.data.samples import DataInfo, Inputs, Population, Samples
 from truerisk.data.split import (
     InputRows,

@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.model.building_blocks import LayerStyle, conv_block, make_activation
-from truerisk.model.shape import misfit_error
+from truerisk.model.building_blocks import LayerStyle, conv_block, make_activation, misfit_error
 
 POOLINGS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 

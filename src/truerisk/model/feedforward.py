@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError
-from truerisk.model.building_blocks import LayerStyle, linear_block
-from truerisk.model.shape import count_features
+from truerisk.model.building_blocks import LayerStyle, count_features, linear_block
 
 
 class Linear(nn.Module):

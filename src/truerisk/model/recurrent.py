@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from truerisk.core.checks import check_float, check_int
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.core.recurrent_cells import elman_state
-from truerisk.model.building_blocks import make_activation
-from truerisk.model.shape import sequence_shape, to_sequence
+from truerisk.model.building_blocks import make_activation, sequence_shape, to_sequence
 
 READOUTS = ("last", "flatten", "mean")
 

@@ -14,8 +14,9 @@ from truerisk.model.building_blocks import (
     make_activation,
     make_normalization,
     name_layers,
+    sequence_shape,
+    to_sequence,
 )
-from truerisk.model.shape import sequence_shape, to_sequence
 
 
 class Attention(nn.Module):

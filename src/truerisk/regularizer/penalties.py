@@ -151,7 +151,6 @@ class L2(ParameterPenalty):
             weights: the parameters of one group.
             coefficient: its λ.
         """
-        # two kernels on one vector beat two on each of many small parameters
         # one vector: two kernels on it beat two on each of many small parameters; and dot, as
         # square().sum() would make a temporary as long as w
         w = flatten_tensors(weights)

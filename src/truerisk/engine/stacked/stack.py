@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from truerisk.engine.stacked.hyperparameters import Hyperparameters
 from truerisk.engine.stacked.stacked_run import StackedRun
-from truerisk.engine.stacked.update_rules import SINGLE, UPDATE_RULES
+from truerisk.engine.stacked.update_rules import SINGLE, UPDATE_RULES, Hyperparameters
 
 
 class Stack:

@@ -40,8 +40,6 @@ from truerisk.objective.local_objective import (
     ValueAndGradient,
     directional_derivative,
     gradient,
-    jacobian,
-    per_sample_gradients,
     value_and_gradient,
 )
 from truerisk.objective.objective import Objective, ObjectiveValue, gradient_by_name
@@ -53,6 +51,7 @@ from truerisk.objective.operators import (
     ScaledOperator,
     SymmetricOperator,
 )
+from truerisk.objective.per_sample import jacobian, per_sample_gradients
 
 __all__ = [
     "ConvexityCheck",

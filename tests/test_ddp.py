@@ -37,15 +37,21 @@ RECIPE = [
 ]
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ddp") / "run"
-    command = [sys.executable, "-m", "truerisk", "train", f"hydra.run.dir={folder}", *RECIPE]
-    command += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+def show(*arguments):
+    """What a command prints."""
+    command = [sys.executable, "-m", "truerisk", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    return SimpleNamespace(result=load_run(folder), screen=done.stdout)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ddp") / "run"
+    processes = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    screen = show("train", f"hydra.run.dir={folder}", *RECIPE, *processes)
+    return SimpleNamespace(result=load_run(folder), screen=screen)
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +90,7 @@ def test_summary_and_weights_are_the_same(one, two):
 def test_one_process_speaks(two):
     """One table, and one summary of each epoch."""
     assert two.screen.count("risk ± s.e.") == 1
+
+
+def test_one_process_speaks_of_an_evaluation(two):
+    assert show("evaluate", str(two.result.folder)).count("risk ± s.e.") == 1

@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+from truerisk.engine.lightning import count_steps
+
 # 90 training samples
 RECIPE = ["data=iris", "model=linear", "optimizer=sgd", "optimizer.lr=0.5", "regularizer=[]"]
 LENGTHS = {
@@ -101,3 +103,9 @@ def test_plateau_moves_with_measured_epochs(rates, series):
     given += ["scheduler.threshold=0.9", "trainer.max_epochs=6", "data.batch_size=full"]
     used, _ = rates(*given)
     assert used == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005, 0.005])
+
+
+def test_a_run_that_is_given_no_length_has_lightnings():
+    assert count_steps(3, None, -1) == 3000
+    assert count_steps(3, None, 7) == 7
+    assert count_steps(3, 2, -1) == 6

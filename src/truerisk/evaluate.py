@@ -8,6 +8,7 @@ from pathlib import Path
 
 from truerisk.result import RunResult, load_run
 from truerisk.risk.measured import Measured
+from truerisk.run import rank
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,11 @@ class Evaluation:
     summary: Mapping[str, Measured]
 
     def report(self) -> None:
-        """Print the table."""
+        """Print the table; the first of several processes does."""
         from truerisk.show.console import print_table
 
+        if rank() > 0:
+            return
         print_table(self.summary, f"best weights of {self.run.folder}", self.run.task)
 
 

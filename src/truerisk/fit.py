@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from truerisk.core.atomic_files import write_atomic
+from truerisk.core.checks import parse_duration
 from truerisk.core.errors import ConfigError, Interrupted, UserError
 from truerisk.core.stop import Stop
 from truerisk.result import RunResult
@@ -373,7 +373,7 @@ def _fit(
         options: dict[str, Any] = {
             "checkpoint_seconds": cfg.checkpoint_seconds,
             "on_finish": lambda _run, status: ended.append(status),
-            "deadline": parse_duration(cfg.trainer.get("max_time")),
+            "deadline": parse_duration("trainer.max_time", config["trainer"].get("max_time")),
         }
         loop = TrainingLoop(backend, observers, **options)
         if hosted:
@@ -447,18 +447,6 @@ def torch_flags(trainer: DictConfig) -> Iterator[None]:
 
     with torch.autograd.set_detect_anomaly(bool(trainer.get("detect_anomaly", False))):
         yield
-
-
-def parse_duration(text: str | None) -> float:
-    """Return the seconds of ``DD:HH:MM:SS``; infinite where nothing is said.
-
-    >>> parse_duration("00:01:00:05")
-    3605.0
-    """
-    if text is None:
-        return math.inf
-    days, hours, minutes, seconds = map(float, str(text).split(":"))
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def _draw(result: RunResult) -> None:

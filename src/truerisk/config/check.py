@@ -15,6 +15,7 @@ from truerisk.config.compose import LISTS, resolve_config
 from truerisk.config.mistakes import INSTEAD
 from truerisk.config.options import Options
 from truerisk.config.targets import FILLED_IN, find_mismatches, format_value, locate_target
+from truerisk.core.checks import parse_duration
 from truerisk.core.errors import ConfigError, suggest
 
 SINGLE = ("data", "model", "loss", "initializer", "optimizer", "scheduler", "trainer")
@@ -149,8 +150,20 @@ def _check_trainer(node: Mapping[str, Any]) -> Iterator[str]:
             yield f"trainer.{key} does not apply here: {remedy}"
     if node.get("max_epochs") == -1 and node.get("max_steps", -1) == -1:
         yield "trainer: max_epochs and max_steps are both -1, so the run would not end; set one"
+    for key in ("max_epochs", "max_steps"):
+        value = node.get(key)
+        if isinstance(value, int) and value < -1:
+            yield f"trainer.{key} is {value}: it must be at least 0, or -1 for no limit"
+    yield from _check_duration(node.get("max_time"))
     yield from _check_precision(node)
     yield from _check_accelerator(node.get("accelerator", "auto"))
+
+
+def _check_duration(value: Any) -> Iterator[str]:
+    try:
+        parse_duration("trainer.max_time", value)
+    except ConfigError as error:
+        yield str(error)
 
 
 def _check_precision(node: Mapping[str, Any]) -> Iterator[str]:

@@ -19,11 +19,6 @@ FILLED_IN: Mapping[str, frozenset[str]] = {
     "data": frozenset({"seed"}),
     "model": frozenset({"input_shape", "output_size", "dtype"}),
     "logger": frozenset({"folder", "run_id", "config", "resume_step"}),
-    "trainer": frozenset(
-        {"logger", "callbacks", "default_root_dir", "enable_checkpointing"}
-        | {"enable_progress_bar", "enable_model_summary", "use_distributed_sampler"}
-        | {"inference_mode", "num_sanity_val_steps"}
-    ),
 }
 """By config group, the arguments that `truerisk.assemble.build` fills in where a signature has
 them; it fills in no others."""

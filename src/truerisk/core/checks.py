@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from datetime import timedelta
 from typing import Any
 
 from truerisk.core.errors import ConfigError
@@ -61,3 +63,31 @@ def check_int(key: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{key} must be a whole number of at least {least}, not {value!r}")
     return value
+
+
+def parse_duration(key: str, value: Any) -> float:
+    """Return the seconds of ``DD:HH:MM:SS``, or of numbers by unit; infinite where it is None.
+
+    Args:
+        key: the config key, for the message.
+        value: what to read.
+
+    Raises:
+        ConfigError: it is no duration.
+
+    >>> parse_duration("trainer.max_time", "00:01:00:05")
+    3605.0
+    >>> parse_duration("trainer.max_time", {"minutes": 5})
+    300.0
+    """
+    if value is None:
+        return math.inf
+    parts: Any = value
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", value.strip())
+        units = ("days", "hours", "minutes", "seconds")
+        parts = match and dict(zip(units, map(int, match.groups()), strict=True))
+    try:
+        return timedelta(**parts).total_seconds()
+    except TypeError as error:  # nothing that has units, or units that there are not
+        raise ConfigError(f"{key} must be DD:HH:MM:SS, not {value!r}") from error

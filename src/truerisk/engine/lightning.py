@@ -27,6 +27,8 @@ from truerisk.recipe import Recipe
 from truerisk.risk.measured import Measured
 
 State = Mapping[str, Tensor] | None
+DEFAULT_EPOCHS = 1000
+"""The length of a run that is given none, as in ``lightning.Trainer``."""
 
 
 class ModelBackend:
@@ -222,7 +224,7 @@ def count_steps(steps_per_epoch: int, epochs: int | None, steps: int) -> int:
     limits = [] if steps < 0 else [steps]
     if epochs is not None and epochs >= 0:
         limits.append(epochs * steps_per_epoch)
-    return min(limits)
+    return min(limits, default=DEFAULT_EPOCHS * steps_per_epoch)
 
 
 def place_data(recipe: Recipe, host: Host) -> None:

@@ -25,18 +25,18 @@ SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 BOUNDS = {
     "files": (230, 230),
     "median lines": (110, 110),
-    "lines": (39_400, 29_502),
-    "code lines": (21_800, 17_310),
+    "lines": (39_900, 29_502),
+    "code lines": (21_900, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),
     "one-word names, %": (30, 30),
-    "fewest comments per 100": (3, 4),
+    "fewest comments per 100": (4, 4),
     "most comments per 100": (6, 6),
     "Args, %": (75, 75),
     "class Args, %": (80, 80),
     "inline ifs per 1,000": (10, 10),
     "files that compare tasks": (0, 0),
-    "files of a step": (20, 8),
+    "files of a step": (14, 8),
     "files of a Hessian product": (5, 5),
 }
 AT_LEAST = ("median lines", "fewest comments per 100", "Args, %", "class Args, %")

@@ -44,6 +44,9 @@ INSTEAD = {
     "fast_dev_run": "use trainer=debug",
     "reload_dataloaders_every_n_epochs": "the data is loaded once",
     "use_distributed_sampler": "batches are shared out among the processes already",
+    "limit_predict_batches": "training predicts nothing",
+    "plugins": "use trainer.accelerator, trainer.strategy and trainer.precision",
+    "barebones": "without callbacks our own loop runs, which is bare",
     "inference_mode": "penalties may need gradients while measuring",
 }
 """Trainer arguments that would do nothing, or harm, and what to use instead."""

@@ -387,24 +387,28 @@ def keep_flags() -> Iterator[None]:
 @contextmanager
 def hear_callbacks() -> Iterator[None]:
     """Let what callbacks announce come through, though Lightning's own announcements do not."""
-    # Most announcements go through the first of these loggers, whoever makes them, so that only the
-    # file they come from tells them apart.
     loggers = [logging.getLogger(f"lightning.pytorch.{name}") for name in ANNOUNCING]
-    levels = [logger.level for logger in loggers]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    handler = logging.StreamHandler()
 
-    def is_callbacks(record: logging.LogRecord) -> bool:
-        return "callbacks" in Path(record.pathname).parts
+    def is_meant(record: logging.LogRecord) -> bool:
+        # Most announcements go through the first of these loggers, whoever makes them: only the
+        # file they come from tells them apart.
+        return record.levelno > logging.INFO or "callbacks" in Path(record.pathname).parts
 
+    handler.addFilter(is_meant)
     with warnings.catch_warnings():
         # A run of ours is often shorter; and a checkpoint after a step is what is meant here.
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
         warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optim")
         for logger in loggers:
-            logger.addFilter(is_callbacks)
+            logger.addHandler(handler)
             logger.setLevel(logging.INFO)
+            logger.propagate = False  # above, Lightning's handler and Hydra's would say it twice
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
+            for logger, (level, propagate) in zip(loggers, before, strict=True):
+                logger.removeHandler(handler)
                 logger.setLevel(level)
-                logger.removeFilter(is_callbacks)
+                logger.propagate = propagate

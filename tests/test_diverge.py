@@ -150,7 +150,7 @@ def test_a_line_search_may_overflow_and_come_back(stepping, micro_batches):
     before = step.objective(None, first[0][0]).objective.item()
     step(first)
     assert step.objective(None, first[0][0]).objective.item() < before
-    assert step.means()["batch/loss"] == pytest.approx(before)
+    assert step.state.sums.means()["batch/loss"] == pytest.approx(before)
     step(second)
 
 

@@ -59,7 +59,7 @@ def truth(model, population):
 
 
 def measured_split(risks, name):
-    return risks.measure_split(name, None).named(name, 0, risks.population_size(name))
+    return risks.measure_split(name, None).name_risks(name, 0, risks.population_size(name))
 
 
 def estimator(recipe):

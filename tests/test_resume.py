@@ -60,19 +60,24 @@ class Moments:
 
     def __init__(self, monkeypatch, fatal=None):
         self.count, self.fatal, self.names = 0, fatal, []
-        self.replace, self.append = os.replace, csv.append
-        step, final_risks = Step.__call__, measure.RiskEstimator.final_risks
+        self.replace, self.append = os.replace, csv.append_bytes
+        step, measure_split = Step.__call__, measure.RiskEstimator.measure_split
+        final_risks = measure.RiskEstimator.final_risks
 
         def stepped(instance, batches):
             step(instance, batches)
             self.moment("step")
 
         def measured(instance, *args):
-            self.moment("measure")
+            def split(name, *rest):
+                self.moment("measure")
+                return measure_split(instance, name, *rest)
+
+            instance.measure_split = split
             return final_risks(instance, *args)
 
         monkeypatch.setattr(os, "replace", self._replace)
-        monkeypatch.setattr(csv, "append", self._append)
+        monkeypatch.setattr(csv, "append_bytes", self._append)
         monkeypatch.setattr(Step, "__call__", stepped)
         monkeypatch.setattr(measure.RiskEstimator, "final_risks", measured)
 
@@ -196,12 +201,17 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("limit", ["trainer.max_steps=6", "trainer.max_steps=5", "risk.every=3"])
 @pytest.mark.parametrize("moment", [0, 2])
 def test_killed_in_the_final_measurement(tiny, whole, fork, tmp_path, monkeypatch, limit, moment):
-    finally_ = measure.RiskEstimator.final_risks
-    asked = []
+    final_risks = measure.RiskEstimator.final_risks
+    measure_split = measure.RiskEstimator.measure_split
+    splits = []
 
-    def measured(*args):
-        asked.append(args)
-        return die() if len(asked) > moment else finally_(*args)
+    def measured(estimator, epoch):
+        def split(name, *rest):
+            splits.append(name)
+            return die() if len(splits) > moment else measure_split(estimator, name, *rest)
+
+        estimator.measure_split = split
+        return final_risks(estimator, epoch)
 
     def work():
         monkeypatch.setattr(measure.RiskEstimator, "final_risks", measured)

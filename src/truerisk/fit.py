@@ -387,7 +387,10 @@ def _fit(
                     trainer_host.host_run(loop, callbacks, config["trainer"])
                 else:
                     loop.train()
-        except Interrupted:
+        # A second Ctrl-C ends what hangs; the run was asked to stop and stands as it was saved.
+        except (Interrupted, KeyboardInterrupt):
+            if not loop.stop_requested:
+                raise
             return "interrupted", Stop(
                 "signal", backend.run.state.step, {"name": loop.stop_requested}
             )

@@ -78,7 +78,7 @@ def both(x, y):
 CLASHES = {
     ("data", "loss"): Clash(
         lambda data, loss: (data.task == "regression") != (loss in REGRESSION),
-        "loss=.* is for (classification|regression), but",
+        "loss=.* is for (classification( or (multilabel|next_token))?|regression), but",
     ),
     ("data", "model"): Clash(
         lambda data, model: data.dims not in TAKES.get(model, {1, 2, 3}),

@@ -111,7 +111,7 @@ def test_looks_within_a_step_are_at_one_function(name, stepping, micro_batches):
     recipe, step = stepping(*given, "regularizer=[dropout,spectral_norm]")
     recipe.model.train()
     (micro,) = micro_batches(recipe, 1)
-    closure = step._closure(micro)
+    closure = step.make_closure(micro)
     value = closure()
     buffers = {k: b.clone() for k, b in recipe.model.named_buffers()}
     assert [closure(gradient=False).item(), closure().item()] == [value.item()] * 2

@@ -62,8 +62,15 @@ def test_every_step_decreases_enough(given, stepping, micro_batches):
         slope = (gradient @ p).item()
         assert slope < 0
         assert after.item() <= value.item() + 1e-4 * slope + rounding(value)
-    assert min(after for *_, after in seen) < 0.8 * seen[0][0]
     assert 0 < step.optimizer.group["step_length"] <= 1
+
+
+@pytest.mark.parametrize("given", SEARCHES.values(), ids=SEARCHES)
+def test_steps_make_headway(given, stepping, micro_batches):
+    """J falls for good where no mask is drawn; under dropout each step has a J of its own."""
+    plain = [*NOISY[:-1], "regularizer=[l2]", "data.batch_size=full"]
+    seen, _ = watched(stepping, micro_batches, 40, *plain, *given)
+    assert seen[-1][-1] < 0.1 * seen[0][0]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,6 @@ def test_no_claim_fails(at):
 
 
 def test_errors_counted_wrongly(at, monkeypatch):
-    errors = Surrogate.errors
-    monkeypatch.setattr(Surrogate, "errors", lambda self, out, y: errors(self, -out, y))
+    errors = Surrogate.compute_errors
+    monkeypatch.setattr(Surrogate, "compute_errors", lambda self, out, y: errors(self, -out, y))
     assert at.study("mnist1d_table", "logistic_regression", LINEAR) == "does not hold"

@@ -107,7 +107,7 @@ class ReferenceObjective:
 
         def measure(state: Named, values: Named, parts: dict[str, Tensor]) -> dict[str, Tensor]:
             value = self._evaluate(state, values, parts)
-            errors = self.objective.surrogate.errors(value.outputs, parts["y"])
+            errors = self.objective.surrogate.compute_errors(value.outputs, parts["y"])
             named = {"losses": value.losses} | ({} if errors is None else {"errors": errors})
             return named | {f"penalty/{key}": term for key, term in value.penalties.items()}
 

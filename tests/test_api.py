@@ -63,13 +63,15 @@ def test_load_run(tiny, tmp_path):
 
 def test_the_model_has_the_best_weights(tiny, tmp_path):
     result = tiny(tmp_path / "run", ["regularizer=[ema,dropout]", "model.normalization=batch"])
-    model = truerisk.load_run(tmp_path / "run").model
-    data = assemble(result.config).data
+    loaded = truerisk.load_run(tmp_path / "run")
+    model, data = loaded.network, assemble(result.config).data
     assert not model.training
     with torch.no_grad():
         outputs = model(data.test.x.float())
     risk = cross_entropy(outputs.double(), data.test.y).item()
     assert risk == pytest.approx(result.summary["risk/test"].value, rel=1e-6)
+    with torch.no_grad():
+        assert torch.allclose(loaded.model(data.raw(data.test.x)), outputs, atol=1e-5)
     wrong = (outputs.argmax(1) != data.test.y).double().mean().item()
     assert wrong == result.summary["error/test"].value
     best = torch.load(tmp_path / "run/checkpoints/best.ckpt")["state"]

@@ -79,7 +79,8 @@ def test_on_new_data_with_the_runs_own_standardization(tiny, tmp_path):
     mean, deviation = fitted["mean"].reshape(-1), fitted["scale"].reshape(-1)
     assert torch.allclose(mean, torch.tensor(x.mean(0)).double(), rtol=0.05)
     with torch.no_grad():
-        outputs = run.model(((torch.tensor(new) - mean) / deviation).float())
+        outputs = run.network(((torch.tensor(new) - mean) / deviation).float())
+        assert torch.allclose(run.model(torch.tensor(new)), outputs, rtol=1e-5)
     assert found["risk/test"].value == pytest.approx(cross_entropy(outputs, y).item(), rel=1e-6)
     wrong = (outputs.argmax(1) != y).float().mean().item()
     assert found["error/test"].value == pytest.approx(wrong)

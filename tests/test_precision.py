@@ -85,7 +85,7 @@ def test_results_keep_their_precision(results, assembled):
     result, _ = results["64-true"]
     assert {p.dtype for p in result.model.parameters()} == {torch.float64}
     test = assembled(*RECIPE).data.test
-    losses = torch.nn.functional.cross_entropy(result.model(test.x), test.y)
+    losses = torch.nn.functional.cross_entropy(result.network(test.x), test.y)
     assert losses.item() == pytest.approx(result.summary["risk/test"].value, rel=1e-13)
 
 

@@ -17,6 +17,7 @@ _HOMES = {
     "build_module": "fit",
     "load_run": "result",
     "RunResult": "result",
+    "Predictor": "predictor",
     "RunFolder": "run",
     "Measured": "risk.measured",
     "Stop": "core.stop",

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from torch import nn
 
+    from truerisk.data import DataInfo
+    from truerisk.predictor import Prediction
+
 
 class RunResult:
     """The configuration, measurements and model of a run; each is read when it is asked for.
@@ -67,22 +70,62 @@ class RunResult:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The model with its best weights, in eval mode on the CPU."""
+        """The model with its best weights for raw inputs, in eval mode on the CPU.
+
+        It is a `truerisk.Predictor`: what was fitted to the training data stands before the
+        `network`. A test function, which has no inputs, is its network.
+        """
+        from truerisk.assemble import build_surrogate
+        from truerisk.engine.recorder import load_checkpoint
+        from truerisk.predictor import Predictor
+
+        network, info, task = self.network, self._data_info(), get_task(self.task)
+        if not task.has_samples:
+            return network
+        surrogate = build_surrogate(self.config, info).eval()
+        fitted = {"input_shape": info.input_shape, **load_checkpoint(self.run.best)["data"]}
+        precision = self.config.trainer.get("precision") or "32-true"
+        return Predictor(network, task, fitted, surrogate, precision).eval()
+
+    def _data_info(self) -> DataInfo:
+        """Return what the data said of itself, so that a model can be built without it."""
+        from truerisk.data import DataInfo
+
+        facts = self.run.metadata()["data"]
+        return DataInfo(**{**facts, "input_shape": tuple(facts["input_shape"])})
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The bare network with its best weights, which takes inputs as it was trained on them."""
         from truerisk.assemble import build, build_model
         from truerisk.core.python_objects import offer_objects
-        from truerisk.data import DataInfo
         from truerisk.engine.recorder import load_checkpoint
 
-        facts = self.run.metadata()
-        # what data would say of itself is recorded, so that a model can be built without it
-        shape = tuple(facts["data"]["input_shape"])
-        info = DataInfo(**{**facts["data"], "input_shape": shape})
+        info, seed = self._data_info(), self.run.metadata()["seeds"]["init"]
         # some regularizers change the model, as dropout and spectral norm do
         regularizers = {name: build(node) for name, node in self.config.regularizer.items()}
         with offer_objects(self.objects):
-            model = build_model(self.config, info, regularizers, facts["seeds"]["init"])
+            model = build_model(self.config, info, regularizers, seed)
         model.load_state_dict(load_checkpoint(self.run.best)["state"], assign=True)
         return model.eval()
+
+    def predict(self, x: Any) -> Prediction:
+        """Predict at raw inputs, as the run's own data had them.
+
+        Args:
+            x: a tensor, an array or lists [n, *shape].
+
+        Returns:
+            Outputs, probabilities, and the predicted classes or numbers.
+
+        Raises:
+            ConfigError: the inputs are of another shape, or the run has no weights.
+        """
+        from truerisk.predictor import check_inputs, predict_outputs, read_outputs
+
+        predictor: Any = self.model
+        outputs = predict_outputs(predictor, check_inputs(predictor, x))
+        return read_outputs(predictor, outputs)
 
     @property
     def title(self) -> str:

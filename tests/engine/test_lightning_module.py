@@ -97,7 +97,7 @@ def test_validate_test_and_predict(trainer, run):
     for name in ("risk/test", "error/test"):
         assert test[name] == pytest.approx(result.summary[name].value, rel=1e-6)
     outputs = torch.cat(trainer().predict(module, datamodule=data))
-    assert torch.allclose(outputs, result.model(data.test.x.float()))
+    assert torch.allclose(outputs, result.network(data.test.x.float()))
     (alone,) = trainer().test(module, verbose=False)
     assert alone == test
 
@@ -106,7 +106,7 @@ def test_the_module_is_the_model(run):
     result = run(*OVERRIDES, "trainer.max_epochs=1")
     module = RiskModule.load_from_checkpoint(result.run.last)
     x = torch.randn(5, 4)
-    assert torch.equal(module.eval()(x), result.model(x))
+    assert torch.equal(module.eval()(x), result.network(x))
     assert module.hparams["config"]["model"]["width"] == 8
     assert module.hparams["data"]["input_shape"] == [4]
 

@@ -133,8 +133,8 @@ def test_a_model_is_trained_and_left_as_it_was(tmp_path, reference):
     assert node.class_path == "torch.nn.modules.container.Sequential" and node.parameters == 37
     start = result.history.query("name == 'risk/train' and epoch == 0").value.item()
     assert start != reference.history.query("name == 'risk/train' and epoch == 0").value.item()
-    assert isinstance(result.model, nn.Sequential)
-    assert not torch.equal(result.model[0].weight, before["0.weight"])
+    assert isinstance(result.network, nn.Sequential)
+    assert not torch.equal(result.network[0].weight, before["0.weight"])
     again = truerisk.train(OVERRIDES, model=model, data=data, folder=tmp_path / "again")
     assert again.summary == result.summary
 

@@ -155,7 +155,7 @@ def test_logged_objective_is_train_risk_plus_penalty(run, series):
     assert len(total) == 5
     assert list(series(result, "objective")) == pytest.approx(list(total), rel=1e-15)
     assert list(series(result, "penalty")) == pytest.approx(list(each), rel=1e-15)
-    weights = [p for p in result.model.parameters() if p.ndim > 1]
+    weights = [p for p in result.network.parameters() if p.ndim > 1]
     best = result.summary["risk/val"].epoch
     l2 = 0.025 * sum(p.square().sum().item() for p in weights)
     assert series(result, "penalty/l2")[best] == pytest.approx(l2, rel=1e-6)

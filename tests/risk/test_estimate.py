@@ -107,7 +107,7 @@ def result(run):
 def losses_of(result, recipe, split):
     data = getattr(recipe.data, split)
     with torch.no_grad():
-        outputs = result.model.double().eval()(data.x)
+        outputs = result.network.double().eval()(data.x)
     losses = cross_entropy(outputs, data.y, reduction="none")
     return losses, (outputs.argmax(1) != data.y).double()
 

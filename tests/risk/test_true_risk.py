@@ -42,7 +42,7 @@ def test_true_risk_is_the_integral_over_p(result, assembled):
 
     def loss(x, k):
         with torch.no_grad():
-            return -result.model(standardizer(x)).log_softmax(1)[:, k].numpy()
+            return -result.network(standardizer(x)).log_softmax(1)[:, k].numpy()
 
     found = result.summary["risk/true"]
     expected = plane_integral(loss)

@@ -62,7 +62,7 @@ def test_the_error_is_a_mean_over_labels_with_its_standard_error(labelled, tmp_p
     run = truerisk.train([*source, *SHORT], folder=tmp_path / "run")
     data = assemble(run.config).data
     with torch.no_grad():
-        wrong = (run.model(data.test.x.float()) > 0) != (data.test.y > 0)
+        wrong = (run.network(data.test.x.float()) > 0) != (data.test.y > 0)
     shares = wrong.double().mean(1)
     error = run.summary["error/test"]
     assert error.value == pytest.approx(float(shares.mean()), rel=1e-6)

@@ -110,7 +110,7 @@ def rate_is_the_radius(runs: Runs) -> Finding:
 
 def predict_rate_at_rest(run: RunResult) -> float:
     """Compute the spectral radius of diag σ′ · U at the fixed point h = σ(U h)."""
-    weights: Any = run.model.get_parameter("recurrent.weight_hh_l0")
+    weights: Any = run.network.get_parameter("recurrent.weight_hh_l0")
     u = weights.detach().double().numpy()
     h = np.zeros(len(u))
     for _ in range(100):  # a contraction, by 1/4 of ‖U‖

@@ -191,6 +191,44 @@ class Classification(Task):
             predicted = outputs.squeeze(-1) > 0
         return (predicted != y).to(torch.get_default_dtype())
 
+    def read_probabilities(self, fitted: FittedLoss, outputs: Tensor) -> Tensor | None:
+        """Return p(k | x), [n, K]; None for a loss whose scores are no log-probabilities.
+
+        Of K > 2 logits one against the rest it is their sigmoids, scaled to sum to 1.
+
+        Args:
+            fitted: the loss.
+            outputs: scores [n, K], or [n, 1].
+        """
+        import torch
+        from torch import nn
+
+        # a margin says nothing of probabilities (Bartlett, Jordan & McAuliffe 2006)
+        if isinstance(fitted.loss, nn.MultiMarginLoss) or getattr(fitted.loss, "margin", None):
+            return None
+        if not fitted.logistic:
+            return outputs.softmax(-1)
+        p = outputs.sigmoid()
+        if fitted.output_size == 1:
+            return torch.cat([1 - p, p], -1)
+        return p / p.sum(-1, keepdim=True)
+
+    def read_predictions(
+        self, fitted: FittedLoss, outputs: Tensor, probabilities: Tensor | None
+    ) -> Tensor:
+        """Return the most likely class of each sample, int64 [n].
+
+        Args:
+            fitted: the loss.
+            outputs: scores [n, K], or [n, 1].
+            probabilities: [n, K], or None.
+        """
+        if probabilities is not None:
+            return probabilities.argmax(-1)
+        if fitted.output_size == 1:
+            return (outputs.squeeze(-1) > 0).long()
+        return outputs.argmax(-1)
+
     def bayes_outputs(self, population: Any, x: Tensor, fitted: FittedLoss) -> Tensor:
         """Return log p(k | x), or the log-odds of each class for the logistic loss.
 

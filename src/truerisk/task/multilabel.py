@@ -107,6 +107,29 @@ class MultiLabel(Task):
 
         return ((outputs > 0) != (y > 0)).to(torch.get_default_dtype()).mean(-1)
 
+    def read_probabilities(self, fitted: FittedLoss, outputs: Tensor) -> Tensor | None:
+        """Return p(label | x), [n, labels].
+
+        Args:
+            fitted: the loss.
+            outputs: logits [n, labels].
+        """
+        return outputs.sigmoid()
+
+    def read_predictions(
+        self, fitted: FittedLoss, outputs: Tensor, probabilities: Tensor | None
+    ) -> Tensor:
+        """Return 1 for each label that is more likely than not, int64 [n, labels].
+
+        Args:
+            fitted: the loss.
+            outputs: logits [n, labels].
+            probabilities: [n, labels], or None.
+        """
+        if probabilities is not None:
+            return (probabilities > 0.5).long()
+        return (outputs > 0).long()
+
     def bayes_outputs(self, population: Any, x: Tensor, fitted: FittedLoss) -> Tensor:
         """Return the log-odds of each label, [n, labels].
 

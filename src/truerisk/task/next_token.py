@@ -143,6 +143,18 @@ class NextToken(Task):
 
         return (outputs.argmax(-1) != y).to(torch.get_default_dtype()).flatten(1).mean(1)
 
+    def read_predictions(
+        self, fitted: FittedLoss, outputs: Tensor, probabilities: Tensor | None
+    ) -> Tensor:
+        """Return the token of the highest score at each place, int64 [n, T].
+
+        Args:
+            fitted: the loss.
+            outputs: scores [n, T, V].
+            probabilities: not looked at.
+        """
+        return outputs.argmax(-1)
+
     def bayes_outputs(self, population: Any, x: Tensor, fitted: FittedLoss) -> Tensor:
         """Return log p(token | the tokens up to each place), [n, T, V].
 

@@ -249,6 +249,27 @@ class Task:
         """
         return None
 
+    def read_probabilities(self, fitted: FittedLoss, outputs: Tensor) -> Tensor | None:
+        """Return the probabilities that outputs stand for; None where they stand for none.
+
+        Args:
+            fitted: the loss.
+            outputs: the model's outputs.
+        """
+        return None
+
+    def read_predictions(
+        self, fitted: FittedLoss, outputs: Tensor, probabilities: Tensor | None
+    ) -> Tensor:
+        """Return what is predicted: quantities, labels or tokens.
+
+        Args:
+            fitted: the loss.
+            outputs: the model's outputs.
+            probabilities: see `read_probabilities`; they decide where there are any.
+        """
+        return outputs
+
     def bayes_outputs(self, population: Any, x: Tensor, fitted: FittedLoss) -> Tensor:
         """Return outputs [n, K] of the Bayes predictor.
 

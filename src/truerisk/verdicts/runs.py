@@ -130,5 +130,5 @@ def load_last_weights(run: RunResult) -> np.ndarray:
 
     state = load_checkpoint(run.run.last)["state_dict"]
     # in the model's order: a vector without buffers, as an optimizer sees it
-    parameters = [state[f"model.{name}"] for name, _ in run.model.named_parameters()]
+    parameters = [state[f"model.{name}"] for name, _ in run.network.named_parameters()]
     return np.concatenate([weights.double().flatten().numpy() for weights in parameters])

@@ -1,0 +1,178 @@
+"""A trained network for raw inputs: before it stands what was fitted to the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from truerisk.core.errors import ConfigError
+from truerisk.loss import Surrogate
+from truerisk.task import Task
+
+BATCH = 1000
+"""Samples in one forward pass."""
+
+
+class Predictor(nn.Module):
+    """Raw inputs [n, *shape] to outputs [n, …], in the precision of the run.
+
+    It standardizes the inputs as the run did, (x − mean) / scale, brings them to the type of the
+    weights and shows them to the network. Mean and scale are buffers, so that a state dict of it
+    is whole.
+
+    Args:
+        network: with the run's best weights; it is the submodule ``network``.
+        task: what was learned.
+        fitted: what the run fitted to its training data (``DataModule.state_dict``).
+        surrogate: the run's loss, which says how outputs are read.
+        precision: of the run, as ``trainer.precision`` has it.
+    """
+
+    mean: Tensor | None
+    scale: Tensor | None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        fitted: Mapping[str, Any],
+        surrogate: Surrogate,
+        precision: str = "32-true",
+    ) -> None:
+        super().__init__()
+        self.network, self.task, self.precision = network, task, precision
+        self.class_names = list(fitted.get("class_names") or ())
+        self.input_shape = tuple(fitted["input_shape"])
+        standardizer = fitted.get("standardizer") or {}
+        self.register_buffer("mean", standardizer.get("mean"))
+        self.register_buffer("scale", standardizer.get("scale"))
+        # in a list, as its buffers are no part of the predictor's state
+        self._surrogates = [surrogate]
+
+    @property
+    def surrogate(self) -> Surrogate:
+        """The run's loss, which says how outputs are read."""
+        return self._surrogates[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the network's outputs [n, …].
+
+        Args:
+            x: raw inputs [n, *shape].
+        """
+        if not self.task.integer_inputs:
+            x = self.standardize_inputs(x)
+        with self._autocast(x.device.type):
+            outputs: Tensor = self.network(x)
+        if outputs.is_floating_point() and outputs.dtype.itemsize < 4:
+            return outputs.float()  # as losses are taken of them
+        return outputs
+
+    def standardize_inputs(self, x: Tensor) -> Tensor:
+        """Return inputs as the network was trained on them, in the type of its weights.
+
+        Args:
+            x: raw inputs [n, *shape].
+        """
+        if not x.is_floating_point():
+            # whole numbers of 64 bits in double precision, as single would merge large ones
+            x = x.to(torch.float64 if x.dtype.itemsize == 8 else torch.float32)
+        # first in the type that the inputs came in, then cast: in this order a run does it too
+        if self.mean is not None and self.scale is not None:
+            x = (x - self.mean.to(x)) / self.scale.to(x)
+        return x.to(self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        weights = (p.dtype for p in self.network.parameters() if p.is_floating_point())
+        return next(weights, torch.get_default_dtype())
+
+    def _autocast(self, device: str) -> AbstractContextManager[Any]:
+        if self.precision == "bf16-mixed":
+            return torch.autocast(device, torch.bfloat16, cache_enabled=False)
+        if self.precision == "16-mixed" and device == "cuda":  # a CPU has no use for it
+            return torch.autocast(device, torch.float16, cache_enabled=False)
+        return nullcontext()
+
+
+class Prediction(NamedTuple):
+    """What a run says of inputs.
+
+    Args:
+        outputs: of the network, [n, …].
+        probabilities: of the classes or labels, [n, K]; None where the loss gives none.
+        values: names of the predicted classes [n], or numbers [n, outputs].
+        class_names: in the order of the columns of ``probabilities``.
+    """
+
+    outputs: Tensor
+    probabilities: Tensor | None
+    values: np.ndarray
+    class_names: Sequence[str]
+
+
+def check_inputs(predictor: Predictor, x: Any) -> Tensor:
+    """Return inputs as a tensor [n, *shape].
+
+    Args:
+        predictor: that they are for.
+        x: a tensor, an array or nested lists.
+
+    Raises:
+        ConfigError: they are no finite numbers, or samples have another shape.
+    """
+    if not isinstance(x, Tensor):
+        try:
+            x = torch.as_tensor(np.asarray(x))
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"predict: the inputs are a {type(x).__name__} of no numbers"
+            ) from None
+    shape = predictor.input_shape
+    if x.shape[1:] != shape and x.ndim == 1 and shape == (1,):
+        x = x[:, None]
+    # sequences may be of another length
+    if x.shape[1:] != shape and not predictor.task.integer_inputs:
+        raise ConfigError(
+            f"predict: the inputs have shape {list(x.shape)}, and the run was trained on "
+            f"{['n', *shape]}".replace("'", "")
+        )
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        raise ConfigError("predict: the inputs hold NaN or infinite numbers")
+    return x
+
+
+def predict_outputs(predictor: Predictor, x: Tensor) -> Tensor:
+    """Return the outputs [n, …] of raw inputs, block by block.
+
+    Args:
+        predictor: in eval mode.
+        x: raw inputs [n, *shape].
+    """
+    with torch.no_grad():
+        return torch.cat([predictor(block) for block in x.split(BATCH)])
+
+
+def read_outputs(
+    predictor: Predictor, outputs: Tensor, probabilities: Tensor | None = None
+) -> Prediction:
+    """Read outputs as a prediction.
+
+    Args:
+        predictor: that gave them.
+        outputs: [n, …].
+        probabilities: those to predict by; by default those of the outputs.
+    """
+    task, surrogate = predictor.task, predictor.surrogate
+    if probabilities is None:
+        probabilities = task.read_probabilities(surrogate, outputs)
+    values = task.read_predictions(surrogate, outputs, probabilities).numpy()
+    if task.has_classes and predictor.class_names:
+        values = np.array(predictor.class_names, dtype=object)[values]
+    return Prediction(outputs, probabilities, values, predictor.class_names)

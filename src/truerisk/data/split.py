@@ -162,12 +162,12 @@ def as_slice(index: Tensor) -> slice | None:
     >>> as_slice(torch.tensor([3, 4, 5])), as_slice(torch.tensor([3, 5, 4, 6]))
     (slice(3, 6, None), None)
     """
-    if not len(index):
+    numbers = index.numpy()  # a tenth of the time that reading two entries of a tensor takes
+    if not numbers.size or numbers[-1] - numbers[0] != numbers.size - 1:
         return None
-    first, last = int(index[0]), int(index[-1])
-    if last - first != len(index) - 1 or not bool((index.diff() == 1).all()):
+    if not (numbers[1:] - numbers[:-1] == 1).all():
         return None
-    return slice(first, last + 1)
+    return slice(int(numbers[0]), int(numbers[-1]) + 1)
 
 
 # --- inputs that are read one at a time ---------------------------------------------------------

@@ -178,7 +178,7 @@ def _optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
 
 def _schedule(cfg: DictConfig, optimizer: Optimizer, horizon: int) -> Schedule:
     options = plain(cfg.scheduler)
-    target, warmup = options.pop("_target_"), options.pop("warmup")
+    target, warmup = options.pop("_target_"), options.pop("warmup", 0)
     return Schedule(get_object(target), options, optimizer, horizon, warmup)
 
 

@@ -213,3 +213,18 @@ def test_a_type_that_has_no_hash_is_looked_at_all_the_same():
     with pytest.raises(TypeError):
         hash(hint)
     assert fits_type(3, hint) and not fits_type("three", hint)
+
+
+def test_a_scheduler_of_ones_own_needs_no_warmup(tmp_path):
+    """Its YAML says what its class takes, and no more."""
+    (tmp_path / "scheduler").mkdir()
+    option = tmp_path / "scheduler" / "halving.yaml"
+    option.write_text("_target_: torch.optim.lr_scheduler.ExponentialLR\ngamma: 0.5\n")
+    given = ["data=iris", "scheduler=halving", "optimizer.lr=0.1"]
+    cfg = compose(given, config_dir=str(tmp_path))
+    check_config(cfg)
+    recipe = assemble.assemble(cfg)
+    schedule = recipe.schedule(recipe.optimizer(recipe.model), 10)
+    schedule.step()
+    assert schedule.warmup == 0
+    assert schedule.optimizer.param_groups[0]["lr"] == 0.05

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy.stats import beta
 from torch import nn
 
 from truerisk.core.batch import Batch
@@ -153,3 +154,15 @@ def test_input_noise_keeps_a_mixed_target():
 def test_negative_noise_is_refused():
     with pytest.raises(ConfigError, match=r"regularizer\.input_noise\.std"):
         InputNoise(-0.1)
+
+
+@pytest.mark.parametrize("alpha", [1e-1, 1e-2, 9e-3, 1e-3, 1e-4, 1e-5])
+def test_small_alpha_mixes_almost_nothing(alpha):
+    """The share of draws below 1e-6 or above 1 − 1e-6 is that of Beta(α, α), and ½ has none."""
+    n, mixup = 4000, Mixup(alpha)
+    draws = torch.tensor([mixup.draw_share() for _ in range(n)], dtype=torch.float64)
+    ends = 2 * beta(alpha, alpha).cdf(1e-6)
+    got = float(((draws < 1e-6) | (draws > 1 - 1e-6)).double().mean())
+    assert got == pytest.approx(ends, abs=4 * (ends * (1 - ends) / n) ** 0.5 + 1e-12)
+    assert not (draws == 0.5).any()
+    assert float((draws > 0.5).double().mean()) == pytest.approx(0.5, abs=0.035)

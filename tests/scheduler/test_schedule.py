@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 import warnings
 from functools import cache
@@ -15,7 +16,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from truerisk.core.errors import ConfigError
-from truerisk.scheduler import Constant, Schedule
+from truerisk.scheduler import Constant, Plateau, Schedule
 
 CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = sorted(path.stem for path in (CONF / "scheduler").glob("[!_]*.yaml"))
@@ -342,3 +343,68 @@ def test_first_lines_describe():
     for path in CONF.glob("scheduler/*.yaml"):
         first = path.read_text().splitlines()[0]
         assert first.startswith("# ") and len(first) <= 92, path
+
+
+@pytest.mark.parametrize(
+    ("risks", "drops"),
+    [
+        ([-78.33] * 8, 2),  # constant
+        ([-78.33 + 1e-3 * t for t in range(8)], 2),  # rising, by less than torch's margin
+        ([0.002, 0.001, 0.0, -0.001, -0.002, -0.003, -0.003, -0.003], 0),  # crossing zero
+        ([0.5, -0.5, -0.5, -0.5, -0.5], 1),
+        ([-1.0, -1.00005, -1.00015, -1.0002, -1.00021], 0),  # the first step is within the margin
+        ([-1.0, -0.9999, -0.9998, -0.9997], 1),
+    ],
+)
+def test_plateau_below_zero(risks, drops):
+    """The margin is 1e-4 · |best|, whatever the sign."""
+    schedule = schedule_of("plateau", optimizer_of(lr=1.0), patience=2, factor=0.5)
+    rates = [step[0] for step in sequence(schedule, len(risks), risks)]
+    assert rates[-1] == 0.1 * 0.5**drops
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("threshold_mode", ["rel", "abs"])
+def test_plateau_above_zero_is_torchs(mode, threshold_mode):
+    torch.manual_seed(0)
+    options = {"mode": mode, "threshold_mode": threshold_mode, "threshold": 0.05, "patience": 1}
+    kinds = (Plateau, torch.optim.lr_scheduler.ReduceLROnPlateau)
+    ours, theirs = (kind(optimizer_of(lr=1.0), **options) for kind in kinds)
+    for risk in (1 + 0.2 * torch.randn(200)).clamp(min=0).tolist():
+        ours.step(risk)
+        theirs.step(risk)
+        assert ours.get_last_lr() == theirs.get_last_lr()
+        assert ours.best == theirs.best
+
+
+@pytest.mark.parametrize("horizon", [26, 28, 29, 30, 3201])
+def test_the_last_step_never_begins_a_descent(horizon):
+    """Four descents of a quarter each cover the run, whatever its length."""
+    schedule = schedule_of("warm_restarts", optimizer_of(lr=1.0), horizon)
+    rates = [step[0] for step in sequence(schedule, horizon)]
+    assert math.ceil(horizon / 4) == schedule.target.T_0
+    assert rates[:-1].count(max(rates)) == 4
+    assert rates[-2] < 0.51 * max(rates)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("constant", {"warmup": 100_000}, r"warmup: the run's 60 steps end before the 100000"),
+        ("multistep", {"milestones": [0.5, 5000]}, r"milestones: \[5000\] lie beyond the 60 steps"),
+        ("step", {"step_size": 60}, r"step_size: 60 steps.*never drops"),
+        ("cosine", {"T_max": 90}, r"T_max: 90 steps are more than the 60"),
+        ("warm_restarts", {"T_0": 59}, r"T_0: the last descent has 1 of its 59 steps"),
+        ("warmup_stable_decay", {"warmup": 0.8, "decay": 0.8}, r"decay: 0\.8.*takes 0\.16 of"),
+    ],
+)
+def test_what_a_run_is_too_short_for_is_said(name, options, words):
+    given = {"warmup": 0, **options}
+    (notice,) = schedule_of(name, optimizer_of(lr=1.0), 60, **given).notices
+    assert re.match(rf"scheduler\.{words}", notice)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("horizon", [4, 60, 3201])
+def test_nothing_is_said_of_the_defaults(name, horizon):
+    assert schedule_of(name, optimizer_of(lr=1.0), horizon).notices == []

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from truerisk.config.compose import compose, resolve_config
-from truerisk.sweeps.sweep_cell import hash_config, make_slug
+from truerisk.sweeps import sweep_cell
+from truerisk.sweeps.sweep_cell import find_revisions, hash_config, make_slug
 
 
 def mark(*overrides):
@@ -66,3 +67,34 @@ def test_long_and_odd_names_are_still_names():
     assert len(make_slug([f"key{i}={i}" for i in range(99)])) <= 120
     assert make_slug([]) == "run" and make_slug(["x='../a'"]) == "x=..-a"
     assert "/" not in make_slug(["data.source.path=/a/b", "x={a:1}"])
+
+
+REVISED = {
+    ("scheduler=warm_restarts",): "descents of a share",
+    ("regularizer=mixup", "regularizer.mixup.alpha=0.001"): "beta by logarithms",
+    ("regularizer=cutmix", "regularizer.cutmix.alpha=1e-5"): "beta by logarithms",
+    ("model=cubic", "data=none", "loss=value", "scheduler=plateau"): "plateau below zero",
+}
+
+
+@pytest.mark.parametrize(("overrides", "word"), REVISED.items())
+def test_cells_that_come_to_other_numbers_now_are_others(overrides, word, monkeypatch):
+    config = resolve_config(compose(overrides))
+    assert find_revisions(config) == [word]
+    new = hash_config(config)
+    monkeypatch.setattr(sweep_cell, "REVISIONS", {})
+    assert new != hash_config(config)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["scheduler=warm_restarts", "scheduler.T_0=100"],
+        ["scheduler=plateau"],
+        ["regularizer=[mixup,cutmix,ema,l2]"],
+    ],
+)
+def test_other_cells_are_found_by_the_hash_they_had(overrides):
+    config = resolve_config(compose(overrides))
+    assert find_revisions(config) == []

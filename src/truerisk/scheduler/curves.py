@@ -88,7 +88,8 @@ class WarmupStableDecay(LRScheduler):
         total_iters: step at which the decay ends.
         decay: steps of the decay.
         shape: linear, cosine or sqrt.
-        end_factor: last learning rate relative to the first.
+        end_factor: where the decay ends, relative to the first rate; the rate after ``total_iters``
+            steps, which none of them uses.
 
     Raises:
         ConfigError: an unknown shape, or a decay longer than the whole.

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    LRScheduler,
+    OneCycleLR,
+    ReduceLROnPlateau,
+)
 
 from truerisk.core.errors import ConfigError, suggest
 
@@ -23,6 +29,42 @@ LENGTHS = (
     "milestones",
 )
 """Arguments of torch's schedulers that are lengths, or lists of them."""
+
+
+class Plateau(ReduceLROnPlateau):
+    """lr ← factor · lr once the risk has not fallen by its margin for ``patience`` epochs.
+
+    A risk r is lower than the best b where ``r < b − threshold · |b|`` (``rel``) or
+    ``r < b − threshold`` (``abs``). torch's own class, whose shape and arguments these are,
+    multiplies b by ``1 − threshold``, which lies above b where b is negative: there a risk that
+    stands still, or rises a little, counts as one that falls.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    >>> schedule = Plateau(optimizer, patience=1)
+    >>> for _ in range(4):
+    ...     schedule.step(-78.33)
+    >>> schedule.get_last_lr()
+    [0.1]
+    """
+
+    def is_better(self, risk: float, best: float) -> bool:
+        """Tell whether a risk has fallen, or risen in mode ``max``, by more than the margin.
+
+        Args:
+            risk: of an epoch.
+            best: the best one so far; infinite before the first.
+        """
+        margin = self.threshold
+        if self.threshold_mode == "abs":
+            return risk > best + margin if self.mode == "max" else risk < best - margin
+        # |best|: the product, not best − margin · |best|, so that it rounds as torch's does
+        up = best >= 0
+        if self.mode == "max":
+            return risk > best * (1.0 + margin if up else 1.0 - margin)
+        return risk < best * (1.0 - margin if up else 1.0 + margin)
+
+    _is_better = is_better  # its name from torch 2.11 on
 
 
 class Schedule:
@@ -40,7 +82,9 @@ class Schedule:
 
     A cosine does not rise again after ``T_max``, and one cycle stays at its end, though torch's
     classes go on or raise. ``ReduceLROnPlateau`` moves with ``step_epoch`` instead of ``step``,
-    from the end of the warmup on.
+    from the end of the warmup on, and waits for margins of |best| (`Plateau`). A ``T_0`` that is a
+    share is rounded up, so that descents of a quarter of the run each are never followed by the
+    beginning of a fifth.
 
     Build it before the optimizer's state is restored: schedulers read the optimizer's own learning
     rates as they are built.
@@ -51,6 +95,9 @@ class Schedule:
         optimizer: whose ``param_groups`` are scheduled.
         horizon: optimizer steps in the whole run.
         warmup: length of the warmup; 0 for none.
+
+    Attributes:
+        notices: sentences on what the run is too short for.
 
     Raises:
         ConfigError: an option the scheduler does not have, a length that is none, or numbers that
@@ -80,7 +127,16 @@ class Schedule:
         if warmup != 0:
             self.warmup = count_steps(warmup, horizon, "scheduler.warmup")
         left = max(1, horizon - self.warmup)
-        self.target = _build_scheduler(target, _resolve_options(target, options, left), optimizer)
+        if target is ReduceLROnPlateau:  # as configurations name it
+            target = Plateau
+        resolved = _resolve_options(target, options, left)
+        self.target = _build_scheduler(target, resolved, optimizer)
+        self.notices = [
+            *_find_cut_warmup(self.warmup, horizon),
+            *_find_unreached(resolved, left),
+            *_find_cut_descent(self.target, left),
+            *_find_shorter_decay(warmup, options),
+        ]
         # a loss scaler may skip the first optimizer step, and torch would warn of a wrong order
         optimizer._opt_called = True  # type: ignore[attr-defined]
         self._by_epoch = isinstance(self.target, ReduceLROnPlateau)
@@ -134,7 +190,60 @@ def _resolve_options(
     for key, value in options.items():
         if key in lengths:
             resolved[key] = resolve_lengths(value, whole, f"scheduler.{key}")
+            # rounded down, k descents of 1/k of the run would leave it a step at the full rate
+            if key == "T_0" and isinstance(value, float):
+                resolved[key] = max(1, math.ceil(value * whole - 1e-6))
     return resolved
+
+
+def _find_cut_warmup(warmup: int, horizon: int) -> Iterator[str]:
+    """Say where a run ends before its warmup does."""
+    if warmup > horizon:
+        yield (
+            f"scheduler.warmup: the run's {horizon} steps end before the {warmup} of the warmup, "
+            f"at {horizon / warmup:.2g} of the full step length"
+        )
+
+
+def _find_unreached(resolved: Mapping[str, Any], left: int) -> Iterator[str]:
+    """Say which lengths, in steps, end after the ``left`` ones that follow the warmup."""
+    after = f"the {left} steps of the run after its warmup"
+    drops = resolved.get("milestones") or []
+    if late := [drop for drop in drops if drop >= left]:
+        yield f"scheduler.milestones: {late} lie beyond {after}, so nothing drops there"
+    if resolved.get("step_size", 0) >= left:
+        yield (
+            f"scheduler.step_size: {resolved['step_size']} steps are no fewer than {after}, so the "
+            "step length never drops"
+        )
+    for key in LENGTHS:
+        length = resolved.get(key)
+        if isinstance(length, int) and length > left and key != "step_size":
+            yield f"scheduler.{key}: {length} steps are more than {after}, which cut them short"
+
+
+def _find_cut_descent(scheduler: LRScheduler, left: int) -> Iterator[str]:
+    """Say where a run ends in the first half of a descent that has begun anew."""
+    if not isinstance(scheduler, CosineAnnealingWarmRestarts):
+        return
+    start, length = 0, scheduler.T_0
+    while start + length < left:
+        start, length = start + length, length * scheduler.T_mult
+    if start and 2 * (left - start) < length:
+        yield (
+            f"scheduler.T_0: the last descent has {left - start} of its {length} steps, so the run "
+            "ends near the full step length"
+        )
+
+
+def _find_shorter_decay(warmup: int | float, options: Mapping[str, Any]) -> Iterator[str]:
+    """Say how long a decay is whose share and the warmup's are more than the whole."""
+    decay = options.get("decay")
+    if isinstance(warmup, float) and isinstance(decay, float) and warmup + decay > 1:
+        yield (
+            f"scheduler.decay: {decay:g} is a share of what the warmup leaves, so the decay takes "
+            f"{decay * (1 - warmup):.2g} of the run"
+        )
 
 
 def _build_scheduler(

@@ -153,6 +153,9 @@ def print_report(run: RunResult) -> None:
     # a run that ends for a reason of its own has finished too
     if run.status == "finished" and run.reason:
         print(f"\nstopped early: {run.reason}")
+    best = run.summary.get("risk/val")
+    if best is not None and best.epoch == 0 and get_task(run.task).has_samples:
+        print("\nno epoch improved on the initial weights: the numbers are theirs")
     if run.summary:
         print_table(run.summary, get_task(run.task).summary_title, run.task)
     print(f"run     {run.folder}")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -135,9 +135,63 @@ def hash_config(config: Mapping[str, Any]) -> str:
     if isinstance(counted.get("regularizer"), Mapping):
         # a list of pairs, since `sort_keys` would forget their order
         counted["regularizer"] = list(counted["regularizer"].items())
+    if revised := find_revisions(config):
+        counted["revised"] = revised
     # the text must never change: studies of earlier versions are found by it
     text = json.dumps(counted, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+
+def find_revisions(config: Mapping[str, Any]) -> list[str]:
+    """Name what of a cell comes to other numbers than in the versions that had it wrong.
+
+    Their studies are left as they are: such a cell is another one, and is trained again.
+
+    Args:
+        config: plain, resolved containers.
+
+    Returns:
+        Words that never change, in alphabetical order; none for most cells.
+
+    >>> find_revisions({"scheduler": {"_target_": "a.b.CosineAnnealingWarmRestarts", "T_0": 0.25}})
+    ['descents of a share']
+    """
+    return sorted(word for word, holds in REVISIONS.items() if holds(config))
+
+
+def _numbers_of(config: Mapping[str, Any], group: str, kind: str) -> list[Mapping[str, Any]]:
+    """Return the nodes of a group, or of its entries, whose ``_target_`` ends in a class's name."""
+    node = config.get(group)
+    if not isinstance(node, Mapping):
+        return []
+    nodes = [node, *node.values()]
+    return [
+        n for n in nodes if isinstance(n, Mapping) and str(n.get("_target_")).endswith(f".{kind}")
+    ]
+
+
+def _mixes_little(config: Mapping[str, Any]) -> bool:
+    nodes = [*_numbers_of(config, "regularizer", "Mixup")]
+    nodes += _numbers_of(config, "regularizer", "CutMix")
+    return any(isinstance(n.get("alpha"), float) and n["alpha"] < 0.01 for n in nodes)
+
+
+def _restarts_by_share(config: Mapping[str, Any]) -> bool:
+    nodes = _numbers_of(config, "scheduler", "CosineAnnealingWarmRestarts")
+    return any(isinstance(n.get("T_0"), float) for n in nodes)
+
+
+def _waits_below_zero(config: Mapping[str, Any]) -> bool:
+    follows = _numbers_of(config, "scheduler", "ReduceLROnPlateau")
+    return bool(follows and _numbers_of(config, "loss", "Value"))
+
+
+REVISIONS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "beta by logarithms": _mixes_little,
+    "descents of a share": _restarts_by_share,
+    "plateau below zero": _waits_below_zero,
+}
+"""What tells a cell that earlier versions trained or measured wrongly, by a word of its own."""
 
 
 def _drop_reading(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from truerisk.core.errors import ConfigError, UserError
 from truerisk.core.seeds import derive_streams
 from truerisk.data import DataInfo, DataModule
 from truerisk.diagnostics import Diagnostic
-from truerisk.loss import Surrogate, adapt_loss
+from truerisk.loss import Surrogate, adapt_loss, find_suited_tasks
 from truerisk.model.given_model import refuse_lightning
 from truerisk.optimizer import needs_of, parameter_groups
 from truerisk.recipe import Recipe
@@ -48,6 +48,8 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     data = build(cfg.data, seed=seeds.data)
     # a stream of its own: the order of batches can be varied alone
     data.order_seed = seeds.order
+    # a target of whole numbers is a quantity to one loss, and a class to another
+    data.suited = find_suited_tasks(get_object(cfg.loss._target_))
     data.load_state_dict(fitted or {})
     data.prepare()
     return _join_parts(cfg, data, data.info, data)

@@ -48,12 +48,14 @@ def evaluate(
     from truerisk.engine.recorder import load_checkpoint
     from truerisk.engine.risk_module import RiskModule
     from truerisk.fit import build_strategy, quiet, refusing_trainer
+    from truerisk.show.console import print_notes
 
     run = load_run(folder)
     cfg = override_config(run.config, overrides, config_dir)
     check_config(cfg)
     best = load_checkpoint(run.run.best)
     recipe = assemble(cfg, best["data"])
+    print_notes(recipe.data.notes)
     recipe.model.load_state_dict(best["state"], assign=True)  # in the run's own precision
     module = RiskModule(recipe)
     count = run.run.metadata()["threads"]  # sums depend on it in their last bits

@@ -222,7 +222,7 @@ def train_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = 
         run.reopen()
         write_atomic(run.config, OmegaConf.to_yaml(cfg, resolve=True))
     with quiet():
-        return _execute(cfg, run, resumed, facts)
+        return _execute(cfg, run, resumed, facts, once=True)
 
 
 def _fresh_folder() -> Path:
@@ -255,13 +255,16 @@ def _execute(
     resumed: bool,
     more: Mapping[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
+    once: bool = False,
 ) -> RunResult:
     """Assemble, train, measure and describe; the folder tells at every moment how it stands."""
     from truerisk.assemble import assemble
     from truerisk.core import rng, threads
     from truerisk.engine.host import wait_for_all
+    from truerisk.show.console import print_notes
 
     recipe = assemble(cfg)
+    print_notes(recipe.data.notes, once)
     first, count, before = rank() == 0, _threads(cfg, recipe), run.status()
     if first:
         if resumed:

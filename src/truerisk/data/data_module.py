@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
@@ -50,6 +50,9 @@ class DataModule(LightningDataModule):
     It is a LightningDataModule, whose dataloaders any LightningModule can be fitted on; their
     training batches come in the order of ``order_seed``, a run's ``seed.order``.
 
+    ``notes`` tell how the data were read, a line each. ``suited`` names the tasks that the run's
+    loss is for, which decide where a source's task is ``auto``.
+
     Args:
         source: the samples, or a function that makes them.
         batch_size: samples a mini-batch, or ``full``.
@@ -82,6 +85,8 @@ class DataModule(LightningDataModule):
         super().__init__()
         self.source, self.seed = source, seed
         self.order_seed = seed
+        self.suited: Sequence[str] = ()
+        self.notes: list[str] = []
         self.batch_size = check_batch_size(batch_size)
         self.val_size, self.test_size, self.num_train_asked = val, test, num_train
         number = isinstance(label_noise, int | float) and not isinstance(label_noise, bool)
@@ -213,7 +218,12 @@ class DataModule(LightningDataModule):
     def _load_samples(self) -> Samples:
         samples = self.source
         if not isinstance(samples, Samples):
-            samples = _call_source(samples, self.seed)
+            # what a model was trained on stays what it is, whatever new targets look like
+            suited = self.suited
+            if self._given.get("task"):
+                suited = (self._given["task"],)
+            samples = _call_source(samples, seed=self.seed, suited=suited)
+        self.notes = list(samples.notes)
         get_task(samples.task).check_label_noise(self.label_noise)
         return _renumber_classes(samples, self._given.get("class_names") or None)
 
@@ -404,14 +414,12 @@ class _Part(NamedTuple):
         return 4 * len(self.y) * math.prod(sample_shape(self.x))
 
 
-def _call_source(source: Callable[..., Samples], seed: int) -> Samples:
-    """Call a source, with the run's seed where it takes one and has none."""
+def _call_source(source: Callable[..., Samples], **known: Any) -> Samples:
+    """Call a source, with what the run knows where it takes that and has none of its own."""
     # those of a partial, as which Hydra builds a source
     given = getattr(source, "keywords", {})
-    takes = "seed" in inspect.signature(source).parameters
-    if takes and given.get("seed") is None:
-        return source(seed=seed)
-    return source()
+    takes = inspect.signature(source).parameters
+    return source(**{k: v for k, v in known.items() if k in takes and given.get(k) is None})
 
 
 def _describe_data(samples: Samples, x: Tensor | Inputs) -> DataInfo:
@@ -426,19 +434,19 @@ def _renumber_classes(samples: Samples, names: list[str] | None) -> Samples:
     mine = samples.class_names
     if names is None or mine is None or list(mine) == names:
         return samples
-    strange = next((mine[k] for k in samples.y.unique().tolist() if mine[k] not in names), None)
+    task = get_task(samples.task)
+    seen = [mine[k] for k in task.find_classes(samples.y)]
+    strange = next((name for name in seen if name not in names), None)
     if strange is not None:
         raise ConfigError(
             f"data.source: class '{strange}' is not among the classes the model was trained on: "
             f"{', '.join(names)}"
         )
-    number = {name: k for k, name in enumerate(names)}
-    # -1 for a class that no sample of y has, as checked above
-    place = torch.tensor([number.get(name, -1) for name in mine])
+    y = task.renumber_targets(samples.y, mine, names)
     test = samples.test
     if test is not None:
-        test = test[0], place[test[1]]
-    return replace(samples, y=place[samples.y], test=test, class_names=names)
+        test = test[0], task.renumber_targets(test[1], mine, names)
+    return replace(samples, y=y, test=test, class_names=names)
 
 
 def _states_agree(a: Any, b: Any) -> bool:

@@ -28,6 +28,7 @@ def arrays(
     x_test: str | None = "x_test",
     y_test: str | None = "y_test",
     task: str = "auto",
+    suited: Sequence[str] = (),
 ) -> Samples:
     """Read samples from an .npz with inputs [n, …] and targets [n] or [n, outputs].
 
@@ -39,8 +40,8 @@ def arrays(
         y: name of the targets.
         x_test: name of the test set's inputs, or None.
         y_test: name of its targets, or None.
-        task: what is learned; ``auto`` takes floating-point targets for a regression and all others
-            for a classification.
+        task: what is learned; ``auto`` as `truerisk.task.infer_task` says.
+        suited: tasks that the loss is for, which ``auto`` goes by.
 
     Returns:
         Inputs as floating-point numbers, but for tokens, and targets as the task types them.
@@ -52,7 +53,7 @@ def arrays(
     found = _read_archive(path)
     values = _find_array(found, y, "y")
     tests = _find_test_arrays(found, x_test, y_test)
-    learned = infer_task(values, task)
+    learned = infer_task(values, task, suited=suited)
     inputs = read_inputs(_find_array(found, x, "x"), x, learned.integer_inputs)
     if learned.has_classes:
         _check_classes(values, y)
@@ -158,6 +159,7 @@ def table(
     missing: str = "refuse",
     max_categories: int = 100,
     delimiter: str = ",",
+    suited: Sequence[str] = (),
 ) -> Samples:
     """Read samples from the rows of a table; features are x [n, d] once its encoder is fitted.
 
@@ -167,13 +169,14 @@ def table(
         columns: to learn from; None for all but the target.
         drop: columns to leave out.
         categorical: columns of numbers that are categories; these and texts become one-hot.
-        task: what is learned; ``auto`` takes texts, truth values and whole numbers of at most 20
-            kinds for classes, other targets for a regression.
+        task: what is learned; ``auto`` as `truerisk.task.infer_task` says, where whole numbers of
+            more than 20 kinds are no classes.
         missing: what to do about gaps: ``refuse`` the table, fill them with the training split's
             ``mean``, ``median`` or ``most_frequent`` value (categories always with the most
             frequent), or ``drop`` the rows.
         max_categories: different values a category column may have.
         delimiter: between the columns of a CSV.
+        suited: tasks that the loss is for, which ``auto`` goes by.
 
     Returns:
         Raw columns, with the encoder that turns them into features.
@@ -199,8 +202,10 @@ def table(
         values = frame[goals[0]].to_numpy()
     else:
         values = frame[goals[0]].to_numpy(dtype=object)
-    learned = infer_task(values, task, MAX_LABELS)
-    y, classes = learned.read_targets(values)
+    learned = infer_task(values, task, MAX_LABELS, suited)
+    # columns of one-hot classes have their names
+    known = goals if len(goals) > 1 and learned.has_classes else None
+    y, classes = learned.read_targets(values, known)
     return Samples(x, y, learned.name, class_names=classes, encoder=encoder)
 
 

@@ -80,7 +80,8 @@ class Samples:
 
     ``test`` is the source's own test set, ``population`` the distribution P if known, and
     ``encoder`` what turns x into features once fitted on the training split. The last ``last_val``
-    samples are the source's own validation set.
+    samples are the source's own validation set, and ``notes`` what a reader of the run should know
+    of how they were read, a line each.
 
     Raises:
         ConfigError: fewer than two classes, or x and y of different lengths.
@@ -94,6 +95,7 @@ class Samples:
     class_names: Sequence[str] | None = None
     encoder: TableEncoder | None = None
     last_val: int | None = None
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         task = get_task(self.task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,14 +107,31 @@ def _fitting_options(task: Task) -> str:
     return f"for {task.name} there are loss={', loss='.join(task.losses)}"
 
 
+def find_suited_tasks(kind: Any) -> tuple[str, ...]:
+    """Return the names of the tasks that a loss says, or is known, to be for; none if that is open.
+
+    Args:
+        kind: its class, or the function that it is.
+
+    >>> find_suited_tasks(nn.MSELoss), find_suited_tasks(nn.BCEWithLogitsLoss)
+    (('regression',), ('classification', 'multilabel'))
+    """
+    named = getattr(kind, "task", None)
+    if named:
+        return tuple(named.split(" or "))
+    if not isinstance(kind, type):
+        return ()
+    return tuple(t.name for t in all_tasks().values() if issubclass(kind, t.loss_types()))
+
+
 def _check_task(loss: Loss, task: Task) -> None:
     """Refuse a loss that says, or is known, to be for other tasks."""
-    known = [t.name for t in all_tasks().values() if isinstance(loss, t.loss_types())]
-    meant = getattr(loss, "task", " or ".join(known))
+    kind = type(loss) if isinstance(loss, nn.Module) else loss
+    meant = getattr(loss, "task", None) or " or ".join(find_suited_tasks(kind))
     if meant and task.name not in meant.split(" or "):
         raise ConfigError(
             f"loss={_loss_name(loss)} is for {meant}, but the data's task is {task.name}; "
-            f"{_fitting_options(task)}"
+            f"{_fitting_options(task)}, or data.source.task says what the target is"
         )
 
 

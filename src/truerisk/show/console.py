@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from truerisk.run import rank
@@ -137,6 +137,25 @@ def print_table(summary: Mapping[str, Measured], title: str, task: str) -> None:
     else:
         table = function_table(summary, title)
     Console(highlight=False).print(table)
+
+
+_TOLD: set[str] = set()
+
+
+def print_notes(notes: Iterable[str], once: bool = False) -> None:
+    """Print what there is to know of a run before its first step, from the first process.
+
+    Args:
+        notes: a line each.
+        once: whether a line that this process has printed before is left out, as the cells of a
+            sweep read the same data.
+    """
+    if rank() > 0:
+        return
+    for note in notes:
+        if not (once and note in _TOLD):
+            print(note, flush=True)
+        _TOLD.add(note)
 
 
 def print_report(run: RunResult) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.task.task import FittedLoss, Task
+from truerisk.task.task import FittedLoss, Task, holds_lists, is_one_hot
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,11 +35,31 @@ class Classification(Task):
             values: the targets [n] or [n, columns].
             max_classes: different whole numbers up to which they are classes; None for any.
         """
+        if holds_lists(values):
+            return False
+        if values.ndim > 1 and values.shape[1] != 1:
+            # texts in several columns are no other task's either
+            return values.dtype.kind not in "biuf" or (
+                values.dtype.kind != "f" and is_one_hot(values)
+            )
         if values.dtype.kind not in "iu":
             return values.dtype.kind != "f"
-        return max_classes is None or (
-            values.ndim == 1 and len(set(values.tolist())) <= max_classes
-        )
+        return max_classes is None or len(set(values.ravel().tolist())) <= max_classes
+
+    def admits(self, values: np.ndarray, max_classes: int | None) -> bool:
+        """Tell whether the values are whole numbers or one-hot rows, as floating-point numbers.
+
+        Args:
+            values: the targets [n] or [n, columns].
+            max_classes: different whole numbers up to which they are classes; None for any.
+        """
+        if values.dtype.kind != "f" or not len(values):
+            return False
+        if values.ndim > 1 and values.shape[1] != 1:
+            return is_one_hot(values)
+        if not (values == values.round()).all():  # gaps are none either
+            return False
+        return max_classes is None or len(set(values.ravel().tolist())) <= max_classes
 
     def read_targets(
         self, values: np.ndarray, class_names: Sequence[str] | None = None
@@ -47,7 +67,7 @@ class Classification(Task):
         """Return labels int64 [n] and the names of the classes, in the labels' order.
 
         Args:
-            values: labels of any kind, [n].
+            values: labels of any kind, [n] or [n, 1], or one-hot rows [n, K] of classes 0 … K−1.
             class_names: names that other samples gave, whose order the labels take.
 
         Raises:
@@ -59,12 +79,19 @@ class Classification(Task):
         """
         import torch
 
+        if values.ndim == 2 and values.shape[1] == 1:
+            values = values[:, 0]
+        if is_one_hot(values):
+            # numbered by their columns, as a class may have no row
+            numbers = [str(k) for k in range(values.shape[1])]
+            return torch.as_tensor(values.argmax(1)), list(class_names or numbers)
         items = values.tolist()
         if values.ndim != 1 or any(isinstance(item, list | tuple | dict) for item in items):
             raise ConfigError(
                 f"data.source: the target has shape {values.shape} or holds lists, and class "
-                "labels are one number a sample; set data.source.task=regression for several "
-                "target columns, or data.source.task=multilabel for columns of 0 and 1"
+                "labels are one number a sample; set data.source.task=regression and a loss such "
+                "as mse for several quantities, or data.source.task=multilabel loss=bce for lists "
+                "of labels or a column of 0 and 1 each"
             )
         names = list(class_names or name_classes(items))
         places = {name: k for k, name in enumerate(names)}
@@ -76,6 +103,24 @@ class Classification(Task):
                 f"{suggest(unknown, names)}"
             )
         return torch.tensor([places[label] for label in labels], dtype=torch.long), names
+
+    def find_classes(self, y: Tensor) -> list[int]:
+        """Return the labels that some sample has."""
+        return y.unique().tolist()
+
+    def renumber_targets(self, y: Tensor, mine: Sequence[str], names: Sequence[str]) -> Tensor:
+        """Return labels in which the classes are numbered as another run numbered them.
+
+        Args:
+            y: labels [n].
+            mine: the names of their classes.
+            names: those of the other run, in its order.
+        """
+        import torch
+
+        number = {name: k for k, name in enumerate(names)}
+        # -1 for a class that no sample has
+        return torch.tensor([number.get(name, -1) for name in mine])[y]
 
     def check_targets(self, y: Tensor, num_outputs: int) -> None:
         """Refuse fewer than two classes.

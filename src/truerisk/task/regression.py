@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from truerisk.core.errors import ConfigError
-from truerisk.task.task import FittedLoss, Task
+from truerisk.task.task import FittedLoss, Task, holds_flags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,13 +29,24 @@ class Regression(Task):
     }
 
     def recognizes(self, values: np.ndarray, max_classes: int | None) -> bool:
-        """Tell whether the values are numbers; classes have been asked before.
+        """Tell whether the values are numbers and no labels; classes have been asked before.
 
         Args:
             values: the targets [n] or [n, columns].
             max_classes: different whole numbers up to which they are classes; None for any.
         """
-        return True
+        if values.dtype.kind in "iub":
+            return not holds_flags(values)
+        return values.dtype.kind == "f"
+
+    def admits(self, values: np.ndarray, max_classes: int | None) -> bool:
+        """Tell whether the values are numbers, of any kind.
+
+        Args:
+            values: the targets [n] or [n, columns].
+            max_classes: not looked at.
+        """
+        return values.dtype.kind in "biuf"
 
     def read_targets(
         self, values: np.ndarray, class_names: Sequence[str] | None = None

@@ -17,6 +17,37 @@ Part = TypeVar("Part")
 """A regularizer; this folder lies below theirs."""
 
 
+def holds_flags(values: np.ndarray) -> bool:
+    """Tell whether targets are several columns of 0 and 1.
+
+    Args:
+        values: of any kind and shape.
+    """
+    if values.ndim != 2 or values.shape[1] < 2 or values.dtype.kind not in "biuf":
+        return False
+    return bool(((values == 0) | (values == 1)).all())
+
+
+def is_one_hot(values: np.ndarray) -> bool:
+    """Tell whether targets are rows of 0 with a single 1.
+
+    Args:
+        values: of any kind and shape.
+    """
+    return holds_flags(values) and bool((values.sum(1) == 1).all())
+
+
+def holds_lists(values: np.ndarray) -> bool:
+    """Tell whether targets are lists of labels, of any length.
+
+    Args:
+        values: of any kind and shape.
+    """
+    if values.dtype.kind != "O" or values.ndim != 1 or not len(values):
+        return False
+    return all(isinstance(item, list | tuple | set) for item in values.tolist())
+
+
 class FittedLoss(Protocol):
     """A loss together with what fitting it to the data showed."""
 
@@ -96,6 +127,15 @@ class Task:
         """
         return False
 
+    def admits(self, values: np.ndarray, max_classes: int | None) -> bool:
+        """Tell whether targets of these kinds can be this task's where the loss is made for it.
+
+        Args:
+            values: the targets [n] or [n, columns].
+            max_classes: different whole numbers up to which they are classes; None for any.
+        """
+        return False
+
     def read_targets(
         self, values: np.ndarray, class_names: Sequence[str] | None = None
     ) -> tuple[Tensor, list[str] | None]:
@@ -109,6 +149,20 @@ class Task:
             ConfigError: the values are no targets of this task.
         """
         raise NotImplementedError
+
+    def find_classes(self, y: Tensor) -> list[int]:
+        """Return the numbers of the classes or labels that some sample has."""
+        return []
+
+    def renumber_targets(self, y: Tensor, mine: Sequence[str], names: Sequence[str]) -> Tensor:
+        """Return targets in which the classes are numbered as another run numbered them.
+
+        Args:
+            y: the targets.
+            mine: the names of their classes.
+            names: those of the other run, in its order.
+        """
+        return y
 
     def check_inputs(self, x: Any) -> None:
         """Refuse inputs of another kind than this task's.

@@ -38,6 +38,7 @@ from truerisk.logger.label import recipe_name
 from truerisk.recipe import Recipe
 from truerisk.result import RunResult
 from truerisk.run import RunFolder
+from truerisk.show.console import print_notes
 from truerisk.show.figure import risk_figure
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ def open_run(job: GroupJob) -> StackedRun:
 
     recorder = Recorder(folder, plain, [TidyCSV(folder.path, step or None)], late_loggers)
     recipe, limits = assemble(cfg), (cfg.trainer.max_epochs, cfg.trainer.max_steps)
+    print_notes(recipe.data.notes, once=True)
     run = make_stacked_run(recipe, host, limits, recorder, keys_of(plain, recipe))
     run.rules = make_stop_rules(recipe, plain, folder.path, host)
     if checkpoint is not None:

@@ -122,7 +122,16 @@ def _user_error(error: BaseException, node: DictConfig) -> Exception:
 
 def build_surrogate(cfg: DictConfig, info: DataInfo) -> Surrogate:
     """The loss, fitted to the data's task."""
-    return adapt_loss(build(cfg.loss), info.task, info.num_outputs)
+    surrogate = adapt_loss(
+        build(cfg.loss), info.task, info.num_outputs, info.target_mean, info.target_scale
+    )
+    if cfg.data.get("standardize_target") is True and not surrogate.is_scaled:
+        raise ConfigError(
+            "data.standardize_target=true, but the loss is no function of the difference between "
+            f"output and target that keeps its form in other units ({cfg.loss._target_}, "
+            f"{info.task}): set data.standardize_target=false"
+        )
+    return surrogate
 
 
 def build_model(

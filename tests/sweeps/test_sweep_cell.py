@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from truerisk.config.compose import compose, resolve_config
+from truerisk.reports.config_diff import flatten_config
 from truerisk.sweeps import sweep_cell
 from truerisk.sweeps.sweep_cell import find_revisions, hash_config, make_slug
 
@@ -98,3 +99,21 @@ def test_cells_that_come_to_other_numbers_now_are_others(overrides, word, monkey
 def test_other_cells_are_found_by_the_hash_they_had(overrides):
     config = resolve_config(compose(overrides))
     assert find_revisions(config) == []
+
+
+def test_scaled_targets_are_another_regression_and_the_same_classification():
+    def without(*overrides):
+        config = resolve_config(compose(overrides))
+        del config["data"]["standardize_target"]
+        return hash_config(config)
+
+    regression = ["data=diabetes", "loss=mse"]
+    assert mark() == without() == mark("data.standardize_target=true")
+    assert mark(*regression) != without(*regression)
+    assert mark(*regression, "data.standardize_target=false") == without(*regression)
+
+
+def test_cells_of_earlier_versions_are_the_same_recipe():
+    config = resolve_config(compose(["data=iris"]))
+    old = {**config, "data": {k: v for k, v in config["data"].items() if k != "standardize_target"}}
+    assert flatten_config(old) == flatten_config(config)

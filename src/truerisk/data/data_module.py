@@ -61,6 +61,8 @@ class DataModule(LightningDataModule):
         num_train: use only so many training samples.
         label_noise: share of training labels replaced by another class.
         standardize: ``none``, ``feature``, ``channel`` or ``global``.
+        standardize_target: whether the loss of a regression sees its targets with mean 0 and
+            deviation 1 on the training split; ``auto`` where it is a loss of differences.
         workers: processes that read data which does not fit in memory.
         in_memory: whether data is held in memory; ``auto`` does so up to 2 GiB.
         seed: seed of every draw.
@@ -78,6 +80,7 @@ class DataModule(LightningDataModule):
         num_train: int | None = None,
         label_noise: float = 0.0,
         standardize: str = "feature",
+        standardize_target: bool | str = "auto",
         workers: int = 0,
         in_memory: bool | str = "auto",
         seed: int = 0,
@@ -94,6 +97,11 @@ class DataModule(LightningDataModule):
             raise ConfigError(f"data.label_noise is {label_noise!r}: give a share from 0 to 1")
         self.label_noise = float(label_noise)
         self.standardize = check_kind(standardize)
+        if standardize_target not in (True, False, "auto"):
+            raise ConfigError(
+                f"data.standardize_target is {standardize_target!r}: give true, false or auto"
+            )
+        self.standardize_target = standardize_target
         if in_memory not in (True, False, "auto"):
             raise ConfigError(f"data.in_memory is {in_memory!r}: give true, false or auto")
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
@@ -127,6 +135,7 @@ class DataModule(LightningDataModule):
         self._add_label_noise(parts)
         # after it too, and on the training inputs alone: nothing of the others leaks in
         self._fit_standardizer(parts)
+        self._fit_targets(parts)
         self._build_splits(parts)
         self._ready = True
 
@@ -203,6 +212,7 @@ class DataModule(LightningDataModule):
             "input_shape": list(self.info.input_shape),
             "num_outputs": self.info.num_outputs,
             "class_names": list(self.info.class_names or ()),
+            **self._target_state(),
             "standardizer": self.standardizer.state_dict(),
             "encoder": self._encoder_state,
         }
@@ -319,6 +329,26 @@ class DataModule(LightningDataModule):
         elif self.standardize != "none" and not get_task(self.info.task).integer_inputs:
             chunks = self._read_chunks(parts["train"])
             self.standardizer = Standardizer.fit(self.standardize, chunks)
+
+    def _fit_targets(self, parts: dict[str, _Part]) -> None:
+        """Find mean and scale of the training targets, or take those that a run was given."""
+        if not get_task(self.info.task).scales_targets or not self.standardize_target:
+            return
+        mean, scale = self._given.get("target_mean"), self._given.get("target_scale")
+        # a run of its own scale, or of none, is measured as it was trained
+        if not self._given:
+            fitted = Standardizer.fit("feature", [parts["train"].y])
+            assert fitted.mean is not None and fitted.scale is not None
+            mean, scale = fitted.mean.tolist(), fitted.scale.tolist()
+        self.info = self.info._replace(target_mean=mean, target_scale=scale)
+
+    def _target_state(self) -> dict[str, list[float]]:
+        if self.info.target_mean is None or self.info.target_scale is None:
+            return {}
+        return {
+            "target_mean": list(self.info.target_mean),
+            "target_scale": list(self.info.target_scale),
+        }
 
     def _read_chunks(self, part: _Part) -> Iterator[Tensor]:
         """Yield raw inputs [m, *shape] in their order."""

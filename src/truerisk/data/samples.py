@@ -17,13 +17,17 @@ from truerisk.task import get_task
 class DataInfo(NamedTuple):
     """What the other parts must know of the data to fit it.
 
-    ``num_outputs`` is the number of classes, or of target columns for a regression.
+    ``num_outputs`` is the number of classes, or of target columns for a regression. ``target_mean``
+    and ``target_scale`` are those of the training targets, a number a column, where a loss of
+    differences is to see them standardized.
     """
 
     task: str
     input_shape: tuple[int, ...]
     num_outputs: int
     class_names: tuple[str, ...] | None
+    target_mean: Sequence[float] | None = None
+    target_scale: Sequence[float] | None = None
 
 
 @runtime_checkable

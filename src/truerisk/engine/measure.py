@@ -170,7 +170,7 @@ class RiskEstimator:
         risk, errors = MeanEstimate(self.device), MeanEstimate(self.device)
         for batch in batches:
             outputs = bayes.predict_bayes(self.data, surrogate, batch.x)
-            risk.update(surrogate(outputs, batch.y))
+            risk.update(surrogate.report_losses(surrogate(outputs, batch.y), outputs, batch.y))
             wrong = surrogate.compute_errors(outputs, batch.y)
             if wrong is not None:
                 errors.update(wrong)

@@ -249,14 +249,17 @@ class RiskModule(L.LightningModule):
         """
         pair, surrogate = self.as_batch(batch), self.surrogate
         outputs = self.predict_outputs(pair.x)
-        losses = surrogate(outputs, pair.y)
-        values = {"risk": losses}
+        trained = surrogate(outputs, pair.y)
+        losses = surrogate.report_losses(trained, outputs, pair.y)
+        values: dict[str, Any] = {"risk": losses}
         if surrogate.task.error_title is not None:
             values["error"] = surrogate.compute_errors(outputs, pair.y)
         for name, value in values.items():
             if name not in self._estimates:
                 self._estimates[name] = MeanEstimate(self.device)
             self._estimates[name].update(value)
+        if losses is not trained:
+            self._estimates.setdefault("trained", MeanEstimate(self.device)).update(trained)
         return losses.mean()
 
     def predict_outputs(self, x: Tensor) -> Tensor:
@@ -271,7 +274,9 @@ class RiskModule(L.LightningModule):
 
     def read_estimates(self) -> Measurement:
         """Return what the batches since `hold_weights` have shown."""
-        return Measurement(self._estimates["risk"], self._estimates.get("error"), {})
+        trained = self._estimates.get("trained")
+        own = None if trained is None else trained.moments.mean
+        return Measurement(self._estimates["risk"], self._estimates.get("error"), {}, own)
 
     def log_values(self, values: Mapping[str, float]) -> None:
         """Log numbers by name, in double precision."""

@@ -234,10 +234,7 @@ def plain_info(info: DataInfo) -> dict[str, Any]:
     Args:
         info: what the data has said of itself.
     """
-    names = info.class_names
-    if names is not None:
-        names = list(names)  # type: ignore[assignment]
-    return {**info._asdict(), "input_shape": list(info.input_shape), "class_names": names}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in info._asdict().items()}
 
 
 class CheckpointParts(NamedTuple):

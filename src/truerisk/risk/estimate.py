@@ -108,11 +108,15 @@ class Moments(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """What one pass over a set of samples shows."""
+    """What one pass over a set of samples shows.
+
+    ``trained`` is the mean of the losses that training lowers, where others are reported.
+    """
 
     risk: MeanEstimate | Moments
     errors: MeanEstimate | Moments | None
     penalties: dict[str, float]
+    trained: float | None = None
 
     def name_risks(
         self, split: str, epoch: int | None, population: float = math.inf
@@ -147,7 +151,10 @@ def epoch_metrics(
     metrics = train.name_risks("train", epoch, sizes[0]) | val.name_risks("val", epoch, sizes[1])
     metrics |= name_gap(metrics)
     penalty = sum(train.penalties.values())
-    metrics["objective"] = Measured(metrics["risk/train"].value + penalty, None, epoch)
+    trained = train.trained
+    if trained is None:
+        trained = metrics["risk/train"].value
+    metrics["objective"] = Measured(trained + penalty, None, epoch)
     metrics["penalty"] = Measured(penalty, None, epoch)
     each = {f"penalty/{k}": Measured(v, None, epoch) for k, v in train.penalties.items()}
     return metrics | each
@@ -183,18 +190,24 @@ def measure_batches(
         batches: the samples.
         device: where sums are kept.
     """
-    risk, errors = MeanEstimate(device), MeanEstimate(device)
+    risk, errors, trained = MeanEstimate(device), MeanEstimate(device), MeanEstimate(device)
     penalties = {name: MeanEstimate(device) for name in objective.penalties}
-    has_errors = objective.surrogate.task.error_title is not None
+    surrogate, differs = objective.surrogate, False
+    has_errors = surrogate.task.error_title is not None
     for batch in batches:
         value = objective(state, batch)
-        risk.update(value.losses)
+        losses = surrogate.report_losses(value.losses, value.outputs, batch.y)
+        risk.update(losses)
+        if losses is not value.losses:
+            differs = True
+            trained.update(value.losses)
         if has_errors:
-            errors.update(objective.surrogate.compute_errors(value.outputs, batch.y))
+            errors.update(surrogate.compute_errors(value.outputs, batch.y))
         for name, penalty in value.penalties.items():
             penalties[name].update(penalty.expand(len(batch)))
     means = {name: mean.moments.mean for name, mean in penalties.items()}
-    return Measurement(risk, errors if has_errors else None, means)
+    own = trained.moments.mean if differs else None
+    return Measurement(risk, errors if has_errors else None, means, own)
 
 
 def name_gap(risks: Mapping[str, Measured]) -> dict[str, Measured]:

@@ -29,6 +29,13 @@ IGNORED = frozenset(
 """Keys that say where and how fast a run goes, and who else is told of it."""
 IGNORED_IN_DATA = frozenset({"in_memory", "workers", "cache"})
 """How samples get into memory."""
+NEUTRAL: Mapping[str, Any] = {"data.standardize_target": False}
+"""Values of keys that mean what earlier versions did, which had no such key."""
+UNSCALED = (
+    *("torch.nn.CrossEntropyLoss", "torch.nn.BCEWithLogitsLoss", "torch.nn.NLLLoss"),
+    *("torch.nn.MultiMarginLoss", "truerisk.loss.Hinge"),
+)
+"""Losses of classes, which no scale of a target concerns."""
 HASH_DIGITS = 10
 LONGEST_SLUG = 120
 """Characters of a folder's name before its hash; file systems take 255 bytes."""
@@ -132,6 +139,7 @@ def hash_config(config: Mapping[str, Any]) -> str:
     counted: dict[str, Any] = {key: node for key, node in config.items() if key not in IGNORED}
     if isinstance(counted.get("data"), Mapping):
         counted["data"] = _drop_reading(counted["data"])
+    counted = drop_neutral(counted)
     if isinstance(counted.get("regularizer"), Mapping):
         # a list of pairs, since `sort_keys` would forget their order
         counted["regularizer"] = list(counted["regularizer"].items())
@@ -192,6 +200,20 @@ REVISIONS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "plateau below zero": _waits_below_zero,
 }
 """What tells a cell that earlier versions trained or measured wrongly, by a word of its own."""
+
+
+def drop_neutral(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the keys that stand at what earlier versions, which lacked them, did."""
+    counted = dict(config)
+    for dotted, value in NEUTRAL.items():
+        group, _, key = dotted.partition(".")
+        node = counted.get(group)
+        if isinstance(node, Mapping) and key in node and node[key] == value:
+            counted[group] = {k: v for k, v in node.items() if k != key}
+    data, loss = counted.get("data"), counted.get("loss")
+    if isinstance(data, Mapping) and isinstance(loss, Mapping) and loss.get("_target_") in UNSCALED:
+        counted["data"] = {k: v for k, v in data.items() if k != "standardize_target"}
+    return counted
 
 
 def _drop_reading(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from truerisk.core.errors import ConfigError
 from truerisk.task.task import FittedLoss, Task, holds_flags
@@ -18,6 +18,7 @@ class Regression(Task):
 
     name = "regression"
     rank = 1
+    scales_targets = True
     phrase = "a regression"
     losses = ("mse", "mae", "huber")
     population_method = "mean"
@@ -82,11 +83,21 @@ class Regression(Task):
         return (nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.SmoothL1Loss)
 
     def encode_targets(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor:
-        """Return the targets in the type of the outputs.
+        """Return the targets in the units and the type of the outputs.
 
         Args:
             fitted: the loss.
             outputs: the model's outputs [n, outputs].
             y: targets [n, outputs].
         """
-        return y.to(outputs.dtype)
+        return fitted.scale_targets(y).to(outputs.dtype)
+
+    def bayes_outputs(self, population: Any, x: Tensor, fitted: FittedLoss) -> Tensor:
+        """Return E[y | x] in the units of the outputs, [n, outputs].
+
+        Args:
+            population: the distribution P, with ``mean``.
+            x: inputs in P's own units.
+            fitted: the loss that the outputs are for.
+        """
+        return fitted.scale_outputs(population.mean(x))

@@ -55,6 +55,14 @@ class FittedLoss(Protocol):
     output_size: int
     logistic: bool
 
+    def scale_targets(self, y: Tensor) -> Tensor:
+        """Return targets in the units of the outputs."""
+        ...
+
+    def scale_outputs(self, values: Tensor) -> Tensor:
+        """Return outputs for values in the units of the targets."""
+        ...
+
 
 def config_has_samples(target: str) -> bool:
     """Tell from the class path of a configuration's data whether there are samples to learn from.
@@ -80,6 +88,7 @@ class Task:
         has_samples: whether there are samples at all.
         has_classes: whether a target is one of several classes, a label a sample.
         integer_inputs: whether inputs are whole numbers, neither standardized nor cast.
+        scales_targets: whether targets are quantities that have a mean and a scale.
         error_title: of the error beside the risk, or None where there is none.
         score_title: what the number that counts is called in one line about a run.
         val_title: the same in a sentence.
@@ -99,6 +108,7 @@ class Task:
     has_samples: ClassVar[bool] = True
     has_classes: ClassVar[bool] = False
     integer_inputs: ClassVar[bool] = False
+    scales_targets: ClassVar[bool] = False
     error_title: ClassVar[str | None] = None
     score_title: ClassVar[str] = "risk/val"
     val_title: ClassVar[str] = "the validation risk"

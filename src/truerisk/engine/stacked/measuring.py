@@ -146,4 +146,7 @@ def _sums(values: Tensor) -> Tensor:
 def _measurement_of(read: Mapping[str, list[list[float]]], k: int) -> Measurement:
     penalties = {key[8:]: rows[k][1] for key, rows in read.items() if key.startswith("penalty/")}
     errors = Moments(*read["errors"][k]) if "errors" in read else None
-    return Measurement(Moments(*read["losses"][k]), errors, penalties)
+    losses = Moments(*read["losses"][k])
+    if "reported" not in read:
+        return Measurement(losses, errors, penalties)
+    return Measurement(Moments(*read["reported"][k]), errors, penalties, losses.mean)

@@ -107,7 +107,8 @@ class StackedObjective:
             rows: which members they are.
 
         Returns:
-            ``losses`` [K, n]; ``errors`` [K, n] where the task has them; ``penalty/NAME`` [K].
+            ``losses`` [K, n], and ``reported`` [K, n] where those are others; ``errors`` [K, n]
+            where the task has them; ``penalty/NAME`` [K].
         """
         values = {key: value[rows] for key, value in self.values.items()}
         named = [state, values, batch_parts(batch)]
@@ -122,7 +123,13 @@ class StackedObjective:
     def _measure_names(self) -> list[str]:
         has_errors = self.objective.surrogate.task.error_title is not None
         errors = ["errors"] if has_errors else []
-        return ["losses", *errors, *(f"penalty/{name}" for name in self.objective.penalties)]
+        reported = ["reported"] if self.objective.surrogate.reports_others else []
+        return [
+            "losses",
+            *reported,
+            *errors,
+            *(f"penalty/{name}" for name in self.objective.penalties),
+        ]
 
     def _make_measure(self, names: Names) -> Function:
         surrogate = self.objective.surrogate
@@ -131,8 +138,10 @@ class StackedObjective:
             with substituted(self.slots, values):
                 value = self.objective(state, Batch(**own))
                 errors = surrogate.compute_errors(value.outputs, own["y"])
+                reported = surrogate.report_losses(value.losses, value.outputs, own["y"])
+            others = (reported,) if surrogate.reports_others else ()
             wrong = () if errors is None else (errors,)
-            return value.losses, *wrong, *value.penalties.values()
+            return value.losses, *others, *wrong, *value.penalties.values()
 
         def measured(*tensors: Tensor) -> tuple[Tensor, ...]:
             found: tuple[Tensor, ...] = self._map(one, *_name_tensors(names, iter(tensors)))

@@ -53,7 +53,10 @@ class StackedRun(TrainingRun):
         splits = split_names(self.recipe.data)
         sizes = [len(getattr(self.recipe.data, name)) for name in splits]
         where = self.state.epoch, self.state.step_in_epoch, self.state.step, self.horizon
-        return (*sizes, *splits, *self.recipe.data.info[:3], *where)
+        # of several target columns the units are no numbers that stack
+        surrogate = self.recipe.surrogate
+        units = tuple(surrogate.units.tolist()) if hasattr(surrogate, "units") else ()
+        return (*sizes, *splits, *self.recipe.data.info[:3], *units, *where)
 
     def weights(self) -> dict[str, Tensor]:
         """Return parameters and buffers by name."""

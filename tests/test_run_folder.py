@@ -212,6 +212,29 @@ def test_other_files_of_a_folder_stay(tiny, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+OWN = ["config.yaml", "metrics.csv", "summary.json", "status.json", "metadata.json"]
+OWN += ["checkpoints/best.ckpt", "checkpoints/last.ckpt", "figures/risk.png"]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_file_of_the_users_that_a_run_would_overwrite_is_named_and_stays(tiny, tmp_path, name):
+    path = tmp_path / "proj" / name
+    path.parent.mkdir(parents=True)
+    path.write_text('{"mine": 1}')
+    with pytest.raises(ConfigError, match=rf"files that are no run's \({name}\).*hydra.run.dir="):
+        tiny(tmp_path / "proj")
+    assert files(tmp_path / "proj") == [name] and path.read_text() == '{"mine": 1}'
+
+
+def test_a_run_is_not_spread_over_the_working_folder(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("")
+    with pytest.raises(ConfigError, match=r"no run's \(mine.py\)"):
+        tiny(".")
+    (tmp_path / "mine.py").unlink()
+    assert tiny(".").status == "finished"  # an empty one is as good as any
+
+
 @pytest.mark.parametrize("path", ["file", "file/run"])
 def test_a_folder_that_cannot_be_written(tiny, tmp_path, path):
     (tmp_path / "file").write_text("a file, where a folder is needed")

@@ -119,6 +119,8 @@ def _show_information(
 def _run_once(loader: ConfigLoader, name: str, cfg: DictConfig) -> int:
     """Run a composed configuration as a job of Hydra's; returns the exit code."""
     resolve_config(cfg)  # what is missing is told before a folder is made
+    if not str(cfg.hydra.run.dir).strip():
+        raise ConfigError("hydra.run.dir is empty: name the folder of the run, or leave it out")
     # Hydra leaves it open until it runs the job itself
     cfg.hydra.mode = RunMode.RUN
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)

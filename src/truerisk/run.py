@@ -49,6 +49,7 @@ class RunFolder:
     METRICS = "metrics.csv"
     SUMMARY = "summary.json"
     STATUS = "status.json"
+    OWN = (CONFIG, METADATA, METRICS, SUMMARY)
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
@@ -66,12 +67,14 @@ class RunFolder:
         """Begin a fresh run here.
 
         Raises:
-            ConfigError: the folder cannot be written, or holds a run already.
+            ConfigError: the folder cannot be written, or holds a run already, or files of others
+                that a run would overwrite.
         """
         try:
             if self.path.exists() and not self.path.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             self.path.mkdir(parents=True, exist_ok=True)
+            self._refuse_files()
             self._claim()
             for folder in (self.last.parent, self.figures):
                 folder.mkdir(exist_ok=True)
@@ -81,6 +84,32 @@ class RunFolder:
             ) from None
         self._write_json(self.METADATA, {**_metadata(), **facts})
         write_atomic(self.config, config)  # the last file: a run that has it can be resumed
+
+    def _refuse_files(self) -> None:
+        """Refuse a folder that holds something of the user's that a run would overwrite."""
+        own = [self.path / name for name in (*self.OWN, self.STATUS)]
+        files = [file for file in (*own, self.last, self.best) if file.exists()]
+        files += self.figures.glob("*.png")
+        if not files and self.path == Path.cwd():
+            # nobody means to spread a run among the files of the folder they work in
+            files = [file for file in self.path.iterdir() if not file.name.startswith(".")]
+        # the status is asked last: another process that has just begun a run here wrote it first
+        if files and not self._is_runs():
+            names = ", ".join(sorted(str(file.relative_to(self.path)) for file in files)[:5])
+            raise ConfigError(
+                f"{self.path} holds files that are no run's ({names}), and a run would write "
+                "over or among them; name a folder of its own: hydra.run.dir=FOLDER"
+            )
+
+    def _is_runs(self) -> bool:
+        """Tell whether a status file stands here that a run has written, or was about to."""
+        if not self.status_file.exists():
+            return False
+        try:
+            record = json.loads(self.status_file.read_text() or "{}")
+        except ValueError:
+            return False
+        return isinstance(record, dict) and (not record or {"status", "pid", "host"} <= set(record))
 
     def _claim(self) -> None:
         """Take the folder, unless there is a run; one killed before it began does not count."""
@@ -97,7 +126,7 @@ class RunFolder:
 
     def discard(self) -> None:
         """Take back the files of a run that was refused before it began."""
-        for name in (self.CONFIG, self.METADATA, self.METRICS, self.STATUS):
+        for name in (*self.OWN, self.STATUS):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.last.parent, self.figures, self.path):
             with contextlib.suppress(OSError):  # what else is in it stays

@@ -259,18 +259,23 @@ def _execute(
 ) -> RunResult:
     """Assemble, train, measure and describe; the folder tells at every moment how it stands."""
     from truerisk.assemble import assemble
+    from truerisk.config.compose import resolve_config
+    from truerisk.config.contents import hash_contents
     from truerisk.core import rng, threads
     from truerisk.engine.host import wait_for_all
     from truerisk.show.console import print_notes
 
+    # before the data is read, so that an edit meanwhile is one
+    contents = hash_contents(resolve_config(cfg))
     recipe = assemble(cfg)
     print_notes(recipe.data.notes, once)
     first, count, before = rank() == 0, _threads(cfg, recipe), run.status()
     if first:
         if resumed:
             run.set_status("running", "resumed")
+            run.note_contents(contents)
         else:
-            facts = {"threads": count, **recipe.facts(), **(more or {})}
+            facts = {"threads": count, **recipe.facts(), "contents": contents, **(more or {})}
             run.create(OmegaConf.to_yaml(cfg, resolve=True), facts)
     result = RunResult(run.path)
     with ExitStack() as stack:

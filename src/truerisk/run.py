@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from truerisk.config.contents import list_changed
 from truerisk.core.atomic_files import write_atomic
 from truerisk.core.errors import ConfigError
 from truerisk.core.stop import Stop
@@ -152,6 +153,24 @@ class RunFolder:
     def metadata(self) -> dict[str, Any]:
         """The run's id, command, versions, hardware, seeds, and the shape of its data."""
         return self._read_json(self.METADATA)
+
+    def note_contents(self, contents: Mapping[str, str]) -> None:
+        """Tell on stderr what has changed since the run began; what has not is left as it was.
+
+        Args:
+            contents: digests by file or module, as the run finds them now.
+        """
+        facts = self.metadata()
+        changed = list_changed(facts.get("contents", {}), contents)
+        if not self.last.exists():
+            # it begins anew, and so learns from nothing but what stands there now
+            self._write_json(self.METADATA, {**facts, "contents": dict(contents)})
+        elif changed:
+            print(
+                f"{', '.join(changed)} changed after the run in {self.path} had begun: what it "
+                "learned before stays in it",
+                file=sys.stderr,
+            )
 
     @property
     def id(self) -> str:

@@ -24,7 +24,13 @@ from truerisk.outcome import Outcome
 from truerisk.sweeps.cell_composer import CellComposer
 from truerisk.sweeps.launcher import HydraJobs, Launcher, SerialLauncher
 from truerisk.sweeps.launcher.launcher import HydraPlugin
-from truerisk.sweeps.study_folder import StudyFolder, name_study, unique_cells, validate_cells
+from truerisk.sweeps.study_folder import (
+    StudyFolder,
+    describe_changes,
+    name_study,
+    unique_cells,
+    validate_cells,
+)
 from truerisk.sweeps.sweep_cell import DONE, SweepCell
 from truerisk.sweeps.sweeper import Batches, Sweeper
 from truerisk.sweeps.sweeper.axis import quote_distributions
@@ -140,6 +146,8 @@ class Sweep:
         """Run the cells that are not done and can work; gives the outcomes of all, by folder."""
         outcomes = {cell.folder: cell.read_outcome() for cell in cells}
         missing = [cell for cell in cells if outcomes[cell.folder].status not in DONE]
+        for line in describe_changes(missing):
+            print(line, file=sys.stderr)
         ready = []
         for cell in validate_cells(missing):
             if cell.problem:

@@ -52,6 +52,7 @@ class SweepCell:
         folder: where its run lies or will lie; the name ends in the configuration's hash.
         hydra: Hydra's own node of the configuration.
         problem: why it cannot work; empty where nothing is known against it.
+        changed: the files and modules that a run of this configuration had other contents of.
     """
 
     overrides: tuple[str, ...]
@@ -60,6 +61,7 @@ class SweepCell:
     folder: Path
     hydra: Any = None
     problem: str = ""
+    changed: tuple[str, ...] = ()
 
     @cached_property
     def cfg(self) -> DictConfig:
@@ -121,7 +123,7 @@ def _read_validation_risk(folder: Path) -> float:
         return math.nan
 
 
-def hash_config(config: Mapping[str, Any]) -> str:
+def hash_config(config: Mapping[str, Any], contents: Mapping[str, str] | None = None) -> str:
     """Hash what changes the result of a run: ten hexadecimal digits of SHA-256.
 
     Left out is what does not change the result: loggers, threads, checkpoint times, paths of the
@@ -132,6 +134,8 @@ def hash_config(config: Mapping[str, Any]) -> str:
 
     Args:
         config: plain, resolved containers.
+        contents: of the files it names, for a cell whose configuration has a folder already, of
+            other contents (`truerisk.config.contents`).
 
     >>> hash_config({"a": 1, "b": 2, "threads": 4}) == hash_config({"b": 2, "a": 1})
     True
@@ -147,6 +151,8 @@ def hash_config(config: Mapping[str, Any]) -> str:
         counted["revised"] = revised
     # the text must never change: studies of earlier versions are found by it
     text = json.dumps(counted, sort_keys=True, default=str)
+    if contents:
+        text += json.dumps(contents, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
 

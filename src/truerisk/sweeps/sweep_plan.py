@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from truerisk.core.errors import ConfigError
-from truerisk.sweeps.study_folder import unique_cells, validate_cells
+from truerisk.sweeps.study_folder import describe_changes, unique_cells, validate_cells
 from truerisk.sweeps.sweep import Sweep
 from truerisk.sweeps.sweep_cell import DONE, SweepCell
 
@@ -59,6 +59,7 @@ class SweepPlan(NamedTuple):
         total = ", ".join(f"{count} {state}" for state, count in counts.items())
         yield f"{self.study}: {len(self.rows)} cells: {total}"
         waiting = [row for row in self.rows if row.state not in (*DONE, "cannot work")]
+        yield from describe_changes([row.cell for row in waiting])
         times = [row.seconds for row in self.rows if row.state in DONE and row.seconds]
         if waiting and times:
             each = sum(times) / len(times)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from truerisk.assemble import assemble, build_loggers
 from truerisk.config.compose import resolve_config
+from truerisk.config.contents import hash_contents
 from truerisk.core import threads
 from truerisk.core.atomic_files import write_atomic
 from truerisk.core.errors import Interrupted, UserError
@@ -191,6 +192,7 @@ def open_run(job: GroupJob) -> StackedRun:
     if resumed:
         step = 0 if checkpoint is None else checkpoint["truerisk"]["step"]["count"]
     plain, host = resolve_config(cfg), Host(choose_device(cfg.trainer))
+    contents = hash_contents(plain)
 
     def late_loggers() -> list[Logger]:
         loggers = build_loggers(cfg, folder=folder.path, run_id=folder.id, resume_step=None)
@@ -205,8 +207,10 @@ def open_run(job: GroupJob) -> StackedRun:
         run.restore(checkpoint)
     if resumed:
         folder.set_status("running", "resumed")
+        folder.note_contents(contents)
     else:
-        facts = {"threads": torch.get_num_threads(), **recipe.facts(), **job.facts}
+        facts = {"threads": torch.get_num_threads(), **recipe.facts(), "contents": contents}
+        facts |= job.facts
         folder.create(config, facts)
     return run
 

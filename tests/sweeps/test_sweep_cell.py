@@ -75,6 +75,10 @@ REVISED = {
     ("regularizer=mixup", "regularizer.mixup.alpha=0.001"): "beta by logarithms",
     ("regularizer=cutmix", "regularizer.cutmix.alpha=1e-5"): "beta by logarithms",
     ("model=cubic", "data=none", "loss=value", "scheduler=plateau"): "plateau below zero",
+    ("regularizer=spectral_norm",): "singular vectors",
+    ("regularizer=swa", "model.normalization=batch"): "statistics of an average",
+    ("regularizer=ema", "model=resnet"): "statistics of an average",
+    ("optimizer=schedule_free_adamw", "model.normalization=batch"): "statistics of x",
 }
 
 

@@ -12,6 +12,11 @@ from torch import Tensor
 
 from truerisk.core import rng
 from truerisk.core.batch import Batch
+from truerisk.core.deterministic import (
+    refresh_statistics,
+    settle_singular_vectors,
+    spread_ties,
+)
 from truerisk.data import DataModule
 from truerisk.model import Function
 from truerisk.objective import Objective
@@ -133,10 +138,33 @@ class RiskEstimator:
         draw = rng.named_generator(self.recipe.streams.data, "measured")
         return torch.randperm(len(self.data.train), generator=draw)[:size].sort().values
 
+    def settle_state(self, state: Mapping[str, Tensor], refresh: bool) -> dict[str, Tensor]:
+        """Work out what of a state follows from its weights, as the model would have it.
+
+        Args:
+            state: parameters and running statistics by name, perhaps some of the model's.
+            refresh: whether its batch-norm statistics are those of other weights.
+
+        Returns:
+            All parameters and buffers, under all their names.
+        """
+        model = self.objective.model
+        whole = spread_ties(model, {**model.state_dict(), **state})
+        whole = settle_singular_vectors(model, whole)
+        if refresh:
+            # the same masks each time, and none of training's
+            stream = rng.named_generator(self.recipe.streams.noise, "statistics")
+            seed = stream.initial_seed()
+            whole = refresh_statistics(model, whole, self.training_inputs(), seed)
+        return spread_ties(model, whole)
+
     def training_inputs(self) -> Iterator[Tensor]:
-        """Yield all the training inputs, in blocks of even size, as each block counts alike."""
-        size = len(self.data.train)
-        blocks = torch.arange(size).tensor_split(math.ceil(size / BATCH))
+        """Yield all the training inputs, in blocks of even size that are random parts of them."""
+        order = torch.arange(len(self.data.train))
+        if len(order) > BATCH:  # data is often sorted, by its classes for one
+            draw = rng.named_generator(self.recipe.streams.data, "statistics")
+            order = torch.randperm(len(order), generator=draw)
+        blocks = order.tensor_split(math.ceil(len(order) / BATCH))
         return (batch.x for batch in self.data.train.batches(blocks))
 
     def true_risk(self, epoch: int | None) -> dict[str, Measured]:

@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad_value_
 
 from truerisk.config.options import ClipOptions
 from truerisk.core.batch import Batch
+from truerisk.core.deterministic import averaged_names
 from truerisk.core.errors import ConfigError, Diverged
 from truerisk.engine import nonfinite
 from truerisk.engine.host import Host
@@ -57,6 +58,7 @@ class Step:
         self.clips = self.options.clip != ClipOptions()
         self.projections = list(recipe.hooks("project").values())
         self.averages = list(recipe.hooks("average").values())
+        self.averaged = averaged_names(recipe.model) if self.averages else []
         self.named = {n: p for n, p in recipe.model.named_parameters() if p.requires_grad}
         self.params = list(self.named.values())
 
@@ -84,7 +86,9 @@ class Step:
             project_weights(self.projections, self.named)
         # last, so that an average is one of projected weights
         if self.averages:
-            average_weights(self.averages, self.model.state_dict(), self.state.step)
+            state = self.model.state_dict()
+            own = {name: state[name] for name in self.averaged}
+            average_weights(self.averages, own, self.state.step)
 
     def descend(self, micro_batches: MicroBatches) -> None:
         """Move the weights along the gradient; see `truerisk.engine.several_looks` for more."""
@@ -259,7 +263,7 @@ def average_weights(averages: Sequence[Hook], state: Mapping[str, Tensor], step:
 
     Args:
         averages: their hooks.
-        state: parameters and buffers by name.
+        state: parameters and running statistics by name.
         step: the number of the step, from 1.
     """
     for average in averages:

@@ -102,12 +102,13 @@ class Regularizer:
         """Add the weights after an optimizer step to the average.
 
         Args:
-            state: parameters and buffers by name; later steps change them in place.
+            state: parameters and running statistics by name, each tie once; later steps change
+                them in place.
             step: the number of the step, from 1.
         """
 
     def averaged(self) -> Mapping[str, Tensor] | None:
-        """Return parameters and buffers to evaluate and keep in place of the model's, or None."""
+        """Return what to evaluate and keep in place of the model's own entries, or None."""
         return None
 
     def stop_rules(self) -> list[StopRule]:

@@ -200,10 +200,30 @@ def _waits_below_zero(config: Mapping[str, Any]) -> bool:
     return bool(follows and _numbers_of(config, "loss", "Value"))
 
 
+def _may_have_batch_norm(config: Mapping[str, Any]) -> bool:
+    model = config.get("model") or {}
+    built_in = str(model.get("_target_")).startswith("truerisk.model.")
+    return not built_in or model.get("normalization") == "batch"
+
+
+def _averages_statistics(config: Mapping[str, Any]) -> bool:
+    kinds = ("EMA", "SWA")
+    averages = any(_numbers_of(config, "regularizer", kind) for kind in kinds)
+    return averages and _may_have_batch_norm(config)
+
+
+def _measures_elsewhere(config: Mapping[str, Any]) -> bool:
+    target = str((config.get("optimizer") or {}).get("_target_"))
+    return "ScheduleFree" in target and _may_have_batch_norm(config)
+
+
 REVISIONS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "beta by logarithms": _mixes_little,
     "descents of a share": _restarts_by_share,
     "plateau below zero": _waits_below_zero,
+    "singular vectors": lambda config: bool(_numbers_of(config, "regularizer", "SpectralNorm")),
+    "statistics of an average": _averages_statistics,
+    "statistics of x": _measures_elsewhere,
 }
 """What tells a cell that earlier versions trained or measured wrongly, by a word of its own."""
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from truerisk.core.batch import Batch
+from truerisk.core.deterministic import eval_mode
 from truerisk.engine.measure import BATCH, RiskEstimator
 from truerisk.engine.stacked.stacked_data import StackedSplit
 from truerisk.engine.stacked.stacked_objective import StackedObjective
@@ -100,9 +101,8 @@ def widest_layer(model: nn.Module, x: Tensor) -> int:
         sizes.append(out.numel())
 
     handles = [module.register_forward_hook(look) for module in model.modules()]
-    was_training = model.training
-    model.eval()(x[:1])
-    model.train(was_training)
+    with eval_mode(model):
+        model(x[:1])
     for handle in handles:
         handle.remove()
     return max(sizes)

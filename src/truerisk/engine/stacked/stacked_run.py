@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from truerisk.core import rng
+from truerisk.core.deterministic import tied_names
 from truerisk.engine.host import Host
 from truerisk.engine.lightning import count_steps, place_data
 from truerisk.engine.measure import RiskEstimator, split_names
@@ -59,8 +60,10 @@ class StackedRun(TrainingRun):
         return (*sizes, *splits, *self.recipe.data.info[:3], *units, *where)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return parameters and buffers by name."""
-        return dict(self.recipe.model.state_dict(keep_vars=True))
+        """Return parameters and buffers by name, each tie under its first."""
+        model = self.recipe.model
+        named, ties = model.state_dict(keep_vars=True), tied_names(model)
+        return {name: tensor for name, tensor in named.items() if name not in ties}
 
     @contextmanager
     def drawing_noise(self) -> Iterator[None]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -278,15 +279,16 @@ def _execute(
             facts = {"threads": count, **recipe.facts(), "contents": contents, **(more or {})}
             run.create(OmegaConf.to_yaml(cfg, resolve=True), facts)
     result = RunResult(run.path)
+    draw = cache(lambda: _draw(result))  # once, whether a logger asks for the figures or not
     with ExitStack() as stack:
         if first:
             stack.enter_context(_told(run, before))
         stack.enter_context(threads.limit_threads(count))
         stack.enter_context(rng.fork_seeded(recipe.streams.noise + rank()))
-        status, stop = _fit(cfg, run, recipe, resumed, callbacks)
+        status, stop = _fit(cfg, run, recipe, resumed, callbacks, draw)
         if first:
             # before the status: a run that counts as finished has its figures
-            _draw(result)
+            draw()
             run.set_status(status, stop=stop)
         # The others read from the folder how the run ended, and exit by that: a process that exits
         # with an error is taken for a reason to kill the rest.
@@ -333,6 +335,7 @@ def _fit(
     recipe: Recipe,
     resumed: bool,
     given: Sequence[Callback] = (),
+    draw: Callable[[], None] = lambda: None,
 ) -> tuple[str, Stop | None]:
     """Train and measure; return the run's status and why it ended before its time."""
     from truerisk.assemble import build_diagnostics, build_loggers
@@ -362,7 +365,7 @@ def _fit(
         host = choose_host(build_strategy(cfg.trainer))
     where = {"folder": run.path, "run_id": run.id, "resume_step": step if resumed else None}
     loggers = build_loggers(cfg, **where) if host.rank == 0 else []
-    recorder = Recorder(run, config, loggers, writes=host.rank == 0)
+    recorder = Recorder(run, config, loggers, writes=host.rank == 0, draw=draw)
     limits = cfg.trainer.max_epochs, cfg.trainer.max_steps
     with host.place.default_dtype():
         module = RiskModule(recipe, config)

@@ -302,8 +302,9 @@ class TrainingLoop:
             late = {name: m for name, m in risks.items() if name.rpartition("/")[2] in FINAL}
             run.log(flatten_metrics(late, {}), run.state.best.epoch)
         for run in runs:
-            run.recorder.close(status)
+            # in this order, as loggers end with what the summary holds
             run.recorder.write_summary(run.state.final)
+            run.recorder.close(status)
             self.on_finish(run, status)
         self.backend.keep([k for k, run in enumerate(self.backend.runs) if run not in runs])
 

@@ -32,6 +32,7 @@ class Recorder:
         late: makes the loggers that are told of all of them when the run ends. Of hundreds of runs
             at once not every logger can be open.
         writes: whether this process writes.
+        draw: draws the run's figures, for loggers that show them.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class Recorder:
         loggers: Sequence[Logger],
         late: Callable[[], Sequence[Logger]] = list,
         writes: bool = True,
+        draw: Callable[[], None] = lambda: None,
     ) -> None:
         self.run, self.config, self.late, self.writes = run, dict(config), late, writes
+        self.draw = draw
         self.loggers = list(loggers) if writes else []
         self.best_epoch: int | None = None
 
@@ -93,12 +96,22 @@ class Recorder:
         Args:
             status: ``finished``, ``diverged``, ``interrupted`` or ``failed``.
         """
+        ended = self.writes and status in ("finished", "diverged")
         for logger in self.loggers:
+            if ended:
+                self._tell_summary(logger, status)
             logger.finalize(outcome_of(status))
-        if self.writes and status in ("finished", "diverged"):
-            for logger in self.late():
-                replay(self.run.path, logger)
-                logger.finalize(outcome_of(status))
+        for logger in self.late() if ended else ():
+            replay(self.run.path, logger)
+            self._tell_summary(logger, status)
+            logger.finalize(outcome_of(status))
+
+    def _tell_summary(self, logger: Logger, status: str) -> None:
+        """Tell a logger what counts of the run, if it asks for it; those of others do not."""
+        if getattr(logger, "shows_figures", False):
+            self.draw()
+        if hasattr(logger, "log_summary"):
+            logger.log_summary(self.run.summary(), status)
 
     def write_summary(self, summary: Mapping[str, Measured]) -> None:
         """Write what was measured at the best weights."""

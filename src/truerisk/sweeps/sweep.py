@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,8 @@ class Sweep:
             outcomes = self._run_missing(unique_cells(cells), launcher, jobs)
             yield from outcomes.values()
             try:
-                points = batches.send([outcomes[cell.folder] for cell in cells])
+                ended = [replace(outcomes[cell.folder], folder=cell.folder) for cell in cells]
+                points = batches.send(ended)
             except StopIteration:
                 points = None
 

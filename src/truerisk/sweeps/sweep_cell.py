@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truerisk.core.stop import read_stop
+from truerisk.logger.label import CELL
 from truerisk.outcome import Outcome
 from truerisk.run import RunFolder
 
@@ -93,7 +94,7 @@ def strip_hash(folder: Path) -> str:
     >>> strip_hash(Path("outputs/seed/optimizer=sgd,seed=3-0123456789"))
     'optimizer=sgd,seed=3'
     """
-    return re.sub(rf"-[0-9a-f]{{{HASH_DIGITS}}}$", "", folder.name)
+    return CELL.sub("", folder.name)
 
 
 def read_outcome(run: RunFolder) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -167,13 +168,21 @@ class _Teller(Observer):
 
 def finish_run(run: TrainingRun, status: str) -> None:
     """Draw the figure of a run that has ended, and say how it ended."""
-    folder = run.recorder.run
-    if run.recorder.config.get("figures", True):
+    draw_risks(run.recorder.run, run.recorder.config)
+    run.recorder.run.set_status(status, stop=run.state.stop)
+
+
+def draw_risks(folder: RunFolder, config: Mapping[str, Any]) -> None:
+    """Draw the figure of a run, unless it is to have none.
+
+    Args:
+        folder: of the run.
+        config: its plain configuration.
+    """
+    if config.get("figures", True):
         history = read_history(folder.path)
         if len(history):
-            title = recipe_name(run.recorder.config)
-            risk_figure(history, RunResult(folder.path).figure, title=title)
-    folder.set_status(status, stop=run.state.stop)
+            risk_figure(history, RunResult(folder.path).figure, title=recipe_name(config))
 
 
 def open_run(job: GroupJob) -> StackedRun:
@@ -198,7 +207,9 @@ def open_run(job: GroupJob) -> StackedRun:
         loggers = build_loggers(cfg, folder=folder.path, run_id=folder.id, resume_step=None)
         return [logger for logger in loggers if not isinstance(logger, TidyCSV)]
 
-    recorder = Recorder(folder, plain, [TidyCSV(folder.path, step or None)], late_loggers)
+    own = [TidyCSV(folder.path, step or None)]
+    draw = partial(draw_risks, folder, plain)
+    recorder = Recorder(folder, plain, own, late_loggers, draw=draw)
     recipe, limits = assemble(cfg), (cfg.trainer.max_epochs, cfg.trainer.max_steps)
     print_notes(recipe.data.notes, once=True)
     run = make_stacked_run(recipe, host, limits, recorder, keys_of(plain, recipe))

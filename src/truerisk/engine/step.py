@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import profiler
 from torch.backends import cudnn
 from torch.nn.utils import clip_grad_value_
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from truerisk.config.options import ClipOptions
 from truerisk.core.batch import Batch
@@ -184,7 +186,7 @@ class Step:
     def update(self) -> None:
         """Let the optimizer move the weights."""
         if self.host.scaler is None:
-            self.optimizer.step()
+            move_weights(self.optimizer)
         else:
             self.host.scaler.step(self.optimizer)
             self.host.scaler.update()
@@ -205,6 +207,38 @@ class Step:
             seen = torch.tensor([sums.loss_sum, sums.samples], dtype=torch.float64)
             seen = self.host.sum(seen.to(self.params[0].device)) / world
             sums.loss_sum, sums.samples = seen.tolist()
+
+
+def move_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Let an optimizer take its step, straight where nobody looks at it.
+
+    torch puts every optimizer's step into a range of its profiler and between hooks, which takes a
+    tenth of a small model's step though there be neither.
+
+    Args:
+        optimizer: what moves the weights.
+    """
+    own = type(optimizer).step
+    looked_at = (
+        profiler._is_profiler_enabled
+        or optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or _global_optimizer_pre_hooks
+        or _global_optimizer_post_hooks
+    )
+    # `hooked` is torch's mark of what it has put around the method that a class defines
+    if looked_at or not getattr(own, "hooked", False) or is_replaced(optimizer):
+        optimizer.step()
+        return
+    # a scheduler warns where no step has been seen to come before its own
+    optimizer._opt_called = True  # type: ignore[attr-defined]
+    own.__wrapped__(optimizer)  # type: ignore[attr-defined]
+
+
+def is_replaced(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether anyone but torch's schedulers has put another step on the object."""
+    step = vars(optimizer).get("step")
+    return step is not None and not hasattr(step, "_wrapped_by_lr_sched")
 
 
 # What follows is the same for one model and for a member of a stack.

@@ -32,11 +32,13 @@ class StudyFolder:
         folder: of the study.
         compose: makes a configuration of a cell's overrides.
         shared: overrides that all cells of the command have.
+        partial: whether a batch is not the whole sweep, so that all of it may fail by bad luck.
     """
 
     folder: Path
     compose: CellComposer
     shared: Collection[str] = ()
+    partial: bool = False
 
     def compose_cells(self, points: Sequence[Sequence[str]]) -> list[SweepCell]:
         """Compose a cell for each point; equal configurations have one folder.
@@ -62,7 +64,7 @@ class StudyFolder:
             cells.append(cell)
             if error is not None and isinstance(error.__cause__, HydraException):
                 errors.append(error)
-        if errors and len(errors) == len(points):
+        if errors and len(errors) == len(points) and not self.partial:
             raise errors[0]  # a key that no cell has is a slip, too
         return cells
 

@@ -40,7 +40,7 @@ class PlanRow(NamedTuple):
 
 
 class SweepPlan(NamedTuple):
-    """The rows of a sweep's first batch, which for all but tuners is the whole sweep.
+    """The rows of a sweep.
 
     Attributes:
         study: the folder.
@@ -95,7 +95,8 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
     """
     if getattr(sweep.sweeper, "adaptive", False):
         raise ConfigError("a tuner's cells follow from what earlier ones found: there is no plan")
-    cells = unique_cells(sweep.study.compose_cells(next(sweep.propose_batches(), [])))
+    points = [point for batch in sweep.propose_batches() for point in batch]
+    cells = unique_cells(sweep.study.compose_cells(points))
     states = {cell.folder: cell.read_outcome().status for cell in cells}
     missing = [cell for cell in cells if states[cell.folder] not in DONE]
     validated = {cell.folder: cell for cell in validate_cells(missing)}

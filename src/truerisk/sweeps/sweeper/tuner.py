@@ -7,6 +7,7 @@ import hashlib
 import math
 import re
 import statistics
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -115,9 +116,19 @@ class Tuner:
         name = f"{study.folder.name}-{_hash_axes(axes)}"
         try:
             storage = _open_storage(where)
-            return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+            tuned = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+            summaries = optuna.get_all_study_summaries(storage)
         except (OptunaError, SQLAlchemyError, ImportError, OSError, ValueError) as error:
             raise ConfigError(f"hydra.sweeper.storage={where}: {first_line(error)}") from error
+        others = [s for s in summaries if s.study_name != name and s.n_trials]
+        if others and not tuned.get_trials(deepcopy=False):
+            count = sum(summary.n_trials for summary in others)
+            print(
+                f"{where} holds {count} trials of another search space or recipe: they count for "
+                "nothing here, and their runs stay beside these",
+                file=sys.stderr,
+            )
+        return tuned
 
     def _next_trials(
         self, tuned: optuna.Study, space: Mapping[str, Any], elsewhere: Collection[int]

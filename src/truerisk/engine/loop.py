@@ -16,7 +16,7 @@ from torch import Tensor
 from truerisk.core.errors import Diverged, Interrupted
 from truerisk.core.stop import Stop
 from truerisk.engine.host import Host
-from truerisk.engine.measure import FINAL
+from truerisk.engine.measure import is_final
 from truerisk.engine.state import BestWeights, CheckpointParts, TrainingRun
 from truerisk.risk.estimate import flatten_metrics
 from truerisk.risk.measured import Measured
@@ -299,7 +299,7 @@ class TrainingLoop:
             assert run.state.best is not None
             run.state.final = risks
             run.recorder.save_best(run.state.best, run.recipe.data.state_dict())
-            late = {name: m for name, m in risks.items() if name.rpartition("/")[2] in FINAL}
+            late = {n: m for n, m in risks.items() if is_final(n)}
             run.log(flatten_metrics(late, {}), run.state.best.epoch)
         for run in runs:
             # in this order, as loggers end with what the summary holds

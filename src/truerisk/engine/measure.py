@@ -43,6 +43,8 @@ PILOT = 10_000
 SPLITS = ("train", "val", "test")
 FINAL = ("test", "true", "bayes")
 """What only the end of a run measures, by the last part of its name."""
+CONSTANT = "constant/"
+"""Before the names of what the best constant comes to, which only the end measures too."""
 
 State = Mapping[str, Tensor] | None
 
@@ -50,6 +52,15 @@ State = Mapping[str, Tensor] | None
 def split_names(data: DataModule) -> list[str]:
     """Name the splits that a run's data has."""
     return [name for name in SPLITS if getattr(data, name) is not None]
+
+
+EXPLAINED = "r2/"
+"""Before the split whose variance a squared error is held against."""
+
+
+def is_final(name: str) -> bool:
+    """Tell whether only the end of a run measures what has this name."""
+    return name.rpartition("/")[2] in FINAL or name.startswith((CONSTANT, EXPLAINED))
 
 
 class RiskEstimator:
@@ -101,7 +112,50 @@ class RiskEstimator:
             risks |= split.name_risks(name, epoch, self.population_size(name))
             risks |= self.measure_distance(None, epoch)
         risks |= self.true_risk(epoch)
-        return risks | name_gap(risks)
+        return risks | name_gap(risks) | self.constant_risks() | self.shares_explained(risks)
+
+    def constant_risks(self) -> dict[str, Measured]:
+        """Measure the constant that is best on the training targets: what no learning comes to.
+
+        Returns:
+            Its risks and errors by name, below ``constant/``; nothing where the task has none.
+        """
+        surrogate, risks = self.recipe.surrogate, {}
+        if self.data.train is None or not surrogate.task.has_samples:
+            return {}
+        found = bayes.fit_constant(surrogate, self.data.train.y)
+        if found is None:
+            return {}
+        for name in split_names(self.data):
+            y = getattr(self.data, name).y
+            risk, errors = MeanEstimate(self.device), None
+            # every process has all the targets, so each counts its share of them
+            y = y[self.rank :: self.world]
+            risk.update(bayes.constant_losses(surrogate, found[0], y))
+            if surrogate.task.error_title is not None:
+                errors = MeanEstimate(self.device)
+                spread = found[1].expand(len(y), *found[1].shape[1:])
+                errors.update(surrogate.compute_errors(spread, y))
+            measured = Measurement(risk, errors, {})
+            risks |= measured.name_risks(name, None, self.population_size(name))
+        return {f"{CONSTANT}{name}": risk for name, risk in risks.items()}
+
+    def shares_explained(self, risks: Mapping[str, Measured]) -> dict[str, Measured]:
+        """Return R² = 1 − Σ(y − f)² / Σ(y − ȳ)² on each split, ȳ its own mean, for squared error.
+
+        Args:
+            risks: mean squared errors of the splits, by name.
+        """
+        if not isinstance(self.recipe.surrogate.loss, torch.nn.MSELoss):
+            return {}
+        shares = {}
+        for name in split_names(self.data):
+            y = getattr(self.data, name).y.double()
+            spread = float((y - y.mean(0)).square().mean())
+            risk = risks[f"risk/{name}"]
+            if spread > 0:
+                shares[f"{EXPLAINED}{name}"] = Measured(1 - risk.value / spread, None, risk.epoch)
+        return shares
 
     def measure_distance(self, state: State, epoch: int | None) -> dict[str, Measured]:
         """Measure how far a test function's weights are from a known minimum."""

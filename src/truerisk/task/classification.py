@@ -274,6 +274,27 @@ class Classification(Task):
             return (outputs.squeeze(-1) > 0).long()
         return outputs.argmax(-1)
 
+    def constant_outputs(self, fitted: FittedLoss, y: Tensor) -> list[Tensor]:
+        """Return the classes' shares as scores, the largest class alone, and no preference, [1, K].
+
+        Args:
+            fitted: the loss that the outputs are for.
+            y: the training labels [n].
+        """
+        import torch
+
+        size = max(2, fitted.output_size)
+        share = torch.bincount(y, minlength=size).double() / len(y)
+        # a class without a sample gets a score that is low rather than infinite
+        share = share.clamp(min=1e-12)
+        scores = [share.log(), torch.nn.functional.one_hot(share.argmax(), size).double()]
+        if fitted.logistic:
+            scores[0] = share.clamp(max=1 - 1e-12).logit()
+        if fitted.output_size == 1:
+            scores = [scores[0][1:], 2 * scores[1][1:] - 1]
+        scores.append(torch.zeros_like(scores[0]))
+        return [one.unsqueeze(0) for one in scores]
+
     def bayes_outputs(self, population: Any, x: Tensor, fitted: FittedLoss) -> Tensor:
         """Return log p(k | x), or the log-odds of each class for the logistic loss.
 

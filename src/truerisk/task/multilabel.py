@@ -175,6 +175,15 @@ class MultiLabel(Task):
             return (probabilities > 0.5).long()
         return (outputs > 0).long()
 
+    def constant_outputs(self, fitted: FittedLoss, y: Tensor) -> list[Tensor]:
+        """Return the log-odds of each label's share, [1, labels].
+
+        Args:
+            fitted: the loss that the outputs are for.
+            y: the training targets [n, labels].
+        """
+        return [y.double().mean(0, keepdim=True).clamp(1e-12, 1 - 1e-12).logit()]
+
     def bayes_outputs(self, population: Any, x: Tensor, fitted: FittedLoss) -> Tensor:
         """Return the log-odds of each label, [n, labels].
 

@@ -92,6 +92,16 @@ class Regression(Task):
         """
         return fitted.scale_targets(y).to(outputs.dtype)
 
+    def constant_outputs(self, fitted: FittedLoss, y: Tensor) -> list[Tensor]:
+        """Return the mean and the median of each column, [1, outputs].
+
+        Args:
+            fitted: the loss that the outputs are for.
+            y: the training targets [n, outputs].
+        """
+        z = fitted.scale_targets(y)
+        return [z.mean(0, keepdim=True), z.quantile(0.5, 0, keepdim=True)]
+
     def bayes_outputs(self, population: Any, x: Tensor, fitted: FittedLoss) -> Tensor:
         """Return E[y | x] in the units of the outputs, [n, outputs].
 

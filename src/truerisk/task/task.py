@@ -345,6 +345,15 @@ class Task:
         outputs: Tensor = getattr(population, self.population_method)(x)
         return outputs
 
+    def constant_outputs(self, fitted: FittedLoss, y: Tensor) -> list[Tensor]:
+        """Return outputs [1, …] among which the best constant ones are looked for; perhaps none.
+
+        Args:
+            fitted: the loss that the outputs are for.
+            y: the training targets.
+        """
+        return []
+
     # --- parts that fit -----------------------------------------------------------------------
 
     def check_part(self, name: str, requires: Iterable[str]) -> None:

@@ -296,6 +296,8 @@ class StackedBackend:
                     summary |= split.name_risks(name, run.state.best.epoch, size)
             for k, summary, own in zip(rows, summaries, states, strict=True):
                 summary |= self.true_risk(k, own) | name_gap(summary)
+                own_estimator = self.runs[k].estimator
+                summary |= own_estimator.constant_risks() | own_estimator.shares_explained(summary)
         return summaries
 
     def true_risk(self, k: int, state: Mapping[str, Tensor]) -> dict[str, Measured]:

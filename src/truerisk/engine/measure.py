@@ -120,7 +120,7 @@ class RiskEstimator:
         Returns:
             Its risks and errors by name, below ``constant/``; nothing where the task has none.
         """
-        surrogate, risks = self.recipe.surrogate, {}
+        surrogate, risks = self.recipe.surrogate, dict[str, Measured]()
         if self.data.train is None or not surrogate.task.has_samples:
             return {}
         found = bayes.fit_constant(surrogate, self.data.train.y)
@@ -132,10 +132,10 @@ class RiskEstimator:
             # every process has all the targets, so each counts its share of them
             y = y[self.rank :: self.world]
             risk.update(bayes.constant_losses(surrogate, found[0], y))
-            if surrogate.task.error_title is not None:
+            wrong = surrogate.compute_errors(found[1].expand(len(y), *found[1].shape[1:]), y)
+            if wrong is not None:
                 errors = MeanEstimate(self.device)
-                spread = found[1].expand(len(y), *found[1].shape[1:])
-                errors.update(surrogate.compute_errors(spread, y))
+                errors.update(wrong)
             measured = Measurement(risk, errors, {})
             risks |= measured.name_risks(name, None, self.population_size(name))
         return {f"{CONSTANT}{name}": risk for name, risk in risks.items()}

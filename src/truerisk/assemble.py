@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from truerisk.combinations import check_averages, check_combinations
+from truerisk.combinations import check_averages, check_combinations, check_function
 from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
 from truerisk.config.targets import FILLED_IN
 from truerisk.core import rng
@@ -43,7 +43,10 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     ``fitted`` is what another run fitted to its training data (``DataModule.state_dict``), to be
     used on this data instead of fitting anew.
     """
-    check_combinations(cfg)
+    if fitted is None:
+        check_combinations(cfg)
+    else:  # to be measured: how its weights were reached is no matter
+        check_function(cfg)
     seeds = derive_streams(cfg.seed)
     data = build(cfg.data, seed=seeds.data)
     # a stream of its own: the order of batches can be varied alone

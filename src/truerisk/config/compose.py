@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from truerisk.config.mistakes import Composition, explain_error, explain_unresolved, nearest_in
-from truerisk.config.parts import PRIMARY, conf_dir, existing_folder, option_folders
+from truerisk.config.parts import PRIMARY, SINGLE, conf_dir, existing_folder, option_folders
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.core.seeds import Streams
 
@@ -220,6 +220,7 @@ class ConfigLoader(ConfigLoaderImpl):
         return [name for name in options if not name.startswith(("_", "."))]
 
     def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
+        _refuse_several(defaults)
         # before Hydra applies overrides of values, so that they find the nodes they set
         cfg = super()._compose_config_from_defaults_list(defaults, repo)
         # not the cache, whose configurations are changed by the values that are set in place
@@ -230,6 +231,22 @@ class ConfigLoader(ConfigLoaderImpl):
             if group not in ("experiment", "hydra"):
                 cfg.setdefault(group, {})
         return cfg
+
+
+def _refuse_several(defaults: Sequence[Any]) -> None:
+    """Refuse two options of a group that takes one: Hydra would merge their keys."""
+    names: dict[str, list[str]] = {}
+    for default in defaults:
+        group, _, name = (default.config_path or "").rpartition("/")
+        # an option's own defaults stand below it, those of the command line below the primary
+        if default.parent == PRIMARY and group in (*SINGLE, "param_groups"):
+            names.setdefault(group, []).append(name)
+    for group, chosen in names.items():
+        if len(chosen) > 1:
+            raise ConfigError(
+                f"{group}=[{','.join(chosen)}]: one option is chosen of this group, such as "
+                f"{group}={chosen[0]}; to run each in turn: -m {group}={','.join(chosen)}"
+            )
 
 
 def _keep_choices(cfg: DictConfig) -> DictConfig:

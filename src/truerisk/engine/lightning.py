@@ -74,6 +74,8 @@ class ModelBackend:
             training = Objective(recipe.model, recipe.surrogate, penalties, forward)
         # after the model is on its device: FSDP replaces the parameters by its own
         optimizer = recipe.optimizer(recipe.model)
+        if host.shards:
+            sharding.prepare_optimizer(optimizer)
         schedule = recipe.schedule(optimizer, horizon)
         estimator = RiskEstimator(recipe, self.objective, host)
         run = TrainingRun(

@@ -173,7 +173,7 @@ class TrainingRun:
     def rates(self) -> dict[str, float]:
         """Return the learning rate of each group of parameters, by the name it is logged under."""
         groups = enumerate(self.schedule.optimizer.param_groups)
-        return {f"lr/{i}": float(group["lr"]) for i, group in groups}
+        return {f"lr/{i}": float(group["lr"]) for i, group in groups if "lr" in group}
 
     def log(self, values: Mapping[str, float], epoch: int | None = None) -> None:
         """Log numbers at the present step.

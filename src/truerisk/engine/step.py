@@ -14,6 +14,7 @@ from torch.backends import cudnn
 from torch.nn.utils import clip_grad_value_
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from truerisk import sharding
 from truerisk.config.options import ClipOptions
 from truerisk.core.batch import Batch
 from truerisk.core.deterministic import averaged_names
@@ -186,7 +187,10 @@ class Step:
     def update(self) -> None:
         """Let the optimizer move the weights."""
         if self.host.scaler is None:
-            move_weights(self.optimizer)
+            if self.host.shards and self.state.step == 0:
+                sharding.take_first_step(self.optimizer)
+            else:
+                move_weights(self.optimizer)
         else:
             self.host.scaler.step(self.optimizer)
             self.host.scaler.update()

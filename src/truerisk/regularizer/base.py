@@ -57,6 +57,9 @@ class Regularizer:
     needs_validation: ClassVar[bool] = False
     """Whether it compares train with validation risk, and so is left out where they are one."""
 
+    differentiates_again: ClassVar[bool] = False
+    """Whether ``penalty`` takes a gradient, so that J's is a second derivative."""
+
     stacks: ClassVar[tuple[str, ...]] = ()
     """The numbers, by their names in the config, that may differ between runs trained as one model
     (``hydra/launcher=vectorized``); where another one differs, the runs are trained apart. One that

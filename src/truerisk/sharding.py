@@ -19,7 +19,6 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import fully_shard
 
 from truerisk.core.errors import ConfigError
-from truerisk.optimizer.needs import refuse_shards
 
 WHOLE = StateDictOptions(full_state_dict=True)
 
@@ -109,7 +108,10 @@ def prepare_optimizer(optimizer: torch.optim.Optimizer) -> None:
         ConfigError: it joins all parameters in one vector.
     """
     if isinstance(optimizer, torch.optim.LBFGS):
-        refuse_shards("LBFGS", [p for group in optimizer.param_groups for p in group["params"]])
+        raise ConfigError(
+            "LBFGS needs whole parameters, and trainer=fsdp gives each process a part of them: "
+            "use trainer=ddp"
+        )
     base = getattr(optimizer, "base", optimizer)
     if isinstance(base, torch.optim.SGD):
         # Adam's fused kernel knows shards, SGD's does not (torch 2.13); same numbers to rounding

@@ -80,6 +80,10 @@ class Host:
     def agree_on_buffers(self, model: nn.Module) -> None:
         """Give every process the first one's running statistics: all must measure one model."""
 
+    def try_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the first step on shards; ConfigError where the optimizer cannot."""
+        sharding.take_first_step(optimizer)
+
 
 class FabricHost(Host):
     """Several processes, as Lightning's Fabric starts and joins them (DDP, FSDP2).

@@ -14,7 +14,6 @@ from torch.backends import cudnn
 from torch.nn.utils import clip_grad_value_
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from truerisk import sharding
 from truerisk.config.options import ClipOptions
 from truerisk.core.batch import Batch
 from truerisk.core.deterministic import averaged_names
@@ -188,7 +187,7 @@ class Step:
         """Let the optimizer move the weights."""
         if self.host.scaler is None:
             if self.host.shards and self.state.step == 0:
-                sharding.take_first_step(self.optimizer)
+                self.host.try_optimizer(self.optimizer)
             else:
                 move_weights(self.optimizer)
         else:

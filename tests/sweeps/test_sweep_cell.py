@@ -117,6 +117,16 @@ def test_scaled_targets_are_another_regression_and_the_same_classification():
     assert mark(*regression, "data.standardize_target=false") == without(*regression)
 
 
+def test_a_table_read_as_it_always_was_is_the_same_cell():
+    options = ["data=table", "data.source.path=t.csv", "data.source.target=y"]
+    before = ["data.source.delimiter=','", "data.source.decimal='.'", "data.source.dates=category"]
+    config = resolve_config(compose([*options, *before]))
+    new = ("dates", "decimal", "thousands", "encoding", "skip_lines", "na_values")
+    for key in (*new, "keep_default_na"):
+        del config["data"]["source"][key]
+    assert mark(*options, *before) == hash_config(config) != mark(*options)
+
+
 def test_cells_of_earlier_versions_are_the_same_recipe():
     config = resolve_config(compose(["data=iris"]))
     old = {**config, "data": {k: v for k, v in config["data"].items() if k != "standardize_target"}}

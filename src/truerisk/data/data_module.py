@@ -297,9 +297,13 @@ class DataModule(LightningDataModule):
         if self._given.get("encoder"):
             encoder.load_state_dict(self._given["encoder"])
         else:
-            encoder.fit(parts["train"].join_inputs())
+            rows = parts["train"].join_inputs()
+            encoder.fit(rows)
+            self.notes += encoder.describe_fit(rows)
         for name, part in parts.items():
-            parts[name] = _Part(encoder(part.join_inputs()), part.y)
+            rows = part.join_inputs()
+            self.notes += encoder.describe_unseen(rows, name)
+            parts[name] = _Part(encoder(rows), part.y)
         self._encoder_state = encoder.state_dict()
 
     def _check_given(self) -> None:

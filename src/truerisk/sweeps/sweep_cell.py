@@ -30,7 +30,17 @@ IGNORED = frozenset(
 """Keys that say where and how fast a run goes, and who else is told of it."""
 IGNORED_IN_DATA = frozenset({"in_memory", "workers", "cache"})
 """How samples get into memory."""
-NEUTRAL: Mapping[str, Any] = {"data.standardize_target": False}
+NEUTRAL: Mapping[str, Any] = {
+    "data.standardize_target": False,
+    "data.source.dates": "category",
+    "data.source.decimal": ".",
+    "data.source.thousands": None,
+    "data.source.encoding": "utf-8",
+    "data.source.skip_lines": 0,
+    "data.source.na_values": [],
+    "data.source.keep_default_na": True,
+    "data.source.unlabelled": "refuse",
+}
 """Values of keys that mean what earlier versions did, which had no such key."""
 UNSCALED = (
     *("torch.nn.CrossEntropyLoss", "torch.nn.BCEWithLogitsLoss", "torch.nn.NLLLoss"),
@@ -233,14 +243,22 @@ def drop_neutral(config: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out the keys that stand at what earlier versions, which lacked them, did."""
     counted = dict(config)
     for dotted, value in NEUTRAL.items():
-        group, _, key = dotted.partition(".")
-        node = counted.get(group)
-        if isinstance(node, Mapping) and key in node and node[key] == value:
-            counted[group] = {k: v for k, v in node.items() if k != key}
+        counted = _drop_key(counted, dotted.split("."), value)
     data, loss = counted.get("data"), counted.get("loss")
     if isinstance(data, Mapping) and isinstance(loss, Mapping) and loss.get("_target_") in UNSCALED:
         counted["data"] = {k: v for k, v in data.items() if k != "standardize_target"}
     return counted
+
+
+def _drop_key(node: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return a node without the key at a path, if the value there is the given one."""
+    first, *rest = path
+    inner = node.get(first)
+    if rest and isinstance(inner, Mapping):
+        return {**node, first: _drop_key(inner, rest, value)}
+    if rest or first not in node or inner != value:
+        return dict(node)
+    return {k: v for k, v in node.items() if k != first}
 
 
 def _drop_reading(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -275,6 +276,8 @@ def _execute(
         if resumed:
             run.set_status("running", "resumed")
             run.note_contents(contents)
+            if not run.last.exists():
+                _begin_anew(run)
         else:
             facts = {"threads": count, **recipe.facts(), "contents": contents, **(more or {})}
             run.create(OmegaConf.to_yaml(cfg, resolve=True), facts)
@@ -294,6 +297,22 @@ def _execute(
         # with an error is taken for a reason to kill the rest.
         wait_for_all()
     return result
+
+
+def _begin_anew(run: RunFolder) -> None:
+    """Tell that a run has no checkpoint to go on from; what it had measured is put aside."""
+    from truerisk.logger.history import read_rows, row_step
+
+    try:
+        steps = [row_step(row) for row in read_rows(run.metrics)]
+    except ValueError:
+        steps = [1]
+    kept = ""
+    if max(steps, default=0) > 0:
+        aside = run.metrics.with_name("metrics-before.csv")
+        run.metrics.replace(aside)
+        kept = f"; what it had measured is kept in {aside.name}"
+    print(f"{run.path} has no checkpoint: the run starts anew{kept}", file=sys.stderr)
 
 
 @contextmanager

@@ -152,7 +152,8 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
         content = torch.load(path, map_location=device, weights_only=True)
     # a torn or foreign file fails in as many ways as zip and pickle have
     except Exception as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
+        # after its first sentence, torch recommends to load it all the same, unsafely
+        why = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
         raise ConfigError(f"{path} is not a readable checkpoint ({why}){remedy}") from error
     # last.ckpt has the one, best.ckpt the other
     if not {"truerisk", "state"} & set(content):

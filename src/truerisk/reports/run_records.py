@@ -98,16 +98,18 @@ def collect_runs(folders: Iterable[str | Path]) -> CollectedRuns:
         ConfigError: a folder is not there, or there is no run below it.
     """
     run_paths: dict[Path, None] = {}
+    runs, unreadable = [], []
     for folder in folders:
         paths = list(find_run_folders(existing_folder(folder, "report")))
-        if not paths:
+        remains = [f"{path}: it has no {name}" for path, name in find_remains(Path(folder))]
+        unreadable += remains
+        if not paths and not remains:
             raise ConfigError(
                 f"report: there is no run below {folder} "
                 f"(a run's folder holds {RunFolder.CONFIG} and {RunFolder.STATUS})"
             )
         # resolved, so that two links to one run count once
         run_paths |= dict.fromkeys(path.resolve() for path in paths)
-    runs, unreadable = [], []
     for path in run_paths:
         try:
             runs.append(read_run_record(path))
@@ -169,6 +171,17 @@ def find_run_folders(top: Path) -> Iterator[Path]:
         inner[:] = sorted((n for n in inner if not n.startswith(".")), key=natural_order)
 
 
+def find_remains(top: Path) -> Iterator[tuple[Path, str]]:
+    """Find the folders at or below ``top`` that a run has measured in, and what each has lost."""
+    needed = (RunFolder.CONFIG, RunFolder.STATUS)
+    for path, inner, files in os.walk(top):
+        lost = [name for name in needed if name not in files]
+        # a run that was refused, or has not begun, has no metrics
+        if lost and {RunFolder.METADATA, RunFolder.METRICS} <= set(files):
+            yield Path(path).resolve(), lost[0]
+        inner[:] = sorted((n for n in inner if not n.startswith(".")), key=natural_order)
+
+
 def natural_order(name: str) -> list[tuple[int, str]]:
     """Make a sort key that compares runs of digits as numbers.
 
@@ -221,7 +234,7 @@ def read_curves(path: Path) -> dict[str, MetricCurve]:
     The file is parsed by hand, as a CSV reader takes ten times as long over a thousand of them.
     """
     points: dict[bytes, dict[int, tuple[int, float]]] = {name.encode(): {} for name in CURVES}
-    for row in read_rows(path):
+    for row in read_rows(path, strict=True):
         step, epoch, rest = row.split(b",", 2)
         name, _, value = rest.rpartition(b",")
         if epoch and name in points:

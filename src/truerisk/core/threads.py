@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from truerisk.core.deterministic import eval_mode
 from truerisk.core.hooks import forward_hooks
 
 WORTHWHILE = 1e8
@@ -53,8 +52,10 @@ def count_multiplications(model: nn.Module, x: Tensor) -> int:
 
     owners = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
     # in eval mode nothing is drawn and no running statistic moves
-    with forward_hooks((m, add_count) for m in owners), eval_mode(model):
-        model(x)
+    was_training = model.training
+    with forward_hooks((m, add_count) for m in owners):
+        model.eval()(x)
+    model.train(was_training)
     return sum(counts)
 
 

@@ -194,21 +194,15 @@ def read_loader_samples(loader: Any) -> Pair:
     return join_batches(loader)
 
 
-def given_samples(
-    kind: str,
-    shapes: dict[str, Any],
-    digest: str,
-    task: str = "auto",
-    suited: Sequence[str] = (),
-) -> Samples:
+def given_samples(kind: str, shapes: dict[str, Any], digest: str, task: str = "auto") -> Samples:
     """Return the samples that a run was given from Python.
 
     Args:
         kind: the class they came in.
         shapes: of inputs and targets, by split.
         digest: of all of them.
-        task: what is learned; ``auto`` as `truerisk.task.infer_task` says.
-        suited: tasks that the loss is for, which ``auto`` goes by.
+        task: what is learned; ``auto`` takes floating-point targets for a regression and all others
+            for a classification.
 
     Raises:
         ConfigError: they were not given again, or are no samples of the task.
@@ -216,7 +210,7 @@ def given_samples(
     given = take_object("data", digest, f"data ({kind})")
     pairs = [given.splits[name] for name in ("train", "val") if name in given.splits]
     y = np.concatenate([y for _, y in pairs])
-    learned = infer_task(y, task, suited=suited)
+    learned = infer_task(y, task)
     x = np.concatenate([x for x, _ in pairs])
     inputs = read_inputs(x, "x", learned.integer_inputs)
     targets, names = learned.read_targets(y)

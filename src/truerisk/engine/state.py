@@ -23,19 +23,27 @@ if TYPE_CHECKING:
 
 
 class BestWeights(NamedTuple):
-    """The weights with the lowest validation risk so far.
+    """The weights with the lowest validation risk so far, or the best of what is followed instead.
 
     Args:
-        risk: that validation risk.
+        risk: their validation risk.
         epoch: epochs that were over when it was measured.
         step: optimizer steps that had been taken.
         state: parameters and buffers by name, those of an average where a regularizer keeps one.
+        score: the value of ``monitor``, turned so that less is better; None in a checkpoint of the
+            versions that followed the risk alone.
     """
 
     risk: float
     epoch: int
     step: int
     state: dict[str, Tensor]
+    score: float | None = None
+
+    @property
+    def standing(self) -> float:
+        """What others have to fall below."""
+        return self.risk if self.score is None else self.score
 
 
 class StepSums:
@@ -173,7 +181,7 @@ class TrainingRun:
     def rates(self) -> dict[str, float]:
         """Return the learning rate of each group of parameters, by the name it is logged under."""
         groups = enumerate(self.schedule.optimizer.param_groups)
-        return {f"lr/{i}": float(group["lr"]) for i, group in groups if "lr" in group}
+        return {f"lr/{i}": float(group["lr"]) for i, group in groups}
 
     def log(self, values: Mapping[str, float], epoch: int | None = None) -> None:
         """Log numbers at the present step.
@@ -234,7 +242,10 @@ def plain_info(info: DataInfo) -> dict[str, Any]:
     Args:
         info: what the data has said of itself.
     """
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in info._asdict().items()}
+    names = info.class_names
+    if names is not None:
+        names = list(names)  # type: ignore[assignment]
+    return {**info._asdict(), "input_shape": list(info.input_shape), "class_names": names}
 
 
 class CheckpointParts(NamedTuple):

@@ -45,9 +45,7 @@ class HillClimbing(Optimizer):
     (5.0, True)
     """
 
-    needs = Needs(
-        closure=True, clip=False, groups=False, scaler=False, gradient=False, projection=False
-    )
+    needs = Needs(closure=True, clip=False, groups=False, scaler=False, gradient=False)
 
     def __init__(
         self,

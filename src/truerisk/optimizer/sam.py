@@ -94,8 +94,7 @@ class SAM(Optimizer):
                 closure()
         finally:
             # a copy, as (w + ε) − ε is not w in floating point; also where the closure raises
-            for p, before in zip(params, w, strict=True):
-                p.copy_(before)  # torch 2.13 copies no list of shards (trainer=fsdp)
+            torch._foreach_copy_(params, w)
         self.base.step()
         return loss
 

@@ -372,7 +372,6 @@ class InputGradient(Regularizer):
         coefficient: λ.
     """
 
-    differentiates_again = True
     stacks = ("coefficient",)
     requires = ("samples", "real inputs")
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import types
+from unittest import mock
+
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from truerisk.core.deterministic import refresh_statistics
+import truerisk
+from truerisk.data.split import TensorSplit
 from truerisk.engine.host import Host
 from truerisk.engine.measure import RiskEstimator
 from truerisk.engine.precision import DevicePrecision
 from truerisk.engine.step import Step
+from truerisk.objective import Objective
 
 RECIPE = ["data=wine", "data.batch_size=20", "model.width=8", "model.normalization=batch"]
 RECIPE += ["optimizer=momentum", "trainer.precision=64-true", "trainer.max_epochs=6"]
@@ -81,13 +89,21 @@ def risk_of(assembled, state):
         return cross_entropy(recipe.model.eval()(val.x), val.y).item()
 
 
+def refreshed(assembled, state):
+    """The same weights with the batch-norm statistics that torch's `update_bn` finds for them."""
+    recipe = assembled(*RECIPE)
+    recipe.model.load_state_dict(state)
+    update_bn([recipe.data.train.x], recipe.model)
+    return recipe.model.state_dict()
+
+
 def best_state(result):
     return torch.load(result.run.best, weights_only=True)["state"]
 
 
 def test_ema_is_measured_and_kept(ema, assembled, series):
     result, states = ema
-    averages = list(exponential(states))[STEPS - 1 :: STEPS]
+    averages = [refreshed(assembled, w) for w in list(exponential(states))[STEPS - 1 :: STEPS]]
     logged = series(result, "risk/val")
     for epoch, average in enumerate(averages, 1):
         assert logged[epoch] == pytest.approx(risk_of(assembled, average), rel=1e-11)
@@ -96,7 +112,8 @@ def test_ema_is_measured_and_kept(ema, assembled, series):
     best = result.summary["risk/val"].epoch
     assert best > 1
     for name, w in best_state(result).items():
-        torch.testing.assert_close(w, averages[best - 1][name], rtol=1e-11, atol=1e-14)
+        if "num_batches" not in name:  # counted by training
+            torch.testing.assert_close(w, averages[best - 1][name], rtol=1e-11, atol=1e-14)
 
 
 def test_swa_is_the_mean_of_epoch_ends_with_statistics_of_its_own(swa, assembled, series):
@@ -121,20 +138,49 @@ def test_swa_is_the_mean_of_epoch_ends_with_statistics_of_its_own(swa, assembled
     assert abs(logged[6] - risk_of(assembled, ends[5])) > 1e-4
 
 
+def sort_classes(recipe):
+    """Sort the training samples by their classes, and return them."""
+    train = recipe.data.train
+    order = train.y.argsort()
+    recipe.data.train = TensorSplit(train.x[order], train.y[order])
+    return recipe.data.train
+
+
 def test_refreshed_statistics_are_those_of_all_the_inputs(assembled):
-    """1078 samples are measured in even blocks, so that none counts more than another."""
+    """1078 samples are measured in two blocks; the file is sorted by its classes."""
     given = ["data=digits", "data.num_train=1078", "model.width=8", "model.depth=1"]
-    recipe = assembled(*given, "model.normalization=batch")
+    recipe = assembled(*given, "model.normalization=batch", "regularizer=dropout")
+    train, norm = sort_classes(recipe), "hidden.0.normalization."
     host = Host(DevicePrecision(torch.device("cpu"), "64-true"))
-    blocks = list(RiskEstimator(recipe, None, host).training_inputs())
-    assert [len(x) for x in blocks] == [539, 539]
+    objective = Objective(recipe.model, recipe.surrogate)
+    estimator = RiskEstimator(recipe, objective, host)
+    assert [len(x) for x in estimator.training_inputs()] == [539, 539]
     before = {name: t.clone() for name, t in recipe.model.state_dict().items()}
-    state = refresh_statistics(recipe.model, before, blocks)
-    hidden = recipe.model.hidden[0].linear(recipe.data.train.x.flatten(1)).detach()
-    torch.testing.assert_close(state["hidden.0.normalization.running_mean"], hidden.mean(0))
-    within = torch.stack([hidden[:539].var(0), hidden[539:].var(0)]).mean(0)
-    torch.testing.assert_close(state["hidden.0.normalization.running_var"], within)
+    drawn = torch.get_rng_state()
+    state = estimator.settle_state({}, refresh=True)
+    hidden = recipe.model.hidden[0].linear(train.x.flatten(1)).detach()
+    torch.testing.assert_close(state[norm + "running_mean"], hidden.mean(0))
+    torch.testing.assert_close(state[norm + "running_var"], hidden.var(0))
     assert same(recipe.model.state_dict(), before)
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+
+def test_blocks_of_one_class_each_are_mixed(assembled):
+    """A second layer sees what the first makes of a block: of one class, or of all."""
+    given = ["data=gaussians", "data.source.num_samples=5000", "data.source.distance=6"]
+    given += ["model.width=8", "model.normalization=batch", "trainer.precision=64-true"]
+    recipe = assembled(*given)
+    train = sort_classes(recipe)
+    host = Host(DevicePrecision(torch.device("cpu"), "64-true"))
+    estimator = RiskEstimator(recipe, Objective(recipe.model, recipe.surrogate), host)
+    state = estimator.settle_state({}, refresh=True)
+    update_bn([train.x], recipe.model)  # all at once
+    for name, exact in recipe.model.state_dict().items():
+        if "running_var" in name:
+            torch.testing.assert_close(state[name], exact, rtol=0.02, atol=0)
+    update_bn(train.x.split(1000), recipe.model)
+    sorted_var = recipe.model.state_dict()["hidden.1.normalization.running_var"]
+    assert not torch.allclose(state["hidden.1.normalization.running_var"], sorted_var, rtol=0.2)
 
 
 SCHEDULE_FREE = [*RECIPE, "optimizer=schedule_free_adamw", "optimizer.lr=0.02", "regularizer=[]"]
@@ -148,9 +194,13 @@ def test_measuring_leaves_schedule_free_training_alone(run, last_weights):
 
 
 def test_schedule_free_is_measured_at_its_average(run, last_weights, assembled):
-    """x is what eval() makes of y, and x is kept."""
+    """x is what eval() makes of y, and x is kept, with the statistics of x."""
     result = run(*SCHEDULE_FREE, "optimizer.betas=[0.5,0.999]")
     kept, last = best_state(result), last_weights(result)
+    for name, w in refreshed(assembled, kept).items():
+        if "running" in name:
+            torch.testing.assert_close(kept[name], w, rtol=1e-11, atol=1e-14)
+            assert not torch.allclose(last[name], w, rtol=1e-3)
     value = result.summary["risk/val"]
     assert value.epoch == 6
     assert value.value == pytest.approx(risk_of(assembled, kept), rel=1e-12)
@@ -161,8 +211,102 @@ def test_schedule_free_is_measured_at_its_average(run, last_weights, assembled):
     torch.testing.assert_close(y, 0.5 * x + 0.5 * z, rtol=1e-9, atol=1e-12)
 
 
-def test_measuring_leaves_training_alone(run, last_weights):
-    """Dropout masks and running statistics too."""
-    given = [*RECIPE, "regularizer=[dropout,mixup]"]
-    often, once = run(*given), run(*given, "risk.every=6", "risk.train_samples=7")
+EDITS = {
+    "dropout": ["regularizer=[dropout,mixup]"],
+    "noise": ["regularizer=[input_noise,max_norm,l2]"],
+    "ema": ["regularizer=[dropout,ema]"],
+    "swa": ["regularizer=[dropout,swa]", "regularizer.swa.start=0.1"],
+    "spectral norm": ["regularizer=[spectral_norm,dropout,ema]"],
+    "penalties": ["regularizer=[input_gradient,entropy,orthogonality,dropout,swa]"],
+}
+
+
+@pytest.mark.parametrize("edits", EDITS)
+def test_measuring_leaves_training_alone(run, last_weights, edits):
+    """Dropout masks, running statistics and singular vectors too."""
+    given = [*RECIPE, "trainer.max_epochs=3", *EDITS[edits]]
+    often, once = run(*given), run(*given, "risk.every=3", "risk.train_samples=7")
+    assert len(often.history) > 1.2 * len(once.history)
     assert same(last_weights(often), last_weights(once))
+
+
+def layer_norms(state):
+    """σ of every layer that divides by its singular value."""
+    for name, weight in state.items():
+        if name.endswith(".original"):
+            u, v = (state[name.replace("original", f"0.{key}")] for key in ("_u", "_v"))
+            matrix = weight.flatten(1)
+            yield torch.linalg.matrix_norm(matrix / (u @ matrix @ v), 2)
+
+
+@pytest.mark.parametrize("averaged", ["", ",ema", ",swa"])
+def test_spectral_norm_is_one_where_it_is_measured(run, last_weights, averaged):
+    given = ["data=wine", "data.batch_size=20", "model.width=8", "trainer.max_epochs=3"]
+    given += ["optimizer=adam", "optimizer.lr=0.1", f"regularizer=[spectral_norm{averaged}]"]
+    result = run(*given)
+    norms = list(layer_norms(best_state(result)))
+    assert len(norms) == 3
+    assert all(0.99 <= norm <= 1.01 for norm in norms)
+    assert max(layer_norms(last_weights(result))) > 1.1  # what one round a step gives
+
+
+class Tied(nn.Module):
+    """Two layers that share their weights, with or without batch norm between them."""
+
+    def __init__(self, input_shape, output_size, frozen=False, copied=True):
+        super().__init__()
+        width = math.prod(input_shape)
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
+        self.second.weight = self.first.weight
+        self.norm, self.last = nn.BatchNorm1d(width), nn.Linear(width, output_size)
+        if frozen:
+            self.norm.eval().requires_grad_(False)
+        if not copied:  # as one that holds a lock, or a tensor that is no leaf
+            self.lock = (line for line in ())
+
+    def forward(self, x):
+        return self.last(self.norm(torch.tanh(self.second(torch.tanh(self.first(x.flatten(1)))))))
+
+
+OWN = ["data=wine", "data.batch_size=20", "model=tied", "optimizer.lr=0.01"]
+OWN += ["trainer.precision=64-true", "trainer.max_epochs=3"]
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Train `Tied`, changed by overrides."""
+    module = types.ModuleType("tied_layers")
+    module.Tied = Tied
+    monkeypatch.setitem(sys.modules, "tied_layers", module)
+    (tmp_path / "model").mkdir()
+    text = "_target_: tied_layers.Tied\nfrozen: false\ncopied: true\n"
+    (tmp_path / "model" / "tied.yaml").write_text(text)
+
+    def train(*overrides):
+        with mock.patch("truerisk.fit._draw"):
+            return truerisk.train([*OWN, *overrides], config_dir=tmp_path, folder=tmp_path / "run")
+
+    return train
+
+
+@pytest.mark.parametrize("averaged", ["ema", "swa"])
+def test_tied_weights_are_averaged_once(own, averaged):
+    result = own(f"regularizer={averaged}")
+    kept = best_state(result)
+    assert torch.equal(kept["first.weight"], kept["second.weight"])
+    assert result.summary["risk/test"].value < 1
+
+
+def test_a_model_that_cannot_be_copied_is_averaged(own):
+    result = own("regularizer=swa", "regularizer.swa.start=0.1", "model.copied=false")
+    assert result.summary["risk/test"].value < 1
+
+
+@pytest.mark.parametrize("averaged", ["[]", "ema", "swa"])
+def test_a_frozen_module_stays_in_eval_mode(own, last_weights, averaged):
+    """Its statistics are those it came with, however often the run is measured."""
+    result = own(f"regularizer={averaged}", "model.frozen=true")
+    for state in (last_weights(result), best_state(result)):
+        assert torch.equal(state["norm.running_mean"], torch.zeros(13, dtype=torch.float64))
+        assert torch.equal(state["norm.running_var"], torch.ones(13, dtype=torch.float64))
+    assert result.summary["risk/test"].value < 1

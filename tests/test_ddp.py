@@ -13,6 +13,7 @@ import torch
 
 from truerisk import load_run
 from truerisk.config.parts import conf_dir, list_options
+from truerisk.core.errors import ConfigError
 
 # 106 training samples in micro-batches of 7: four in one process, three in the other; the last
 # step of an epoch takes 7 and 1, so that one process has nothing in it. Two blocks of training
@@ -32,9 +33,6 @@ RECIPE = [
     "trainer.precision=64-true",
     "trainer.max_epochs=5",
     "trainer.max_steps=36",
-    "metric=[roc_auc,f1_per_class,torchmetrics]",
-    "metric.torchmetrics.metric=JaccardIndex",
-    "monitor=metric/roc_auc/val",
     f"diagnostics=[{','.join(list_options('diagnostics', (conf_dir(),)))}]",
     "diagnostics.curvature.every.epochs=2",
 ]
@@ -97,3 +95,44 @@ def test_one_process_speaks(two):
 
 def test_one_process_speaks_of_an_evaluation(two):
     assert show("evaluate", str(two.result.folder)).count("risk ± s.e.") == 1
+
+
+def train_sharded(folder, name):
+    """A run of an optimizer whose every parameter is a shard, of one process."""
+    from truerisk import train
+
+    given = ["data=iris", "trainer.max_epochs=2", f"optimizer={name}", "figures=false"]
+    return train([*given, "trainer=fsdp", "trainer.devices=1"], folder=folder / name)
+
+
+def test_optimizers_step_on_shards_or_are_refused(fork, run, tmp_path):
+    """torch's fused SGD and copies of lists know no shards; SOAP and L-BFGS cannot do without."""
+
+    def work():
+        for name in ("momentum", "sam"):
+            train_sharded(tmp_path, name)
+        for name, reason in (("soap", "SOAP cannot step on parts"), ("lbfgs", "LBFGS needs whole")):
+            with pytest.raises(ConfigError, match=f"{reason}.*use trainer=ddp"):
+                train_sharded(tmp_path, name)
+
+    child = fork(work).wait()
+    assert child.code == 0, child.text
+    for name in ("momentum", "sam"):
+        alone = run("data=iris", "trainer.max_epochs=2", f"optimizer={name}")
+        assert load_run(tmp_path / name).summary["risk/train"].value == pytest.approx(
+            alone.summary["risk/train"].value, rel=1e-5
+        )
+
+
+def test_batch_norm_over_processes_of_a_cpu_is_refused():
+    """torch's `SyncBatchNorm` raises there in the first step."""
+    from torch import nn
+
+    from truerisk.engine.host import FabricHost
+
+    host = SimpleNamespace(device=torch.device("cpu"))
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    with pytest.raises(ConfigError, match=r"'1' is a batch norm.*trainer\.sync_batchnorm=false"):
+        FabricHost.refuse_norms(host, model)
+    FabricHost.refuse_norms(SimpleNamespace(device=torch.device("cuda")), model)
+    FabricHost.refuse_norms(host, model[:1])

@@ -26,7 +26,8 @@ def copied(tmp_path):
 
 
 def check_summary(summary, expected):
-    assert summary.keys() == expected.keys()
+    # what learning nothing comes to is told beside them now
+    assert {n for n in summary if not n.startswith("constant/")} == expected.keys()
     for name, measured in expected.items():
         assert summary[name].value == pytest.approx(measured["value"], rel=1e-5, abs=1e-7)
         assert summary[name].epoch == measured["epoch"]

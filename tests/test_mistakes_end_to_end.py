@@ -222,6 +222,8 @@ def test_a_folder_that_cannot_be_written(refused, here):
     (here / "file").write_text("not a folder")
     assert "hydra.run.dir: cannot write" in refused(["hydra.run.dir=file/run"])
     assert "hydra.run.dir: cannot write" in refused(["hydra.run.dir=file"])
+    assert "hydra.run.dir is empty" in refused(["hydra.run.dir="])
+    assert "no run's (file)" in refused(["hydra.run.dir=."])
     message = refused(["-m", "seed=1,2", "hydra.sweep.dir=file/sweep"])
     assert "hydra.sweep.dir: cannot write" in message
 

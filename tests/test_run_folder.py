@@ -179,10 +179,31 @@ def test_a_corrupt_checkpoint_is_refused_and_nothing_is_lost(cut, harm):
     with pytest.raises(ConfigError, match=r"last\.ckpt is not a readable checkpoint") as error:
         resume(cut)
     assert "\n" not in str(error.value) and "delete it" in str(error.value)
+    assert "weights_only" not in str(error.value)
     assert {p: p.read_bytes() for p in before} == before
     assert status(cut)["status"] == "failed"
     last.unlink()
     assert resume(cut).status == "finished"
+
+
+def test_a_run_whose_checkpoint_was_lost_says_that_it_starts_anew(cut, capsys):
+    (cut / "checkpoints" / "last.ckpt").unlink()
+    before = (cut / "metrics.csv").read_text()
+    result = resume(cut)
+    assert result.status == "finished"
+    assert "no checkpoint: the run starts anew; what it had measured is kept in" in (
+        " ".join(capsys.readouterr().err.split())
+    )
+    assert (cut / "metrics-before.csv").read_text() == before
+
+
+@pytest.mark.parametrize("text", ["junk\n", "step,epoch,name,value\n1,2\n3,0,risk/val,1\n"])
+def test_damaged_metrics_are_put_aside_and_told(cut, capsys, text):
+    (cut / "metrics.csv").write_text(text)
+    result = resume(cut)
+    assert result.status == "finished" and len(result.history)
+    assert "metrics.csv is damaged: it is kept as damaged-metrics.csv" in capsys.readouterr().err
+    assert (cut / "damaged-metrics.csv").read_text() == text
 
 
 def test_folders_that_cannot_be_resumed(tmp_path):
@@ -210,6 +231,29 @@ def test_other_files_of_a_folder_stay(tiny, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     tiny(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+OWN = ["config.yaml", "metrics.csv", "summary.json", "status.json", "metadata.json"]
+OWN += ["checkpoints/best.ckpt", "checkpoints/last.ckpt", "figures/risk.png"]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_file_of_the_users_that_a_run_would_overwrite_is_named_and_stays(tiny, tmp_path, name):
+    path = tmp_path / "proj" / name
+    path.parent.mkdir(parents=True)
+    path.write_text('{"mine": 1}')
+    with pytest.raises(ConfigError, match=rf"files that are no run's \({name}\).*hydra.run.dir="):
+        tiny(tmp_path / "proj")
+    assert files(tmp_path / "proj") == [name] and path.read_text() == '{"mine": 1}'
+
+
+def test_a_run_is_not_spread_over_the_working_folder(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("")
+    with pytest.raises(ConfigError, match=r"no run's \(mine.py\)"):
+        tiny(".")
+    (tmp_path / "mine.py").unlink()
+    assert tiny(".").status == "finished"  # an empty one is as good as any
 
 
 @pytest.mark.parametrize("path", ["file", "file/run"])

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from truerisk.combinations import check_averages, check_combinations
+from truerisk.combinations import check_averages, check_combinations, check_function
 from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
 from truerisk.config.targets import FILLED_IN
 from truerisk.core import rng
@@ -22,9 +22,7 @@ from truerisk.core.errors import ConfigError, UserError
 from truerisk.core.seeds import derive_streams
 from truerisk.data import DataInfo, DataModule
 from truerisk.diagnostics import Diagnostic
-from truerisk.loss import Surrogate, adapt_loss
-from truerisk.metric import fit_metrics
-from truerisk.metric.metric import Metric
+from truerisk.loss import Surrogate, adapt_loss, find_suited_tasks
 from truerisk.model.given_model import refuse_lightning
 from truerisk.optimizer import needs_of, parameter_groups
 from truerisk.recipe import Recipe
@@ -45,11 +43,16 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     ``fitted`` is what another run fitted to its training data (``DataModule.state_dict``), to be
     used on this data instead of fitting anew.
     """
-    check_combinations(cfg)
+    if fitted is None:
+        check_combinations(cfg)
+    else:  # to be measured: how its weights were reached is no matter
+        check_function(cfg)
     seeds = derive_streams(cfg.seed)
     data = build(cfg.data, seed=seeds.data)
     # a stream of its own: the order of batches can be varied alone
     data.order_seed = seeds.order
+    # a target of whole numbers is a quantity to one loss, and a class to another
+    data.suited = find_suited_tasks(get_object(cfg.loss._target_))
     data.load_state_dict(fitted or {})
     data.prepare()
     return _join_parts(cfg, data, data.info, data)
@@ -77,11 +80,10 @@ def _join_parts(
     check_averages(regularizers)
     regularizers = get_task(info.task).select_regularizers(regularizers)
     model = build_model(cfg, info, regularizers, seeds.init, initial)
-    surrogate = build_surrogate(cfg, info)
-    recipe = Recipe(
+    return Recipe(
         data=data,
         model=model,
-        surrogate=surrogate,
+        surrogate=build_surrogate(cfg, info),
         regularizers=regularizers,
         optimizer=partial(_optimizer, cfg),
         needs=needs_of(get_object(cfg.optimizer._target_)),
@@ -89,11 +91,7 @@ def _join_parts(
         step=_step(cfg),
         risk=RiskOptions(**cfg.risk),
         streams=seeds,
-        metrics=build_metrics(cfg, surrogate, info),
-        monitor=str(cfg.get("monitor") or "risk/val"),
     )
-    recipe.check_monitor()
-    return recipe
 
 
 def build(node: DictConfig, **available: Any) -> Any:
@@ -127,17 +125,16 @@ def _user_error(error: BaseException, node: DictConfig) -> Exception:
 
 def build_surrogate(cfg: DictConfig, info: DataInfo) -> Surrogate:
     """The loss, fitted to the data's task."""
-    return adapt_loss(build(cfg.loss), info.task, info.num_outputs)
-
-
-def build_metrics(cfg: DictConfig, surrogate: Surrogate, info: DataInfo) -> dict[str, Metric]:
-    """The chosen metrics, fitted to the data's task, by their names in the configuration."""
-    size = info.num_outputs
-    sizes = {"num_classes": size, "num_labels": size, "num_outputs": size}
-    # a run of an earlier version has no such node
-    nodes = cfg.get("metric") or {}
-    built = {str(name): build(node, **sizes) for name, node in nodes.items()}
-    return fit_metrics(built, surrogate, size, info.class_names)
+    surrogate = adapt_loss(
+        build(cfg.loss), info.task, info.num_outputs, info.target_mean, info.target_scale
+    )
+    if cfg.data.get("standardize_target") is True and not surrogate.is_scaled:
+        raise ConfigError(
+            "data.standardize_target=true, but the loss is no function of the difference between "
+            f"output and target that keeps its form in other units ({cfg.loss._target_}, "
+            f"{info.task}): set data.standardize_target=false"
+        )
+    return surrogate
 
 
 def build_model(

@@ -101,7 +101,7 @@ def run_report(args: Sequence[str]) -> int:
 
     written = write_report(given.folders, given.out, baseline=given.baseline, target=given.target)
     print_summary(written)
-    return 0
+    return BAD_REQUEST if written.study.unreadable else 0
 
 
 def run_draw(args: Sequence[str]) -> int:

@@ -28,6 +28,7 @@ def check_combinations(cfg: DictConfig) -> None:
     check_function(cfg)
     needs: Needs = needs_of(get_object(cfg.optimizer._target_))
     name = cfg.optimizer._target_.rpartition(".")[2]
+    check_regularizers(cfg, needs, name)
     if needs.full_batch and cfg.data.batch_size != "full":
         raise ConfigError(
             f"{name} descends on the whole training set: set data.batch_size=full "
@@ -52,6 +53,34 @@ def check_combinations(cfg: DictConfig) -> None:
             f"{name} cannot work under loss scaling (trainer.precision=16-mixed); "
             "use bf16-mixed or 32-true"
         )
+
+
+def check_regularizers(cfg: DictConfig, needs: Needs, name: str) -> None:
+    """Refuse regularizers that an optimizer or torch.compile cannot be right with.
+
+    Args:
+        cfg: the configuration.
+        needs: of the optimizer.
+        name: the optimizer's.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for key, node in cfg.regularizer.items():
+        kind = get_object(node._target_)
+        moves = getattr(kind, "project", Regularizer.project) is not Regularizer.project
+        if moves and not needs.projection:
+            raise ConfigError(
+                f"regularizer={key} moves the weights after each step, and {name} chooses its "
+                "steps by J as it is without that, so that it would end beside the minimum, or "
+                "nowhere: take a first-order optimizer (optimizer=gd, momentum, adam), or "
+                "regularizer=l2"
+            )
+        if cfg.compile and getattr(kind, "differentiates_again", False):
+            raise ConfigError(
+                f"regularizer={key} has a gradient in J, which is differentiated twice, and "
+                "torch.compile only once: set compile=false"
+            )
 
 
 def check_function(cfg: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,24 +42,28 @@ def evaluate(
     """
     from truerisk.assemble import assemble
     from truerisk.config.check import check_config
-    from truerisk.config.compose import override_config
+    from truerisk.config.compose import override_config, resolve_config
+    from truerisk.config.contents import hash_contents, list_changed
     from truerisk.core import rng, threads
     from truerisk.engine.host import choose_host
     from truerisk.engine.lightning import evaluate_model
     from truerisk.engine.recorder import load_checkpoint
     from truerisk.engine.risk_module import RiskModule
     from truerisk.fit import build_strategy, quiet, refusing_trainer
+    from truerisk.show.console import print_notes
 
     run = load_run(folder)
     cfg = override_config(run.config, overrides, config_dir)
-    if "monitor" in cfg:  # nothing is followed any more, and the metrics may be others
-        cfg.monitor = "risk/val"
     check_config(cfg)
     best = load_checkpoint(run.run.best)
+    facts = run.run.metadata()
+    for name in list_changed(facts.get("contents", {}), hash_contents(resolve_config(cfg))):
+        print(f"{name} has changed since the run was trained", file=sys.stderr)
     recipe = assemble(cfg, best["data"])
+    print_notes(recipe.data.notes)
     recipe.model.load_state_dict(best["state"], assign=True)  # in the run's own precision
     module = RiskModule(recipe)
-    count = run.run.metadata()["threads"]  # sums depend on it in their last bits
+    count = facts["threads"]  # sums depend on it in their last bits
     with quiet(), threads.limit_threads(count), rng.fork_seeded(recipe.streams.noise):
         with refusing_trainer():
             host = choose_host(build_strategy(cfg.trainer))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,7 +224,7 @@ def train_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = 
         run.reopen()
         write_atomic(run.config, OmegaConf.to_yaml(cfg, resolve=True))
     with quiet():
-        return _execute(cfg, run, resumed, facts)
+        return _execute(cfg, run, resumed, facts, once=True)
 
 
 def _fresh_folder() -> Path:
@@ -255,35 +257,62 @@ def _execute(
     resumed: bool,
     more: Mapping[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
+    once: bool = False,
 ) -> RunResult:
     """Assemble, train, measure and describe; the folder tells at every moment how it stands."""
     from truerisk.assemble import assemble
+    from truerisk.config.compose import resolve_config
+    from truerisk.config.contents import hash_contents
     from truerisk.core import rng, threads
     from truerisk.engine.host import wait_for_all
+    from truerisk.show.console import print_notes
 
+    # before the data is read, so that an edit meanwhile is one
+    contents = hash_contents(resolve_config(cfg))
     recipe = assemble(cfg)
+    print_notes(recipe.data.notes, once)
     first, count, before = rank() == 0, _threads(cfg, recipe), run.status()
     if first:
         if resumed:
             run.set_status("running", "resumed")
+            run.note_contents(contents)
+            if not run.last.exists():
+                _begin_anew(run)
         else:
-            facts = {"threads": count, **recipe.facts(), **(more or {})}
+            facts = {"threads": count, **recipe.facts(), "contents": contents, **(more or {})}
             run.create(OmegaConf.to_yaml(cfg, resolve=True), facts)
     result = RunResult(run.path)
+    draw = cache(lambda: _draw(result))  # once, whether a logger asks for the figures or not
     with ExitStack() as stack:
         if first:
             stack.enter_context(_told(run, before))
         stack.enter_context(threads.limit_threads(count))
         stack.enter_context(rng.fork_seeded(recipe.streams.noise + rank()))
-        status, stop = _fit(cfg, run, recipe, resumed, callbacks)
+        status, stop = _fit(cfg, run, recipe, resumed, callbacks, draw)
         if first:
             # before the status: a run that counts as finished has its figures
-            _draw(result)
+            draw()
             run.set_status(status, stop=stop)
         # The others read from the folder how the run ended, and exit by that: a process that exits
         # with an error is taken for a reason to kill the rest.
         wait_for_all()
     return result
+
+
+def _begin_anew(run: RunFolder) -> None:
+    """Tell that a run has no checkpoint to go on from; what it had measured is put aside."""
+    from truerisk.logger.history import read_rows, row_step
+
+    try:
+        steps = [row_step(row) for row in read_rows(run.metrics)]
+    except ValueError:
+        steps = [1]
+    kept = ""
+    if max(steps, default=0) > 0:
+        aside = run.metrics.with_name("metrics-before.csv")
+        run.metrics.replace(aside)
+        kept = f"; what it had measured is kept in {aside.name}"
+    print(f"{run.path} has no checkpoint: the run starts anew{kept}", file=sys.stderr)
 
 
 @contextmanager
@@ -325,6 +354,7 @@ def _fit(
     recipe: Recipe,
     resumed: bool,
     given: Sequence[Callback] = (),
+    draw: Callable[[], None] = lambda: None,
 ) -> tuple[str, Stop | None]:
     """Train and measure; return the run's status and why it ended before its time."""
     from truerisk.assemble import build_diagnostics, build_loggers
@@ -354,7 +384,7 @@ def _fit(
         host = choose_host(build_strategy(cfg.trainer))
     where = {"folder": run.path, "run_id": run.id, "resume_step": step if resumed else None}
     loggers = build_loggers(cfg, **where) if host.rank == 0 else []
-    recorder = Recorder(run, config, loggers, writes=host.rank == 0)
+    recorder = Recorder(run, config, loggers, writes=host.rank == 0, draw=draw)
     limits = cfg.trainer.max_epochs, cfg.trainer.max_steps
     with host.place.default_dtype():
         module = RiskModule(recipe, config)

@@ -119,6 +119,8 @@ def _show_information(
 def _run_once(loader: ConfigLoader, name: str, cfg: DictConfig) -> int:
     """Run a composed configuration as a job of Hydra's; returns the exit code."""
     resolve_config(cfg)  # what is missing is told before a folder is made
+    if not str(cfg.hydra.run.dir).strip():
+        raise ConfigError("hydra.run.dir is empty: name the folder of the run, or leave it out")
     # Hydra leaves it open until it runs the job itself
     cfg.hydra.mode = RunMode.RUN
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
@@ -164,9 +166,9 @@ def _run_sweep(loader: ConfigLoader, name: str, overrides: list[str], shared: Di
     _tell_count(outcomes)
     _draw_contours(folder)
     statuses = {outcome.status for outcome in outcomes}
-    if _ends_with_page(shared) and statuses & {"finished", "diverged"}:
-        _write_page(folder)
     codes = {outcome.code for outcome in outcomes}
+    if _ends_with_page(shared) and statuses & {"finished", "diverged"} and not _write_page(folder):
+        codes.add(EXIT["refused"])
     # a run that diverges is an answer; one that failed or was refused is not
     bad = codes - {EXIT["finished"], EXIT["diverged"]}
     if bad:
@@ -262,14 +264,20 @@ def _ends_with_page(shared: DictConfig) -> bool:
     return shared.report and config_has_samples(str(shared.data._target_))
 
 
-def _write_page(folder: Path) -> None:
-    """Write the report of the study; where that cannot be, the sweep stands all the same."""
+def _write_page(folder: Path) -> bool:
+    """Write the report of the study; tells whether every run of it could be read.
+
+    Where there can be none, the sweep stands all the same.
+    """
     from truerisk.reports.study_report import print_summary, write_report
 
     try:
-        print_summary(write_report([folder]))
+        written = write_report([folder])
     except UserError as error:
         print(f"no report: {error}", file=sys.stderr)
+        return True
+    print_summary(written)
+    return not written.study.unreadable
 
 
 def train_job(cfg: DictConfig) -> Outcome:

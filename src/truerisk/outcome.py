@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from truerisk.core.stop import Stop
 
@@ -21,6 +22,7 @@ class Outcome:
         reason: why it ended so; empty where it finished as planned.
         new: whether it ran just now, rather than in an earlier command.
         stop: what ended it before its time, for programs.
+        folder: of the run, where a sweep knows it.
     """
 
     value: float
@@ -28,6 +30,7 @@ class Outcome:
     reason: str = ""
     new: bool = True
     stop: Stop | None = None
+    folder: Path | None = None
 
     def __float__(self) -> float:
         # sweepers that are Hydra plugins take ``float(job.return_value)`` as the objective

@@ -19,7 +19,7 @@ BATCH = 1000
 
 
 class Predictor(nn.Module):
-    """Raw inputs [n, *shape] to outputs [n, …], in the precision of the run.
+    """Raw inputs [n, *shape] to outputs [n, …] in the targets' own units, in the run's precision.
 
     It standardizes the inputs as the run did, (x − mean) / scale, brings them to the type of the
     weights and shows them to the network. Mean and scale are buffers, so that a state dict of it
@@ -35,6 +35,8 @@ class Predictor(nn.Module):
 
     mean: Tensor | None
     scale: Tensor | None
+    target_mean: Tensor | None
+    target_scale: Tensor | None
 
     def __init__(
         self,
@@ -51,6 +53,13 @@ class Predictor(nn.Module):
         standardizer = fitted.get("standardizer") or {}
         self.register_buffer("mean", standardizer.get("mean"))
         self.register_buffer("scale", standardizer.get("scale"))
+        self.register_buffer("target_mean", None)
+        self.register_buffer("target_scale", None)
+        if surrogate.is_scaled:
+            # not those that were fitted: the loss has a say in whether they are used
+            self.target_mean = surrogate.decode_outputs(torch.zeros(surrogate.num_outputs))
+            self.target_scale = surrogate.decode_outputs(torch.ones(surrogate.num_outputs))
+            self.target_scale = self.target_scale - self.target_mean
         # in a list, as its buffers are no part of the predictor's state
         self._surrogates = [surrogate]
 
@@ -70,8 +79,10 @@ class Predictor(nn.Module):
         with self._autocast(x.device.type):
             outputs: Tensor = self.network(x)
         if outputs.is_floating_point() and outputs.dtype.itemsize < 4:
-            return outputs.float()  # as losses are taken of them
-        return outputs
+            outputs = outputs.float()  # as losses are taken of them
+        if self.target_mean is None or self.target_scale is None:
+            return outputs
+        return outputs * self.target_scale.to(outputs) + self.target_mean.to(outputs)
 
     def standardize_inputs(self, x: Tensor) -> Tensor:
         """Return inputs as the network was trained on them, in the type of its weights.

@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from truerisk.config.contents import list_changed
 from truerisk.core.atomic_files import write_atomic
 from truerisk.core.errors import ConfigError
 from truerisk.core.stop import Stop
@@ -49,7 +50,7 @@ class RunFolder:
     METRICS = "metrics.csv"
     SUMMARY = "summary.json"
     STATUS = "status.json"
-    TABLES = "tables.json"
+    OWN = (CONFIG, METADATA, METRICS, SUMMARY)
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
@@ -67,12 +68,14 @@ class RunFolder:
         """Begin a fresh run here.
 
         Raises:
-            ConfigError: the folder cannot be written, or holds a run already.
+            ConfigError: the folder cannot be written, or holds a run already, or files of others
+                that a run would overwrite.
         """
         try:
             if self.path.exists() and not self.path.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             self.path.mkdir(parents=True, exist_ok=True)
+            self._refuse_files()
             self._claim()
             for folder in (self.last.parent, self.figures):
                 folder.mkdir(exist_ok=True)
@@ -82,6 +85,32 @@ class RunFolder:
             ) from None
         self._write_json(self.METADATA, {**_metadata(), **facts})
         write_atomic(self.config, config)  # the last file: a run that has it can be resumed
+
+    def _refuse_files(self) -> None:
+        """Refuse a folder that holds something of the user's that a run would overwrite."""
+        own = [self.path / name for name in (*self.OWN, self.STATUS)]
+        files = [file for file in (*own, self.last, self.best) if file.exists()]
+        files += self.figures.glob("*.png")
+        if not files and self.path == Path.cwd():
+            # nobody means to spread a run among the files of the folder they work in
+            files = [file for file in self.path.iterdir() if not file.name.startswith(".")]
+        # the status is asked last: another process that has just begun a run here wrote it first
+        if files and not self._is_runs():
+            names = ", ".join(sorted(str(file.relative_to(self.path)) for file in files)[:5])
+            raise ConfigError(
+                f"{self.path} holds files that are no run's ({names}), and a run would write "
+                "over or among them; name a folder of its own: hydra.run.dir=FOLDER"
+            )
+
+    def _is_runs(self) -> bool:
+        """Tell whether a status file stands here that a run has written, or was about to."""
+        if not self.status_file.exists():
+            return False
+        try:
+            record = json.loads(self.status_file.read_text() or "{}")
+        except ValueError:
+            return False
+        return isinstance(record, dict) and (not record or {"status", "pid", "host"} <= set(record))
 
     def _claim(self) -> None:
         """Take the folder, unless there is a run; one killed before it began does not count."""
@@ -98,7 +127,7 @@ class RunFolder:
 
     def discard(self) -> None:
         """Take back the files of a run that was refused before it began."""
-        for name in (self.CONFIG, self.METADATA, self.METRICS, self.STATUS):
+        for name in (*self.OWN, self.STATUS):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.last.parent, self.figures, self.path):
             with contextlib.suppress(OSError):  # what else is in it stays
@@ -124,6 +153,24 @@ class RunFolder:
     def metadata(self) -> dict[str, Any]:
         """The run's id, command, versions, hardware, seeds, and the shape of its data."""
         return self._read_json(self.METADATA)
+
+    def note_contents(self, contents: Mapping[str, str]) -> None:
+        """Tell on stderr what has changed since the run began; what has not is left as it was.
+
+        Args:
+            contents: digests by file or module, as the run finds them now.
+        """
+        facts = self.metadata()
+        changed = list_changed(facts.get("contents", {}), contents)
+        if not self.last.exists():
+            # it begins anew, and so learns from nothing but what stands there now
+            self._write_json(self.METADATA, {**facts, "contents": dict(contents)})
+        elif changed:
+            print(
+                f"{', '.join(changed)} changed after the run in {self.path} had begun: what it "
+                "learned before stays in it",
+                file=sys.stderr,
+            )
 
     @property
     def id(self) -> str:
@@ -167,14 +214,6 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Measured]) -> None:
         """Record what was measured at the best weights."""
         self._write_json(self.SUMMARY, {name: m._asdict() for name, m in summary.items()})
-
-    def tables(self) -> dict[str, Any]:
-        """Metrics that are tables, such as a confusion matrix, by name and split."""
-        return self._read_json(self.TABLES)
-
-    def write_tables(self, tables: Mapping[str, Any]) -> None:
-        """Record metrics that are tables."""
-        self._write_json(self.TABLES, tables)
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_atomic(self.path / name, json.dumps(content, indent=2) + "\n")

@@ -98,6 +98,44 @@ def refuse(hooks: dict[str, Any]) -> None:
         )
 
 
+def prepare_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Turn off kernels that torch has for whole parameters only, in place.
+
+    Args:
+        optimizer: of sharded parameters; SAM's groups are those of its base.
+
+    Raises:
+        ConfigError: it joins all parameters in one vector.
+    """
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ConfigError(
+            "LBFGS needs whole parameters, and trainer=fsdp gives each process a part of them: "
+            "use trainer=ddp"
+        )
+    base = getattr(optimizer, "base", optimizer)
+    if isinstance(base, torch.optim.SGD):
+        # Adam's fused kernel knows shards, SGD's does not (torch 2.13); same numbers to rounding
+        for group in base.param_groups:
+            group["fused"] = False
+
+
+def take_first_step(optimizer: torch.optim.Optimizer) -> None:
+    """Take a step on shards, which many optimizers have never been tried on.
+
+    Raises:
+        ConfigError: the optimizer breaks off.
+    """
+    try:
+        optimizer.step()
+    # whatever it runs into: operations without a rule for shards raise errors of many kinds
+    except (RuntimeError, NotImplementedError, AssertionError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ConfigError(
+            f"{type(optimizer).__name__} cannot step on parts of parameters, which trainer=fsdp "
+            f"gives each process ({reason[:120]}): use trainer=ddp, or optimizer=adamw"
+        ) from error
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A tensor put together from its shards; any other as it is."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -124,6 +124,12 @@ CLASHES = {
     ("optimizer", "compile"): Clash(
         lambda name, on: name in CURVATURE | DIAGONAL and on == "true", "set compile=false"
     ),
+    ("optimizer", "max_norm"): Clash(
+        lambda name, on: name in ONE_GROUP and on == "on", "moves the weights after each step"
+    ),
+    ("input_gradient", "compile"): Clash(
+        lambda on, compiled: on == "on" and compiled == "true", "set compile=false"
+    ),
     ("optimizer", "gradient_flow"): Clash(
         lambda name, on: name in {*CURVATURE, "hill_climbing"} and on == "on", "leaves no gradient"
     ),

@@ -10,7 +10,7 @@ from truerisk.assemble import build
 from truerisk.config.check import check_config, find_problems
 from truerisk.config.compose import compose, resolve_config
 from truerisk.config.parts import list_groups, list_options, option_folders
-from truerisk.config.targets import FILLED_IN, find_mismatches, fits_type
+from truerisk.config.targets import FILLED_IN, find_mismatches, find_swallowed, fits_type
 from truerisk.core.errors import ConfigError
 
 CUDA = torch.cuda.is_available()
@@ -41,11 +41,8 @@ def importable(monkeypatch):
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_option_passes_or_is_refused_for_the_machine(choice):
-    extra = {
-        "optimizer=custom": ["optimizer._target_=torch.optim.SGD"],
-        "metric=torchmetrics": ["metric.torchmetrics.metric=F1Score"],
-    }
-    found = list(find_problems(resolve_config(compose([choice, *extra.get(choice, [])]))))
+    extra = ["optimizer._target_=torch.optim.SGD"] if choice == "optimizer=custom" else []
+    found = list(find_problems(resolve_config(compose([choice, *extra]))))
     assert [p for p in found if not p.startswith("trainer.accelerator=")] == []
 
 
@@ -61,6 +58,13 @@ def test_every_option_passes_or_is_refused_for_the_machine(choice):
         ("data.source.num_samples=many", ["data.source.num_samples is 'many'", "int"]),
         ("optimizer=sam optimizer.base.lr=a", ["optimizer.base.lr is 'a'"]),
         ("regularizer=l2 regularizer.l2.coefficient=a", ["regularizer.l2.coefficient is 'a'"]),
+        ("optimizer=sam optimizer.base=adamw", ["write optimizer@optimizer.base=adamw"]),
+        (
+            "optimizer=custom optimizer._target_=pytorch_optimizer.AliG +optimizer.lr=0.1",
+            ["optimizer.lr", "AliG would ignore 'lr'", "max_lr"],
+        ),
+        ("trainer.devices=0", ["trainer.devices is 0", "auto"]),
+        ("trainer.devices=-3", ["trainer.devices is -3"]),
         ("+optimizer.betass=[0,0]", ["optimizer.betass", "did you mean 'betas'"]),
         ("+scheduler.T_maxx=3 scheduler=cosine", ["scheduler.T_maxx", "did you mean 'T_max'"]),
         ("model._target_=truerisk.model.MPL", ["truerisk.model has no 'MPL'", "'MLP'"]),
@@ -99,6 +103,27 @@ def test_a_mistake_is_named_with_its_key(overrides, parts):
     assert [part for part in parts if part not in message] == [], message
 
 
+def test_what_a_class_hands_on_is_not_called_ignored():
+    import pytorch_optimizer
+
+    node = {"_target_": "pytorch_optimizer.LookSAM", "lr": 0.1}
+    assert list(find_swallowed(node, "optimizer", pytorch_optimizer.LookSAM)) == []
+
+
+@pytest.mark.parametrize("group", ["optimizer", "scheduler", "model", "loss", "param_groups"])
+def test_one_option_of_a_group_that_takes_one(group):
+    """Hydra merges several: the keys of the first go into the second."""
+    first, second = list(list_options(group, option_folders()))[:2]
+    with pytest.raises(ConfigError, match=rf"-m {group}={first},{second}"):
+        compose([f"{group}=[{first},{second}]"])
+    compose([f"{group}=[{first}]"])
+
+
+def test_a_group_that_needs_an_option_is_not_offered_none():
+    with pytest.raises(ConfigError, match=r"optimizer=null: .*truerisk parts optimizer"):
+        compose(["optimizer=null"])
+
+
 def test_all_mistakes_are_told_at_once():
     with pytest.raises(ConfigError) as error:
         check_config(compose(["optimizer.lr=abc", "model.depth=x", "threads=0"]))
@@ -119,6 +144,9 @@ def test_all_mistakes_are_told_at_once():
         "trainer.max_time={minutes:1}",
         "optimizer=custom optimizer._target_=torch.optim.SGD +optimizer.lr=0.1",
         "optimizer=sam optimizer@optimizer.base=adamw",
+        "optimizer=custom optimizer._target_=pytorch_optimizer.ScheduleFreeAdamW"
+        " +optimizer.use_palm=true",  # in its **kwargs
+        "trainer.devices=-1",
         "+width=64 model.width=${width}",
         "threads=2 step.clip.value=0.5",
     ],
@@ -179,7 +207,7 @@ def test_all_that_the_table_has_is_filled_in_and_nothing_else(tiny, tmp_path, mo
         return build(node, **available)
 
     monkeypatch.setattr(assemble, "build", noted)
-    assert tiny(tmp_path / "run", ["metric=[nll]"]).status == "finished"
+    assert tiny(tmp_path / "run").status == "finished"
     assert filled_in == FILLED_IN
     with pytest.raises(TypeError, match=r"\['num_outputs'\] are not in FILLED_IN\['model'\]"):
         build(compose([]).model, num_outputs=3)

@@ -54,7 +54,11 @@ def test_names_and_regressions(save):
         ({"x": np.where(X > 2, np.nan, X), "y": Y}, {}, "array 'x' holds NaN or infinite"),
         ({"x": X, "y": np.where(Y > 2, np.nan, Y)}, {}, "target holds NaN"),
         ({"x": X, "y": Y + 0.5}, {"task": "classification"}, "array 'y' holds fractions"),
-        ({"x": X, "y": np.stack([Y, Y], 1)}, {}, "class labels are one number a sample"),
+        (
+            {"x": X, "y": np.stack([Y, Y], 1)},
+            {"task": "classification"},
+            "class labels are one number a sample",
+        ),
         ({"x": X, "y": np.ones(40, int)}, {}, "fewer than two classes"),
         ({"x": X[:30], "y": Y}, {}, "30 inputs x but 40 targets y"),
         ({"x": X, "y": Y, "x_test": X, "y_test": Y + 1}, {}, "class '5' is not among"),

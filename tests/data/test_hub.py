@@ -121,6 +121,17 @@ def test_columns_of_numbers(columns):
     assert ready(path).info.input_shape == (2,)
 
 
+@pytest.mark.parametrize("labels", [[["x", "y"], ["y", "z"]], [[2, 3], [3, 9]]])
+def test_lists_of_labels_are_several_labels_a_sample(columns, labels):
+    path = columns(a=[1.0, 2.0] * 5, label=labels * 5)
+    samples = hub(path, suited=["classification", "multilabel"])
+    assert samples.task == "multilabel"
+    assert samples.class_names == [str(k) for k in sorted({k for pair in labels for k in pair})]
+    assert samples.y[:2].tolist() == [[1, 1, 0], [0, 1, 1]]
+    quantities = hub(columns(a=[1.0, 2.0], label=[[2, 3], [3, 9]]), suited=["regression"])
+    assert quantities.task == "regression" and quantities.y.tolist() == [[2, 3], [3, 9]]
+
+
 def test_columns_of_lists(columns):
     rows = np.random.default_rng(1).normal(size=(10, 4))
     samples = hub(columns(signal=rows.tolist(), label=[0, 1] * 5), x="signal")
@@ -158,7 +169,10 @@ def test_data_sets_saved_to_disk(tmp_path):
         ({"y": "gaps", "x": "a"}, "the target holds NaN"),
         ({"task": "regression", "x": "a"}, "the target is not a number"),
         ({"task": "ranking", "x": "a"}, "data.source.task is 'ranking'"),
-        ({"y": "ragged", "x": "a"}, "holds lists, and class labels are one number"),
+        (
+            {"y": "ragged", "x": "a", "task": "classification"},
+            "holds lists, and class labels are one number",
+        ),
     ],
 )
 def test_mistakes_are_named(columns, options, message):

@@ -242,3 +242,50 @@ def test_looking_twice_draws_the_noise_of_one_look(stepping, micro_batches):
         step(micro)
         after[optimizer] = rng.get_state()["torch"]
     assert torch.equal(after["sgd"], after["sam"])
+
+
+def test_hooks_of_the_optimizer_are_called(stepping, micro_batches):
+    recipe, step = stepping(*TINY, "optimizer=adam")
+    before, after = [], []
+    for micro in micro_batches(recipe, 2):
+        step(micro)
+    handle = step.optimizer.register_step_pre_hook(lambda *_: before.append(step.state.step))
+    step.optimizer.register_step_post_hook(lambda *_: after.append(step.state.step))
+    for micro in micro_batches(recipe, 2):
+        step(micro)
+    handle.remove()
+    for micro in micro_batches(recipe, 1):
+        step(micro)
+    assert (before, after) == ([2, 3], [2, 3, 4])
+
+
+def test_a_profiler_sees_the_optimizer_step(stepping, micro_batches):
+    recipe, step = stepping(*TINY, "optimizer=adam")
+    with torch.profiler.profile() as profile:
+        for micro in micro_batches(recipe, 3):
+            step(micro)
+    counts = {event.key: event.count for event in profile.key_averages()}
+    assert counts["Optimizer.step#Adam.step"] == 3
+
+
+def test_a_step_put_on_the_optimizer_is_taken(stepping, micro_batches):
+    recipe, step = stepping(*TINY, "optimizer=adam")
+    taken = []
+    step.optimizer.step = lambda: taken.append(step.state.step)
+    for micro in micro_batches(recipe, 2):
+        step(micro)
+    assert taken == [0, 1]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("optimizer", ["adam", "muon", "prodigy"])
+def test_weights_move_as_by_the_optimizer_itself(stepping, micro_batches, optimizer):
+    """The same bits, and no scheduler that warns of a step it has not seen."""
+    recipe, step = stepping(*TINY, f"optimizer={optimizer}", "scheduler=cosine")
+    other_recipe, other = stepping(*TINY, f"optimizer={optimizer}", "scheduler=cosine")
+    other.optimizer.register_step_pre_hook(lambda *_: None)  # so that it goes all the way
+    for micro in micro_batches(recipe, 5):
+        step(micro)
+        other(micro)
+    for p, q in zip(recipe.model.parameters(), other_recipe.model.parameters(), strict=True):
+        assert torch.equal(p, q)

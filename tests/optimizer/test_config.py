@@ -88,6 +88,7 @@ def test_needs(name):
         assert needs.groups == (name not in SEARCHES)
         assert needs.clip == (name not in {*SEARCHES, *GRAPHS})
         assert needs.scaler == (name not in {*CLOSURES, *GRAPHS})
+    assert needs.projection == (name not in {*SEARCHES, *PROBLEMS})
 
 
 def test_needs_are_inferred_for_unknown_classes():
@@ -101,7 +102,8 @@ def test_needs_are_inferred_for_unknown_classes():
     class Declared(torch.optim.SGD):
         needs = Needs(clip=False)
 
-    assert needs_of(LineSearch) == Needs(closure=True, clip=False, scaler=False)
+    expected = Needs(closure=True, clip=False, scaler=False, projection=False)
+    assert needs_of(LineSearch) == expected
     assert needs_of(Averaging) == Needs(train_eval_modes=True)
     assert needs_of(functools.partial(functools.partial(Declared, lr=1), lr=2)) == Declared.needs
     assert needs_of(lambda groups: torch.optim.SGD(groups, lr=1)) == Needs()

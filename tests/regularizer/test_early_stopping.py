@@ -12,8 +12,7 @@ from truerisk.regularizer import EarlyStopping
 
 
 def stand():
-    recipe = SimpleNamespace(orient=lambda name, value: value)
-    return SimpleNamespace(state=SimpleNamespace(step=7), recipe=recipe)
+    return SimpleNamespace(state=SimpleNamespace(step=7))
 
 
 def stops_after(risks, **numbers):

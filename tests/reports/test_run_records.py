@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from truerisk.cli import main
 from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
 from truerisk.reports.run_records import (
@@ -46,6 +47,26 @@ def test_a_run_that_cannot_be_read_is_told_and_the_others_count(synthetic, tmp_p
     found = collect_runs([tmp_path])
     assert len(found.runs) == 1 and len(found.unreadable) == 1
     assert str(tmp_path / "torn") in found.unreadable[0] and "\n" not in found.unreadable[0]
+
+
+LOST = [
+    ("summary.json", "{"),
+    ("metrics.csv", "junk\n"),
+    ("metrics.csv", "step,epoch,name,value\n3\n"),
+]
+LOST += [("status.json", ""), ("config.yaml", ""), ("status.json", "{"), ("metadata.json", "[")]
+
+
+@pytest.mark.parametrize(("file", "text"), LOST)
+def test_a_table_of_runs_names_and_counts_the_unreadable(synthetic, tmp_path, capsys, file, text):
+    """… also one whose file is gone (an empty text), and the exit code is no success."""
+    synthetic.write(tmp_path / "s" / "good", synthetic.config(), SUMMARY)
+    bad = synthetic.write(tmp_path / "s" / "bad", synthetic.config(seed=1), SUMMARY) / file
+    bad.unlink() if not text else bad.write_text(text)
+    assert main(["report", str(tmp_path / "s")]) == 2
+    out, err = capsys.readouterr()
+    assert "1 run of 1 recipe: 1 finished, and 1 unreadable beside them" in out
+    assert str(bad.parent) in err and file in err and "\n" not in err.strip()
 
 
 def test_a_run_still_going_has_a_curve_and_no_summary(synthetic, tmp_path):

@@ -16,7 +16,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from truerisk.core.errors import ConfigError
-from truerisk.scheduler import Constant, Plateau, Schedule
+from truerisk.scheduler import Constant, InverseSqrt, Plateau, Schedule
 
 CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = sorted(path.stem for path in (CONF / "scheduler").glob("[!_]*.yaml"))
@@ -408,3 +408,28 @@ def test_what_a_run_is_too_short_for_is_said(name, options, words):
 @pytest.mark.parametrize("horizon", [4, 60, 3201])
 def test_nothing_is_said_of_the_defaults(name, horizon):
     assert schedule_of(name, optimizer_of(lr=1.0), horizon).notices == []
+
+
+def test_rates_of_zero_are_told():
+    assert Schedule(Constant, {}, optimizer_of(), 9).notices == []
+    still = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0)
+    (notice,) = Schedule(Constant, {}, still, 9).notices
+    assert notice == "optimizer.lr is 0: no weight will move"
+
+
+def test_an_optimizer_without_a_rate_has_no_schedule():
+    """AliG's step is J over ‖∇J‖², and no group has ``lr``."""
+    import pytorch_optimizer
+
+    optimizer = pytorch_optimizer.AliG([torch.nn.Parameter(torch.ones(2))])
+    schedule = Schedule(Constant, {}, optimizer, horizon=5)
+    schedule.step()
+    schedule.step_epoch(1.0)
+    restored = Schedule(Constant, {}, optimizer, horizon=5)
+    restored.load_state_dict(schedule.state_dict())
+    assert restored.count == 1 and "lr" not in optimizer.param_groups[0]
+    for target, warmup in ((Constant, 3), (InverseSqrt, 0)):
+        with pytest.raises(ConfigError, match=r"AliG has no learning rate"):
+            Schedule(
+                target, {"timescale": 2} if target is InverseSqrt else {}, optimizer, 5, warmup
+            )

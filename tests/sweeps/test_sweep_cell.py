@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from truerisk.config.compose import compose, resolve_config
+from truerisk.reports.config_diff import flatten_config
 from truerisk.sweeps import sweep_cell
 from truerisk.sweeps.sweep_cell import find_revisions, hash_config, make_slug
 
@@ -74,6 +75,10 @@ REVISED = {
     ("regularizer=mixup", "regularizer.mixup.alpha=0.001"): "beta by logarithms",
     ("regularizer=cutmix", "regularizer.cutmix.alpha=1e-5"): "beta by logarithms",
     ("model=cubic", "data=none", "loss=value", "scheduler=plateau"): "plateau below zero",
+    ("regularizer=spectral_norm",): "singular vectors",
+    ("regularizer=swa", "model.normalization=batch"): "statistics of an average",
+    ("regularizer=ema", "model=resnet"): "statistics of an average",
+    ("optimizer=schedule_free_adamw", "model.normalization=batch"): "statistics of x",
 }
 
 
@@ -98,3 +103,31 @@ def test_cells_that_come_to_other_numbers_now_are_others(overrides, word, monkey
 def test_other_cells_are_found_by_the_hash_they_had(overrides):
     config = resolve_config(compose(overrides))
     assert find_revisions(config) == []
+
+
+def test_scaled_targets_are_another_regression_and_the_same_classification():
+    def without(*overrides):
+        config = resolve_config(compose(overrides))
+        del config["data"]["standardize_target"]
+        return hash_config(config)
+
+    regression = ["data=diabetes", "loss=mse"]
+    assert mark() == without() == mark("data.standardize_target=true")
+    assert mark(*regression) != without(*regression)
+    assert mark(*regression, "data.standardize_target=false") == without(*regression)
+
+
+def test_a_table_read_as_it_always_was_is_the_same_cell():
+    options = ["data=table", "data.source.path=t.csv", "data.source.target=y"]
+    before = ["data.source.delimiter=','", "data.source.decimal='.'", "data.source.dates=category"]
+    config = resolve_config(compose([*options, *before]))
+    new = ("dates", "decimal", "thousands", "encoding", "skip_lines", "na_values")
+    for key in (*new, "keep_default_na"):
+        del config["data"]["source"][key]
+    assert mark(*options, *before) == hash_config(config) != mark(*options)
+
+
+def test_cells_of_earlier_versions_are_the_same_recipe():
+    config = resolve_config(compose(["data=iris"]))
+    old = {**config, "data": {k: v for k, v in config["data"].items() if k != "standardize_target"}}
+    assert flatten_config(old) == flatten_config(config)

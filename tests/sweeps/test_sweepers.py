@@ -231,7 +231,7 @@ def trials(study):
     import optuna
 
     storage = f"sqlite:///{study.folder / 'optuna.db'}"
-    (summary,) = optuna.get_all_study_summaries(storage)
+    summary, *_ = optuna.get_all_study_summaries(storage)
     return optuna.load_study(study_name=summary.study_name, storage=storage).trials
 
 
@@ -295,3 +295,58 @@ def test_random_search_from_the_command_line(sweep, cells):
         == 0
     )
     assert len(cells()) == 2
+
+
+@pytest.mark.parametrize("options", ["momentum,adam", "adam,momentum"])
+def test_a_sweep_does_not_hang_on_which_option_comes_first(sweep, tiny, here, capsys, options):
+    asked = [*tiny.overrides, f"optimizer={options}", "optimizer.momentum=0.8"]
+    assert main(["plan", *asked]) == 0
+    out = capsys.readouterr().out
+    assert "optimizer=momentum  to run" in out and "2 cells" in out
+    assert "optimizer=adam      cannot work  optimizer.momentum" in out
+    # a key that no option has stops all of it, as before
+    assert main(["plan", *tiny.overrides, "optimizer=adam,sgd", "optimizer.lrate=1"]) == 2
+    assert "optimizer.lrate" in capsys.readouterr().err
+
+
+def test_a_trial_that_cannot_work_is_one_of_many(sweep, capsys, here):
+    """… where its option lacks a key, and the tuner goes on; a key that none has is a slip."""
+    asked = ["hydra/sweeper=optuna", "hydra.sweeper.trials=3", "optimizer=adam,momentum"]
+    assert sweep(*asked, "optimizer.momentum=interval(0.5,0.9)") == 2
+    study = SimpleNamespace(folder=here / "outputs" / "s")
+    states = [trial.state.name for trial in trials(study)]
+    assert len(states) == 3 and set(states) == {"FAIL", "COMPLETE"}
+    assert "'momentum' belongs to" in capsys.readouterr().err
+    assert sweep(*asked, "optimizer.speed=interval(0.5,0.9)") == 2
+    assert "none of the options that are swept has such a key" in capsys.readouterr().err
+    assert len(trials(study)) == 3
+    assert sweep(*asked[:1], "hydra.sweeper.trials=1", "optimizer.lr=interval(0.01,0.1)") == 0
+    assert "holds 3 trials of another search space" in capsys.readouterr().err
+
+
+def test_each_experiment_has_the_grid_of_its_own_file(here, tiny, capsys):
+    folder = here / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    grids = {"narrow": ("model.width", "5,10"), "rates": ("optimizer.lr", "0.1,0.01")}
+    for name, (key, values) in grids.items():
+        text = "# @package _global_\n# A grid\nhydra:\n  sweeper:\n    params:\n"
+        text += f'      {key}: "{values}"\n'
+        (folder / f"{name}.yaml").write_text(text)
+    asked = ["--config-dir=mine", "data=iris", "experiment=narrow,rates", "seed=1,2"]
+    assert main(["plan", "-m", *asked]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = sorted(line.split()[0] for line in lines[:-1])
+    wanted = [f"model.width={w},experiment=narrow" for w in (5, 10)]
+    wanted += [f"optimizer.lr={lr},experiment=rates" for lr in (0.1, 0.01)]
+    assert found == sorted(f"{cell},seed={seed}" for cell in wanted for seed in (1, 2))
+    assert "outputs/experiment+seed: 8 cells" in lines[-1]
+    (folder / "tuned.yaml").write_text(
+        "# @package _global_\n# Searched\ndefaults:\n  - override /hydra/sweeper: optuna\n"
+    )
+    assert main(["plan", "-m", "--config-dir=mine", "experiment=narrow,tuned"]) == 2
+    assert "experiment=tuned is searched by Tuner" in capsys.readouterr().err
+
+
+def test_a_range_of_nothing(sweep, capsys):
+    assert sweep("seed=range(0)") == 2
+    assert "seed=range(0): there is no value in it" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from truerisk.task.multilabel import MultiLabel
 from truerisk.task.next_token import NextToken
 
 CONF = Path(__file__).parents[2] / "conf"
+BCE = ["classification", "multilabel"]
 NAMES = ["classification", "regression", "multilabel", "next_token", "function"]
 
 
@@ -68,10 +69,43 @@ def test_a_task_has_errors_where_it_has_a_title_for_them(task):
         ([0.5, 1.0], {}, "regression"),
         ([0.5, 1.0], {"name": "classification"}, "classification"),
         ([[0, 1]], {"name": "multilabel"}, "multilabel"),
+        ([[0, 1], [1, 1]], {}, "multilabel"),
+        ([[0.0, 1.0], [1.0, 1.0]], {}, "regression"),
+        ([[0.0, 1.0], [1.0, 1.0]], {"suited": BCE}, "multilabel"),
+        ([[0, 1], [1, 0]], {}, "classification"),
+        ([[0.0, 1.0], [1.0, 0.0]], {"suited": BCE}, "classification"),
+        ([[0.0, 1.0], [1.0, 0.0]], {}, "regression"),
+        ([[3], [1], [3]], {"max_classes": 20}, "classification"),
+        ([3, 1, 3], {"suited": ["regression"]}, "regression"),
+        ([[0, 1], [1, 1]], {"suited": ["regression"]}, "regression"),
+        ([True, False], {"suited": ["regression"]}, "regression"),
+        (["a", "b"], {"suited": ["regression"]}, "classification"),
+        ([0.0, 1.0], {"suited": BCE}, "classification"),
+        ([0.0, 0.5], {"suited": BCE}, "regression"),
+        (np.array([None, [1], [1, 2]], dtype=object)[1:], {}, "multilabel"),
     ],
 )
 def test_what_targets_ask_for(values, options, name):
     assert infer_task(np.array(values), **options).name == name
+
+
+def test_one_hot_rows_and_column_vectors_are_class_labels():
+    y, names = Classification().read_targets(np.array([[0.0, 1, 0], [1, 0, 0]]))
+    assert (y.tolist(), names) == ([1, 0], ["0", "1", "2"])
+    y, names = Classification().read_targets(np.array([[7], [5], [7]]))
+    assert (y.tolist(), names) == ([1, 0, 1], ["5", "7"])
+
+
+def test_lists_of_labels_keep_the_order_of_names_that_were_given():
+    lists = np.array([None, ["b"], ["c", "a"], []], dtype=object)[1:]
+    y, names = MultiLabel().read_targets(lists)
+    assert (y.tolist(), names) == ([[0, 1, 0], [1, 0, 1], [0, 0, 0]], ["a", "b", "c"])
+    y, _ = MultiLabel().read_targets(lists[:1], ["c", "b", "a"])
+    assert y.tolist() == [[0, 1, 0]]
+    with pytest.raises(ConfigError, match="label 'c' is not among those trained on"):
+        MultiLabel().read_targets(lists, ["a", "b"])
+    moved = MultiLabel().renumber_targets(y, ["c", "b", "a"], ["b", "z"])
+    assert moved.tolist() == [[1, 0]] and MultiLabel().find_classes(y) == [1]
 
 
 def test_labels_of_mixed_kinds_have_an_order():
@@ -83,7 +117,7 @@ def test_labels_of_mixed_kinds_have_an_order():
 @pytest.mark.parametrize(
     ("task", "values", "message"),
     [
-        ("classification", [[0, 1], [1, 0]], "class labels are one number a sample"),
+        ("classification", [[0, 2], [1, 0]], "class labels are one number a sample"),
         ("classification", np.array([None, [1], [1, 2]], dtype=object)[1:], "holds lists"),
         ("regression", ["a", "b"], "the target is not a number"),
         ("regression", [1.0, np.inf], "NaN or infinite"),

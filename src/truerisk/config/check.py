@@ -14,11 +14,17 @@ from pydantic import TypeAdapter, ValidationError
 from truerisk.config.compose import LISTS, resolve_config
 from truerisk.config.mistakes import INSTEAD
 from truerisk.config.options import Options
-from truerisk.config.targets import FILLED_IN, find_mismatches, format_value, locate_target
+from truerisk.config.parts import SINGLE
+from truerisk.config.targets import (
+    FILLED_IN,
+    find_mismatches,
+    find_swallowed,
+    format_value,
+    locate_target,
+)
 from truerisk.core.checks import parse_duration
 from truerisk.core.errors import ConfigError, suggest
 
-SINGLE = ("data", "model", "loss", "initializer", "optimizer", "scheduler", "trainer")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 OPTIONS = TypeAdapter(Options)
@@ -109,8 +115,9 @@ def _check_target(group: str, node: Mapping[str, Any], key: str) -> Iterator[str
         if group == "scheduler":
             yield from _check_scheduler(node)
         elif group == "optimizer":
-            first = _first_parameter(locate_target(node["_target_"], f"{key}._target_"))
-            yield from find_mismatches(node, key, {*filled_in, *first})
+            target = locate_target(node["_target_"], f"{key}._target_")
+            yield from find_mismatches(node, key, {*filled_in, *_first_parameter(target)})
+            yield from find_swallowed(node, key, target)
         else:
             yield from find_mismatches(node, key, filled_in)
         yield from _check_inside(node, key)
@@ -154,6 +161,8 @@ def _check_trainer(node: Mapping[str, Any]) -> Iterator[str]:
         value = node.get(key)
         if isinstance(value, int) and value < -1:
             yield f"trainer.{key} is {value}: it must be at least 0, or -1 for no limit"
+    if (devices := node.get("devices")) in (0, "0") or (type(devices) is int and devices < -1):
+        yield f"trainer.devices is {devices}: give the number of processes, at least 1, or auto"
     yield from _check_duration(node.get("max_time"))
     yield from _check_precision(node)
     yield from _check_accelerator(node.get("accelerator", "auto"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from hydra import version
@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException, OverrideParseException
@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from truerisk.config.mistakes import Composition, explain_error, explain_unresolved, nearest_in
-from truerisk.config.parts import PRIMARY, conf_dir, existing_folder, option_folders
+from truerisk.config.parts import PRIMARY, SINGLE, conf_dir, existing_folder, option_folders
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.core.seeds import Streams
 
@@ -42,7 +42,7 @@ __all__ = ["Callbacks", "ConfigLoader", "compose", "override_config", "resolve_c
 BASIC_PLUGINS = "hydra._internal.core_plugins.basic_"
 """How the paths of Hydra's basic launcher and sweeper begin, which ours take the place of."""
 VERSION_BASE = "1.3"
-LISTS = ("regularizer", "metric", "diagnostics", "logger")
+LISTS = ("regularizer", "diagnostics", "logger")
 """Groups of which any number of options is chosen; there may be none yet."""
 STATE = (GlobalHydra, HydraConfig, JobRuntime, version.VersionBase)
 """Hydra's global state."""
@@ -104,7 +104,15 @@ class ConfigLoader(ConfigLoaderImpl):
             parsed = self.parse_overrides(overrides)
             # what is swept has no one value: jobs share what the first choice has
             firsts = [self._take_first_option(override) for override in parsed]
-            cfg = super().load_configuration(config_name, firsts, *options)
+            try:
+                cfg = super().load_configuration(config_name, firsts, *options)
+            except MISTAKES:
+                # a value that another of the swept options has is for each cell to set
+                below = self.find_conditional(parsed)
+                if not below or not all(self.fits_some_option(o, parsed) for o in below):
+                    raise
+                kept = [self._take_first_option(o) for o in parsed if o not in below]
+                cfg = super().load_configuration(config_name, kept, *options)
         except MISTAKES as error:
             parsed = []
             if not isinstance(error, OverrideParseException):
@@ -161,10 +169,42 @@ class ConfigLoader(ConfigLoaderImpl):
             composition = Composition(config, chosen)
         return explain_error(error, self.where, overrides, composition, multirun)
 
+    def find_conditional(self, overrides: Sequence[Override]) -> list[Override]:
+        """Find the overrides of values that lie below a group whose options are swept.
+
+        Args:
+            overrides: parsed.
+        """
+        swept = {o.key_or_group for o in overrides if self._sweeps_options(o)}
+        values = [o for o in overrides if o.type == OverrideType.CHANGE and "." in o.key_or_group]
+        return [o for o in values if o.key_or_group.partition(".")[0] in swept]
+
+    def fits_some_option(self, override: Override, overrides: Sequence[Override]) -> bool:
+        """Tell whether one of the swept options of its group has the key of an override.
+
+        Args:
+            override: one of those that `find_conditional` finds.
+            overrides: all of them, parsed.
+        """
+        group = override.key_or_group.partition(".")[0]
+        axis = next(o for o in reversed(overrides) if o.key_or_group == group)
+        others = [o for o in overrides if o is not axis and self._sweeps_options(o)]
+        firsts = [self._take_first_option(o) for o in others]
+        for option in axis.sweep_string_iterator():
+            # null: it is the key that matters, not whether the value suits it
+            texts = [*firsts, f"{axis.get_key_element()}={option}", f"{override.key_or_group}=null"]
+            with suppress(*MISTAKES):
+                super().load_configuration(PRIMARY, texts, RunMode.RUN)
+                return True
+        return False
+
+    def _sweeps_options(self, override: Override) -> bool:
+        return override.is_discrete_sweep() and self.repository.group_exists(override.key_or_group)
+
     def _take_first_option(self, override: Override) -> str:
         # Hydra itself leaves a swept group at its default here, and so refuses
         # `-m optimizer=momentum,nesterov optimizer.momentum=0.5`
-        if override.is_discrete_sweep() and self.repository.group_exists(override.key_or_group):
+        if self._sweeps_options(override):
             return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
         return str(override.input_line)
 
@@ -180,6 +220,7 @@ class ConfigLoader(ConfigLoaderImpl):
         return [name for name in options if not name.startswith(("_", "."))]
 
     def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
+        _refuse_several(defaults)
         # before Hydra applies overrides of values, so that they find the nodes they set
         cfg = super()._compose_config_from_defaults_list(defaults, repo)
         # not the cache, whose configurations are changed by the values that are set in place
@@ -190,6 +231,22 @@ class ConfigLoader(ConfigLoaderImpl):
             if group not in ("experiment", "hydra"):
                 cfg.setdefault(group, {})
         return cfg
+
+
+def _refuse_several(defaults: Sequence[Any]) -> None:
+    """Refuse two options of a group that takes one: Hydra would merge their keys."""
+    names: dict[str, list[str]] = {}
+    for default in defaults:
+        group, _, name = (default.config_path or "").rpartition("/")
+        # an option's own defaults stand below it, those of the command line below the primary
+        if default.parent == PRIMARY and group in (*SINGLE, "param_groups"):
+            names.setdefault(group, []).append(name)
+    for group, chosen in names.items():
+        if len(chosen) > 1:
+            raise ConfigError(
+                f"{group}=[{','.join(chosen)}]: one option is chosen of this group, such as "
+                f"{group}={chosen[0]}; to run each in turn: -m {group}={','.join(chosen)}"
+            )
 
 
 def _keep_choices(cfg: DictConfig) -> DictConfig:

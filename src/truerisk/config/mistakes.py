@@ -20,7 +20,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from truerisk.config.parts import PRIMARY, display_path, list_groups, list_options
+from truerisk.config.parts import PRIMARY, SINGLE, display_path, list_groups, list_options
 from truerisk.core.errors import ConfigError, suggest
 
 Where = Sequence[Path]
@@ -179,6 +179,8 @@ def _diagnose_choices(
             )
         if not any((folder / key).is_dir() for folder in where) or override.is_delete():
             continue
+        if key in SINGLE and not isinstance(override.value(), str | list | dict):
+            return f"{text}: the group takes the name of an option (truerisk parts {key})"
         if not isinstance(override.value(), str | list | dict):
             return (
                 f"{text}: a group takes the name of an option or a list of names; {key}=[] for none"

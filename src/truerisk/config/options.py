@@ -95,4 +95,3 @@ class Options:
     report: bool = True
     stop: StopOptions = field(default_factory=StopOptions)
     halving: HalvingOptions = field(default_factory=HalvingOptions)
-    monitor: str = "risk/val"

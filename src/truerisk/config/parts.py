@@ -12,6 +12,8 @@ from truerisk.core.errors import ConfigError, suggest
 
 PRIMARY = "train"
 """The config that every other one is composed into."""
+SINGLE = ("data", "model", "loss", "initializer", "optimizer", "scheduler", "trainer")
+"""Groups of which one option is chosen, which has a ``_target_``."""
 
 
 @cache

@@ -13,12 +13,12 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from truerisk.config.parts import conf_dir
 from truerisk.core.errors import ConfigError, suggest
 
 FILLED_IN: Mapping[str, frozenset[str]] = {
     "data": frozenset({"seed"}),
     "model": frozenset({"input_shape", "output_size", "dtype"}),
-    "metric": frozenset({"num_classes", "num_labels", "num_outputs"}),
     "logger": frozenset({"folder", "run_id", "config", "resume_step"}),
 }
 """By config group, the arguments that `truerisk.assemble.build` fills in where a signature has
@@ -112,6 +112,7 @@ def find_mismatches(
         yield from _find_missing(path, key, {*given, *filled_in}, parameters)
     for name, value in given.items():
         if name in parameters and name not in skip:
+            yield from _find_unplaced_option(path, f"{key}.{name}", value, target, parameters[name])
             yield from _find_wrong_type(path, f"{key}.{name}", value, target, parameters[name])
 
 
@@ -133,6 +134,57 @@ def _find_missing(
         needed = parameter.default is inspect.Parameter.empty and parameter.kind not in VARIADIC
         if needed and name not in given:
             yield f"{key}.{name} is missing: {path} needs it; add +{key}.{name}=…"
+
+
+def find_swallowed(node: Mapping[str, Any], key: str, target: Callable[..., Any]) -> Iterator[str]:
+    """Describe arguments that a class takes in its ``**kwargs`` and never looks at.
+
+    Args:
+        node: plain containers.
+        key: where it is in the config.
+        target: what the node's ``_target_`` names.
+    """
+    parameters = inspect.signature(target).parameters
+    rest = [p.name for p in parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
+    try:
+        source = inspect.getsource(target.__init__ if inspect.isclass(target) else target)
+    except (OSError, TypeError):
+        return
+    # handed on, or looked through: nobody can tell what is known there
+    looked_at = rf"\b{rest[0]}\b(?!\.(?:get|pop)\()" if rest else ""
+    if not rest or len(re.findall(looked_at, source)) > 1:
+        return
+    for name in node:
+        read = re.search(rf"""['"]{re.escape(str(name))}['"]""", source)
+        if name not in parameters and name not in SPECIAL and not read:
+            hint = suggest(str(name), [p for p in parameters if p not in ("self", *rest)])
+            yield f"{key}.{name}: {node['_target_']} would ignore '{name}'; {hint}"
+
+
+def _find_unplaced_option(
+    path: str, key: str, value: Any, target: Callable[..., Any], parameter: inspect.Parameter
+) -> Iterator[str]:
+    """Find the name of an option where what the option makes is needed."""
+    group = key.partition(".")[0]
+    if not isinstance(value, str) or not (conf_dir() / group / f"{value}.yaml").is_file():
+        return
+    hint = _evaluate_annotation(parameter.annotation, target)
+    if hint is not inspect.Parameter.empty and not _make_adapter_fits(hint, value):
+        yield (
+            f"{key} is '{value}', but {path} takes what that option makes: "
+            f"write {group}@{key}={value}"
+        )
+
+
+def _make_adapter_fits(hint: Any, value: Any) -> bool:
+    """Tell whether a value is of a type, objects included."""
+    try:
+        _make_adapter(hint).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    except Exception:
+        return True
+    return True
 
 
 def _find_wrong_type(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -10,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.backends import cudnn
+from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.optim.swa_utils import update_bn
 from torch.overrides import TorchFunctionMode
 
+from truerisk.core import rng
 from truerisk.core.errors import ConfigError
 
 
@@ -133,32 +133,198 @@ def _frozen_singular_vectors(model: nn.Module) -> Iterator[None]:
             m.n_power_iterations = n
 
 
-@torch.no_grad()
-def refresh_statistics(
-    model: nn.Module, state: Mapping[str, Tensor], inputs: Iterable[Tensor]
-) -> Mapping[str, Tensor]:
-    """Measure the running statistics of an averaged ``state`` anew on ``inputs``.
+# --- weights that are measured in place of a model's own ---------------------------------------
 
-    The statistics of an average of weights are not the average of their statistics.
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode inside the block; each module then returns to the mode it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        # a module may do more than set its flag, such as merge weights for inference
+        model.train(modes[0][1])
+        # the flag alone: `train()` would reach frozen modules below, which were in eval mode
+        for module, mode in modes:
+            module.training = mode
+
+
+def tied_names(model: nn.Module) -> dict[str, str]:
+    """Name the parameters and buffers that are others under a second name.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> tied_names(nn.Sequential(layer, nn.Tanh(), layer))
+    {'2.weight': '0.weight', '2.bias': '0.bias'}
+    """
+    first: dict[int, str] = {}
+    named = model.state_dict(keep_vars=True).items()
+    owners = {name: first.setdefault(id(t), name) for name, t in named if isinstance(t, Tensor)}
+    return {name: owner for name, owner in owners.items() if name != owner}
+
+
+def spread_ties(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give tensors that a model has under several names one value under all of them.
+
+    Args:
+        model: the model that the state is one of.
+        state: parameters and buffers by name, perhaps some of them.
+
+    Returns:
+        The state; a tied tensor's value is that of its first name, the same object under each.
+    """
+    whole, ties = dict(state), tied_names(model)
+    for name, owner in ties.items():
+        if owner in whole:
+            whole[name] = whole[owner]
+    if not ties:
+        return whole
+    # in the model's own order, as checkpoints have it
+    return {name: whole[name] for name in model.state_dict() if name in whole} | whole
+
+
+def averaged_names(model: nn.Module) -> list[str]:
+    """Name what an average of a model's weights is one of: parameters and running statistics.
+
+    Each tie counts once. Other buffers are no averages: the singular vectors of spectral norm are
+    those of one weight, and a table or a counter is what it is.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    moving = ("running_mean", "running_var")
+    norms = {n: m for n, m in model.named_modules() if isinstance(m, _NormBase)}
+    for name, norm in norms.items():
+        names += [_join(name, key) for key in moving if getattr(norm, key) is not None]
+    return names
+
+
+def _join(module: str, name: str) -> str:
+    return f"{module}.{name}" if module else name
+
+
+def needs_settling(model: nn.Module) -> bool:
+    """Tell whether the buffers of a model lag behind its own weights: spectral norm's do."""
+    return any(isinstance(m, _SpectralNorm) for m in model.modules())
+
+
+@torch.no_grad()
+def settle_singular_vectors(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Compute the singular vectors that spectral norm divides a state's weights by.
+
+    A round of power iteration a step lags behind weights that move, and an average of such vectors
+    is that of no matrix: layers would have norms above the 1 that is promised.
 
     Args:
         model: the model that the state is one of; it stays as it is.
-        state: averaged parameters and buffers, by name.
-        inputs: batches of inputs, [n, *input_shape] each.
+        state: parameters and buffers by name.
 
     Returns:
-        The state with new statistics; the same one for a model without batch norm.
+        The state, with the leading singular vectors of its own weights.
+    """
+    settled = dict(state)
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.utils.parametrize.ParametrizationList):
+            continue
+        weight = state.get(f"{name}.original")
+        for key, part in module.named_children():
+            if isinstance(part, _SpectralNorm) and weight is not None and weight.ndim > 1:
+                found = _leading_vectors(part._reshape_weight_to_matrix(weight))
+                for vector, value in zip(("_u", "_v"), found, strict=True):
+                    settled[f"{name}.{key}.{vector}"] = value.to(weight)
+            # a parametrization behind another one sees what that makes of the weight
+            if weight is not None and len(module) > 1:
+                weight = part(weight)
+    return settled
+
+
+def _leading_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the leading singular vectors u [m] and v [n] of a matrix [m, n]."""
+    wide = _as_double(matrix)
+    if not bool(wide.isfinite().all()):  # the run is about to end, for a reason that is told
+        return wide[:, 0], wide[0]
+    # of the smaller of the two Gram matrices, at a fraction of a full decomposition's price
+    if wide.shape[0] <= wide.shape[1]:
+        u = torch.linalg.eigh(wide @ wide.T).eigenvectors[:, -1]
+        return u, nn.functional.normalize(wide.T @ u, dim=0)
+    v = torch.linalg.eigh(wide.T @ wide).eigenvectors[:, -1]
+    return nn.functional.normalize(wide @ v, dim=0), v
+
+
+def _as_double(tensor: Tensor) -> Tensor:
+    # Apple's GPUs have no double precision
+    return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()
+
+
+class _Moments:
+    """Number, mean and sum of squared deviations of what a batch norm is shown, by channel."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
+
+    def __call__(self, _norm: nn.Module, args: tuple[Tensor, ...]) -> None:
+        """Take in the inputs [n, channels, …] of a forward pass (Chan, Golub & LeVeque 1983)."""
+        values = _as_double(args[0].detach()).transpose(0, 1).flatten(1)
+        count, mean = values.shape[1], values.mean(1)
+        squares = (values - mean[:, None]).square().sum(1)
+        total = self.count + count
+        shift = mean - self.mean
+        self.squares = self.squares + squares + shift.square() * (self.count * count / total)
+        self.mean = self.mean + shift * (count / total)
+        self.count = total
+
+
+def moving_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """Return the batch norms whose statistics move in training, by name; a frozen one's do not."""
+    named = model.named_modules()
+    norms = {name: m for name, m in named if isinstance(m, _BatchNorm)}
+    return {name: m for name, m in norms.items() if m.training and m.running_mean is not None}
+
+
+@torch.no_grad()
+def refresh_statistics(
+    model: nn.Module, state: Mapping[str, Tensor], inputs: Iterable[Tensor], seed: int = 0
+) -> dict[str, Tensor]:
+    """Measure the running statistics of other weights than a model's own anew.
+
+    The statistics of an average of weights are not the average of their statistics. They are the
+    moments of all the inputs that a batch norm sees, whatever blocks these come in; in the forward
+    pass each block is normalized by itself, as in training, so a block should be a random part.
+
+    Args:
+        model: in the mode that it trains in; it stays as it is.
+        state: parameters and buffers by name.
+        inputs: batches of inputs, [n, *input_shape] each.
+        seed: of dropout masks and other draws, which come from a stream of their own.
+
+    Returns:
+        The state, with new statistics where a batch norm's move in training.
 
     Source:
         Izmailov et al. (2018), "Averaging Weights Leads to Wider Optima", §3.2.
     """
-    if not any(isinstance(m, _BatchNorm) for m in model.modules()):
-        return state
-    # a copy: `update_bn` resets the statistics of the model it is given
-    twin = copy.deepcopy(model)
-    twin.load_state_dict(dict(state))
-    update_bn(inputs, twin)
-    return twin.state_dict()
+    norms = moving_norms(model)
+    if not norms:
+        return dict(state)
+    whole = {name: b.detach().clone() for name, b in model.named_buffers()}
+    # cloned, as batch norm in training mode moves its statistics in place
+    whole |= {name: t.clone() if name in whole else t for name, t in state.items()}
+    whole = spread_ties(model, whole)
+    moments = {name: _Moments() for name in norms}
+    with ExitStack() as stack:
+        stack.enter_context(_frozen_singular_vectors(model))
+        stack.enter_context(_uncompiled(model))
+        stack.enter_context(rng.fork_seeded(seed))
+        for name, norm in norms.items():
+            stack.callback(norm.register_forward_pre_hook(moments[name]).remove)
+        for x in inputs:
+            functional_call(model, whole, (x,))
+    fresh = dict(state)
+    for name, seen in moments.items():
+        if seen.count:
+            like = whole[_join(name, "running_mean")]
+            fresh[_join(name, "running_mean")] = seen.mean.to(like)
+            fresh[_join(name, "running_var")] = (seen.squares / max(1, seen.count - 1)).to(like)
+    return fresh
 
 
 # --- norms that can be differentiated any number of times -------------------------------------

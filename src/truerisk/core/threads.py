@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from truerisk.core.deterministic import eval_mode
 from truerisk.core.hooks import forward_hooks
 
 WORTHWHILE = 1e8
@@ -52,10 +53,8 @@ def count_multiplications(model: nn.Module, x: Tensor) -> int:
 
     owners = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
     # in eval mode nothing is drawn and no running statistic moves
-    was_training = model.training
-    with forward_hooks((m, add_count) for m in owners):
-        model.eval()(x)
-    model.train(was_training)
+    with forward_hooks((m, add_count) for m in owners), eval_mode(model):
+        model(x)
     return sum(counts)
 
 

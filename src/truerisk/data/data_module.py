@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
@@ -50,6 +50,9 @@ class DataModule(LightningDataModule):
     It is a LightningDataModule, whose dataloaders any LightningModule can be fitted on; their
     training batches come in the order of ``order_seed``, a run's ``seed.order``.
 
+    ``notes`` tell how the data were read, a line each. ``suited`` names the tasks that the run's
+    loss is for, which decide where a source's task is ``auto``.
+
     Args:
         source: the samples, or a function that makes them.
         batch_size: samples a mini-batch, or ``full``.
@@ -58,6 +61,8 @@ class DataModule(LightningDataModule):
         num_train: use only so many training samples.
         label_noise: share of training labels replaced by another class.
         standardize: ``none``, ``feature``, ``channel`` or ``global``.
+        standardize_target: whether the loss of a regression sees its targets with mean 0 and
+            deviation 1 on the training split; ``auto`` where it is a loss of differences.
         workers: processes that read data which does not fit in memory.
         in_memory: whether data is held in memory; ``auto`` does so up to 2 GiB.
         seed: seed of every draw.
@@ -75,6 +80,7 @@ class DataModule(LightningDataModule):
         num_train: int | None = None,
         label_noise: float = 0.0,
         standardize: str = "feature",
+        standardize_target: bool | str = "auto",
         workers: int = 0,
         in_memory: bool | str = "auto",
         seed: int = 0,
@@ -82,6 +88,8 @@ class DataModule(LightningDataModule):
         super().__init__()
         self.source, self.seed = source, seed
         self.order_seed = seed
+        self.suited: Sequence[str] = ()
+        self.notes: list[str] = []
         self.batch_size = check_batch_size(batch_size)
         self.val_size, self.test_size, self.num_train_asked = val, test, num_train
         number = isinstance(label_noise, int | float) and not isinstance(label_noise, bool)
@@ -89,6 +97,11 @@ class DataModule(LightningDataModule):
             raise ConfigError(f"data.label_noise is {label_noise!r}: give a share from 0 to 1")
         self.label_noise = float(label_noise)
         self.standardize = check_kind(standardize)
+        if standardize_target not in (True, False, "auto"):
+            raise ConfigError(
+                f"data.standardize_target is {standardize_target!r}: give true, false or auto"
+            )
+        self.standardize_target = standardize_target
         if in_memory not in (True, False, "auto"):
             raise ConfigError(f"data.in_memory is {in_memory!r}: give true, false or auto")
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
@@ -122,6 +135,7 @@ class DataModule(LightningDataModule):
         self._add_label_noise(parts)
         # after it too, and on the training inputs alone: nothing of the others leaks in
         self._fit_standardizer(parts)
+        self._fit_targets(parts)
         self._build_splits(parts)
         self._ready = True
 
@@ -198,6 +212,7 @@ class DataModule(LightningDataModule):
             "input_shape": list(self.info.input_shape),
             "num_outputs": self.info.num_outputs,
             "class_names": list(self.info.class_names or ()),
+            **self._target_state(),
             "standardizer": self.standardizer.state_dict(),
             "encoder": self._encoder_state,
         }
@@ -213,7 +228,12 @@ class DataModule(LightningDataModule):
     def _load_samples(self) -> Samples:
         samples = self.source
         if not isinstance(samples, Samples):
-            samples = _call_source(samples, self.seed)
+            # what a model was trained on stays what it is, whatever new targets look like
+            suited = self.suited
+            if self._given.get("task"):
+                suited = (self._given["task"],)
+            samples = _call_source(samples, seed=self.seed, suited=suited)
+        self.notes = list(samples.notes)
         get_task(samples.task).check_label_noise(self.label_noise)
         return _renumber_classes(samples, self._given.get("class_names") or None)
 
@@ -277,9 +297,13 @@ class DataModule(LightningDataModule):
         if self._given.get("encoder"):
             encoder.load_state_dict(self._given["encoder"])
         else:
-            encoder.fit(parts["train"].join_inputs())
+            rows = parts["train"].join_inputs()
+            encoder.fit(rows)
+            self.notes += encoder.describe_fit(rows)
         for name, part in parts.items():
-            parts[name] = _Part(encoder(part.join_inputs()), part.y)
+            rows = part.join_inputs()
+            self.notes += encoder.describe_unseen(rows, name)
+            parts[name] = _Part(encoder(rows), part.y)
         self._encoder_state = encoder.state_dict()
 
     def _check_given(self) -> None:
@@ -309,6 +333,26 @@ class DataModule(LightningDataModule):
         elif self.standardize != "none" and not get_task(self.info.task).integer_inputs:
             chunks = self._read_chunks(parts["train"])
             self.standardizer = Standardizer.fit(self.standardize, chunks)
+
+    def _fit_targets(self, parts: dict[str, _Part]) -> None:
+        """Find mean and scale of the training targets, or take those that a run was given."""
+        if not get_task(self.info.task).scales_targets or not self.standardize_target:
+            return
+        mean, scale = self._given.get("target_mean"), self._given.get("target_scale")
+        # a run of its own scale, or of none, is measured as it was trained
+        if not self._given:
+            fitted = Standardizer.fit("feature", [parts["train"].y])
+            assert fitted.mean is not None and fitted.scale is not None
+            mean, scale = fitted.mean.tolist(), fitted.scale.tolist()
+        self.info = self.info._replace(target_mean=mean, target_scale=scale)
+
+    def _target_state(self) -> dict[str, list[float]]:
+        if self.info.target_mean is None or self.info.target_scale is None:
+            return {}
+        return {
+            "target_mean": list(self.info.target_mean),
+            "target_scale": list(self.info.target_scale),
+        }
 
     def _read_chunks(self, part: _Part) -> Iterator[Tensor]:
         """Yield raw inputs [m, *shape] in their order."""
@@ -404,14 +448,12 @@ class _Part(NamedTuple):
         return 4 * len(self.y) * math.prod(sample_shape(self.x))
 
 
-def _call_source(source: Callable[..., Samples], seed: int) -> Samples:
-    """Call a source, with the run's seed where it takes one and has none."""
+def _call_source(source: Callable[..., Samples], **known: Any) -> Samples:
+    """Call a source, with what the run knows where it takes that and has none of its own."""
     # those of a partial, as which Hydra builds a source
     given = getattr(source, "keywords", {})
-    takes = "seed" in inspect.signature(source).parameters
-    if takes and given.get("seed") is None:
-        return source(seed=seed)
-    return source()
+    takes = inspect.signature(source).parameters
+    return source(**{k: v for k, v in known.items() if k in takes and given.get(k) is None})
 
 
 def _describe_data(samples: Samples, x: Tensor | Inputs) -> DataInfo:
@@ -426,19 +468,19 @@ def _renumber_classes(samples: Samples, names: list[str] | None) -> Samples:
     mine = samples.class_names
     if names is None or mine is None or list(mine) == names:
         return samples
-    strange = next((mine[k] for k in samples.y.unique().tolist() if mine[k] not in names), None)
+    task = get_task(samples.task)
+    seen = [mine[k] for k in task.find_classes(samples.y)]
+    strange = next((name for name in seen if name not in names), None)
     if strange is not None:
         raise ConfigError(
             f"data.source: class '{strange}' is not among the classes the model was trained on: "
             f"{', '.join(names)}"
         )
-    number = {name: k for k, name in enumerate(names)}
-    # -1 for a class that no sample of y has, as checked above
-    place = torch.tensor([number.get(name, -1) for name in mine])
+    y = task.renumber_targets(samples.y, mine, names)
     test = samples.test
     if test is not None:
-        test = test[0], place[test[1]]
-    return replace(samples, y=place[samples.y], test=test, class_names=names)
+        test = test[0], task.renumber_targets(test[1], mine, names)
+    return replace(samples, y=y, test=test, class_names=names)
 
 
 def _states_agree(a: Any, b: Any) -> bool:

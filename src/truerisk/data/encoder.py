@@ -55,6 +55,41 @@ class TableEncoder:
         columns = [x[:, place[part["name"]]] for part in self.fitted]
         return torch.cat(list(map(self._encode_column, self.fitted, columns)), 1)
 
+    def describe_fit(self, x: Tensor) -> list[str]:
+        """Tell which columns are constant in the training rows.
+
+        Args:
+            x: the training rows.
+        """
+        filled = torch.where(x.isnan(), x.nanmean(0), x)
+        same = (filled == filled[:1]).all(0)
+        constant = [name for name, alike in zip(self.columns, same.tolist(), strict=True) if alike]
+        if not constant:
+            return []
+        return [f"constant in the training split, so of no use: {', '.join(constant)}"]
+
+    def describe_unseen(self, x: Tensor, split: str) -> list[str]:
+        """Tell how many rows have a category that the training rows lacked, column by column.
+
+        Args:
+            x: the rows of another split.
+            split: its name.
+        """
+        place, lines = {name: j for j, name in enumerate(self.columns)}, []
+        for part in self.fitted:
+            words = self.vocabulary.get(part["name"], [])
+            known = set(part.get("categories", words))
+            strange = [code for code, word in enumerate(words) if word not in known]
+            column = x[:, place[part["name"]]]
+            rows = torch.isin(column, torch.tensor(strange, dtype=column.dtype))
+            if count := int(rows.sum()):
+                example = words[int(column[rows][0])]
+                lines.append(
+                    f"{count} of {len(x)} {split} rows have in column '{part['name']}' a category "
+                    f"that training lacked, such as '{example}': it counts as none"
+                )
+        return lines
+
     def state_dict(self) -> dict[str, Any]:
         """What was fitted, in plain texts and numbers."""
         return {"columns": self.fitted}

@@ -194,15 +194,21 @@ def read_loader_samples(loader: Any) -> Pair:
     return join_batches(loader)
 
 
-def given_samples(kind: str, shapes: dict[str, Any], digest: str, task: str = "auto") -> Samples:
+def given_samples(
+    kind: str,
+    shapes: dict[str, Any],
+    digest: str,
+    task: str = "auto",
+    suited: Sequence[str] = (),
+) -> Samples:
     """Return the samples that a run was given from Python.
 
     Args:
         kind: the class they came in.
         shapes: of inputs and targets, by split.
         digest: of all of them.
-        task: what is learned; ``auto`` takes floating-point targets for a regression and all others
-            for a classification.
+        task: what is learned; ``auto`` as `truerisk.task.infer_task` says.
+        suited: tasks that the loss is for, which ``auto`` goes by.
 
     Raises:
         ConfigError: they were not given again, or are no samples of the task.
@@ -210,7 +216,7 @@ def given_samples(kind: str, shapes: dict[str, Any], digest: str, task: str = "a
     given = take_object("data", digest, f"data ({kind})")
     pairs = [given.splits[name] for name in ("train", "val") if name in given.splits]
     y = np.concatenate([y for _, y in pairs])
-    learned = infer_task(y, task)
+    learned = infer_task(y, task, suited=suited)
     x = np.concatenate([x for x, _ in pairs])
     inputs = read_inputs(x, "x", learned.integer_inputs)
     targets, names = learned.read_targets(y)

@@ -82,6 +82,7 @@ def hub(
     mode: str | None = None,
     revision: str | None = None,
     cache: str | None = None,
+    suited: Sequence[str] = (),
 ) -> Samples:
     """Read a Hugging Face data set: images (c, h, w) in [0, 1], or columns of numbers (d,).
 
@@ -93,11 +94,12 @@ def hub(
         x: an image column, a column of equally long lists, or several columns of numbers; None
             takes the first image column, or else all columns of numbers beside ``y``.
         y: the column of targets.
-        task: what is learned; ``auto`` takes floating-point targets for a regression.
+        task: what is learned; ``auto`` as `truerisk.task.infer_task` says.
         resize: side of the images, or [height, width].
         mode: of the images, such as ``L`` or ``RGB``; None for that of each.
         revision: of the data set on the hub.
         cache: folder of what is downloaded.
+        suited: tasks that the loss is for, which ``auto`` goes by.
 
     Raises:
         ConfigError: the library or the data set is missing, no such split or column, or values that
@@ -111,15 +113,17 @@ def hub(
     inputs = _read_inputs(rows, chosen, resize, mode)
     # a ClassLabel holds numbers and knows their names
     label_names = getattr(rows.features[y], "names", None)
-    values = _read_column(rows, y)
+    as_lists = task == "multilabel" or ("multilabel" in suited and task == "auto")
+    values = _read_labels(rows, y, as_lists)
     if label_names and task == "auto":
         task = "classification"
-    learned = infer_task(values, task)
+    learned = infer_task(values, task, suited=suited)
     targets, names = _read_targets(learned, values, label_names)
     test = None
     if tests is not None:
         test_x = _read_inputs(tests, chosen, resize, mode)
-        test = test_x, _read_targets(learned, _read_column(tests, y), label_names, names)[0]
+        test_y = _read_labels(tests, y, as_lists)
+        test = test_x, _read_targets(learned, test_y, label_names, names)[0]
     return Samples(inputs, targets, learned.name, test=test, class_names=names)
 
 
@@ -269,6 +273,22 @@ def _read_column(rows: Any, name: str) -> Any:
         return np.asarray(items)
     except ValueError:  # lists of several lengths; NumPy keeps them apart only beside a None
         return np.asarray([None, *items], dtype=object)[1:]
+
+
+def _read_labels(rows: Any, name: str, as_lists: bool) -> Any:
+    """Return the targets; lists of labels stay lists, also where all are of one length.
+
+    Whole numbers in lists are labels if ``as_lists`` says so, unless they are 0 and 1, which are
+    an indicator a label.
+    """
+    import numpy as np
+
+    values = _read_column(rows, name)
+    indicators = values.dtype.kind in "biu" and bool(((values == 0) | (values == 1)).all())
+    numbers = values.dtype.kind == "f" or indicators or not as_lists
+    if values.ndim != 2 or (numbers and values.dtype.kind in "biuf"):
+        return values
+    return np.asarray([None, *values.tolist()], dtype=object)[1:]
 
 
 def _read_targets(

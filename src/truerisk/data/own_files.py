@@ -1,9 +1,10 @@
-"""Files of the user's own: arrays (.npz), and tables (CSV, Parquet) of numbers and categories."""
+"""Files of the user's own: arrays (.npz), and tables of numbers and categories."""
 
 from __future__ import annotations
 
+import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.data.encoder import MISSING, TableEncoder
 from truerisk.data.samples import Samples
 from truerisk.data.source_files import find_path
+from truerisk.data.table_columns import MAX_LABELS, Table, find_slips, read_table, spread_lists
 from truerisk.task import infer_task
 from truerisk.task.classification import label_name
 
@@ -28,6 +30,7 @@ def arrays(
     x_test: str | None = "x_test",
     y_test: str | None = "y_test",
     task: str = "auto",
+    suited: Sequence[str] = (),
 ) -> Samples:
     """Read samples from an .npz with inputs [n, …] and targets [n] or [n, outputs].
 
@@ -39,8 +42,8 @@ def arrays(
         y: name of the targets.
         x_test: name of the test set's inputs, or None.
         y_test: name of its targets, or None.
-        task: what is learned; ``auto`` takes floating-point targets for a regression and all others
-            for a classification.
+        task: what is learned; ``auto`` as `truerisk.task.infer_task` says.
+        suited: tasks that the loss is for, which ``auto`` goes by.
 
     Returns:
         Inputs as floating-point numbers, but for tokens, and targets as the task types them.
@@ -52,7 +55,7 @@ def arrays(
     found = _read_archive(path)
     values = _find_array(found, y, "y")
     tests = _find_test_arrays(found, x_test, y_test)
-    learned = infer_task(values, task)
+    learned = infer_task(values, task, suited=suited)
     inputs = read_inputs(_find_array(found, x, "x"), x, learned.integer_inputs)
     if learned.has_classes:
         _check_classes(values, y)
@@ -145,9 +148,6 @@ def _check_classes(values: Any, name: str) -> None:
         )
 
 
-MAX_LABELS = 20
-
-
 def table(
     path: str | None = None,
     target: str | Sequence[str] | None = None,
@@ -157,23 +157,39 @@ def table(
     task: str = "auto",
     missing: str = "refuse",
     max_categories: int = 100,
-    delimiter: str = ",",
+    dates: str = "number",
+    delimiter: str = "auto",
+    decimal: str = "auto",
+    thousands: str | None = None,
+    encoding: str = "utf-8",
+    skip_lines: int = 0,
+    na_values: Sequence[str] = (),
+    keep_default_na: bool = True,
+    suited: Sequence[str] = (),
 ) -> Samples:
     """Read samples from the rows of a table; features are x [n, d] once its encoder is fitted.
 
     Args:
-        path: a CSV or Parquet file.
+        path: a CSV, ARFF or Parquet file.
         target: the column to predict, or several.
         columns: to learn from; None for all but the target.
         drop: columns to leave out.
         categorical: columns of numbers that are categories; these and texts become one-hot.
-        task: what is learned; ``auto`` takes texts, truth values and whole numbers of at most 20
-            kinds for classes, other targets for a regression.
+        task: what is learned; ``auto`` as `truerisk.task.infer_task` says, where whole numbers of
+            more than 20 kinds are no classes.
         missing: what to do about gaps: ``refuse`` the table, fill them with the training split's
             ``mean``, ``median`` or ``most_frequent`` value (categories always with the most
             frequent), or ``drop`` the rows.
         max_categories: different values a category column may have.
-        delimiter: between the columns of a CSV.
+        dates: ``number`` for dates in text as days since 1970, ``category`` for texts.
+        delimiter: between the fields of a line; ``auto`` guesses it.
+        decimal: sign before decimals, a point or a comma; ``auto`` guesses it.
+        thousands: sign between groups of three digits; None for none, or as guessed.
+        encoding: of the text.
+        skip_lines: lines before the header; lines of one field there are found without.
+        na_values: texts that stand for a gap.
+        keep_default_na: whether ``NA``, ``null`` and the like do too.
+        suited: tasks that the loss is for, which ``auto`` goes by.
 
     Returns:
         Raw columns, with the encoder that turns them into features.
@@ -184,56 +200,111 @@ def table(
     """
     if missing not in MISSING:
         raise ConfigError(f"data.source.missing is '{missing}': {suggest(str(missing), MISSING)}")
-    frame = _read_table(
-        find_path(path, "data.source.path", "a CSV or Parquet file"), delimiter, categorical
+    file = find_path(path, "data.source.path", "a CSV, ARFF or Parquet file")
+    read = read_table(
+        file,
+        categorical,
+        dates,
+        delimiter=delimiter,
+        decimal=decimal,
+        thousands=thousands,
+        encoding=encoding,
+        skip_lines=skip_lines,
+        na_values=na_values,
+        keep_default_na=keep_default_na,
     )
+    frame = read.frame
     goals = _find_targets(frame, target)
     names = _choose_features(frame, goals, columns, drop, categorical)
-    frame = _without_gaps(frame[[*names, *goals]], goals, missing)
+    slips = find_slips(frame[[*names, *goals]], categorical)
+    frame = spread_lists(frame, names).join(frame[goals])
+    names = [name for name in frame.columns if name not in goals]
+    whole = frame
+    frame = _without_gaps(frame, goals, missing, read.gaps)
     texts = [n for n in names if n in categorical or not _is_number(frame[n])]
     x, vocabulary = _build_matrix(frame[names], texts, max_categories)
     encoder = TableEncoder(names, vocabulary, missing)
+    values = _read_goals(frame, goals)
+    learned = infer_task(values, task, MAX_LABELS, suited)
+    # columns of one-hot classes have their names
+    known = goals if len(goals) > 1 and learned.has_classes else None
+    y, classes = learned.read_targets(values, known)
+    notes = [
+        _describe_table(file, whole, frame, texts, goals, learned.phrase, read, missing),
+        *slips,
+        *_find_counters(frame, names),
+    ]
+    return Samples(x, y, learned.name, class_names=classes, encoder=encoder, notes=notes)
+
+
+def _read_goals(frame: DataFrame, goals: list[str]) -> Any:
+    """Return the targets [n] or [n, columns]; lists of labels as lists."""
+    import numpy as np
+
     if len(goals) > 1:
-        values = frame[goals].to_numpy()
-    elif _is_number(frame[goals[0]]):
-        values = frame[goals[0]].to_numpy()
-    else:
-        values = frame[goals[0]].to_numpy(dtype=object)
-    learned = infer_task(values, task, MAX_LABELS)
-    y, classes = learned.read_targets(values)
-    return Samples(x, y, learned.name, class_names=classes, encoder=encoder)
+        return frame[goals].to_numpy()
+    goal = frame[goals[0]]
+    if not _is_number(goal):
+        items = [v.tolist() if isinstance(v, np.ndarray) else v for v in goal]
+        return np.array([None, *items], dtype=object)[1:]
+    return goal.to_numpy()
 
 
-def _read_table(file: Path, delimiter: str, categorical: Sequence[str]) -> DataFrame:
-    import pandas as pd
+def _describe_table(
+    file: Path,
+    whole: DataFrame,
+    frame: DataFrame,
+    texts: Sequence[str],
+    goals: Sequence[str],
+    phrase: str,
+    read: Table,
+    missing: str,
+) -> str:
+    """Tell in a line what was read, guessed, left out and filled in."""
+    features = whole.columns.difference(goals)
+    parts = [
+        f"{file.name}: {len(frame)} rows, {len(features) - len(texts)} numeric and {len(texts)} "
+        f"categorical columns, target {', '.join(goals)} ({phrase})"
+    ]
+    others = [str(n) for n in read.frame.columns if n not in whole.columns and n not in goals]
+    # lists were spread over columns of their own
+    left = [n for n in others if f"{n}[0]" not in whole.columns]
+    if left:
+        parts.append(f"left out: {_list_names(left)}")
+    if read.guessed:
+        parts.append(", ".join(read.guessed))
+    if len(whole) > len(frame):
+        parts.append(f"{len(whole) - len(frame)} rows with gaps dropped")
+    gaps = {str(n): int(count) for n, count in frame[features].isna().sum().items() if count}
+    if gaps:
+        ways = {missing, "most_frequent"} if set(gaps) & set(texts) else {missing}
+        filled = _list_names([f"{name} ({count})" for name, count in gaps.items()])
+        parts.append(f"gaps filled by the {' or '.join(sorted(ways))}: {filled}")
+    return "; ".join(parts)
 
-    suffix = file.suffix
-    if suffix == ".gz":  # as in data.csv.gz
-        suffix = file.with_suffix("").suffix
-    try:
-        if suffix in (".parquet", ".pq"):
-            frame = pd.read_parquet(file)
-        elif suffix in (".csv", ".tsv", ".txt"):
-            if suffix == ".tsv":
-                delimiter = "\t"
-            # As text, so that a gap does not turn the category 3 into 3.0.
-            # Whole columns at a time, as parts of one could be read as numbers and others as texts.
-            kinds = dict.fromkeys(categorical, str)
-            frame = pd.read_csv(file, sep=delimiter, dtype=kinds, low_memory=False)
-        else:
-            raise ConfigError(f"data.source.path: {file} is neither .csv, .tsv, .txt nor .parquet")
-    except ImportError:
-        raise ConfigError(
-            "reading Parquet needs pyarrow: pip install 'truerisk[parquet]'"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"data.source.path: {file} cannot be read as {suffix} ({first_line(error)})"
-        ) from None
-    # pandas takes a file that has a header alone for a table
-    if frame.empty:
-        raise ConfigError(f"data.source.path: {file} has no rows")
-    return frame.rename(columns=str)  # Parquet may number them
+
+def _list_names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more
+
+
+def _find_counters(frame: DataFrame, names: Sequence[str]) -> list[str]:
+    """Tell of columns that count the rows or name them, which say nothing of other rows."""
+    import numpy as np
+
+    lines = []
+    for name in names:
+        column = frame[name]
+        if not _is_number(column) or column.dtype.kind not in "iu" or len(column) < 3:
+            continue
+        counts = bool((np.diff(column.to_numpy()) == 1).all())
+        named = re.search(r"(^|[_\W])(id|index|idx|row|nr)$|^Unnamed: 0$", name.lower())
+        if counts or (named and column.is_unique):
+            lines.append(
+                f"column '{name}' has another number in each row, as an id has: leave it out with "
+                f"data.source.drop=['{name}'] if it is one"
+            )
+    return lines
 
 
 def _check_columns(frame: DataFrame, names: Sequence[str], key: str) -> list[str]:
@@ -267,6 +338,12 @@ def _choose_features(
     wanted = list(frame.columns)
     if columns is not None:
         wanted = _check_columns(frame, columns, "columns")
+    for key, listed in (("columns", columns or ()), ("drop", drop)):
+        if twice := [name for name in listed if name in goals]:
+            raise ConfigError(
+                f"data.source.{key} names '{twice[0]}', which is data.source.target: leave it out "
+                "of one of them"
+            )
     names = [name for name in wanted if name not in goals and name not in drop]
     if not names:
         raise ConfigError("data.source: no column is left beside the target to learn from")
@@ -279,23 +356,37 @@ def _is_number(column: Series) -> bool:
     return bool(pd.api.types.is_numeric_dtype(column))
 
 
-def _without_gaps(frame: DataFrame, goals: list[str], missing: str) -> DataFrame:
+def _without_gaps(
+    frame: DataFrame, goals: list[str], missing: str, tokens: Mapping[str, Mapping[str, int]]
+) -> DataFrame:
     """The table with its gaps dropped or refused, or left for the encoder to fill."""
     gaps = frame.isna().sum()
     if missing == "drop":
         kept = frame.dropna()
         if kept.empty:
             raise ConfigError("data.source.missing=drop: every row has a gap; fill them instead")
-        return kept
+        # A gap has made floats of whole numbers, which may be classes.
+        whole = [n for n, k in gaps.items() if k and _is_whole(kept[n])]
+        return kept.astype(dict.fromkeys(whole, "int64"))
     bad = {n: int(k) for n, k in gaps.items() if k and (missing == "refuse" or n in goals)}
     if bad:
-        listed = ", ".join(f"'{name}' ({count})" for name, count in bad.items())
+        listed = ", ".join(
+            f"'{name}' ({', '.join([str(count), *map(repr, tokens.get(name, ()))])})"
+            for name, count in bad.items()
+        )
         ways = "drop" if set(bad) <= set(goals) else "mean, median, most_frequent or drop"
+        spelt = ""
+        if any(name in tokens for name in bad):
+            spelt = ", or data.source.keep_default_na=false where such a text is no gap"
         raise ConfigError(
             f"data.source.missing: values are missing in the columns {listed}; set "
-            f"data.source.missing to {ways}"
+            f"data.source.missing to {ways}{spelt}"
         )
     return frame
+
+
+def _is_whole(column: Series) -> bool:
+    return column.dtype.kind == "f" and bool((column == column.round()).all())
 
 
 def _build_matrix(
@@ -327,20 +418,14 @@ def _encode_texts(column: Series, max_categories: int) -> tuple[Any, list[str]]:
     import numpy as np
     import pandas as pd
 
-    # as categories, dates of new rows would all be unknown
-    if pd.api.types.is_datetime64_any_dtype(column):
-        raise ConfigError(
-            f"data.source: column '{column.name}' holds dates: turn it into numbers, or leave it "
-            "out with data.source.drop"
-        )
     # 3.0 and 3 are one category, whether or not a gap has made its column floats
     texts = column.map(label_name, na_action="ignore")
     codes, words = pd.factorize(texts, sort=True)
     if len(words) > max_categories:
         raise ConfigError(
             f"data.source: column '{column.name}' holds texts of {len(words)} kinds, such as "
-            f"'{words[0]}': leave it out with data.source.drop, correct what should be a number, "
-            "or raise data.source.max_categories"
+            f"'{words[0]}': leave it out with data.source.drop, correct what should be a number or "
+            "a date (as in 2024-01-31), or raise data.source.max_categories"
         )
     # pandas writes -1 for a gap
     return np.where(codes < 0, np.nan, codes), [str(word) for word in words]

@@ -17,13 +17,17 @@ from truerisk.task import get_task
 class DataInfo(NamedTuple):
     """What the other parts must know of the data to fit it.
 
-    ``num_outputs`` is the number of classes, or of target columns for a regression.
+    ``num_outputs`` is the number of classes, or of target columns for a regression. ``target_mean``
+    and ``target_scale`` are those of the training targets, a number a column, where a loss of
+    differences is to see them standardized.
     """
 
     task: str
     input_shape: tuple[int, ...]
     num_outputs: int
     class_names: tuple[str, ...] | None
+    target_mean: Sequence[float] | None = None
+    target_scale: Sequence[float] | None = None
 
 
 @runtime_checkable
@@ -80,7 +84,8 @@ class Samples:
 
     ``test`` is the source's own test set, ``population`` the distribution P if known, and
     ``encoder`` what turns x into features once fitted on the training split. The last ``last_val``
-    samples are the source's own validation set.
+    samples are the source's own validation set, and ``notes`` what a reader of the run should know
+    of how they were read, a line each.
 
     Raises:
         ConfigError: fewer than two classes, or x and y of different lengths.
@@ -94,6 +99,7 @@ class Samples:
     class_names: Sequence[str] | None = None
     encoder: TableEncoder | None = None
     last_val: int | None = None
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         task = get_task(self.task)

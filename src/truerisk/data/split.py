@@ -15,6 +15,10 @@ from truerisk.data.samples import Inputs
 
 BLOCK = 1024
 """Samples standardized at a time, so that no second copy of a data set is ever held."""
+READ_AT_ONCE = 2**18
+"""Bytes of inputs that several batches may be read in together; a core's cache holds as many."""
+CACHE_LINE = 64
+"""Bytes."""
 
 
 class Split(Protocol):
@@ -153,7 +157,23 @@ class TensorSplit:
 
     def batches(self, plan: Sequence[Tensor]) -> Iterator[Batch]:
         """Yield one batch for every index tensor of the plan."""
-        return map(self.batch, plan)
+        for block in self._join_batches(plan):
+            if len(block) == 1:
+                yield self.batch(block[0])
+                continue
+            whole, sizes = self.batch(torch.cat(list(block))), [len(index) for index in block]
+            yield from map(Batch, whole.x.split(sizes), whole.y.split(sizes))
+
+    def _join_batches(self, plan: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+        """Cut a plan into stretches that are read at once: reading has a price of its own."""
+        count = 1
+        if len({index.numel() for index in plan[:-1]}) == 1:
+            size = plan[0].numel() * self._source[:1].numel() * self._source.element_size()
+            # Products come to other last digits where inputs begin elsewhere in a cache line.
+            if size and size % CACHE_LINE == 0:
+                count = max(1, READ_AT_ONCE // size)
+        for start in range(0, len(plan), count):
+            yield plan[start : start + count]
 
 
 def as_slice(index: Tensor) -> slice | None:

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,7 +96,7 @@ class LrRange(Diagnostic):
         if snapshot.step:  # the last look of a run is asked for whatever is due
             return {}
         rates = np.geomspace(self.low, self.high, self.steps)
-        batch_losses = RangeTest(snapshot.run).train(rates)
+        batch_losses = RangeTest(snapshot.run, snapshot.frozen).train(rates)
         losses = smooth_losses(batch_losses, self.smoothing)
         values = {f"loss/{rate:.6g}": loss for rate, loss in zip(rates, losses, strict=False)}
         choice = choose_rate(rates[: len(batch_losses)], losses)
@@ -135,9 +135,10 @@ class RangeTest:
 
     Args:
         run: at its initial weights; it stays as it is.
+        frozen: modules that are in eval mode while the run trains, by name.
     """
 
-    def __init__(self, run: RunView) -> None:
+    def __init__(self, run: RunView, frozen: Collection[str] = ()) -> None:
         recipe = run.recipe
         # copied together, as a regularizer may hold layers of the model, and without the data
         memo = {id(recipe.data): recipe.data}
@@ -153,6 +154,9 @@ class RangeTest:
         self.optimizer = own.optimizer(model)
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         model.train()
+        for name, module in model.named_modules():
+            if name in frozen:
+                module.training = False
         if own.needs.train_eval_modes:
             optimizer: Any = self.optimizer
             optimizer.train()

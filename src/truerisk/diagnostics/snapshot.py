@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -122,10 +122,13 @@ class Snapshot:
     Args:
         run: the run that is looked at.
         gradients: what the last step left in ``.grad``, by the name of the parameter.
+        frozen: modules that are in eval mode while the run trains, by name.
     """
 
-    def __init__(self, run: RunView, gradients: dict[str, Tensor]) -> None:
-        self.run, self.gradients = run, gradients
+    def __init__(
+        self, run: RunView, gradients: dict[str, Tensor], frozen: Collection[str] = ()
+    ) -> None:
+        self.run, self.gradients, self.frozen = run, gradients, frozen
         self.step = run.step
 
     @property
@@ -212,6 +215,7 @@ def taking_snapshot(run: RunView) -> Iterator[Snapshot]:
     model = run.objective.model
     device = next(model.parameters()).device
     training = [m for m in model.modules() if m.training]
+    frozen = [name for name, m in model.named_modules() if not m.training]
     buffers = [(b, b._version, b.clone()) for b in model.buffers()]
     named = dict(model.named_parameters())
     gradients = {name: p.grad for name, p in named.items()}
@@ -226,7 +230,8 @@ def taking_snapshot(run: RunView) -> Iterator[Snapshot]:
             run.agree_on_buffers()
             for p in named.values():
                 p.grad = None
-            yield Snapshot(run, {n: g for n, g in gradients.items() if g is not None})
+            given = {n: g for n, g in gradients.items() if g is not None}
+            yield Snapshot(run, given, frozen)
         finally:
             for name, p in named.items():
                 p.grad = gradients[name]

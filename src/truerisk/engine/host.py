@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from truerisk import sharding
 from truerisk.core.errors import ConfigError
@@ -79,6 +80,10 @@ class Host:
     def agree_on_buffers(self, model: nn.Module) -> None:
         """Give every process the first one's running statistics: all must measure one model."""
 
+    def try_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the first step on shards; ConfigError where the optimizer cannot."""
+        sharding.take_first_step(optimizer)
+
 
 class FabricHost(Host):
     """Several processes, as Lightning's Fabric starts and joins them (DDP, FSDP2).
@@ -108,6 +113,7 @@ class FabricHost(Host):
     def set_up_model(self, model: nn.Module) -> Forward:
         """Bring a model to the device, in place, and return what its training passes call."""
         if self.sync_batchnorm and self.world_size > 1:
+            self.refuse_norms(model)
             sync_batch_norms(model)
         if self.shards:
             model.to(
@@ -117,6 +123,21 @@ class FabricHost(Host):
             # DDP refuses a model that is not on its device, and leaves bringing it there to others
             model.to(self.device, self.place.dtype)
         return self.fabric.strategy.setup_module(model)
+
+    def refuse_norms(self, model: nn.Module) -> None:
+        """Refuse batch norms that torch cannot synchronize here.
+
+        Raises:
+            ConfigError: the model has one, and runs on CPUs.
+        """
+        norm = next((n for n, m in model.named_modules() if isinstance(m, _BatchNorm)), None)
+        if self.device.type == "cpu" and norm is not None:
+            raise ConfigError(
+                f"trainer.sync_batchnorm=true: the layer {norm!r} is a batch norm, which torch "
+                "normalizes over the samples of all processes on GPUs alone; on CPUs set "
+                "trainer.sync_batchnorm=false (each process then normalizes over its own part of a "
+                "batch), or take another normalization"
+            )
 
     def whole(self, tensor: Tensor) -> Tensor:
         """Put a tensor together that may be spread over processes."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from truerisk import sharding
 from truerisk.core import rng
-from truerisk.core.deterministic import refresh_statistics
+from truerisk.core.deterministic import eval_mode, moving_norms, needs_settling
 from truerisk.core.errors import Diverged
 from truerisk.engine import nonfinite
 from truerisk.engine.host import Host
@@ -74,6 +74,8 @@ class ModelBackend:
             training = Objective(recipe.model, recipe.surrogate, penalties, forward)
         # after the model is on its device: FSDP replaces the parameters by its own
         optimizer = recipe.optimizer(recipe.model)
+        if host.shards:
+            sharding.prepare_optimizer(optimizer)
         schedule = recipe.schedule(optimizer, horizon)
         estimator = RiskEstimator(recipe, self.objective, host)
         run = TrainingRun(
@@ -100,6 +102,8 @@ class ModelBackend:
     def begin(self) -> None:
         """Bring the data to the device, and go on with a run's random streams."""
         place_data(self.recipe, self.host)
+        if not self.model.training:  # else modules that were put into eval mode stay there
+            self.model.train()
         self.set_mode(training=True)
         if self.resumed is not None:
             rng.set_state(self.resumed["truerisk"]["rng"][self.host.rank])
@@ -127,8 +131,7 @@ class ModelBackend:
         return {}
 
     def set_mode(self, training: bool) -> None:
-        """Set the mode of the model, and of an optimizer whose weights differ between the two."""
-        self.model.train(training)
+        """Set the mode of an optimizer whose weights differ between the two."""
         if self.recipe.needs.train_eval_modes:
             optimizer: Any = self.run.optimizer
             if training:
@@ -141,24 +144,36 @@ class ModelBackend:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Hold the weights that count still, in eval mode; training then goes on as it was."""
-        regularizers = self.recipe.regularizers.values()
-        averager = next((r for r in regularizers if r.averaged() is not None), None)
-        self.measured = None if averager is None else averager.averaged()
         # There and back again rounds: such an optimizer's weights are put back as they were.
         moved = self.step.params if self.recipe.needs.train_eval_modes else []
         before = [p.detach().clone() for p in moved]
+        self.set_mode(training=False)
+        self.host.agree_on_buffers(self.model)
         with self.host.place.autocast():
-            if averager is not None and averager.refresh_statistics:
-                assert self.measured is not None
-                inputs = self.run.estimator.training_inputs()
-                self.measured = refresh_statistics(self.model, self.measured, inputs)
-            self.set_mode(training=False)
-            self.host.agree_on_buffers(self.model)
-            yield
+            # before eval mode, as what moves in training is what must be measured anew
+            self.measured = self.standing_weights()
+            with eval_mode(self.model):
+                yield
         self.set_mode(training=True)
         with torch.no_grad():
             for p, old in zip(moved, before, strict=True):
                 p.copy_(old)
+
+    def standing_weights(self) -> State:
+        """Gather what is measured in place of the model's own weights and buffers, if anything."""
+        regularizers = self.recipe.regularizers.values()
+        averager = next((r for r in regularizers if r.averaged() is not None), None)
+        if averager is not None:
+            average = averager.averaged()
+            assert average is not None
+            return self.run.estimator.settle_state(average, averager.refresh_statistics)
+        # its running statistics are those of the weights it trains at
+        if self.host.shards:  # a shard of a weight has no singular vectors
+            return None
+        moved = self.recipe.needs.train_eval_modes and bool(moving_norms(self.model))
+        if moved or needs_settling(self.model):
+            return self.run.estimator.settle_state({}, refresh=moved)
+        return None
 
     def epoch_risks(self, rows: Sequence[int]) -> list[dict[str, Measured]]:
         """Measure the run after an epoch."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from truerisk.core.errors import Diverged, Interrupted
 from truerisk.core.stop import Stop
 from truerisk.engine.host import Host
-from truerisk.engine.measure import FINAL
+from truerisk.engine.measure import is_final
 from truerisk.engine.state import BestWeights, CheckpointParts, TrainingRun
 from truerisk.risk.estimate import flatten_metrics
 from truerisk.risk.measured import Measured
@@ -252,30 +252,19 @@ class TrainingLoop:
                 if not math.isfinite(risk):
                     diverged[k] = self.backend.explain_divergence(k)
                     continue
-                monitor = run.recipe.monitor
-                score = run.recipe.orient(monitor, metrics[monitor].value)
-                self.keep_best(k, run, risk, score)
-                run.schedule.step_epoch(score)
+                self.keep_best(k, run, risk)
+                run.schedule.step_epoch(risk)
                 values = flatten_metrics(metrics, run.rates() | run.state.sums.means())
                 run.log(values)
                 run.values = values
         self.diverge(diverged)
         return [run for run in runs if run in self.backend.runs]
 
-    def keep_best(self, row: int, run: TrainingRun, risk: float, score: float) -> None:
-        """Keep a run's weights if what it follows is the best yet.
-
-        Args:
-            row: of the run.
-            run: the run.
-            risk: its validation risk.
-            score: the value of its ``monitor``, turned so that less is better.
-        """
-        best = run.state.best
-        if best is None or score < best.standing:
+    def keep_best(self, row: int, run: TrainingRun, risk: float) -> None:
+        """Keep a run's weights if their validation risk is the lowest yet."""
+        if run.state.best is None or risk < run.state.best.risk:
             weights = self.backend.copy_weights(row)
-            state = run.state
-            run.state.best = BestWeights(risk, state.epoch, state.step, weights, score)
+            run.state.best = BestWeights(risk, run.state.epoch, run.state.step, weights)
 
     # --- the end of a run ---------------------------------------------------------------------
 
@@ -310,12 +299,12 @@ class TrainingLoop:
             assert run.state.best is not None
             run.state.final = risks
             run.recorder.save_best(run.state.best, run.recipe.data.state_dict())
-            late = {name: m for name, m in risks.items() if name.rpartition("/")[2] in FINAL}
+            late = {n: m for n, m in risks.items() if is_final(n)}
             run.log(flatten_metrics(late, {}), run.state.best.epoch)
         for run in runs:
-            run.recorder.close(status)
+            # in this order, as loggers end with what the summary holds
             run.recorder.write_summary(run.state.final)
-            run.recorder.write_tables(run.estimator.tables)
+            run.recorder.close(status)
             self.on_finish(run, status)
         self.backend.keep([k for k, run in enumerate(self.backend.runs) if run not in runs])
 

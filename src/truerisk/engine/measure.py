@@ -12,8 +12,12 @@ from torch import Tensor
 
 from truerisk.core import rng
 from truerisk.core.batch import Batch
+from truerisk.core.deterministic import (
+    refresh_statistics,
+    settle_singular_vectors,
+    spread_ties,
+)
 from truerisk.data import DataModule
-from truerisk.metric import Collector
 from truerisk.model import Function
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
@@ -36,12 +40,11 @@ BATCH = 1000
 PILOT = 10_000
 """Fresh samples that tell how many more the true risk needs."""
 
-TRUE_METRICS = 100_000
-"""Fresh samples whose predictions are kept for metrics under P."""
-
 SPLITS = ("train", "val", "test")
 FINAL = ("test", "true", "bayes")
 """What only the end of a run measures, by the last part of its name."""
+CONSTANT = "constant/"
+"""Before the names of what the best constant comes to, which only the end measures too."""
 
 State = Mapping[str, Tensor] | None
 
@@ -49,6 +52,15 @@ State = Mapping[str, Tensor] | None
 def split_names(data: DataModule) -> list[str]:
     """Name the splits that a run's data has."""
     return [name for name in SPLITS if getattr(data, name) is not None]
+
+
+EXPLAINED = "r2/"
+"""Before the split whose variance a squared error is held against."""
+
+
+def is_final(name: str) -> bool:
+    """Tell whether only the end of a run measures what has this name."""
+    return name.rpartition("/")[2] in FINAL or name.startswith((CONSTANT, EXPLAINED))
 
 
 class RiskEstimator:
@@ -65,9 +77,6 @@ class RiskEstimator:
     def __init__(self, recipe: Recipe, objective: Objective, host: Host) -> None:
         self.recipe, self.data, self.objective = recipe, recipe.data, objective
         self.rank, self.world, self.device = host.rank, host.world_size, host.device
-        self.gather = host.gather
-        self.tables: dict[str, dict[str, Any]] = {}
-        """Metrics that are tables rather than numbers, by name and split, once it is over."""
 
     def epoch_risks(self, state: State, epoch: int) -> dict[str, Measured]:
         """Measure after an epoch: train and validation risk alike, their gap, and J.
@@ -99,24 +108,54 @@ class RiskEstimator:
         """
         risks: dict[str, Measured] = {}
         for name in split_names(self.data):
-            split = self.measure_split(name, None, thorough=True)
-            risks |= self.name_final(name, split, epoch)
+            split = self.measure_split(name, None)
+            risks |= split.name_risks(name, epoch, self.population_size(name))
             risks |= self.measure_distance(None, epoch)
         risks |= self.true_risk(epoch)
-        return risks | name_gap(risks)
+        return risks | name_gap(risks) | self.constant_risks() | self.shares_explained(risks)
 
-    def name_final(self, name: str, split: Measurement, epoch: int | None) -> dict[str, Measured]:
-        """Name what the end of a run measures of a split, and keep its tables.
+    def constant_risks(self) -> dict[str, Measured]:
+        """Measure the constant that is best on the training targets: what no learning comes to.
+
+        Returns:
+            Its risks and errors by name, below ``constant/``; nothing where the task has none.
+        """
+        surrogate, risks = self.recipe.surrogate, dict[str, Measured]()
+        if self.data.train is None or not surrogate.task.has_samples:
+            return {}
+        found = bayes.fit_constant(surrogate, self.data.train.y)
+        if found is None:
+            return {}
+        for name in split_names(self.data):
+            y = getattr(self.data, name).y
+            risk, errors = MeanEstimate(self.device), None
+            # every process has all the targets, so each counts its share of them
+            y = y[self.rank :: self.world]
+            risk.update(bayes.constant_losses(surrogate, found[0], y))
+            wrong = surrogate.compute_errors(found[1].expand(len(y), *found[1].shape[1:]), y)
+            if wrong is not None:
+                errors = MeanEstimate(self.device)
+                errors.update(wrong)
+            measured = Measurement(risk, errors, {})
+            risks |= measured.name_risks(name, None, self.population_size(name))
+        return {f"{CONSTANT}{name}": risk for name, risk in risks.items()}
+
+    def shares_explained(self, risks: Mapping[str, Measured]) -> dict[str, Measured]:
+        """Return R² = 1 − Σ(y − f)² / Σ(y − ȳ)² on each split, ȳ its own mean, for squared error.
 
         Args:
-            name: of the split.
-            split: what was measured.
-            epoch: after which epoch the weights were reached.
+            risks: mean squared errors of the splits, by name.
         """
-        for key, estimate in split.metrics.items():
-            if estimate.table is not None:
-                self.tables.setdefault(key, {})[name] = estimate.table
-        return split.name_risks(name, epoch, self.population_size(name))
+        if not isinstance(self.recipe.surrogate.loss, torch.nn.MSELoss):
+            return {}
+        shares = {}
+        for name in split_names(self.data):
+            y = getattr(self.data, name).y.double()
+            spread = float((y - y.mean(0)).square().mean())
+            risk = risks[f"risk/{name}"]
+            if spread > 0:
+                shares[f"{EXPLAINED}{name}"] = Measured(1 - risk.value / spread, None, risk.epoch)
+        return shares
 
     def measure_distance(self, state: State, epoch: int | None) -> dict[str, Measured]:
         """Measure how far a test function's weights are from a known minimum."""
@@ -131,42 +170,20 @@ class RiskEstimator:
         exact = self.recipe.surrogate.task.is_exact(name)
         return len(getattr(self.data, name)) if exact else math.inf
 
-    def measure_split(
-        self, name: str, state: State, index: Tensor | None = None, thorough: bool = False
-    ) -> Measurement:
+    def measure_split(self, name: str, state: State, index: Tensor | None = None) -> Measurement:
         """Measure a split, or some of its samples.
 
         Args:
             name: ``train``, ``val`` or ``test``.
             state: what to measure instead of the model's own weights.
             index: which samples, [n]; all by default.
-            thorough: whether standard errors of metrics are worth a bootstrap.
         """
         split = getattr(self.data, name)
         index = torch.arange(len(split)) if index is None else index
-        batches = split.batches(index[self.rank :: self.world].split(BATCH))
-        return self._measured(state, batches, thorough)
+        return self._measured(state, split.batches(index[self.rank :: self.world].split(BATCH)))
 
-    def make_collector(self, limit: int | None = None) -> Collector | None:
-        """Make what keeps predictions for metrics; None where there are no metrics.
-
-        Args:
-            limit: so many samples are kept at most.
-        """
-        if not self.recipe.metrics or limit == 0:
-            return None
-        return Collector(self.recipe.metrics, self.objective.surrogate, limit)
-
-    def _measured(
-        self,
-        state: State,
-        batches: Iterable[Batch],
-        thorough: bool = False,
-        limit: int | None = None,
-    ) -> Measurement:
-        collector = self.make_collector(limit)
-        measured = (self.objective, state, batches, self.device)
-        return measure_batches(*measured, collector, thorough, self.gather)
+    def _measured(self, state: State, batches: Iterable[Batch]) -> Measurement:
+        return measure_batches(self.objective, state, batches, self.device)
 
     @cached_property
     def subset(self) -> Tensor:
@@ -175,10 +192,33 @@ class RiskEstimator:
         draw = rng.named_generator(self.recipe.streams.data, "measured")
         return torch.randperm(len(self.data.train), generator=draw)[:size].sort().values
 
+    def settle_state(self, state: Mapping[str, Tensor], refresh: bool) -> dict[str, Tensor]:
+        """Work out what of a state follows from its weights, as the model would have it.
+
+        Args:
+            state: parameters and running statistics by name, perhaps some of the model's.
+            refresh: whether its batch-norm statistics are those of other weights.
+
+        Returns:
+            All parameters and buffers, under all their names.
+        """
+        model = self.objective.model
+        whole = spread_ties(model, {**model.state_dict(), **state})
+        whole = settle_singular_vectors(model, whole)
+        if refresh:
+            # the same masks each time, and none of training's
+            stream = rng.named_generator(self.recipe.streams.noise, "statistics")
+            seed = stream.initial_seed()
+            whole = refresh_statistics(model, whole, self.training_inputs(), seed)
+        return spread_ties(model, whole)
+
     def training_inputs(self) -> Iterator[Tensor]:
-        """Yield all the training inputs, in blocks of even size, as each block counts alike."""
-        size = len(self.data.train)
-        blocks = torch.arange(size).tensor_split(math.ceil(size / BATCH))
+        """Yield all the training inputs, in blocks of even size that are random parts of them."""
+        order = torch.arange(len(self.data.train))
+        if len(order) > BATCH:  # data is often sorted, by its classes for one
+            draw = rng.named_generator(self.recipe.streams.data, "statistics")
+            order = torch.randperm(len(order), generator=draw)
+        blocks = order.tensor_split(math.ceil(len(order) / BATCH))
         return (batch.x for batch in self.data.train.batches(blocks))
 
     def true_risk(self, epoch: int | None) -> dict[str, Measured]:
@@ -190,11 +230,10 @@ class RiskEstimator:
         """
         if self.data.population is None:
             return {}
-        drawn, found = 0, self._measured(None, self._fresh(PILOT, "pilot"), limit=0)
+        drawn, found = 0, self._measured(None, self._fresh(PILOT, "pilot"))
         while drawn < self._samples(found):
             drawn = self._samples(found, spare=1.05)  # so that a second try is rare
-            fresh = self._fresh(drawn, "true risk")
-            found = self._measured(None, fresh, limit=TRUE_METRICS)
+            found = self._measured(None, self._fresh(drawn, "true risk"))
         return found.name_risks("true", epoch) | self._bayes(self._fresh(drawn, "true risk"))
 
     def _samples(self, found: Measurement, spare: float = 1.0) -> int:
@@ -213,7 +252,7 @@ class RiskEstimator:
         risk, errors = MeanEstimate(self.device), MeanEstimate(self.device)
         for batch in batches:
             outputs = bayes.predict_bayes(self.data, surrogate, batch.x)
-            risk.update(surrogate(outputs, batch.y))
+            risk.update(surrogate.report_losses(surrogate(outputs, batch.y), outputs, batch.y))
             wrong = surrogate.compute_errors(outputs, batch.y)
             if wrong is not None:
                 errors.update(wrong)

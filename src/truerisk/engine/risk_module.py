@@ -19,7 +19,6 @@ from truerisk.data import DataInfo, DataModule
 from truerisk.engine.callback_rules import refuse_callbacks
 from truerisk.engine.host import TrainerHost
 from truerisk.engine.state import plain_info
-from truerisk.metric import Collector
 from truerisk.recipe import Recipe
 from truerisk.risk.estimate import MeanEstimate, Measurement, flatten_metrics
 
@@ -47,7 +46,6 @@ class RiskModule(L.LightningModule):
     | ``penalty/…``                                 | of a `truerisk.data.DataModule`             |
     | ``batch/loss``, ``grad_norm``, ``lr/…``       | after an epoch                              |
     | ``risk/test``, ``error/test``                 | after ``trainer.test``                      |
-    | ``metric/NAME/…``                             | with the risks                              |
 
     Args:
         recipe: the run's parts; by default those that the configuration describes, their weights
@@ -82,7 +80,6 @@ class RiskModule(L.LightningModule):
         # in a dict, as estimates that are submodules would join the checkpoints
         self._estimates: dict[str, MeanEstimate] = {}
         self._averaged: Mapping[str, Tensor] | None = None
-        self._collector = Collector(recipe.metrics, self.surrogate)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the model's outputs [n, …] for inputs [n, …]."""
@@ -231,7 +228,6 @@ class RiskModule(L.LightningModule):
     def hold_weights(self) -> None:
         """Begin to measure the weights that count: an average's, where a regularizer keeps one."""
         self._estimates = {}
-        self._collector = Collector(self.recipe.metrics, self.surrogate)
         averages = (r.averaged() for r in self.recipe.regularizers.values())
         self._averaged = next((a for a in averages if a is not None), None)
         if self.backend is not None:
@@ -253,15 +249,17 @@ class RiskModule(L.LightningModule):
         """
         pair, surrogate = self.as_batch(batch), self.surrogate
         outputs = self.predict_outputs(pair.x)
-        losses = surrogate(outputs, pair.y)
-        self._collector.add(outputs, pair.y)
-        values = {"risk": losses}
+        trained = surrogate(outputs, pair.y)
+        losses = surrogate.report_losses(trained, outputs, pair.y)
+        values: dict[str, Any] = {"risk": losses}
         if surrogate.task.error_title is not None:
             values["error"] = surrogate.compute_errors(outputs, pair.y)
         for name, value in values.items():
             if name not in self._estimates:
                 self._estimates[name] = MeanEstimate(self.device)
             self._estimates[name].update(value)
+        if losses is not trained:
+            self._estimates.setdefault("trained", MeanEstimate(self.device)).update(trained)
         return losses.mean()
 
     def predict_outputs(self, x: Tensor) -> Tensor:
@@ -276,8 +274,9 @@ class RiskModule(L.LightningModule):
 
     def read_estimates(self) -> Measurement:
         """Return what the batches since `hold_weights` have shown."""
-        metrics = self._collector.estimate()
-        return Measurement(self._estimates["risk"], self._estimates.get("error"), {}, metrics)
+        trained = self._estimates.get("trained")
+        own = None if trained is None else trained.moments.mean
+        return Measurement(self._estimates["risk"], self._estimates.get("error"), {}, own)
 
     def log_values(self, values: Mapping[str, float]) -> None:
         """Log numbers by name, in double precision."""
@@ -303,14 +302,11 @@ class RiskModule(L.LightningModule):
         backend = self.backend
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             assert backend is not None
+            backend.run.schedule.step_epoch(metrics["risk/val"].value)
             if isinstance(getattr(self.trainer, "datamodule", None), DataModule):
                 estimator = backend.run.estimator
                 train = estimator.measure_split("train", backend.measured, estimator.subset)
                 metrics = estimator.join_risks(train, val, epoch)
-            monitor = self.recipe.monitor
-            if monitor in metrics:
-                score = self.recipe.orient(monitor, metrics[monitor].value)
-                backend.run.schedule.step_epoch(score)
         self.log_values(flatten_metrics(metrics, {}))
 
     def on_validation_end(self) -> None:

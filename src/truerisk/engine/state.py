@@ -23,27 +23,19 @@ if TYPE_CHECKING:
 
 
 class BestWeights(NamedTuple):
-    """The weights with the lowest validation risk so far, or the best of what is followed instead.
+    """The weights with the lowest validation risk so far.
 
     Args:
-        risk: their validation risk.
+        risk: that validation risk.
         epoch: epochs that were over when it was measured.
         step: optimizer steps that had been taken.
         state: parameters and buffers by name, those of an average where a regularizer keeps one.
-        score: the value of ``monitor``, turned so that less is better; None in a checkpoint of the
-            versions that followed the risk alone.
     """
 
     risk: float
     epoch: int
     step: int
     state: dict[str, Tensor]
-    score: float | None = None
-
-    @property
-    def standing(self) -> float:
-        """What others have to fall below."""
-        return self.risk if self.score is None else self.score
 
 
 class StepSums:
@@ -181,7 +173,7 @@ class TrainingRun:
     def rates(self) -> dict[str, float]:
         """Return the learning rate of each group of parameters, by the name it is logged under."""
         groups = enumerate(self.schedule.optimizer.param_groups)
-        return {f"lr/{i}": float(group["lr"]) for i, group in groups}
+        return {f"lr/{i}": float(group["lr"]) for i, group in groups if "lr" in group}
 
     def log(self, values: Mapping[str, float], epoch: int | None = None) -> None:
         """Log numbers at the present step.
@@ -242,10 +234,7 @@ def plain_info(info: DataInfo) -> dict[str, Any]:
     Args:
         info: what the data has said of itself.
     """
-    names = info.class_names
-    if names is not None:
-        names = list(names)  # type: ignore[assignment]
-    return {**info._asdict(), "input_shape": list(info.input_shape), "class_names": names}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in info._asdict().items()}
 
 
 class CheckpointParts(NamedTuple):

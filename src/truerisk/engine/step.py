@@ -9,11 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import profiler
 from torch.backends import cudnn
 from torch.nn.utils import clip_grad_value_
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from truerisk.config.options import ClipOptions
 from truerisk.core.batch import Batch
+from truerisk.core.deterministic import averaged_names
 from truerisk.core.errors import ConfigError, Diverged
 from truerisk.engine import nonfinite
 from truerisk.engine.host import Host
@@ -57,6 +60,7 @@ class Step:
         self.clips = self.options.clip != ClipOptions()
         self.projections = list(recipe.hooks("project").values())
         self.averages = list(recipe.hooks("average").values())
+        self.averaged = averaged_names(recipe.model) if self.averages else []
         self.named = {n: p for n, p in recipe.model.named_parameters() if p.requires_grad}
         self.params = list(self.named.values())
 
@@ -84,7 +88,9 @@ class Step:
             project_weights(self.projections, self.named)
         # last, so that an average is one of projected weights
         if self.averages:
-            average_weights(self.averages, self.model.state_dict(), self.state.step)
+            state = self.model.state_dict()
+            own = {name: state[name] for name in self.averaged}
+            average_weights(self.averages, own, self.state.step)
 
     def descend(self, micro_batches: MicroBatches) -> None:
         """Move the weights along the gradient; see `truerisk.engine.several_looks` for more."""
@@ -180,7 +186,10 @@ class Step:
     def update(self) -> None:
         """Let the optimizer move the weights."""
         if self.host.scaler is None:
-            self.optimizer.step()
+            if self.host.shards and self.state.step == 0:
+                self.host.try_optimizer(self.optimizer)
+            else:
+                move_weights(self.optimizer)
         else:
             self.host.scaler.step(self.optimizer)
             self.host.scaler.update()
@@ -201,6 +210,38 @@ class Step:
             seen = torch.tensor([sums.loss_sum, sums.samples], dtype=torch.float64)
             seen = self.host.sum(seen.to(self.params[0].device)) / world
             sums.loss_sum, sums.samples = seen.tolist()
+
+
+def move_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Let an optimizer take its step, straight where nobody looks at it.
+
+    torch puts every optimizer's step into a range of its profiler and between hooks, which takes a
+    tenth of a small model's step though there be neither.
+
+    Args:
+        optimizer: what moves the weights.
+    """
+    own = type(optimizer).step
+    looked_at = (
+        profiler._is_profiler_enabled
+        or optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or _global_optimizer_pre_hooks
+        or _global_optimizer_post_hooks
+    )
+    # `hooked` is torch's mark of what it has put around the method that a class defines
+    if looked_at or not getattr(own, "hooked", False) or is_replaced(optimizer):
+        optimizer.step()
+        return
+    # a scheduler warns where no step has been seen to come before its own
+    optimizer._opt_called = True  # type: ignore[attr-defined]
+    own.__wrapped__(optimizer)  # type: ignore[attr-defined]
+
+
+def is_replaced(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether anyone but torch's schedulers has put another step on the object."""
+    step = vars(optimizer).get("step")
+    return step is not None and not hasattr(step, "_wrapped_by_lr_sched")
 
 
 # What follows is the same for one model and for a member of a stack.
@@ -259,7 +300,7 @@ def average_weights(averages: Sequence[Hook], state: Mapping[str, Tensor], step:
 
     Args:
         averages: their hooks.
-        state: parameters and buffers by name.
+        state: parameters and running statistics by name.
         step: the number of the step, from 1.
     """
     for average in averages:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truerisk.core.atomic_files import replacing
+from truerisk.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,11 +27,24 @@ def quote_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"' if {",", '"'} & set(name) else name
 
 
-def read_rows(path: Path) -> list[bytes]:
-    """Read the rows of a metrics file, without its header and a last line that was cut off."""
+def read_rows(path: Path, strict: bool = False) -> list[bytes]:
+    """Read the rows of a metrics file, without its header and a last line that was cut off.
+
+    Args:
+        path: of the file; where there is none, there are no rows.
+        strict: whether a file that was damaged is an error, rather than read as far as it goes.
+
+    Raises:
+        ConfigError: it is damaged: the header is another, or a row has too few columns.
+    """
     text = path.read_bytes() if path.exists() else b""
-    lines = text.splitlines(keepends=True)[1:]
-    return [line for line in lines if line.endswith(b"\n") and line.count(b",") >= 3]
+    header, *lines = text.splitlines(keepends=True) or [HEADER]
+    rows = [line for line in lines if line.endswith(b"\n") and line.count(b",") >= 3]
+    if strict:
+        torn = bool(lines) and not lines[-1].endswith(b"\n")  # being written, or cut off by a kill
+        if not HEADER.startswith(header.rstrip(b"\r\n")) or len(rows) < len(lines) - torn:
+            raise ConfigError(f"{path} is damaged: it is no table of {HEADER.decode().strip()}")
+    return rows
 
 
 def row_step(row: bytes) -> int:
@@ -45,7 +60,8 @@ def row_name(row: bytes) -> str:
 def trim_rows(path: Path, last_step: int) -> list[bytes]:
     """Drop the rows after a step, and a torn last line.
 
-    The file is replaced as a whole, so that a kill in between leaves the old one.
+    The file is replaced as a whole, so that a kill in between leaves the old one. One that was
+    damaged is put aside.
 
     Args:
         path: the metrics file; it is created if there is none.
@@ -54,7 +70,13 @@ def trim_rows(path: Path, last_step: int) -> list[bytes]:
     Returns:
         The rows kept.
     """
-    rows = [row for row in read_rows(path) if row_step(row) <= last_step]
+    try:
+        rows = [row for row in read_rows(path, strict=True) if row_step(row) <= last_step]
+    except (ConfigError, ValueError):
+        rows = []
+        aside = path.with_name(f"damaged-{path.name}")
+        path.rename(aside)
+        print(f"{path} is damaged: it is kept as {aside.name}, and begun anew", file=sys.stderr)
     with replacing(path) as part:
         part.write_bytes(HEADER + b"".join(rows))
     return rows

@@ -12,13 +12,16 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from truerisk.core.errors import ConfigError
+from truerisk.logger.label import best_epoch, flatten_config, flatten_summary
 
 
 class TensorBoard(TensorBoardLogger):
     """Lightning's TensorBoard logger, writing flat into ``folder/tensorboard``.
 
     A resumed run has TensorBoard drop the steps after the one it takes up at, so that no step
-    appears twice. The config stands under the tab "Text".
+    appears twice. The config stands under the tab "Text"; under "HParams" its numbers and options
+    stand beside what the run has come to: ``summary/risk/test``, … at the best weights, whose epoch
+    is the step.
 
     Args:
         folder: the run's folder.
@@ -51,7 +54,7 @@ class TensorBoard(TensorBoardLogger):
             # TensorBoard drops what it has from this step on
             purge_step=None if resume_step is None else resume_step + 1,
         )
-        self._config = None if resume_step is not None else dict(config or {})
+        self._config, self._told = dict(config or {}), resume_step is not None
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -61,11 +64,35 @@ class TensorBoard(TensorBoardLogger):
             metrics: values by name.
             step: the optimizer step.
         """
-        if self._config:
+        if self._config and not self._told:
             text = json.dumps(self._config, indent=2, default=str)
-            self.experiment.add_text("config", f"```json\\n{text}\\n```", 0)
-            self._config = None
+            self.experiment.add_text("config", f"```json\n{text}\n```", 0)
+        self._told = True
         super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def log_summary(self, summary: Mapping[str, Any], status: str) -> None:
+        """Log what the run has come to, and its row under "HParams".
+
+        Args:
+            summary: measured numbers by name, those of summary.json.
+            status: how it ended.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        if not summary:
+            return
+        epoch = best_epoch(summary)
+        # under names of their own: TensorBoard shows the last point of a series
+        metrics = {f"summary/{name}": value for name, value in flatten_summary(summary).items()}
+        metrics["summary/epoch"] = float(epoch or 0)
+        told = {k: v for k, v in self._config.items() if k not in ("logger", "resume")}
+        options = {k: v for k, v in flatten_config(told).items() if not k.endswith("._target_")}
+        writer = self.experiment._get_file_writer()
+        for part in hparams({**options, "status": status}, metrics):
+            writer.add_summary(part)
+        for name, value in metrics.items():
+            self.experiment.add_scalar(name, value, epoch)
 
     @rank_zero_only
     def save(self) -> None:

@@ -14,9 +14,22 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.logger.label import recipe_name, recipe_tags
+from truerisk.logger.label import (
+    LONGEST_TAG,
+    best_epoch,
+    describe_recipe,
+    find_study,
+    flatten_summary,
+    recipe_name,
+    recipe_tags,
+    seed_tags,
+)
 
 MODES = ("auto", "online", "offline", "disabled")
+BY_EPOCH = ("risk/*", "error/*", "metric/*", "lr/*", "grad_norm", "distance")
+"""What is measured after an epoch, by name."""
+PASSING = ("objective", "penalty", "penalty/*", "batch/*")
+"""What tells of training: at the last epoch it says nothing of the weights that are kept."""
 
 
 def resolve_mode(mode: str) -> str:
@@ -43,8 +56,13 @@ class WandB(WandbLogger):
     """Lightning's W&B logger for one run folder.
 
     The run starts with the id ``run_id`` and ``resume="allow"``, so that a resumed run goes on with
-    the same one. W&B's step is the optimizer step. ``finalize`` ends the run with exit code 0 or 1;
-    metrics that come after it open the run again.
+    the same one. W&B's step is the optimizer step; its charts of what is measured after an epoch
+    have the epoch below them. ``finalize`` ends the run with exit code 0 or 1; metrics that come
+    after it open the run again.
+
+    At the end W&B's summary is that of summary.json: values and standard errors at the best
+    weights, and their ``epoch``. Of what only the last epoch had (the objective, the running loss)
+    it holds nothing.
 
     Args:
         folder: the run's folder; W&B's files go into ``folder/wandb``.
@@ -53,9 +71,13 @@ class WandB(WandbLogger):
         project: W&B's project.
         entity: W&B's user or team; None takes the account's default.
         name: the run's name; None makes one from the recipe and the folder.
-        group: runs shown together; None groups by data, model and optimizer.
-        tags: None takes the names of the recipe's parts.
+        group: runs shown together; None groups the cells of a study, and other runs by data, model
+            and optimizer.
+        tags: further ones, beside the names of the recipe's parts and the seed.
+        notes: about the run, as W&B shows them.
         mode: auto, online, offline or disabled; see `resolve_mode`.
+        media: whether W&B gets the figures, and a table of what was measured at the best weights.
+        artifact: whether it gets the best weights, as an artifact of type ``model``.
 
     Raises:
         ConfigError: an unknown mode.
@@ -71,27 +93,34 @@ class WandB(WandbLogger):
         name: str | None = None,
         group: str | None = None,
         tags: Sequence[str] | None = None,
+        notes: str | None = None,
         mode: str = "auto",
+        media: bool = True,
+        artifact: bool = False,
     ) -> None:
         import wandb
 
         if mode not in MODES:
             raise ConfigError(f"logger.wandb.mode={mode!r}: {suggest(str(mode), MODES)}")
-        config = dict(config or {})
+        config, folder = dict(config or {}), Path(folder).absolute()
+        named = [*recipe_tags(config), *seed_tags(config), *(tags or ())]
         super().__init__(
-            name=name or f"{recipe_name(config)} {Path(folder).name}",
+            name=name or f"{recipe_name(config)} {folder.name}",
             save_dir=folder,
             id=run_id,
             project=project,
             entity=entity,
-            group=group or recipe_name(config),
-            tags=list(recipe_tags(config) if tags is None else tags),
+            group=group or find_study(folder) or recipe_name(config),
+            job_type=describe_recipe(config, folder)[:LONGEST_TAG],
+            tags=[str(tag)[:LONGEST_TAG] for tag in dict.fromkeys(named)],
+            notes=notes,
             config=config,
             # several runs may be open in one process; W&B's own default would merge them
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off"),
         )
-        self._mode, self._lost = mode, False
+        self._folder, self._mode, self._lost = folder, mode, False
+        self.shows_figures, self._artifact = media, artifact
         # Lightning passes it, and newer versions of W&B warn of it
         self._wandb_init.pop("anonymous", None)
 
@@ -105,7 +134,17 @@ class WandB(WandbLogger):
             Path(self._wandb_init["dir"]).mkdir(parents=True, exist_ok=True)
             self._wandb_init["mode"] = resolve_mode(self._mode)
             self._experiment = wandb.init(**self._wandb_init)
+            self._define_metrics(self._experiment)
         return self._experiment
+
+    @staticmethod
+    def _define_metrics(run: Any) -> None:
+        """Tell W&B what stands below a chart, and of what its summary holds nothing."""
+        run.define_metric("epoch")
+        for name in BY_EPOCH:
+            run.define_metric(name, step_metric="epoch")
+        for name in PASSING:
+            run.define_metric(name, step_metric="epoch", summary="none")
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -124,6 +163,49 @@ class WandB(WandbLogger):
                 run.summary.update(dict(metrics))
             else:
                 run.log(dict(metrics), step=step)
+
+    @rank_zero_only
+    def log_summary(self, summary: Mapping[str, Any], status: str) -> None:
+        """Make W&B's summary that of summary.json, and show the figures and the table.
+
+        Args:
+            summary: measured numbers by name.
+            status: how the run ended.
+        """
+        if self._lost:
+            return
+        run = self.experiment
+        with self._tolerating_outage():
+            values: dict[str, Any] = {**flatten_summary(summary), "status": status}
+            if (epoch := best_epoch(summary)) is not None:
+                values["epoch"] = epoch
+            media = self._make_media(summary) if self.shows_figures else {}
+            # committed now: W&B holds the last step back, and its values would come after ours
+            run.log(media, step=run.step, commit=True)
+            weights = self._folder / "checkpoints" / "best.ckpt"
+            if self._artifact and weights.exists():
+                self._log_weights(run, weights, values)
+            # last, as whatever is logged changes the summary too
+            run.summary.update(values)
+
+    def _make_media(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        import wandb
+
+        rows = [[name, m.value, m.stderr, m.epoch] for name, m in summary.items()]
+        media: dict[str, Any] = {}
+        if rows:
+            media["summary"] = wandb.Table(["name", "value", "stderr", "epoch"], rows)
+        for file in sorted((self._folder / "figures").glob("*.png")):
+            media[f"figures/{file.stem}"] = wandb.Image(str(file))
+        return media
+
+    def _log_weights(self, run: Any, weights: Path, values: Mapping[str, Any]) -> None:
+        import wandb
+
+        artifact = wandb.Artifact(f"truerisk-{run.id}", type="model", metadata=dict(values))
+        for file in (weights, self._folder / "config.yaml", self._folder / "metadata.json"):
+            artifact.add_file(str(file), file.name)
+        run.log_artifact(artifact)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,17 +29,132 @@ class Surrogate(nn.Module):
         loss: one loss a sample, [n], or several, [n, …], of outputs and targets.
         task: what is learned.
         num_outputs: the number of classes, target columns or tokens.
+        target_mean: what the outputs' 0 stands for, a number a target column.
+        target_scale: what their 1 stands for beside it; None for the targets' own units.
 
     Attributes:
         output_size: how many outputs the model must have.
         logistic: whether the loss is the logistic one, on logits.
     """
 
-    def __init__(self, loss: Loss, task: Task, num_outputs: int) -> None:
+    stacks = ("mean", "scale", "unit")
+    means: Tensor
+    scales: Tensor
+    units: Tensor
+
+    def __init__(
+        self,
+        loss: Loss,
+        task: Task,
+        num_outputs: int,
+        target_mean: Sequence[float] | None = None,
+        target_scale: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.loss, self.task = loss, task
         self.logistic = isinstance(loss, nn.BCEWithLogitsLoss)
         self.output_size = task.count_outputs(self.logistic, num_outputs)
+        self.num_outputs = num_outputs
+        # numbers where there is one column: they may differ from run to run of a stack
+        self.mean: float | None = None
+        self.scale: float | None = None
+        self.unit: float | None = None
+        if target_mean is not None and target_scale is not None:
+            self._set_scale(target_mean, target_scale)
+
+    def _set_scale(self, mean: Sequence[float], scale: Sequence[float]) -> None:
+        degree = self.find_degree()
+        if degree is None:
+            return
+        if len(scale) == 1:
+            self.mean, self.scale = float(mean[0]), float(scale[0])
+            self.unit = self.scale**degree
+            return
+        numbers = {"means": mean, "scales": scale, "units": [s**degree for s in scale]}
+        for name, row in numbers.items():
+            # not persistent, as checkpoints have them with what the data fitted
+            tensor = torch.tensor(row, dtype=torch.get_default_dtype())
+            self.register_buffer(name, tensor, persistent=False)
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether outputs stand for standardized targets."""
+        return self.scale is not None or hasattr(self, "scales")
+
+    @property
+    def reports_others(self) -> bool:
+        """Whether other losses are reported than those that training lowers."""
+        return self.is_scaled
+
+    @torch.no_grad()
+    def find_degree(self) -> float | None:
+        """Find k where ``l(a·f + b, a·y + b) = aᵏ l(f, y)``, so that a change of units is a factor.
+
+        Huber's losses count as such, since their threshold is given in standardized units.
+
+        Returns:
+            2 for a squared error, 1 for an absolute one; None for a loss that is no such function
+            of differences, or that mixes several target columns into one number.
+        """
+        if isinstance(self.loss, nn.HuberLoss):
+            return 2.0
+        if isinstance(self.loss, nn.SmoothL1Loss):
+            return 1.0
+        draw = torch.Generator().manual_seed(0)
+        like = self.task.try_outputs(_reference_tensor(self.loss), 16, self.output_size)
+        f = torch.randn(like.shape, generator=draw).to(like)
+        y = torch.randn(16, self.num_outputs, generator=draw).to(like)
+
+        def losses(scale: float, shift: float) -> Tensor:
+            return self.task.compute_losses(self, scale * f + shift, scale * y + shift).double()
+
+        try:
+            base = losses(1, 0)
+            if self.num_outputs > 1 and base.shape != y.shape:
+                return None
+            degree = float((losses(2, 0).sum() / base.sum()).log2().round(decimals=3))
+            agree = [
+                torch.allclose(losses(a, b), base * a**degree, rtol=1e-3, atol=1e-5 * a**degree)
+                for a, b in ((2.0, 0.0), (3.0, 0.0), (1.0, 2.0))
+            ]
+        except Exception:  # a loss of somebody's own, which takes other numbers than these
+            return None
+        return degree if all(agree) and degree > 0 else None
+
+    def scale_targets(self, y: Tensor) -> Tensor:
+        """Return targets [n, …] in the units of the outputs, (y − mean) / scale."""
+        if self.scale is not None and self.mean is not None:
+            return (y - self.mean) / self.scale
+        if self.is_scaled:
+            return (y - self.means) / self.scales
+        return y
+
+    # the same map: values of the targets' units are what outputs stand for
+    scale_outputs = scale_targets
+
+    def decode_outputs(self, outputs: Tensor) -> Tensor:
+        """Return outputs [n, …] in the targets' own units, f · scale + mean."""
+        if self.scale is not None and self.mean is not None:
+            return outputs * self.scale + self.mean
+        if self.is_scaled:
+            return outputs * self.scales.to(outputs) + self.means.to(outputs)
+        return outputs
+
+    def report_losses(self, losses: Tensor, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the losses [n] that are reported, in the targets' own units.
+
+        Args:
+            losses: those that training lowers, [n]; the very tensor comes back where it is both.
+            outputs: the model's outputs.
+            y: the targets.
+        """
+        if self.unit is not None:
+            return losses * self.unit
+        if self.is_scaled:
+            # a unit a column: their mean is no multiple of the mean that is trained
+            each = self.task.compute_losses(self, outputs.to(self.units.dtype), y)
+            return (each * self.units).mean(1)
+        return losses
 
     def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the loss of each sample, [n].
@@ -66,7 +182,13 @@ class Surrogate(nn.Module):
         return self.task.compute_errors(self, outputs, y)
 
 
-def adapt_loss(loss: Loss, task: Task | str, num_outputs: int) -> Surrogate:
+def adapt_loss(
+    loss: Loss,
+    task: Task | str,
+    num_outputs: int,
+    target_mean: Sequence[float] | None = None,
+    target_scale: Sequence[float] | None = None,
+) -> Surrogate:
     """Fit a loss to a task with ``num_outputs`` classes, target columns or tokens.
 
     ``loss(outputs, target)`` must return one loss a sample, [n], or several, [n, …]. It may have
@@ -79,6 +201,8 @@ def adapt_loss(loss: Loss, task: Task | str, num_outputs: int) -> Surrogate:
         loss: a module or a function.
         task: what is learned, or its name.
         num_outputs: the number of classes, target columns or tokens.
+        target_mean: what the outputs' 0 is to stand for, if the loss is one of differences.
+        target_scale: what their 1 is to stand for beside it.
 
     Returns:
         The surrogate.
@@ -93,7 +217,7 @@ def adapt_loss(loss: Loss, task: Task | str, num_outputs: int) -> Surrogate:
     if isinstance(task, str):
         task = get_task(task)
     _check_task(loss, task)
-    surrogate = Surrogate(loss, task, num_outputs)
+    surrogate = Surrogate(loss, task, num_outputs, target_mean, target_scale)
     _try_loss(surrogate)
     return surrogate
 
@@ -106,14 +230,31 @@ def _fitting_options(task: Task) -> str:
     return f"for {task.name} there are loss={', loss='.join(task.losses)}"
 
 
+def find_suited_tasks(kind: Any) -> tuple[str, ...]:
+    """Return the names of the tasks that a loss says, or is known, to be for; none if that is open.
+
+    Args:
+        kind: its class, or the function that it is.
+
+    >>> find_suited_tasks(nn.MSELoss), find_suited_tasks(nn.BCEWithLogitsLoss)
+    (('regression',), ('classification', 'multilabel'))
+    """
+    named = getattr(kind, "task", None)
+    if named:
+        return tuple(named.split(" or "))
+    if not isinstance(kind, type):
+        return ()
+    return tuple(t.name for t in all_tasks().values() if issubclass(kind, t.loss_types()))
+
+
 def _check_task(loss: Loss, task: Task) -> None:
     """Refuse a loss that says, or is known, to be for other tasks."""
-    known = [t.name for t in all_tasks().values() if isinstance(loss, t.loss_types())]
-    meant = getattr(loss, "task", " or ".join(known))
+    kind = type(loss) if isinstance(loss, nn.Module) else loss
+    meant = getattr(loss, "task", None) or " or ".join(find_suited_tasks(kind))
     if meant and task.name not in meant.split(" or "):
         raise ConfigError(
             f"loss={_loss_name(loss)} is for {meant}, but the data's task is {task.name}; "
-            f"{_fitting_options(task)}"
+            f"{_fitting_options(task)}, or data.source.task says what the target is"
         )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from truerisk.core.deterministic import eval_mode
 from truerisk.core.errors import ConfigError
 from truerisk.core.python_objects import hash_arrays, take_object
 
@@ -89,8 +90,7 @@ def given_model(
         ConfigError: it was not given again, or has another number of outputs.
     """
     module = copy.deepcopy(take_object("model", digest, f"a {class_path}").module)
-    module.eval()
-    with torch.no_grad():
+    with torch.no_grad(), eval_mode(module):
         try:
             outputs = module(torch.zeros(2, *input_shape))
         except (RuntimeError, TypeError, IndexError):  # it takes whole numbers, or says so itself
@@ -100,4 +100,5 @@ def given_model(
             f"model: {class_path} gives outputs {list(outputs.shape)} for inputs "
             f"{[2, *input_shape]}, and the loss takes {output_size} a sample"
         )
-    return module.train()
+    # one that was put away in eval mode; frozen modules inside another stay as they are
+    return module if module.training else module.train()

@@ -45,7 +45,9 @@ class HillClimbing(Optimizer):
     (5.0, True)
     """
 
-    needs = Needs(closure=True, clip=False, groups=False, scaler=False, gradient=False)
+    needs = Needs(
+        closure=True, clip=False, groups=False, scaler=False, gradient=False, projection=False
+    )
 
     def __init__(
         self,

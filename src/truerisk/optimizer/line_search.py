@@ -221,7 +221,9 @@ class LineSearchOptimizer(Optimizer):
         ConfigError: ``lr`` is not positive, there are several groups, or parameters are in parts.
     """
 
-    needs = Needs(closure=True, clip=False, groups=False, scaler=False, full_batch=True)
+    needs = Needs(
+        closure=True, clip=False, groups=False, scaler=False, full_batch=True, projection=False
+    )
 
     def __init__(self, params: Any, lr: float, **numbers: Any) -> None:
         check_float("optimizer.lr", lr, above=True)

@@ -24,6 +24,10 @@ class Needs:
         groups: may be given more than one parameter group.
         full_batch: right only on the whole training set.
         scaler: works under a gradient scaler (16-bit training).
+        projection: the weights may be moved into a feasible set after a step. Not where a step is
+            chosen by how far J falls, or by curvature remembered from the last one: P(w + td) is
+            another point than the one that was looked at, and where both meet need not be a
+            minimum of J on the set.
         gradient: computes ∇J; the norm it has when a step begins is known then.
         curvature: ``step`` is given J on this batch with its curvature, a
             `truerisk.core.curvature_oracle.CurvatureOracle`.
@@ -37,13 +41,14 @@ class Needs:
     groups: bool = True
     full_batch: bool = False
     scaler: bool = True
+    projection: bool = True
     gradient: bool = True
     curvature: bool = False
     create_graph: bool = False
     common_hyperparameters: tuple[str, ...] = ()
 
 
-_LINE_SEARCH = Needs(closure=True, clip=False, groups=False, scaler=False)
+_LINE_SEARCH = Needs(closure=True, clip=False, groups=False, scaler=False, projection=False)
 _SECOND_ORDER = Needs(clip=False, scaler=False, create_graph=True)
 # it keeps one estimate of the distance to the solution, and so one step length
 _DISTANCE = Needs(common_hyperparameters=("lr", "betas", "beta3"))
@@ -63,8 +68,8 @@ def needs_of(factory: Callable[..., Any]) -> Needs:
     """Return what an optimizer class, or a ``functools.partial`` of one, needs.
 
     A ``needs`` attribute of the class comes first, then a table of library classes. Otherwise a
-    ``step`` whose closure has no default gets one (with no clipping in between and no gradient
-    scaler, as it may be a line search), and ``train`` and ``eval`` methods are called.
+    ``step`` whose closure has no default gets one (with no clipping in between, no gradient scaler
+    and no projection, as it may be a line search), and ``train`` and ``eval`` methods are called.
 
     >>> import torch
     >>> needs_of(torch.optim.Adam) == Needs()
@@ -88,7 +93,8 @@ def needs_of(factory: Callable[..., Any]) -> Needs:
 def _infer_needs(factory: Callable[..., Any]) -> Needs:
     closure = _requires_closure(getattr(factory, "step", None))
     modes = all(callable(getattr(factory, name, None)) for name in ("train", "eval"))
-    return Needs(closure=closure, train_eval_modes=modes, clip=not closure, scaler=not closure)
+    free = not closure
+    return Needs(closure=closure, train_eval_modes=modes, clip=free, scaler=free, projection=free)
 
 
 def _requires_closure(step: Callable[..., Any] | None) -> bool:

@@ -94,7 +94,8 @@ class SAM(Optimizer):
                 closure()
         finally:
             # a copy, as (w + ε) − ε is not w in floating point; also where the closure raises
-            torch._foreach_copy_(params, w)
+            for p, before in zip(params, w, strict=True):
+                p.copy_(before)  # torch 2.13 copies no list of shards (trainer=fsdp)
         self.base.step()
         return loss
 

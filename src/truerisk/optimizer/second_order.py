@@ -31,7 +31,7 @@ class SecondOrderOptimizer(Optimizer):
         ConfigError: ``lr`` is not positive, there are several groups, or parameters are in parts.
     """
 
-    needs = Needs(curvature=True, clip=False, scaler=False, groups=False)
+    needs = Needs(curvature=True, clip=False, scaler=False, groups=False, projection=False)
 
     def __init__(self, params: Any, lr: float, **numbers: Any) -> None:
         check_float("optimizer.lr", lr, above=True)

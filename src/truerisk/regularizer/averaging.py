@@ -13,11 +13,16 @@ from truerisk.regularizer.base import Regularizer
 
 
 class WeightAverage(Regularizer):
-    """Keeps an average of parameters and buffers, to evaluate in place of the model's own.
+    """Keeps an average of the weights, to evaluate in place of the model's own.
 
     Floating-point entries are averaged; others, such as counters, are copied. ``averaged`` hands
     out the average itself, which later steps change: whoever keeps it must copy it.
+
+    The average is not a point the run went through, so batch-norm statistics are measured anew for
+    it, over the whole training set each time that it is measured.
     """
+
+    refresh_statistics = True
 
     def __init__(self) -> None:
         self._average: dict[str, Tensor] | None = None
@@ -29,7 +34,7 @@ class WeightAverage(Regularizer):
         """Move the average: average ← average + weight · (state − average).
 
         Args:
-            state: parameters and buffers by name; the first ones are taken as they are.
+            state: parameters and running statistics by name; the first ones are taken as they are.
             weight: how far to move, in [0, 1].
         """
         if self._average is None:
@@ -43,8 +48,10 @@ class WeightAverage(Regularizer):
     def _prepare(self, state: Mapping[str, Tensor]) -> list[str]:
         """List the entries to be averaged, and bring a restored average to the model's device."""
         assert self._average is not None
-        # a checkpoint is loaded to the CPU, wherever the model is
-        self._average = {n: t.to(state[n].device) for n, t in self._average.items()}
+        # A checkpoint is loaded to the CPU, wherever the model is; one of an earlier version may
+        # hold buffers that are no averages.
+        kept = {n: t for n, t in self._average.items() if n in state}
+        self._average = {n: t.to(state[n].device) for n, t in kept.items()}
         self._floating = [n for n, t in state.items() if t.is_floating_point() or t.is_complex()]
         self._others = [n for n in state if n not in set(self._floating)]
         return self._floating
@@ -68,9 +75,9 @@ class WeightAverage(Regularizer):
 class EMA(WeightAverage):
     """Exponential moving average: ``w̄₁ = w₁``, ``w̄ₜ = d w̄ₜ₋₁ + (1 − d) wₜ`` after step t.
 
-    The average is evaluated and kept; training goes on with w. Buffers such as running statistics
-    are averaged alike. With ``warmup``, d is ``min(decay, (1 + t)/(10 + t))``, so that a short run
-    forgets its first steps.
+    The average is evaluated and kept, with batch-norm statistics measured anew for it: those of a
+    run's first steps, averaged, are far off. Training goes on with w. With ``warmup``, d is
+    ``min(decay, (1 + t)/(10 + t))``, so that a short run forgets its first steps.
 
     Source: Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging", SIAM J.
     Control Optim. 30 (1992); exponential, as in Tarvainen & Valpola, "Mean Teachers", NeurIPS 2017.
@@ -97,7 +104,7 @@ class EMA(WeightAverage):
         """Add the weights after an optimizer step.
 
         Args:
-            state: parameters and buffers by name.
+            state: parameters and running statistics by name.
             step: the number of the step, from 1.
         """
         d = self.decay
@@ -110,9 +117,8 @@ class SWA(WeightAverage):
     """Stochastic weight averaging: the mean of the weights at the ends of the last epochs.
 
     ``w̄ₖ = w̄ₖ₋₁ + (wₖ − w̄ₖ₋₁)/k`` at the k-th epoch end from ``start`` on. Until then the
-    model's own weights are evaluated. The average is not a point the run went through, so
-    batch-norm statistics are measured anew for it. It pays with a learning rate that stays high
-    until the end (``scheduler=constant`` or ``cyclic``).
+    model's own weights are evaluated. It pays with a learning rate that stays high until the end
+    (``scheduler=constant`` or ``cyclic``).
 
     Source: Izmailov, Podoprikhin, Garipov, Vetrov & Wilson, "Averaging Weights Leads to Wider
     Optima and Better Generalization", UAI 2018, Algorithm 1.
@@ -129,7 +135,6 @@ class SWA(WeightAverage):
     """
 
     stacks = ("start",)
-    refresh_statistics = True
 
     def __init__(self, start: float = 0.75) -> None:
         super().__init__()
@@ -149,7 +154,7 @@ class SWA(WeightAverage):
         """Add the weights after an optimizer step, if an epoch ends with it.
 
         Args:
-            state: parameters and buffers by name.
+            state: parameters and running statistics by name.
             step: the number of the step, from 1.
         """
         if step % self._steps_per_epoch == 0 and step >= self._first_step:

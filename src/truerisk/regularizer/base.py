@@ -57,6 +57,9 @@ class Regularizer:
     needs_validation: ClassVar[bool] = False
     """Whether it compares train with validation risk, and so is left out where they are one."""
 
+    differentiates_again: ClassVar[bool] = False
+    """Whether ``penalty`` takes a gradient, so that J's is a second derivative."""
+
     stacks: ClassVar[tuple[str, ...]] = ()
     """The numbers, by their names in the config, that may differ between runs trained as one model
     (``hydra/launcher=vectorized``); where another one differs, the runs are trained apart. One that
@@ -102,12 +105,13 @@ class Regularizer:
         """Add the weights after an optimizer step to the average.
 
         Args:
-            state: parameters and buffers by name; later steps change them in place.
+            state: parameters and running statistics by name, each tie once; later steps change
+                them in place.
             step: the number of the step, from 1.
         """
 
     def averaged(self) -> Mapping[str, Tensor] | None:
-        """Return parameters and buffers to evaluate and keep in place of the model's, or None."""
+        """Return what to evaluate and keep in place of the model's own entries, or None."""
         return None
 
     def stop_rules(self) -> list[StopRule]:

@@ -372,6 +372,7 @@ class InputGradient(Regularizer):
         coefficient: λ.
     """
 
+    differentiates_again = True
     stacks = ("coefficient",)
     requires = ("samples", "real inputs")
 

@@ -10,13 +10,14 @@ from truerisk.sweeps import sweep_cell
 from truerisk.task import config_has_samples
 
 IGNORED_KEYS = (
-    "seed", "diagnostics", "metric", "compile", "choices.logger", "choices.diagnostics",
-    *sweep_cell.IGNORED,
+    "seed", "diagnostics", "compile", "choices.logger", "choices.diagnostics", *sweep_cell.IGNORED,
     *(f"data.{key}" for key in sweep_cell.IGNORED_IN_DATA),
     *(f"data.source.{key}" for key in sweep_cell.IGNORED_IN_DATA),
 )  # fmt: skip
 """Keys that make no recipe: seeds, and what only observes, stores or speeds up a run."""
 
+OF_THE_RECIPE = ("data.batch_size", "data.standardize_target", "model.start")
+"""Keys below those of a problem that change nothing about what is measured."""
 PROBLEM_KEYS = ("data", "loss", "choices.data", "choices.loss")
 """Keys that define the learning problem: risks are comparable only where these agree."""
 
@@ -52,7 +53,7 @@ def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
     >>> flatten_config({"optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}, "seed": {"base": 1}})
     {'optimizer.lr': 0.1, 'optimizer.betas': '[0.9,0.99]', 'choices.regularizer': 'none'}
     """
-    leaves = dict(_iterate_leaves(config, ""))
+    leaves = dict(_iterate_leaves(sweep_cell.drop_neutral(config), ""))
     flat = {key: value for key, value in leaves.items() if not is_under(key, IGNORED_KEYS)}
     # `choices` names one option a group, and of regularizers any number is chosen
     return {**flat, REGULARIZERS: "+".join(sorted(config.get("regularizer") or {})) or "none"}
@@ -77,13 +78,13 @@ def defines_problem(key: str, flat: FlatConfig) -> bool:
         flat: the configuration it stands in.
 
     Returns:
-        Whether it does. How the data is batched and where a test function is started from belong
-        to the recipe.
+        Whether it does. How the data is batched, how targets are scaled for the loss and where a
+        test function is started from belong to the recipe.
     """
     heads: tuple[str, ...] = PROBLEM_KEYS
     if not config_has_samples(str(flat.get("data._target_", ""))):
         heads += FUNCTION_KEYS
-    return is_under(key, heads) and key not in ("data.batch_size", "model.start")
+    return is_under(key, heads) and key not in OF_THE_RECIPE
 
 
 def key_context(key: str, flat: FlatConfig) -> tuple[Any, ...]:

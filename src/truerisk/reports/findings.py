@@ -186,7 +186,10 @@ def describe_study(study: StudyResults) -> str:
     where = ""
     if len(study.problems) > 1:
         where = f" on {len(study.problems)} problems"
-    return f"{runs} of {recipes}{where}: {endings}"
+    parts = [f"{runs} of {recipes}{where}", endings or "none to count"]
+    if study.unreadable:
+        parts[-1] += f", and {len(study.unreadable)} unreadable beside them"
+    return ": ".join(parts)
 
 
 def summarize_findings(findings: ProblemFindings) -> list[str]:

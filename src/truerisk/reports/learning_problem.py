@@ -22,6 +22,7 @@ from truerisk.reports.config_diff import (
     shorten_keys,
 )
 from truerisk.reports.run_records import CollectedRuns, RunRecord
+from truerisk.reports.seed_mean import SeedMean, estimate_mean
 
 METRIC_TITLES = {
     "risk/train": "train risk",
@@ -110,6 +111,23 @@ class LearningProblem:
         """The metrics that were measured, in the order in which they are shown."""
         measured = {m for r in self.recipes for run in r.runs for m in run.summary}
         return [metric for metric in METRIC_TITLES if metric in measured]
+
+    @property
+    def constants(self) -> dict[str, SeedMean]:
+        """What the best constant predictor comes to, over seeds, by metric.
+
+        It knows the training targets alone, so that it is the same for all recipes of a seed.
+        """
+        found = {}
+        for metric in self.metrics:
+            values = {}
+            for run in (run for recipe in self.recipes for run in recipe.runs):
+                value = run.get_value(f"constant/{metric}")
+                if math.isfinite(value):
+                    values[run.seed] = value
+            if values:
+                found[metric] = estimate_mean(list(values.values()))
+        return found
 
     @property
     def unseen_metric(self) -> str:

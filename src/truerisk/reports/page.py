@@ -141,6 +141,7 @@ def _problem_data(
         "said": summarize_findings(findings),
         "metrics": problem.metrics,
         "unseen": problem.unseen_metric,
+        "constants": problem.constants,
         "recipes": [_recipe_data(folder, recipe, problem) for recipe in recipes],
         "selected": row[id(findings.selection.recipe)] if findings.selection else None,
         "picked": [row[id(recipe)] for recipe in rank_recipes(findings)],

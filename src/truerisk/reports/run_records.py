@@ -6,8 +6,9 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 import yaml
 
 from truerisk.config.compose import quote_override
+from truerisk.config.contents import find_module_name
 from truerisk.config.parts import existing_folder
 from truerisk.core.errors import ConfigError
 from truerisk.core.seeds import derive_streams
@@ -55,6 +57,7 @@ class RunRecord:
         summary: the metrics at the best weights.
         curves: the metrics of `CURVES` that were recorded, by name.
         stop: what ended it before its time, if anything.
+        contents: digests of the files and modules that it names (`truerisk.config.contents`).
     """
 
     folder: Path
@@ -67,6 +70,7 @@ class RunRecord:
     summary: Mapping[str, Measured]
     curves: Mapping[str, MetricCurve]
     stop: Stop | None = None
+    contents: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def halved(self) -> bool:
@@ -94,23 +98,68 @@ def collect_runs(folders: Iterable[str | Path]) -> CollectedRuns:
         ConfigError: a folder is not there, or there is no run below it.
     """
     run_paths: dict[Path, None] = {}
+    runs, unreadable = [], []
     for folder in folders:
         paths = list(find_run_folders(existing_folder(folder, "report")))
-        if not paths:
+        remains = [f"{path}: it has no {name}" for path, name in find_remains(Path(folder))]
+        unreadable += remains
+        if not paths and not remains:
             raise ConfigError(
                 f"report: there is no run below {folder} "
                 f"(a run's folder holds {RunFolder.CONFIG} and {RunFolder.STATUS})"
             )
         # resolved, so that two links to one run count once
         run_paths |= dict.fromkeys(path.resolve() for path in paths)
-    runs, unreadable = [], []
     for path in run_paths:
         try:
             runs.append(read_run_record(path))
         # whatever is wrong with one run's files, the others are still worth a report
         except (ConfigError, yaml.YAMLError, ValueError, KeyError, TypeError, OSError) as error:
             unreadable.append(f"{path}: {' '.join(str(error).split())}")
-    return CollectedRuns(runs, unreadable)
+    return CollectedRuns(tell_contents_apart(runs), unreadable)
+
+
+def tell_contents_apart(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Give configurations that name one file or module, of several contents, a key for it.
+
+    What data or loss are made of goes below ``data``, as risks on other samples are another
+    problem's; a module of a model's or an optimizer's makes another recipe.
+
+    Args:
+        runs: as they were read.
+    """
+    digests: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        for name, digest in run.contents.items():
+            digests[name].add(digest)
+    several = {name for name, distinct in digests.items() if len(distinct) > 1}
+    if not several:
+        return list(runs)
+    return [_add_contents(run, several & set(run.contents)) for run in runs]
+
+
+def _add_contents(run: RunRecord, names: Collection[str]) -> RunRecord:
+    problem: list[str] = []
+    recipe: list[str] = []
+    texts = [str(text) for head in ("data", "loss") for text in _list_texts(run.config.get(head))]
+    for name in sorted(names):
+        word = f"{name}:{run.contents[name][:6]}"
+        part_of_problem = any(find_module_name(text, [name]) for text in texts)
+        (problem if part_of_problem else recipe).append(word)
+    config = dict(run.config)
+    if problem:
+        config["data"] = {**config["data"], "content": " ".join(problem)}
+    if recipe:
+        config["code"] = " ".join(recipe)
+    return replace(run, config=config)
+
+
+def _list_texts(node: Any) -> list[Any]:
+    if isinstance(node, Mapping):
+        return [text for value in node.values() for text in _list_texts(value)]
+    if isinstance(node, list):
+        return [text for value in node for text in _list_texts(value)]
+    return [node]
 
 
 def find_run_folders(top: Path) -> Iterator[Path]:
@@ -119,6 +168,17 @@ def find_run_folders(top: Path) -> Iterator[Path]:
         if {RunFolder.CONFIG, RunFolder.STATUS} <= set(files):
             yield Path(path)
             inner.clear()  # os.walk goes down only into what is left in this list
+        inner[:] = sorted((n for n in inner if not n.startswith(".")), key=natural_order)
+
+
+def find_remains(top: Path) -> Iterator[tuple[Path, str]]:
+    """Find the folders at or below ``top`` that a run has measured in, and what each has lost."""
+    needed = (RunFolder.CONFIG, RunFolder.STATUS)
+    for path, inner, files in os.walk(top):
+        lost = [name for name in needed if name not in files]
+        # a run that was refused, or has not begun, has no metrics
+        if lost and {RunFolder.METADATA, RunFolder.METRICS} <= set(files):
+            yield Path(path).resolve(), lost[0]
         inner[:] = sorted((n for n in inner if not n.startswith(".")), key=natural_order)
 
 
@@ -164,6 +224,7 @@ def read_run_record(path: Path) -> RunRecord:
         summary=summary,
         curves=read_curves(folder.metrics),
         stop=stop,
+        contents=facts.get("contents", {}),
     )
 
 
@@ -173,7 +234,7 @@ def read_curves(path: Path) -> dict[str, MetricCurve]:
     The file is parsed by hand, as a CSV reader takes ten times as long over a thousand of them.
     """
     points: dict[bytes, dict[int, tuple[int, float]]] = {name.encode(): {} for name in CURVES}
-    for row in read_rows(path):
+    for row in read_rows(path, strict=True):
         step, epoch, rest = row.split(b",", 2)
         name, _, value = rest.rpartition(b",")
         if epoch and name in points:

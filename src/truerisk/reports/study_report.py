@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -127,6 +128,8 @@ def print_summary(report: StudyReport) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
+    for line in report.study.unreadable:
+        print(f"error: not readable, so not counted: {line}", file=sys.stderr)
     print(describe_study(report.study))
     for findings in report.findings:
         console.print(render_terminal(tabulate_main_metrics(findings)))

@@ -70,6 +70,12 @@ def tabulate_recipes(findings: ProblemFindings, metrics: Sequence[str] | None = 
         estimates = [estimate_mean(list(recipe.get_values(m).values())) for m in metrics]
         cells = [format_mean(e, metric_scale(m)) for e, m in zip(estimates, metrics, strict=True)]
         rows.append([recipe.label, describe_endings(recipe), *cells])
+    constants = problem.constants
+    if constants and rows:
+        means = [
+            format_mean(constants[m], metric_scale(m)) if m in constants else "" for m in metrics
+        ]
+        rows.append(["best constant", "", *means])
     headings = ["recipe", "runs", *map(metric_heading, metrics)]
     return TextTable(f"{problem.name}: mean ± standard error over seeds", headings, rows)
 

@@ -1,7 +1,8 @@
-"""The risk no predictor can go below, where P is known."""
+"""What risks are held against: the best constant's, and where P is known the Bayes risk."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from truerisk.data import DataModule
@@ -30,3 +31,82 @@ def predict_bayes(data: DataModule, surrogate: Surrogate, x: Tensor) -> Tensor:
         x: inputs [n, *shape] as the model sees them.
     """
     return surrogate.task.bayes_outputs(data.population, data.raw(x), surrogate).to(x)
+
+
+CLOSED = (nn.MSELoss, nn.L1Loss, nn.CrossEntropyLoss, nn.BCEWithLogitsLoss)
+"""Losses whose best constant is among those that a task names."""
+ROUNDS = 3
+"""Times that every output of a constant is tuned in turn, where there is no formula."""
+MOST_OUTPUTS = 32
+"""Outputs up to which they are."""
+
+
+@torch.no_grad()
+def fit_constant(surrogate: Surrogate, y: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Find the constant outputs with the lowest risk, and the fewest errors, on training targets.
+
+    For squared error that is the mean, for absolute error the median, for cross-entropy and the
+    logistic loss the classes' shares; for errors it is the most frequent class.
+
+    Args:
+        surrogate: the loss.
+        y: the training targets [n, …].
+
+    Returns:
+        Outputs [1, …] for the risk and for the errors; None where the task names no constant.
+    """
+    candidates = surrogate.task.constant_outputs(surrogate, y)
+    if not candidates:
+        return None
+    candidates = [one.to(y.device, torch.get_default_dtype()) for one in candidates]
+    best = min(candidates, key=lambda c: mean_loss(surrogate, c, y))
+    if not isinstance(surrogate.loss, CLOSED) and best.numel() <= MOST_OUTPUTS:
+        best = _tune_constant(surrogate, best, y)
+    fewest = min(candidates, key=lambda c: mean_error(surrogate, c, y))
+    return best, fewest
+
+
+def constant_losses(surrogate: Surrogate, outputs: Tensor, y: Tensor) -> Tensor:
+    """Return the losses [n] that are reported of constant outputs.
+
+    Args:
+        surrogate: the loss.
+        outputs: [1, …].
+        y: targets [n, …].
+    """
+    spread = outputs.expand(len(y), *outputs.shape[1:])
+    return surrogate.report_losses(surrogate(spread, y), spread, y)
+
+
+def mean_loss(surrogate: Surrogate, outputs: Tensor, y: Tensor) -> float:
+    """Return the mean of `constant_losses`."""
+    return constant_losses(surrogate, outputs, y).double().mean().item()
+
+
+def mean_error(surrogate: Surrogate, outputs: Tensor, y: Tensor) -> float:
+    """Return the share of targets that constant outputs get wrong; 0 without such errors."""
+    errors = surrogate.compute_errors(outputs.expand(len(y), *outputs.shape[1:]), y)
+    return 0.0 if errors is None else errors.double().mean().item()
+
+
+def _tune_constant(surrogate: Surrogate, start: Tensor, y: Tensor) -> Tensor:
+    """Lower the risk of constant outputs by changing one of them at a time."""
+    from scipy.optimize import minimize_scalar
+
+    best = start.clone()
+
+    def risk(value: float, place: int) -> float:
+        tried = best.clone()
+        tried.view(-1)[place] = value
+        return mean_loss(surrogate, tried, y)
+
+    for _ in range(ROUNDS):
+        before = mean_loss(surrogate, best, y)
+        for place in range(best.numel()):
+            now = float(best.view(-1)[place])
+            found = minimize_scalar(risk, bracket=(now - 0.5, now + 0.5), args=(place,))
+            if found.fun < mean_loss(surrogate, best, y):
+                best.view(-1)[place] = float(found.x)
+        if before - mean_loss(surrogate, best, y) <= 1e-9 * abs(before):
+            break
+    return best

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from truerisk.core.batch import Batch
-from truerisk.metric.collector import Collector, Gather
-from truerisk.metric.metric import MetricEstimate
 from truerisk.risk.measured import Measured
 
 if TYPE_CHECKING:
@@ -111,19 +108,20 @@ class Moments(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """What one pass over a set of samples shows; metrics are named without ``metric/``."""
+    """What one pass over a set of samples shows.
+
+    ``trained`` is the mean of the losses that training lowers, where others are reported.
+    """
 
     risk: MeanEstimate | Moments
     errors: MeanEstimate | Moments | None
     penalties: dict[str, float]
-    metrics: Mapping[str, MetricEstimate] = MappingProxyType({})
+    trained: float | None = None
 
     def name_risks(
         self, split: str, epoch: int | None, population: float = math.inf
     ) -> dict[str, Measured]:
-        """Name the risk ``risk/<split>``, the error, if any, and metrics ``metric/NAME/<split>``.
-
-        A metric of several values has ``metric/NAME/PART/<split>`` for each.
+        """Name the risk ``risk/<split>`` and, where the task has errors, ``error/<split>``.
 
         Args:
             split: the name of the set.
@@ -133,13 +131,6 @@ class Measurement(NamedTuple):
         risks = {f"risk/{split}": self.risk.to_measured(population, epoch)}
         if self.errors is not None:
             risks[f"error/{split}"] = self.errors.to_measured(population, epoch)
-        for name, estimate in self.metrics.items():
-            # as of a mean: the influences that make the error are known of those measured
-            left = math.sqrt(max(0.0, 1 - estimate.size / population))
-            for part, value in estimate.values.items():
-                stderr = estimate.stderrs.get(part)
-                key = "/".join(filter(None, ["metric", name, part, split]))
-                risks[key] = Measured(value, None if stderr is None else stderr * left, epoch)
         return risks
 
 
@@ -160,7 +151,10 @@ def epoch_metrics(
     metrics = train.name_risks("train", epoch, sizes[0]) | val.name_risks("val", epoch, sizes[1])
     metrics |= name_gap(metrics)
     penalty = sum(train.penalties.values())
-    metrics["objective"] = Measured(metrics["risk/train"].value + penalty, None, epoch)
+    trained = train.trained
+    if trained is None:
+        trained = metrics["risk/train"].value
+    metrics["objective"] = Measured(trained + penalty, None, epoch)
     metrics["penalty"] = Measured(penalty, None, epoch)
     each = {f"penalty/{k}": Measured(v, None, epoch) for k, v in train.penalties.items()}
     return metrics | each
@@ -185,11 +179,8 @@ def measure_batches(
     state: Mapping[str, Tensor] | None,
     batches: Iterable[Batch],
     device: torch.device,
-    collector: Collector | None = None,
-    thorough: bool = False,
-    gather: Gather = lambda value: [value],
 ) -> Measurement:
-    """Measure risk, error, penalties and metrics with the weights held still.
+    """Measure risk, error and penalties with the weights held still.
 
     The model must be in eval mode. Penalties that depend on the batch are averaged over samples.
 
@@ -198,25 +189,25 @@ def measure_batches(
         state: parameters and buffers by name; None for the model's own.
         batches: the samples.
         device: where sums are kept.
-        collector: what keeps predictions for metrics.
-        thorough: whether standard errors of metrics are worth a bootstrap.
-        gather: returns every process's value, by rank.
     """
-    risk, errors = MeanEstimate(device), MeanEstimate(device)
+    risk, errors, trained = MeanEstimate(device), MeanEstimate(device), MeanEstimate(device)
     penalties = {name: MeanEstimate(device) for name in objective.penalties}
-    has_errors = objective.surrogate.task.error_title is not None
+    surrogate, differs = objective.surrogate, False
+    has_errors = surrogate.task.error_title is not None
     for batch in batches:
         value = objective(state, batch)
-        risk.update(value.losses)
+        losses = surrogate.report_losses(value.losses, value.outputs, batch.y)
+        risk.update(losses)
+        if losses is not value.losses:
+            differs = True
+            trained.update(value.losses)
         if has_errors:
-            errors.update(objective.surrogate.compute_errors(value.outputs, batch.y))
-        if collector is not None:
-            collector.add(value.outputs, batch.y)
+            errors.update(surrogate.compute_errors(value.outputs, batch.y))
         for name, penalty in value.penalties.items():
             penalties[name].update(penalty.expand(len(batch)))
     means = {name: mean.moments.mean for name, mean in penalties.items()}
-    metrics = {} if collector is None else collector.estimate(thorough, gather)
-    return Measurement(risk, errors if has_errors else None, means, metrics)
+    own = trained.moments.mean if differs else None
+    return Measurement(risk, errors if has_errors else None, means, own)
 
 
 def name_gap(risks: Mapping[str, Measured]) -> dict[str, Measured]:

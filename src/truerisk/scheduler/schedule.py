@@ -100,8 +100,8 @@ class Schedule:
         notices: sentences on what the run is too short for.
 
     Raises:
-        ConfigError: an option the scheduler does not have, a length that is none, or numbers that
-            the scheduler refuses.
+        ConfigError: an option the scheduler does not have, a length that is none, numbers that
+            the scheduler refuses, or an optimizer without learning rates.
 
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
@@ -123,7 +123,15 @@ class Schedule:
         warmup: int | float = 0,
     ) -> None:
         self.optimizer, self.horizon, self.count = optimizer, horizon, 0
-        self.warmup = 0
+        self.warmup, self._last = 0, 0.0
+        self._by_epoch = False
+        self.target: LRScheduler | None = None
+        self.notices: list[str] = []
+        if not all("lr" in group for group in optimizer.param_groups):
+            _refuse_schedule(target, optimizer, warmup)
+            return
+        if not any(group["lr"] for group in optimizer.param_groups):
+            self.notices = ["optimizer.lr is 0: no weight will move"]
         if warmup != 0:
             self.warmup = count_steps(warmup, horizon, "scheduler.warmup")
         left = max(1, horizon - self.warmup)
@@ -131,7 +139,7 @@ class Schedule:
             target = Plateau
         resolved = _resolve_options(target, options, left)
         self.target = _build_scheduler(target, resolved, optimizer)
-        self.notices = [
+        self.notices += [
             *_find_cut_warmup(self.warmup, horizon),
             *_find_unreached(resolved, left),
             *_find_cut_descent(self.target, left),
@@ -140,7 +148,8 @@ class Schedule:
         # a loss scaler may skip the first optimizer step, and torch would warn of a wrong order
         optimizer._opt_called = True  # type: ignore[attr-defined]
         self._by_epoch = isinstance(self.target, ReduceLROnPlateau)
-        self._last = 0 if self._by_epoch else _last_index(self.target)
+        if not self._by_epoch:
+            self._last = _last_index(self.target)
         # building the scheduler has set its first rates, s₀
         self._first = [group["lr"] for group in optimizer.param_groups]
         if self.warmup:
@@ -151,12 +160,12 @@ class Schedule:
         self.count += 1
         if self.count <= self.warmup:
             self._scale_rates(min(1.0, (self.count + 1) / self.warmup))
-        elif self.count - self.warmup <= self._last:
+        elif self.target is not None and self.count - self.warmup <= self._last:
             self.target.step()
 
     def step_epoch(self, risk: float) -> None:
         """Show the validation risk of a measured epoch to a scheduler that waits for plateaus."""
-        if self._by_epoch and self.count >= self.warmup:
+        if self.target is not None and self._by_epoch and self.count >= self.warmup:
             self.target.step(risk)  # type: ignore[arg-type]
 
     def _scale_rates(self, factor: float) -> None:
@@ -165,19 +174,22 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a bit-exact continuation needs besides the optimizer's state."""
+        target = {} if self.target is None else self.target.state_dict()
         return {
             "count": self.count,
-            "lr": [group["lr"] for group in self.optimizer.param_groups],
+            "lr": [group["lr"] for group in self.optimizer.param_groups if "lr" in group],
             # a class may keep functions or objects, which loading with `weights_only` refuses
-            "target": {k: v for k, v in self.target.state_dict().items() if _is_plain(v)},
+            "target": {k: v for k, v in target.items() if _is_plain(v)},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         self.count = state["count"]
-        # what was not plain enough to be stored stays as it was built
-        self.target.load_state_dict({**self.target.state_dict(), **state["target"]})
-        for group, lr in zip(self.optimizer.param_groups, state["lr"], strict=True):
+        if self.target is not None:
+            # what was not plain enough to be stored stays as it was built
+            self.target.load_state_dict({**self.target.state_dict(), **state["target"]})
+        rated = [group for group in self.optimizer.param_groups if "lr" in group]
+        for group, lr in zip(rated, state["lr"], strict=True):
             group["lr"] = lr
 
 
@@ -262,6 +274,15 @@ def _build_scheduler(
     except (TypeError, ValueError, ZeroDivisionError) as error:
         name = getattr(target, "__name__", target)
         raise ConfigError(f"scheduler: {name} does not take {options}: {error}") from error
+
+
+def _refuse_schedule(target: Callable[..., Any], optimizer: Optimizer, warmup: float) -> None:
+    """Refuse to schedule learning rates that an optimizer does not have (a Polyak step's)."""
+    if warmup or getattr(target, "last_index", None) != 0:
+        raise ConfigError(
+            f"{type(optimizer).__name__} has no learning rate for a schedule to move: set "
+            "scheduler=constant and scheduler.warmup=0"
+        )
 
 
 def _last_index(scheduler: LRScheduler) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from truerisk.run import rank
@@ -56,6 +56,13 @@ def format_risk(risk: Measured | None) -> str:
     return format_with_stderr(risk.value, risk.stderr)
 
 
+def format_share(share: Measured | None) -> str:
+    """Write the share of a variance that is explained; nothing for None."""
+    if share is None:
+        return ""
+    return f"{share.value:.3f}"
+
+
 def format_epoch(epoch: int | None) -> str:
     """Write an epoch's number; nothing for None."""
     if epoch is None:
@@ -66,7 +73,10 @@ def format_epoch(epoch: int | None) -> str:
 def risk_table(
     summary: Mapping[str, Measured], title: str | None = None, error_title: str = "0-1 error"
 ) -> Table:
-    """Make a table of risks, a row each: train, validation, gap, test, true, Bayes.
+    """Make a table of risks, a row each: train, validation, gap, test, true, Bayes, best constant.
+
+    The best constant is the one that training targets alone suggest (their mean, their shares of
+    classes), measured on the samples that no training has seen.
 
     Args:
         summary: measured numbers by name (``risk/val``, ``error/val``, …); a name that is not there
@@ -75,18 +85,27 @@ def risk_table(
         error_title: what the task calls its errors.
     """
     keys = [key for key in ROWS if f"risk/{key}" in summary or f"error/{key}" in summary]
-    headings = ["", "risk ± s.e.", f"{error_title}, %", "epoch"]
     has_errors = any(f"error/{key}" in summary for key in keys)
-    if not has_errors:
-        del headings[2]
-    table = _empty_table(title, headings)
+    has_shares = any(f"r2/{key}" in summary for key in keys)
+    optional = {f"{error_title}, %": has_errors, "R²": has_shares}
+    shown = [heading for heading, holds in optional.items() if holds]
+    table = _empty_table(title, ["", "risk ± s.e.", *shown, "epoch"])
     for key in keys:
         risk, error = summary.get(f"risk/{key}"), summary.get(f"error/{key}")
         epoch = next(measured.epoch for measured in (risk, error) if measured is not None)
         cells = [ROWS[key], format_risk(risk)]
         if has_errors:
             cells.append(format_percent(error, risk))
+        if has_shares:
+            cells.append(format_share(summary.get(f"r2/{key}")))
         table.add_row(*cells, format_epoch(epoch))
+    unseen = next((s for s in ("test", "val") if f"constant/risk/{s}" in summary), None)
+    if unseen is not None:
+        risk, error = (summary.get(f"constant/{kind}/{unseen}") for kind in ("risk", "error"))
+        cells = ["best constant", format_risk(risk)]
+        if has_errors:
+            cells.append(format_percent(error, risk))
+        table.add_row(*cells, *[""] * (len(table.columns) - len(cells)))
     return table
 
 
@@ -137,6 +156,25 @@ def print_table(summary: Mapping[str, Measured], title: str, task: str) -> None:
     else:
         table = function_table(summary, title)
     Console(highlight=False).print(table)
+
+
+_TOLD: set[str] = set()
+
+
+def print_notes(notes: Iterable[str], once: bool = False) -> None:
+    """Print what there is to know of a run before its first step, from the first process.
+
+    Args:
+        notes: a line each.
+        once: whether a line that this process has printed before is left out, as the cells of a
+            sweep read the same data.
+    """
+    if rank() > 0:
+        return
+    for note in notes:
+        if not (once and note in _TOLD):
+            print(note, flush=True)
+        _TOLD.add(note)
 
 
 def print_report(run: RunResult) -> None:

@@ -174,7 +174,9 @@ def draw_risks(axes: Axes, history: pd.DataFrame) -> None:
     curves = {key: curve.finite_part for key, curve in measured.items()}
     curves = {key: curve for key, curve in curves.items() if len(curve.epoch)}
     test = read_curve(history, "risk/test", keep="last").finite_part
-    axes.set_yscale(choose_scale([*curves.values(), test]))
+    # of the validation set, whose curve it is held against
+    constant = read_curve(history, "constant/risk/val", keep="last").finite_part
+    axes.set_yscale(choose_scale([*curves.values(), test, constant]))
     for key, curve in curves.items():
         draw_band(axes, curve, RISK_STYLES[key])
     # a note stands on the side with more room
@@ -195,6 +197,10 @@ def draw_risks(axes: Axes, history: pd.DataFrame) -> None:
         write_note(axes, "\n".join(lines), best, 1.0, right=best > middle)
     note_missing(axes, measured)
     ends = [(c.value[-1], RISK_LABELS[k], RISK_STYLES[k]["color"]) for k, c in curves.items()]
+    if len(constant.epoch):
+        level = constant.value[-1]
+        axes.axhline(level, color=FAINT, linewidth=1.4, linestyle=(0, (5, 2)), zorder=1)
+        ends.append((level, "best constant", FAINT))
     label_ends(axes, ends)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 
+from truerisk.config.contents import Known, hash_contents, list_changed
 from truerisk.core.errors import ConfigError, UserError
+from truerisk.run import RunFolder
 from truerisk.sweeps.cell_composer import CellComposer
-from truerisk.sweeps.sweep_cell import SweepCell, hash_config, make_slug
+from truerisk.sweeps.sweep_cell import DONE, SweepCell, hash_config, make_slug
 
 STUDY_NAME = re.compile(r"[\w+=-][\w.+=,-]*")
 
@@ -29,11 +32,13 @@ class StudyFolder:
         folder: of the study.
         compose: makes a configuration of a cell's overrides.
         shared: overrides that all cells of the command have.
+        partial: whether a batch is not the whole sweep, so that all of it may fail by bad luck.
     """
 
     folder: Path
     compose: CellComposer
     shared: Collection[str] = ()
+    partial: bool = False
 
     def compose_cells(self, points: Sequence[Sequence[str]]) -> list[SweepCell]:
         """Compose a cell for each point; equal configurations have one folder.
@@ -52,18 +57,19 @@ class StudyFolder:
         folders: dict[str, Path] = {}
         if self.folder.is_dir():
             folders = {path.name.rpartition("-")[2]: path for path in self.folder.iterdir()}
+        known: Known = {}  # files are read anew by each command, and once by it
         cells, errors = [], []
         for point in points:
-            cell, error = self._compose_cell(tuple(point), folders)
+            cell, error = self._compose_cell(tuple(point), folders, known)
             cells.append(cell)
             if error is not None and isinstance(error.__cause__, HydraException):
                 errors.append(error)
-        if errors and len(errors) == len(points):
+        if errors and len(errors) == len(points) and not self.partial:
             raise errors[0]  # a key that no cell has is a slip, too
         return cells
 
     def _compose_cell(
-        self, overrides: tuple[str, ...], folders: Mapping[str, Path]
+        self, overrides: tuple[str, ...], folders: Mapping[str, Path], known: Known
     ) -> tuple[SweepCell, ConfigError | None]:
         """Compose one cell; with a problem, and the error that tells it, where that cannot be."""
         varied = tuple(override for override in overrides if override not in self.shared)
@@ -78,8 +84,30 @@ class StudyFolder:
             cell = SweepCell(overrides, varied, {}, self.folder / slug, problem=str(error))
             return cell, error
         digits = hash_config(config)
+        changed: list[str] = []
+        if digits in folders:
+            contents = hash_contents(config, known)
+            changed = _list_changed_since(folders[digits], contents)
+            if changed:
+                digits = hash_config(config, contents)
         folder = folders.get(digits, self.folder / f"{slug}-{digits}")
-        return SweepCell(overrides, varied, config, folder, hydra), None
+        return SweepCell(overrides, varied, config, folder, hydra, changed=tuple(changed)), None
+
+
+def _list_changed_since(folder: Path, contents: Mapping[str, str]) -> list[str]:
+    """List what has other contents now than a run has learned from; none if it has not begun."""
+    if not contents:
+        return []
+    run = RunFolder(folder)
+    try:
+        before = run.metadata().get("contents", {})
+    except ConfigError:  # it is told where the folder is read as a run
+        return []
+    changed = list_changed(before, contents)
+    # a run that broke off before its first checkpoint begins anew in its folder
+    if changed and not run.last.exists() and run.status().get("status") not in DONE:
+        return []
+    return changed
 
 
 def unique_cells(cells: Sequence[SweepCell]) -> list[SweepCell]:
@@ -130,6 +158,22 @@ def _find_problem(cell: SweepCell) -> str:
     return ""
 
 
+def describe_changes(cells: Sequence[SweepCell]) -> Iterator[str]:
+    """Describe, in a line each, what has been edited since runs of a study were trained on it.
+
+    Args:
+        cells: those that are not done.
+    """
+    counts = Counter(name for cell in cells for name in cell.changed)
+    for name, count in counts.items():
+        those = "a cell of this study ran: it is trained anew, in a folder of its own"
+        if count > 1:
+            those = (
+                f"{count} cells of this study ran: they are trained anew, in folders of their own"
+            )
+        yield f"{name} has changed since {those}, and reports keep both apart"
+
+
 def place_cell(config: Mapping[str, Any], folder: Path, overrides: Sequence[str]) -> Path:
     """Find a job's folder: the cell's own, also where the sweeper of others has numbered it.
 
@@ -141,9 +185,16 @@ def place_cell(config: Mapping[str, Any], folder: Path, overrides: Sequence[str]
     digits = hash_config(config)
     if folder.name.endswith(f"-{digits}"):
         return folder
+    contents = hash_contents(config)
+    others = hash_config(config, contents)
+    if folder.name.endswith(f"-{others}"):
+        return folder
     with contextlib.suppress(OSError):  # it is not empty, or gone
         folder.rmdir()
-    return folder.with_name(f"{make_slug(overrides)}-{digits}")
+    place = folder.with_name(f"{make_slug(overrides)}-{digits}")
+    if _list_changed_since(place, contents):
+        return folder.with_name(f"{make_slug(overrides)}-{others}")
+    return place
 
 
 def name_study(shared: DictConfig, axes: Sequence[Override]) -> str:

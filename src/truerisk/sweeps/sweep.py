@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from truerisk.config.compose import (
@@ -24,7 +25,13 @@ from truerisk.outcome import Outcome
 from truerisk.sweeps.cell_composer import CellComposer
 from truerisk.sweeps.launcher import HydraJobs, Launcher, SerialLauncher
 from truerisk.sweeps.launcher.launcher import HydraPlugin
-from truerisk.sweeps.study_folder import StudyFolder, name_study, unique_cells, validate_cells
+from truerisk.sweeps.study_folder import (
+    StudyFolder,
+    describe_changes,
+    name_study,
+    unique_cells,
+    validate_cells,
+)
 from truerisk.sweeps.sweep_cell import DONE, SweepCell
 from truerisk.sweeps.sweeper import Batches, Sweeper
 from truerisk.sweeps.sweeper.axis import quote_distributions
@@ -52,7 +59,10 @@ class Sweep:
     ) -> None:
         self.loader, self.name, self.shared = loader, name, shared
         self.sweeper = make_sweeper(self.shared.hydra.sweeper)
-        self.axes = self._parse_axes(overrides)
+        self.axes = self._parse_axes(overrides, self.sweeper.params)
+        self.parts = self._split_by_experiment(overrides)
+        if len(self.parts) > 1:  # what one experiment sweeps is no axis of all
+            self.axes = self._parse_axes(overrides)
         swept = [override for override in self.axes if override.is_sweep_override()]
         # before the folder is read, which is made of the study's name
         self.shared.study = name_study(self.shared, swept)
@@ -70,11 +80,61 @@ class Sweep:
         fixed = [override for override in self.axes if not override.is_sweep_override()]
         # as sweepers write them in points, so that a cell is not named after what all cells have
         texts = {f"{o.get_key_element()}={o.get_value_element_as_str()}" for o in fixed}
-        self.study = StudyFolder(folder, CellComposer(loader, name, self.hydra), texts)
+        adaptive = getattr(self.sweeper, "adaptive", False)
+        conditional = loader.find_conditional(self.axes) if adaptive else []
+        for override in conditional:
+            if not loader.fits_some_option(override, self.axes):
+                raise ConfigError(
+                    f"{override.input_line}: none of the options that are swept has such a key"
+                )
+        composer = CellComposer(loader, name, self.hydra)
+        self.study = StudyFolder(folder, composer, texts, partial=bool(conditional))
 
-    def _parse_axes(self, overrides: Sequence[str]) -> list[Override]:
+    def _split_by_experiment(
+        self, overrides: Sequence[str]
+    ) -> list[tuple[Sweeper, list[Override]]]:
+        """Give each of several experiments the sweeper and the axes of its own YAML.
+
+        Returns:
+            Sweepers with the axes that each goes through; one, where all have the same.
+
+        Raises:
+            ConfigError: one of several is searched by a tuner, or swept by a plugin.
+        """
+        whole = [(self.sweeper, self.axes)]
+        swept = [o for o in self.axes if o.key_or_group == "experiment"]
+        if not swept or not swept[-1].is_discrete_sweep():
+            return whole
+        experiments = list(swept[-1].sweep_string_iterator())
+        lines = {override.input_line for override in swept}
+        texts = {
+            e: [f"experiment={e}" if text in lines else text for text in overrides]
+            for e in experiments
+        }
+        nodes = {
+            e: self.loader.load_configuration(self.name, own, RunMode.MULTIRUN).hydra.sweeper
+            for e, own in texts.items()
+        }
+        first = OmegaConf.to_container(next(iter(nodes.values())))
+        if all(OmegaConf.to_container(node) == first for node in nodes.values()):
+            return whole
+        parts = []
+        for experiment, node in nodes.items():
+            sweeper = make_sweeper(node) if is_own_sweeper(node) else None
+            if sweeper is None or getattr(sweeper, "adaptive", False):
+                choice = node._target_.rpartition(".")[2]
+                raise ConfigError(
+                    f"experiment={experiment} is searched by {choice}, which takes one experiment "
+                    f"at a time: give each of {', '.join(experiments)} a command of its own"
+                )
+            parts.append((sweeper, self._parse_axes(texts[experiment], sweeper.params)))
+        return parts
+
+    def _parse_axes(
+        self, overrides: Sequence[str], own_axes: Mapping[str, Any] | None = None
+    ) -> list[Override]:
         """Parse the sweeper's own axes, then those of the command line."""
-        params = [f"{key}={value}" for key, value in self.sweeper.params.items()]
+        params = [f"{key}={value}" for key, value in (own_axes or {}).items()]
         own = quote_distributions(expand_short_forms(params))
         axes = []
         for override in self.loader.parse_overrides([*own, *overrides]):
@@ -88,7 +148,8 @@ class Sweep:
 
     def propose_batches(self) -> Batches:
         """Ask the sweeper for its points, batch after batch."""
-        return self.sweeper.propose_batches(self.axes, self.study)
+        for sweeper, axes in self.parts:
+            yield from sweeper.propose_batches(axes, self.study)
 
     def make_launcher(self) -> Launcher:
         """Make the chosen option of ``hydra/launcher``: one of ours, a user's, or Hydra's plugin.
@@ -130,7 +191,8 @@ class Sweep:
             outcomes = self._run_missing(unique_cells(cells), launcher, jobs)
             yield from outcomes.values()
             try:
-                points = batches.send([outcomes[cell.folder] for cell in cells])
+                ended = [replace(outcomes[cell.folder], folder=cell.folder) for cell in cells]
+                points = batches.send(ended)
             except StopIteration:
                 points = None
 
@@ -140,6 +202,8 @@ class Sweep:
         """Run the cells that are not done and can work; gives the outcomes of all, by folder."""
         outcomes = {cell.folder: cell.read_outcome() for cell in cells}
         missing = [cell for cell in cells if outcomes[cell.folder].status not in DONE]
+        for line in describe_changes(missing):
+            print(line, file=sys.stderr)
         ready = []
         for cell in validate_cells(missing):
             if cell.problem:

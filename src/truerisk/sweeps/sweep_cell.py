@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truerisk.core.stop import read_stop
+from truerisk.logger.label import CELL
 from truerisk.outcome import Outcome
 from truerisk.run import RunFolder
 
@@ -29,8 +30,23 @@ IGNORED = frozenset(
 """Keys that say where and how fast a run goes, and who else is told of it."""
 IGNORED_IN_DATA = frozenset({"in_memory", "workers", "cache"})
 """How samples get into memory."""
-NEUTRAL: Mapping[str, Any] = {"metric": {}, "monitor": "risk/val"}
-"""Values, by dotted key, that do what versions without the key did: no part of a hash."""
+NEUTRAL: Mapping[str, Any] = {
+    "data.standardize_target": False,
+    "data.source.dates": "category",
+    "data.source.decimal": ".",
+    "data.source.thousands": None,
+    "data.source.encoding": "utf-8",
+    "data.source.skip_lines": 0,
+    "data.source.na_values": [],
+    "data.source.keep_default_na": True,
+    "data.source.unlabelled": "refuse",
+}
+"""Values of keys that mean what earlier versions did, which had no such key."""
+UNSCALED = (
+    *("torch.nn.CrossEntropyLoss", "torch.nn.BCEWithLogitsLoss", "torch.nn.NLLLoss"),
+    *("torch.nn.MultiMarginLoss", "truerisk.loss.Hinge"),
+)
+"""Losses of classes, which no scale of a target concerns."""
 HASH_DIGITS = 10
 LONGEST_SLUG = 120
 """Characters of a folder's name before its hash; file systems take 255 bytes."""
@@ -47,6 +63,7 @@ class SweepCell:
         folder: where its run lies or will lie; the name ends in the configuration's hash.
         hydra: Hydra's own node of the configuration.
         problem: why it cannot work; empty where nothing is known against it.
+        changed: the files and modules that a run of this configuration had other contents of.
     """
 
     overrides: tuple[str, ...]
@@ -55,6 +72,7 @@ class SweepCell:
     folder: Path
     hydra: Any = None
     problem: str = ""
+    changed: tuple[str, ...] = ()
 
     @cached_property
     def cfg(self) -> DictConfig:
@@ -86,7 +104,7 @@ def strip_hash(folder: Path) -> str:
     >>> strip_hash(Path("outputs/seed/optimizer=sgd,seed=3-0123456789"))
     'optimizer=sgd,seed=3'
     """
-    return re.sub(rf"-[0-9a-f]{{{HASH_DIGITS}}}$", "", folder.name)
+    return CELL.sub("", folder.name)
 
 
 def read_outcome(run: RunFolder) -> Outcome:
@@ -116,7 +134,7 @@ def _read_validation_risk(folder: Path) -> float:
         return math.nan
 
 
-def hash_config(config: Mapping[str, Any]) -> str:
+def hash_config(config: Mapping[str, Any], contents: Mapping[str, str] | None = None) -> str:
     """Hash what changes the result of a run: ten hexadecimal digits of SHA-256.
 
     Left out is what does not change the result: loggers, threads, checkpoint times, paths of the
@@ -127,6 +145,8 @@ def hash_config(config: Mapping[str, Any]) -> str:
 
     Args:
         config: plain, resolved containers.
+        contents: of the files it names, for a cell whose configuration has a folder already, of
+            other contents (`truerisk.config.contents`).
 
     >>> hash_config({"a": 1, "b": 2, "threads": 4}) == hash_config({"b": 2, "a": 1})
     True
@@ -134,15 +154,16 @@ def hash_config(config: Mapping[str, Any]) -> str:
     counted: dict[str, Any] = {key: node for key, node in config.items() if key not in IGNORED}
     if isinstance(counted.get("data"), Mapping):
         counted["data"] = _drop_reading(counted["data"])
+    counted = drop_neutral(counted)
     if isinstance(counted.get("regularizer"), Mapping):
         # a list of pairs, since `sort_keys` would forget their order
         counted["regularizer"] = list(counted["regularizer"].items())
     if revised := find_revisions(config):
         counted["revised"] = revised
-    for key, value in NEUTRAL.items():
-        _drop_neutral(counted, key, value)
     # the text must never change: studies of earlier versions are found by it
     text = json.dumps(counted, sort_keys=True, default=str)
+    if contents:
+        text += json.dumps(contents, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
 
@@ -190,23 +211,54 @@ def _waits_below_zero(config: Mapping[str, Any]) -> bool:
     return bool(follows and _numbers_of(config, "loss", "Value"))
 
 
+def _may_have_batch_norm(config: Mapping[str, Any]) -> bool:
+    model = config.get("model") or {}
+    built_in = str(model.get("_target_")).startswith("truerisk.model.")
+    return not built_in or model.get("normalization") == "batch"
+
+
+def _averages_statistics(config: Mapping[str, Any]) -> bool:
+    kinds = ("EMA", "SWA")
+    averages = any(_numbers_of(config, "regularizer", kind) for kind in kinds)
+    return averages and _may_have_batch_norm(config)
+
+
+def _measures_elsewhere(config: Mapping[str, Any]) -> bool:
+    target = str((config.get("optimizer") or {}).get("_target_"))
+    return "ScheduleFree" in target and _may_have_batch_norm(config)
+
+
 REVISIONS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "beta by logarithms": _mixes_little,
     "descents of a share": _restarts_by_share,
     "plateau below zero": _waits_below_zero,
+    "singular vectors": lambda config: bool(_numbers_of(config, "regularizer", "SpectralNorm")),
+    "statistics of an average": _averages_statistics,
+    "statistics of x": _measures_elsewhere,
 }
 """What tells a cell that earlier versions trained or measured wrongly, by a word of its own."""
 
 
-def _drop_neutral(config: dict[str, Any], key: str, value: Any) -> None:
-    """Leave out a dotted key, in place, where it has a value; nodes on the way are copied."""
-    head, _, rest = key.partition(".")
-    if not rest:
-        if head in config and config[head] == value:
-            del config[head]
-    elif isinstance(config.get(head), Mapping):
-        config[head] = dict(config[head])
-        _drop_neutral(config[head], rest, value)
+def drop_neutral(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the keys that stand at what earlier versions, which lacked them, did."""
+    counted = dict(config)
+    for dotted, value in NEUTRAL.items():
+        counted = _drop_key(counted, dotted.split("."), value)
+    data, loss = counted.get("data"), counted.get("loss")
+    if isinstance(data, Mapping) and isinstance(loss, Mapping) and loss.get("_target_") in UNSCALED:
+        counted["data"] = {k: v for k, v in data.items() if k != "standardize_target"}
+    return counted
+
+
+def _drop_key(node: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return a node without the key at a path, if the value there is the given one."""
+    first, *rest = path
+    inner = node.get(first)
+    if rest and isinstance(inner, Mapping):
+        return {**node, first: _drop_key(inner, rest, value)}
+    if rest or first not in node or inner != value:
+        return dict(node)
+    return {k: v for k, v in node.items() if k != first}
 
 
 def _drop_reading(data: Mapping[str, Any]) -> dict[str, Any]:

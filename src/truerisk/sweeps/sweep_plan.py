@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from truerisk.core.errors import ConfigError
-from truerisk.sweeps.study_folder import unique_cells, validate_cells
+from truerisk.sweeps.study_folder import describe_changes, unique_cells, validate_cells
 from truerisk.sweeps.sweep import Sweep
 from truerisk.sweeps.sweep_cell import DONE, SweepCell
 
@@ -40,7 +40,7 @@ class PlanRow(NamedTuple):
 
 
 class SweepPlan(NamedTuple):
-    """The rows of a sweep's first batch, which for all but tuners is the whole sweep.
+    """The rows of a sweep.
 
     Attributes:
         study: the folder.
@@ -59,6 +59,7 @@ class SweepPlan(NamedTuple):
         total = ", ".join(f"{count} {state}" for state, count in counts.items())
         yield f"{self.study}: {len(self.rows)} cells: {total}"
         waiting = [row for row in self.rows if row.state not in (*DONE, "cannot work")]
+        yield from describe_changes([row.cell for row in waiting])
         times = [row.seconds for row in self.rows if row.state in DONE and row.seconds]
         if waiting and times:
             each = sum(times) / len(times)
@@ -94,7 +95,8 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
     """
     if getattr(sweep.sweeper, "adaptive", False):
         raise ConfigError("a tuner's cells follow from what earlier ones found: there is no plan")
-    cells = unique_cells(sweep.study.compose_cells(next(sweep.propose_batches(), [])))
+    points = [point for batch in sweep.propose_batches() for point in batch]
+    cells = unique_cells(sweep.study.compose_cells(points))
     states = {cell.folder: cell.read_outcome().status for cell in cells}
     missing = [cell for cell in cells if states[cell.folder] not in DONE]
     validated = {cell.folder: cell for cell in validate_cells(missing)}

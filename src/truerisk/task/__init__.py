@@ -14,6 +14,8 @@ from truerisk.core.errors import ConfigError, suggest
 from truerisk.task.task import FittedLoss, Task, config_has_samples
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import numpy as np
 
 __all__ = ["FittedLoss", "Task", "all_tasks", "config_has_samples", "get_task", "infer_task"]
@@ -52,16 +54,25 @@ def get_task(name: str) -> Task:
     raise ConfigError(f"data.source.task is '{name}': {suggest(str(name), known)}")
 
 
-def infer_task(values: np.ndarray, name: str = "auto", max_classes: int | None = None) -> Task:
+def infer_task(
+    values: np.ndarray,
+    name: str = "auto",
+    max_classes: int | None = None,
+    suited: Collection[str] = (),
+) -> Task:
     """Return the task that targets ask for, unless it is named.
 
-    Texts and truth values are classes; whole numbers too, if there are at most ``max_classes``
-    different ones; all else is a regression, and so are whole numbers in several columns.
+    Texts, truth values and one-hot rows are classes; whole numbers too, if there are at most
+    ``max_classes`` different ones; lists of labels and columns of 0 and 1 are labels; all else is
+    a regression, and so are whole numbers in several columns. What a loss is for goes before: under
+    a regression loss numbers of any kind are quantities, under one of classes 0.0 and 1.0 are
+    classes.
 
     Args:
         values: the targets [n] or [n, columns].
         name: the task's name, or ``auto``.
         max_classes: None for any number of classes.
+        suited: names of the tasks that the loss is for; none if it is for any.
 
     Raises:
         ConfigError: there is no task of that name.
@@ -71,6 +82,8 @@ def infer_task(values: np.ndarray, name: str = "auto", max_classes: int | None =
     ('classification', 'regression')
     >>> infer_task(np.arange(30), "auto", 20).name
     'regression'
+    >>> infer_task(np.array([1, 2, 2]), suited=["regression"]).name
+    'regression'
     """
     tasks = all_tasks()
     if name != "auto":
@@ -78,4 +91,8 @@ def infer_task(values: np.ndarray, name: str = "auto", max_classes: int | None =
         if name not in known:
             raise ConfigError(f"data.source.task is '{name}': {suggest(str(name), known)}")
         return tasks[name]
-    return next(task for task in tasks.values() if task.recognizes(values, max_classes))
+    recognized = [task for task in tasks.values() if task.recognizes(values, max_classes)]
+    for task in tasks.values():
+        if task.name in suited and (task in recognized or task.admits(values, max_classes)):
+            return task
+    return recognized[0]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.task.task import FittedLoss, Task
+from truerisk.task.task import FittedLoss, Task, holds_lists, is_one_hot
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,6 @@ class Classification(Task):
     phrase = "a classification"
     losses = ("cross_entropy", "bce", "hinge")
     has_classes = True
-    metric_kind = "Multiclass"
     error_title = "0-1 error"
 
     def recognizes(self, values: np.ndarray, max_classes: int | None) -> bool:
@@ -36,11 +35,31 @@ class Classification(Task):
             values: the targets [n] or [n, columns].
             max_classes: different whole numbers up to which they are classes; None for any.
         """
+        if holds_lists(values):
+            return False
+        if values.ndim > 1 and values.shape[1] != 1:
+            # texts in several columns are no other task's either
+            return values.dtype.kind not in "biuf" or (
+                values.dtype.kind != "f" and is_one_hot(values)
+            )
         if values.dtype.kind not in "iu":
             return values.dtype.kind != "f"
-        return max_classes is None or (
-            values.ndim == 1 and len(set(values.tolist())) <= max_classes
-        )
+        return max_classes is None or len(set(values.ravel().tolist())) <= max_classes
+
+    def admits(self, values: np.ndarray, max_classes: int | None) -> bool:
+        """Tell whether the values are whole numbers or one-hot rows, as floating-point numbers.
+
+        Args:
+            values: the targets [n] or [n, columns].
+            max_classes: different whole numbers up to which they are classes; None for any.
+        """
+        if values.dtype.kind != "f" or not len(values):
+            return False
+        if values.ndim > 1 and values.shape[1] != 1:
+            return is_one_hot(values)
+        if not (values == values.round()).all():  # gaps are none either
+            return False
+        return max_classes is None or len(set(values.ravel().tolist())) <= max_classes
 
     def read_targets(
         self, values: np.ndarray, class_names: Sequence[str] | None = None
@@ -48,7 +67,7 @@ class Classification(Task):
         """Return labels int64 [n] and the names of the classes, in the labels' order.
 
         Args:
-            values: labels of any kind, [n].
+            values: labels of any kind, [n] or [n, 1], or one-hot rows [n, K] of classes 0 … K−1.
             class_names: names that other samples gave, whose order the labels take.
 
         Raises:
@@ -60,12 +79,19 @@ class Classification(Task):
         """
         import torch
 
+        if values.ndim == 2 and values.shape[1] == 1:
+            values = values[:, 0]
+        if is_one_hot(values):
+            # numbered by their columns, as a class may have no row
+            numbers = [str(k) for k in range(values.shape[1])]
+            return torch.as_tensor(values.argmax(1)), list(class_names or numbers)
         items = values.tolist()
         if values.ndim != 1 or any(isinstance(item, list | tuple | dict) for item in items):
             raise ConfigError(
                 f"data.source: the target has shape {values.shape} or holds lists, and class "
-                "labels are one number a sample; set data.source.task=regression for several "
-                "target columns, or data.source.task=multilabel for columns of 0 and 1"
+                "labels are one number a sample; set data.source.task=regression and a loss such "
+                "as mse for several quantities, or data.source.task=multilabel loss=bce for lists "
+                "of labels or a column of 0 and 1 each"
             )
         names = list(class_names or name_classes(items))
         places = {name: k for k, name in enumerate(names)}
@@ -77,6 +103,24 @@ class Classification(Task):
                 f"{suggest(unknown, names)}"
             )
         return torch.tensor([places[label] for label in labels], dtype=torch.long), names
+
+    def find_classes(self, y: Tensor) -> list[int]:
+        """Return the labels that some sample has."""
+        return y.unique().tolist()
+
+    def renumber_targets(self, y: Tensor, mine: Sequence[str], names: Sequence[str]) -> Tensor:
+        """Return labels in which the classes are numbered as another run numbered them.
+
+        Args:
+            y: labels [n].
+            mine: the names of their classes.
+            names: those of the other run, in its order.
+        """
+        import torch
+
+        number = {name: k for k, name in enumerate(names)}
+        # -1 for a class that no sample has
+        return torch.tensor([number.get(name, -1) for name in mine])[y]
 
     def check_targets(self, y: Tensor, num_outputs: int) -> None:
         """Refuse fewer than two classes.
@@ -202,8 +246,10 @@ class Classification(Task):
             outputs: scores [n, K], or [n, 1].
         """
         import torch
+        from torch import nn
 
-        if has_margin(fitted):
+        # a margin says nothing of probabilities (Bartlett, Jordan & McAuliffe 2006)
+        if isinstance(fitted.loss, nn.MultiMarginLoss) or getattr(fitted.loss, "margin", None):
             return None
         if not fitted.logistic:
             return outputs.softmax(-1)
@@ -211,26 +257,6 @@ class Classification(Task):
         if fitted.output_size == 1:
             return torch.cat([1 - p, p], -1)
         return p / p.sum(-1, keepdim=True)
-
-    def read_likelihoods(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor | None:
-        """Return log p(y | x), [n], in double precision; None as in `read_probabilities`.
-
-        Args:
-            fitted: the loss.
-            outputs: scores [n, K], or [n, 1].
-            y: labels [n].
-        """
-        import torch
-
-        if has_margin(fitted):
-            return None
-        z = outputs.double()
-        if fitted.logistic and fitted.output_size == 1:
-            z = torch.cat([torch.zeros_like(z), z], -1)
-        elif fitted.logistic:
-            z = torch.nn.functional.logsigmoid(z)
-        # of a logarithm of a sum rather than the logarithm of a probability, which may be 0
-        return z.log_softmax(-1).gather(-1, y.long()[:, None])[:, 0]
 
     def read_predictions(
         self, fitted: FittedLoss, outputs: Tensor, probabilities: Tensor | None
@@ -248,6 +274,27 @@ class Classification(Task):
             return (outputs.squeeze(-1) > 0).long()
         return outputs.argmax(-1)
 
+    def constant_outputs(self, fitted: FittedLoss, y: Tensor) -> list[Tensor]:
+        """Return the classes' shares as scores, the largest class alone, and no preference, [1, K].
+
+        Args:
+            fitted: the loss that the outputs are for.
+            y: the training labels [n].
+        """
+        import torch
+
+        size = max(2, fitted.output_size)
+        share = torch.bincount(y, minlength=size).double() / len(y)
+        # a class without a sample gets a score that is low rather than infinite
+        share = share.clamp(min=1e-12)
+        scores = [share.log(), torch.nn.functional.one_hot(share.argmax(), size).double()]
+        if fitted.logistic:
+            scores[0] = share.clamp(max=1 - 1e-12).logit()
+        if fitted.output_size == 1:
+            scores = [scores[0][1:], 2 * scores[1][1:] - 1]
+        scores.append(torch.zeros_like(scores[0]))
+        return [one.unsqueeze(0) for one in scores]
+
     def bayes_outputs(self, population: Any, x: Tensor, fitted: FittedLoss) -> Tensor:
         """Return log p(k | x), or the log-odds of each class for the logistic loss.
 
@@ -263,16 +310,6 @@ class Classification(Task):
         if fitted.output_size == 1:
             return odds[:, 1:]
         return odds
-
-
-def has_margin(fitted: FittedLoss) -> bool:
-    """Tell whether a loss wants margins, which say nothing of probabilities.
-
-    Source: Bartlett, Jordan & McAuliffe, "Convexity, Classification, and Risk Bounds" (2006).
-    """
-    from torch import nn
-
-    return isinstance(fitted.loss, nn.MultiMarginLoss) or bool(getattr(fitted.loss, "margin", None))
 
 
 def name_classes(labels: Sequence[Any]) -> list[str]:

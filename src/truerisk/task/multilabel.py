@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from truerisk.core.errors import ConfigError
-from truerisk.task.task import FittedLoss, Task
+from truerisk.core.errors import ConfigError, suggest
+from truerisk.task.classification import label_name, name_classes
+from truerisk.task.task import FittedLoss, Task, holds_flags, holds_lists, is_one_hot
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,6 @@ class MultiLabel(Task):
     phrase = "multi-label data"
     losses = ("bce",)
     error_title = "0-1 error a label"
-    metric_kind = "Multilabel"
     refusals: ClassVar = {
         "class probabilities": (
             "regularizer={name} needs one class a sample, but the data's task is multilabel: "
@@ -33,25 +33,51 @@ class MultiLabel(Task):
         )
     }
 
+    def recognizes(self, values: np.ndarray, max_classes: int | None) -> bool:
+        """Tell whether the values are lists of labels, or whole numbers 0 and 1 in several columns.
+
+        Args:
+            values: the targets [n] or [n, columns].
+            max_classes: not looked at.
+        """
+        flags = values.dtype.kind != "f" and holds_flags(values) and not is_one_hot(values)
+        return flags or holds_lists(values)
+
+    def admits(self, values: np.ndarray, max_classes: int | None) -> bool:
+        """Tell whether the values are 0 and 1 in several columns, as floating-point numbers.
+
+        Args:
+            values: the targets [n] or [n, columns].
+            max_classes: not looked at.
+        """
+        return holds_flags(values)
+
     def read_targets(
         self, values: np.ndarray, class_names: Sequence[str] | None = None
     ) -> tuple[Tensor, list[str] | None]:
-        """Return targets float64 [n, labels], without names.
+        """Return targets float64 [n, labels], with the names of labels that came in lists.
 
         Args:
-            values: 0 and 1, or truth values, [n, labels] or [n].
-            class_names: not looked at.
+            values: 0 and 1, or truth values, [n, labels] or [n]; or a list of labels a sample.
+            class_names: names that other samples gave, whose order the labels of lists take.
 
         Raises:
-            ConfigError: they are anything else.
+            ConfigError: they are anything else, or a label is none of ``class_names``.
 
         >>> import numpy as np
         >>> MultiLabel().read_targets(np.array([[True, False], [True, True]]))[0]
         tensor([[1., 0.],
                 [1., 1.]], dtype=torch.float64)
+        >>> lists = np.array([["b"], ["a", "b"], []], dtype=object)
+        >>> MultiLabel().read_targets(lists)
+        (tensor([[0., 1.],
+                [1., 1.],
+                [0., 0.]], dtype=torch.float64), ['a', 'b'])
         """
         import torch
 
+        if holds_lists(values):
+            return read_label_lists(values.tolist(), class_names)
         try:
             y = torch.as_tensor(values.astype("float64"))
         except (TypeError, ValueError):
@@ -63,6 +89,24 @@ class MultiLabel(Task):
         y = y.reshape(len(y), -1)
         self.check_targets(y, y.shape[1])
         return y, None
+
+    def find_classes(self, y: Tensor) -> list[int]:
+        """Return the columns of the labels that some sample has."""
+        return y.any(0).nonzero().flatten().tolist()
+
+    def renumber_targets(self, y: Tensor, mine: Sequence[str], names: Sequence[str]) -> Tensor:
+        """Return targets whose columns stand as another run had them; a label not here is 0.
+
+        Args:
+            y: targets [n, labels].
+            mine: the names of their labels.
+            names: those of the other run, in its order.
+        """
+        ordered = y.new_zeros(len(y), len(names))
+        for k, name in enumerate(mine):
+            if name in names:
+                ordered[:, list(names).index(name)] = y[:, k]
+        return ordered
 
     def check_targets(self, y: Tensor, num_outputs: int) -> None:
         """Refuse targets that are not 0 or 1.
@@ -117,19 +161,6 @@ class MultiLabel(Task):
         """
         return outputs.sigmoid()
 
-    def read_likelihoods(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor:
-        """Return log p(y | x) of each label, [n, labels], in double precision.
-
-        Args:
-            fitted: the loss.
-            outputs: logits [n, labels].
-            y: targets [n, labels].
-        """
-        from torch.nn import functional
-
-        z = outputs.double()
-        return -functional.binary_cross_entropy_with_logits(z, y.to(z), reduction="none")
-
     def read_predictions(
         self, fitted: FittedLoss, outputs: Tensor, probabilities: Tensor | None
     ) -> Tensor:
@@ -144,6 +175,15 @@ class MultiLabel(Task):
             return (probabilities > 0.5).long()
         return (outputs > 0).long()
 
+    def constant_outputs(self, fitted: FittedLoss, y: Tensor) -> list[Tensor]:
+        """Return the log-odds of each label's share, [1, labels].
+
+        Args:
+            fitted: the loss that the outputs are for.
+            y: the training targets [n, labels].
+        """
+        return [y.double().mean(0, keepdim=True).clamp(1e-12, 1 - 1e-12).logit()]
+
     def bayes_outputs(self, population: Any, x: Tensor, fitted: FittedLoss) -> Tensor:
         """Return the log-odds of each label, [n, labels].
 
@@ -154,3 +194,31 @@ class MultiLabel(Task):
         """
         odds: Tensor = population.bayes(x).logit()
         return odds
+
+
+def read_label_lists(
+    lists: Sequence[Sequence[Any]], class_names: Sequence[str] | None = None
+) -> tuple[Tensor, list[str]]:
+    """Return targets float64 [n, labels] with a 1 for each label of a list, and the labels' names.
+
+    Args:
+        lists: the labels of each sample, in any order.
+        class_names: names that other samples gave, whose order the columns take.
+
+    Raises:
+        ConfigError: a label is none of ``class_names``.
+    """
+    import torch
+
+    names = list(class_names or name_classes([label for labels in lists for label in labels]))
+    places = {name: k for k, name in enumerate(names)}
+    y = torch.zeros(len(lists), len(names), dtype=torch.float64)
+    for row, labels in enumerate(lists):
+        for label in map(label_name, labels):
+            if label not in places:
+                raise ConfigError(
+                    f"data.source: label '{label}' is not among those trained on; "
+                    f"{suggest(label, names)}"
+                )
+            y[row, places[label]] = 1
+    return y, names

@@ -27,7 +27,6 @@ class NextToken(Task):
     losses = ("cross_entropy",)
     integer_inputs = True
     error_title = "token error"
-    metric_kind = "Multiclass"
     refusals: ClassVar = {
         "real inputs": (
             "regularizer={name} mixes, shifts or differentiates inputs, and tokens are whole "
@@ -143,16 +142,6 @@ class NextToken(Task):
         import torch
 
         return (outputs.argmax(-1) != y).to(torch.get_default_dtype()).flatten(1).mean(1)
-
-    def read_likelihoods(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor:
-        """Return log p(token | the tokens before), [n, T], in double precision.
-
-        Args:
-            fitted: the loss.
-            outputs: scores [n, T, V].
-            y: tokens [n, T].
-        """
-        return outputs.double().log_softmax(-1).gather(-1, y.long()[..., None])[..., 0]
 
     def read_predictions(
         self, fitted: FittedLoss, outputs: Tensor, probabilities: Tensor | None

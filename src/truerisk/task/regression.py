@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from truerisk.core.errors import ConfigError
-from truerisk.task.task import FittedLoss, Task
+from truerisk.task.task import FittedLoss, Task, holds_flags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,7 @@ class Regression(Task):
 
     name = "regression"
     rank = 1
+    scales_targets = True
     phrase = "a regression"
     losses = ("mse", "mae", "huber")
     population_method = "mean"
@@ -29,13 +30,24 @@ class Regression(Task):
     }
 
     def recognizes(self, values: np.ndarray, max_classes: int | None) -> bool:
-        """Tell whether the values are numbers; classes have been asked before.
+        """Tell whether the values are numbers and no labels; classes have been asked before.
 
         Args:
             values: the targets [n] or [n, columns].
             max_classes: different whole numbers up to which they are classes; None for any.
         """
-        return True
+        if values.dtype.kind in "iub":
+            return not holds_flags(values)
+        return values.dtype.kind == "f"
+
+    def admits(self, values: np.ndarray, max_classes: int | None) -> bool:
+        """Tell whether the values are numbers, of any kind.
+
+        Args:
+            values: the targets [n] or [n, columns].
+            max_classes: not looked at.
+        """
+        return values.dtype.kind in "biuf"
 
     def read_targets(
         self, values: np.ndarray, class_names: Sequence[str] | None = None
@@ -71,11 +83,31 @@ class Regression(Task):
         return (nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.SmoothL1Loss)
 
     def encode_targets(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor:
-        """Return the targets in the type of the outputs.
+        """Return the targets in the units and the type of the outputs.
 
         Args:
             fitted: the loss.
             outputs: the model's outputs [n, outputs].
             y: targets [n, outputs].
         """
-        return y.to(outputs.dtype)
+        return fitted.scale_targets(y).to(outputs.dtype)
+
+    def constant_outputs(self, fitted: FittedLoss, y: Tensor) -> list[Tensor]:
+        """Return the mean and the median of each column, [1, outputs].
+
+        Args:
+            fitted: the loss that the outputs are for.
+            y: the training targets [n, outputs].
+        """
+        z = fitted.scale_targets(y)
+        return [z.mean(0, keepdim=True), z.quantile(0.5, 0, keepdim=True)]
+
+    def bayes_outputs(self, population: Any, x: Tensor, fitted: FittedLoss) -> Tensor:
+        """Return E[y | x] in the units of the outputs, [n, outputs].
+
+        Args:
+            population: the distribution P, with ``mean``.
+            x: inputs in P's own units.
+            fitted: the loss that the outputs are for.
+        """
+        return fitted.scale_outputs(population.mean(x))

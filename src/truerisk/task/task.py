@@ -17,12 +17,51 @@ Part = TypeVar("Part")
 """A regularizer; this folder lies below theirs."""
 
 
+def holds_flags(values: np.ndarray) -> bool:
+    """Tell whether targets are several columns of 0 and 1.
+
+    Args:
+        values: of any kind and shape.
+    """
+    if values.ndim != 2 or values.shape[1] < 2 or values.dtype.kind not in "biuf":
+        return False
+    return bool(((values == 0) | (values == 1)).all())
+
+
+def is_one_hot(values: np.ndarray) -> bool:
+    """Tell whether targets are rows of 0 with a single 1.
+
+    Args:
+        values: of any kind and shape.
+    """
+    return holds_flags(values) and bool((values.sum(1) == 1).all())
+
+
+def holds_lists(values: np.ndarray) -> bool:
+    """Tell whether targets are lists of labels, of any length.
+
+    Args:
+        values: of any kind and shape.
+    """
+    if values.dtype.kind != "O" or values.ndim != 1 or not len(values):
+        return False
+    return all(isinstance(item, list | tuple | set) for item in values.tolist())
+
+
 class FittedLoss(Protocol):
     """A loss together with what fitting it to the data showed."""
 
     loss: Any
     output_size: int
     logistic: bool
+
+    def scale_targets(self, y: Tensor) -> Tensor:
+        """Return targets in the units of the outputs."""
+        ...
+
+    def scale_outputs(self, values: Tensor) -> Tensor:
+        """Return outputs for values in the units of the targets."""
+        ...
 
 
 def config_has_samples(target: str) -> bool:
@@ -49,6 +88,7 @@ class Task:
         has_samples: whether there are samples at all.
         has_classes: whether a target is one of several classes, a label a sample.
         integer_inputs: whether inputs are whole numbers, neither standardized nor cast.
+        scales_targets: whether targets are quantities that have a mean and a scale.
         error_title: of the error beside the risk, or None where there is none.
         score_title: what the number that counts is called in one line about a run.
         val_title: the same in a sentence.
@@ -56,7 +96,6 @@ class Task:
         figure_name: the file of a run's main picture.
         progress: what is shown while training, names of metrics by their titles there; the last
             one weighs most.
-        metric_kind: how torchmetrics' metrics of such targets begin; empty for quantities.
         population_method: what a known P is asked for, for the Bayes predictor's outputs.
         table_rows: metrics of the final table with their titles, where they are not the risks.
         refusals: why a part cannot work that requires what the task lacks, by what it requires.
@@ -69,6 +108,7 @@ class Task:
     has_samples: ClassVar[bool] = True
     has_classes: ClassVar[bool] = False
     integer_inputs: ClassVar[bool] = False
+    scales_targets: ClassVar[bool] = False
     error_title: ClassVar[str | None] = None
     score_title: ClassVar[str] = "risk/val"
     val_title: ClassVar[str] = "the validation risk"
@@ -81,7 +121,6 @@ class Task:
     }
     table_rows: ClassVar[Mapping[str, str]] = {}
     refusals: ClassVar[Mapping[str, str]] = {}
-    metric_kind: ClassVar[str] = ""
     population_method: ClassVar[str] = "bayes"
 
     def __repr__(self) -> str:
@@ -91,6 +130,15 @@ class Task:
 
     def recognizes(self, values: np.ndarray, max_classes: int | None) -> bool:
         """Tell whether targets of these kinds ask for this task where none is named.
+
+        Args:
+            values: the targets [n] or [n, columns].
+            max_classes: different whole numbers up to which they are classes; None for any.
+        """
+        return False
+
+    def admits(self, values: np.ndarray, max_classes: int | None) -> bool:
+        """Tell whether targets of these kinds can be this task's where the loss is made for it.
 
         Args:
             values: the targets [n] or [n, columns].
@@ -111,6 +159,20 @@ class Task:
             ConfigError: the values are no targets of this task.
         """
         raise NotImplementedError
+
+    def find_classes(self, y: Tensor) -> list[int]:
+        """Return the numbers of the classes or labels that some sample has."""
+        return []
+
+    def renumber_targets(self, y: Tensor, mine: Sequence[str], names: Sequence[str]) -> Tensor:
+        """Return targets in which the classes are numbered as another run numbered them.
+
+        Args:
+            y: the targets.
+            mine: the names of their classes.
+            names: those of the other run, in its order.
+        """
+        return y
 
     def check_inputs(self, x: Any) -> None:
         """Refuse inputs of another kind than this task's.
@@ -260,16 +322,6 @@ class Task:
         """
         return None
 
-    def read_likelihoods(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor | None:
-        """Return log p(y | x), [n] or [n, …]; None where outputs stand for no probabilities.
-
-        Args:
-            fitted: the loss.
-            outputs: the model's outputs.
-            y: the targets.
-        """
-        return None
-
     def read_predictions(
         self, fitted: FittedLoss, outputs: Tensor, probabilities: Tensor | None
     ) -> Tensor:
@@ -292,6 +344,15 @@ class Task:
         """
         outputs: Tensor = getattr(population, self.population_method)(x)
         return outputs
+
+    def constant_outputs(self, fitted: FittedLoss, y: Tensor) -> list[Tensor]:
+        """Return outputs [1, …] among which the best constant ones are looked for; perhaps none.
+
+        Args:
+            fitted: the loss that the outputs are for.
+            y: the training targets.
+        """
+        return []
 
     # --- parts that fit -----------------------------------------------------------------------
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import pytest
+import torch
+from torch import nn
 
 SMALL = [
     "data=iris",
@@ -139,6 +144,33 @@ FEATURES = {
 @pytest.mark.parametrize("feature", FEATURES)
 def test_every_feature(same, feature):
     same(*([*FEW, f"seed={i}", *more] for i, more in enumerate(FEATURES[feature])))
+
+
+class TiedNet(nn.Module):
+    """Two layers of one weight, and a batch norm that may be frozen."""
+
+    def __init__(self, input_shape, output_size, bias=True, frozen=False):
+        super().__init__()
+        width = input_shape[0]
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
+        self.second.weight = self.first.weight
+        self.norm, self.last = nn.BatchNorm1d(width), nn.Linear(width, output_size, bias)
+        if frozen:
+            self.norm.eval().requires_grad_(False)
+
+    def forward(self, x):
+        return self.last(self.norm(torch.tanh(self.second(torch.tanh(self.first(x))))))
+
+
+@pytest.mark.parametrize("average", ["[]", "ema", "swa"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_tied_and_frozen_layers(same, monkeypatch, frozen, average):
+    module = types.ModuleType("tied_net")
+    module.TiedNet = TiedNet
+    monkeypatch.setitem(sys.modules, "tied_net", module)
+    recipe = [o for o in FEW if "model" not in o]
+    recipe += ["model=linear", "model._target_=tied_net.TiedNet", f"+model.frozen={frozen}"]
+    same(*([*recipe, f"regularizer={average}", f"seed={i}"] for i in (1, 2)))
 
 
 def test_the_risk_under_a_known_p_and_a_regression(same):

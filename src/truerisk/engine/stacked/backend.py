@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from truerisk.core.batch import Batch
-from truerisk.core.deterministic import refresh_statistics
+from truerisk.core.deterministic import averaged_names, eval_mode, spread_ties
 from truerisk.core.errors import Diverged
 from truerisk.engine import nonfinite
 from truerisk.engine.host import Host
@@ -73,13 +73,16 @@ class StackedBackend:
         """Those that still train."""
         return self.stack.members
 
+    @property
+    def model(self) -> nn.Module:
+        """The one model that stands for all."""
+        return self.objective.objective.model
+
     def begin(self) -> None:
         """Train from here on."""
-        self.set_mode(training=True)
-
-    def set_mode(self, training: bool) -> None:
-        """Set the mode of the one model that stands for all."""
-        self.objective.objective.model.train(training)
+        for run in self.runs:
+            if not run.recipe.model.training:
+                run.recipe.model.train()
 
     # --- training -----------------------------------------------------------------------------
 
@@ -202,7 +205,7 @@ class StackedBackend:
             parts = flat[k].split([p.numel() for p in group["params"]])
             for p, part in zip(group["params"], parts, strict=True):
                 p.grad = part.view_as(p)
-        culprit = nonfinite.culprit(run.recipe.model.train(), batch.x[k])
+        culprit = nonfinite.culprit(run.recipe.model, batch.x[k])
         return Diverged(run.state.step + 1, culprit)
 
     def clip(self, gradients: Sequence[Tensor], norm: Tensor) -> None:
@@ -226,9 +229,9 @@ class StackedBackend:
                     list(run.recipe.hooks("project").values()), self.stack.view_params(k)
                 )
         if hooks("average"):
-            whole = self.stack.collect_state()
+            whole, names = self.stack.collect_state(), averaged_names(self.model)
             for k, run in enumerate(self.runs):
-                state = {name: whole[name][k] for name in self.stack.shapes}
+                state = {name: whole[name][k] for name in names}
                 average_weights(list(run.recipe.hooks("average").values()), state, step)
 
     # --- measuring ----------------------------------------------------------------------------
@@ -236,11 +239,11 @@ class StackedBackend:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Hold the weights that count still, in eval mode; training then goes on as it was."""
-        self.set_mode(training=False)
         with self.host.place.autocast():
+            # before eval mode, as what moves in training is what must be measured anew
             self.measured = self.standing_weights()
-            yield
-        self.set_mode(training=True)
+            with eval_mode(self.model):
+                yield
         # A schedule may have followed the risk that was measured inside the block.
         if self.runs:
             self.stack.read_hyperparameters()
@@ -256,10 +259,8 @@ class StackedBackend:
             for regularizer in run.recipe.regularizers.values():
                 average = regularizer.averaged()
                 if average is not None:
-                    if regularizer.refresh_statistics:
-                        inputs = run.estimator.training_inputs()
-                        average = refresh_statistics(run.recipe.model, average, inputs)
-                    row |= dict(average)
+                    own, refresh = row | dict(average), regularizer.refresh_statistics
+                    row = run.estimator.settle_state(own, refresh)
                     break
             rows.append(row)
         return {name: torch.stack([row[name] for row in rows]) for name in whole}
@@ -273,7 +274,8 @@ class StackedBackend:
 
     def copy_weights(self, row: int) -> dict[str, Tensor]:
         """Copy the weights and buffers that were measured."""
-        return {name: self.measured[name][row].clone() for name in self.stack.shapes}
+        own = {name: self.measured[name][row].clone() for name in self.stack.shapes}
+        return spread_ties(self.model, own)
 
     def final_risks(self, rows: Sequence[int]) -> list[dict[str, Measured]]:
         """Measure the best weights of some rows on all the samples there are."""
@@ -281,20 +283,21 @@ class StackedBackend:
             return []
         bests = [self.runs[k].state.best for k in rows]
         states = [best.state for best in bests if best is not None]
-        state = {name: torch.stack([own[name] for own in states]) for name in states[0]}
+        state = {name: torch.stack([own[name] for own in states]) for name in self.stack.shapes}
         estimator, objective = self.estimator.rows(rows), self.objective.select_rows(rows)
         summaries: list[dict[str, Measured]] = [{} for _ in rows]
-        self.set_mode(training=False)
-        with self.host.place.autocast():
+        with self.host.place.autocast(), eval_mode(self.model):
             for name in self.feeds:
-                measurements = estimator.measure_split(name, objective, state, thorough=True)
+                measurements = estimator.measure_split(name, objective, state)
                 for k, summary, split in zip(rows, summaries, measurements, strict=True):
                     run = self.runs[k]
+                    size = run.estimator.population_size(name)
                     assert run.state.best is not None
-                    summary |= run.estimator.name_final(name, split, run.state.best.epoch)
+                    summary |= split.name_risks(name, run.state.best.epoch, size)
             for k, summary, own in zip(rows, summaries, states, strict=True):
                 summary |= self.true_risk(k, own) | name_gap(summary)
-        self.set_mode(training=True)
+                own_estimator = self.runs[k].estimator
+                summary |= own_estimator.constant_risks() | own_estimator.shares_explained(summary)
         return summaries
 
     def true_risk(self, k: int, state: Mapping[str, Tensor]) -> dict[str, Measured]:
@@ -303,13 +306,9 @@ class StackedBackend:
         if run.recipe.data.population is None:
             return {}
         assert run.state.best is not None
-        # The first run's model stands for all: its mode is the stack's.
-        mode = run.recipe.model.training
         run.recipe.model.load_state_dict(state)
-        run.recipe.model.eval()
-        risks = run.estimator.true_risk(run.state.best.epoch)
-        run.recipe.model.train(mode)
-        return risks
+        with eval_mode(run.recipe.model):
+            return run.estimator.true_risk(run.state.best.epoch)
 
     def explain_divergence(self, row: int) -> Diverged:
         """Say what is no longer finite where the validation risk is not."""

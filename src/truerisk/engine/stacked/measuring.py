@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from truerisk.core.batch import Batch
+from truerisk.core.deterministic import eval_mode
 from truerisk.engine.measure import BATCH, RiskEstimator
 from truerisk.engine.stacked.stacked_data import StackedSplit
 from truerisk.engine.stacked.stacked_objective import StackedObjective
-from truerisk.metric import Collector
 from truerisk.risk.estimate import Measurement, Moments, compute_moments
 
 VALUES = 2**19
@@ -72,7 +72,6 @@ class StackedEstimator:
         objective: StackedObjective,
         state: Mapping[str, Tensor],
         index: Tensor | None = None,
-        thorough: bool = False,
     ) -> list[Measurement]:
         """Measure a split of each row's data, or some of its samples.
 
@@ -81,19 +80,10 @@ class StackedEstimator:
             objective: J of every row.
             state: parameters and buffers, [K, …].
             index: which samples, [K, n]; all by default.
-            thorough: whether standard errors of metrics are worth a bootstrap.
         """
         feed, count = self.feeds[name], len(self.estimators)
         blocks = (slice(i, min(i + self.block, count)) for i in range(0, count, self.block))
-        found = []
-        for rows in blocks:
-            collectors = [e.make_collector() for e in self.estimators[rows]]
-            measured = _measure_rows(feed, objective, state, index, rows, collectors)
-            for measurement, collector in zip(measured, collectors, strict=True):
-                if collector is not None:
-                    measurement = measurement._replace(metrics=collector.estimate(thorough))
-                found.append(measurement)
-        return found
+        return [m for rows in blocks for m in _measure_rows(feed, objective, state, index, rows)]
 
 
 @torch.no_grad()
@@ -111,9 +101,8 @@ def widest_layer(model: nn.Module, x: Tensor) -> int:
         sizes.append(out.numel())
 
     handles = [module.register_forward_hook(look) for module in model.modules()]
-    was_training = model.training
-    model.eval()(x[:1])
-    model.train(was_training)
+    with eval_mode(model):
+        model(x[:1])
     for handle in handles:
         handle.remove()
     return max(sizes)
@@ -125,17 +114,11 @@ def _measure_rows(
     state: Mapping[str, Tensor],
     index: Tensor | None,
     rows: slice,
-    collectors: Sequence[Collector | None],
 ) -> list[Measurement]:
     own = {name: tensor[rows] for name, tensor in state.items()}
     sums: dict[str, Tensor] = {}
     for batch in _batches(feed, index, rows):
         found = objective.measure(own, batch, rows)
-        outputs = found.pop("outputs", None)
-        if outputs is not None:
-            for k, collector in enumerate(collectors):
-                assert collector is not None
-                collector.add(outputs[k], batch.y[k])
         for key, values in found.items():
             spread = values if values.ndim == 2 else values[:, None].expand(batch.x.shape[:2])
             sums[key] = sums.get(key, 0) + _sums(spread)
@@ -163,4 +146,7 @@ def _sums(values: Tensor) -> Tensor:
 def _measurement_of(read: Mapping[str, list[list[float]]], k: int) -> Measurement:
     penalties = {key[8:]: rows[k][1] for key, rows in read.items() if key.startswith("penalty/")}
     errors = Moments(*read["errors"][k]) if "errors" in read else None
-    return Measurement(Moments(*read["losses"][k]), errors, penalties)
+    losses = Moments(*read["losses"][k])
+    if "reported" not in read:
+        return Measurement(losses, errors, penalties)
+    return Measurement(Moments(*read["reported"][k]), errors, penalties, losses.mean)

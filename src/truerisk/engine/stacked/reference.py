@@ -102,13 +102,19 @@ class ReferenceObjective:
             rows: which members they are.
 
         Returns:
-            ``losses`` [K, n]; ``errors`` [K, n] where the task has them; ``penalty/NAME`` [K].
+            ``losses`` [K, n], and ``reported`` [K, n] where those are others; ``errors`` [K, n]
+            where the task has them; ``penalty/NAME`` [K].
         """
 
         def measure(state: Named, values: Named, parts: dict[str, Tensor]) -> dict[str, Tensor]:
             value = self._evaluate(state, values, parts)
-            errors = self.objective.surrogate.compute_errors(value.outputs, parts["y"])
+            surrogate = self.objective.surrogate
+            errors = surrogate.compute_errors(value.outputs, parts["y"])
             named = {"losses": value.losses} | ({} if errors is None else {"errors": errors})
+            if surrogate.reports_others:
+                with substituted(self.slots, values):
+                    others = surrogate.report_losses(value.losses, value.outputs, parts["y"])
+                named["reported"] = others
             return named | {f"penalty/{key}": term for key, term in value.penalties.items()}
 
         values = {key: values_K[rows] for key, values_K in self.values.items()}

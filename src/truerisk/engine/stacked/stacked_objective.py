@@ -42,7 +42,6 @@ class StackedObjective:
         like: Tensor,
     ) -> None:
         self.objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
-        self.with_outputs = bool(recipe.metrics)
         self.slots = find_numbers(recipe)
         self.values = stack_numbers(differing, like)
         self.dropout, self.rules = dropout, BatchingRules(dropout)
@@ -108,8 +107,8 @@ class StackedObjective:
             rows: which members they are.
 
         Returns:
-            ``losses`` [K, n]; ``errors`` [K, n] where the task has them; ``penalty/NAME`` [K];
-            ``outputs`` [K, n, …] where metrics are computed of them.
+            ``losses`` [K, n], and ``reported`` [K, n] where those are others; ``errors`` [K, n]
+            where the task has them; ``penalty/NAME`` [K].
         """
         values = {key: value[rows] for key, value in self.values.items()}
         named = [state, values, batch_parts(batch)]
@@ -124,9 +123,13 @@ class StackedObjective:
     def _measure_names(self) -> list[str]:
         has_errors = self.objective.surrogate.task.error_title is not None
         errors = ["errors"] if has_errors else []
-        penalties = (f"penalty/{name}" for name in self.objective.penalties)
-        outputs = ["outputs"] if self.with_outputs else []
-        return ["losses", *errors, *penalties, *outputs]
+        reported = ["reported"] if self.objective.surrogate.reports_others else []
+        return [
+            "losses",
+            *reported,
+            *errors,
+            *(f"penalty/{name}" for name in self.objective.penalties),
+        ]
 
     def _make_measure(self, names: Names) -> Function:
         surrogate = self.objective.surrogate
@@ -135,9 +138,10 @@ class StackedObjective:
             with substituted(self.slots, values):
                 value = self.objective(state, Batch(**own))
                 errors = surrogate.compute_errors(value.outputs, own["y"])
+                reported = surrogate.report_losses(value.losses, value.outputs, own["y"])
+            others = (reported,) if surrogate.reports_others else ()
             wrong = () if errors is None else (errors,)
-            outputs = (value.outputs,) if self.with_outputs else ()
-            return value.losses, *wrong, *value.penalties.values(), *outputs
+            return value.losses, *others, *wrong, *value.penalties.values()
 
         def measured(*tensors: Tensor) -> tuple[Tensor, ...]:
             found: tuple[Tensor, ...] = self._map(one, *_name_tensors(names, iter(tensors)))

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from truerisk.core import rng
+from truerisk.core.deterministic import tied_names
 from truerisk.engine.host import Host
 from truerisk.engine.lightning import count_steps, place_data
 from truerisk.engine.measure import RiskEstimator, split_names
@@ -53,11 +54,16 @@ class StackedRun(TrainingRun):
         splits = split_names(self.recipe.data)
         sizes = [len(getattr(self.recipe.data, name)) for name in splits]
         where = self.state.epoch, self.state.step_in_epoch, self.state.step, self.horizon
-        return (*sizes, *splits, *self.recipe.data.info[:3], *where)
+        # of several target columns the units are no numbers that stack
+        surrogate = self.recipe.surrogate
+        units = tuple(surrogate.units.tolist()) if hasattr(surrogate, "units") else ()
+        return (*sizes, *splits, *self.recipe.data.info[:3], *units, *where)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return parameters and buffers by name."""
-        return dict(self.recipe.model.state_dict(keep_vars=True))
+        """Return parameters and buffers by name, each tie under its first."""
+        model = self.recipe.model
+        named, ties = model.state_dict(keep_vars=True), tied_names(model)
+        return {name: tensor for name, tensor in named.items() if name not in ties}
 
     @contextmanager
     def drawing_noise(self) -> Iterator[None]:

@@ -85,7 +85,7 @@ def _find_readers(recipe: Recipe) -> dict[str, Any]:
 
     The other hooks of regularizers are called on each member's own objects.
     """
-    readers: dict[str, Any] = {"loss": recipe.surrogate.loss}
+    readers: dict[str, Any] = {"surrogate": recipe.surrogate, "loss": recipe.surrogate.loss}
     readers |= {f"regularizer.{key}": recipe.regularizers[key] for key in recipe.hooks("penalty")}
     return readers | {f"model.{name}": m for name, m in recipe.model.named_modules()}
 

@@ -45,7 +45,9 @@ function showRecipes(problem, picked, changed) {
       cell: (r) => withError(r.estimates[metric], scaleOf(metric)),
     })),
   ];
+  const constant = (m) => (problem.constants[m] ? withError(problem.constants[m], scaleOf(m)) : "");
   sortable(find("#recipes .table"), columns, problem.recipes, {
+    foot: Object.keys(problem.constants).length ? ["best constant", "", ...problem.metrics.map(constant)] : null,
     opens: (recipe) => runsOf(problem, recipe), chosen: (r) => problem.recipes.indexOf(r) === problem.selected,
     filter: find("#recipes input"), text: (r) => r.label,
   });

@@ -11,14 +11,15 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
-// columns: {title, sort(row), cell(row), name?, bar?}; what opens(row) returns is shown below a row.
-function sortable(place, columns, rows, { opens = null, chosen = null, filter = null, text = null } = {}) {
+// columns: {title, sort(row), cell(row), name?, bar?}; what opens(row) returns is shown below a row; foot: cells of a last one.
+function sortable(place, columns, rows, { opens = null, chosen = null, filter = null, text = null, foot = null } = {}) {
   let by = null, down = false;
   const open = new Set();
   const body = make("tbody");
   const heads = columns.map((column, i) => make("th", { scope: "col", class: column.name ? "name" : "" },
     column.sort ? make("button", { type: "button", onclick: () => sort(i) }, column.title) : column.title));
-  place.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...heads)), body));
+  place.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...heads)), body,
+    ...(foot ? [make("tfoot", {}, make("tr", {}, ...foot.map((cell, i) => make("td", { class: columns[i].name ? "name" : "" }, cell))))] : [])));
 
   function sort(i) {
     down = by === i ? !down : false;

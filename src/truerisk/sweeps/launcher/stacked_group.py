@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from truerisk.assemble import assemble, build_loggers
 from truerisk.config.compose import resolve_config
+from truerisk.config.contents import hash_contents
 from truerisk.core import threads
 from truerisk.core.atomic_files import write_atomic
 from truerisk.core.errors import Interrupted, UserError
@@ -38,6 +40,7 @@ from truerisk.logger.label import recipe_name
 from truerisk.recipe import Recipe
 from truerisk.result import RunResult
 from truerisk.run import RunFolder
+from truerisk.show.console import print_notes
 from truerisk.show.figure import risk_figure
 
 if TYPE_CHECKING:
@@ -165,13 +168,21 @@ class _Teller(Observer):
 
 def finish_run(run: TrainingRun, status: str) -> None:
     """Draw the figure of a run that has ended, and say how it ended."""
-    folder = run.recorder.run
-    if run.recorder.config.get("figures", True):
+    draw_risks(run.recorder.run, run.recorder.config)
+    run.recorder.run.set_status(status, stop=run.state.stop)
+
+
+def draw_risks(folder: RunFolder, config: Mapping[str, Any]) -> None:
+    """Draw the figure of a run, unless it is to have none.
+
+    Args:
+        folder: of the run.
+        config: its plain configuration.
+    """
+    if config.get("figures", True):
         history = read_history(folder.path)
         if len(history):
-            title = recipe_name(run.recorder.config)
-            risk_figure(history, RunResult(folder.path).figure, title=title)
-    folder.set_status(status, stop=run.state.stop)
+            risk_figure(history, RunResult(folder.path).figure, title=recipe_name(config))
 
 
 def open_run(job: GroupJob) -> StackedRun:
@@ -190,21 +201,27 @@ def open_run(job: GroupJob) -> StackedRun:
     if resumed:
         step = 0 if checkpoint is None else checkpoint["truerisk"]["step"]["count"]
     plain, host = resolve_config(cfg), Host(choose_device(cfg.trainer))
+    contents = hash_contents(plain)
 
     def late_loggers() -> list[Logger]:
         loggers = build_loggers(cfg, folder=folder.path, run_id=folder.id, resume_step=None)
         return [logger for logger in loggers if not isinstance(logger, TidyCSV)]
 
-    recorder = Recorder(folder, plain, [TidyCSV(folder.path, step or None)], late_loggers)
+    own = [TidyCSV(folder.path, step or None)]
+    draw = partial(draw_risks, folder, plain)
+    recorder = Recorder(folder, plain, own, late_loggers, draw=draw)
     recipe, limits = assemble(cfg), (cfg.trainer.max_epochs, cfg.trainer.max_steps)
+    print_notes(recipe.data.notes, once=True)
     run = make_stacked_run(recipe, host, limits, recorder, keys_of(plain, recipe))
     run.rules = make_stop_rules(recipe, plain, folder.path, host)
     if checkpoint is not None:
         run.restore(checkpoint)
     if resumed:
         folder.set_status("running", "resumed")
+        folder.note_contents(contents)
     else:
-        facts = {"threads": torch.get_num_threads(), **recipe.facts(), **job.facts}
+        facts = {"threads": torch.get_num_threads(), **recipe.facts(), "contents": contents}
+        facts |= job.facts
         folder.create(config, facts)
     return run
 

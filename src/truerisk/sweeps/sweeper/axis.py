@@ -78,10 +78,14 @@ def list_values(override: Override) -> list[str]:
     """List what an axis goes through, as texts.
 
     Raises:
-        ConfigError: it is an interval or a distribution.
+        ConfigError: it is an interval or a distribution, or has no values.
     """
     if override.is_discrete_sweep() and not _is_distribution(override):
-        return list(override.sweep_string_iterator())
+        values = list(override.sweep_string_iterator())
+        if not values:
+            axis = re.sub(r"^(\+{0,2})seed\.base=", r"\1seed=", format_axis(override))
+            raise ConfigError(f"{axis}: there is no value in it to run")
+        return values
     remedy = (
         f"values are needed here, as in {override.key_or_group}=1,2,3; "
         "take hydra/sweeper=random or optuna to search an interval"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import math
 import re
+import statistics
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +15,9 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 
 from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError, first_line, suggest
+from truerisk.logger.history import read_rows
 from truerisk.outcome import Outcome
+from truerisk.run import RunFolder
 from truerisk.sweeps.sweep_cell import IGNORED
 from truerisk.sweeps.sweeper import Batches
 from truerisk.sweeps.sweeper.axis import (
@@ -38,7 +43,9 @@ class Tuner:
     """Minimises the validation risk, averaged over the values of crossed axes.
 
     Trials are kept in a database: the same command given again takes up those that were cut off
-    and goes on to ``trials`` in all, and several launches share them. Trials that diverge, or that
+    and goes on to ``trials`` in all, and several launches share them. A trial holds the mean
+    validation risk after each epoch as intermediate values, and tells the ``folder`` of its run
+    and the ``stderr`` of its value as user attributes. Trials that diverge, or that
     successive halving (``halving``) stops, count as pruned; those that fail count for nothing.
 
     Source: Akiba et al., "Optuna" (KDD 2019); Bergstra et al. (NIPS 2011) for TPE, Hansen,
@@ -109,9 +116,19 @@ class Tuner:
         name = f"{study.folder.name}-{_hash_axes(axes)}"
         try:
             storage = _open_storage(where)
-            return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+            tuned = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+            summaries = optuna.get_all_study_summaries(storage)
         except (OptunaError, SQLAlchemyError, ImportError, OSError, ValueError) as error:
             raise ConfigError(f"hydra.sweeper.storage={where}: {first_line(error)}") from error
+        others = [s for s in summaries if s.study_name != name and s.n_trials]
+        if others and not tuned.get_trials(deepcopy=False):
+            count = sum(summary.n_trials for summary in others)
+            print(
+                f"{where} holds {count} trials of another search space or recipe: they count for "
+                "nothing here, and their runs stay beside these",
+                file=sys.stderr,
+            )
+        return tuned
 
     def _next_trials(
         self, tuned: optuna.Study, space: Mapping[str, Any], elsewhere: Collection[int]
@@ -216,9 +233,16 @@ def report_trial(tuned: optuna.Study, trial: optuna.Trial, ended: Sequence[Outco
     statuses = {outcome.status for outcome in ended}
     if "elsewhere" in statuses:
         return False
+    describe_trial(trial, ended)
     stops = [outcome.stop for outcome in ended if outcome.stop is not None]
     epochs = [stop.detail["epoch"] for stop in stops if stop.kind == "halving"]
     mean = math.fsum(outcome.value for outcome in ended) / len(ended)
+    # A diverged run's curve is not told: a sampler would take a pruned trial with values for a
+    # better one than those that were pruned without.
+    if "diverged" not in statuses:
+        for epoch, value in average_curves(ended).items():
+            if not epochs or epoch < max(epochs):
+                trial.report(value, epoch)
     if epochs and math.isfinite(mean):
         trial.report(mean, max(epochs))
     # another launch may have told of the same trial: `skip_if_finished`
@@ -229,3 +253,50 @@ def report_trial(tuned: optuna.Study, trial: optuna.Trial, ended: Sequence[Outco
     else:
         tuned.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
     return True
+
+
+def describe_trial(trial: optuna.Trial, ended: Sequence[Outcome]) -> None:
+    """Tell Optuna where a trial's runs lie, how they ended, and how sure their value is.
+
+    The standard error of one run is that of its validation risk over samples; of several, that of
+    their mean over runs.
+
+    Args:
+        trial: that has ended.
+        ended: the outcomes of its runs.
+    """
+    folders = [str(outcome.folder) for outcome in ended if outcome.folder is not None]
+    values = [outcome.value for outcome in ended if math.isfinite(outcome.value)]
+    stderr = None
+    if len(values) > 1:
+        stderr = statistics.stdev(values) / math.sqrt(len(values))
+    elif len(values) == len(folders) == 1:
+        measured = RunFolder(folders[0]).summary().get("risk/val")
+        stderr = measured.stderr if measured is not None else None
+    told = {
+        "folder": folders[0] if len(folders) == 1 else folders,
+        "status": ", ".join(dict.fromkeys(outcome.status for outcome in ended)),
+        "stderr": stderr,
+    }
+    for name, value in told.items():
+        if value not in (None, []):
+            trial.set_user_attr(name, value)
+
+
+def average_curves(ended: Sequence[Outcome]) -> dict[int, float]:
+    """Average the validation risks of runs, epoch by epoch.
+
+    Args:
+        ended: the outcomes of runs.
+
+    Returns:
+        Means over the runs by epoch, as far as all of them have come.
+    """
+    curves: list[dict[int, float]] = []
+    for folder in (outcome.folder for outcome in ended):
+        rows = read_rows(folder / "metrics.csv") if folder is not None else []
+        named = (next(csv.reader([row.decode()])) for row in rows if b",risk/val," in row)
+        curves.append({int(epoch): float(value) for _, epoch, _, value in named if epoch})
+    shared = set.intersection(*map(set, curves)) if curves else set()
+    means = {epoch: math.fsum(c[epoch] for c in curves) / len(curves) for epoch in sorted(shared)}
+    return {epoch: mean for epoch, mean in means.items() if math.isfinite(mean)}

@@ -1,0 +1,314 @@
+"""Columns of a table that are numbers although they are not written as such, or nearly so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from truerisk.core.errors import ConfigError
+from truerisk.data.table_files import (
+    Dialect,
+    FileLayout,
+    find_layout,
+    find_suffix,
+    make_dialect,
+    read_parquet,
+    read_text_table,
+)
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+MAX_LABELS = 20
+"""Different whole numbers up to which a target is a class, and a column with a text is texts."""
+FEW = 5
+"""Different texts among numbers up to which they are taken for slips."""
+DATES = ("number", "category")
+COMMA = re.compile(r"[+-]?(\d+|\d{1,3}([.' ]\d{3})+)?(,\d+)?([eE][+-]?\d+)?")
+"""A number with a decimal comma, perhaps grouped by points, apostrophes or blanks."""
+POINT = re.compile(r"[+-]?\d{1,3}([,' ]\d{3})+(\.\d*)?([eE][+-]?\d+)?|[+-]?\d*\.?\d+")
+"""A number with a decimal point, perhaps grouped by commas, apostrophes or blanks."""
+DAY = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?")
+"""A date as in ISO 8601, perhaps with a time of day."""
+
+
+class Table(NamedTuple):
+    """A table that was read.
+
+    Args:
+        frame: its columns: numbers, truth values, texts, or lists.
+        guessed: how it was read, where that was not given, for people.
+        gaps: texts that were taken for gaps, by column, with their counts.
+    """
+
+    frame: DataFrame
+    guessed: list[str]
+    gaps: dict[str, dict[str, int]]
+
+
+def read_table(file: Path, texts: Sequence[str], dates: str, **keys: Any) -> Table:
+    """Read a CSV, ARFF or Parquet file: numbers as numbers, the rest as texts.
+
+    Args:
+        file: the table.
+        texts: columns that stay texts, whatever is in them.
+        dates: ``number`` for dates as days since 1970, ``category`` for dates in text as they are.
+        keys: of `Dialect`.
+
+    Raises:
+        ConfigError: it cannot be read, a row does not fit the header, or numbers are written in a
+            way that could mean two things.
+    """
+    if dates not in DATES:
+        raise ConfigError(f"data.source.dates is '{dates}': give one of {', '.join(DATES)}")
+    suffix = find_suffix(file)
+    dialect = make_dialect(suffix, **keys)
+    guessed: list[str] = []
+    gaps: dict[str, dict[str, int]] = {}
+    if suffix in (".parquet", ".pq"):
+        frame = read_parquet(file)
+    else:
+        layout = find_layout(file, dialect)
+        frame, signs = _read_signs(file, dialect, layout, texts)
+        guessed, gaps = [*layout.guessed, *signs], {k: dict(v) for k, v in layout.gaps.items()}
+    if frame.empty:
+        raise ConfigError(f"data.source.path: {file} has no rows")
+    frame, found = _read_columns(frame, texts, dates)
+    return Table(frame, [*guessed, *found], gaps)
+
+
+def text_columns(frame: DataFrame, but: Iterable[str] = ()) -> Iterator[tuple[str, Series]]:
+    """Yield the columns of texts, with their texts alone, stripped, gaps left out.
+
+    Args:
+        frame: a table.
+        but: columns that are passed over.
+    """
+    import pandas as pd
+
+    for name in frame.columns:
+        column = frame[name]
+        # texts are objects to older versions of pandas
+        if name in but or not (column.dtype == object or isinstance(column.dtype, pd.StringDtype)):
+            continue
+        values = column.dropna()
+        if len(values) and all(isinstance(value, str) for value in values):
+            yield name, values.astype(str).str.strip()
+
+
+# --- signs of numbers -----------------------------------------------------------------------------
+
+
+def _read_signs(
+    file: Path, dialect: Dialect, layout: FileLayout, texts: Sequence[str]
+) -> tuple[DataFrame, list[str]]:
+    """Read a text file, once more where its numbers turn out to have decimal commas or groups."""
+    frame = read_text_table(file, dialect, layout, texts)
+    if dialect.decimal != "auto":
+        return frame, []
+    stays, found = [*texts, *layout.texts], dialect
+    for name, tokens in list(text_columns(frame, stays)):
+        decimal, thousands = _judge_signs(name, tokens)
+        if decimal is None:
+            # or pandas would make one number of "3,14,15" where commas are between thousands
+            stays.append(name)
+            continue
+        if found.decimal not in ("auto", decimal) or found.thousands not in (None, thousands):
+            raise ConfigError(
+                f"data.source: column '{name}' has numbers such as '{tokens.iloc[0]}', and another "
+                "column writes them otherwise: set data.source.decimal and data.source.thousands, "
+                "or correct one of them"
+            )
+        found = replace(found, decimal=decimal, thousands=thousands or found.thousands)
+    if found is dialect:
+        return frame, []
+    if found.decimal == ",":
+        again = read_text_table(file, found, layout, stays)
+        found = replace(found, thousands=_find_points(frame, again, found.thousands))
+    guessed = ["decimal commas"] if found.decimal == "," else []
+    if found.thousands:
+        guessed.append(f"thousands set apart by '{found.thousands}'")
+    return read_text_table(file, found, layout, stays), guessed
+
+
+def _find_points(frame: DataFrame, again: DataFrame, thousands: str | None) -> str | None:
+    """Return the sign between thousands, where a table with decimal commas has points too.
+
+    Args:
+        frame: as it was read with decimal points.
+        again: as it was read with decimal commas, where a number with a point is a text.
+        thousands: the sign that other columns have.
+    """
+    for name, tokens in text_columns(again):
+        if frame[name].dtype.kind != "f":
+            continue
+        if not all(re.fullmatch(r"[+-]?\d{1,3}(\.\d{3})*", text) for text in tokens):
+            raise ConfigError(
+                f"data.source: column '{name}' has decimal points ('{tokens.iloc[0]}'), and others "
+                "have decimal commas: write one of them, or set data.source.decimal"
+            )
+        thousands = "."
+    return thousands
+
+
+def _judge_signs(name: str, tokens: Series) -> tuple[str | None, str | None]:
+    """Return the decimal sign and that between thousands of a column of numbers; None for others.
+
+    Raises:
+        ConfigError: its numbers can be read in two ways.
+    """
+    if not tokens.str.contains(r"\d", regex=True).all():
+        return None, None
+    comma, point = (all(map(pattern.fullmatch, tokens)) for pattern in (COMMA, POINT))
+    grouped = [
+        sign
+        for sign in (",", ".", "'", " ")
+        if tokens.str.contains(rf"\d[{sign}]\d{{3}}(?!\d)", regex=True).any()
+    ]
+    if comma and point and "," in grouped:
+        raise ConfigError(
+            f"data.source: column '{name}' holds numbers such as '{tokens.iloc[0]}', whose comma "
+            "can stand before decimals or between thousands: set data.source.decimal=',' or "
+            "data.source.thousands=',', or name the column in data.source.categorical"
+        )
+    if point:
+        return ".", next((sign for sign in grouped if sign != "."), None)
+    if comma:
+        return ",", next((sign for sign in grouped if sign != ","), None)
+    return None, None
+
+
+# --- columns of other kinds -----------------------------------------------------------------------
+
+
+def _read_columns(
+    frame: DataFrame, texts: Sequence[str], dates: str
+) -> tuple[DataFrame, list[str]]:
+    """Turn decimals, dates, durations and lists of one length into numbers."""
+    import pandas as pd
+
+    found: dict[str, list[str]] = {}
+    columns: dict[str, Any] = {}
+    for name in frame.columns:
+        column, kind = frame[name], ""
+        if name not in texts:
+            column, kind = _read_column(column, dates)
+        columns[name] = column
+        if kind:
+            found.setdefault(kind, []).append(str(name))
+    notes = [f"{kind}: {', '.join(names)}" for kind, names in found.items()]
+    return pd.DataFrame(columns, index=frame.index), notes
+
+
+def _read_column(column: Series, dates: str) -> tuple[Series, str]:
+    """Return a column as numbers where it is some, and what it was, for people."""
+    import datetime
+    import decimal
+
+    import pandas as pd
+
+    kinds = {type(value) for value in column.dropna()} if column.dtype == object else set()
+    if kinds == {decimal.Decimal}:
+        return column.astype(float), ""
+    if kinds and kinds <= {datetime.time}:
+        seconds = column.map(_count_seconds, na_action="ignore")
+        return seconds.astype(float), "times of day in seconds"
+    if kinds and kinds <= {datetime.date, datetime.datetime}:
+        column = pd.to_datetime(column)
+    elif dates == "number" and isinstance(column.dtype, pd.StringDtype):
+        tokens = column.dropna().str.strip()
+        if len(tokens) and all(map(DAY.fullmatch, tokens)):
+            column = pd.to_datetime(column.str.strip(), format="ISO8601", utc=True)
+    if pd.api.types.is_datetime64_any_dtype(column):
+        if column.dt.tz is not None:
+            column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+        return (column - pd.Timestamp(0)) / pd.Timedelta(days=1), "dates in days since 1970"
+    if pd.api.types.is_timedelta64_dtype(column):
+        return column.dt.total_seconds(), "durations in seconds"
+    return column, ""
+
+
+def _count_seconds(time: Any) -> float:
+    return time.hour * 3600 + time.minute * 60 + time.second + time.microsecond / 1e6
+
+
+# --- texts among numbers --------------------------------------------------------------------------
+
+
+def find_slips(frame: DataFrame, texts: Sequence[str]) -> list[str]:
+    """Describe the columns that are texts because of a few texts among their numbers.
+
+    Args:
+        frame: a table.
+        texts: columns that are meant to be texts.
+
+    Returns:
+        A line each, for columns of few numbers, which may be meant as categories.
+
+    Raises:
+        ConfigError: a column has more than ``MAX_LABELS`` different numbers beside such texts.
+    """
+    import pandas as pd
+
+    lines = []
+    for name, tokens in text_columns(frame, texts):
+        numbers = pd.to_numeric(tokens, errors="coerce")
+        odd = tokens[numbers.isna()]
+        share = 1 - len(odd) / len(tokens)
+        few = odd.nunique() <= FEW or share >= 0.9
+        if not len(odd) or share < 0.5 or not few:
+            continue
+        first = odd.index[0] + 1
+        seen = f"'{odd.iloc[0]}' in row {first}"
+        if len(odd) > 1:
+            seen += f" ({len(odd)} such rows)"
+        if numbers.nunique() > MAX_LABELS:
+            raise ConfigError(
+                f"data.source: column '{name}' holds numbers, but for {seen}: set "
+                f"data.source.na_values=['{odd.iloc[0]}'] if it stands for a gap, correct it, or "
+                "name the column in data.source.categorical"
+            )
+        lines.append(f"column '{name}' is read as texts because of {seen}")
+    return lines
+
+
+def spread_lists(frame: DataFrame, names: Sequence[str]) -> DataFrame:
+    """Give each place of a column of lists of numbers a column of its own, ``name[k]``.
+
+    Args:
+        frame: a table.
+        names: columns to learn from.
+
+    Raises:
+        ConfigError: lists are of several lengths or hold other things than numbers, or a column
+            holds records.
+    """
+    import numpy as np
+    import pandas as pd
+
+    parts: list[Any] = []
+    for name in names:
+        column = frame[name]
+        values = column.dropna() if column.dtype == object else column.iloc[:0]
+        nested = {type(v) for v in values if isinstance(v, list | tuple | np.ndarray | dict)}
+        if not nested:
+            parts.append(column)
+            continue
+        lengths = {len(v) for v in values if not isinstance(v, dict)}
+        flat = dict not in nested and len(lengths) == 1 and len(values) == len(column)
+        try:
+            matrix = np.array(values.tolist(), dtype=float)
+        except (TypeError, ValueError):
+            flat = False
+        if not flat or matrix.ndim != 2:
+            raise ConfigError(
+                f"data.source: column '{name}' holds lists or records that are not of one length "
+                "and of numbers alone: leave it out with data.source.drop, or give each of their "
+                "parts a column"
+            )
+        spread = [f"{name}[{k}]" for k in range(matrix.shape[1])]
+        parts.append(pd.DataFrame(matrix, columns=spread, index=frame.index))
+    return pd.concat(parts, axis=1)

@@ -1,0 +1,89 @@
+"""The best constant predictor, which every risk is held against."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error, r2_score
+from torch import nn
+
+import truerisk
+from truerisk.loss import Hinge, adapt_loss
+from truerisk.risk.bayes import fit_constant, mean_error, mean_loss
+
+EACH = {"reduction": "none"}
+QUICK = ["model=linear", "trainer.max_epochs=2", "trainer.precision=64-true"]
+
+
+@pytest.fixture(scope="module")
+def skewed():
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(101, 2, generator=draw, dtype=torch.float64).exp() * torch.tensor([1.0, 50])
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize(
+    ("loss", "strategy", "score"),
+    [
+        (nn.MSELoss, "mean", mean_squared_error),
+        (nn.L1Loss, "median", mean_absolute_error),
+    ],
+)
+def test_of_quantities_it_is_the_mean_or_the_median(skewed, scaled, loss, strategy, score):
+    units = (skewed.mean(0).tolist(), skewed.std(0).tolist()) if scaled else ()
+    surrogate = adapt_loss(loss(**EACH), "regression", 2, *units)
+    best, _ = fit_constant(surrogate, skewed)
+    x, y = np.zeros((101, 1)), skewed.numpy()
+    known = DummyRegressor(strategy=strategy).fit(x, y)
+    np.testing.assert_allclose(
+        surrogate.decode_outputs(best)[0].numpy(), known.predict(x)[0], rtol=1e-6
+    )
+    assert mean_loss(surrogate, best, skewed) == pytest.approx(score(y, known.predict(x)), rel=1e-6)
+
+
+def test_of_other_losses_it_is_looked_for(skewed):
+    y = skewed[:, :1]
+    surrogate = adapt_loss(nn.HuberLoss(**EACH, delta=0.3), "regression", 1)
+    best, _ = fit_constant(surrogate, y)
+    known = minimize_scalar(lambda c: nn.HuberLoss(delta=0.3)(torch.full_like(y, c), y).item())
+    assert mean_loss(surrogate, best, y) == pytest.approx(known.fun, rel=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss, nn.BCEWithLogitsLoss])
+def test_of_classes_it_is_their_shares_and_the_most_frequent(classes, loss):
+    y = torch.tensor([0] * 3 + [1] * 9 + [2] * 5 + [3] * 4)[: 12 if classes == 2 else None]
+    surrogate = adapt_loss(loss(**EACH), "classification", classes)
+    best, fewest = fit_constant(surrogate, y)
+    x, labels = np.zeros((len(y), 1)), y.numpy()
+    prior = DummyClassifier(strategy="prior").fit(x, labels)
+    if loss is nn.CrossEntropyLoss or classes == 2:
+        risk = log_loss(labels, prior.predict_proba(x))
+        assert mean_loss(surrogate, best, y) == pytest.approx(risk, rel=1e-5)
+    else:
+        p = prior.predict_proba(x)[0]
+        risk = -(p * np.log(p) + (1 - p) * np.log(1 - p)).mean()
+        assert mean_loss(surrogate, best, y) == pytest.approx(risk, rel=1e-5)
+    majority = DummyClassifier(strategy="most_frequent").fit(x, labels)
+    assert mean_error(surrogate, fewest, y) == pytest.approx(1 - majority.score(x, labels))
+
+
+def test_of_a_hinge_it_is_a_vertex():
+    surrogate = adapt_loss(Hinge(), "classification", 3)
+    for counts, risk in (((7, 2, 1), 0.6), ((4, 4, 2), 1.0)):
+        y = torch.arange(3).repeat_interleave(torch.tensor(counts))
+        assert mean_loss(surrogate, fit_constant(surrogate, y)[0], y) == pytest.approx(risk)
+
+
+def test_a_run_tells_it_and_the_share_of_the_variance_explained(run):
+    result = run("data=diabetes", "loss=mse", *QUICK)
+    _, data = truerisk.build_module(["data=diabetes", "loss=mse", *QUICK])
+    x, y = data.raw(data.test.x), data.test.y.numpy()
+    constant = mean_squared_error(y, np.full_like(y, data.train.y.mean()))
+    assert result.summary["constant/risk/test"].value == pytest.approx(constant)
+    share = r2_score(y, result.predict(x).values)
+    assert result.summary["r2/test"].value == pytest.approx(share)
+    assert {"constant/risk/val", "r2/test"} <= set(result.history.name)

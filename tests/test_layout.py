@@ -77,7 +77,7 @@ ORDER = (
         "assemble",
         "engine",
     ),
-    *("predictor", "result", "show", "diagnostics", "fit", "__init__", "evaluate"),
+    *("predictor", "result", "show", "diagnostics", "fit", "__init__", "evaluate", "predict"),
     *("sweeps", "reports", "launch", "verdicts", "reproductions"),
     *("cli", "__main__"),
 )

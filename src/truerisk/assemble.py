@@ -47,15 +47,29 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
         check_combinations(cfg)
     else:  # to be measured: how its weights were reached is no matter
         check_function(cfg)
+    data = build_data(cfg, fitted)
+    return _join_parts(cfg, data, data.info, data)
+
+
+def build_data(
+    cfg: DictConfig, fitted: Mapping[str, Any] | None = None, predicting: bool = False
+) -> DataModule:
+    """Load and split the data of a run.
+
+    Args:
+        cfg: the run's configuration.
+        fitted: see `assemble`.
+        predicting: whether samples may lack targets.
+    """
     seeds = derive_streams(cfg.seed)
-    data = build(cfg.data, seed=seeds.data)
+    data: DataModule = build(cfg.data, seed=seeds.data)
     # a stream of its own: the order of batches can be varied alone
-    data.order_seed = seeds.order
+    data.order_seed, data.predicting = seeds.order, predicting
     # a target of whole numbers is a quantity to one loss, and a class to another
     data.suited = find_suited_tasks(get_object(cfg.loss._target_))
     data.load_state_dict(fitted or {})
     data.prepare()
-    return _join_parts(cfg, data, data.info, data)
+    return data
 
 
 def assemble_for_weights(cfg: DictConfig, info: DataInfo) -> Recipe:

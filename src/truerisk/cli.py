@@ -25,6 +25,7 @@ truerisk finds out which training recipe lowers the risk on data it has not seen
   truerisk reproduce NAME… | all          run published claims and say whether they hold
   truerisk parts [GROUP]                  list what there is to choose from
   truerisk evaluate FOLDER [OVERRIDE…]    measure a finished run's best weights again
+  truerisk predict FOLDER… [OVERRIDE…]    a table of predictions, of one run or the mean of several
   truerisk report FOLDER…                 a page of what runs and sweeps show, and how surely
   truerisk draw FOLDER…                   the figures of runs, and of every run of a sweep
 
@@ -72,20 +73,69 @@ def run_evaluate(args: Sequence[str]) -> int:
 
     parser = _make_parser("evaluate", "Risks of a finished run's best weights.")
     parser.add_argument("folder", help="a run folder")
-    parser.add_argument("overrides", nargs="*", help="of data, trainer and risk: data.path=new.csv")
+    # a default, as argparse would list what may be left out among what is required
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        help="of data, trainer and risk: data.source.path=new.csv data.test=all",
+    )
     _add_config_dir(parser)
     given = parser.parse_intermixed_args(args)
-    for override in given.overrides:
-        group = override.partition("=")[0].lstrip("+~").partition(".")[0]
-        if group not in ("data", "trainer", "risk"):
-            raise UserError(
-                f"{override}: an evaluation takes overrides of data, trainer and risk only; "
-                "the rest is the run's own"
-            )
+    _check_groups("an evaluation", given.overrides, ("data", "trainer", "risk"))
     folder = existing_folder(given.folder, "evaluate")
     from truerisk.evaluate import evaluate  # torch: not before the arguments are right
 
     evaluate(folder, given.overrides, given.config_dir).report()
+    return 0
+
+
+def _check_groups(what: str, overrides: Sequence[str], groups: Sequence[str]) -> None:
+    """Refuse overrides of what a finished run decides by itself."""
+    for override in overrides:
+        if override.partition("=")[0].lstrip("+~").partition(".")[0] not in groups:
+            raise UserError(
+                f"{override}: {what} takes overrides of {', '.join(groups[:-1])} and "
+                f"{groups[-1]} only; the rest is the run's own"
+            )
+
+
+def run_predict(args: Sequence[str]) -> int:
+    """Run ``truerisk predict FOLDER… [OVERRIDE…]``."""
+    from truerisk.config.parts import existing_folder
+
+    parser = _make_parser(
+        "predict",
+        "A table of predictions with a run's best weights: row, target, prediction, probabilities "
+        "and loss. Of several runs it is the mean of their probabilities.",
+        epilog="data.source.path=new.csv predicts all rows of another file, with targets or "
+        "without; data.source.id=COLUMN puts a column beside the row's number.",
+    )
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="run folders; then KEY=VALUE")
+    parser.add_argument(
+        "--out", metavar="FILE", help="a .csv or .parquet; default: predictions.csv"
+    )
+    parser.add_argument(
+        "--split", help="train, val, test (default) or all of the run's own samples"
+    )
+    parser.add_argument(
+        "--temperature", action="store_true", help="calibrate on validation samples"
+    )
+    _add_config_dir(parser)
+    given = parser.parse_intermixed_args(args)
+    overrides = [text for text in given.folders if "=" in text and not os.path.isdir(text)]
+    _check_groups("a prediction", overrides, ("data", "trainer"))
+    folders = [text for text in given.folders if text not in overrides]
+    if not folders:
+        raise UserError("predict: name the folder of a run")
+    folders = [str(existing_folder(folder, "predict")) for folder in folders]
+    out = given.out or "predictions.csv"
+    if given.out is None and os.path.exists(out):
+        raise UserError(f"predict: there is a {out} already; name a file with --out")
+    from truerisk.predict import predict_command  # torch: not before the arguments are right
+
+    options = {"split": given.split, "temperature": given.temperature}
+    predict_command(folders, overrides, out, {**options, "config_dir": given.config_dir})
     return 0
 
 
@@ -158,6 +208,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "reproduce": run_reproduce,
     "parts": run_parts,
     "evaluate": run_evaluate,
+    "predict": run_predict,
     "report": run_report,
     "draw": run_draw,
 }

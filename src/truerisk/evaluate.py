@@ -67,5 +67,5 @@ def evaluate(
     with quiet(), threads.limit_threads(count), rng.fork_seeded(recipe.streams.noise):
         with refusing_trainer():
             host = choose_host(build_strategy(cfg.trainer))
-        summary = evaluate_model(module, host, epoch=None)
+        summary = evaluate_model(module, host, best.get("epoch"))
     return Evaluation(run, summary)

@@ -76,6 +76,14 @@ class Predictor(nn.Module):
         """
         if not self.task.integer_inputs:
             x = self.standardize_inputs(x)
+        return self.run_network(x)
+
+    def run_network(self, x: Tensor) -> Tensor:
+        """Return outputs [n, …] in the targets' own units.
+
+        Args:
+            x: inputs as the network was trained on them.
+        """
         with self._autocast(x.device.type):
             outputs: Tensor = self.network(x)
         if outputs.is_floating_point() and outputs.dtype.itemsize < 4:

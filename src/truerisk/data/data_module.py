@@ -19,7 +19,7 @@ from truerisk.core.rng import named_generator
 from truerisk.data.encoder import Standardizer, check_kind
 from truerisk.data.partition import Rows, choose_subset, partition_rows
 from truerisk.data.plan import BatchPlan, build_loader, check_batch_size
-from truerisk.data.samples import DataInfo, Inputs, Population, Samples
+from truerisk.data.samples import DataInfo, Expected, Inputs, Population, Samples
 from truerisk.data.split import (
     InputRows,
     LoaderSplit,
@@ -51,7 +51,8 @@ class DataModule(LightningDataModule):
     training batches come in the order of ``order_seed``, a run's ``seed.order``.
 
     ``notes`` tell how the data were read, a line each. ``suited`` names the tasks that the run's
-    loss is for, which decide where a source's task is ``auto``.
+    loss is for, which decide where a source's task is ``auto``. Where ``predicting`` is set,
+    samples may lack targets. ``identities`` tell the samples of each split apart, a value each.
 
     Args:
         source: the samples, or a function that makes them.
@@ -90,6 +91,9 @@ class DataModule(LightningDataModule):
         self.order_seed = seed
         self.suited: Sequence[str] = ()
         self.notes: list[str] = []
+        self.predicting = False
+        self.expected: Expected | None = None
+        self.identities: dict[str, dict[str, Any]] = {}
         self.batch_size = check_batch_size(batch_size)
         self.val_size, self.test_size, self.num_train_asked = val, test, num_train
         number = isinstance(label_noise, int | float) and not isinstance(label_noise, bool)
@@ -126,6 +130,7 @@ class DataModule(LightningDataModule):
             return
         samples = self._load_samples()
         parts = self._split_samples(samples)
+        self.identities = {name: identify_rows(samples, name, part) for name, part in parts.items()}
         self._hold_inputs(parts)
         self._encode_columns(samples, parts)
         self.population = samples.population
@@ -232,10 +237,19 @@ class DataModule(LightningDataModule):
             suited = self.suited
             if self._given.get("task"):
                 suited = (self._given["task"],)
-            samples = _call_source(samples, seed=self.seed, suited=suited)
+            known = {"seed": self.seed, "suited": suited, "expected": self._expect_samples()}
+            samples = _call_source(samples, **known)
         self.notes = list(samples.notes)
         get_task(samples.task).check_label_noise(self.label_noise)
         return _renumber_classes(samples, self._given.get("class_names") or None)
+
+    def _expect_samples(self) -> Expected | None:
+        """Say what a run that has been trained knows of its samples."""
+        if "num_outputs" in self._given:
+            facts = {key: self._given[key] for key in ("task", "num_outputs")}
+            names = self._given.get("class_names") or ()
+            self.expected = Expected(**facts, classes=names, may_lack_targets=self.predicting)
+        return self.expected
 
     def _split_samples(self, samples: Samples) -> dict[str, _Part]:
         """Return the raw samples of each split; those in memory share the source's tensor."""
@@ -446,6 +460,24 @@ class _Part(NamedTuple):
     def count_bytes(self) -> int:
         """Return the bytes of the inputs in single precision."""
         return 4 * len(self.y) * math.prod(sample_shape(self.x))
+
+
+def identify_rows(samples: Samples, name: str, part: _Part) -> dict[str, Any]:
+    """Return what tells the samples of a split apart: at least their rows in the source.
+
+    Args:
+        samples: of the source.
+        name: of the split.
+        part: its samples.
+    """
+    import numpy as np
+
+    # a test set of the source's own has rows of its own
+    if name == "test" and samples.test is not None:
+        return {"row": np.arange(len(part.y))}
+    known = {"row": np.arange(len(samples.y)), **samples.identities}
+    rows = slice(None) if part.rows is None else part.rows.numpy()
+    return {key: np.asarray(values)[rows] for key, values in known.items()}
 
 
 def _call_source(source: Callable[..., Samples], **known: Any) -> Samples:

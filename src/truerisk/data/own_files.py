@@ -13,7 +13,7 @@ from torch import Tensor
 
 from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.data.encoder import MISSING, TableEncoder
-from truerisk.data.samples import Samples
+from truerisk.data.samples import Expected, Samples
 from truerisk.data.source_files import find_path
 from truerisk.data.table_columns import MAX_LABELS, Table, find_slips, read_table, spread_lists
 from truerisk.task import infer_task
@@ -31,6 +31,7 @@ def arrays(
     y_test: str | None = "y_test",
     task: str = "auto",
     suited: Sequence[str] = (),
+    expected: Expected | None = None,
 ) -> Samples:
     """Read samples from an .npz with inputs [n, …] and targets [n] or [n, outputs].
 
@@ -44,6 +45,7 @@ def arrays(
         y_test: name of its targets, or None.
         task: what is learned; ``auto`` as `truerisk.task.infer_task` says.
         suited: tasks that the loss is for, which ``auto`` goes by.
+        expected: what a run that has been trained knows of them.
 
     Returns:
         Inputs as floating-point numbers, but for tokens, and targets as the task types them.
@@ -53,13 +55,17 @@ def arrays(
             test set that the training set lacks.
     """
     found = _read_archive(path)
-    values = _find_array(found, y, "y")
+    classes = expected.classes if expected is not None else ()
+    if expected is not None and expected.may_lack_targets and y not in found:
+        values = expected.make_targets(_find_array(found, x, "x"))
+    else:
+        values = _find_array(found, y, "y")
     tests = _find_test_arrays(found, x_test, y_test)
     learned = infer_task(values, task, suited=suited)
     inputs = read_inputs(_find_array(found, x, "x"), x, learned.integer_inputs)
     if learned.has_classes:
         _check_classes(values, y)
-    targets, names = learned.read_targets(values)
+    targets, names = learned.read_targets(values, classes or None)
     test = None
     if tests is not None:
         test = (

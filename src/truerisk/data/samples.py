@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -78,6 +78,38 @@ class TargetPopulation(Population, Protocol):
         ...
 
 
+@dataclass
+class Expected:
+    """What is known of samples beforehand, as they are for a run that has been trained.
+
+    A source that has a parameter ``expected`` is given it.
+
+    Args:
+        task: what the run has learned.
+        num_outputs: its number of classes, labels or target columns.
+        classes: their names where it has any.
+        may_lack_targets: whether samples without targets will do, as for predictions.
+
+    Attributes:
+        lacks_targets: whether these have none, as the source has found.
+    """
+
+    task: str
+    num_outputs: int
+    classes: Sequence[str] = ()
+    may_lack_targets: bool = False
+    lacks_targets: bool = False
+
+    def make_targets(self, x: Any) -> Any:
+        """Return targets that stand in for those that are not there.
+
+        Args:
+            x: the inputs, as they were read.
+        """
+        self.lacks_targets = True
+        return get_task(self.task).stand_in_targets(x, self.num_outputs, self.classes)
+
+
 @dataclass(frozen=True)
 class Samples:
     """Inputs ``x`` [n, *shape] and targets ``y``: int64 [n] classes or float [n, outputs].
@@ -85,7 +117,8 @@ class Samples:
     ``test`` is the source's own test set, ``population`` the distribution P if known, and
     ``encoder`` what turns x into features once fitted on the training split. The last ``last_val``
     samples are the source's own validation set, and ``notes`` what a reader of the run should know
-    of how they were read, a line each.
+    of how they were read, a line each. ``identities`` tell samples apart in tables of predictions,
+    such as ``row`` and the column of ids, a value a sample.
 
     Raises:
         ConfigError: fewer than two classes, or x and y of different lengths.
@@ -100,6 +133,7 @@ class Samples:
     encoder: TableEncoder | None = None
     last_val: int | None = None
     notes: Sequence[str] = ()
+    identities: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         task = get_task(self.task)

@@ -144,7 +144,7 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
     """
     if not path.exists():
         raise ConfigError(f"{path} does not exist: the run was cut off before its first checkpoint")
-    remedy = ""
+    remedy = "; train the run again"
     if path.name == "last.ckpt":
         remedy = "; delete it, and resume starts the run anew"
     try:
@@ -152,8 +152,10 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
         content = torch.load(path, map_location=device, weights_only=True)
     # a torn or foreign file fails in as many ways as zip and pickle have
     except Exception as error:
-        # after its first sentence, torch recommends to load it all the same, unsafely
-        why = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        if "weights_only" in str(error):
+            # torch advises to load it by pickle, which is how a file from elsewhere runs its code
+            why = "it is damaged, or holds more than weights and numbers"
         raise ConfigError(f"{path} is not a readable checkpoint ({why}){remedy}") from error
     # last.ckpt has the one, best.ckpt the other
     if not {"truerisk", "state"} & set(content):

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.task.task import FittedLoss, Task, holds_lists, is_one_hot
+from truerisk.task.task import (
+    FittedLoss,
+    Task,
+    average_logits,
+    average_scores,
+    holds_lists,
+    is_one_hot,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -235,6 +242,31 @@ class Classification(Task):
         if fitted.output_size == 1:
             predicted = outputs.squeeze(-1) > 0
         return (predicted != y).to(torch.get_default_dtype())
+
+    def stand_in_targets(self, x: Any, num_outputs: int, classes: Sequence[str]) -> Any:
+        """Return the first class for every sample, [n].
+
+        Args:
+            x: the inputs, as they were read.
+            num_outputs: the number of classes.
+            classes: their names.
+        """
+        import numpy as np
+
+        return np.array([classes[0]] * len(x), dtype=object)
+
+    def average_outputs(self, fitted: FittedLoss, outputs: Sequence[Tensor]) -> Tensor:
+        """Return scores of the mean of the probabilities; of scores without any, their mean.
+
+        Args:
+            fitted: the loss.
+            outputs: of each model, [n, K].
+        """
+        if self.read_probabilities(fitted, outputs[0]) is None:
+            return super().average_outputs(fitted, outputs)
+        if fitted.logistic:
+            return average_logits(outputs)
+        return average_scores(outputs)
 
     def read_probabilities(self, fitted: FittedLoss, outputs: Tensor) -> Tensor | None:
         """Return p(k | x), [n, K]; None for a loss whose scores are no log-probabilities.

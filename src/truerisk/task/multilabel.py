@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.task.classification import label_name, name_classes
-from truerisk.task.task import FittedLoss, Task, holds_flags, holds_lists, is_one_hot
+from truerisk.task.task import (
+    FittedLoss,
+    Task,
+    average_logits,
+    holds_flags,
+    holds_lists,
+    is_one_hot,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,6 +158,15 @@ class MultiLabel(Task):
         import torch
 
         return ((outputs > 0) != (y > 0)).to(torch.get_default_dtype()).mean(-1)
+
+    def average_outputs(self, fitted: FittedLoss, outputs: Sequence[Tensor]) -> Tensor:
+        """Return the outputs that stand for the mean of the probabilities.
+
+        Args:
+            fitted: the loss.
+            outputs: of each model.
+        """
+        return average_logits(outputs)
 
     def read_probabilities(self, fitted: FittedLoss, outputs: Tensor) -> Tensor | None:
         """Return p(label | x), [n, labels].

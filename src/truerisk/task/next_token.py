@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from truerisk.core.errors import ConfigError
-from truerisk.task.task import FittedLoss, Task
+from truerisk.task.task import FittedLoss, Task, average_scores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,6 +142,25 @@ class NextToken(Task):
         import torch
 
         return (outputs.argmax(-1) != y).to(torch.get_default_dtype()).flatten(1).mean(1)
+
+    def stand_in_targets(self, x: Any, num_outputs: int, classes: Sequence[str]) -> Any:
+        """Return the inputs, which are tokens as well.
+
+        Args:
+            x: tokens [n, T].
+            num_outputs: the number of tokens V.
+            classes: not looked at.
+        """
+        return x
+
+    def average_outputs(self, fitted: FittedLoss, outputs: Sequence[Tensor]) -> Tensor:
+        """Return the outputs that stand for the mean of the probabilities.
+
+        Args:
+            fitted: the loss.
+            outputs: of each model.
+        """
+        return average_scores(outputs)
 
     def read_predictions(
         self, fitted: FittedLoss, outputs: Tensor, probabilities: Tensor | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -313,6 +314,29 @@ class Task:
         """
         return None
 
+    def stand_in_targets(self, x: Any, num_outputs: int, classes: Sequence[str]) -> Any:
+        """Return targets for samples that have none, as `read_targets` takes them.
+
+        Args:
+            x: the inputs, as they were read.
+            num_outputs: the number of classes, target columns or tokens.
+            classes: the names of the classes, where there are any.
+        """
+        import numpy as np
+
+        return np.zeros((len(x), num_outputs))
+
+    def average_outputs(self, fitted: FittedLoss, outputs: Sequence[Tensor]) -> Tensor:
+        """Return the outputs of an ensemble: those of the mean prediction.
+
+        Args:
+            fitted: the loss.
+            outputs: of each of its models, [n, …].
+        """
+        import torch
+
+        return torch.stack(list(outputs)).mean(0)
+
     def read_probabilities(self, fitted: FittedLoss, outputs: Tensor) -> Tensor | None:
         """Return the probabilities that outputs stand for; None where they stand for none.
 
@@ -383,3 +407,21 @@ class Task:
     def refuse_diagnostic(self, diagnostic: Any) -> str | None:
         """Return why a diagnostic cannot look at this task, if it cannot."""
         return None
+
+
+def average_scores(outputs: Sequence[Tensor]) -> Tensor:
+    """Return the logarithm of the mean of softmax(f), for outputs f [n, …, K] of several models."""
+    import torch
+
+    logs = torch.stack([f.log_softmax(-1) for f in outputs])
+    return logs.logsumexp(0) - math.log(len(outputs))
+
+
+def average_logits(outputs: Sequence[Tensor]) -> Tensor:
+    """Return the logit of the mean of sigmoid(f), for outputs f [n, …] of several models."""
+    import torch
+
+    # log p and log(1 - p) by themselves, as a p near 1 would round to it
+    stacked = torch.stack(list(outputs))
+    yes, no = torch.nn.functional.logsigmoid(torch.stack([stacked, -stacked])).logsumexp(1)
+    return yes - no

@@ -51,4 +51,11 @@ class Recipe:
 
     def facts(self) -> dict[str, Any]:
         """What a run's folder records of it beside the configuration."""
-        return {"seeds": self.streams._asdict(), "data": self.data.info._asdict()}
+        facts: dict[str, Any] = {
+            "seeds": self.streams._asdict(),
+            "data": self.data.info._asdict(),
+        }
+        if numbers := self.surrogate.find_training_numbers():
+            # earlier versions, which say nothing here, measured with them
+            facts["measured_without"] = sorted(numbers)
+        return facts

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -103,6 +104,32 @@ def test_label_smoothing_mixes_in_the_uniform_distribution():
     log_p = outputs.log_softmax(1)
     expected = -0.7 * log_p.gather(1, y[:, None])[:, 0] - 0.3 * log_p.mean(1)
     torch.testing.assert_close(adapt_loss(loss, "classification", 3)(outputs, y), expected)
+
+
+class Sharpened(nn.Module):
+    """A loss of one's own with a temperature that only training sees."""
+
+    training_only: ClassVar = {"temperature": 1.0}
+
+    def __init__(self, temperature):
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, outputs, y):
+        return F.cross_entropy(outputs / self.temperature, y, reduction="none")
+
+
+@pytest.mark.parametrize(
+    "loss", [nn.CrossEntropyLoss(reduction="none", label_smoothing=0.3), Sharpened(2.0)]
+)
+def test_what_only_training_sees_is_no_part_of_a_risk(loss):
+    outputs, y = samples("classification", 3)
+    fitted = adapt_loss(loss, "classification", 3)
+    plain = F.cross_entropy(outputs, y, reduction="none")
+    trained = fitted(outputs, y)
+    assert fitted.reports_others and not torch.allclose(trained, plain, rtol=0.01)
+    assert torch.equal(fitted.report_losses(trained, outputs, y), plain)
+    assert torch.equal(fitted(outputs, y), trained)
 
 
 def test_bce_of_two_classes_has_one_output_and_sklearns_value():

@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from truerisk.cli import main
 from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
+from truerisk.reports.learning_problem import build_study
 from truerisk.reports.run_records import (
     collect_runs,
     complete_command,
@@ -140,3 +142,17 @@ def test_a_value_that_must_be_quoted_can_be_read_again(path):
     command = complete_command("truerisk train seed=1", ["data.path"], {"data": {"path": path}})
     override = OverridesParser.create().parse_override(shlex.split(command)[-1])
     assert override.value() == path
+
+
+def test_risks_with_label_smoothing_in_them_are_a_problem_of_their_own(synthetic, tmp_path):
+    """Earlier versions measured so; since then runs say what they are measured without."""
+    for i, smoothing in enumerate((0.0, 0.1, 0.2, 0.2)):
+        loss = {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": smoothing}
+        folder = synthetic.write(tmp_path / str(i), synthetic.config(loss=loss), SUMMARY)
+        facts = json.loads((folder / "metadata.json").read_text())
+        if i in (1, 2):
+            facts["measured_without"] = ["label_smoothing"]
+        (folder / "metadata.json").write_text(json.dumps(facts))
+    study = build_study(collect_runs([tmp_path]))
+    sizes = sorted(len(problem.recipes) for problem in study.problems)
+    assert sizes == [1, 3]

@@ -156,3 +156,35 @@ def test_train_and_validation_risk_are_measured_alike(run, series, tmp_path):
     assert len(set(train)) == 4
     assert list(val) == pytest.approx(list(train), rel=1e-14)
     assert series(result, "batch/loss")[3] > 1.05 * train[3]
+
+
+SMOOTHED = ["data=gaussians", "data.source.num_samples=300", "model=linear"]
+SMOOTHED += ["trainer.precision=64-true", "trainer.max_epochs=3", "loss.label_smoothing=0.4"]
+
+
+def test_risks_are_those_of_the_targets_as_they_are(run, series, assembled):
+    """J and the loss of the batches have the smoothing; the Bayes risk is that of the risks."""
+    result = run(*SMOOTHED, "risk.true_samples=11000", "risk.train_samples=1000")
+    recipe = assembled(*SMOOTHED)
+    state = torch.load(result.run.best, weights_only=True)["state"]
+    recipe.model.load_state_dict(state)
+    with torch.no_grad():
+        for name in ("val", "test"):
+            split = getattr(recipe.data, name)
+            expected = cross_entropy(recipe.model.eval()(split.x), split.y).item()
+            assert result.summary[f"risk/{name}"].value == pytest.approx(expected, rel=1e-12)
+        train = recipe.data.train
+        outputs = recipe.model(train.x)
+        plain = cross_entropy(outputs, train.y).item()
+        smoothed = cross_entropy(outputs, train.y, label_smoothing=0.4).item()
+    epoch = result.summary["risk/val"].epoch
+    assert abs(plain - smoothed) > 0.01
+    assert series(result, "risk/train")[epoch] == pytest.approx(plain, rel=1e-9)
+    assert series(result, "objective")[epoch] == pytest.approx(smoothed, rel=1e-9)
+    assert result.summary["risk/true"].value > result.summary["risk/bayes"].value
+
+
+def test_the_loss_of_batches_is_the_one_that_training_lowers(run, series):
+    still = [*SMOOTHED, "data.batch_size=full", "optimizer=gd", "optimizer.lr=1e-12"]
+    result = run(*still, "trainer.max_epochs=1", "risk.train_samples=1000")
+    assert series(result, "batch/loss")[1] == pytest.approx(series(result, "objective")[1])

@@ -71,6 +71,7 @@ def test_long_and_odd_names_are_still_names():
 
 
 REVISED = {
+    ("loss.label_smoothing=0.1",): "risk without smoothing",
     ("scheduler=warm_restarts",): "descents of a share",
     ("regularizer=mixup", "regularizer.mixup.alpha=0.001"): "beta by logarithms",
     ("regularizer=cutmix", "regularizer.cutmix.alpha=1e-5"): "beta by logarithms",

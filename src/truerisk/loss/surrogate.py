@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +13,11 @@ from truerisk.core.errors import ConfigError
 from truerisk.task import Task, all_tasks, get_task
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+TRAINING_ONLY: Mapping[type, Mapping[str, float]] = {
+    nn.CrossEntropyLoss: {"label_smoothing": 0.0},
+}
+"""``training_only`` of torch's own losses: numbers that are no part of a risk, and what they are
+while one is measured. A loss of one's own has it as an attribute of its class."""
 
 
 # a module, so that weights of classes move to the device with it
@@ -84,7 +90,21 @@ class Surrogate(nn.Module):
     @property
     def reports_others(self) -> bool:
         """Whether other losses are reported than those that training lowers."""
-        return self.is_scaled
+        return self.is_scaled or bool(self.find_training_numbers())
+
+    def find_training_numbers(self) -> dict[str, float]:
+        """Find the numbers of the loss that only training is to see.
+
+        Returns:
+            What they are while risks are measured, by name; those that stand there are left out.
+        """
+        kinds = getattr(type(self.loss), "__mro__", ())
+        found = getattr(self.loss, "training_only", None)
+        if found is None:
+            found = next((TRAINING_ONLY[kind] for kind in kinds if kind in TRAINING_ONLY), {})
+        present = {name: getattr(self.loss, name) for name in found}
+        # a tensor stands for numbers of several runs
+        return {n: found[n] for n, v in present.items() if isinstance(v, Tensor) or v != found[n]}
 
     @torch.no_grad()
     def find_degree(self) -> float | None:
@@ -143,11 +163,16 @@ class Surrogate(nn.Module):
     def report_losses(self, losses: Tensor, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the losses [n] that are reported, in the targets' own units.
 
+        They are those of the targets as they are, without what a loss does to train better.
+
         Args:
             losses: those that training lowers, [n]; the very tensor comes back where it is both.
             outputs: the model's outputs.
             y: the targets.
         """
+        if numbers := self.find_training_numbers():
+            with self._replaced(numbers):
+                losses = self(outputs, y)
         if self.unit is not None:
             return losses * self.unit
         if self.is_scaled:
@@ -155,6 +180,17 @@ class Surrogate(nn.Module):
             each = self.task.compute_losses(self, outputs.to(self.units.dtype), y)
             return (each * self.units).mean(1)
         return losses
+
+    @contextmanager
+    def _replaced(self, numbers: Mapping[str, float]) -> Iterator[None]:
+        """Put numbers of the loss in the place of its own inside the block."""
+        own = vars(self.loss)  # past nn.Module's own __setattr__, which looks tensors up
+        before = {name: own[name] for name in numbers}
+        own.update(numbers)
+        try:
+            yield
+        finally:
+            own.update(before)
 
     def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the loss of each sample, [n].

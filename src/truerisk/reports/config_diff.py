@@ -16,7 +16,12 @@ IGNORED_KEYS = (
 )  # fmt: skip
 """Keys that make no recipe: seeds, and what only observes, stores or speeds up a run."""
 
-OF_THE_RECIPE = ("data.batch_size", "data.standardize_target", "model.start")
+OF_THE_RECIPE = (
+    "data.batch_size",
+    "data.standardize_target",
+    "loss.label_smoothing",
+    "model.start",
+)
 """Keys below those of a problem that change nothing about what is measured."""
 PROBLEM_KEYS = ("data", "loss", "choices.data", "choices.loss")
 """Keys that define the learning problem: risks are comparable only where these agree."""

@@ -58,6 +58,7 @@ class RunRecord:
         curves: the metrics of `CURVES` that were recorded, by name.
         stop: what ended it before its time, if anything.
         contents: digests of the files and modules that it names (`truerisk.config.contents`).
+        smoothed: whether label smoothing is in its risks, as an earlier version measured them.
     """
 
     folder: Path
@@ -71,6 +72,7 @@ class RunRecord:
     curves: Mapping[str, MetricCurve]
     stop: Stop | None = None
     contents: Mapping[str, str] = field(default_factory=dict)
+    smoothed: bool = False
 
     @property
     def halved(self) -> bool:
@@ -116,7 +118,24 @@ def collect_runs(folders: Iterable[str | Path]) -> CollectedRuns:
         # whatever is wrong with one run's files, the others are still worth a report
         except (ConfigError, yaml.YAMLError, ValueError, KeyError, TypeError, OSError) as error:
             unreadable.append(f"{path}: {' '.join(str(error).split())}")
-    return CollectedRuns(tell_contents_apart(runs), unreadable)
+    return CollectedRuns(tell_smoothed_apart(tell_contents_apart(runs)), unreadable)
+
+
+def tell_smoothed_apart(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Give risks with label smoothing in them a learning problem of their own.
+
+    Args:
+        runs: as they were read.
+    """
+    if not any(run.smoothed for run in runs):
+        return list(runs)
+    # a key of every run: one that some lack tells nothing apart
+    words = {True: "with smoothing", False: "without smoothing"}
+    configs = [
+        {**run.config, "loss": {**(run.config.get("loss") or {}), "measured": words[run.smoothed]}}
+        for run in runs
+    ]
+    return [replace(run, config=config) for run, config in zip(runs, configs, strict=True)]
 
 
 def tell_contents_apart(runs: Sequence[RunRecord]) -> list[RunRecord]:
@@ -207,6 +226,7 @@ def read_run_record(path: Path) -> RunRecord:
     folder = RunFolder(path)
     config = read_config(folder)
     facts, record, summary = folder.metadata(), folder.status(), folder.summary()
+    loss, without = config.get("loss") or {}, facts.get("measured_without", ())
     status, reason, stop = record.get("status", "running"), record.get("reason", ""), None
     risk = summary.get("risk/val")
     if status == "finished" and risk is not None and not math.isfinite(risk.value):
@@ -225,6 +245,7 @@ def read_run_record(path: Path) -> RunRecord:
         curves=read_curves(folder.metrics),
         stop=stop,
         contents=facts.get("contents", {}),
+        smoothed=bool(loss.get("label_smoothing")) and "label_smoothing" not in without,
     )
 
 

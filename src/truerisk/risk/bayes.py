@@ -14,12 +14,11 @@ Exact = nn.MSELoss | nn.L1Loss | nn.HuberLoss | nn.CrossEntropyLoss | nn.BCEWith
 def attains_bayes_risk(surrogate: Surrogate) -> bool:
     """Tell whether `predict_bayes` minimises this surrogate's risk, and not its 0–1 risk alone.
 
-    Log-odds minimise cross-entropy (without label smoothing) and logistic loss; the mean minimises
-    squared loss and, as the noise of every known P here is symmetric, absolute and Huber loss.
+    Log-odds minimise cross-entropy (as it is reported, without label smoothing) and logistic loss;
+    the mean minimises squared loss and, as the noise of every known P here is symmetric, absolute
+    and Huber loss.
     """
-    # a smoothed target is not P's, so its best outputs are others
-    smoothing = getattr(surrogate.loss, "label_smoothing", 0.0)
-    return isinstance(surrogate.loss, Exact) and not smoothing
+    return isinstance(surrogate.loss, Exact)
 
 
 def predict_bayes(data: DataModule, surrogate: Surrogate, x: Tensor) -> Tensor:

@@ -231,6 +231,9 @@ def _measures_elsewhere(config: Mapping[str, Any]) -> bool:
 REVISIONS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "beta by logarithms": _mixes_little,
     "descents of a share": _restarts_by_share,
+    "risk without smoothing": lambda config: bool(
+        (config.get("loss") or {}).get("label_smoothing")
+    ),
     "plateau below zero": _waits_below_zero,
     "singular vectors": lambda config: bool(_numbers_of(config, "regularizer", "SpectralNorm")),
     "statistics of an average": _averages_statistics,

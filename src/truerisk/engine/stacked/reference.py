@@ -105,13 +105,16 @@ class ReferenceObjective:
             ``losses`` [K, n], and ``reported`` [K, n] where those are others; ``errors`` [K, n]
             where the task has them; ``penalty/NAME`` [K].
         """
+        surrogate = self.objective.surrogate
+        # by the numbers of all members, of which some may be nothing but a risk's
+        with substituted(self.slots, self.values):
+            reports_others = surrogate.reports_others
 
         def measure(state: Named, values: Named, parts: dict[str, Tensor]) -> dict[str, Tensor]:
             value = self._evaluate(state, values, parts)
-            surrogate = self.objective.surrogate
             errors = surrogate.compute_errors(value.outputs, parts["y"])
             named = {"losses": value.losses} | ({} if errors is None else {"errors": errors})
-            if surrogate.reports_others:
+            if reports_others:
                 with substituted(self.slots, values):
                     others = surrogate.report_losses(value.losses, value.outputs, parts["y"])
                 named["reported"] = others

@@ -123,7 +123,7 @@ class StackedObjective:
     def _measure_names(self) -> list[str]:
         has_errors = self.objective.surrogate.task.error_title is not None
         errors = ["errors"] if has_errors else []
-        reported = ["reported"] if self.objective.surrogate.reports_others else []
+        reported = ["reported"] if self._reports_others else []
         return [
             "losses",
             *reported,
@@ -131,15 +131,21 @@ class StackedObjective:
             *(f"penalty/{name}" for name in self.objective.penalties),
         ]
 
+    @property
+    def _reports_others(self) -> bool:
+        # by the numbers of all members, of which some may be nothing but a risk's
+        with substituted(self.slots, self.values):
+            return self.objective.surrogate.reports_others
+
     def _make_measure(self, names: Names) -> Function:
-        surrogate = self.objective.surrogate
+        surrogate, reports_others = self.objective.surrogate, self._reports_others
 
         def one(state: State, values: State, own: dict[str, Tensor]) -> tuple[Tensor, ...]:
             with substituted(self.slots, values):
                 value = self.objective(state, Batch(**own))
                 errors = surrogate.compute_errors(value.outputs, own["y"])
                 reported = surrogate.report_losses(value.losses, value.outputs, own["y"])
-            others = (reported,) if surrogate.reports_others else ()
+            others = (reported,) if reports_others else ()
             wrong = () if errors is None else (errors,)
             return value.losses, *others, *wrong, *value.penalties.values()
 

@@ -182,3 +182,49 @@ def test_several_numbers_have_columns_of_their_own(tmp_path):
     assert list(spread_columns("target", np.zeros((2, 2)), ())) == ["target_0", "target_1"]
     with pytest.raises(ConfigError, match="non-existent"):
         write_table(pd.DataFrame({"a": [1]}), tmp_path / "none" / "a.csv")
+
+
+def write_csv(path, n, seed, drop=()):
+    draw = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "name": [f"p{k}" for k in range(n)],
+            "age": draw.normal(40, 9, n).round(2),
+            "colour": draw.choice(["red", "blue", "green"], n),
+            "sick": draw.choice(["no", "yes"], n),
+        }
+    )
+    frame.loc[1, "age"] = np.nan
+    frame.drop(columns=list(drop)).to_csv(path, index=False)
+    return frame
+
+
+@pytest.mark.parametrize("missing", ["mean", "drop"])
+def test_a_table_with_ids_gaps_and_no_target(tiny, tmp_path, missing):
+    old = write_csv(tmp_path / "old.csv", 60, 0)
+    source = ["data=table", f"data.source.path={tmp_path / 'old.csv'}", "data.source.target=sick"]
+    more = ["data.source.id=name", f"data.source.missing={missing}", "data.batch_size=10"]
+    run = tiny(tmp_path / "run", [*source, *more])
+    assert run.run.metadata()["data"]["input_shape"] == [4]
+    table = predict([tmp_path / "run"], split="all").sort_values("row")
+    kept = [k for k in range(60) if missing == "mean" or k != 1]
+    assert list(table["row"]) == kept and list(table["name"]) == list(old["name"][kept])
+    assert list(table["target"]) == list(old["sick"][kept])
+    new = write_csv(tmp_path / "new.csv", 5, 1, drop=["sick"])
+    blind = predict([tmp_path / "run"], [f"data.source.path={tmp_path / 'new.csv'}"])
+    kept = [k for k in range(5) if missing == "mean" or k != 1]
+    assert list(blind["name"]) == list(new["name"][kept])
+    assert "target" not in blind and "loss" not in blind
+    found = run.predict(new.loc[kept].drop(columns="sick"))
+    assert list(found.values) == list(blind["prediction"])
+    assert np.allclose(found.probabilities, blind.filter(like="probability_"), atol=1e-7)
+    write_csv(tmp_path / "new.csv", 5, 1)
+    known = predict([tmp_path / "run"], [f"data.source.path={tmp_path / 'new.csv'}"])
+    pd.testing.assert_frame_equal(known.drop(columns=["target", "loss"]), blind)
+    assert list(known["target"]) == list(new["sick"][kept])
+    empty = new.assign(sick=np.nan)
+    empty.to_csv(tmp_path / "new.csv", index=False)
+    again = predict([tmp_path / "run"], [f"data.source.path={tmp_path / 'new.csv'}"])
+    pd.testing.assert_frame_equal(again, blind)
+    with pytest.raises(ConfigError, match="no column 'age'"):
+        run.predict(new.drop(columns="age"))

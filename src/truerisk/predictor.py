@@ -50,6 +50,7 @@ class Predictor(nn.Module):
         self.network, self.task, self.precision = network, task, precision
         self.class_names = list(fitted.get("class_names") or ())
         self.input_shape = tuple(fitted["input_shape"])
+        self.encoder = fitted.get("encoder") or {}
         standardizer = fitted.get("standardizer") or {}
         self.register_buffer("mean", standardizer.get("mean"))
         self.register_buffer("scale", standardizer.get("scale"))
@@ -141,11 +142,16 @@ def check_inputs(predictor: Predictor, x: Any) -> Tensor:
 
     Args:
         predictor: that they are for.
-        x: a tensor, an array or nested lists.
+        x: a tensor, an array or nested lists; or the rows of a table, for a run that learned from
+            one.
 
     Raises:
         ConfigError: they are no finite numbers, or samples have another shape.
     """
+    if hasattr(x, "columns") and predictor.encoder:
+        from truerisk.data.own_files import encode_frame
+
+        x = encode_frame(x, predictor.encoder)
     if not isinstance(x, Tensor):
         try:
             x = torch.as_tensor(np.asarray(x))

@@ -113,7 +113,7 @@ class RunResult:
         """Predict at raw inputs, as the run's own data had them.
 
         Args:
-            x: a tensor, an array or lists [n, *shape].
+            x: a tensor, an array or lists [n, *shape]; a DataFrame for a run on a table.
 
         Returns:
             Outputs, probabilities, and the predicted classes or numbers.

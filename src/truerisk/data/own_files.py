@@ -171,7 +171,9 @@ def table(
     skip_lines: int = 0,
     na_values: Sequence[str] = (),
     keep_default_na: bool = True,
+    id: str | None = None,
     suited: Sequence[str] = (),
+    expected: Expected | None = None,
 ) -> Samples:
     """Read samples from the rows of a table; features are x [n, d] once its encoder is fitted.
 
@@ -195,7 +197,9 @@ def table(
         skip_lines: lines before the header; lines of one field there are found without.
         na_values: texts that stand for a gap.
         keep_default_na: whether ``NA``, ``null`` and the like do too.
+        id: the column that names a row in predictions; it is not learned from.
         suited: tasks that the loss is for, which ``auto`` goes by.
+        expected: what a run that has been trained knows of the rows.
 
     Returns:
         Raw columns, with the encoder that turns them into features.
@@ -219,8 +223,15 @@ def table(
         na_values=na_values,
         keep_default_na=keep_default_na,
     )
-    frame = read.frame
-    goals = _find_targets(frame, target)
+    frame, goals = read.frame, []
+    if id is not None:
+        drop = [*drop, *_check_columns(frame, [id], "id")]
+    if _lacks_targets(frame, target, expected):
+        frame = frame.drop(columns=[n for n in frame.columns if n in _list_targets(target)])
+        # what was left out of the learning may be missing too
+        drop = [name for name in drop if name in frame.columns]
+    else:
+        goals = _find_targets(frame, target)
     names = _choose_features(frame, goals, columns, drop, categorical)
     slips = find_slips(frame[[*names, *goals]], categorical)
     frame = spread_lists(frame, names).join(frame[goals])
@@ -230,17 +241,39 @@ def table(
     texts = [n for n in names if n in categorical or not _is_number(frame[n])]
     x, vocabulary = _build_matrix(frame[names], texts, max_categories)
     encoder = TableEncoder(names, vocabulary, missing)
-    values = _read_goals(frame, goals)
+    values = expected.make_targets(frame) if expected and not goals else _read_goals(frame, goals)
     learned = infer_task(values, task, MAX_LABELS, suited)
     # columns of one-hot classes have their names
-    known = goals if len(goals) > 1 and learned.has_classes else None
+    known: Any = goals if len(goals) > 1 and learned.has_classes else None
+    if known is None and expected is not None and learned.name == expected.task:
+        known = expected.classes or None
     y, classes = learned.read_targets(values, known)
     notes = [
         _describe_table(file, whole, frame, texts, goals, learned.phrase, read, missing),
         *slips,
         *_find_counters(frame, names),
     ]
-    return Samples(x, y, learned.name, class_names=classes, encoder=encoder, notes=notes)
+    identities = {"row": frame.index.to_numpy()}
+    if id is not None:
+        identities[id] = read.frame[id].loc[frame.index].to_numpy()
+    more: dict[str, Any] = {"encoder": encoder, "notes": notes, "identities": identities}
+    return Samples(x, y, learned.name, class_names=classes, **more)
+
+
+def _list_targets(target: str | Sequence[str] | None) -> list[str]:
+    if target is None or isinstance(target, str):
+        return [] if target is None else [target]
+    return list(target)
+
+
+def _lacks_targets(
+    frame: DataFrame, target: str | Sequence[str] | None, expected: Expected | None
+) -> bool:
+    """Tell whether rows that are to be predicted have no target, or an empty column for it."""
+    if expected is None or not expected.may_lack_targets:
+        return False
+    goals = [name for name in _list_targets(target) if name in frame.columns]
+    return not goals or bool(frame[goals].isna().all(axis=None))
 
 
 def _read_goals(frame: DataFrame, goals: list[str]) -> Any:
@@ -435,3 +468,24 @@ def _encode_texts(column: Series, max_categories: int) -> tuple[Any, list[str]]:
         )
     # pandas writes -1 for a gap
     return np.where(codes < 0, np.nan, codes), [str(word) for word in words]
+
+
+def encode_frame(frame: DataFrame, state: Mapping[str, Any]) -> Tensor:
+    """Return the features [n, d] of a table's rows, as a run has fitted them.
+
+    Args:
+        frame: with the columns that the run has learned from; others are passed over.
+        state: of its `TableEncoder`.
+
+    Raises:
+        ConfigError: a column is missing, or holds texts where numbers were.
+    """
+    parts = {part["name"]: part for part in state["columns"]}
+    frame = frame.rename(columns=str)
+    _check_columns(frame, list(parts), "columns")
+    frame = frame[list(parts)]
+    texts = [n for n, part in parts.items() if "categories" in part or not _is_number(frame[n])]
+    x, vocabulary = _build_matrix(frame, texts, max(1, len(frame)))
+    encoder = TableEncoder(list(parts), vocabulary, "mean")
+    encoder.load_state_dict(state)
+    return encoder(x)

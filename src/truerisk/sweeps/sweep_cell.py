@@ -39,6 +39,7 @@ NEUTRAL: Mapping[str, Any] = {
     "data.source.skip_lines": 0,
     "data.source.na_values": [],
     "data.source.keep_default_na": True,
+    "data.source.id": None,
     "data.source.unlabelled": "refuse",
 }
 """Values of keys that mean what earlier versions did, which had no such key."""

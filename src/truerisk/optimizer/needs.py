@@ -50,8 +50,14 @@ class Needs:
 
 _LINE_SEARCH = Needs(closure=True, clip=False, groups=False, scaler=False, projection=False)
 _SECOND_ORDER = Needs(clip=False, scaler=False, create_graph=True)
-# it keeps one estimate of the distance to the solution, and so one step length
-_DISTANCE = Needs(common_hyperparameters=("lr", "betas", "beta3"))
+# it keeps one estimate of the distance to the solution, and so one step length; what the estimate
+# is made with is read from the first group or the last
+_DISTANCE = Needs(
+    common_hyperparameters=(
+        *("lr", "betas", "beta3", "d", "d0", "d_max", "d_coef", "growth_rate"),
+        *("bias_correction", "safeguard_warmup"),
+    )
+)
 
 LIBRARY_NEEDS = {
     "torch.LBFGS": _LINE_SEARCH,

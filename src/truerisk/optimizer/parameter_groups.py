@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from truerisk.core import rng
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.core.parameter_rules import MATCHERS, split_parameters
+from truerisk.core.parameter_rules import MATCHERS, find_norm_parameters, split_parameters
 from truerisk.optimizer.needs import Needs, needs_of
 
 
@@ -45,8 +49,8 @@ def parameter_groups(
 
     Raises:
         ConfigError: a rule sets a number the optimizer does not have, or matches nothing; the
-            optimizer takes one group only, or one value of a number that the rules make several;
-            nothing is trainable.
+            optimizer takes one group only, or one value of a number that the rules make several,
+            or does nothing with its weight decay; nothing is trainable.
 
     >>> import torch
     >>> rules = [{"max_ndim": 1, "weight_decay": 0.0}]
@@ -60,11 +64,13 @@ def parameter_groups(
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if not trainable:
         raise ConfigError("no parameter of the model is trainable: there is nothing to optimize")
+    split = split_parameters(trainable, rules, find_norm_parameters(model))
     groups = [
         {"params": list(group.values()), "param_names": list(group), **numbers}
-        for numbers, group in split_parameters(trainable, rules)
+        for numbers, group in split
     ]
     _check_needs(groups, needs_of(factory))
+    _refuse_ignored(factory, [numbers for numbers, _ in split if numbers])
     return groups
 
 
@@ -92,3 +98,113 @@ def _check_needs(groups: Sequence[Mapping[str, Any]], needs: Needs) -> None:
                 f"param_groups.rules set {key!r}, which this optimizer keeps in common for all "
                 f"parameters: set optimizer.{key} instead"
             )
+
+
+Numbers = Mapping[str, Any]
+_examined: dict[str, str] = {}
+"""What is wrong with optimizers that were examined, by how they are written; mostly nothing."""
+
+
+def _refuse_ignored(factory: Callable[..., Optimizer], numbers: Sequence[Numbers]) -> None:
+    """Refuse a weight decay that does nothing, and numbers of a group that act on others as well.
+
+    Libraries have both, and no word about it. So the optimizer takes a few steps beforehand, on
+    weights some of which have no gradient: only decay moves those.
+    """
+    written = f"{factory!r} {list(numbers)!r}"
+    if written not in _examined:
+        try:
+            _examined[written] = _examine(factory, numbers)
+        # an optimizer may not take these weights, whatever is wrong with that
+        except Exception:
+            _examined[written] = ""
+    if _examined[written]:
+        raise ConfigError(_examined[written])
+
+
+def _examine(factory: Callable[..., Optimizer], numbers: Sequence[Numbers]) -> str:
+    """Say what is wrong with an optimizer's numbers, in a sentence; nothing if none is."""
+    needs, target = needs_of(factory), factory
+    if needs.curvature or not needs.gradient or not needs.groups:
+        return ""
+    while isinstance(target, partial):
+        target = target.func
+    name, defaults = getattr(target, "__name__", str(target)), factory([_weights()[0]]).defaults
+    decay = defaults.get("weight_decay", 0)
+    if not decay and not numbers:
+        return ""
+    plain = _walk(factory, {})
+    if _same(plain[0], _weights()):
+        return ""  # it waits for longer than this takes
+    if type(decay) in (int, float) and decay:
+        undecayed = _walk(factory, {"weight_decay": 0.0})
+        if _same(plain[1], undecayed[1]):
+            return (
+                f"optimizer.weight_decay is {decay}, and {name} with these numbers does nothing "
+                "with it: change optimizer.weight_decouple, or set optimizer.weight_decay=0 (and "
+                "regularizer=l2)"
+            )
+    for rule in numbers:
+        for key, value in rule.items():
+            if value == defaults.get(key):
+                continue
+            changed = _walk(factory, {key: value})
+            # statistics of all weights may couple them, but not so that both come to the same
+            spread = _walk(factory, {key: value}, {key: value})
+            if not _same(plain[0], changed[0]) and _same(changed[0], spread[0]):
+                return (
+                    f"param_groups.rules set {key!r} for some of the weights, and {name} lets it "
+                    f"act on all of them: set optimizer.{key} instead"
+                )
+            if key in ("lr", "weight_decay") and _same(plain[1], changed[1]):
+                return (
+                    f"param_groups.rules set {key!r}, and {name} with these numbers does nothing "
+                    "with it: leave it out"
+                )
+    return ""
+
+
+def _weights() -> list[nn.Parameter]:
+    sizes = torch.linspace(1.5, 0.1, 12, dtype=torch.float64)
+    return [nn.Parameter(sizes[:9].reshape(3, 3).clone()), nn.Parameter(sizes[:3].clone())]
+
+
+def _walk(
+    factory: Callable[..., Optimizer], numbers: Numbers, first: Numbers | None = None
+) -> list[list[Tensor]]:
+    """Take some steps with two groups, the second with numbers of its own; return their weights."""
+    groups, needs = [_weights(), _weights()], needs_of(factory)
+    optimizer: Any = factory(
+        [{"params": groups[0], **(first or {})}, {"params": groups[1], **numbers}]
+    )
+    if needs.train_eval_modes:
+        optimizer.train()
+    every = [p for group in groups for p in group]
+    with rng.fork_seeded(0), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # RAdam's first five steps are none
+        for _ in range(8):
+            slopes = [torch.randn_like(p) for p in every]
+            for slope in slopes:
+                slope.view(-1)[:2] = 0
+
+            @torch.enable_grad()
+            def look(slopes: Sequence[Tensor] = slopes) -> Tensor:
+                optimizer.zero_grad()
+                pairs = zip(slopes, every, strict=True)
+                # bent as well, for those that differentiate it again
+                bent = [(c * p + c.square() * p.square()).sum() for c, p in pairs]
+                value = torch.stack(bent).sum() + 10
+                value.backward(create_graph=needs.create_graph)
+                return value
+
+            if needs.closure:
+                optimizer.step(look)
+            else:
+                look()
+                optimizer.step()
+    return [[p.detach() for p in group] for group in groups]
+
+
+def _same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(some, others, strict=True))

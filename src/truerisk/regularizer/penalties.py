@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.backends import cudnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import softplus
@@ -15,7 +15,7 @@ from truerisk.core.checks import check_float
 from truerisk.core.deterministic import DifferentiableNorms
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.core.flat_vectors import flatten_tensors
-from truerisk.core.parameter_rules import MATCHERS, split_parameters
+from truerisk.core.parameter_rules import MATCHERS, find_norm_parameters, split_parameters
 from truerisk.regularizer.base import Forward, Regularizer
 
 Rules = Sequence[Mapping[str, Any]]
@@ -49,10 +49,16 @@ class ParameterGrouping:
     def __init__(self, key: str, numbers: Sequence[str], rules: Rules | None = ()) -> None:
         self.strength = numbers[0]
         self.rules = [dict(rule) for rule in rules or ()]
+        self.norms: frozenset[str] = frozenset()
         self._names: tuple[str, ...] | None = None
         self._groups: list[ParameterGroup] = []
         for rule in self.rules:
             _refuse_unknown(key, rule, (*numbers, *MATCHERS))
+
+    def look_at(self, model: nn.Module) -> nn.Module:
+        """Learn which parameters are those of norms, and return the model as it is."""
+        self.norms, self._names = find_norm_parameters(model), None
+        return model
 
     def __call__(self, params: Mapping[str, Tensor]) -> list[ParameterGroup]:
         """Return the groups of these parameters."""
@@ -61,7 +67,7 @@ class ParameterGrouping:
         if names != self._names:
             self._groups = [
                 ParameterGroup(numbers, tuple(members))
-                for numbers, members in split_parameters(params.items(), self.rules)
+                for numbers, members in split_parameters(params.items(), self.rules, self.norms)
                 if numbers.get(self.strength, 1) not in (0, None)
             ]
             self._names = names
@@ -104,6 +110,10 @@ class ParameterPenalty(Regularizer):
         for rule in self.groups.rules:
             if rule.get("coefficient") is not None:
                 check_float(f"{self.key}.rules: coefficient", rule["coefficient"])
+
+    def edit_model(self, model: nn.Module) -> nn.Module:
+        """Look at the model, and leave it as it is."""
+        return self.groups.look_at(model)
 
     def penalty(self, forward: Forward) -> Tensor:
         """Return λR of all parameters, each with its group's numbers."""

@@ -50,6 +50,10 @@ class MaxNorm(Regularizer):
             if rule.get("bound") is not None:
                 check_float("regularizer.max_norm.rules: bound", rule["bound"], above=True)
 
+    def edit_model(self, model: nn.Module) -> nn.Module:
+        """Look at the model, and leave it as it is."""
+        return self.groups.look_at(model)
+
     def project(self, params: Mapping[str, Tensor]) -> None:
         """Scale back the rows that are too long, in place."""
         for group in self.groups(params):

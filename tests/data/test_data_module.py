@@ -291,6 +291,7 @@ def test_batches_read_together_are_those_read_alone(size, features):
     plan = torch.randperm(100, generator=draw).split(size)
     for index, batch in zip(plan, split.batches(plan), strict=True):
         assert torch.equal(batch.x, split.x[index]) and torch.equal(batch.y, index)
-        # where a batch begins in a cache line decides the last digits of its products
-        assert batch.x.data_ptr() % 64 == 0
+        # Where a batch begins in a cache line decides the last digits of its products; of a
+        # single sample there is no copy.
+        assert size == 1 or batch.x.data_ptr() % 64 == 0
     assert list(split.batches([])) == []

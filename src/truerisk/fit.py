@@ -485,6 +485,7 @@ def torch_flags(trainer: DictConfig) -> Iterator[None]:
 def _draw(result: RunResult) -> None:
     from truerisk.assemble import build_diagnostics
     from truerisk.diagnostics import Diagnostic
+    from truerisk.logger.history import read_metric_rows
     from truerisk.show.contour import save_contour
     from truerisk.show.figure import risk_figure
 
@@ -492,8 +493,8 @@ def _draw(result: RunResult) -> None:
         return
     if not get_task(result.task).has_samples:
         save_contour([result.folder], result.figure)
-    elif len(result.history):
-        risk_figure(result.history, result.figure, title=result.title)
+    elif len(rows := read_metric_rows(result.folder)):
+        risk_figure(rows, result.figure, title=result.title)
     for name, diagnostic in build_diagnostics(result.config).items():
         if isinstance(diagnostic, Diagnostic):
             diagnostic.draw(result.history, result.run.figures / f"{name}.png", result.title)

@@ -22,9 +22,11 @@ from truerisk.show.panel import (
 from truerisk.show.style import FAINT, INK, RISK_STYLES, SIZE, format_with_stderr
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from truerisk.logger.history import MetricRows
 
 RISK_LABELS = {"train": "train", "val": "validation"}
 
@@ -53,26 +55,40 @@ class EpochCurve(NamedTuple):
         return self.value + self.stderr
 
 
-def read_curve(history: pd.DataFrame, name: str, keep: str = "first") -> EpochCurve:
+def read_curve(history: MetricRows | DataFrame, name: str, keep: str = "first") -> EpochCurve:
     """Read the series ``name`` out of a tidy history, one value an epoch.
 
     Args:
         history: columns step, epoch, name, value.
         name: of the metric; its standard errors are those under ``NAME/stderr``.
-        keep: which of several values of an epoch counts. For risks the first does: what is measured
-            once more at the end, on other samples or at other weights, is not part of the curve.
+        keep: which of several values of an epoch counts, ``first`` or ``last``. For risks the first
+            does: what is measured once more at the end, on other samples or at other weights, is
+            not part of the curve.
     """
-    # a pivot refuses two values of one epoch
-    rows = history[history.name.isin([name, f"{name}/stderr"]) & history.epoch.notna()]
-    wide = rows.drop_duplicates(["name", "epoch"], keep=keep).pivot(
-        index="epoch", columns="name", values="value"
-    )
-    wide = wide.reindex(columns=[name, f"{name}/stderr"]).sort_index()
-    epoch = wide.index.to_numpy(dtype=float)
-    if not len(wide):
-        return EpochCurve(epoch, epoch, np.zeros(0))
-    value, stderr = wide.to_numpy(dtype=float).T
+    epoch, value = pick_values(history, name, keep)
+    known = dict(zip(*pick_values(history, f"{name}/stderr", keep), strict=True))
+    stderr = np.array([known.get(e, np.nan) for e in epoch])
     return EpochCurve(epoch, value, np.where(np.isfinite(stderr), stderr, 0.0))
+
+
+def pick_values(
+    history: MetricRows | DataFrame, name: str, keep: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the epochs [n], ascending, and values [n] of a metric, one an epoch."""
+    epochs = read_epochs(history)
+    rows = np.flatnonzero((np.asarray(history.name, dtype=object) == name) & np.isfinite(epochs))
+    if keep == "last":
+        rows = rows[::-1]
+    # numpy finds the first row of each
+    epoch, first = np.unique(epochs[rows], return_index=True)
+    return epoch, np.asarray(history.value, dtype=float)[rows[first]]
+
+
+def read_epochs(history: MetricRows | DataFrame) -> np.ndarray:
+    """Return the epochs [n] as floats; nan where there is none."""
+    column: Any = history.epoch
+    # pandas has a missing number of its own
+    return column if isinstance(column, np.ndarray) else column.to_numpy(float, na_value=np.nan)
 
 
 def choose_scale(curves: Iterable[EpochCurve]) -> str:
@@ -163,7 +179,7 @@ def mark_test(axes: Axes, epoch: float, test: EpochCurve) -> None:
     )  # fmt: skip
 
 
-def draw_risks(axes: Axes, history: pd.DataFrame) -> None:
+def draw_risks(axes: Axes, history: MetricRows | DataFrame) -> None:
     """Draw train and validation risk with bands, the best epoch, and the test risk there.
 
     Args:
@@ -247,7 +263,7 @@ def draw_rates(axes: Axes, rates: Mapping[str, EpochCurve]) -> None:
         label_ends(axes, ends)
 
 
-def draw_run(history: pd.DataFrame, title: str = "") -> Figure:
+def draw_run(history: MetricRows | DataFrame, title: str = "") -> Figure:
     """Draw the figure of a run.
 
     Args:
@@ -261,10 +277,10 @@ def draw_run(history: pd.DataFrame, title: str = "") -> Figure:
         headings.append("learning rate")
     figure = new_figure(title)
     axes = stack_panels(figure, headings, [4, 1])
-    epochs = history.epoch.dropna()
-    first, last = 0, 0
+    epochs = read_epochs(history)
+    epochs, first, last = epochs[np.isfinite(epochs)], 0, 0
     if len(epochs):
-        first, last = epochs.min(), epochs.max()
+        first, last = int(epochs.min()), int(epochs.max())
     set_integer_axis(axes[-1], first, last, "epoch")
     draw_risks(axes[0], history)
     if rates:
@@ -275,7 +291,7 @@ def draw_run(history: pd.DataFrame, title: str = "") -> Figure:
     return figure
 
 
-def risk_figure(history: pd.DataFrame, path: Path, title: str = "") -> Path:
+def risk_figure(history: MetricRows | DataFrame, path: Path, title: str = "") -> Path:
     """Draw a run's risks over its epochs and save them as a PNG; returns its path.
 
     Train and validation risk have bands of one standard error; the epoch with the lowest
@@ -283,7 +299,7 @@ def risk_figure(history: pd.DataFrame, path: Path, title: str = "") -> Path:
     standard error. The panel below shows the learning rate.
 
     Args:
-        history: columns step, epoch, name, value, as ``read_history`` gives them.
+        history: columns step, epoch, name, value, as ``read_metric_rows`` gives them.
         path: the file; its folder is made if it is not there.
         title: a line above the figure.
     """

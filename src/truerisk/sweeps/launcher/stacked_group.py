@@ -35,7 +35,8 @@ from truerisk.engine.stacked.stacked_run import StackedRun, make_stacked_run
 from truerisk.engine.state import TrainingRun
 from truerisk.engine.stopping import make_stop_rules
 from truerisk.fit import quiet
-from truerisk.logger import TidyCSV, read_history
+from truerisk.logger import TidyCSV
+from truerisk.logger.history import read_metric_rows
 from truerisk.logger.label import recipe_name
 from truerisk.recipe import Recipe
 from truerisk.result import RunResult
@@ -180,7 +181,7 @@ def draw_risks(folder: RunFolder, config: Mapping[str, Any]) -> None:
         config: its plain configuration.
     """
     if config.get("figures", True):
-        history = read_history(folder.path)
+        history = read_metric_rows(folder.path)
         if len(history):
             risk_figure(history, RunResult(folder.path).figure, title=recipe_name(config))
 

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 import truerisk
+from truerisk.core.errors import ConfigError
 from truerisk.data.split import TensorSplit
 from truerisk.engine.host import Host
 from truerisk.engine.measure import RiskEstimator
@@ -310,3 +311,36 @@ def test_a_frozen_module_stays_in_eval_mode(own, last_weights, averaged):
         assert torch.equal(state["norm.running_mean"], torch.zeros(13, dtype=torch.float64))
         assert torch.equal(state["norm.running_var"], torch.ones(13, dtype=torch.float64))
     assert result.summary["risk/test"].value < 1
+
+
+TWENTY_ONE = ["data=mnist1d", "data.num_train=21", "data.batch_size=10"]
+NORMALIZED = ["model.normalization=batch", "trainer.max_epochs=1", "model.width=4"]
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        (["data=iris", "data.batch_size=89"], [90]),
+        (
+            ["data=mnist1d", "data.num_train=21", "step.accumulate=2", "data.batch_size=10"],
+            [10, 11],
+        ),
+        ([*TWENTY_ONE, "model=cnn1d"], [10, 10, 1]),
+    ],
+)
+def test_a_sample_that_is_left_over_joins_the_batch_before(run, monkeypatch, given, sizes):
+    """Where batch norm could not train on it; a convolution's can, on its positions."""
+    seen, take = [], Step.__call__
+
+    def noted(step, micro_batches):
+        seen.extend(len(batch) for batch, _ in micro_batches)
+        take(step, micro_batches)
+
+    monkeypatch.setattr(Step, "__call__", noted)
+    assert run(*given, *NORMALIZED).status == "finished"
+    assert seen == sizes
+
+
+def test_batches_of_one_are_refused_before_training():
+    with pytest.raises(ConfigError, match=r"batch norm.*data\.batch_size to 2"):
+        truerisk.train(["data=iris", "data.batch_size=1", *NORMALIZED])

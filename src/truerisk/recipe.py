@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from truerisk.config.options import RiskOptions, StepOptions
+from truerisk.core.deterministic import refuses_single
 from truerisk.core.seeds import Streams
 from truerisk.data import BatchPlan
 from truerisk.optimizer import Needs
@@ -38,8 +40,15 @@ class Recipe:
 
     def plan(self, rank: int = 0, world: int = 1) -> BatchPlan:
         """The order of the training batches, for one of ``world`` processes."""
-        size, accumulate = self.data.batch_size, self.step.accumulate
-        return BatchPlan(self.data.num_train, size, accumulate, self.streams.order, rank, world)
+        n, size, accumulate = self.data.num_train, self.data.batch_size, self.step.accumulate
+        plan = BatchPlan(n, size, accumulate, self.streams.order, rank, world)
+        # a process gets every world-th sample of a micro-batch
+        if plan.smallest < 2 * world and self.data.train is not None:
+            sample = next(self.data.train.batches([torch.arange(1)])).x
+            if refuses_single(self.model, sample):
+                least = 2 * world
+                return BatchPlan(n, size, accumulate, self.streams.order, rank, world, least)
+        return plan
 
     def hooks(self, name: str) -> dict[str, Any]:
         """The regularizers' own versions of one hook, by the regularizer's name."""

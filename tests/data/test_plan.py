@@ -91,3 +91,34 @@ def test_impossible_accumulation_is_refused(accumulate):
 def test_an_empty_split_is_refused():
     with pytest.raises(ConfigError, match="training split is empty"):
         BatchPlan(0, 2)
+
+
+@pytest.mark.parametrize("n", [4, 5, 20, 21, 41, 61, 90])
+@pytest.mark.parametrize(("batch", "accumulate"), [(20, 1), (10, 2), (5, 4), (89, 1), ("full", 3)])
+@pytest.mark.parametrize("world", [1, 2])
+def test_no_micro_batch_is_smaller_than_the_least(n, batch, accumulate, world):
+    """Samples that are left join the batch before; all others are cut as ever."""
+    least = 2 * world
+    if batch == "full" and math.ceil(n / accumulate) < least:
+        pytest.skip("refused")
+    plans = [BatchPlan(n, batch, accumulate, 0, r, world, least=least) for r in range(world)]
+    plain = BatchPlan(n, batch, accumulate)
+    steps = [list(plan.epoch(3)) for plan in plans]
+    sizes = [
+        [sum(len(s[i][j][0]) for s in steps) for j in range(len(steps[0][i]))]
+        for i in range(plans[0].steps_per_epoch)
+    ]
+    assert min(min(step) for step in sizes) >= least
+    seen = torch.cat([index for own in steps for step in own for index, _ in step])
+    assert sorted(seen.tolist()) == list(range(n))
+    for own in steps:
+        for step in own:
+            assert all(len(index) >= 2 for index, _ in step)
+    if plain.smallest >= least:
+        alone = BatchPlan(n, batch, accumulate, least=least)
+        assert repr(list(alone.epoch(3))) == repr(list(plain.epoch(3)))
+
+
+def test_batches_below_the_least_are_refused():
+    with pytest.raises(ConfigError, match=r"data\.batch_size to 2 or more"):
+        BatchPlan(50, 1, least=2)

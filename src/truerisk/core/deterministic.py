@@ -281,6 +281,34 @@ def moving_norms(model: nn.Module) -> dict[str, _BatchNorm]:
 
 
 @torch.no_grad()
+def refuses_single(model: nn.Module, x: Tensor) -> bool:
+    """Tell whether a model cannot train on a single sample, as batch norm has no variance there.
+
+    Args:
+        model: it stays as it is.
+        x: the sample, [1, *input_shape].
+    """
+    if not any(isinstance(m, _BatchNorm) for m in model.modules()):
+        return False
+    like = next(model.parameters())
+    x = x.to(like.device, like.dtype if x.is_floating_point() else None)
+    state = {name: b.detach().clone() for name, b in model.named_buffers()}
+    with ExitStack() as stack:
+        stack.enter_context(_uncompiled(model))
+        stack.enter_context(rng.fork_seeded(0))
+        if not model.training:  # it is put into training mode before the first step
+            stack.enter_context(eval_mode(model))
+            model.train()
+        try:
+            functional_call(model, state, (x,))
+        except ValueError as error:
+            return "more than 1 value per channel" in str(error)
+        except Exception:  # whatever it is, the first step tells of it
+            return False
+    return False
+
+
+@torch.no_grad()
 def refresh_statistics(
     model: nn.Module, state: Mapping[str, Tensor], inputs: Iterable[Tensor], seed: int = 0
 ) -> dict[str, Tensor]:

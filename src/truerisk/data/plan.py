@@ -40,7 +40,8 @@ class BatchPlan:
     so that Σ share · mean over the micro-batches, averaged over the processes, is the mean over the
     step. The order of epoch e comes from (seed, e) alone. ``full`` takes the samples in their own
     order, one step an epoch, cut into ``accumulate`` micro-batches. Where a micro-batch has fewer
-    samples than there are processes, those left out get its first sample with share 0.
+    samples than there are processes, those left out get its first sample with share 0. Less than
+    ``least`` samples that are left of an epoch or a step join the micro-batch before them.
 
     Args:
         n: training samples.
@@ -49,9 +50,14 @@ class BatchPlan:
         seed: of the order.
         rank: this process's number.
         world: processes there are.
+        least: samples of a micro-batch, over all processes.
+
+    Attributes:
+        steps_per_epoch: optimizer steps in one pass through the data.
 
     Raises:
-        ConfigError: ``batch_size`` or ``accumulate`` is not a positive whole number (or ``full``).
+        ConfigError: ``batch_size`` or ``accumulate`` is not a positive whole number (or ``full``),
+            or gives micro-batches below ``least``.
 
     >>> plan = BatchPlan(5, 2, accumulate=2, seed=0)
     >>> plan.steps_per_epoch
@@ -68,6 +74,7 @@ class BatchPlan:
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
+        least: int = 1,
     ) -> None:
         if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
             raise ConfigError(f"step.accumulate is {accumulate!r}: give a whole number ≥ 1")
@@ -77,11 +84,33 @@ class BatchPlan:
         self.full = check_batch_size(batch_size) == "full"
         self.micro = math.ceil(n / accumulate) if self.full else min(int(batch_size), n)
         self.step_size = n if self.full else min(self.micro * accumulate, n)
+        self.least = least
+        self.steps_per_epoch = len(self.cut(n, self.step_size))
+        if self.micro < least:
+            raise ConfigError(
+                f"batch norm needs two samples in each process's mini-batch, and a mini-batch has "
+                f"{self.micro} over {world} of them: raise data.batch_size to {least} or more"
+            )
 
     @property
-    def steps_per_epoch(self) -> int:
-        """The number of optimizer steps in one pass through the data."""
-        return math.ceil(self.n / self.step_size)
+    def smallest(self) -> int:
+        """The number of samples in the smallest micro-batch, over all processes."""
+        steps = {*self.cut(self.n, self.step_size)}
+        return min(size for step in steps for size in self.cut(step, self.micro))
+
+    def cut(self, n: int, size: int) -> list[int]:
+        """Cut n samples into parts of a size, with what is left of them in the last one.
+
+        >>> BatchPlan(7, 3).cut(7, 3), BatchPlan(7, 3, least=2).cut(7, 3)
+        ([3, 3, 1], [3, 4])
+        """
+        sizes = [size] * (n // size)
+        if left := n % size:
+            sizes.append(left)
+        if len(sizes) > 1 and sizes[-1] < self.least:
+            last = sizes.pop()
+            sizes[-1] += last
+        return sizes
 
     def order(self, epoch: int) -> Tensor:
         """Return the order [n] in which the epoch takes the samples."""
@@ -98,13 +127,14 @@ class BatchPlan:
             start_step: steps of it that are over.
         """
         # a run that goes on within an epoch takes what is left of the same order
-        rest = self.order(epoch)[start_step * self.step_size :]
-        if not len(rest):
+        sizes = self.cut(self.n, self.step_size)[start_step:]
+        if not sizes:
             return  # splitting nothing gives one empty step
-        for step in rest.split(self.step_size):
+        rest = self.order(epoch)[start_step * self.step_size :]
+        for step in rest.split(sizes):
             micros: tuple[Tensor, ...] = (step,)
             if len(step) > self.micro:
-                micros = step.split(self.micro)
+                micros = step.split(self.cut(len(step), self.micro))
             yield [self._take_share(micro, len(step)) for micro in micros]
 
     def _take_share(self, micro: Tensor, n_step: int) -> tuple[Tensor, float]:

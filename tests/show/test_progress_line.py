@@ -38,7 +38,7 @@ class Backend:
             recipe, plan, horizon or steps * epochs, epochs, mock.Mock(), mock.Mock(), None, [],
             recorder, state,
         )  # fmt: skip
-        self.run.schedule.optimizer.param_groups = []
+        self.run.schedule.optimizer.param_groups, self.run.schedule.notices = [], []
         self.run.checkpoint = lambda parts: {}
         self.runs = [self.run]
         self.host = Host(DevicePrecision(torch.device("cpu"), "32-true"))

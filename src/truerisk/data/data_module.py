@@ -28,6 +28,15 @@ from truerisk.data.split import (
     sample_shape,
     stack_inputs,
 )
+from truerisk.data.split_rule import (
+    check_column,
+    number_groups,
+    parse_rule,
+    read_times,
+    split_by_name,
+    split_groups,
+    split_in_time,
+)
 from truerisk.task import get_task
 
 MEMORY = 2 * 2**30
@@ -59,6 +68,10 @@ class DataModule(LightningDataModule):
         batch_size: samples a mini-batch, or ``full``.
         val: share or number of samples held out for validation.
         test: share or number of samples held out for the test, null for none, or ``all``.
+        split: ``random``; ``group:COLUMN``, where no group is on both sides and errors are
+            clustered; ``time:COLUMN``, where the past trains and the future tests;
+            ``fixed:COLUMN``, which names the split.
+        stratify: whether a random split, or one of groups, keeps the classes' shares.
         num_train: use only so many training samples.
         label_noise: share of training labels replaced by another class.
         standardize: ``none``, ``feature``, ``channel`` or ``global``.
@@ -78,6 +91,8 @@ class DataModule(LightningDataModule):
         batch_size: int | str = 100,
         val: float = 0.2,
         test: float | str | None = 0.2,
+        split: str = "random",
+        stratify: bool = True,
         num_train: int | None = None,
         label_noise: float = 0.0,
         standardize: str = "feature",
@@ -111,6 +126,8 @@ class DataModule(LightningDataModule):
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
             raise ConfigError(f"data.workers is {workers!r}: give a whole number ≥ 0")
         self.workers, self.in_memory = workers, in_memory
+        self.rule, self.stratify = parse_rule(split), bool(stratify)
+        self.groups: dict[str, Tensor] = {}
         self.standardizer = Standardizer()
         self.population: Population | None = None
         self.train: Any = None
@@ -238,7 +255,7 @@ class DataModule(LightningDataModule):
             if self._given.get("task"):
                 suited = (self._given["task"],)
             known = {"seed": self.seed, "suited": suited, "expected": self._expect_samples()}
-            samples = _call_source(samples, **known)
+            samples = _call_source(samples, **known, aside=self._name_asides())
         self.notes = list(samples.notes)
         get_task(samples.task).check_label_noise(self.label_noise)
         return _renumber_classes(samples, self._given.get("class_names") or None)
@@ -255,8 +272,10 @@ class DataModule(LightningDataModule):
         """Return the raw samples of each split; those in memory share the source's tensor."""
         if self.test_size == "all":
             self._check_test_only(samples)
+            self._group_rows(samples, {"test": torch.arange(len(samples.y))})
             return {"test": _Part(samples.x, samples.y)}
         rows = self._draw_rows(samples)._asdict()
+        self._group_rows(samples, rows)
         parts = {
             name: _Part(samples.x, samples.y[r], r) for name, r in rows.items() if r is not None
         }
@@ -276,14 +295,17 @@ class DataModule(LightningDataModule):
     def _draw_rows(self, samples: Samples) -> Rows:
         """Draw the rows of each split; ``test`` is None where the source has a test set."""
         labels = get_task(samples.task).strata(samples.y)
-        if labels is None:
+        if labels is None or not self.stratify:
             labels = torch.zeros(len(samples.y), dtype=torch.long)
         test = self.test_size if samples.test is None else None
         if isinstance(test, str):
             raise ConfigError(f"data.test is '{test}': give a fraction, a number, null or all")
         if samples.last_val is None:
-            draw = named_generator(self.seed, "split")
-            rows = partition_rows(labels, self.val_size, test, draw, samples.class_names)
+            rows = self._split_by_rule(samples, labels, test)
+        elif self.rule.kind != "random":
+            raise ConfigError(
+                f"data.split={self.rule.kind}:{self.rule.column}: this data has its own splits"
+            )
         else:
             order = torch.arange(len(samples.y))
             rows = Rows(order[: -samples.last_val], order[-samples.last_val :], None)
@@ -293,6 +315,76 @@ class DataModule(LightningDataModule):
         draw = named_generator(self.seed, "num_train")
         chosen = choose_subset(labels[rows.train], self.num_train_asked, draw)
         return rows._replace(train=rows.train[chosen])
+
+    def _split_by_rule(self, samples: Samples, labels: Tensor, test: float | None) -> Rows:
+        """Draw the splits as ``split`` says."""
+        kind, column = self.rule
+        draw, val, n = named_generator(self.seed, "split"), self.val_size, len(labels)
+        if kind == "random":
+            return partition_rows(labels, val, test, draw, samples.class_names)
+        values = self._read_aside(samples, column, f"data.split={kind}:{column}")
+        if kind == "group":
+            rows = split_groups(number_groups(values), labels, val, test, draw, column)
+        elif kind == "time":
+            rows = split_in_time(read_times(values, column), val, test, column)
+        else:
+            named = split_by_name(values, column)
+            held_out = named.get("test")
+            if held_out is not None and samples.test is not None:
+                raise ConfigError(
+                    f"data.split=fixed:{column}: it names test rows, and this data has a test set"
+                )
+            train = named["train"]
+            if "val" in named:
+                rows = Rows(train, named["val"], held_out)
+            else:
+                inner = partition_rows(labels[train], val, None, draw, samples.class_names)
+                rows = Rows(train[inner.train], train[inner.val], held_out)
+        sizes = [f"{len(r)} {n}" for n, r in rows._asdict().items() if r is not None]
+        self.notes.append(f"data.split={kind}:{column} of {n} samples: {', '.join(sizes)}")
+        return rows
+
+    def _name_asides(self) -> list[str]:
+        """Name the columns that are read beside inputs and targets."""
+        return [self.rule.column] if self.rule.column else []
+
+    def _read_aside(self, samples: Samples, column: str, key: str) -> Any:
+        """Return a column [n] that the source was asked to read aside."""
+        if column not in samples.asides:
+            raise ConfigError(
+                f"{key}: this source reads no such column; data=table, data=arrays and data=hub do"
+            )
+        return check_column(samples.asides[column], key, column)
+
+    def _group_rows(self, samples: Samples, rows: Mapping[str, Tensor | None]) -> None:
+        """Number the groups of each split's samples, by which their errors are clustered."""
+        self.groups = {}
+        if self.rule.kind != "group":
+            return
+        column = self.rule.column
+        if self.test_size == "all" and column not in samples.asides:
+            return  # other samples, which nobody need have grouped
+        values = self._read_aside(samples, column, f"data.split=group:{column}")
+        numbers = number_groups(values)
+        for name, own in rows.items():
+            if own is not None:
+                self.groups[name] = numbers[own].unique(return_inverse=True)[1]
+        if samples.test is None:
+            return
+        if column not in samples.test_asides:
+            self.notes.append(
+                f"data.split=group:{column}: the test set has no such column, so its errors are "
+                "those of independent samples"
+            )
+            return
+        tested = check_column(samples.test_asides[column], f"data.split=group:{column}", column)
+        self.groups["test"] = number_groups(tested)
+        shared = set(map(str, values)) & set(map(str, tested))
+        if shared:
+            self.notes.append(
+                f"data.split=group:{column}: {len(shared)} groups of the data's own test set are "
+                f"trained on too, such as '{min(shared)}'"
+            )
 
     def _hold_inputs(self, parts: dict[str, _Part]) -> None:
         """Decide whether samples are held in memory, and read those that are held into tensors."""

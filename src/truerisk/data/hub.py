@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from truerisk.core.errors import ConfigError, first_line, suggest
+from truerisk.data.own_files import check_asides
 from truerisk.data.samples import Inputs, Samples
 from truerisk.data.source_files import find_path
 from truerisk.task import Task, infer_task
@@ -83,6 +84,7 @@ def hub(
     revision: str | None = None,
     cache: str | None = None,
     suited: Sequence[str] = (),
+    aside: Sequence[str] = (),
 ) -> Samples:
     """Read a Hugging Face data set: images (c, h, w) in [0, 1], or columns of numbers (d,).
 
@@ -100,6 +102,7 @@ def hub(
         revision: of the data set on the hub.
         cache: folder of what is downloaded.
         suited: tasks that the loss is for, which ``auto`` goes by.
+        aside: columns that splits and weights go by, which are no inputs.
 
     Raises:
         ConfigError: the library or the data set is missing, no such split or column, or values that
@@ -109,7 +112,8 @@ def hub(
     rows = _get_split(parts, split)
     tests = _get_test_split(parts, split, test_split)
     _check_column(rows, y, "y")
-    chosen = _choose_columns(rows, x, y)
+    asides = {name: _read_column(rows, name) for name in check_asides(rows.features, aside)}
+    chosen = _choose_columns(rows, x, y, aside)
     inputs = _read_inputs(rows, chosen, resize, mode)
     # a ClassLabel holds numbers and knows their names
     label_names = getattr(rows.features[y], "names", None)
@@ -124,7 +128,18 @@ def hub(
         test_x = _read_inputs(tests, chosen, resize, mode)
         test_y = _read_labels(tests, y, as_lists)
         test = test_x, _read_targets(learned, test_y, label_names, names)[0]
-    return Samples(inputs, targets, learned.name, test=test, class_names=names)
+    tested = {}
+    if tests is not None:
+        tested = {name: _read_column(tests, name) for name in aside if name in tests.features}
+    return Samples(
+        inputs,
+        targets,
+        learned.name,
+        test=test,
+        class_names=names,
+        asides=asides,
+        test_asides=tested,
+    )
 
 
 def _load_splits(
@@ -210,12 +225,14 @@ def _is_number(feature: Any) -> bool:
     return str(getattr(feature, "dtype", "")).startswith(("int", "uint", "float", "bool"))
 
 
-def _choose_columns(rows: Any, x: str | Sequence[str] | None, y: str) -> list[str]:
+def _choose_columns(
+    rows: Any, x: str | Sequence[str] | None, y: str, aside: Sequence[str] = ()
+) -> list[str]:
     if x is not None:
         if isinstance(x, str):
             x = [x]
         return [_check_column(rows, name, "x") for name in x]
-    others = {n: feature for n, feature in rows.features.items() if n != y}
+    others = {n: feature for n, feature in rows.features.items() if n != y and n not in aside}
     image = next((n for n, feature in others.items() if _is_image(feature)), None)
     if image is not None:
         return [image]

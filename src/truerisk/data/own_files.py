@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ def arrays(
     task: str = "auto",
     suited: Sequence[str] = (),
     expected: Expected | None = None,
+    aside: Sequence[str] = (),
 ) -> Samples:
     """Read samples from an .npz with inputs [n, …] and targets [n] or [n, outputs].
 
@@ -46,6 +47,7 @@ def arrays(
         task: what is learned; ``auto`` as `truerisk.task.infer_task` says.
         suited: tasks that the loss is for, which ``auto`` goes by.
         expected: what a run that has been trained knows of them.
+        aside: names of arrays [n] that splits and weights go by; ``NAME_test`` is the test set's.
 
     Returns:
         Inputs as floating-point numbers, but for tokens, and targets as the task types them.
@@ -72,7 +74,30 @@ def arrays(
             read_inputs(tests[0], x_test, learned.integer_inputs),
             learned.read_targets(tests[1], names)[0],
         )
-    return Samples(inputs, targets, learned.name, test=test, class_names=names)
+    if expected is not None:  # other rows than those that were split
+        aside = [name for name in aside if name in found]
+    asides = {name: _find_aside(found, name, len(inputs)) for name in aside}
+    tested = {name: found[f"{name}_test"] for name in aside if f"{name}_test" in found}
+    return Samples(
+        inputs,
+        targets,
+        learned.name,
+        test=test,
+        class_names=names,
+        asides=asides,
+        test_asides=tested,
+    )
+
+
+def _find_aside(found: dict[str, Any], name: str, n: int) -> Any:
+    values = found.get(name)
+    if values is None or values.shape != (n,):
+        shape = "no such array" if values is None else f"shape {values.shape}"
+        raise ConfigError(
+            f"data.source: an array '{name}' of shape ({n},) was asked for, and the file has "
+            f"{shape}; {suggest(name, found)}"
+        )
+    return values
 
 
 def _read_archive(path: str | None) -> dict[str, Any]:
@@ -174,6 +199,7 @@ def table(
     id: str | None = None,
     suited: Sequence[str] = (),
     expected: Expected | None = None,
+    aside: Sequence[str] = (),
 ) -> Samples:
     """Read samples from the rows of a table; features are x [n, d] once its encoder is fitted.
 
@@ -200,6 +226,7 @@ def table(
         id: the column that names a row in predictions; it is not learned from.
         suited: tasks that the loss is for, which ``auto`` goes by.
         expected: what a run that has been trained knows of the rows.
+        aside: columns that splits and weights go by, which are no inputs.
 
     Returns:
         Raw columns, with the encoder that turns them into features.
@@ -232,7 +259,11 @@ def table(
         drop = [name for name in drop if name in frame.columns]
     else:
         goals = _find_targets(frame, target)
-    names = _choose_features(frame, goals, columns, drop, categorical)
+    if expected is not None:  # other rows than those that were split
+        aside = [name for name in aside if name in frame.columns]
+    kept = frame[check_asides(frame.columns, aside)]
+    left_out = [*drop, *(name for name in aside if name not in drop)]
+    names = _choose_features(frame, goals, columns, left_out, categorical)
     slips = find_slips(frame[[*names, *goals]], categorical)
     frame = spread_lists(frame, names).join(frame[goals])
     names = [name for name in frame.columns if name not in goals]
@@ -256,7 +287,10 @@ def table(
     identities = {"row": frame.index.to_numpy()}
     if id is not None:
         identities[id] = read.frame[id].loc[frame.index].to_numpy()
+    # rows with gaps may have been dropped
+    asides = {str(name): kept.loc[frame.index, name].to_numpy() for name in kept}
     more: dict[str, Any] = {"encoder": encoder, "notes": notes, "identities": identities}
+    more["asides"] = asides
     return Samples(x, y, learned.name, class_names=classes, **more)
 
 
@@ -344,6 +378,25 @@ def _find_counters(frame: DataFrame, names: Sequence[str]) -> list[str]:
                 f"data.source.drop=['{name}'] if it is one"
             )
     return lines
+
+
+def check_asides(columns: Iterable[str], aside: Sequence[str]) -> list[str]:
+    """Refuse names of no column, by which splits or weights were to go.
+
+    Args:
+        columns: those there are.
+        aside: those asked for.
+
+    Raises:
+        ConfigError: one is not there.
+    """
+    known = list(columns)
+    for name in aside:
+        if name not in known:
+            raise ConfigError(
+                f"data.split, data.source: the data have no column '{name}'; {suggest(name, known)}"
+            )
+    return list(aside)
 
 
 def _check_columns(frame: DataFrame, names: Sequence[str], key: str) -> list[str]:

@@ -142,8 +142,8 @@ def _check_classes(counts: Tensor, splits: int, class_names: Sequence[str] | Non
     if few:
         raise ConfigError(
             f"{_name_class(few[0], class_names)} has {int(counts[few[0]])} of the {splits} samples "
-            f"that a stratified split into {splits} parts needs: add samples, or merge or drop the "
-            "class"
+            f"that a stratified split into {splits} parts needs: add samples, merge or drop the "
+            "class, or set data.stratify=false"
         )
 
 
@@ -153,7 +153,7 @@ def _check_trained(y: Tensor, train: Tensor, class_names: Sequence[str] | None) 
     if len(lost):
         raise ConfigError(
             f"{_name_class(int(lost[0]), class_names)} would have no training sample: lower "
-            "data.val and data.test, or merge or drop the class"
+            "data.val and data.test, merge or drop the class, or set data.stratify=false"
         )
 
 

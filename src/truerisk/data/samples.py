@@ -118,7 +118,8 @@ class Samples:
     ``encoder`` what turns x into features once fitted on the training split. The last ``last_val``
     samples are the source's own validation set, and ``notes`` what a reader of the run should know
     of how they were read, a line each. ``identities`` tell samples apart in tables of predictions,
-    such as ``row`` and the column of ids, a value a sample.
+    such as ``row`` and the column of ids, a value a sample. ``asides`` are columns that splits and
+    weights go by, arrays [n] by name, which are no inputs; ``test_asides`` are the test set's.
 
     Raises:
         ConfigError: fewer than two classes, or x and y of different lengths.
@@ -134,6 +135,8 @@ class Samples:
     last_val: int | None = None
     notes: Sequence[str] = ()
     identities: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    asides: Mapping[str, Any] = field(default_factory=dict)
+    test_asides: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         task = get_task(self.task)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,11 @@ from truerisk.objective import Objective
 from truerisk.recipe import Recipe
 from truerisk.risk import bayes
 from truerisk.risk.estimate import (
+    Marks,
     MeanEstimate,
     Measurement,
     epoch_metrics,
+    make_estimate,
     measure_batches,
     name_gap,
 )
@@ -128,14 +130,17 @@ class RiskEstimator:
             return {}
         for name in split_names(self.data):
             y = getattr(self.data, name).y
-            risk, errors = MeanEstimate(self.device), None
             # every process has all the targets, so each counts its share of them
-            y = y[self.rank :: self.world]
-            risk.update(bayes.constant_losses(surrogate, found[0], y))
+            own = torch.arange(len(y))[self.rank :: self.world]
+            y = y[own.to(y.device)]
+            marks, groups = self.mark_samples(name)
+            mark = marks(own) if groups else ()
+            risk, errors = make_estimate(self.device, groups), None
+            risk.update(bayes.constant_losses(surrogate, found[0], y), *mark)
             wrong = surrogate.compute_errors(found[1].expand(len(y), *found[1].shape[1:]), y)
             if wrong is not None:
-                errors = MeanEstimate(self.device)
-                errors.update(wrong)
+                errors = make_estimate(self.device, groups)
+                errors.update(wrong, *mark)
             measured = Measurement(risk, errors, {})
             risks |= measured.name_risks(name, None, self.population_size(name))
         return {f"{CONSTANT}{name}": risk for name, risk in risks.items()}
@@ -180,7 +185,24 @@ class RiskEstimator:
         """
         split = getattr(self.data, name)
         index = torch.arange(len(split)) if index is None else index
-        return self._measured(state, split.batches(index[self.rank :: self.world].split(BATCH)))
+        plan = index[self.rank :: self.world].split(BATCH)
+        marks, groups = self.mark_samples(name)
+        if not groups:
+            return self._measured(state, split.batches(plan))
+        parts = (marks(one) for one in plan)
+        batches = split.batches(plan)
+        return measure_batches(self.objective, state, batches, self.device, parts, groups)
+
+    def mark_samples(self, name: str) -> tuple[Callable[[Tensor], Marks], int]:
+        """Return what tells the groups of a split's samples, and how many groups it has.
+
+        Args:
+            name: of the split.
+        """
+        numbers = self.data.groups.get(name)
+        if numbers is None:
+            return lambda index: (index, None), 0
+        return lambda index: (numbers[index], None), int(numbers.max()) + 1
 
     def _measured(self, state: State, batches: Iterable[Batch]) -> Measurement:
         return measure_batches(self.objective, state, batches, self.device)

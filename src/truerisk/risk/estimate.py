@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -79,6 +79,84 @@ class MeanEstimate:
         return self.moments.to_measured(population, epoch)
 
 
+class GroupedEstimate:
+    """The mean of values that come in groups, perhaps weighted, and its cluster-robust error.
+
+    ``m = Σ wᵢlᵢ / Σ wᵢ`` and ``se(m)² = G/(G − 1) · Σ_g (Σ_{i∈g} wᵢ(lᵢ − m))² / (Σ wᵢ)²`` over G
+    groups: values are independent between groups, whatever they are within one. With a group a
+    value and equal weights this is `MeanEstimate`'s.
+
+    Source: Cameron & Miller, "A Practitioner's Guide to Cluster-Robust Inference", Journal of Human
+    Resources 50 (2015), §II, with the small-sample factor G/(G − 1); for weights, Cochran 1977,
+    §6.4 (ratio of two means).
+
+    Args:
+        groups: how many there are.
+        device: where the values are.
+
+    >>> estimate = GroupedEstimate(2)
+    >>> estimate.update(torch.tensor([1.0, 1.0, 3.0, 3.0]), torch.tensor([0, 0, 1, 1]))
+    >>> [round(x, 4) for x in estimate.to_measured()[:2]]
+    [2.0, 1.0]
+    """
+
+    def __init__(self, groups: int, device: torch.device | str = "cpu") -> None:
+        self.sums = torch.zeros(3, groups, dtype=torch.float64, device=device)
+
+    def update(self, values: Tensor, groups: Tensor, weights: Tensor | None = None) -> None:
+        """Add values [n].
+
+        Args:
+            values: of samples.
+            groups: the numbers of their groups, int64 [n].
+            weights: of the samples, [n]; None where all count alike.
+        """
+        values = values.detach().to(self.sums)
+        ones = torch.ones_like(values)
+        weights = ones if weights is None else weights.to(self.sums)
+        rows = torch.stack([ones, weights, weights * values])
+        self.sums.index_add_(1, groups.to(self.sums.device), rows)
+
+    def to_measured(self, population: float = math.inf, epoch: int | None = None) -> Measured:
+        """Return the mean with its standard error; of a single group there is none to be told.
+
+        Args:
+            population: of how many values those seen are a sample.
+            epoch: after which they were measured.
+        """
+        sums = self.sums
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            sums = sums.clone()
+            torch.distributed.all_reduce(sums)
+        count, weight, total = sums
+        n, w = float(count.sum()), float(weight.sum())
+        if not w:
+            return Measured(math.nan, math.nan, epoch)
+        mean = float(total.sum()) / w
+        left = max(0.0, 1 - n / population)
+        if not left:
+            return Measured(mean, 0.0, epoch)
+        seen = int((count > 0).sum())
+        if seen < 2:
+            return Measured(mean, math.nan, epoch)
+        squares = float((total - weight * mean).square().sum())
+        return Measured(mean, math.sqrt(seen / (seen - 1) * squares * left) / w, epoch)
+
+
+def make_estimate(device: torch.device | str, groups: int) -> Any:
+    """Return what takes in values: in groups, where there are any.
+
+    Args:
+        device: where the values are.
+        groups: how many groups there are; 0 for independent values.
+    """
+    return GroupedEstimate(groups, device) if groups else MeanEstimate(device)
+
+
+Marks = tuple[Tensor, Tensor | None]
+"""Numbers of groups [n] and weights [n] of the samples of a batch."""
+
+
 def compute_moments(sums: Tensor) -> Tensor:
     """Return [n, mean, sample variance] of [n, Σl, Σl²] along the last axis."""
     n, total, squares = sums.unbind(-1)
@@ -113,8 +191,8 @@ class Measurement(NamedTuple):
     ``trained`` is the mean of the losses that training lowers, where others are reported.
     """
 
-    risk: MeanEstimate | Moments
-    errors: MeanEstimate | Moments | None
+    risk: MeanEstimate | GroupedEstimate | Moments
+    errors: MeanEstimate | GroupedEstimate | Moments | None
     penalties: dict[str, float]
     trained: float | None = None
 
@@ -179,6 +257,8 @@ def measure_batches(
     state: Mapping[str, Tensor] | None,
     batches: Iterable[Batch],
     device: torch.device,
+    marks: Iterable[Marks] | None = None,
+    groups: int = 0,
 ) -> Measurement:
     """Measure risk, error and penalties with the weights held still.
 
@@ -189,20 +269,25 @@ def measure_batches(
         state: parameters and buffers by name; None for the model's own.
         batches: the samples.
         device: where sums are kept.
+        marks: of each batch, where samples come in groups or have weights.
+        groups: how many groups there are.
     """
-    risk, errors, trained = MeanEstimate(device), MeanEstimate(device), MeanEstimate(device)
+    trained = MeanEstimate(device)
+    risk, errors = make_estimate(device, groups), make_estimate(device, groups)
+    marked = iter(marks or ())
     penalties = {name: MeanEstimate(device) for name in objective.penalties}
     surrogate, differs = objective.surrogate, False
     has_errors = surrogate.task.error_title is not None
     for batch in batches:
         value = objective(state, batch)
         losses = surrogate.report_losses(value.losses, value.outputs, batch.y)
-        risk.update(losses)
+        mark = next(marked, ())
+        risk.update(losses, *mark)
         if losses is not value.losses:
             differs = True
             trained.update(value.losses)
         if has_errors:
-            errors.update(surrogate.compute_errors(value.outputs, batch.y))
+            errors.update(surrogate.compute_errors(value.outputs, batch.y), *mark)
         for name, penalty in value.penalties.items():
             penalties[name].update(penalty.expand(len(batch)))
     means = {name: mean.moments.mean for name, mean in penalties.items()}

@@ -32,6 +32,8 @@ IGNORED_IN_DATA = frozenset({"in_memory", "workers", "cache"})
 """How samples get into memory."""
 NEUTRAL: Mapping[str, Any] = {
     "data.standardize_target": False,
+    "data.split": "random",
+    "data.stratify": True,
     "data.source.dates": "category",
     "data.source.decimal": ".",
     "data.source.thousands": None,

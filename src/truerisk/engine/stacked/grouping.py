@@ -71,6 +71,9 @@ def find_obstacle(config: Mapping[str, Any]) -> str:
     unheeded = {k for k, v in trainer.items() if k not in TRAINER and v is not None}
     obstacles = {
         "data=none has no samples to stack": not config_has_samples(data["_target_"]),
+        f"data.split={data.get('split')}: errors are clustered within one run": (
+            str(data.get("split")).startswith("group:")
+        ),
         "data.in_memory=false: its samples are read one batch at a time": (
             data.get("in_memory") is False
         ),

@@ -23,6 +23,7 @@ from truerisk.objective import Objective
 from truerisk.recipe import Recipe
 from truerisk.risk import bayes
 from truerisk.risk.estimate import (
+    GroupedEstimate,
     Marks,
     MeanEstimate,
     Measurement,
@@ -261,6 +262,7 @@ class RiskEstimator:
     def _samples(self, found: Measurement, spare: float = 1.0) -> int:
         """How many samples bring the standard error down to what was asked for, if allowed."""
         options = self.recipe.risk
+        assert not isinstance(found.risk, GroupedEstimate)  # draws of P are independent
         needed = max(PILOT, spare * found.risk.variance / options.true_stderr**2)
         return math.ceil(min(options.true_samples, needed))
 

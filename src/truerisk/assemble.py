@@ -18,11 +18,18 @@ from truerisk.combinations import check_averages, check_combinations, check_func
 from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
 from truerisk.config.targets import FILLED_IN
 from truerisk.core import rng
-from truerisk.core.errors import ConfigError, UserError
+from truerisk.core.errors import ConfigError, UserError, first_line
 from truerisk.core.seeds import derive_streams
 from truerisk.data import DataInfo, DataModule
 from truerisk.diagnostics import Diagnostic
 from truerisk.loss import Surrogate, adapt_loss, find_suited_tasks
+from truerisk.model.first_look import (
+    choose_output,
+    fill_lazy_layers,
+    is_own,
+    refuse_too_large,
+    try_forward,
+)
 from truerisk.model.given_model import refuse_lightning
 from truerisk.optimizer import needs_of, parameter_groups
 from truerisk.recipe import Recipe
@@ -159,15 +166,17 @@ def build_model(
     data: DataModule | None = None,
 ) -> nn.Module:
     """The model, initialized (where ``data`` is given) and edited by the regularizers."""
-    size = build_surrogate(cfg, info).output_size
+    surrogate = build_surrogate(cfg, info)
+    size = surrogate.output_size
     # a test function's numbers: -1.2 in double precision is no float32
     dtype = torch.get_default_dtype()
     if cfg.trainer.get("precision") == "64-true":
         dtype = torch.float64
     with rng.fork_seeded(seed):
         sizes = {"input_shape": tuple(info.input_shape), "output_size": size}
-        model = build(cfg.model, **sizes, dtype=dtype)
-        refuse_lightning(model)
+        model = _build_network(cfg, **sizes, dtype=dtype)
+        if is_own(model) and surrogate.task.has_samples:
+            _look_first(cfg, info, model, surrogate, data)
         if data is not None:
             initialize = build(cfg.initializer)
             shown = getattr(initialize, "needs_data", False) and data.train is not None
@@ -179,6 +188,49 @@ def build_model(
     if cfg.compile:
         model.compile()
     return model
+
+
+def _build_network(cfg: DictConfig, **available: Any) -> nn.Module:
+    """Build what ``model`` names, with one of its outputs chosen where it has several."""
+    option = f"model={cfg.choices.get('model') or cfg.model._target_}"
+    node, output = cfg.model, cfg.model.get("output")
+    takes = inspect.signature(get_object(node._target_)).parameters
+    chooses = "output" in node and "output" not in takes
+    if chooses:
+        # under its own key, by which messages name what is wrong in it
+        node = OmegaConf.masked_copy(node, [str(key) for key in node if key != "output"])
+        node._set_key("model")
+        node._set_parent(cfg)
+    make = partial(build, node, **available)
+    refuse_too_large(make, plain(node), option)
+    try:
+        model = make()
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or isinstance(error, torch.OutOfMemoryError):
+            raise ConfigError(f"{option} does not fit into memory: {first_line(error)}") from error
+        raise
+    refuse_lightning(model)
+    if chooses and output is not None:
+        choose_output(model, output)
+    return model
+
+
+def _look_first(
+    cfg: DictConfig, info: DataInfo, model: nn.Module, fitted: Surrogate, data: DataModule | None
+) -> None:
+    """Try a user's model on two samples, and let its lazy layers learn their width."""
+    option = f"model={cfg.choices.get('model') or cfg.model._target_}"
+    kind = torch.int64 if fitted.task.integer_inputs else torch.get_default_dtype()
+    x = torch.zeros(2, *info.input_shape, dtype=kind)
+    if data is not None and data.train is not None:
+        x = first_inputs(data, 2)
+    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    if x.is_floating_point() and own is not None:
+        x = x.to(own)
+    fill_lazy_layers(model, x, option)
+    if data is not None and len(x) > 1:
+        needed = fitted.task.try_outputs(torch.zeros(()), len(x), fitted.output_size).shape
+        try_forward(model, x, needed, option)
 
 
 def first_inputs(data: DataModule, count: int | str) -> Tensor:

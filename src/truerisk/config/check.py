@@ -119,7 +119,8 @@ def _check_target(group: str, node: Mapping[str, Any], key: str) -> Iterator[str
             yield from find_mismatches(node, key, {*filled_in, *_first_parameter(target)})
             yield from find_swallowed(node, key, target)
         else:
-            yield from find_mismatches(node, key, filled_in)
+            skip = ("output",) if group == "model" else ()  # which of several outputs is meant
+            yield from find_mismatches(node, key, filled_in, skip=skip)
         yield from _check_inside(node, key)
     except ConfigError as error:
         yield str(error)

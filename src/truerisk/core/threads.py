@@ -46,6 +46,8 @@ def count_multiplications(model: nn.Module, x: Tensor) -> int:
 
     def add_count(module: nn.Module, _args: Any, output: Any) -> None:
         out = output[0] if isinstance(output, tuple) else output  # recurrent layers: (states, last)
+        if not isinstance(out, Tensor) or not out.ndim:  # a module that is called for the like
+            return
         # convolutions have their channels in front, all other layers at the end
         channels = out.shape[1 if isinstance(module, _ConvNd) else -1]
         weights = sum(p.numel() for p in module.parameters(recurse=False) if p.ndim > 1)

@@ -1,0 +1,231 @@
+"""A model of the user's own, looked at before it is initialized: what it takes, what it returns."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from truerisk.core import rng
+from truerisk.core.deterministic import still_statistics
+from truerisk.core.errors import ConfigError, first_line
+
+MANY = 10_000
+"""A number of a model's from which on its size is worked out before memory is asked for."""
+COPIES = 2
+"""Weights and gradients: what any training needs."""
+
+
+def is_own(model: nn.Module) -> bool:
+    """Tell whether a model is none of this package's, whose outputs are what they are to be."""
+    return not type(model).__module__.startswith("truerisk.model.") or model._forward_hooks != {}
+
+
+def choose_output(model: nn.Module, name: str | int) -> None:
+    """Let a model that returns a tuple or a mapping return one of its entries instead.
+
+    Args:
+        model: changed in place: parameters keep their names.
+        name: a key or attribute of what it returns, or a place in a tuple.
+    """
+    model.register_forward_hook(partial(_take_entry, name))
+
+
+def _take_entry(name: str | int, _module: nn.Module, _args: Any, output: Any) -> Any:
+    if isinstance(output, Tensor):  # some return more than that in training mode only
+        return output
+    try:
+        if isinstance(output, tuple | list) and not isinstance(name, str):
+            return output[name]
+        if isinstance(output, Mapping):
+            return output[name]
+        return getattr(output, str(name))
+    except (KeyError, IndexError, AttributeError):
+        raise ConfigError(
+            f"model.output={name}: the model returns {describe_output(output)}"
+        ) from None
+
+
+def describe_output(output: Any) -> str:
+    """Describe what a model returned, in a few words.
+
+    >>> describe_output((torch.zeros(2, 3), None)), describe_output({"logits": torch.zeros(2, 3)})
+    ('a tuple (0: [2, 3], 1: NoneType)', 'a dict (logits: [2, 3])')
+    """
+    if isinstance(output, Tensor):
+        return str(list(output.shape))
+    entries: Iterator[tuple[Any, Any]] = iter(())
+    if isinstance(output, Mapping):
+        entries = iter(output.items())
+    elif isinstance(output, tuple | list):
+        entries = enumerate(output)
+    words = [f"{key}: {list(v.shape)}" if isinstance(v, Tensor) else f"{key}: {type(v).__name__}"
+             for key, v in entries]  # fmt: skip
+    named = f" ({', '.join(words)})" if words else ""
+    return f"a {type(output).__name__}{named}"
+
+
+def fill_lazy_layers(model: nn.Module, x: Tensor, option: str) -> None:
+    """Give layers that learn their width from the first batch their weights, before initializing.
+
+    Args:
+        model: changed in place.
+        x: inputs [n, *input_shape].
+        option: how the model was chosen, for messages.
+
+    Raises:
+        ConfigError: the forward pass fails.
+    """
+    if any(map(is_lazy, [*model.parameters(), *model.buffers()])):
+        model.eval()
+        with torch.no_grad(), telling_faults(option, x):
+            model(x)
+        model.train()
+
+
+def try_forward(model: nn.Module, x: Tensor, needed: Sequence[int], option: str) -> None:
+    """Call a model on a few samples, in both modes, and compare its outputs with what is needed.
+
+    Nothing is drawn from the run's streams, and buffers are given back as they were.
+
+    Args:
+        model: in training mode; any.
+        x: inputs [n, *input_shape], as training will have them.
+        needed: the shape of outputs [n, …, outputs]; what lies between is not compared.
+        option: how the model was chosen, for messages.
+
+    Raises:
+        ConfigError: the forward pass fails, needs other arguments, or returns something else.
+    """
+    _refuse_arguments(model, option)
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with torch.no_grad(), rng.fork_seeded(0), still_statistics(model):
+        for mode in ("training", "eval"):
+            model.train(mode == "training")
+            with telling_faults(option, x):
+                output = model(x)
+            _check_output(output, x, needed, f"{option}, in {mode} mode,")
+    model.train()
+    for buffer, before in kept:
+        buffer.detach().copy_(before)
+
+
+def _refuse_arguments(model: nn.Module, option: str) -> None:
+    """Refuse a forward pass that takes more than the inputs."""
+    try:
+        parameters = list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError):
+        return
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in plain]
+    needed += [p.name for p in parameters if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
+    variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if len(needed) > 1 or (not needed and not variadic and not parameters):
+        told = ", ".join(needed) or "nothing"
+        raise ConfigError(
+            f"{option}: forward takes ({told}), but a batch has one tensor of inputs for it: give "
+            "the other arguments defaults, or cut them out of the inputs"
+        )
+
+
+def _check_output(output: Any, x: Tensor, needed: Sequence[int], option: str) -> None:
+    wanted = ", ".join(["n", *(["…"] * (len(needed) > 2)), str(needed[-1])])
+    if not isinstance(output, Tensor):
+        raise ConfigError(
+            f"{option} returns {describe_output(output)} where a tensor [{wanted}] is needed: name "
+            "the entry that is the model's output, as in +model.output=logits or +model.output=0"
+        )
+    shape = list(output.shape)
+    if len(shape) == len(needed) and shape[0] == len(x) and shape[-1] == needed[-1]:
+        return
+    hint = f"its constructor is given output_size={needed[-1]}"
+    if shape == [len(x)] and needed[-1] == 1:
+        hint = "add .unsqueeze(-1), as [n] would be broadcast against targets [n, 1]"
+    raise ConfigError(
+        f"{option} returns {shape} for inputs {list(x.shape)}, where [{wanted}] is needed, "
+        f"n={len(x)}: {hint}"
+    )
+
+
+@contextmanager
+def telling_faults(option: str, x: Tensor) -> Iterator[None]:
+    """Turn an error of a forward pass into one message that ends with the user's own lines.
+
+    Args:
+        option: how the model was chosen.
+        x: its inputs.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # a user's model may raise anything
+        kind = str(x.dtype).removeprefix("torch.")
+        lines = "".join(f"\n  {line}" for line in list_own_lines(error))
+        raise ConfigError(
+            f"{option}: forward fails on inputs {list(x.shape)} ({kind}): "
+            f"{type(error).__name__}: {first_line(error)}{lines}"
+        ) from error
+
+
+def list_own_lines(error: BaseException) -> list[str]:
+    """List where an error went through code that is neither this package's nor installed."""
+    library = sysconfig.get_paths()["stdlib"]
+    package = str(Path(__file__).parents[1])
+    found = []
+    for frame in traceback.extract_tb(error.__traceback__):
+        installed = {"site-packages", "dist-packages"} & set(Path(frame.filename).parts)
+        if installed or frame.filename.startswith((library, package, "<")):
+            continue
+        place = os.path.relpath(frame.filename)
+        if place.startswith(".."):
+            place = frame.filename
+        found.append(f"{place}, line {frame.lineno}, in {frame.name}: {frame.line}")
+    return found
+
+
+def refuse_too_large(
+    make: Callable[[], nn.Module], numbers: Mapping[str, Any], option: str
+) -> None:
+    """Refuse a model whose weights and gradients are more than this machine's memory.
+
+    Args:
+        make: builds it; called where nothing is allocated.
+        numbers: its configuration.
+        option: how the model was chosen.
+
+    Raises:
+        ConfigError: it would not fit.
+    """
+    large = {k: v for k, v in numbers.items() if isinstance(v, int | list) and _largest(v) >= MANY}
+    if not large:
+        return
+    try:
+        with torch.device("meta"), rng.fork_seeded(0):
+            model = make()
+        count = sum(p.numel() for p in model.parameters())
+        size = COPIES * sum(p.numel() * p.element_size() for p in model.parameters())
+    except Exception:  # a constructor may need numbers; it then asks for its memory itself
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        named = ", ".join(f"model.{key}={value}" for key, value in large.items())
+        raise ConfigError(
+            f"{option} with {named} has {count:.3g} parameters: they and their gradients take "
+            f"{size / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f}"
+        )
+
+
+def _largest(value: Any) -> int:
+    values = value if isinstance(value, list) else [value]
+    return max((v for v in values if isinstance(v, int)), default=0)

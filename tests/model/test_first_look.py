@@ -1,0 +1,163 @@
+"""Models of the user's own: what they return is looked at before anything is trained."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+import torch
+from torch import nn
+
+import truerisk
+from truerisk.cli import main
+from truerisk.core.errors import ConfigError
+from truerisk.evaluate import evaluate
+from truerisk.result import load_run
+
+pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
+
+
+class Plain(nn.Module):
+    def __init__(self, input_shape, output_size):
+        super().__init__()
+        self.layer = nn.Linear(input_shape[-1], output_size)
+        self.scale = nn.Parameter(torch.tensor(1.0))  # of no dimension
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.scale * self.layer(x)
+
+
+class Named(Plain):
+    def forward(self, x):
+        return {"hidden": x, "logits": super().forward(x)}
+
+
+class Paired(Plain):
+    def forward(self, x):
+        return (super().forward(x), x) if self.training else super().forward(x)
+
+
+class Lazy(nn.Module):
+    def __init__(self, output_size):
+        super().__init__()
+        self.net = nn.Sequential(nn.LazyLinear(5), nn.Tanh(), nn.Linear(5, output_size))
+
+    def forward(self, x):
+        return self.net(x)
+
+
+class Wide(Plain):
+    def __init__(self, input_shape, output_size):
+        super().__init__(input_shape, output_size + 4)
+
+
+class Flat(Plain):
+    def forward(self, x):
+        return super().forward(x).squeeze(-1)
+
+
+class Masked(Plain):
+    def forward(self, x, mask):
+        return super().forward(x) * mask
+
+
+class Misshapen(Plain):
+    def forward(self, x):
+        return self.layer(x[..., None])  # a line of the user's
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """The classes above as options of the user's, in a module of their own."""
+    monkeypatch.chdir(tmp_path)
+    module = types.ModuleType("zoo_of_models")
+    for kind in (Plain, Named, Paired, Lazy, Wide, Flat, Masked, Misshapen):
+        setattr(module, kind.__name__, kind)
+        file = tmp_path / "mine" / "model" / f"{kind.__name__.lower()}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"# A net\n_target_: zoo_of_models.{kind.__name__}\n")
+    monkeypatch.setitem(sys.modules, "zoo_of_models", module)
+    return str(tmp_path / "mine")
+
+
+SMALL = ["data=iris", "trainer.max_epochs=2", "data.batch_size=30", "checkpoint_seconds=0"]
+NAMED = {
+    "named": ["training mode", "dict (hidden: [2, 4], logits: [2, 3])", "[n, 3]", "model.output="],
+    "paired": ["in training mode", "tuple (0: [2, 3], 1: [2, 4])", "model.output="],
+    "named +model.output=logit": ["model.output=logit", "logits: [2, 3]"],
+    "wide": ["returns [2, 7] for inputs [2, 4]", "[n, 3] is needed", "output_size=3"],
+    "flat data=diabetes loss=mse": ["returns [2]", "[n, 1] is needed", ".unsqueeze(-1)"],
+    "masked": ["forward takes (x, mask)"],
+    "misshapen": ["inputs [2, 4] (float32)", "mat1 and mat2", "a line of the user's"],
+}
+
+
+@pytest.mark.parametrize("given", NAMED)
+def test_what_cannot_be_trained_is_named_before_training(mine, tmp_path, capsys, given):
+    option, *more = given.split()
+    assert main(["train", "--config-dir", mine, *SMALL, f"model={option}", *more]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: model={option}" if "logit" not in given else "error: model.out")
+    assert [word for word in NAMED[given] if word not in err] == []
+    assert "Traceback" not in err and not list(tmp_path.glob("outputs/*/*"))
+
+
+def sweep(mine, *more):
+    assert main(["train", "-m", "--config-dir", mine, *SMALL, "report=false", *more]) == 0
+
+
+def summaries(tmp_path, study):
+    return {
+        path.name: load_run(path).summary for path in (tmp_path / "outputs" / study).glob("seed*")
+    }
+
+
+@pytest.mark.parametrize("given", ["named +model.output=logits", "paired +model.output=0", "lazy"])
+def test_the_entry_that_is_meant_is_trained_alone_and_stacked(mine, tmp_path, given, capsys):
+    own = ["model=" + given.split()[0], *given.split()[1:], "seed=1,2"]
+    sweep(mine, *own, "study=single")
+    sweep(mine, *own, "study=stacked", "hydra/launcher=vectorized")
+    singles, stacked = summaries(tmp_path, "single"), summaries(tmp_path, "stacked")
+    assert singles.keys() == stacked.keys() and len(singles) == 2
+    for name, summary in singles.items():
+        for metric, measured in summary.items():
+            assert stacked[name][metric].value == pytest.approx(measured.value, abs=1e-5)
+    # ... and is what a run gives back
+    folder = next((tmp_path / "outputs" / "single").glob("seed*"))
+    again = evaluate(folder, config_dir=mine).summary["risk/test"]
+    assert again.value == load_run(folder).summary["risk/test"].value
+    assert load_run(folder).network(torch.zeros(2, 4)).shape == (2, 3)
+
+
+def test_an_entry_is_trained_as_a_model_that_returns_it_alone(mine):
+    plain = truerisk.train([*SMALL, "model=plain"], config_dir=mine, folder="plain")
+    named = [*SMALL, "model=named", "+model.output=logits"]
+    assert truerisk.train(named, config_dir=mine, folder="named").summary == plain.summary
+
+
+def test_a_look_at_a_model_moves_nothing(mine):
+    """Buffers stand as they were, and a draw of its own is none of the run's."""
+    seen = []
+
+    class Noisy(Plain):
+        def forward(self, x):
+            seen.append(float(self.calls))
+            return super().forward(x + 0 * torch.rand_like(x))
+
+    sys.modules["zoo_of_models"].Plain = Noisy
+    noisy = truerisk.train([*SMALL, "model=plain"], config_dir=mine, folder="noisy")
+    sys.modules["zoo_of_models"].Plain = Plain
+    plain = truerisk.train([*SMALL, "model=plain"], config_dir=mine, folder="plain")
+    assert seen[:2] == [0, 1] and seen[2] == 0
+    assert noisy.summary == plain.summary
+
+
+def test_a_model_that_no_memory_holds_is_refused_at_once(capsys):
+    assert main(["train", "data=iris", "model.width=1000000000"]) == 2
+    err = capsys.readouterr().err
+    assert "model.width=1000000000 has 1e+18 parameters" in err and "GiB" in err
+    with pytest.raises(ConfigError, match=r"model\.widths=\[3000000, 3000000\]"):
+        truerisk.train(["data=iris", "model.widths=[3000000,3000000]"])

@@ -55,7 +55,8 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     else:  # to be measured: how its weights were reached is no matter
         check_function(cfg)
     data = build_data(cfg, fitted)
-    return _join_parts(cfg, data, data.info, data)
+    # what was fitted comes with weights, which no initializer is to look for again
+    return _join_parts(cfg, data, data.info, data if fitted is None else None)
 
 
 def build_data(
@@ -182,6 +183,7 @@ def build_model(
             shown = getattr(initialize, "needs_data", False) and data.train is not None
             # before regularizers edit the model, whose parametrizations hide the weights
             initialize(model, first_inputs(data, INITIAL_SAMPLES) if shown else None)
+            data.notes += getattr(initialize, "notes", [])
         for regularizer in regularizers.values():
             model = regularizer.edit_model(model)
     # last: a regularizer may return another module, whose calls are those to compile

@@ -68,7 +68,12 @@ def is_function(option):
 
 
 def elsewhere(group, option):
-    """Whether it is the study of a reproduction, of which each is run for its claims."""
+    """Whether it is the study of a reproduction, of which each is run for its claims.
+
+    Or weights of a run of the same model, which its own tests train.
+    """
+    if (group, option) == ("initializer", "pretrained"):
+        return True
     return group == "experiment" and option in reproduction_names()
 
 

@@ -17,6 +17,7 @@ from truerisk.model import Function
 torch.set_num_threads(1)
 CONF = Path(__file__).parents[2] / "conf"
 INITIALIZERS = sorted(path.stem for path in (CONF / "initializer").glob("*.yaml"))
+INITIALIZERS.remove("pretrained")  # it asks for a file
 
 
 def has_layers(path):

@@ -17,7 +17,7 @@ from truerisk.initializer.initializer import weight_matrices
 
 torch.set_num_threads(1)
 CONF = Path(__file__).parents[2] / "conf" / "initializer"
-OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml"))
+OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "pretrained")
 LAYERS = {
     "linear": lambda: nn.Linear(300, 200),
     "conv1d": lambda: nn.Conv1d(60, 80, 5),

@@ -8,9 +8,13 @@ import pytest
 import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
+from torch import nn
+from torch.nn import utils
+from torch.nn.utils import parametrizations, parametrize
 
 from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
+from truerisk.initializer import LSUV, Initializer
 from truerisk.initializer.initializer import bias_vectors, weight_matrices
 from truerisk.model import Function
 
@@ -58,3 +62,55 @@ def test_every_parameter_of_the_models_is_a_matrix_a_bias_a_norm_or_positions():
         names = ("normalization", "positions", "last")
         rest = sum(p.numel() for n, p in model.named_parameters() if any(w in n for w in names))
         assert reached + rest == sum(p.numel() for p in model.parameters())
+
+
+NORMS = {
+    "weight norm": parametrizations.weight_norm,
+    "the older weight norm": utils.weight_norm,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated.*")
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_weight_normalised_layer_computes_with_what_is_set(norm):
+    model = nn.Sequential(NORMS[norm](nn.Linear(6, 4)), nn.Tanh(), NORMS[norm](nn.Conv1d(1, 2, 3)))
+    Initializer(nn.init.ones_, bias=0.25, gain=0.5)(model)
+    x = torch.arange(6.0)[None]
+    torch.testing.assert_close(model[0](x), torch.full((1, 4), 0.5 * 15 + 0.25))
+    torch.testing.assert_close(model[2](x[None]).flatten()[:2], torch.tensor([1.75, 3.25]))
+    for layer in (model[0], model[2]):
+        torch.testing.assert_close(layer.weight, torch.full_like(layer.weight, 0.5))
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated.*")
+@pytest.mark.parametrize("norm", NORMS)
+def test_lsuv_scales_weight_normalised_layers(norm):
+    torch.manual_seed(0)
+    model = nn.Sequential(NORMS[norm](nn.Linear(6, 40)), nn.Tanh(), NORMS[norm](nn.Linear(40, 5)))
+    x = 3 * torch.randn(200, 6)
+    LSUV()(model, x)
+    assert float(model[0](x).detach().var(correction=0)) == pytest.approx(1, abs=0.011)
+    assert float(model(x).detach().var(correction=0)) == pytest.approx(1, abs=0.011)
+
+
+def test_a_recurrent_layers_normalised_weight_is_set_and_others_stay():
+    layer = parametrizations.weight_norm(nn.GRU(3, 4), "weight_hh_l0")
+    before = {name: p.clone() for name, p in layer.named_parameters()}
+    Initializer()(layer)
+    assert all(torch.equal(p, before[name]) for name, p in layer.named_parameters())
+    Initializer(recurrent=nn.init.eye_)(layer)
+    torch.testing.assert_close(layer.weight_hh_l0, torch.eye(4).repeat(3, 1))
+    assert torch.equal(layer.weight_ih_l0, before["weight_ih_l0"])
+
+
+class Squared(nn.Module):
+    def forward(self, weight):
+        return weight.square()
+
+
+def test_a_parametrization_that_cannot_be_turned_round_is_refused():
+    layer = nn.Linear(2, 2)
+    parametrize.register_parametrization(layer, "weight", Squared())
+    with pytest.raises(ConfigError, match=r"initializer: Squared of .*'?s weight.*right_inverse"):
+        Initializer(nn.init.ones_)(nn.Sequential(layer))
+    Initializer()(nn.Sequential(layer))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.rnn import RNNCellBase
+from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from truerisk.core.checks import check_float
 from truerisk.core.errors import ConfigError
@@ -143,17 +147,18 @@ class Initializer:
         Raises:
             ConfigError: a scheme refuses its numbers, or has no matrix to draw.
         """
-        matrices = list(weight_matrices(model))
-        if self.recurrent is not None and not any(m.recurrent for m in matrices):
-            raise ConfigError(
-                "initializer.recurrent sets hidden-to-hidden weights, and this model has none; "
-                "use model=rnn, lstm or gru, or another initializer"
-            )
-        for matrix in matrices:
-            self.fill_matrix(matrix)
-        if self.bias is not None:
-            for bias in bias_vectors(model):
-                bias.fill_(self.bias)
+        with writable_weights(model):
+            matrices = list(weight_matrices(model))
+            if self.recurrent is not None and not any(m.recurrent for m in matrices):
+                raise ConfigError(
+                    "initializer.recurrent sets hidden-to-hidden weights, and this model has none; "
+                    "use model=rnn, lstm or gru, or another initializer"
+                )
+            for matrix in matrices:
+                self.fill_matrix(matrix)
+            if self.bias is not None:
+                for bias in bias_vectors(model):
+                    bias.fill_(self.bias)
 
     def fill_matrix(self, matrix: WeightMatrix) -> None:
         """Set one weight matrix in place."""
@@ -168,6 +173,57 @@ class Initializer:
         except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(f"initializer.weight does not work: {error}") from error
         matrix.weight.copy_(draw * self.gain)
+
+
+@contextmanager
+def writable_weights(model: nn.Module) -> Iterator[None]:
+    """Let weights that are computed from others be set in place inside the block.
+
+    What a layer computes with is then what was set: weight norm gets the lengths and directions of
+    it, by ``right_inverse`` of its parametrization, and so does every other kind that has one.
+
+    Args:
+        model: some of whose layers are parametrized (`torch.nn.utils.parametrize`), or have hooks
+            of the older ``torch.nn.utils.weight_norm`` and ``spectral_norm``.
+
+    Raises:
+        ConfigError: a parametrization cannot be turned round.
+    """
+    # within it, a layer gives the same tensor each time it is asked for its weight
+    with parametrize.cached():
+        before = {(m, n): getattr(m, n) for m in model.modules() for n in computed_names(m)}
+        kept = {key: weight.clone() for key, weight in before.items()}
+        yield
+        changed = {key: w.clone() for key, w in before.items() if not torch.equal(w, kept[key])}
+    for (module, name), weight in changed.items():
+        try:
+            setattr(module, name, weight)
+        except (NotImplementedError, RuntimeError, ValueError) as error:
+            parametrizations: Any = module.parametrizations
+            kind = type(parametrizations[name][0]).__name__
+            raise ConfigError(
+                f"initializer: {kind} of a {type(module).__name__}'s {name} cannot be given a "
+                f"weight to compute ({error}): give it a right_inverse, or take initializer=default"
+            ) from error
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            _write_through(module, hook)
+
+
+def computed_names(module: nn.Module) -> list[str]:
+    """Name a module's own tensors that are computed by a parametrization."""
+    found: Any = getattr(module, "parametrizations", {})
+    return list(found) if parametrize.is_parametrized(module) else []
+
+
+def _write_through(module: nn.Module, hook: object) -> None:
+    """Hand a weight that was set on to the parameters that an older hook computes it from."""
+    if isinstance(hook, WeightNorm):
+        weight = getattr(module, hook.name)
+        getattr(module, f"{hook.name}_g").copy_(torch.norm_except_dim(weight, 2, hook.dim))
+        getattr(module, f"{hook.name}_v").copy_(weight)
+    elif isinstance(hook, SpectralNorm):
+        getattr(module, f"{hook.name}_orig").copy_(getattr(module, hook.name))
 
 
 class WeightMatrix(NamedTuple):
@@ -204,7 +260,7 @@ def weight_matrices(model: nn.Module) -> Iterator[WeightMatrix]:
 
 def _gate_matrices(module: nn.RNNBase | RNNCellBase) -> Iterator[WeightMatrix]:
     """Iterate over the input-to-hidden and hidden-to-hidden matrices, one a gate."""
-    for name, parameter in module.named_parameters(recurse=False):
+    for name, parameter in _named_tensors(module):
         if name.startswith("weight_hr"):  # an LSTM's projection of the state: one map, no gates
             yield WeightMatrix(parameter)
         elif name.startswith("weight"):
@@ -230,6 +286,13 @@ def bias_vectors(model: nn.Module) -> Iterator[Tensor]:
     layers = (nn.Linear, _ConvNd, nn.RNNBase, RNNCellBase, nn.MultiheadAttention)
     for module in model.modules():
         if isinstance(module, layers):
-            for name, parameter in module.named_parameters(recurse=False):
+            for name, parameter in _named_tensors(module):
                 if name.startswith(("bias", "in_proj_bias")):
                     yield parameter
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Iterate over a layer's parameters, and over those that it computes, by name."""
+    yield from module.named_parameters(recurse=False)
+    for name in computed_names(module):
+        yield name, getattr(module, name)

@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from truerisk.core.checks import check_float, check_int
 from truerisk.core.errors import ConfigError
-from truerisk.initializer.initializer import Initializer
+from truerisk.initializer.initializer import Initializer, writable_weights
 
 Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], Tensor]
 
@@ -96,7 +96,8 @@ class LSUV:
                 ratio = self._std_ratio(name, output)
                 if abs(ratio**2 - 1) <= self.tolerance:
                     break
-                module.weight.div_(ratio)  # type: ignore[operator]
+                with writable_weights(module):
+                    module.weight.div_(ratio)  # type: ignore[operator]
                 # not module(…), which would call this hook again
                 output = module.forward(*args, **kwargs)
             return output

@@ -33,6 +33,9 @@ RECIPE = [
     "trainer.precision=64-true",
     "trainer.max_epochs=5",
     "trainer.max_steps=36",
+    "metric=[roc_auc,f1_per_class,torchmetrics]",
+    "metric.torchmetrics.metric=JaccardIndex",
+    "monitor=metric/roc_auc/val",
     f"diagnostics=[{','.join(list_options('diagnostics', (conf_dir(),)))}]",
     "diagnostics.curvature.every.epochs=2",
 ]

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "truerisk"
 GROUPS = (
-    *("data", "model", "loss", "initializer", "optimizer", "scheduler", "regularizer"),
+    *("data", "model", "loss", "metric", "initializer", "optimizer", "scheduler", "regularizer"),
     *("diagnostics", "logger"),
 )
 ABOVE = {

@@ -23,6 +23,8 @@ from truerisk.core.seeds import derive_streams
 from truerisk.data import DataInfo, DataModule
 from truerisk.diagnostics import Diagnostic
 from truerisk.loss import Surrogate, adapt_loss, find_suited_tasks
+from truerisk.metric import fit_metrics
+from truerisk.metric.metric import Metric
 from truerisk.model.first_look import (
     choose_output,
     fill_lazy_layers,
@@ -102,10 +104,11 @@ def _join_parts(
     check_averages(regularizers)
     regularizers = get_task(info.task).select_regularizers(regularizers)
     model = build_model(cfg, info, regularizers, seeds.init, initial)
-    return Recipe(
+    surrogate = build_surrogate(cfg, info)
+    recipe = Recipe(
         data=data,
         model=model,
-        surrogate=build_surrogate(cfg, info),
+        surrogate=surrogate,
         regularizers=regularizers,
         optimizer=partial(_optimizer, cfg),
         needs=needs_of(get_object(cfg.optimizer._target_)),
@@ -113,7 +116,11 @@ def _join_parts(
         step=_step(cfg),
         risk=RiskOptions(**cfg.risk),
         streams=seeds,
+        metrics=build_metrics(cfg, surrogate, info),
+        monitor=str(cfg.get("monitor") or "risk/val"),
     )
+    recipe.check_monitor()
+    return recipe
 
 
 def build(node: DictConfig, **available: Any) -> Any:
@@ -157,6 +164,16 @@ def build_surrogate(cfg: DictConfig, info: DataInfo) -> Surrogate:
             f"{info.task}): set data.standardize_target=false"
         )
     return surrogate
+
+
+def build_metrics(cfg: DictConfig, surrogate: Surrogate, info: DataInfo) -> dict[str, Metric]:
+    """The chosen metrics, fitted to the data's task, by their names in the configuration."""
+    size = info.num_outputs
+    sizes = {"num_classes": size, "num_labels": size, "num_outputs": size}
+    # a run of an earlier version has no such node
+    nodes = cfg.get("metric") or {}
+    built = {str(name): build(node, **sizes) for name, node in nodes.items()}
+    return fit_metrics(built, surrogate, size, info.class_names)
 
 
 def build_model(

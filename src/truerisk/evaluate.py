@@ -54,6 +54,8 @@ def evaluate(
 
     run = load_run(folder)
     cfg = override_config(run.config, overrides, config_dir)
+    if "monitor" in cfg:  # nothing is followed any more, and the metrics may be others
+        cfg.monitor = "risk/val"
     check_config(cfg)
     best = load_checkpoint(run.run.best)
     facts = run.run.metadata()

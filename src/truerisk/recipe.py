@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,8 +13,10 @@ from torch.optim import Optimizer
 
 from truerisk.config.options import RiskOptions, StepOptions
 from truerisk.core.deterministic import refuses_single
+from truerisk.core.errors import ConfigError, suggest
 from truerisk.core.seeds import Streams
 from truerisk.data import BatchPlan
+from truerisk.metric.metric import Metric
 from truerisk.optimizer import Needs
 from truerisk.regularizer.base import Regularizer
 
@@ -37,6 +40,50 @@ class Recipe:
     step: StepOptions
     risk: RiskOptions
     streams: Streams
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    monitor: str = "risk/val"
+
+    def measured_names(self) -> list[str]:
+        """List what is measured after each epoch that may be followed."""
+        names = ["risk/val", "risk/train", "risk/gap", "objective"]
+        if self.surrogate.task.error_title is not None:
+            names += ["error/val", "error/train"]
+        for name, metric in self.metrics.items():
+            ends = [f"{part}/val" if part else "val" for part in metric.parts if metric.each_epoch]
+            names += [f"metric/{name}/{end}" for end in ends]
+        return names
+
+    def check_monitor(self) -> None:
+        """Refuse to follow what is not measured, or has no better and worse.
+
+        Raises:
+            ConfigError: with the nearest name there is.
+        """
+        known = self.measured_names()
+        if self.monitor not in known:
+            raise ConfigError(
+                f"monitor={self.monitor} is not measured; {suggest(self.monitor, known)}"
+            )
+        if self.monitor.startswith("metric/"):
+            name = self.monitor.split("/")[1]
+            if self.metrics[name].higher_is_better is None:
+                raise ConfigError(
+                    f"monitor={self.monitor}: the metric does not say whether higher is better; "
+                    "follow another"
+                )
+
+    def orient(self, name: str, value: float) -> float:
+        """Turn a measured value so that less is better; one that is no number is the worst.
+
+        Args:
+            name: of the value, such as ``metric/f1/val``.
+            value: as it was measured.
+        """
+        if math.isnan(value):
+            return math.inf
+        head, _, rest = name.partition("/")
+        metric = self.metrics.get(rest.partition("/")[0]) if head == "metric" else None
+        return -value if metric is not None and metric.higher_is_better else value
 
     def plan(self, rank: int = 0, world: int = 1) -> BatchPlan:
         """The order of the training batches, for one of ``world`` processes."""

@@ -50,7 +50,8 @@ class RunFolder:
     METRICS = "metrics.csv"
     SUMMARY = "summary.json"
     STATUS = "status.json"
-    OWN = (CONFIG, METADATA, METRICS, SUMMARY)
+    TABLES = "tables.json"
+    OWN = (CONFIG, METADATA, METRICS, SUMMARY, TABLES)
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
@@ -214,6 +215,14 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Measured]) -> None:
         """Record what was measured at the best weights."""
         self._write_json(self.SUMMARY, {name: m._asdict() for name, m in summary.items()})
+
+    def tables(self) -> dict[str, Any]:
+        """Metrics that are tables, such as a confusion matrix, by name and split."""
+        return self._read_json(self.TABLES)
+
+    def write_tables(self, tables: Mapping[str, Any]) -> None:
+        """Record metrics that are tables."""
+        self._write_json(self.TABLES, tables)
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_atomic(self.path / name, json.dumps(content, indent=2) + "\n")

@@ -25,6 +25,11 @@ NEAREST = {
     ("initializer", "identity_rnn"): ["model=rnn", "model.activation=relu"],
     ("initializer", "orthogonal_rnn"): ["model=rnn"],
     ("diagnostics", "recurrence"): ["model=rnn"],
+    **{
+        ("metric", name): ["data=diabetes", "loss=mse"]
+        for name in ("mae", "rmse", "r2", "mape", "spearman")
+    },
+    ("metric", "torchmetrics"): ["metric.torchmetrics.metric=JaccardIndex"],
     ("logger", "wandb"): ["logger.wandb.mode=offline"],
     ("logger", "mlflow"): ["logger.mlflow.tracking_uri=sqlite:///{files}/mlflow.db"],
 }

@@ -20,6 +20,7 @@ DELIBERATE = {
         f"regularizer/{name}.yaml: {name}.rules": RULES
         for name in ("elastic_net", "group_lasso", "l1", "l2", "max_norm", "orthogonality")
     },
+    "regularizer/early_stopping.yaml: early_stopping.monitor": "it follows what the run does",
     "initializer/*.yaml: bias": "an option says what it does to biases; from Python, they are kept",
     "model/softmax_loss.yaml: target": "goes with the option's start: not its largest logit",
     "optimizer/muon.yaml: lr": "the class has Jordan's 0.02, for far larger networks",

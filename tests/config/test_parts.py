@@ -15,8 +15,8 @@ from truerisk.config.parts import (
 from truerisk.core.errors import ConfigError
 
 GROUPS = (
-    "data model loss initializer optimizer param_groups scheduler regularizer trainer diagnostics "
-    "logger"
+    "data model loss metric initializer optimizer param_groups scheduler regularizer trainer "
+    "diagnostics logger"
 )
 
 

@@ -12,7 +12,8 @@ from truerisk.regularizer import EarlyStopping
 
 
 def stand():
-    return SimpleNamespace(state=SimpleNamespace(step=7))
+    recipe = SimpleNamespace(orient=lambda name, value: value)
+    return SimpleNamespace(state=SimpleNamespace(step=7), recipe=recipe)
 
 
 def stops_after(risks, **numbers):

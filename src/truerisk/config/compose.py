@@ -42,7 +42,7 @@ __all__ = ["Callbacks", "ConfigLoader", "compose", "override_config", "resolve_c
 BASIC_PLUGINS = "hydra._internal.core_plugins.basic_"
 """How the paths of Hydra's basic launcher and sweeper begin, which ours take the place of."""
 VERSION_BASE = "1.3"
-LISTS = ("regularizer", "diagnostics", "logger")
+LISTS = ("regularizer", "metric", "diagnostics", "logger")
 """Groups of which any number of options is chosen; there may be none yet."""
 STATE = (GlobalHydra, HydraConfig, JobRuntime, version.VersionBase)
 """Hydra's global state."""

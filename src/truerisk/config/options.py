@@ -95,3 +95,4 @@ class Options:
     report: bool = True
     stop: StopOptions = field(default_factory=StopOptions)
     halving: HalvingOptions = field(default_factory=HalvingOptions)
+    monitor: str = "risk/val"

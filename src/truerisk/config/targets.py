@@ -19,6 +19,7 @@ from truerisk.core.errors import ConfigError, suggest
 FILLED_IN: Mapping[str, frozenset[str]] = {
     "data": frozenset({"seed"}),
     "model": frozenset({"input_shape", "output_size", "dtype"}),
+    "metric": frozenset({"num_classes", "num_labels", "num_outputs"}),
     "logger": frozenset({"folder", "run_id", "config", "resume_step"}),
 }
 """By config group, the arguments that `truerisk.assemble.build` fills in where a signature has

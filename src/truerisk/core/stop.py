@@ -32,7 +32,8 @@ class Stop(NamedTuple):
 
     def describe(self) -> str:
         """Say it in a sentence; empty for early stopping, which every run may end by."""
-        return SENTENCES[self.kind].format(**self.detail, step=self.step)
+        detail = {"what": "validation risk", **self.detail}
+        return SENTENCES[self.kind].format(**detail, step=self.step)
 
 
 SENTENCES = {
@@ -46,7 +47,7 @@ SENTENCES = {
     "callback": "a callback has set trainer.should_stop",
     "time": "trainer.max_time has passed",
     "halving": (
-        "successive halving: at epoch {epoch} its validation risk {risk:.4g} is number {rank} "
+        "successive halving: at epoch {epoch} its {what} {risk:.4g} is number {rank} "
         "of {among}, and the best {kept} go on"
     ),
     "divergence": "step {step}: {what} {fault}",

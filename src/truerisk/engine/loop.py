@@ -252,19 +252,30 @@ class TrainingLoop:
                 if not math.isfinite(risk):
                     diverged[k] = self.backend.explain_divergence(k)
                     continue
-                self.keep_best(k, run, risk)
-                run.schedule.step_epoch(risk)
+                monitor = run.recipe.monitor
+                score = run.recipe.orient(monitor, metrics[monitor].value)
+                self.keep_best(k, run, risk, score)
+                run.schedule.step_epoch(score)
                 values = flatten_metrics(metrics, run.rates() | run.state.sums.means())
                 run.log(values)
                 run.values = values
         self.diverge(diverged)
         return [run for run in runs if run in self.backend.runs]
 
-    def keep_best(self, row: int, run: TrainingRun, risk: float) -> None:
-        """Keep a run's weights if their validation risk is the lowest yet."""
-        if run.state.best is None or risk < run.state.best.risk:
+    def keep_best(self, row: int, run: TrainingRun, risk: float, score: float) -> None:
+        """Keep a run's weights if what it follows is the best yet.
+
+        Args:
+            row: of the run.
+            run: the run.
+            risk: its validation risk.
+            score: the value of its ``monitor``, turned so that less is better.
+        """
+        best = run.state.best
+        if best is None or score < best.standing:
             weights = self.backend.copy_weights(row)
-            run.state.best = BestWeights(risk, run.state.epoch, run.state.step, weights)
+            state = run.state
+            run.state.best = BestWeights(risk, state.epoch, state.step, weights, score)
 
     # --- the end of a run ---------------------------------------------------------------------
 
@@ -304,6 +315,7 @@ class TrainingLoop:
         for run in runs:
             # in this order, as loggers end with what the summary holds
             run.recorder.write_summary(run.state.final)
+            run.recorder.write_tables(run.estimator.tables)
             run.recorder.close(status)
             self.on_finish(run, status)
         self.backend.keep([k for k, run in enumerate(self.backend.runs) if run not in runs])

@@ -18,6 +18,7 @@ from truerisk.core.deterministic import (
     spread_ties,
 )
 from truerisk.data import DataModule
+from truerisk.metric import Collector
 from truerisk.model import Function
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
@@ -42,6 +43,9 @@ BATCH = 1000
 
 PILOT = 10_000
 """Fresh samples that tell how many more the true risk needs."""
+
+TRUE_METRICS = 100_000
+"""Fresh samples whose predictions are kept for metrics under P."""
 
 SPLITS = ("train", "val", "test")
 FINAL = ("test", "true", "bayes")
@@ -80,6 +84,9 @@ class RiskEstimator:
     def __init__(self, recipe: Recipe, objective: Objective, host: Host) -> None:
         self.recipe, self.data, self.objective = recipe, recipe.data, objective
         self.rank, self.world, self.device = host.rank, host.world_size, host.device
+        self.gather = host.gather
+        self.tables: dict[str, dict[str, Any]] = {}
+        """Metrics that are tables rather than numbers, by name and split, once it is over."""
 
     def epoch_risks(self, state: State, epoch: int) -> dict[str, Measured]:
         """Measure after an epoch: train and validation risk alike, their gap, and J.
@@ -111,8 +118,8 @@ class RiskEstimator:
         """
         risks: dict[str, Measured] = {}
         for name in split_names(self.data):
-            split = self.measure_split(name, None)
-            risks |= split.name_risks(name, epoch, self.population_size(name))
+            split = self.measure_split(name, None, thorough=True)
+            risks |= self.name_final(name, split, epoch)
             risks |= self.measure_distance(None, epoch)
         risks |= self.true_risk(epoch)
         return risks | name_gap(risks) | self.constant_risks() | self.shares_explained(risks)
@@ -163,6 +170,19 @@ class RiskEstimator:
                 shares[f"{EXPLAINED}{name}"] = Measured(1 - risk.value / spread, None, risk.epoch)
         return shares
 
+    def name_final(self, name: str, split: Measurement, epoch: int | None) -> dict[str, Measured]:
+        """Name what the end of a run measures of a split, and keep its tables.
+
+        Args:
+            name: of the split.
+            split: what was measured.
+            epoch: after which epoch the weights were reached.
+        """
+        for key, estimate in split.metrics.items():
+            if estimate.table is not None:
+                self.tables.setdefault(key, {})[name] = estimate.table
+        return split.name_risks(name, epoch, self.population_size(name))
+
     def measure_distance(self, state: State, epoch: int | None) -> dict[str, Measured]:
         """Measure how far a test function's weights are from a known minimum."""
         model = self.objective.model
@@ -176,23 +196,23 @@ class RiskEstimator:
         exact = self.recipe.surrogate.task.is_exact(name)
         return len(getattr(self.data, name)) if exact else math.inf
 
-    def measure_split(self, name: str, state: State, index: Tensor | None = None) -> Measurement:
+    def measure_split(
+        self, name: str, state: State, index: Tensor | None = None, thorough: bool = False
+    ) -> Measurement:
         """Measure a split, or some of its samples.
 
         Args:
             name: ``train``, ``val`` or ``test``.
             state: what to measure instead of the model's own weights.
             index: which samples, [n]; all by default.
+            thorough: whether standard errors of metrics are worth a bootstrap.
         """
         split = getattr(self.data, name)
         index = torch.arange(len(split)) if index is None else index
         plan = index[self.rank :: self.world].split(BATCH)
         marks, groups = self.mark_samples(name)
-        if not groups:
-            return self._measured(state, split.batches(plan))
-        parts = (marks(one) for one in plan)
-        batches = split.batches(plan)
-        return measure_batches(self.objective, state, batches, self.device, parts, groups)
+        parts = (marks(one) for one in plan) if groups else None
+        return self._measured(state, split.batches(plan), thorough, None, parts, groups)
 
     def mark_samples(self, name: str) -> tuple[Callable[[Tensor], Marks], int]:
         """Return what tells the groups of a split's samples, and how many groups it has.
@@ -205,8 +225,28 @@ class RiskEstimator:
             return lambda index: (index, None), 0
         return lambda index: (numbers[index], None), int(numbers.max()) + 1
 
-    def _measured(self, state: State, batches: Iterable[Batch]) -> Measurement:
-        return measure_batches(self.objective, state, batches, self.device)
+    def make_collector(self, limit: int | None = None) -> Collector | None:
+        """Make what keeps predictions for metrics; None where there are no metrics.
+
+        Args:
+            limit: so many samples are kept at most.
+        """
+        if not self.recipe.metrics or limit == 0:
+            return None
+        return Collector(self.recipe.metrics, self.objective.surrogate, limit)
+
+    def _measured(
+        self,
+        state: State,
+        batches: Iterable[Batch],
+        thorough: bool = False,
+        limit: int | None = None,
+        marks: Iterable[Marks] | None = None,
+        groups: int = 0,
+    ) -> Measurement:
+        collector = self.make_collector(limit)
+        measured = (self.objective, state, batches, self.device, marks, groups)
+        return measure_batches(*measured, collector, thorough, self.gather)
 
     @cached_property
     def subset(self) -> Tensor:
@@ -253,10 +293,11 @@ class RiskEstimator:
         """
         if self.data.population is None:
             return {}
-        drawn, found = 0, self._measured(None, self._fresh(PILOT, "pilot"))
+        drawn, found = 0, self._measured(None, self._fresh(PILOT, "pilot"), limit=0)
         while drawn < self._samples(found):
             drawn = self._samples(found, spare=1.05)  # so that a second try is rare
-            found = self._measured(None, self._fresh(drawn, "true risk"))
+            fresh = self._fresh(drawn, "true risk")
+            found = self._measured(None, fresh, limit=TRUE_METRICS)
         return found.name_risks("true", epoch) | self._bayes(self._fresh(drawn, "true risk"))
 
     def _samples(self, found: Measurement, spare: float = 1.0) -> int:

@@ -118,6 +118,11 @@ class Recorder:
         if self.writes:
             self.run.write_summary(summary)
 
+    def write_tables(self, tables: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write the metrics that are tables, by name and split, where there are any."""
+        if self.writes and tables:
+            self.run.write_tables(tables)
+
 
 def outcome_of(status: str) -> str:
     """Return what Lightning's loggers call the end of a run."""

@@ -19,6 +19,7 @@ from truerisk.data import DataInfo, DataModule
 from truerisk.engine.callback_rules import refuse_callbacks
 from truerisk.engine.host import TrainerHost
 from truerisk.engine.state import plain_info
+from truerisk.metric import Collector
 from truerisk.recipe import Recipe
 from truerisk.risk.estimate import MeanEstimate, Measurement, flatten_metrics
 
@@ -46,6 +47,7 @@ class RiskModule(L.LightningModule):
     | ``penalty/…``                                 | of a `truerisk.data.DataModule`             |
     | ``batch/loss``, ``grad_norm``, ``lr/…``       | after an epoch                              |
     | ``risk/test``, ``error/test``                 | after ``trainer.test``                      |
+    | ``metric/NAME/…``                             | with the risks                              |
 
     Args:
         recipe: the run's parts; by default those that the configuration describes, their weights
@@ -80,6 +82,7 @@ class RiskModule(L.LightningModule):
         # in a dict, as estimates that are submodules would join the checkpoints
         self._estimates: dict[str, MeanEstimate] = {}
         self._averaged: Mapping[str, Tensor] | None = None
+        self._collector = Collector(recipe.metrics, self.surrogate)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the model's outputs [n, …] for inputs [n, …]."""
@@ -228,6 +231,7 @@ class RiskModule(L.LightningModule):
     def hold_weights(self) -> None:
         """Begin to measure the weights that count: an average's, where a regularizer keeps one."""
         self._estimates = {}
+        self._collector = Collector(self.recipe.metrics, self.surrogate)
         averages = (r.averaged() for r in self.recipe.regularizers.values())
         self._averaged = next((a for a in averages if a is not None), None)
         if self.backend is not None:
@@ -251,6 +255,7 @@ class RiskModule(L.LightningModule):
         outputs = self.predict_outputs(pair.x)
         trained = surrogate(outputs, pair.y)
         losses = surrogate.report_losses(trained, outputs, pair.y)
+        self._collector.add(outputs, pair.y)
         values: dict[str, Any] = {"risk": losses}
         if surrogate.task.error_title is not None:
             values["error"] = surrogate.compute_errors(outputs, pair.y)
@@ -276,7 +281,8 @@ class RiskModule(L.LightningModule):
         """Return what the batches since `hold_weights` have shown."""
         trained = self._estimates.get("trained")
         own = None if trained is None else trained.moments.mean
-        return Measurement(self._estimates["risk"], self._estimates.get("error"), {}, own)
+        metrics = self._collector.estimate()
+        return Measurement(self._estimates["risk"], self._estimates.get("error"), {}, own, metrics)
 
     def log_values(self, values: Mapping[str, float]) -> None:
         """Log numbers by name, in double precision."""
@@ -302,11 +308,14 @@ class RiskModule(L.LightningModule):
         backend = self.backend
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             assert backend is not None
-            backend.run.schedule.step_epoch(metrics["risk/val"].value)
             if isinstance(getattr(self.trainer, "datamodule", None), DataModule):
                 estimator = backend.run.estimator
                 train = estimator.measure_split("train", backend.measured, estimator.subset)
                 metrics = estimator.join_risks(train, val, epoch)
+            monitor = self.recipe.monitor
+            if monitor in metrics:
+                score = self.recipe.orient(monitor, metrics[monitor].value)
+                backend.run.schedule.step_epoch(score)
         self.log_values(flatten_metrics(metrics, {}))
 
     def on_validation_end(self) -> None:

@@ -23,19 +23,27 @@ if TYPE_CHECKING:
 
 
 class BestWeights(NamedTuple):
-    """The weights with the lowest validation risk so far.
+    """The weights with the lowest validation risk so far, or the best of what is followed instead.
 
     Args:
-        risk: that validation risk.
+        risk: their validation risk.
         epoch: epochs that were over when it was measured.
         step: optimizer steps that had been taken.
         state: parameters and buffers by name, those of an average where a regularizer keeps one.
+        score: the value of ``monitor``, turned so that less is better; None in a checkpoint of the
+            versions that followed the risk alone.
     """
 
     risk: float
     epoch: int
     step: int
     state: dict[str, Tensor]
+    score: float | None = None
+
+    @property
+    def standing(self) -> float:
+        """What others have to fall below."""
+        return self.risk if self.score is None else self.score
 
 
 class StepSums:

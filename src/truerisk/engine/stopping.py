@@ -103,7 +103,11 @@ class Rungs:
     """
 
     def __init__(self, study: Path, config: Mapping[str, Any], first: int, factor: int) -> None:
-        same = json.dumps([config["data"], config["loss"]], sort_keys=True, default=str)
+        alike = [config["data"], config["loss"]]
+        # by the risk, the text is that of earlier versions, whose studies go on
+        if config.get("monitor", "risk/val") != "risk/val":
+            alike += [config["monitor"], config["metric"]]
+        same = json.dumps(alike, sort_keys=True, default=str)
         kind = hashlib.sha256(same.encode()).hexdigest()[:10]
         self.folder, self.first, self.factor = study / RUNGS / kind, first, factor
 
@@ -174,7 +178,7 @@ class SuccessiveHalving(StopRule):
         """Record the risk at a rung, or at the first measurement after it."""
         rung = self.due_rung(run)
         if rung is not None and self.host.rank == 0:
-            self.rungs.report(self.cell, rung, values["risk/val"])
+            self.rungs.report(self.cell, rung, self.read_score(run, values))
 
     def decide(self, run: RunInProgress, values: Mapping[str, float]) -> Stop | None:
         """Compare the risk with those of the cells that came before."""
@@ -184,9 +188,22 @@ class SuccessiveHalving(StopRule):
         self.rung = rung
         detail = None
         if self.host.rank == 0:
-            detail = self.rungs.compare(rung, values["risk/val"])
+            detail = self.rungs.compare(rung, self.read_score(run, values))
+            if detail is not None and run.recipe.monitor != "risk/val":
+                detail["risk"] = values[run.recipe.monitor]
+                detail["what"] = run.recipe.monitor
         detail = self.host.broadcast(detail)
         return None if detail is None else Stop("halving", run.state.step, detail)
+
+    def read_score(self, run: RunInProgress, values: Mapping[str, float]) -> float:
+        """Read what the study's cells are compared by, turned so that less is better.
+
+        Args:
+            run: how the run stands.
+            values: what was measured, by name.
+        """
+        score: float = run.recipe.orient(run.recipe.monitor, values[run.recipe.monitor])
+        return score
 
     def due_rung(self, run: RunInProgress) -> int | None:
         """Return the rung that is to be compared at, if there is one."""

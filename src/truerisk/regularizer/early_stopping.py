@@ -15,8 +15,9 @@ from truerisk.regularizer.base import Regularizer
 class EarlyStopping(Regularizer):
     """Ends the run once the validation risk has not fallen for ``patience`` measurements in a row.
 
-    A fall counts if it exceeds ``min_delta``. The weights of the best measurement are kept in any
-    case, so the patience costs time only.
+    A metric of which higher is better is looked at upside down. A fall counts if it exceeds
+    ``min_delta``. The weights of the best measurement are kept in any case, so the patience costs
+    time only.
 
     Source: Prechelt, "Early Stopping — But When?", in Neural Networks: Tricks of the Trade (1998),
     criterion UP.
@@ -24,7 +25,7 @@ class EarlyStopping(Regularizer):
     Args:
         patience: measurements without a fall; one an epoch where ``risk.every`` is 1.
         min_delta: least fall that counts.
-        monitor: name of the measured value; lower is better.
+        monitor: name of the measured value; lower is better, unless a metric says otherwise.
     """
 
     needs_validation = True
@@ -74,7 +75,7 @@ class Patience(StopRule):
 
     def decide(self, run: RunInProgress, values: Mapping[str, float]) -> Stop | None:
         """Count measurements without a fall."""
-        value = values[self.monitor]
+        value = run.recipe.orient(self.monitor, values[self.monitor])
         if value + self.min_delta < self.best:
             self.best, self.waited = value, 0
             return None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from truerisk.core.batch import Batch
+from truerisk.metric.collector import Collector, Gather
+from truerisk.metric.metric import MetricEstimate
 from truerisk.risk.measured import Measured
 
 if TYPE_CHECKING:
@@ -188,18 +191,22 @@ class Moments(NamedTuple):
 class Measurement(NamedTuple):
     """What one pass over a set of samples shows.
 
-    ``trained`` is the mean of the losses that training lowers, where others are reported.
+    ``trained`` is the mean of the losses that training lowers, where others are reported; metrics
+    are named without ``metric/``.
     """
 
     risk: MeanEstimate | GroupedEstimate | Moments
     errors: MeanEstimate | GroupedEstimate | Moments | None
     penalties: dict[str, float]
     trained: float | None = None
+    metrics: Mapping[str, MetricEstimate] = MappingProxyType({})
 
     def name_risks(
         self, split: str, epoch: int | None, population: float = math.inf
     ) -> dict[str, Measured]:
-        """Name the risk ``risk/<split>`` and, where the task has errors, ``error/<split>``.
+        """Name the risk ``risk/<split>``, the error, if any, and metrics ``metric/NAME/<split>``.
+
+        A metric of several values has ``metric/NAME/PART/<split>`` for each.
 
         Args:
             split: the name of the set.
@@ -209,6 +216,13 @@ class Measurement(NamedTuple):
         risks = {f"risk/{split}": self.risk.to_measured(population, epoch)}
         if self.errors is not None:
             risks[f"error/{split}"] = self.errors.to_measured(population, epoch)
+        for name, estimate in self.metrics.items():
+            # as of a mean: the influences that make the error are known of those measured
+            left = math.sqrt(max(0.0, 1 - estimate.size / population))
+            for part, value in estimate.values.items():
+                stderr = estimate.stderrs.get(part)
+                key = "/".join(filter(None, ["metric", name, part, split]))
+                risks[key] = Measured(value, None if stderr is None else stderr * left, epoch)
         return risks
 
 
@@ -259,8 +273,11 @@ def measure_batches(
     device: torch.device,
     marks: Iterable[Marks] | None = None,
     groups: int = 0,
+    collector: Collector | None = None,
+    thorough: bool = False,
+    gather: Gather = lambda value: [value],
 ) -> Measurement:
-    """Measure risk, error and penalties with the weights held still.
+    """Measure risk, error, penalties and metrics with the weights held still.
 
     The model must be in eval mode. Penalties that depend on the batch are averaged over samples.
 
@@ -271,6 +288,9 @@ def measure_batches(
         device: where sums are kept.
         marks: of each batch, where samples come in groups or have weights.
         groups: how many groups there are.
+        collector: what keeps predictions for metrics.
+        thorough: whether standard errors of metrics are worth a bootstrap.
+        gather: returns every process's value, by rank.
     """
     trained = MeanEstimate(device)
     risk, errors = make_estimate(device, groups), make_estimate(device, groups)
@@ -288,11 +308,14 @@ def measure_batches(
             trained.update(value.losses)
         if has_errors:
             errors.update(surrogate.compute_errors(value.outputs, batch.y), *mark)
+        if collector is not None:
+            collector.add(value.outputs, batch.y, *mark[:1])
         for name, penalty in value.penalties.items():
             penalties[name].update(penalty.expand(len(batch)))
     means = {name: mean.moments.mean for name, mean in penalties.items()}
     own = trained.moments.mean if differs else None
-    return Measurement(risk, errors if has_errors else None, means, own)
+    metrics = {} if collector is None else collector.estimate(thorough, gather)
+    return Measurement(risk, errors if has_errors else None, means, own, metrics)
 
 
 def name_gap(risks: Mapping[str, Measured]) -> dict[str, Measured]:

@@ -31,6 +31,8 @@ IGNORED = frozenset(
 IGNORED_IN_DATA = frozenset({"in_memory", "workers", "cache"})
 """How samples get into memory."""
 NEUTRAL: Mapping[str, Any] = {
+    "metric": {},
+    "monitor": "risk/val",
     "data.standardize_target": False,
     "data.split": "random",
     "data.stratify": True,

@@ -33,6 +33,7 @@ class Classification(Task):
     phrase = "a classification"
     losses = ("cross_entropy", "bce", "hinge")
     has_classes = True
+    metric_kind = "Multiclass"
     error_title = "0-1 error"
 
     def recognizes(self, values: np.ndarray, max_classes: int | None) -> bool:
@@ -278,10 +279,8 @@ class Classification(Task):
             outputs: scores [n, K], or [n, 1].
         """
         import torch
-        from torch import nn
 
-        # a margin says nothing of probabilities (Bartlett, Jordan & McAuliffe 2006)
-        if isinstance(fitted.loss, nn.MultiMarginLoss) or getattr(fitted.loss, "margin", None):
+        if has_margin(fitted):
             return None
         if not fitted.logistic:
             return outputs.softmax(-1)
@@ -289,6 +288,26 @@ class Classification(Task):
         if fitted.output_size == 1:
             return torch.cat([1 - p, p], -1)
         return p / p.sum(-1, keepdim=True)
+
+    def read_likelihoods(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor | None:
+        """Return log p(y | x), [n], in double precision; None as in `read_probabilities`.
+
+        Args:
+            fitted: the loss.
+            outputs: scores [n, K], or [n, 1].
+            y: labels [n].
+        """
+        import torch
+
+        if has_margin(fitted):
+            return None
+        z = outputs.double()
+        if fitted.logistic and fitted.output_size == 1:
+            z = torch.cat([torch.zeros_like(z), z], -1)
+        elif fitted.logistic:
+            z = torch.nn.functional.logsigmoid(z)
+        # of a logarithm of a sum rather than the logarithm of a probability, which may be 0
+        return z.log_softmax(-1).gather(-1, y.long()[:, None])[:, 0]
 
     def read_predictions(
         self, fitted: FittedLoss, outputs: Tensor, probabilities: Tensor | None
@@ -342,6 +361,16 @@ class Classification(Task):
         if fitted.output_size == 1:
             return odds[:, 1:]
         return odds
+
+
+def has_margin(fitted: FittedLoss) -> bool:
+    """Tell whether a loss wants margins, which say nothing of probabilities.
+
+    Source: Bartlett, Jordan & McAuliffe, "Convexity, Classification, and Risk Bounds" (2006).
+    """
+    from torch import nn
+
+    return isinstance(fitted.loss, nn.MultiMarginLoss) or bool(getattr(fitted.loss, "margin", None))
 
 
 def name_classes(labels: Sequence[Any]) -> list[str]:

@@ -33,6 +33,7 @@ class MultiLabel(Task):
     phrase = "multi-label data"
     losses = ("bce",)
     error_title = "0-1 error a label"
+    metric_kind = "Multilabel"
     refusals: ClassVar = {
         "class probabilities": (
             "regularizer={name} needs one class a sample, but the data's task is multilabel: "
@@ -176,6 +177,19 @@ class MultiLabel(Task):
             outputs: logits [n, labels].
         """
         return outputs.sigmoid()
+
+    def read_likelihoods(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return log p(y | x) of each label, [n, labels], in double precision.
+
+        Args:
+            fitted: the loss.
+            outputs: logits [n, labels].
+            y: targets [n, labels].
+        """
+        from torch.nn import functional
+
+        z = outputs.double()
+        return -functional.binary_cross_entropy_with_logits(z, y.to(z), reduction="none")
 
     def read_predictions(
         self, fitted: FittedLoss, outputs: Tensor, probabilities: Tensor | None

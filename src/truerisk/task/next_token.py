@@ -27,6 +27,7 @@ class NextToken(Task):
     losses = ("cross_entropy",)
     integer_inputs = True
     error_title = "token error"
+    metric_kind = "Multiclass"
     refusals: ClassVar = {
         "real inputs": (
             "regularizer={name} mixes, shifts or differentiates inputs, and tokens are whole "
@@ -161,6 +162,16 @@ class NextToken(Task):
             outputs: of each model.
         """
         return average_scores(outputs)
+
+    def read_likelihoods(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return log p(token | the tokens before), [n, T], in double precision.
+
+        Args:
+            fitted: the loss.
+            outputs: scores [n, T, V].
+            y: tokens [n, T].
+        """
+        return outputs.double().log_softmax(-1).gather(-1, y.long()[..., None])[..., 0]
 
     def read_predictions(
         self, fitted: FittedLoss, outputs: Tensor, probabilities: Tensor | None

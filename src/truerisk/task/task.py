@@ -97,6 +97,7 @@ class Task:
         figure_name: the file of a run's main picture.
         progress: what is shown while training, names of metrics by their titles there; the last
             one weighs most.
+        metric_kind: how torchmetrics' metrics of such targets begin; empty for quantities.
         population_method: what a known P is asked for, for the Bayes predictor's outputs.
         table_rows: metrics of the final table with their titles, where they are not the risks.
         refusals: why a part cannot work that requires what the task lacks, by what it requires.
@@ -122,6 +123,7 @@ class Task:
     }
     table_rows: ClassVar[Mapping[str, str]] = {}
     refusals: ClassVar[Mapping[str, str]] = {}
+    metric_kind: ClassVar[str] = ""
     population_method: ClassVar[str] = "bayes"
 
     def __repr__(self) -> str:
@@ -343,6 +345,16 @@ class Task:
         Args:
             fitted: the loss.
             outputs: the model's outputs.
+        """
+        return None
+
+    def read_likelihoods(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor | None:
+        """Return log p(y | x), [n] or [n, …]; None where outputs stand for no probabilities.
+
+        Args:
+            fitted: the loss.
+            outputs: the model's outputs.
+            y: the targets.
         """
         return None
 

@@ -288,12 +288,11 @@ class StackedBackend:
         summaries: list[dict[str, Measured]] = [{} for _ in rows]
         with self.host.place.autocast(), eval_mode(self.model):
             for name in self.feeds:
-                measurements = estimator.measure_split(name, objective, state)
+                measurements = estimator.measure_split(name, objective, state, thorough=True)
                 for k, summary, split in zip(rows, summaries, measurements, strict=True):
                     run = self.runs[k]
-                    size = run.estimator.population_size(name)
                     assert run.state.best is not None
-                    summary |= split.name_risks(name, run.state.best.epoch, size)
+                    summary |= run.estimator.name_final(name, split, run.state.best.epoch)
             for k, summary, own in zip(rows, summaries, states, strict=True):
                 summary |= self.true_risk(k, own) | name_gap(summary)
                 own_estimator = self.runs[k].estimator

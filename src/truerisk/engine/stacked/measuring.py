@@ -14,6 +14,7 @@ from truerisk.core.deterministic import eval_mode
 from truerisk.engine.measure import BATCH, RiskEstimator
 from truerisk.engine.stacked.stacked_data import StackedSplit
 from truerisk.engine.stacked.stacked_objective import StackedObjective
+from truerisk.metric import Collector
 from truerisk.risk.estimate import Measurement, Moments, compute_moments
 
 VALUES = 2**19
@@ -72,6 +73,7 @@ class StackedEstimator:
         objective: StackedObjective,
         state: Mapping[str, Tensor],
         index: Tensor | None = None,
+        thorough: bool = False,
     ) -> list[Measurement]:
         """Measure a split of each row's data, or some of its samples.
 
@@ -80,10 +82,19 @@ class StackedEstimator:
             objective: J of every row.
             state: parameters and buffers, [K, …].
             index: which samples, [K, n]; all by default.
+            thorough: whether standard errors of metrics are worth a bootstrap.
         """
         feed, count = self.feeds[name], len(self.estimators)
         blocks = (slice(i, min(i + self.block, count)) for i in range(0, count, self.block))
-        return [m for rows in blocks for m in _measure_rows(feed, objective, state, index, rows)]
+        found = []
+        for rows in blocks:
+            collectors = [e.make_collector() for e in self.estimators[rows]]
+            measured = _measure_rows(feed, objective, state, index, rows, collectors)
+            for measurement, collector in zip(measured, collectors, strict=True):
+                if collector is not None:
+                    measurement = measurement._replace(metrics=collector.estimate(thorough))
+                found.append(measurement)
+        return found
 
 
 @torch.no_grad()
@@ -114,11 +125,17 @@ def _measure_rows(
     state: Mapping[str, Tensor],
     index: Tensor | None,
     rows: slice,
+    collectors: Sequence[Collector | None],
 ) -> list[Measurement]:
     own = {name: tensor[rows] for name, tensor in state.items()}
     sums: dict[str, Tensor] = {}
     for batch in _batches(feed, index, rows):
         found = objective.measure(own, batch, rows)
+        outputs = found.pop("outputs", None)
+        if outputs is not None:
+            for k, collector in enumerate(collectors):
+                assert collector is not None
+                collector.add(outputs[k], batch.y[k])
         for key, values in found.items():
             spread = values if values.ndim == 2 else values[:, None].expand(batch.x.shape[:2])
             sums[key] = sums.get(key, 0) + _sums(spread)

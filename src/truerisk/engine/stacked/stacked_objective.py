@@ -42,6 +42,7 @@ class StackedObjective:
         like: Tensor,
     ) -> None:
         self.objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
+        self.with_outputs = bool(recipe.metrics)
         self.slots = find_numbers(recipe)
         self.values = stack_numbers(differing, like)
         self.dropout, self.rules = dropout, BatchingRules(dropout)
@@ -108,7 +109,8 @@ class StackedObjective:
 
         Returns:
             ``losses`` [K, n], and ``reported`` [K, n] where those are others; ``errors`` [K, n]
-            where the task has them; ``penalty/NAME`` [K].
+            where the task has them; ``penalty/NAME`` [K]; ``outputs`` [K, n, …] where
+            metrics are computed of them.
         """
         values = {key: value[rows] for key, value in self.values.items()}
         named = [state, values, batch_parts(batch)]
@@ -124,12 +126,9 @@ class StackedObjective:
         has_errors = self.objective.surrogate.task.error_title is not None
         errors = ["errors"] if has_errors else []
         reported = ["reported"] if self._reports_others else []
-        return [
-            "losses",
-            *reported,
-            *errors,
-            *(f"penalty/{name}" for name in self.objective.penalties),
-        ]
+        penalties = (f"penalty/{name}" for name in self.objective.penalties)
+        outputs = ["outputs"] if self.with_outputs else []
+        return ["losses", *reported, *errors, *penalties, *outputs]
 
     @property
     def _reports_others(self) -> bool:
@@ -147,7 +146,8 @@ class StackedObjective:
                 reported = surrogate.report_losses(value.losses, value.outputs, own["y"])
             others = (reported,) if reports_others else ()
             wrong = () if errors is None else (errors,)
-            return value.losses, *others, *wrong, *value.penalties.values()
+            outputs = (value.outputs,) if self.with_outputs else ()
+            return value.losses, *others, *wrong, *value.penalties.values(), *outputs
 
         def measured(*tensors: Tensor) -> tuple[Tensor, ...]:
             found: tuple[Tensor, ...] = self._map(one, *_name_tensors(names, iter(tensors)))

@@ -227,11 +227,18 @@ class Standardizer:
             mean, count = mean + delta * (n / (count + n)), count + n
         return cls(mean, _find_scale(squares / count, mean))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Standardize x [n, *shape]."""
+    def __call__(self, x: Tensor, in_place: bool = False) -> Tensor:
+        """Standardize samples.
+
+        Args:
+            x: [n, *shape].
+            in_place: whether x may be written to.
+        """
         if self.mean is None or self.scale is None:
             return x
-        shifted = x - self.mean.to(x)
+        mean = self.mean.to(x)
+        # memory that has just been written to is in the cache; a fresh block is not even mapped
+        shifted = x.sub_(mean) if in_place else x - mean
         # integers cannot be divided in place
         if not shifted.is_floating_point():
             return shifted / self.scale.to(x)

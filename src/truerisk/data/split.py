@@ -132,7 +132,7 @@ class TensorSplit:
         """
         rows = index if self._rows is None else self._rows.index_select(0, index)
         x = self._source.index_select(0, rows)
-        return x if self._standardizer is None else self._standardizer(x)
+        return x if self._standardizer is None else self._standardizer(x, in_place=True)
 
     def place_samples(self, x: Tensor, y: Tensor) -> Batch:
         """Give other samples the device and type of these.

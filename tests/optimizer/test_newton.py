@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from truerisk.core.errors import ConfigError
 from truerisk.optimizer import Newton
+from truerisk.optimizer.newton import solve_positive_definite
 
 FUNCTION = ["data=none", "optimizer=newton", "regularizer=[]"]
 
@@ -34,6 +36,7 @@ def test_a_bowl_is_solved_in_one_step(run):
 
 def test_linear_regression_is_solved_in_one_step(stepping, micro_batches):
     given = ["data=diabetes", "model=linear", "loss=mse", "optimizer=newton", "regularizer=[]"]
+    given += ["data.standardize_target=false"]
     recipe, step = stepping(*given)
     (micro,) = micro_batches(recipe, 1)
     step(micro)
@@ -111,6 +114,48 @@ def test_a_singular_hessian_leaves_finite_weights(function_problem):
     for _ in range(3):
         optimizer.step(problem())
     torch.testing.assert_close(w.detach(), torch.tensor([0.0, 0.0, 3.0], dtype=torch.float64))
+
+
+def test_a_singular_hessian_gives_the_step_of_least_norm():
+    """Cholesky passes by rounding in some of these; the null space must not enter the step."""
+    generator = torch.Generator().manual_seed(0)
+    passed = 0
+    for n in (4, 9, 30):
+        for _ in range(60):
+            root = torch.randn(n, n - 1, generator=generator, dtype=torch.float64)
+            hessian = root @ root.T
+            gradient = hessian @ torch.randn(n, generator=generator, dtype=torch.float64)
+            passed += not torch.linalg.cholesky_ex(hessian)[1]
+            expected = np.linalg.lstsq(hessian.numpy(), gradient.numpy(), rcond=1e-11)[0]
+            step = solve_positive_definite(hessian, gradient, 0.0)
+            np.testing.assert_allclose(
+                step.numpy(), expected, rtol=0, atol=1e-7 * abs(expected).max()
+            )
+    assert passed > 20
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_softmax_regression_is_not_damped_unasked(stepping, micro_batches, dtype):
+    """A constant on all logits changes nothing: five of the fifteen eigenvalues are zero."""
+    given = ["data=iris", "data.batch_size=full", "model=linear", "optimizer=newton"]
+    recipe, step = stepping(*given, "optimizer.line_search=false", dtype=dtype)
+    (micro,) = micro_batches(recipe, 1)
+    before = torch.cat([p.detach().flatten() for p in recipe.model.parameters()])
+    problem = step.pose_problem(list(micro))
+    hessian, gradient = problem.hessian().double(), problem.gradient().double()
+    assert torch.linalg.matrix_rank(hessian, hermitian=True, rtol=1e-5) == 10
+    step(micro)
+    after = torch.cat([p.detach().flatten() for p in recipe.model.parameters()])
+    expected = np.linalg.lstsq(hessian.numpy(), -gradient.numpy(), rcond=1e-5)[0]
+    within = 1e-9 if dtype == torch.float64 else 1e-3
+    np.testing.assert_allclose(after - before, expected, rtol=0, atol=within * abs(expected).max())
+
+
+def test_a_slope_along_the_null_space_is_followed():
+    hessian = torch.diag(torch.tensor([2.0, 0.0], dtype=torch.float64))
+    gradient = torch.tensor([1.0, 1.0], dtype=torch.float64)
+    step = solve_positive_definite(hessian, gradient, 0.0)  # τ = 10⁻³ · 2
+    torch.testing.assert_close(step, gradient / torch.tensor([2.002, 0.002]).double())
 
 
 def test_at_a_minimum_nothing_moves(function_problem):

@@ -79,6 +79,7 @@ REVISED = {
     ("regularizer=spectral_norm",): "singular vectors",
     ("regularizer=swa", "model.normalization=batch"): "statistics of an average",
     ("regularizer=ema", "model=resnet"): "statistics of an average",
+    ("optimizer=newton",): "least norm",
     ("optimizer=schedule_free_adamw", "model.normalization=batch"): "statistics of x",
 }
 

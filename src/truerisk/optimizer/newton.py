@@ -20,10 +20,12 @@ class Newton(SecondOrderOptimizer):
     """Newton's method: w ← w + t·d with ``(H + τI) d = −∇J``, H = ∇²J(w).
 
     τ is the damping; where H + τI is not positive definite, d need not descend, and τ becomes
-    larger: −λmin + 10⁻³·max|λ| (Nocedal & Wright 2006, §3.4). With ``saddle_free`` the step is
-    instead ``d = −(|H| + τI)⁻¹ ∇J``, where |H| has the absolute values of H's eigenvalues: it moves
-    away from saddles, along negative curvature, by as much as towards minima (Dauphin et al. 2014,
-    §4). Where H is zero, d = −∇J. t comes from backtracking. The linear algebra is done in double
+    larger: −λmin + 10⁻³·max|λ| (Nocedal & Wright 2006, §3.4). Where it is singular but for
+    rounding, and J has no slope along its null space (as that of a softmax has none), d is the
+    solution of least norm, with τ as it is. With ``saddle_free`` the step is instead
+    ``d = −(|H| + τI)⁻¹ ∇J``, where |H| has the absolute values of H's eigenvalues: it moves away
+    from saddles, along negative curvature, by as much as towards minima (Dauphin et al. 2014, §4).
+    Where H is zero, d = −∇J. t comes from backtracking. The linear algebra is done in double
     precision.
 
     With n parameters a step takes n Hessian-vector products, n² numbers and n³ operations.
@@ -78,8 +80,10 @@ class Newton(SecondOrderOptimizer):
         solve = solve_positive_definite
         if self.group["saddle_free"]:
             solve = solve_saddle_free
+        # in double precision, but no more exact than the weights' own
+        eps = torch.finfo(gradient.dtype).eps
         direction = -solve(
-            _to_double(oracle.hessian()), _to_double(gradient), self.group["damping"]
+            _to_double(oracle.hessian()), _to_double(gradient), self.group["damping"], eps
         )
         return direction.to(gradient)
 
@@ -90,43 +94,83 @@ def _to_double(tensor: Tensor) -> Tensor:
     return tensor.double()
 
 
-def solve_positive_definite(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:
+def solve_positive_definite(
+    hessian: Tensor, gradient: Tensor, damping: float, eps: float | None = None
+) -> Tensor:
     """Return (H + τI)⁻¹ g, with τ large enough for a positive definite matrix.
+
+    Where H + τI with the least τ is semidefinite, and g lies in its range, this is (H + τI)⁺ g, the
+    solution of least norm, with no larger τ.
 
     Args:
         hessian: H [p, p].
         gradient: g [p].
         damping: the least τ.
+        eps: relative rounding of the numbers that H was computed from; by default of its own type.
 
     >>> solve_positive_definite(torch.tensor([[2.0]]), torch.tensor([4.0]), 0.0)
     tensor([2.])
+    >>> flat = torch.diag(torch.tensor([2.0, 0.0]))
+    >>> solve_positive_definite(flat, torch.tensor([4.0, 0.0]), 0.0)
+    tensor([2., 0.])
     """
-    shifted = hessian + damping * torch.eye(len(hessian)).to(hessian)
+    eps, n = eps or torch.finfo(hessian.dtype).eps, len(hessian)
+    shifted = hessian + damping * torch.eye(n).to(hessian)
     # Cholesky is the cheapest test of definiteness; eigenvalues only where it fails
     factor, failed = torch.linalg.cholesky_ex(shifted)
-    if not failed:
+    small = max(10.0, math.sqrt(n)) * eps
+    # a singular matrix passes by rounding as often as not
+    if not failed and estimate_least_eigenvalue(factor) > 10 * small * shifted.norm():
         return torch.cholesky_solve(gradient.unsqueeze(1), factor).squeeze(1)
     values, vectors = torch.linalg.eigh(hessian)
+    damped, parts = values + damping, vectors.T @ gradient
+    rounding = small * values.abs().max()
+    null = damped.abs() <= rounding
+    is_steep = parts[null].norm() > math.sqrt(eps) * parts.norm()
+    if damped.min() >= -rounding and not null.all() and not is_steep:
+        return vectors @ torch.where(null, 0, parts / damped.masked_fill(null, 1))
     tau = max(damping, (1e-3 * values.abs().max() - values.min()).item())
     return _apply_inverse(values + tau, vectors, gradient)
 
 
-def solve_saddle_free(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:
+def estimate_least_eigenvalue(factor: Tensor) -> Tensor:
+    """Estimate the least eigenvalue of a positive definite matrix from above, by inverse iteration.
+
+    Args:
+        factor: its Cholesky factor [p, p].
+
+    >>> estimate_least_eigenvalue(torch.diag(torch.tensor([2.0, 1e-3]))).item()  # its square
+    1.0000001111620804e-06
+    """
+    # on no axis, and in no subspace that anybody has thought of
+    vector = torch.arange(1.0, len(factor) + 1).square().cos().to(factor).unsqueeze(1)
+    vector /= vector.norm()
+    for _ in range(3):
+        vector = torch.cholesky_solve(vector / vector.norm(), factor)
+    return 1 / vector.norm()
+
+
+def solve_saddle_free(
+    hessian: Tensor, gradient: Tensor, damping: float, eps: float | None = None
+) -> Tensor:
     """Return (|H| + τI)⁻¹ g.
 
     Args:
         hessian: H [p, p].
         gradient: g [p].
         damping: τ.
+        eps: relative rounding of the numbers that H was computed from; by default of its own type.
 
     >>> solve_saddle_free(torch.tensor([[2.0, 0.0], [0.0, -4.0]]), torch.tensor([2.0, -4.0]), 0.0)
     tensor([ 1., -1.])
     """
     values, vectors = torch.linalg.eigh(hessian)
-    return _apply_inverse(values.abs() + damping, vectors, gradient)
+    return _apply_inverse(values.abs() + damping, vectors, gradient, eps)
 
 
-def _apply_inverse(values: Tensor, vectors: Tensor, gradient: Tensor) -> Tensor:
+def _apply_inverse(
+    values: Tensor, vectors: Tensor, gradient: Tensor, eps: float | None = None
+) -> Tensor:
     """V diag(λ)⁻¹ Vᵀ g; eigenvalues that are zero but for rounding count as that rounding.
 
     Where all of them are zero, as those of a piecewise linear J, the answer is g.
@@ -137,7 +181,7 @@ def _apply_inverse(values: Tensor, vectors: Tensor, gradient: Tensor) -> Tensor:
     largest = values.max()
     if not largest > 0:
         return gradient
-    least = 10 * torch.finfo(values.dtype).eps * largest
+    least = 10 * (eps or torch.finfo(values.dtype).eps) * largest
     return vectors @ ((vectors.T @ gradient) / values.clamp_min(least))
 
 

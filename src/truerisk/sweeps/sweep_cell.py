@@ -228,6 +228,11 @@ def _averages_statistics(config: Mapping[str, Any]) -> bool:
     return averages and _may_have_batch_norm(config)
 
 
+def _inverts_singular(config: Mapping[str, Any]) -> bool:
+    nodes = _numbers_of(config, "optimizer", "Newton")
+    return any(not n.get("damping") and not n.get("saddle_free") for n in nodes)
+
+
 def _measures_elsewhere(config: Mapping[str, Any]) -> bool:
     target = str((config.get("optimizer") or {}).get("_target_"))
     return "ScheduleFree" in target and _may_have_batch_norm(config)
@@ -239,6 +244,7 @@ REVISIONS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "risk without smoothing": lambda config: bool(
         (config.get("loss") or {}).get("label_smoothing")
     ),
+    "least norm": _inverts_singular,
     "plateau below zero": _waits_below_zero,
     "singular vectors": lambda config: bool(_numbers_of(config, "regularizer", "SpectralNorm")),
     "statistics of an average": _averages_statistics,

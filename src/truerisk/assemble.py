@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from truerisk.combinations import check_averages, check_combinations, check_function
+from truerisk.combinations import check_averages, check_combinations, check_function, check_scores
 from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
 from truerisk.config.targets import FILLED_IN
 from truerisk.core import rng
@@ -23,6 +23,7 @@ from truerisk.core.seeds import derive_streams
 from truerisk.data import DataInfo, DataModule
 from truerisk.diagnostics import Diagnostic
 from truerisk.loss import Surrogate, adapt_loss, find_suited_tasks
+from truerisk.loss.surrogate import check_fit
 from truerisk.metric import fit_metrics
 from truerisk.metric.metric import Metric
 from truerisk.model.first_look import (
@@ -105,6 +106,10 @@ def _join_parts(
     regularizers = get_task(info.task).select_regularizers(regularizers)
     model = build_model(cfg, info, regularizers, seeds.init, initial)
     surrogate = build_surrogate(cfg, info)
+    if initial is not None and initial.train is not None:
+        ordered = (cfg.data.get("source") or {}).get("classes") is not None
+        check_fit(surrogate, initial.train.y, None if ordered else info.class_names)
+    check_scores(surrogate, regularizers)
     recipe = Recipe(
         data=data,
         model=model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig
@@ -106,6 +107,26 @@ def check_function(cfg: DictConfig) -> None:
             f"initializer={option_name(cfg, 'initializer')} sets the weights of layers, and a test "
             "function has none: leave initializer=default as it is and set model.start"
         )
+
+
+def check_scores(surrogate: Any, regularizers: Mapping[str, Regularizer]) -> None:
+    """Refuse what reads outputs as scores of classes beside a loss that has other outputs.
+
+    Args:
+        surrogate: the loss.
+        regularizers: by name.
+
+    Raises:
+        ConfigError: there is such a regularizer.
+    """
+    if not hasattr(surrogate.loss, "log_probabilities"):
+        return
+    for name, regularizer in regularizers.items():
+        if "class probabilities" in regularizer.requirements():
+            raise ConfigError(
+                f"regularizer={name} reads a score a class, and the outputs of this loss are not "
+                f"those: leave {name} out, or take loss=cross_entropy"
+            )
 
 
 def check_averages(regularizers: Mapping[str, Regularizer]) -> None:

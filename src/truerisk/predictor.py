@@ -154,7 +154,8 @@ def check_inputs(predictor: Predictor, x: Any) -> Tensor:
         x = encode_frame(x, predictor.encoder)
     if not isinstance(x, Tensor):
         try:
-            x = torch.as_tensor(np.asarray(x))
+            # a copy, as pandas may hand out memory that must not be written to
+            x = torch.as_tensor(np.array(x))
         except (TypeError, ValueError):
             raise ConfigError(
                 f"predict: the inputs are a {type(x).__name__} of no numbers"

@@ -23,6 +23,9 @@ OPTIONS = {
     "mse": "regression",
     "mae": "regression",
     "huber": "regression",
+    "ordinal": "classification",
+    "poisson": "regression",
+    "quantile": "regression",
 }
 
 
@@ -30,13 +33,13 @@ def option(name):
     return instantiate(yaml.safe_load((CONF / f"{name}.yaml").read_text()))
 
 
-def samples(task, columns, n=40):
+def samples(task, columns, targets=None, n=40):
     torch.manual_seed(1)
-    outputs = torch.randn(n, columns)
+    outputs, targets = torch.randn(n, columns), targets or columns
     y = (
-        torch.randint(0, max(columns, 2), (n,))
+        torch.randint(0, max(targets, 2), (n,))
         if task == "classification"
-        else torch.randn(n, columns)
+        else torch.randn(n, targets)
     )
     return outputs, y
 
@@ -57,7 +60,7 @@ FITS = [(n, t, k) for n, t in OPTIONS.items() for k in (1, 2, 3) if k > 1 or t =
 @pytest.mark.parametrize(("name", "task", "num_outputs"), FITS)
 def test_one_loss_a_sample_and_vmap_agrees(name, task, num_outputs):
     fitted = adapt_loss(option(name), task, num_outputs)
-    outputs, y = samples(task, fitted.output_size)
+    outputs, y = samples(task, fitted.output_size, num_outputs)
     losses = fitted(outputs, y)
     assert losses.shape == (40,) and losses.dtype == torch.float32
     one_by_one = torch.cat([fitted(o[None], t[None]) for o, t in zip(outputs, y, strict=True)])
@@ -190,7 +193,7 @@ def test_regression_has_no_errors():
 @pytest.mark.parametrize(("name", "task"), OPTIONS.items())
 def test_half_precision_outputs_are_raised_to_float32(name, task):
     fitted = adapt_loss(option(name), task, 3)
-    outputs, y = samples(task, 3)
+    outputs, y = samples(task, fitted.output_size, 3)
     low = fitted(outputs.bfloat16(), y)
     assert low.dtype == torch.float32
     torch.testing.assert_close(low, fitted(outputs.bfloat16().float(), y))

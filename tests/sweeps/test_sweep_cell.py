@@ -123,7 +123,7 @@ def test_a_table_read_as_it_always_was_is_the_same_cell():
     options = ["data=table", "data.source.path=t.csv", "data.source.target=y"]
     before = ["data.source.delimiter=','", "data.source.decimal='.'", "data.source.dates=category"]
     config = resolve_config(compose([*options, *before]))
-    new = ("dates", "decimal", "thousands", "encoding", "skip_lines", "na_values")
+    new = ("classes", "dates", "decimal", "thousands", "encoding", "skip_lines", "na_values")
     for key in (*new, "keep_default_na"):
         del config["data"]["source"][key]
     assert mark(*options, *before) == hash_config(config) != mark(*options)

@@ -14,6 +14,7 @@ from truerisk.data.own_files import check_asides
 from truerisk.data.samples import Inputs, Samples
 from truerisk.data.source_files import find_path
 from truerisk.task import Task, infer_task
+from truerisk.task.classification import name_order
 
 BUILDERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
 WHITE = {"I": 65535.0, "I;16": 65535.0, "F": 1.0}
@@ -83,6 +84,7 @@ def hub(
     mode: str | None = None,
     revision: str | None = None,
     cache: str | None = None,
+    classes: Sequence[Any] | None = None,
     suited: Sequence[str] = (),
     aside: Sequence[str] = (),
 ) -> Samples:
@@ -101,6 +103,7 @@ def hub(
         mode: of the images, such as ``L`` or ``RGB``; None for that of each.
         revision: of the data set on the hub.
         cache: folder of what is downloaded.
+        classes: the class labels in their order; None for that of their values, or the data set's.
         suited: tasks that the loss is for, which ``auto`` goes by.
         aside: columns that splits and weights go by, which are no inputs.
 
@@ -122,7 +125,7 @@ def hub(
     if label_names and task == "auto":
         task = "classification"
     learned = infer_task(values, task, suited=suited)
-    targets, names = _read_targets(learned, values, label_names)
+    targets, names = _read_targets(learned, values, label_names, name_order(classes))
     test = None
     if tests is not None:
         test_x = _read_inputs(tests, chosen, resize, mode)

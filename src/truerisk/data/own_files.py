@@ -17,7 +17,7 @@ from truerisk.data.samples import Expected, Samples
 from truerisk.data.source_files import find_path
 from truerisk.data.table_columns import MAX_LABELS, Table, find_slips, read_table, spread_lists
 from truerisk.task import infer_task
-from truerisk.task.classification import label_name
+from truerisk.task.classification import label_name, name_order
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -30,6 +30,7 @@ def arrays(
     x_test: str | None = "x_test",
     y_test: str | None = "y_test",
     task: str = "auto",
+    classes: Sequence[Any] | None = None,
     suited: Sequence[str] = (),
     expected: Expected | None = None,
     aside: Sequence[str] = (),
@@ -45,6 +46,7 @@ def arrays(
         x_test: name of the test set's inputs, or None.
         y_test: name of its targets, or None.
         task: what is learned; ``auto`` as `truerisk.task.infer_task` says.
+        classes: the class labels in their order; None for that of their values.
         suited: tasks that the loss is for, which ``auto`` goes by.
         expected: what a run that has been trained knows of them.
         aside: names of arrays [n] that splits and weights go by; ``NAME_test`` is the test set's.
@@ -57,7 +59,9 @@ def arrays(
             test set that the training set lacks.
     """
     found = _read_archive(path)
-    classes = expected.classes if expected is not None else ()
+    known = name_order(classes)
+    if expected is not None and expected.classes:
+        known = list(expected.classes)
     if expected is not None and expected.may_lack_targets and y not in found:
         values = expected.make_targets(_find_array(found, x, "x"))
     else:
@@ -67,7 +71,7 @@ def arrays(
     inputs = read_inputs(_find_array(found, x, "x"), x, learned.integer_inputs)
     if learned.has_classes:
         _check_classes(values, y)
-    targets, names = learned.read_targets(values, classes or None)
+    targets, names = learned.read_targets(values, known)
     test = None
     if tests is not None:
         test = (
@@ -186,6 +190,7 @@ def table(
     drop: Sequence[str] = (),
     categorical: Sequence[str] = (),
     task: str = "auto",
+    classes: Sequence[Any] | None = None,
     missing: str = "refuse",
     max_categories: int = 100,
     dates: str = "number",
@@ -211,6 +216,7 @@ def table(
         categorical: columns of numbers that are categories; these and texts become one-hot.
         task: what is learned; ``auto`` as `truerisk.task.infer_task` says, where whole numbers of
             more than 20 kinds are no classes.
+        classes: the class labels in their order; None for that of their values.
         missing: what to do about gaps: ``refuse`` the table, fill them with the training split's
             ``mean``, ``median`` or ``most_frequent`` value (categories always with the most
             frequent), or ``drop`` the rows.
@@ -275,10 +281,10 @@ def table(
     values = expected.make_targets(frame) if expected and not goals else _read_goals(frame, goals)
     learned = infer_task(values, task, MAX_LABELS, suited)
     # columns of one-hot classes have their names
-    known: Any = goals if len(goals) > 1 and learned.has_classes else None
+    known: Any = goals if len(goals) > 1 and learned.has_classes else name_order(classes)
     if known is None and expected is not None and learned.name == expected.task:
         known = expected.classes or None
-    y, classes = learned.read_targets(values, known)
+    y, class_names = learned.read_targets(values, known)
     notes = [
         _describe_table(file, whole, frame, texts, goals, learned.phrase, read, missing),
         *slips,
@@ -291,7 +297,7 @@ def table(
     asides = {str(name): kept.loc[frame.index, name].to_numpy() for name in kept}
     more: dict[str, Any] = {"encoder": encoder, "notes": notes, "identities": identities}
     more["asides"] = asides
-    return Samples(x, y, learned.name, class_names=classes, **more)
+    return Samples(x, y, learned.name, class_names=class_names, **more)
 
 
 def _list_targets(target: str | Sequence[str] | None) -> list[str]:

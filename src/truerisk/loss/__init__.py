@@ -1,6 +1,15 @@
 """Losses: the surrogate l(w; x, y) that training lowers."""
 
-from truerisk.loss.losses import Hinge, Value
+from truerisk.loss.losses import Hinge, Ordinal, Poisson, Quantile, Value
 from truerisk.loss.surrogate import Surrogate, adapt_loss, find_suited_tasks
 
-__all__ = ["Hinge", "Surrogate", "Value", "adapt_loss", "find_suited_tasks"]
+__all__ = [
+    "Hinge",
+    "Ordinal",
+    "Poisson",
+    "Quantile",
+    "Surrogate",
+    "Value",
+    "adapt_loss",
+    "find_suited_tasks",
+]

@@ -1,9 +1,12 @@
-"""Losses that torch does not have: the multi-class hinge, and a test function's value."""
+"""Losses that torch does not have: hinge, ordinal, counts, quantiles, a test function's value."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from truerisk.core.errors import ConfigError
 
@@ -58,6 +61,214 @@ class Hinge(nn.Module):
     def extra_repr(self) -> str:
         """Show the margin."""
         return f"margin={self.margin}"
+
+
+class Ordinal(nn.Module):
+    """−log p(y | x) of ordered classes, by whether a sample goes beyond each class it has reached.
+
+    Output k is the log-odds of y > k where y ≥ k, so that of K classes there are K − 1 outputs and
+    ``p(y = k) = σ(−f_k) Π_{j<k} σ(f_j)``. It is a likelihood as cross-entropy is, of the same unit.
+
+    Shapes: outputs [n, K − 1], labels [n] of int64 in their order; returns [n].
+
+    Source: Fienberg, "The Analysis of Cross-Classified Categorical Data" (1980), §6.3; Shi, Cao &
+    Raschka, "Deep Neural Networks for Rank-Consistent Ordinal Regression Based on Conditional
+    Probabilities", Pattern Analysis and Applications 26 (2023), §3.3.
+
+    >>> Ordinal()(torch.zeros(3, 2), torch.tensor([0, 1, 2])).exp()
+    tensor([2., 4., 4.])
+    """
+
+    task = "classification"
+
+    ordered = True
+    """The order of the classes counts."""
+
+    def count_outputs(self, num_targets: int) -> int:
+        """Return K − 1.
+
+        Args:
+            num_targets: the number of classes K.
+        """
+        return num_targets - 1
+
+    def log_probabilities(self, outputs: Tensor) -> Tensor:
+        """Return log p(k | x), [n, K].
+
+        Args:
+            outputs: [n, K − 1].
+        """
+        zero = torch.zeros_like(outputs[..., :1])
+        reached = torch.cat([zero, logsigmoid(outputs).cumsum(-1)], -1)
+        return reached + torch.cat([logsigmoid(-outputs), zero], -1)
+
+    def encode_probabilities(self, probabilities: Tensor) -> Tensor:
+        """Return the outputs [n, K − 1] of which these are the probabilities.
+
+        Args:
+            probabilities: p(k | x), [n, K].
+        """
+        tiny = torch.finfo(probabilities.dtype).tiny
+        p = probabilities.clamp(min=tiny)
+        beyond = p.flip(-1).cumsum(-1).flip(-1)
+        return beyond[..., 1:].log() - p[..., :-1].log()
+
+    def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of each sample, [n].
+
+        Args:
+            outputs: [n, K − 1].
+            labels: int64 [n].
+        """
+        return -self.log_probabilities(outputs).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+
+
+class Poisson(nn.Module):
+    """−log p(y | x) of counts whose rate is the exponential of the output.
+
+    ``l(f, y) = exp(f) − y f + log y!``, with the constant, so that risks are those of a likelihood.
+
+    Shapes: outputs [n, columns], counts [n, columns]; returns [n, columns].
+
+    Source: McCullagh & Nelder, "Generalized Linear Models" (2nd ed. 1989), §6.2.
+
+    >>> float(Poisson()(torch.zeros(1, 1), torch.full((1, 1), 3.0)))  # 1 + log 3!
+    2.79175...
+    """
+
+    task = "regression"
+
+    def check_targets(self, y: Tensor) -> None:
+        """Refuse targets that are no counts.
+
+        Args:
+            y: targets [n, columns].
+
+        Raises:
+            ConfigError: there is one below 0.
+        """
+        if bool((y < 0).any()):
+            raise ConfigError(
+                f"loss=poisson is for counts, and {int((y < 0).sum())} targets are below 0, such "
+                f"as {float(y[y < 0][0]):g}: take loss=mse, mae or huber"
+            )
+
+    def encode_mean(self, mean: Tensor) -> Tensor:
+        """Return the outputs whose rate is a mean.
+
+        Args:
+            mean: E[y | x], [n, columns].
+        """
+        return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
+
+    def decode_mean(self, outputs: Tensor) -> Tensor:
+        """Return the rates that outputs stand for.
+
+        Args:
+            outputs: [n, columns].
+        """
+        return outputs.exp()
+
+    def fit_constant(self, y: Tensor) -> Tensor:
+        """Return the constant outputs with the lowest risk, [1, columns].
+
+        Args:
+            y: targets [n, columns].
+        """
+        return self.encode_mean(y.mean(0, keepdim=True))
+
+    def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of each count, [n, columns].
+
+        Args:
+            outputs: [n, columns].
+            y: counts [n, columns].
+        """
+        return outputs.exp() - y * outputs + torch.lgamma(y + 1)
+
+
+class Quantile(nn.Module):
+    """The pinball loss of several quantiles at once, averaged over them.
+
+    ``l(f, y) = mean_τ max(τ (y − f_τ), (τ − 1)(y − f_τ))``: its risk is lowest where f_τ is the
+    τ-quantile of y given x. Nothing keeps the quantiles of one sample in their order.
+
+    Shapes: outputs [n, columns · levels], the levels of a column beside each other; targets
+    [n, columns]; returns [n, columns].
+
+    Source: Koenker & Bassett, "Regression Quantiles", Econometrica 46 (1978), eq. 3.1.
+
+    Args:
+        levels: the τ, each above 0 and below 1.
+
+    Raises:
+        ConfigError: there is none, or one that is no such share.
+
+    >>> Quantile([0.1, 0.9])(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0]]))
+    tensor([[0.5000]])
+    """
+
+    task = "regression"
+
+    def __init__(self, levels: Sequence[float] = (0.1, 0.5, 0.9)) -> None:
+        super().__init__()
+        numbers = [isinstance(tau, int | float) and 0 < tau < 1 for tau in levels]
+        if not numbers or not all(numbers):
+            raise ConfigError(
+                f"loss.levels is {list(levels)}: give shares above 0 and below 1, as in [0.1, 0.9]"
+            )
+        self.levels = [float(tau) for tau in levels]
+        # not persistent, as the configuration has them
+        self.register_buffer("shares", torch.tensor(self.levels), persistent=False)
+
+    shares: Tensor
+
+    def count_outputs(self, num_targets: int) -> int:
+        """Return the number of columns times that of levels.
+
+        Args:
+            num_targets: columns.
+        """
+        return num_targets * len(self.levels)
+
+    def encode_mean(self, mean: Tensor) -> Tensor:
+        """Return outputs that have a mean for every quantile.
+
+        Args:
+            mean: E[y | x], [n, columns].
+        """
+        return mean.repeat_interleave(len(self.levels), -1)
+
+    def fit_constant(self, y: Tensor) -> Tensor:
+        """Return the constant outputs with the lowest risk, [1, columns · levels].
+
+        Args:
+            y: targets [n, columns].
+        """
+        return y.quantile(self.shares.to(y), 0).T.reshape(1, -1)
+
+    def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of each target, [n, columns].
+
+        Args:
+            outputs: [n, columns · levels].
+            y: targets [n, columns].
+
+        Raises:
+            ConfigError: the outputs are of another number.
+        """
+        if outputs.shape[-1] != self.count_outputs(y.shape[-1]):
+            raise ConfigError(
+                f"loss=quantile of {len(self.levels)} levels needs as many outputs a target, "
+                f"{self.count_outputs(y.shape[-1])} a sample, and got {outputs.shape[-1]}"
+            )
+        levels = self.shares.to(outputs)
+        above = y.unsqueeze(-1) - outputs.unflatten(-1, (y.shape[-1], len(levels)))
+        return torch.maximum(levels * above, (levels - 1) * above).mean(-1)
+
+    def extra_repr(self) -> str:
+        """Show the levels."""
+        return f"levels={self.levels}"
 
 
 class Value(nn.Module):

@@ -60,6 +60,9 @@ class Surrogate(nn.Module):
         self.loss, self.task = loss, task
         self.logistic = isinstance(loss, nn.BCEWithLogitsLoss)
         self.output_size = task.count_outputs(self.logistic, num_outputs)
+        # a loss may need other outputs than one a class or a column
+        if hasattr(loss, "count_outputs"):
+            self.output_size = loss.count_outputs(num_outputs)
         self.num_outputs = num_outputs
         # numbers where there is one column: they may differ from run to run of a stack
         self.mean: float | None = None
@@ -116,6 +119,8 @@ class Surrogate(nn.Module):
             2 for a squared error, 1 for an absolute one; None for a loss that is no such function
             of differences, or that mixes several target columns into one number.
         """
+        if self.num_outputs > 1 and self.output_size != self.num_outputs:
+            return None  # scales are told a column, and these outputs are no columns
         if isinstance(self.loss, nn.HuberLoss):
             return 2.0
         if isinstance(self.loss, nn.SmoothL1Loss):
@@ -198,7 +203,17 @@ class Surrogate(nn.Module):
         Args:
             outputs: the model's outputs, [n, output_size] for most tasks.
             y: the targets.
+
+        Raises:
+            ConfigError: the outputs are of another number: [n] beside [n, 1] would be compared
+                each with each.
         """
+        if outputs.shape[-1] != self.output_size:
+            raise ConfigError(
+                f"the model's outputs have shape {list(outputs.shape)}, and "
+                f"loss={_loss_name(self.loss)} needs {self.output_size} a sample, "
+                f"[…, {self.output_size}]: let the model end in as many, as output_size tells it"
+            )
         # a mean of many losses in 8 bits of mantissa would lose all but the first
         if outputs.dtype.itemsize < 4:
             outputs = outputs.float()
@@ -230,6 +245,11 @@ def adapt_loss(
     ``loss(outputs, target)`` must return one loss a sample, [n], or several, [n, …]. It may have
     an attribute ``task``, the name of one; without one it is tried out.
 
+    A loss that needs another number of outputs has a method ``count_outputs(num_targets)``; one of
+    classes then has ``log_probabilities(outputs)`` and ``encode_probabilities(probabilities)`` too,
+    and one of quantities ``fit_constant(y)`` and ``encode_mean(mean)``, perhaps
+    ``decode_mean(outputs)``. ``check_targets(y)`` may refuse training targets.
+
     ``torch.nn.BCEWithLogitsLoss`` gets a single output for 2 classes, where its loss is
     ``log(1 + exp(∓f(x)))``, and one output a class for more (one against the rest).
 
@@ -244,7 +264,8 @@ def adapt_loss(
         The surrogate.
 
     Raises:
-        ConfigError: the loss does not fit the task, fails, or returns one number a batch.
+        ConfigError: the loss does not fit the task, fails, returns one number a batch, or compares
+            the outputs of one sample with the targets of another.
 
     >>> bce = adapt_loss(nn.BCEWithLogitsLoss(reduction="none"), "classification", 2)
     >>> bce.output_size, bce(torch.zeros(2, 1), torch.tensor([0, 1]))
@@ -294,19 +315,70 @@ def _check_task(loss: Loss, task: Task) -> None:
         )
 
 
+def check_fit(surrogate: Surrogate, y: Tensor, class_names: Sequence[str] | None) -> None:
+    """Refuse training targets that the loss is not for.
+
+    Args:
+        surrogate: the loss.
+        y: the targets.
+        class_names: in the order of their numbers, where that is known; None where it was given.
+
+    Raises:
+        ConfigError: the loss says so, or asks for an order that texts do not have.
+    """
+    if hasattr(surrogate.loss, "check_targets"):
+        surrogate.loss.check_targets(y)
+    if getattr(surrogate.loss, "ordered", False) and class_names is not None:
+        odd = [name for name in class_names if not _is_number(name)]
+        if odd:
+            raise ConfigError(
+                f"loss={_loss_name(surrogate.loss)} needs classes in their order, and '{odd[0]}' "
+                "has none: set data.source.classes to the list of them, the lowest first"
+            )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _try_loss(surrogate: Surrogate) -> None:
-    """Call the loss on three made-up samples, so that a misfit shows before training."""
-    n, name, task = 3, _loss_name(surrogate.loss), surrogate.task
+    """Call the loss on a few made-up samples, so that a misfit shows before training."""
+    name = _loss_name(surrogate.loss)
+    tried = []
+    for n in (3, 5):
+        losses, numbers = _try_batch(surrogate, n)
+        _check_shape(name, losses, n)
+        tried.append(losses.shape[1:])
+    # [n] beside [n, 1] is broadcast to [n, n], as one output is to several levels of a quantile
+    if tried[0] != tried[1] or tried[0].numel() > numbers:
+        raise ConfigError(
+            f"loss={name} gives losses {list(losses.shape)} for {len(losses)} samples of "
+            f"{numbers} numbers: an output is broadcast against more targets than its own; outputs "
+            f"are [n, {surrogate.output_size}] and targets are given in a shape that fits them, so "
+            "leave both as they are, or return one loss a sample"
+        )
+
+
+def _try_batch(surrogate: Surrogate, n: int) -> tuple[Tensor, int]:
+    """Return the losses of n made-up samples, and how many outputs or targets a sample has."""
+    name, task = _loss_name(surrogate.loss), surrogate.task
     outputs = task.try_outputs(_reference_tensor(surrogate.loss), n, surrogate.output_size)
+    targets = task.try_targets(outputs)
+    if targets.shape == outputs.shape:
+        targets = targets[..., : surrogate.num_outputs]
     try:
         with torch.no_grad():
-            losses = task.compute_losses(surrogate, outputs, task.try_targets(outputs))
+            losses = task.compute_losses(surrogate, outputs, targets)
     except Exception as error:  # a user's loss may raise anything
         raise ConfigError(
             f"loss={name} fails on a batch for {task.name} with outputs {tuple(outputs.shape)}: "
             f"{error}; {_fitting_options(task)}"
         ) from error
-    _check_shape(name, losses, n)
+    return losses, max(outputs[0].numel(), targets[0].numel())
 
 
 def _reference_tensor(loss: Loss) -> Tensor:

@@ -6,17 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from truerisk.data import DataModule
-from truerisk.loss import Surrogate
+from truerisk.loss import Ordinal, Poisson, Quantile, Surrogate
 
-Exact = nn.MSELoss | nn.L1Loss | nn.HuberLoss | nn.CrossEntropyLoss | nn.BCEWithLogitsLoss
+Exact = nn.MSELoss | nn.L1Loss | nn.HuberLoss | nn.CrossEntropyLoss | nn.BCEWithLogitsLoss | Ordinal
 
 
 def attains_bayes_risk(surrogate: Surrogate) -> bool:
     """Tell whether `predict_bayes` minimises this surrogate's risk, and not its 0–1 risk alone.
 
-    Log-odds minimise cross-entropy (as it is reported, without label smoothing) and logistic loss;
-    the mean minimises squared loss and, as the noise of every known P here is symmetric, absolute
-    and Huber loss.
+    Log-odds minimise cross-entropy (as it is reported, without label smoothing), logistic and
+    ordinal loss; the mean minimises squared loss and, as the noise of every known P here is
+    symmetric, absolute and Huber loss.
     """
     return isinstance(surrogate.loss, Exact)
 
@@ -32,7 +32,10 @@ def predict_bayes(data: DataModule, surrogate: Surrogate, x: Tensor) -> Tensor:
     return surrogate.task.bayes_outputs(data.population, data.raw(x), surrogate).to(x)
 
 
-CLOSED = (nn.MSELoss, nn.L1Loss, nn.CrossEntropyLoss, nn.BCEWithLogitsLoss)
+CLOSED = (
+    *(nn.MSELoss, nn.L1Loss, nn.CrossEntropyLoss, nn.BCEWithLogitsLoss),
+    *(Ordinal, Poisson, Quantile),
+)
 """Losses whose best constant is among those that a task names."""
 ROUNDS = 3
 """Times that every output of a constant is tuned in turn, where there is no formula."""

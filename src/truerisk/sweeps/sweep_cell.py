@@ -36,6 +36,7 @@ NEUTRAL: Mapping[str, Any] = {
     "data.standardize_target": False,
     "data.split": "random",
     "data.stratify": True,
+    "data.source.classes": None,
     "data.source.dates": "category",
     "data.source.decimal": ".",
     "data.source.thousands": None,

@@ -31,7 +31,7 @@ class Classification(Task):
     name = "classification"
     rank = 0
     phrase = "a classification"
-    losses = ("cross_entropy", "bce", "hinge")
+    losses = ("cross_entropy", "bce", "hinge", "ordinal")
     has_classes = True
     metric_kind = "Multiclass"
     error_title = "0-1 error"
@@ -239,8 +239,8 @@ class Classification(Task):
         """
         import torch
 
-        predicted = outputs.argmax(-1)
-        if fitted.output_size == 1:
+        predicted = class_scores(fitted, outputs).argmax(-1)
+        if fitted.output_size == 1 and fitted.logistic:
             predicted = outputs.squeeze(-1) > 0
         return (predicted != y).to(torch.get_default_dtype())
 
@@ -280,6 +280,8 @@ class Classification(Task):
         """
         import torch
 
+        if hasattr(fitted.loss, "log_probabilities"):
+            return fitted.loss.log_probabilities(outputs).exp()
         if has_margin(fitted):
             return None
         if not fitted.logistic:
@@ -321,9 +323,9 @@ class Classification(Task):
         """
         if probabilities is not None:
             return probabilities.argmax(-1)
-        if fitted.output_size == 1:
+        if fitted.output_size == 1 and fitted.logistic:
             return (outputs.squeeze(-1) > 0).long()
-        return outputs.argmax(-1)
+        return class_scores(fitted, outputs).argmax(-1)
 
     def constant_outputs(self, fitted: FittedLoss, y: Tensor) -> list[Tensor]:
         """Return the classes' shares as scores, the largest class alone, and no preference, [1, K].
@@ -334,10 +336,13 @@ class Classification(Task):
         """
         import torch
 
-        size = max(2, fitted.output_size)
+        size = max(2, class_scores(fitted, torch.zeros(1, fitted.output_size)).shape[1])
         share = torch.bincount(y, minlength=size).double() / len(y)
         # a class without a sample gets a score that is low rather than infinite
         share = share.clamp(min=1e-12)
+        if hasattr(fitted.loss, "encode_probabilities"):
+            most = torch.nn.functional.one_hot(share.argmax(), size).double().clamp(min=1e-12)
+            return [fitted.loss.encode_probabilities(p.unsqueeze(0)) for p in (share, most)]
         scores = [share.log(), torch.nn.functional.one_hot(share.argmax(), size).double()]
         if fitted.logistic:
             scores[0] = share.clamp(max=1 - 1e-12).logit()
@@ -355,6 +360,8 @@ class Classification(Task):
             fitted: the loss that the outputs are for.
         """
         probabilities: Tensor = population.bayes(x)
+        if hasattr(fitted.loss, "encode_probabilities"):
+            return fitted.loss.encode_probabilities(probabilities)
         if not fitted.logistic:
             return probabilities.log()
         odds = probabilities.logit()
@@ -371,6 +378,30 @@ def has_margin(fitted: FittedLoss) -> bool:
     from torch import nn
 
     return isinstance(fitted.loss, nn.MultiMarginLoss) or bool(getattr(fitted.loss, "margin", None))
+
+
+def class_scores(fitted: FittedLoss, outputs: Tensor) -> Tensor:
+    """Return a score a class, [n, K], of which the largest is predicted.
+
+    Args:
+        fitted: the loss, which may have outputs of another number.
+        outputs: the model's.
+    """
+    scores = getattr(fitted.loss, "log_probabilities", None)
+    if scores is None:
+        return outputs
+    return scores(outputs)
+
+
+def name_order(labels: Sequence[Any] | None) -> list[str] | None:
+    """Return the names of labels that were given in their order; None for none.
+
+    >>> name_order(["low", 2.0])
+    ['low', '2']
+    """
+    if labels is None:
+        return None
+    return [label_name(label) for label in labels]
 
 
 def name_classes(labels: Sequence[Any]) -> list[str]:

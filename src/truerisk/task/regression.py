@@ -20,7 +20,7 @@ class Regression(Task):
     rank = 1
     scales_targets = True
     phrase = "a regression"
-    losses = ("mse", "mae", "huber")
+    losses = ("mse", "mae", "huber", "quantile", "poisson")
     population_method = "mean"
     refusals: ClassVar = {
         "class probabilities": (
@@ -92,6 +92,20 @@ class Regression(Task):
         """
         return fitted.scale_targets(y).to(outputs.dtype)
 
+    def read_predictions(
+        self, fitted: FittedLoss, outputs: Tensor, probabilities: Tensor | None
+    ) -> Tensor:
+        """Return the quantities that outputs stand for, [n, outputs].
+
+        Args:
+            fitted: the loss, for which they may be logarithms.
+            outputs: in the targets' units.
+            probabilities: None.
+        """
+        if hasattr(fitted.loss, "decode_mean"):
+            return fitted.loss.decode_mean(outputs)
+        return outputs
+
     def constant_outputs(self, fitted: FittedLoss, y: Tensor) -> list[Tensor]:
         """Return the mean and the median of each column, [1, outputs].
 
@@ -100,6 +114,8 @@ class Regression(Task):
             y: the training targets [n, outputs].
         """
         z = fitted.scale_targets(y)
+        if hasattr(fitted.loss, "fit_constant"):
+            return [fitted.loss.fit_constant(z)]
         return [z.mean(0, keepdim=True), z.quantile(0.5, 0, keepdim=True)]
 
     def bayes_outputs(self, population: Any, x: Tensor, fitted: FittedLoss) -> Tensor:
@@ -110,4 +126,7 @@ class Regression(Task):
             x: inputs in P's own units.
             fitted: the loss that the outputs are for.
         """
-        return fitted.scale_outputs(population.mean(x))
+        mean: Tensor = fitted.scale_outputs(population.mean(x))
+        if hasattr(fitted.loss, "encode_mean"):
+            return fitted.loss.encode_mean(mean)
+        return mean

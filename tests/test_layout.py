@@ -77,7 +77,17 @@ ORDER = (
         "assemble",
         "engine",
     ),
-    *("predictor", "result", "show", "diagnostics", "fit", "__init__", "evaluate", "predict"),
+    *(
+        "predictor",
+        "result",
+        "show",
+        "diagnostics",
+        "lengthen",
+        "fit",
+        "__init__",
+        "evaluate",
+        "predict",
+    ),
     *("sweeps", "reports", "launch", "verdicts", "reproductions"),
     *("cli", "__main__"),
 )

@@ -19,6 +19,7 @@ from truerisk.core.atomic_files import write_atomic
 from truerisk.core.checks import parse_duration
 from truerisk.core.errors import ConfigError, Interrupted, UserError
 from truerisk.core.stop import Stop
+from truerisk.lengthen import Lengthening, read_lengthening
 from truerisk.result import RunResult
 from truerisk.run import RunFolder, rank
 from truerisk.task import get_task
@@ -194,19 +195,23 @@ def train_config(
     """
     from truerisk.config.check import check_config
 
-    resumed = bool(cfg.get("resume"))
+    resumed, longer = bool(cfg.get("resume")), None
     run = RunFolder(cfg.get("resume") or folder or _fresh_folder())
     if resumed:
         if rank() == 0:
             run.reopen()
-        if run.status().get("status") == "finished":
-            print(f"the run in {run.path} has finished; there is nothing left to do")
+        longer = read_lengthening(cfg, run)
+        if run.status().get("status") == "finished" and longer is None:
+            print(
+                f"the run in {run.path} has finished; there is nothing left to do "
+                "(trainer.max_epochs=… beside resume lengthens it)"
+            )
             return RunResult(run.path)
         # the run's own file rather than the command line: it goes on as it was configured
-        cfg = OmegaConf.load(run.config)  # type: ignore[assignment]
+        cfg = OmegaConf.load(run.config) if longer is None else longer.config  # type: ignore[assignment]
     check_config(cfg)
     with quiet():
-        return _execute(cfg, run, resumed, callbacks=callbacks)
+        return _execute(cfg, run, resumed, callbacks=callbacks, longer=longer)
 
 
 def train_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = None) -> RunResult:
@@ -258,6 +263,7 @@ def _execute(
     more: Mapping[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
     once: bool = False,
+    longer: Lengthening | None = None,
 ) -> RunResult:
     """Assemble, train, measure and describe; the folder tells at every moment how it stands."""
     from truerisk.assemble import assemble
@@ -272,6 +278,11 @@ def _execute(
     recipe = assemble(cfg)
     print_notes(recipe.data.notes, once)
     first, count, before = rank() == 0, _threads(cfg, recipe), run.status()
+    if longer is not None:
+        longer.check_recipe(recipe)
+        if first:
+            longer.apply()
+        recipe = assemble(cfg)  # anew, as the check has moved its parts
     if first:
         if resumed:
             run.set_status("running", "resumed")
@@ -288,7 +299,7 @@ def _execute(
             stack.enter_context(_told(run, before))
         stack.enter_context(threads.limit_threads(count))
         stack.enter_context(rng.fork_seeded(recipe.streams.noise + rank()))
-        status, stop = _fit(cfg, run, recipe, resumed, callbacks, draw)
+        status, stop = _fit(cfg, run, recipe, resumed, callbacks, draw, longer)
         if first:
             # before the status: a run that counts as finished has its figures
             draw()
@@ -355,6 +366,7 @@ def _fit(
     resumed: bool,
     given: Sequence[Callback] = (),
     draw: Callable[[], None] = lambda: None,
+    longer: Lengthening | None = None,
 ) -> tuple[str, Stop | None]:
     """Train and measure; return the run's status and why it ended before its time."""
     from truerisk.assemble import build_diagnostics, build_loggers
@@ -379,6 +391,8 @@ def _fit(
     if hosted and spans_processes(config["trainer"]):
         raise ConfigError(f"{hosted} looks at a run in one process: set trainer.devices=1")
     checkpoint = load_checkpoint(run.last) if resumed and run.last.exists() else None
+    if longer is not None and checkpoint is not None:
+        longer.reopen_checkpoint(checkpoint)
     step = checkpoint["truerisk"]["step"]["count"] if checkpoint else -1
     with refusing_trainer():
         host = choose_host(build_strategy(cfg.trainer))

@@ -389,6 +389,10 @@ def quote_override(text: str) -> str:
     return f"'{text}'"
 
 
+LENGTHENS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+"""Keys that may be set anew beside ``resume``."""
+
+
 def expand_resume(overrides: Sequence[str], multirun: bool = False) -> list[str]:
     """Let Hydra work in the folder that ``resume=FOLDER`` names, where it is among the overrides.
 
@@ -405,9 +409,16 @@ def expand_resume(overrides: Sequence[str], multirun: bool = False) -> list[str]
         return list(overrides)
     hydra = [o for o in overrides if o.lstrip("+~").startswith("hydra")]
     others = [o for o in overrides if o not in hydra and "resume" not in o.partition("=")[0]]
+    longer = [o for o in others if o.partition("=")[0].lstrip("+") in LENGTHENS]
+    others = [o for o in others if o not in longer]
     if multirun:
         others.append("--multirun")
     if others:
-        raise UserError(f"resume goes on with a run as it was configured; leave out {others[0]}")
+        raise UserError(
+            f"resume goes on with a run as it was configured; leave out {others[0]} "
+            f"({', '.join(LENGTHENS)} may be larger than they were)"
+        )
+    # not trainer's own keys, whose default no one could tell from what was asked for
+    limits = [o.lstrip("+").replace("trainer.", "++lengthen.", 1) for o in longer]
     folder = quote_override(str(existing_folder(values[-1], "resume")))
-    return [*hydra, f"resume={folder}", f"hydra.run.dir={folder}"]
+    return [*hydra, f"resume={folder}", f"hydra.run.dir={folder}", *limits]

@@ -98,6 +98,7 @@ class Schedule:
 
     Attributes:
         notices: sentences on what the run is too short for.
+        lengths: the scheduler's options, lengths in optimizer steps.
 
     Raises:
         ConfigError: an option the scheduler does not have, a length that is none, numbers that
@@ -127,6 +128,7 @@ class Schedule:
         self._by_epoch = False
         self.target: LRScheduler | None = None
         self.notices: list[str] = []
+        self.lengths: dict[str, Any] = {}
         if not all("lr" in group for group in optimizer.param_groups):
             _refuse_schedule(target, optimizer, warmup)
             return
@@ -137,7 +139,7 @@ class Schedule:
         left = max(1, horizon - self.warmup)
         if target is ReduceLROnPlateau:  # as configurations name it
             target = Plateau
-        resolved = _resolve_options(target, options, left)
+        self.lengths = resolved = _resolve_options(target, options, left)
         self.target = _build_scheduler(target, resolved, optimizer)
         self.notices += [
             *_find_cut_warmup(self.warmup, horizon),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import types
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -212,14 +214,24 @@ def test_schedule_free_is_measured_at_its_average(run, last_weights, assembled):
     torch.testing.assert_close(y, 0.5 * x + 0.5 * z, rtol=1e-9, atol=1e-12)
 
 
+TWENTY_ONE = ["data=mnist1d", "data.num_train=21", "data.batch_size=10"]
 EDITS = {
     "dropout": ["regularizer=[dropout,mixup]"],
+    "signals": ["regularizer=[cutmix,dropout,swa]", *TWENTY_ONE, "model=cnn1d"],
     "noise": ["regularizer=[input_noise,max_norm,l2]"],
     "ema": ["regularizer=[dropout,ema]"],
     "swa": ["regularizer=[dropout,swa]", "regularizer.swa.start=0.1"],
     "spectral norm": ["regularizer=[spectral_norm,dropout,ema]"],
     "penalties": ["regularizer=[input_gradient,entropy,orthogonality,dropout,swa]"],
+    "norms": ["regularizer=[l1,elastic_net,group_lasso]"],
 }
+
+
+def test_every_regularizer_is_measured():
+    """All but early stopping, which follows what is measured."""
+    edits = " ".join(text for given in EDITS.values() for text in given)
+    names = {path.stem for path in Path(truerisk.__file__).parents[2].glob("conf/regularizer/*")}
+    assert names - set(re.findall(r"\w+", edits)) == {"early_stopping"}
 
 
 @pytest.mark.parametrize("edits", EDITS)
@@ -313,7 +325,6 @@ def test_a_frozen_module_stays_in_eval_mode(own, last_weights, averaged):
     assert result.summary["risk/test"].value < 1
 
 
-TWENTY_ONE = ["data=mnist1d", "data.num_train=21", "data.batch_size=10"]
 NORMALIZED = ["model.normalization=batch", "trainer.max_epochs=1", "model.width=4"]
 
 

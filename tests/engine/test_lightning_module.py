@@ -87,6 +87,30 @@ def test_it_logs_what_a_run_measures(trainer, run):
         assert fitted.callback_metrics[name].item() == pytest.approx(history[name], rel=1e-6), name
 
 
+AVERAGED = ["regularizer=ema", "model.normalization=batch", "optimizer=momentum"]
+
+
+def test_an_average_is_measured_with_statistics_of_its_own(trainer, run):
+    result = run(*OVERRIDES, *AVERAGED, "trainer.max_epochs=2")
+    module, data = build(*AVERAGED)
+    fitted = trainer()
+    fitted.fit(module, datamodule=data)
+    history = result.history[result.history.epoch == 2].set_index("name").value
+    assert float(fitted.callback_metrics["risk/val"]) == pytest.approx(history["risk/val"], 1e-5)
+
+
+def test_statistics_of_an_average_are_those_of_the_loader(trainer):
+    module, data = build(*AVERAGED)
+    data.prepare()
+    x, y = 5 + 3 * data.train.x, data.train.y
+    loaders = [torch.utils.data.DataLoader([*zip(x, y, strict=True)], batch_size=30)] * 2
+    trainer().fit(module, *loaders)
+    state = module.backend.measured
+    hidden = x.float() @ state["hidden.0.linear.weight"].T
+    name = "hidden.0.normalization.running_mean"
+    torch.testing.assert_close(state[name], hidden.mean(0), rtol=1e-4, atol=1e-4)
+
+
 def test_validate_test_and_predict(trainer, run):
     result = run(*OVERRIDES, "trainer.max_epochs=1", "regularizer=[ema]")
     module = RiskModule.load_from_checkpoint(result.run.last)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -151,6 +151,24 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def frozen_modules(model: nn.Module) -> list[nn.Module]:
+    """List the modules that are in eval mode inside a model that trains.
+
+    One that is in eval mode as a whole was put away so, and freezes nothing.
+    """
+    return [module for module in model.modules() if model.training and not module.training]
+
+
+@contextmanager
+def train_mode(model: nn.Module, frozen: Collection[nn.Module] = ()) -> Iterator[None]:
+    """Put a model into training mode inside the block, but for modules that stay in eval mode."""
+    with eval_mode(model):
+        model.train()
+        for module in frozen:
+            module.training = False
+        yield
+
+
 def tied_names(model: nn.Module) -> dict[str, str]:
     """Name the parameters and buffers that are others under a second name.
 
@@ -273,11 +291,16 @@ class _Moments:
         self.count = total
 
 
-def moving_norms(model: nn.Module) -> dict[str, _BatchNorm]:
-    """Return the batch norms whose statistics move in training, by name; a frozen one's do not."""
+def moving_norms(model: nn.Module, frozen: Collection[nn.Module] = ()) -> dict[str, _BatchNorm]:
+    """Return the batch norms whose statistics move in training, by name.
+
+    Args:
+        model: in whichever mode.
+        frozen: modules that are in eval mode while it trains.
+    """
     named = model.named_modules()
-    norms = {name: m for name, m in named if isinstance(m, _BatchNorm)}
-    return {name: m for name, m in norms.items() if m.training and m.running_mean is not None}
+    norms = {name: m for name, m in named if isinstance(m, _BatchNorm) and m not in frozen}
+    return {name: m for name, m in norms.items() if m.running_mean is not None}
 
 
 @torch.no_grad()
@@ -296,9 +319,7 @@ def refuses_single(model: nn.Module, x: Tensor) -> bool:
     with ExitStack() as stack:
         stack.enter_context(_uncompiled(model))
         stack.enter_context(rng.fork_seeded(0))
-        if not model.training:  # it is put into training mode before the first step
-            stack.enter_context(eval_mode(model))
-            model.train()
+        stack.enter_context(train_mode(model, frozen_modules(model)))
         try:
             functional_call(model, state, (x,))
         except ValueError as error:
@@ -310,7 +331,11 @@ def refuses_single(model: nn.Module, x: Tensor) -> bool:
 
 @torch.no_grad()
 def refresh_statistics(
-    model: nn.Module, state: Mapping[str, Tensor], inputs: Iterable[Tensor], seed: int = 0
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    inputs: Iterable[Tensor],
+    seed: int = 0,
+    frozen: Collection[nn.Module] = (),
 ) -> dict[str, Tensor]:
     """Measure the running statistics of other weights than a model's own anew.
 
@@ -319,10 +344,11 @@ def refresh_statistics(
     pass each block is normalized by itself, as in training, so a block should be a random part.
 
     Args:
-        model: in the mode that it trains in; it stays as it is.
+        model: it stays as it is.
         state: parameters and buffers by name.
         inputs: batches of inputs, [n, *input_shape] each.
         seed: of dropout masks and other draws, which come from a stream of their own.
+        frozen: modules that are in eval mode while it trains.
 
     Returns:
         The state, with new statistics where a batch norm's move in training.
@@ -330,7 +356,7 @@ def refresh_statistics(
     Source:
         Izmailov et al. (2018), "Averaging Weights Leads to Wider Optima", §3.2.
     """
-    norms = moving_norms(model)
+    norms = moving_norms(model, frozen)
     if not norms:
         return dict(state)
     whole = {name: b.detach().clone() for name, b in model.named_buffers()}
@@ -339,6 +365,7 @@ def refresh_statistics(
     whole = spread_ties(model, whole)
     moments = {name: _Moments() for name in norms}
     with ExitStack() as stack:
+        stack.enter_context(train_mode(model, frozen))
         stack.enter_context(_frozen_singular_vectors(model))
         stack.enter_context(_uncompiled(model))
         stack.enter_context(rng.fork_seeded(seed))

@@ -150,7 +150,6 @@ class ModelBackend:
         self.set_mode(training=False)
         self.host.agree_on_buffers(self.model)
         with self.host.place.autocast():
-            # before eval mode, as what moves in training is what must be measured anew
             self.measured = self.standing_weights()
             with eval_mode(self.model):
                 yield
@@ -170,7 +169,9 @@ class ModelBackend:
         # its running statistics are those of the weights it trains at
         if self.host.shards:  # a shard of a weight has no singular vectors
             return None
-        moved = self.recipe.needs.train_eval_modes and bool(moving_norms(self.model))
+        moved = self.recipe.needs.train_eval_modes and bool(
+            moving_norms(self.model, self.run.estimator.frozen)
+        )
         if moved or needs_settling(self.model):
             return self.run.estimator.settle_state({}, refresh=moved)
         return None

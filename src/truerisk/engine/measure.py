@@ -13,6 +13,7 @@ from torch import Tensor
 from truerisk.core import rng
 from truerisk.core.batch import Batch
 from truerisk.core.deterministic import (
+    frozen_modules,
     refresh_statistics,
     settle_singular_vectors,
     spread_ties,
@@ -79,9 +80,16 @@ class RiskEstimator:
         recipe: the run's parts.
         objective: J.
         host: the processes that share the work, and the device.
+
+    Attributes:
+        frozen: modules that are in eval mode while the model trains.
+        inputs: gives the training inputs in blocks, where they are not those of the recipe's data.
     """
 
     def __init__(self, recipe: Recipe, objective: Objective, host: Host) -> None:
+        # as the model begins: whoever measures it puts all of it into eval mode
+        self.frozen = frozen_modules(objective.model)
+        self.inputs: Callable[[], Iterable[Tensor]] | None = None
         self.recipe, self.data, self.objective = recipe, recipe.data, objective
         self.rank, self.world, self.device = host.rank, host.world_size, host.device
         self.gather = host.gather
@@ -272,7 +280,8 @@ class RiskEstimator:
             # the same masks each time, and none of training's
             stream = rng.named_generator(self.recipe.streams.noise, "statistics")
             seed = stream.initial_seed()
-            whole = refresh_statistics(model, whole, self.training_inputs(), seed)
+            inputs = self.training_inputs() if self.inputs is None else self.inputs()
+            whole = refresh_statistics(model, whole, inputs, seed, self.frozen)
         return spread_ties(model, whole)
 
     def training_inputs(self) -> Iterator[Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
 from truerisk.data import DataInfo, DataModule
+from truerisk.data.plan import SplitDataset
 from truerisk.engine.callback_rules import refuse_callbacks
 from truerisk.engine.host import TrainerHost
 from truerisk.engine.state import plain_info
@@ -235,6 +236,13 @@ class RiskModule(L.LightningModule):
         averages = (r.averaged() for r in self.recipe.regularizers.values())
         self._averaged = next((a for a in averages if a is not None), None)
         if self.backend is not None:
+            loader = getattr(self.trainer, "train_dataloader", None)
+            if loader is not None and not isinstance(
+                getattr(loader, "dataset", None), SplitDataset
+            ):
+                # batch-norm statistics of an average are those of the samples that it trains on
+                estimator, device = self.backend.run.estimator, self.device
+                estimator.inputs = lambda: (self.as_batch(b).x.to(device) for b in loader)
             self._held.enter_context(self.backend.evaluating())
             self._averaged = self.backend.measured
 

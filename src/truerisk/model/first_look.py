@@ -17,7 +17,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from truerisk.core import rng
-from truerisk.core.deterministic import still_statistics
+from truerisk.core.deterministic import (
+    eval_mode,
+    frozen_modules,
+    still_statistics,
+    train_mode,
+)
 from truerisk.core.errors import ConfigError, first_line
 
 MANY = 10_000
@@ -87,10 +92,8 @@ def fill_lazy_layers(model: nn.Module, x: Tensor, option: str) -> None:
         ConfigError: the forward pass fails.
     """
     if any(map(is_lazy, [*model.parameters(), *model.buffers()])):
-        model.eval()
-        with torch.no_grad(), telling_faults(option, x):
+        with torch.no_grad(), eval_mode(model), telling_faults(option, x):
             model(x)
-        model.train()
 
 
 def try_forward(model: nn.Module, x: Tensor, needed: Sequence[int], option: str) -> None:
@@ -110,12 +113,11 @@ def try_forward(model: nn.Module, x: Tensor, needed: Sequence[int], option: str)
     _refuse_arguments(model, option)
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
     with torch.no_grad(), rng.fork_seeded(0), still_statistics(model):
-        for mode in ("training", "eval"):
-            model.train(mode == "training")
-            with telling_faults(option, x):
+        modes = {"training": train_mode(model, frozen_modules(model)), "eval": eval_mode(model)}
+        for mode, context in modes.items():
+            with context, telling_faults(option, x):
                 output = model(x)
             _check_output(output, x, needed, f"{option}, in {mode} mode,")
-    model.train()
     for buffer, before in kept:
         buffer.detach().copy_(before)
 

@@ -240,7 +240,6 @@ class StackedBackend:
     def evaluating(self) -> Iterator[None]:
         """Hold the weights that count still, in eval mode; training then goes on as it was."""
         with self.host.place.autocast():
-            # before eval mode, as what moves in training is what must be measured anew
             self.measured = self.standing_weights()
             with eval_mode(self.model):
                 yield

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -22,7 +22,7 @@ from truerisk.core.errors import ConfigError, UserError, first_line
 from truerisk.core.seeds import derive_streams
 from truerisk.data import DataInfo, DataModule
 from truerisk.diagnostics import Diagnostic
-from truerisk.loss import Surrogate, adapt_loss, find_suited_tasks
+from truerisk.loss import Surrogate, adapt_loss, find_suited_tasks, read_class_weights
 from truerisk.loss.surrogate import check_fit
 from truerisk.metric import fit_metrics
 from truerisk.metric.metric import Metric
@@ -147,6 +147,12 @@ def build(node: DictConfig, **available: Any) -> Any:
         raise _user_error(error, node) from error
 
 
+def build_with(node: DictConfig, **objects: Any) -> Any:
+    """Call a node's target with its own numbers, and objects in the place of some of them."""
+    factory: Callable[..., Any] = instantiate(node, _partial_=True, _convert_="all")
+    return factory(**objects)
+
+
 def _user_error(error: BaseException, node: DictConfig) -> Exception:
     """The error to show where a target refused its numbers."""
     # Hydra wraps what a constructor raises into errors of its own
@@ -157,11 +163,41 @@ def _user_error(error: BaseException, node: DictConfig) -> Exception:
     return error if isinstance(error, Exception) else ConfigError(str(error))
 
 
+def build_loss(node: DictConfig, info: DataInfo) -> tuple[Any, list[float] | None]:
+    """Build the loss without its weights of classes, and those as a list.
+
+    Args:
+        node: the ``loss`` of a configuration.
+        info: what the data has said of itself.
+
+    Raises:
+        ConfigError: the weights do not fit the classes.
+    """
+    target = get_object(node._target_)
+    ours = getattr(target, "__module__", "").partition(".")[0] in ("torch", "truerisk")
+    node = node.copy()
+    lists = {key: node[key] for key in ("weight", "pos_weight") if ours and key in node}
+    with flag_override(node, ["struct", "readonly"], False):
+        for key in lists:
+            node[key] = None
+    given = {
+        # a node may say how to make a tensor
+        key: instantiate(value, _convert_="all") if OmegaConf.is_config(value) else value
+        for key, value in lists.items()
+    }
+    weight, positive = read_class_weights(given.get("weight"), info), given.get("pos_weight")
+    if positive is None:
+        return build(node), weight
+    # torch wants a tensor, and a configuration has lists
+    tensor = torch.as_tensor(positive, dtype=torch.get_default_dtype())
+    return build_with(node, pos_weight=tensor), weight
+
+
 def build_surrogate(cfg: DictConfig, info: DataInfo) -> Surrogate:
     """The loss, fitted to the data's task."""
-    surrogate = adapt_loss(
-        build(cfg.loss), info.task, info.num_outputs, info.target_mean, info.target_scale
-    )
+    loss, weight = build_loss(cfg.loss, info)
+    scale = info.target_mean, info.target_scale
+    surrogate = adapt_loss(loss, info.task, info.num_outputs, *scale, weight)
     if cfg.data.get("standardize_target") is True and not surrogate.is_scaled:
         raise ConfigError(
             "data.standardize_target=true, but the loss is no function of the difference between "

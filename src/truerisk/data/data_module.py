@@ -43,6 +43,8 @@ MEMORY = 2 * 2**30
 """Bytes of inputs up to which ``in_memory: auto`` holds them."""
 CHUNK = 4096
 """Samples that the standardizer is fitted on at a time; another number would change last bits."""
+RARE = 3
+"""How many times the samples of the rarest class the most frequent one has where that is told."""
 COPIED = 64 * 2**20
 """Bytes of inputs up to which splits get tensors of their own, which are faster to read."""
 
@@ -158,6 +160,7 @@ class DataModule(LightningDataModule):
         # after it too, and on the training inputs alone: nothing of the others leaks in
         self._fit_standardizer(parts)
         self._fit_targets(parts)
+        self._count_classes(parts)
         self._build_splits(parts)
         self._ready = True
 
@@ -452,13 +455,20 @@ class DataModule(LightningDataModule):
             mean, scale = fitted.mean.tolist(), fitted.scale.tolist()
         self.info = self.info._replace(target_mean=mean, target_scale=scale)
 
-    def _target_state(self) -> dict[str, list[float]]:
-        if self.info.target_mean is None or self.info.target_scale is None:
-            return {}
-        return {
-            "target_mean": list(self.info.target_mean),
-            "target_scale": list(self.info.target_scale),
-        }
+    def _count_classes(self, parts: dict[str, _Part]) -> None:
+        """Count the training samples of each class, and tell of classes that are rare."""
+        if not get_task(self.info.task).has_classes:
+            return
+        counts = self._given.get("class_counts")
+        if "train" in parts and not self._given:
+            counts = torch.bincount(parts["train"].y, minlength=self.info.num_outputs).tolist()
+            self.notes += describe_imbalance(counts, self.info.class_names)
+        self.info = self.info._replace(class_counts=counts)
+
+    def _target_state(self) -> dict[str, Any]:
+        fields = ("target_mean", "target_scale", "class_counts")
+        known = {name: getattr(self.info, name) for name in fields}
+        return {name: list(numbers) for name, numbers in known.items() if numbers is not None}
 
     def _read_chunks(self, part: _Part) -> Iterator[Tensor]:
         """Yield raw inputs [m, *shape] in their order."""
@@ -570,6 +580,31 @@ def identify_rows(samples: Samples, name: str, part: _Part) -> dict[str, Any]:
     known = {"row": np.arange(len(samples.y)), **samples.identities}
     rows = slice(None) if part.rows is None else part.rows.numpy()
     return {key: np.asarray(values)[rows] for key, values in known.items()}
+
+
+def describe_imbalance(counts: Sequence[int], names: Sequence[str] | None) -> list[str]:
+    """Tell of classes that are rare beside others: a line, or none.
+
+    Args:
+        counts: training samples of each class.
+        names: of the classes.
+
+    >>> describe_imbalance([90, 10], ["no", "yes"])[0].partition(";")[0]
+    'classes of the training split: no 90 (90 %), yes 10 (10 %)'
+    """
+    if max(counts) < RARE * min(counts):
+        return []
+    total = sum(counts)
+    order = sorted(range(len(counts)), key=lambda k: -counts[k])
+    told = [
+        f"{names[k] if names else k} {counts[k]} ({100 * counts[k] / total:.2g} %)" for k in order
+    ]
+    if len(told) > 6:
+        told = [*told[:3], "…", *told[-2:]]
+    return [
+        f"classes of the training split: {', '.join(told)}; loss.weight=balanced or "
+        "data.sampler=balanced let each count alike"
+    ]
 
 
 def _call_source(source: Callable[..., Samples], **known: Any) -> Samples:

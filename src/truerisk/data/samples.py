@@ -19,7 +19,8 @@ class DataInfo(NamedTuple):
 
     ``num_outputs`` is the number of classes, or of target columns for a regression. ``target_mean``
     and ``target_scale`` are those of the training targets, a number a column, where a loss of
-    differences is to see them standardized.
+    differences is to see them standardized; ``class_counts`` tells the training samples of each
+    class.
     """
 
     task: str
@@ -28,6 +29,7 @@ class DataInfo(NamedTuple):
     class_names: tuple[str, ...] | None
     target_mean: Sequence[float] | None = None
     target_scale: Sequence[float] | None = None
+    class_counts: Sequence[int] | None = None
 
 
 @runtime_checkable

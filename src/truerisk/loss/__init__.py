@@ -1,5 +1,6 @@
 """Losses: the surrogate l(w; x, y) that training lowers."""
 
+from truerisk.loss.class_weights import read_class_weights
 from truerisk.loss.losses import Hinge, Ordinal, Poisson, Quantile, Value
 from truerisk.loss.surrogate import Surrogate, adapt_loss, find_suited_tasks
 
@@ -12,4 +13,5 @@ __all__ = [
     "Value",
     "adapt_loss",
     "find_suited_tasks",
+    "read_class_weights",
 ]

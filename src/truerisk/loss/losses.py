@@ -27,6 +27,7 @@ class Hinge(nn.Module):
 
     Args:
         margin: lead over the strongest rival below which a sample costs something.
+        weight: factors of the losses of each class, [K]; None for none.
 
     Raises:
         ConfigError: the margin is not positive.
@@ -38,9 +39,13 @@ class Hinge(nn.Module):
     task = "classification"
 
     stacks = ("margin",)
+    weight: Tensor | None
 
-    def __init__(self, margin: float = 1.0) -> None:
+    def __init__(self, margin: float = 1.0, weight: Sequence[float] | None = None) -> None:
         super().__init__()
+        self.register_buffer("weight", None)
+        if weight is not None:
+            self.weight = torch.as_tensor(weight)
         if not margin > 0:
             raise ConfigError(f"loss.margin={margin} must be greater than 0")
         self.margin = margin
@@ -56,7 +61,8 @@ class Hinge(nn.Module):
         true_score = scores.gather(-1, labels)
         # scattered rather than masked, which vmap could not map over
         rival = scores.scatter(-1, labels, -torch.inf).amax(-1, keepdim=True)
-        return (self.margin + rival - true_score).clamp(min=0).squeeze(-1)
+        losses = (self.margin + rival - true_score).clamp(min=0).squeeze(-1)
+        return losses if self.weight is None else losses * self.weight[labels.squeeze(-1)]
 
     def extra_repr(self) -> str:
         """Show the margin."""

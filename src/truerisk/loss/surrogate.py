@@ -37,6 +37,8 @@ class Surrogate(nn.Module):
         num_outputs: the number of classes, target columns or tokens.
         target_mean: what the outputs' 0 stands for, a number a target column.
         target_scale: what their 1 stands for beside it; None for the targets' own units.
+        class_weight: factors of the losses of each class, [K]: training lowers those, and reports
+            tell the losses without.
 
     Attributes:
         output_size: how many outputs the model must have.
@@ -47,6 +49,7 @@ class Surrogate(nn.Module):
     means: Tensor
     scales: Tensor
     units: Tensor
+    class_weight: Tensor | None
 
     def __init__(
         self,
@@ -55,8 +58,14 @@ class Surrogate(nn.Module):
         num_outputs: int,
         target_mean: Sequence[float] | None = None,
         target_scale: Sequence[float] | None = None,
+        class_weight: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        weight = None
+        if class_weight is not None:
+            weight = torch.tensor(list(class_weight), dtype=torch.get_default_dtype())
+        # not persistent: what made it is in the configuration and with what the data fitted
+        self.register_buffer("class_weight", weight, persistent=False)
         self.loss, self.task = loss, task
         self.logistic = isinstance(loss, nn.BCEWithLogitsLoss)
         self.output_size = task.count_outputs(self.logistic, num_outputs)
@@ -93,7 +102,8 @@ class Surrogate(nn.Module):
     @property
     def reports_others(self) -> bool:
         """Whether other losses are reported than those that training lowers."""
-        return self.is_scaled or bool(self.find_training_numbers())
+        weighs = self.class_weight is not None or self._has_positives
+        return weighs or self.is_scaled or bool(self.find_training_numbers())
 
     def find_training_numbers(self) -> dict[str, float]:
         """Find the numbers of the loss that only training is to see.
@@ -175,9 +185,10 @@ class Surrogate(nn.Module):
             outputs: the model's outputs.
             y: the targets.
         """
-        if numbers := self.find_training_numbers():
-            with self._replaced(numbers):
-                losses = self(outputs, y)
+        numbers = self.find_training_numbers()
+        if numbers or self.class_weight is not None or self._has_positives:
+            with self._replaced(numbers), self._unweighted():
+                losses = self.compute_plain(outputs, y)
         if self.unit is not None:
             return losses * self.unit
         if self.is_scaled:
@@ -185,6 +196,24 @@ class Surrogate(nn.Module):
             each = self.task.compute_losses(self, outputs.to(self.units.dtype), y)
             return (each * self.units).mean(1)
         return losses
+
+    @property
+    def _has_positives(self) -> bool:
+        return getattr(self.loss, "pos_weight", None) is not None
+
+    @contextmanager
+    def _unweighted(self) -> Iterator[None]:
+        """Count the positives of a logistic loss once inside the block."""
+        if not self._has_positives:
+            yield
+            return
+        buffers = self.loss._buffers  # type: ignore[attr-defined]
+        weight = buffers["pos_weight"]
+        buffers["pos_weight"] = None
+        try:
+            yield
+        finally:
+            buffers["pos_weight"] = weight
 
     @contextmanager
     def _replaced(self, numbers: Mapping[str, float]) -> Iterator[None]:
@@ -214,10 +243,24 @@ class Surrogate(nn.Module):
                 f"loss={_loss_name(self.loss)} needs {self.output_size} a sample, "
                 f"[…, {self.output_size}]: let the model end in as many, as output_size tells it"
             )
+        return self._compute_losses(outputs, y, self.class_weight)
+
+    def compute_plain(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of each sample, [n], without weights of classes.
+
+        Args:
+            outputs: the model's outputs, [n, output_size] for most tasks.
+            y: the targets.
+        """
+        return self._compute_losses(outputs, y, None)
+
+    def _compute_losses(self, outputs: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
         # a mean of many losses in 8 bits of mantissa would lose all but the first
         if outputs.dtype.itemsize < 4:
             outputs = outputs.float()
         losses = self.task.compute_losses(self, outputs, y)
+        if weight is not None:
+            losses = losses * self.task.spread_weights(weight.to(losses.dtype), losses, y)
         if losses.ndim == 1:
             return losses
         losses = losses.flatten(1)
@@ -239,6 +282,7 @@ def adapt_loss(
     num_outputs: int,
     target_mean: Sequence[float] | None = None,
     target_scale: Sequence[float] | None = None,
+    class_weight: Sequence[float] | None = None,
 ) -> Surrogate:
     """Fit a loss to a task with ``num_outputs`` classes, target columns or tokens.
 
@@ -259,6 +303,7 @@ def adapt_loss(
         num_outputs: the number of classes, target columns or tokens.
         target_mean: what the outputs' 0 is to stand for, if the loss is one of differences.
         target_scale: what their 1 is to stand for beside it.
+        class_weight: factors of the losses of each class.
 
     Returns:
         The surrogate.
@@ -274,7 +319,7 @@ def adapt_loss(
     if isinstance(task, str):
         task = get_task(task)
     _check_task(loss, task)
-    surrogate = Surrogate(loss, task, num_outputs, target_mean, target_scale)
+    surrogate = Surrogate(loss, task, num_outputs, target_mean, target_scale, class_weight)
     _try_loss(surrogate)
     return surrogate
 

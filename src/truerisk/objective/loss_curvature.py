@@ -54,6 +54,8 @@ def curvature_roots(
             "gauss_newton"
         )
     loss = getattr(surrogate, "loss", surrogate)
+    if getattr(surrogate, "class_weight", None) is not None:
+        return _numerical_roots(losses, outputs, exact)  # each sample's by its own factor
     if isinstance(loss, nn.CrossEntropyLoss) and loss.weight is None:
         return _categorical_roots(outputs.softmax(-1), exact)
     if isinstance(loss, nn.BCEWithLogitsLoss) and loss.weight is None and loss.pos_weight is None:

@@ -37,6 +37,7 @@ NEUTRAL: Mapping[str, Any] = {
     "data.split": "random",
     "data.stratify": True,
     "data.source.classes": None,
+    "loss.weight": None,
     "data.source.dates": "category",
     "data.source.decimal": ".",
     "data.source.thousands": None,

@@ -327,6 +327,17 @@ class Classification(Task):
             return (outputs.squeeze(-1) > 0).long()
         return class_scores(fitted, outputs).argmax(-1)
 
+    def spread_weights(self, weight: Tensor, losses: Tensor, y: Tensor) -> Tensor:
+        """Return the weight of each sample's class, [n], or [n, 1] beside several losses a sample.
+
+        Args:
+            weight: one a class, [K].
+            losses: [n] or [n, …].
+            y: labels [n].
+        """
+        own = weight[y]
+        return own.reshape(-1, *[1] * (losses.ndim - 1))
+
     def constant_outputs(self, fitted: FittedLoss, y: Tensor) -> list[Tensor]:
         """Return the classes' shares as scores, the largest class alone, and no preference, [1, K].
 

@@ -205,6 +205,16 @@ class MultiLabel(Task):
             return (probabilities > 0.5).long()
         return (outputs > 0).long()
 
+    def spread_weights(self, weight: Tensor, losses: Tensor, y: Tensor) -> Tensor:
+        """Return the weight of each label, [labels], which is the same for all samples.
+
+        Args:
+            weight: one a label, [labels].
+            losses: [n, labels].
+            y: the targets [n, labels].
+        """
+        return weight
+
     def constant_outputs(self, fitted: FittedLoss, y: Tensor) -> list[Tensor]:
         """Return the log-odds of each label's share, [1, labels].
 

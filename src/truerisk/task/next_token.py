@@ -132,6 +132,16 @@ class NextToken(Task):
             return losses
         return losses.reshape(*y.shape, *losses.shape[1:])
 
+    def spread_weights(self, weight: Tensor, losses: Tensor, y: Tensor) -> Tensor:
+        """Return the weight of each token, [n, T].
+
+        Args:
+            weight: one a token of the vocabulary, [V].
+            losses: [n, T].
+            y: tokens [n, T].
+        """
+        return weight[y]
+
     def compute_errors(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the share of wrong tokens of each sequence, [n].
 

@@ -390,6 +390,21 @@ class Task:
         """
         return []
 
+    def spread_weights(self, weight: Tensor, losses: Tensor, y: Tensor) -> Tensor:
+        """Return the factors of losses that weights of classes give them, in a shape that fits.
+
+        Args:
+            weight: one a class, [K].
+            losses: as `compute_losses` returns them.
+            y: the targets.
+
+        Raises:
+            ConfigError: the task has no classes.
+        """
+        raise ConfigError(
+            f"loss.weight: {self.phrase} has no classes to weigh: set loss.weight=null"
+        )
+
     # --- parts that fit -----------------------------------------------------------------------
 
     def check_part(self, name: str, requires: Iterable[str]) -> None:

@@ -84,6 +84,7 @@ def test_every_model(same, model):
 
 FEW = [*SMALL, "trainer.max_epochs=6", "risk.every=1"]
 FEATURES = {
+    "class weights": [["loss.weight=balanced", f"optimizer.lr={lr}"] for lr in (0.1, 0.3)],
     "schedules": [["scheduler=cosine", "scheduler.warmup=0.2"], ["scheduler=one_cycle"]],
     "plateau": [
         ["scheduler=plateau", "scheduler.patience=0", f"optimizer.lr={lr}"] for lr in (1, 0.3)

@@ -57,6 +57,8 @@ class StackedRun(TrainingRun):
         # of several target columns the units are no numbers that stack
         surrogate = self.recipe.surrogate
         units = tuple(surrogate.units.tolist()) if hasattr(surrogate, "units") else ()
+        if surrogate.class_weight is not None:
+            units += tuple(surrogate.class_weight.tolist())
         return (*sizes, *splits, *self.recipe.data.info[:3], *units, *where)
 
     def weights(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""How a run ended: the validation risk it reached, its status and its exit code."""
+"""How a run ended: the risk it reached, or what it followed, its status and its exit code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class Outcome:
     """The result of one run, small enough to be sent between processes.
 
     Args:
-        value: the best validation risk, which sweepers minimise; nan where there is none.
+        value: the best validation risk, which sweepers minimise, or the best of what ``monitor``
+            names, turned so that less is better; nan where there is none.
         status: as in the run folder's ``status.json``; or ``refused`` where the run could not
             begin, ``missing`` where it has not, ``elsewhere`` where another process trains it.
         reason: why it ended so; empty where it finished as planned.

@@ -114,4 +114,13 @@ class Recipe:
         if numbers := self.surrogate.find_training_numbers():
             # earlier versions, which say nothing here, measured with them
             facts["measured_without"] = sorted(numbers)
+        if self.metrics:
+            facts["metrics"] = {name: m.higher_is_better for name, m in self.metrics.items()}
+        if self.monitor != "risk/val":
+            higher = self.orient(self.monitor, 1.0) < 0
+            facts["monitor"] = {"name": self.monitor, "higher_is_better": higher}
+        for name in self.metrics:
+            tables = getattr(self.metrics[name], "class_names", None)
+            if tables is not None:
+                facts.setdefault("table_classes", {})[name] = tables
         return facts

@@ -114,3 +114,27 @@ def test_a_trainer_of_ones_own_logs_metrics(tmp_path):
     assert "metric/roc_auc/train" in logged and "metric/f1_per_class/setosa/val" in logged
     trainer.test(module, datamodule=data, verbose=False)
     assert "metric/roc_auc/test" in trainer.callback_metrics
+
+
+def test_optuna_and_lines_of_a_sweep_go_by_what_is_followed(tmp_path, monkeypatch, undrawn, capfd):
+    optuna = pytest.importorskip("optuna")
+    from truerisk.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    args = ["train", "-m", "data=iris", "data.batch_size=30", "model.width=4", "study=s"]
+    args += ["trainer.max_epochs=2", "metric=[roc_auc]", "monitor=metric/roc_auc/val", "seed=0"]
+    args += ["hydra/sweeper=optuna", "hydra.sweeper.trials=3", "report=false"]
+    assert main([*args, "optimizer.lr=tag(log,interval(1e-3,1e-1))"]) == 0
+    said = capfd.readouterr().out
+    runs = [truerisk.load_run(p.parent) for p in (tmp_path / "outputs" / "s").glob("*/config.yaml")]
+    values = sorted(run.summary["metric/roc_auc/val"].value for run in runs)
+    assert all(f"metric/roc_auc/val {value:.4g}" in said for value in values)
+    storage = f"sqlite:///{tmp_path}/outputs/s/optuna.db"
+    (summary,) = optuna.get_all_study_summaries(storage)
+    study = optuna.load_study(study_name=summary.study_name, storage=storage)
+    # Optuna minimises: the highest area is its best
+    assert study.best_value == pytest.approx(-values[-1])
+    assert all(
+        max(t.intermediate_values.values()) <= 0 and 0 in t.intermediate_values
+        for t in study.trials
+    )

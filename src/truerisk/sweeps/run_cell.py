@@ -25,6 +25,7 @@ from truerisk.core.errors import UserError
 from truerisk.core.stop import read_stop
 from truerisk.engine.signals import on_stop
 from truerisk.outcome import Outcome
+from truerisk.risk.measured import read_monitor
 from truerisk.run import RunFolder, rank
 from truerisk.sweeps.locks import lock_cells
 from truerisk.sweeps.sweep_cell import DONE, outcome_of_result, read_outcome, strip_hash
@@ -99,8 +100,11 @@ def tell_outcome(outcome: Outcome, folder: Path) -> None:
     if outcome.reason:
         line += f" ({outcome.reason})"
     if math.isfinite(outcome.value):
-        name = get_task(RunResult(folder).task).score_title
-        line += f", {name} {outcome.value:.4g}"
+        monitor = read_monitor(RunFolder(folder).metadata())
+        name = monitor.name
+        if name == "risk/val":
+            name = get_task(RunResult(folder).task).score_title
+        line += f", {name} {monitor.orient(outcome.value):.4g}"
     print(f"{line}  {folder}", flush=True)
 
 

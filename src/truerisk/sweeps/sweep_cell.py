@@ -12,9 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from truerisk.core.errors import ConfigError
 from truerisk.core.stop import read_stop
 from truerisk.logger.label import CELL
 from truerisk.outcome import Outcome
+from truerisk.risk.measured import read_monitor
 from truerisk.run import RunFolder
 
 if TYPE_CHECKING:
@@ -119,25 +121,28 @@ def read_outcome(run: RunFolder) -> Outcome:
     # a run killed before its config.yaml was there cannot be resumed: it has not begun
     record = run.status() if run.config.exists() else {}
     status = record.get("status", "missing")
-    risk = math.nan
+    score = math.nan
     if status != "diverged":  # risks of weights that have blown up are no measure of the recipe
-        risk = _read_validation_risk(run.path)
-    return Outcome(risk, status, record.get("reason", ""), new=False, stop=read_stop(record))
+        score = _read_score(run)
+    return Outcome(score, status, record.get("reason", ""), new=False, stop=read_stop(record))
 
 
 def outcome_of_result(result: RunResult) -> Outcome:
     """Take the outcome of a run that has just been at work."""
     value = math.nan
-    if result.status != "diverged" and "risk/val" in result.summary:
-        value = result.summary["risk/val"].value
+    if result.status != "diverged":
+        value = _read_score(result.run)
     stop = read_stop(RunFolder(result.folder).status())
     return Outcome(value, result.status, result.reason, stop=stop)
 
 
-def _read_validation_risk(folder: Path) -> float:
+def _read_score(run: RunFolder) -> float:
+    """Read what the run followed at its best weights, turned so that less is better."""
     try:
-        return json.loads((folder / "summary.json").read_text())["risk/val"]["value"]
-    except (OSError, ValueError, KeyError):
+        monitor = read_monitor(run.metadata())
+        measured = json.loads(run.summary_file.read_text())[monitor.name]
+        return monitor.orient(measured["value"])
+    except (ConfigError, OSError, ValueError, KeyError):
         return math.nan
 
 

@@ -17,6 +17,7 @@ from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.logger.history import read_rows
 from truerisk.outcome import Outcome
+from truerisk.risk.measured import Monitor, read_monitor
 from truerisk.run import RunFolder
 from truerisk.sweeps.sweep_cell import IGNORED
 from truerisk.sweeps.sweeper import Batches
@@ -41,6 +42,9 @@ SAMPLERS = ("tpe", "cmaes", "gp", "random", "qmc")
 
 class Tuner:
     """Minimises the validation risk, averaged over the values of crossed axes.
+
+    With ``monitor`` it is that value which counts; one of which higher is better is told to Optuna
+    with its sign turned.
 
     Trials are kept in a database: the same command given again takes up those that were cut off
     and goes on to ``trials`` in all, and several launches share them. A trial holds the mean
@@ -271,7 +275,8 @@ def describe_trial(trial: optuna.Trial, ended: Sequence[Outcome]) -> None:
     if len(values) > 1:
         stderr = statistics.stdev(values) / math.sqrt(len(values))
     elif len(values) == len(folders) == 1:
-        measured = RunFolder(folders[0]).summary().get("risk/val")
+        run = RunFolder(folders[0])
+        measured = run.summary().get(read_monitor(run.metadata()).name)
         stderr = measured.stderr if measured is not None else None
     told = {
         "folder": folders[0] if len(folders) == 1 else folders,
@@ -284,7 +289,7 @@ def describe_trial(trial: optuna.Trial, ended: Sequence[Outcome]) -> None:
 
 
 def average_curves(ended: Sequence[Outcome]) -> dict[int, float]:
-    """Average the validation risks of runs, epoch by epoch.
+    """Average what runs followed, turned so that less is better, epoch by epoch.
 
     Args:
         ended: the outcomes of runs.
@@ -295,8 +300,12 @@ def average_curves(ended: Sequence[Outcome]) -> dict[int, float]:
     curves: list[dict[int, float]] = []
     for folder in (outcome.folder for outcome in ended):
         rows = read_rows(folder / "metrics.csv") if folder is not None else []
-        named = (next(csv.reader([row.decode()])) for row in rows if b",risk/val," in row)
-        curves.append({int(epoch): float(value) for _, epoch, _, value in named if epoch})
+        monitor = Monitor()
+        if folder is not None:
+            monitor = read_monitor(RunFolder(folder).metadata())
+        mark = f",{monitor.name},".encode()
+        named = (next(csv.reader([row.decode()])) for row in rows if mark in row)
+        curves.append({int(e): monitor.orient(float(value)) for _, e, _, value in named if e})
     shared = set.intersection(*map(set, curves)) if curves else set()
     means = {epoch: math.fsum(c[epoch] for c in curves) / len(curves) for epoch in sorted(shared)}
     return {epoch: mean for epoch, mean in means.items() if math.isfinite(mean)}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, jacrev
+from torch.nn import functional as F
 
 from truerisk.core import rng
 from truerisk.core.batch import Batch
@@ -15,6 +18,7 @@ from truerisk.loss import Hinge, adapt_loss
 from truerisk.objective import Objective
 from truerisk.objective.loss_curvature import curvature_roots, loss_hessians
 from truerisk.objective.step_objective import StepObjective
+from truerisk.regularizer import InputGradient
 
 IRIS = ["data=iris", "model.width=4", "model.depth=1", "optimizer=newton", "regularizer=[]"]
 MODELS = {
@@ -271,3 +275,57 @@ def test_captures_are_per_sample_derivatives():
     ).detach()  # [outputs, n, 4, 3]; a root is the unit vector, as 2/K = 1
     torch.testing.assert_close(torch.einsum("kno,ni->knoi", g, a), expected)
     assert capture.gradients[0].shape == (2,) and capture.samples == 5
+
+
+def normalized_by_hand(h, dims):
+    centred = h - h.mean(dims, keepdim=True)
+    return centred / (centred.square().mean(dims, keepdim=True) + 1e-5).sqrt()
+
+
+NORMS = {
+    "F.instance_norm": (F.instance_norm, (2,)),
+    "F.layer_norm": (lambda h: F.layer_norm(h, (4,)), (2,)),
+    "F.group_norm": (lambda h: F.group_norm(h, 2), (2,)),
+    "F.batch_norm": (lambda h: F.batch_norm(h, None, None, training=True), (0, 2)),
+    "torch.instance_norm": (
+        lambda h: torch.instance_norm(h, None, None, None, None, True, 0.1, 1e-5, False),
+        (2,),
+    ),
+    "torch.layer_norm": (lambda h: torch.layer_norm(h, (4,), eps=1e-5), (2,)),
+    "torch.batch_norm": (
+        lambda h: torch.batch_norm(
+            *(h, None, None, None, None), training=True, momentum=0.1, eps=1e-5, cudnn_enabled=False
+        ),
+        (0, 2),
+    ),
+}
+
+
+class Normalizing(nn.Module):
+    """A network that calls a function where others have a normalization layer."""
+
+    def __init__(self, norm):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last, self.norm = nn.Linear(6, 8), nn.Linear(8, 2), norm
+        self.double()
+
+    def forward(self, x):
+        h = self.norm(self.first(x).reshape(len(x), 2, 4))
+        return self.last(torch.tanh(h).reshape(len(x), 8))
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_that_are_no_layers_have_third_derivatives(name):
+    """The Hessian of a penalty on input gradients, against sums, products and roots."""
+    norm, dims = NORMS[name]
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(5, 6, generator=generator, dtype=torch.float64)
+    batch = Batch(x, torch.tensor([0, 1, 1, 0, 1]))
+    penalties = {"input_gradient": InputGradient(1.0).penalty}
+    hessians = []
+    for called in (norm, lambda h: normalized_by_hand(h, dims)):
+        loss = partial(F.cross_entropy, reduction="none")
+        objective = Objective(Normalizing(called), loss, penalties)
+        hessians.append(StepObjective(objective, [(batch, 1.0)]).hessian())
+    torch.testing.assert_close(hessians[0], hessians[1], rtol=1e-10, atol=1e-12)

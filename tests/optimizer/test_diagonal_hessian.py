@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from torch import nn
+from torch.nn import functional as F
 
 from truerisk.core.errors import ConfigError
 
@@ -193,3 +196,39 @@ def test_several_processes_are_refused(stepping):
     recipe, _ = stepping(*IRIS, "optimizer=adahessian")
     with pytest.raises(ConfigError, match=r"trainer\.devices=1"):
         make_step(recipe, take.objective, take.optimizer, take.schedule, take.host)
+
+
+class Attending(nn.Module):
+    """A model that calls fused attention, or the same written out."""
+
+    attend = staticmethod(F.scaled_dot_product_attention)
+
+    def __init__(self, input_shape, output_size, bias, dtype):
+        super().__init__()
+        self.inputs, self.outputs = nn.Linear(1, 12), nn.Linear(4, output_size)
+
+    def forward(self, x):
+        queries, keys, values = self.inputs(x.unsqueeze(2)).chunk(3, -1)
+        return self.outputs(self.attend(queries, keys, values).mean(1))
+
+
+class Written(Attending):
+    @staticmethod
+    def attend(queries, keys, values):
+        return (queries @ keys.mT / 2).softmax(-1) @ values
+
+
+@pytest.mark.filterwarnings("ignore:.*create_graph=True.*")
+@pytest.mark.parametrize("name", ["adahessian", "sophia"])
+def test_fused_attention_is_differentiated_twice(name, stepping, micro_batches, monkeypatch):
+    """torch's fused kernels have no second derivative: the step is that of attention by hand."""
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[Attending.__module__])
+    weights = []
+    for kind in (Attending, Written):
+        given = ["data=iris", "model=linear", f"model._target_={__name__}.{kind.__name__}"]
+        recipe, step = stepping(*given, f"optimizer={name}")
+        torch.manual_seed(0)
+        for micro in micro_batches(recipe, 2):
+            step(list(micro))
+        weights.append([p.detach() for p in recipe.model.parameters()])
+    torch.testing.assert_close(*weights, rtol=1e-9, atol=1e-12)

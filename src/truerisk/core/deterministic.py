@@ -482,8 +482,34 @@ def _normalize(
     return y if bias is None else y + bias.view(shape)
 
 
+def _with_statistics_last(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Take arguments in the order of torch's own operators, which `F` calls."""
+
+    def called(
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        *rest: Any,
+        **more: Any,
+    ) -> Tensor:
+        own, more = rest[:3], {k: v for k, v in more.items() if k != "cudnn_enabled"}
+        return norm(x, running_mean, running_var, weight, bias, *own, **more)
+
+    return called
+
+
+def _layer_norm_operator(x: Tensor, shape: Sequence[int], *rest: Any, **more: Any) -> Tensor:
+    more = {k: v for k, v in more.items() if k != "cudnn_enable"}
+    return _layer_norm(x, shape, *rest[:3], **more)
+
+
 _REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     F.batch_norm: _batch_norm,
     F.instance_norm: _instance_norm,
     F.layer_norm: _layer_norm,
+    torch.batch_norm: _with_statistics_last(_batch_norm),
+    torch.instance_norm: _with_statistics_last(_instance_norm),
+    torch.layer_norm: _layer_norm_operator,
 }

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import profiler
-from torch.backends import cudnn
 from torch.nn.utils import clip_grad_value_
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from truerisk.config.options import ClipOptions
 from truerisk.core.batch import Batch
-from truerisk.core.deterministic import averaged_names
+from truerisk.core.deterministic import averaged_names, twice_differentiable_kernels
 from truerisk.core.errors import ConfigError, Diverged
 from truerisk.engine import nonfinite
 from truerisk.engine.host import Host
@@ -113,7 +112,7 @@ class Step:
             p.grad = None
         parts = []
         for batch, share in micro_batches:
-            with self.host.place.autocast(), self.recurrent_kernels():
+            with self.host.place.autocast(), self.kernels():
                 value = self.objective(None, batch)
                 # A share of one is not multiplied in: a kernel less on every ordinary step.
                 part = value.objective if share == 1 else value.objective * share
@@ -198,10 +197,11 @@ class Step:
             for p in self.params:
                 p.grad = None if p.grad is None else p.grad.detach()
 
-    def recurrent_kernels(self) -> AbstractContextManager[None]:
-        """Leave cuDNN's recurrent layers out where the gradient is differentiated again."""
-        # the backward pass of cuDNN's recurrent kernels has no derivative of its own
-        return cudnn.flags(enabled=False) if self.needs.create_graph else nullcontext()
+    def kernels(self) -> AbstractContextManager[None]:
+        """Choose kernels that have second derivatives where the gradient is differentiated again."""
+        if self.needs.create_graph:
+            return twice_differentiable_kernels(self.model)
+        return nullcontext()
 
     def share_sums(self) -> None:
         """Spread what was seen evenly over the processes; its total stays as it is."""

@@ -9,6 +9,7 @@ passes, at any point and over any number of batches.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -133,9 +134,11 @@ class StepObjective(CurvatureOracle):
         one_by_one = any(isinstance(m, nn.GroupNorm) for m in self.model.modules())
 
         def rows(graph: ForwardGraph) -> Tensor:
-            if one_by_one:
-                return torch.stack([graph.hessian_product(e) for e in identity])
-            return torch.cat([graph.hessian_rows(part) for part in identity.split(ROWS)])
+            if not one_by_one:
+                # a model may call what has no such rule, or fails in it, outside a layer
+                with suppress(RuntimeError):
+                    return torch.cat([graph.hessian_rows(part) for part in identity.split(ROWS)])
+            return torch.stack([graph.hessian_product(e) for e in identity])
 
         matrix = self._sum_batches(rows)
         # rounding leaves the halves unequal, and eigh and Cholesky read only one of them

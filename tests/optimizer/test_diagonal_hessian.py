@@ -231,4 +231,4 @@ def test_fused_attention_is_differentiated_twice(name, stepping, micro_batches, 
         for micro in micro_batches(recipe, 2):
             step(list(micro))
         weights.append([p.detach() for p in recipe.model.parameters()])
-    torch.testing.assert_close(*weights, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-7)

@@ -198,7 +198,7 @@ class Step:
                 p.grad = None if p.grad is None else p.grad.detach()
 
     def kernels(self) -> AbstractContextManager[None]:
-        """Choose kernels that have second derivatives where the gradient is differentiated again."""
+        """Choose kernels with second derivatives where the gradient is differentiated again."""
         if self.needs.create_graph:
             return twice_differentiable_kernels(self.model)
         return nullcontext()

@@ -52,7 +52,11 @@ def test_names_and_regressions(save):
         ({"x": X, "y": Y}, {"x_test": "xt"}, "data.source.x_test: the file has no array 'xt'"),
         ({"x": X.astype(str), "y": Y}, {}, "array 'x' holds <U"),
         ({"x": np.where(X > 2, np.nan, X), "y": Y}, {}, "array 'x' holds NaN or infinite"),
-        ({"x": X, "y": np.where(Y > 2, np.nan, Y)}, {}, "target holds NaN"),
+        (
+            {"x": X, "y": np.where(Y > 2, np.nan, Y)},
+            {},
+            "20 of 40 samples have no label (null, NaN or an empty text): set ",
+        ),
         ({"x": X, "y": Y + 0.5}, {"task": "classification"}, "array 'y' holds fractions"),
         (
             {"x": X, "y": np.stack([Y, Y], 1)},
@@ -70,6 +74,73 @@ def test_mistakes_are_named(save, named, options, message):
     with pytest.raises(ConfigError) as error:
         arrays(save(**named), **options)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (
+            {"x": X, "y": Y, "x_test": X[:, :1], "y_test": Y},
+            "array 'x_test' has samples of shape [1, 3]",
+        ),
+        ({"x": X[:0], "y": Y[:0]}, "there are no samples, as the targets have shape (0,)"),
+        ({"x": np.zeros((40, 0)), "y": Y}, "array 'x' has shape [40, 0]: no number is in it"),
+        ({"x": X, "y": Y, "x_test": X, "y_test": Y[:5]}, "40 inputs x but 5 targets y"),
+    ],
+)
+def test_shapes_that_cannot_be_are_named(save, named, message):
+    with pytest.raises(ConfigError) as error:
+        arrays(save(**named))
+    assert message in str(error.value)
+
+
+def test_a_table_is_not_an_archive(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(
+        ConfigError, match=r"is a table, and data=arrays reads an .npz: take data=tab"
+    ):
+        arrays(str(tmp_path / "t.csv"))
+
+
+def test_whole_numbers_that_may_be_tokens_are_told(save):
+    tokens = np.arange(80).reshape(40, 2)
+    (note,) = arrays(save(x=tokens, y=Y)).notes
+    assert note.startswith("array 'x' holds whole numbers, which are standardized")
+    assert not arrays(save(x=tokens.astype("uint8"), y=Y)).notes
+    assert not arrays(save(x=tokens, y=tokens), task="next_token").notes
+
+
+@pytest.mark.parametrize("gap", [np.nan, "", -1])
+def test_samples_without_a_label_are_counted_and_left_out(save, gap):
+    whole = np.arange(40) % 3
+    values = {"": whole.astype(str), -1: whole}.get(gap, whole + 0.5).copy()
+    values[[3, 7]] = gap
+    rows = {"x": X, "y": values, "x_test": X[:9], "y_test": values[:9], "group": np.arange(40)}
+    path = save(**rows)
+    if gap == -1:  # it may be a class
+        samples = arrays(path)
+        assert samples.class_names == ["-1", "0", "1", "2"]
+        assert samples.notes[0].startswith("2 of 40 labels are -1, which is taken for a class: set")
+    else:
+        with pytest.raises(ConfigError, match=r"2 of 40 samples have no label.*unlabelled=drop"):
+            arrays(path)
+    samples = arrays(path, unlabelled="drop", aside=["group"])
+    kept = np.delete(np.arange(40), [3, 7])
+    assert samples.notes == ["2 of 40 samples have no label and are left out"]
+    np.testing.assert_array_equal(samples.x.numpy(), X[kept])
+    np.testing.assert_array_equal(samples.asides["group"], kept)
+    np.testing.assert_array_equal(samples.test[0].numpy(), X[kept[:7]])
+    expected = values[kept].astype(float)
+    np.testing.assert_array_equal(samples.y.numpy().ravel(), expected)
+
+
+def test_two_classes_of_minus_one_and_one_are_classes(save):
+    samples = arrays(save(x=X, y=np.arange(40) % 2 * 2 - 1), unlabelled="drop")
+    assert (samples.class_names, len(samples.y), samples.notes) == (["-1", "1"], 40, [])
+    with pytest.raises(ConfigError, match=r"data.source.unlabelled is 'skip'"):
+        arrays(save(x=X, y=Y), unlabelled="skip")
+    with pytest.raises(ConfigError, match="none of 40 samples has a label"):
+        arrays(save(x=X, y=np.full(40, np.nan)), unlabelled="drop")
 
 
 def test_bad_files_are_named(tmp_path, save):

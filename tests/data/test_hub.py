@@ -166,7 +166,7 @@ def test_data_sets_saved_to_disk(tmp_path):
         ({"x": "text"}, "column 'text' does not hold numbers"),
         ({"x": "ragged"}, "column 'ragged' does not hold numbers, or lists of one length"),
         ({"x": "gaps"}, "missing or infinite numbers"),
-        ({"y": "gaps", "x": "a"}, "the target holds NaN"),
+        ({"y": "gaps", "x": "a"}, "1 of 2 samples have no label (null, NaN or an empty text)"),
         ({"task": "regression", "x": "a"}, "the target is not a number"),
         ({"task": "ranking", "x": "a"}, "data.source.task is 'ranking'"),
         (
@@ -216,8 +216,26 @@ def test_images_must_be_alike_and_labelled(pictures):
     assert ready(pictures(mixed), resize=[6, 5]).info.input_shape == (3, 6, 5)
     with pytest.raises(ConfigError, match=r"data\.source\.resize is"):
         hub(pictures(), resize=[1, 2, 3])
-    with pytest.raises(ConfigError, match="some rows have no label"):
+    with pytest.raises(
+        ConfigError, match=r"30 of 30 samples have no label \(-1\): set data.source.unlab"
+    ):
         hub(pictures(labels=[-1] * 30))
+
+
+def test_rows_without_a_label_are_left_out_with_their_images(pictures, columns):
+    labels = [k % 3 if k % 5 else -1 for k in range(30)]
+    samples = hub(pictures(labels=labels), unlabelled="drop")
+    kept = [k for k in range(30) if k % 5]
+    assert samples.y.tolist() == [k % 3 for k in kept] and len(samples.x) == 24
+    assert torch.equal(samples.x[3], hub(pictures()).x[kept[3]])
+    assert samples.notes == ["6 of 30 samples have no label and are left out"]
+    for gaps in ([0, None, 1, 1], ["a", None, "b", ""]):
+        path = columns(a=[1.0, 2.0, 3.0, 4.0], label=gaps)
+        with pytest.raises(ConfigError, match=r"[12] of 4 samples have no label \(null"):
+            hub(path)
+        samples = hub(path, unlabelled="drop")
+        assert samples.task == "classification"
+        assert samples.x[:, 0].tolist() == [k + 1.0 for k in range(4) if gaps[k] not in (None, "")]
 
 
 def test_the_library_is_asked_for(monkeypatch):

@@ -12,9 +12,9 @@ from torch import Tensor
 from truerisk.core import rng
 from truerisk.core.errors import ConfigError
 from truerisk.core.python_objects import hash_arrays, take_object
-from truerisk.data.own_files import read_inputs
+from truerisk.data.own_files import check_widths, describe_integers, read_inputs
 from truerisk.data.samples import Samples
-from truerisk.task import infer_task
+from truerisk.data.source_files import read_labels
 
 FORMS = (
     "(x, y), (x_train, y_train, x_val, y_val), the same with x_test, y_test, a Dataset, a pair or "
@@ -216,18 +216,24 @@ def given_samples(
     given = take_object("data", digest, f"data ({kind})")
     pairs = [given.splits[name] for name in ("train", "val") if name in given.splits]
     y = np.concatenate([y for _, y in pairs])
-    learned = infer_task(y, task, suited=suited)
+    labels = read_labels(y, task, suited, None, "data")
+    learned, notes = labels.task, labels.notes
     x = np.concatenate([x for x, _ in pairs])
     inputs = read_inputs(x, "x", learned.integer_inputs)
+    notes += describe_integers(x, "x", learned.integer_inputs)
     targets, names = learned.read_targets(y)
     test = None
     if "test" in given.splits:
         x_test, y_test = given.splits["test"]
+        test_inputs = read_inputs(x_test, "x_test", learned.integer_inputs)
+        check_widths(inputs, test_inputs, "x_test")
         test = (
-            read_inputs(x_test, "x_test", learned.integer_inputs),
+            test_inputs,
             learned.read_targets(y_test, names)[0],
         )
     held_out = None
     if "val" in given.splits:
         held_out = len(given.splits["val"][1])
-    return Samples(inputs, targets, learned.name, test=test, class_names=names, last_val=held_out)
+    return Samples(
+        inputs, targets, learned.name, test=test, class_names=names, last_val=held_out, notes=notes
+    )

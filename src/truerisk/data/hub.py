@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from torch import Tensor
 from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.data.own_files import check_asides
 from truerisk.data.samples import Inputs, Samples
-from truerisk.data.source_files import find_path
-from truerisk.task import Task, infer_task
+from truerisk.data.source_files import Labelled, find_path, read_labels
+from truerisk.task import Task
 from truerisk.task.classification import name_order
 
 BUILDERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
@@ -85,6 +86,7 @@ def hub(
     revision: str | None = None,
     cache: str | None = None,
     classes: Sequence[Any] | None = None,
+    unlabelled: str = "refuse",
     suited: Sequence[str] = (),
     aside: Sequence[str] = (),
 ) -> Samples:
@@ -104,6 +106,7 @@ def hub(
         revision: of the data set on the hub.
         cache: folder of what is downloaded.
         classes: the class labels in their order; None for that of their values, or the data set's.
+        unlabelled: whether samples without a label are to ``refuse`` or to ``drop``.
         suited: tasks that the loss is for, which ``auto`` goes by.
         aside: columns that splits and weights go by, which are no inputs.
 
@@ -115,24 +118,24 @@ def hub(
     rows = _get_split(parts, split)
     tests = _get_test_split(parts, split, test_split)
     _check_column(rows, y, "y")
+    # a ClassLabel holds numbers and knows their names, and has -1 where there is none
+    label_names = getattr(rows.features[y], "names", None)
+    as_lists = task == "multilabel" or ("multilabel" in suited and task == "auto")
+    if label_names and task == "auto":
+        task = "classification"
+    read = partial(read_labels, suited=suited, unlabelled=unlabelled, known=bool(label_names))
+    labels = read(_read_targets_of(rows, y, as_lists), task)
+    learned, rows = labels.task, _select_rows(rows, labels)
     asides = {name: _read_column(rows, name) for name in check_asides(rows.features, aside)}
     chosen = _choose_columns(rows, x, y, aside)
     inputs = _read_inputs(rows, chosen, resize, mode)
-    # a ClassLabel holds numbers and knows their names
-    label_names = getattr(rows.features[y], "names", None)
-    as_lists = task == "multilabel" or ("multilabel" in suited and task == "auto")
-    values = _read_labels(rows, y, as_lists)
-    if label_names and task == "auto":
-        task = "classification"
-    learned = infer_task(values, task, suited=suited)
-    targets, names = _read_targets(learned, values, label_names, name_order(classes))
-    test = None
+    targets, names = _read_targets(learned, labels.values, label_names, name_order(classes))
+    test, tested = None, {}
     if tests is not None:
+        own = read(_read_targets_of(tests, y, as_lists), learned.name, key="data.source.test_split")
+        tests = _select_rows(tests, own)
         test_x = _read_inputs(tests, chosen, resize, mode)
-        test_y = _read_labels(tests, y, as_lists)
-        test = test_x, _read_targets(learned, test_y, label_names, names)[0]
-    tested = {}
-    if tests is not None:
+        test = test_x, _read_targets(learned, own.values, label_names, names)[0]
         tested = {name: _read_column(tests, name) for name in aside if name in tests.features}
     return Samples(
         inputs,
@@ -142,7 +145,14 @@ def hub(
         class_names=names,
         asides=asides,
         test_asides=tested,
+        notes=labels.notes,
     )
+
+
+def _select_rows(rows: Any, labels: Labelled) -> Any:
+    if labels.rows is None:
+        return rows
+    return rows.select(labels.rows)
 
 
 def _load_splits(
@@ -295,7 +305,7 @@ def _read_column(rows: Any, name: str) -> Any:
         return np.asarray([None, *items], dtype=object)[1:]
 
 
-def _read_labels(rows: Any, name: str, as_lists: bool) -> Any:
+def _read_targets_of(rows: Any, name: str, as_lists: bool) -> Any:
     """Return the targets; lists of labels stay lists, also where all are of one length.
 
     Whole numbers in lists are labels if ``as_lists`` says so, unless they are 0 and 1, which are
@@ -314,13 +324,7 @@ def _read_labels(rows: Any, name: str, as_lists: bool) -> Any:
 def _read_targets(
     task: Task, values: Any, known: list[str] | None, names: list[str] | None = None
 ) -> tuple[Tensor, list[str] | None]:
-    """Return targets and class names; labels that the data set has names for are taken as they are.
-
-    A class label that is missing is -1 there.
-    """
+    """Return targets and class names; labels that have names already are taken as they are."""
     if known is None or not task.has_classes:
         return task.read_targets(values, names)
-    labels = torch.as_tensor(values)
-    if labels.is_floating_point() or bool((labels < 0).any()):
-        raise ConfigError("data.source.y: some rows have no label; choose a split that has them")
-    return labels.long(), list(known)
+    return torch.as_tensor(values).long(), list(known)

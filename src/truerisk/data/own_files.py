@@ -14,8 +14,9 @@ from torch import Tensor
 from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.data.encoder import MISSING, TableEncoder
 from truerisk.data.samples import Expected, Samples
-from truerisk.data.source_files import find_path
+from truerisk.data.source_files import find_path, read_labels
 from truerisk.data.table_columns import MAX_LABELS, Table, find_slips, read_table, spread_lists
+from truerisk.data.table_files import SUFFIXES
 from truerisk.task import infer_task
 from truerisk.task.classification import label_name, name_order
 
@@ -31,6 +32,7 @@ def arrays(
     y_test: str | None = "y_test",
     task: str = "auto",
     classes: Sequence[Any] | None = None,
+    unlabelled: str = "refuse",
     suited: Sequence[str] = (),
     expected: Expected | None = None,
     aside: Sequence[str] = (),
@@ -47,6 +49,7 @@ def arrays(
         y_test: name of its targets, or None.
         task: what is learned; ``auto`` as `truerisk.task.infer_task` says.
         classes: the class labels in their order; None for that of their values.
+        unlabelled: whether samples without a label are to ``refuse`` or to ``drop``.
         suited: tasks that the loss is for, which ``auto`` goes by.
         expected: what a run that has been trained knows of them.
         aside: names of arrays [n] that splits and weights go by; ``NAME_test`` is the test set's.
@@ -67,29 +70,39 @@ def arrays(
     else:
         values = _find_array(found, y, "y")
     tests = _find_test_arrays(found, x_test, y_test)
-    learned = infer_task(values, task, suited=suited)
+    labels = read_labels(values, task, suited, unlabelled)
+    learned, notes = labels.task, labels.notes
     inputs = read_inputs(_find_array(found, x, "x"), x, learned.integer_inputs)
+    notes += describe_integers(_find_array(found, x, "x"), x, learned.integer_inputs)
+    _check_lengths(inputs, values)
     if learned.has_classes:
-        _check_classes(values, y)
-    targets, names = learned.read_targets(values, known)
-    test = None
+        _check_classes(labels.values, y)
+    targets, names = learned.read_targets(labels.values, known)
+    test, test_labels = None, None
     if tests is not None:
+        test_labels = read_labels(tests[1], learned.name, suited, unlabelled, "data.source.y_test")
+        test_inputs = read_inputs(tests[0], x_test, learned.integer_inputs)
+        check_widths(inputs, test_inputs, x_test)
+        _check_lengths(test_inputs, tests[1])
         test = (
-            read_inputs(tests[0], x_test, learned.integer_inputs),
-            learned.read_targets(tests[1], names)[0],
+            test_labels.select(test_inputs),
+            learned.read_targets(test_labels.values, names)[0],
         )
     if expected is not None:  # other rows than those that were split
         aside = [name for name in aside if name in found]
-    asides = {name: _find_aside(found, name, len(inputs)) for name in aside}
+    asides = {name: labels.select(_find_aside(found, name, len(inputs))) for name in aside}
     tested = {name: found[f"{name}_test"] for name in aside if f"{name}_test" in found}
+    if test_labels is not None:
+        tested = {name: test_labels.select(values) for name, values in tested.items()}
     return Samples(
-        inputs,
+        labels.select(inputs),
         targets,
         learned.name,
         test=test,
         class_names=names,
         asides=asides,
         test_asides=tested,
+        notes=notes,
     )
 
 
@@ -108,6 +121,11 @@ def _read_archive(path: str | None) -> dict[str, Any]:
     import numpy as np
 
     file = find_path(path, "data.source.path", "an .npz file")
+    if file.suffix.lower() in SUFFIXES:
+        raise ConfigError(
+            f"data.source.path: {file} is a table, and data=arrays reads an .npz: take data=table "
+            "data.source.target=COLUMN"
+        )
     try:
         # a pickle in a file of somebody else's could run any code
         with np.load(file, allow_pickle=False) as archive:
@@ -157,6 +175,10 @@ def read_inputs(values: Any, name: str | None, integers: bool) -> Tensor:
     Raises:
         ConfigError: they are not all finite numbers.
     """
+    if values.ndim and not values.size:
+        raise ConfigError(
+            f"data.source: array '{name}' has shape {list(values.shape)}: no number is in it"
+        )
     # kinds of NumPy: floating-point, signed, unsigned, truth values
     if values.dtype.kind not in "fiub" or not values.ndim:
         raise ConfigError(f"data.source: array '{name}' holds {values.dtype}, not numbers")
@@ -172,6 +194,46 @@ def read_inputs(values: Any, name: str | None, integers: bool) -> Tensor:
             f"data.source: array '{name}' holds NaN or infinite numbers: remove or replace them"
         )
     return x.reshape(len(x), *(x.shape[1:] or (1,)))
+
+
+def describe_integers(values: Any, name: str, stay: bool) -> list[str]:
+    """Tell that whole numbers of many bits are standardized, which tokens must not be.
+
+    Args:
+        values: the inputs as they were read.
+        name: what messages call them.
+        stay: whether the task leaves them as they are.
+    """
+    # images are bytes
+    if stay or values.dtype.kind not in "iu" or values.dtype.itemsize < 2:
+        return []
+    return [
+        f"array '{name}' holds whole numbers, which are standardized as quantities are: set "
+        "data.standardize=none if they are tokens or places in a table (torch.nn.Embedding)"
+    ]
+
+
+def check_widths(x: Tensor, x_test: Tensor, name: str | None) -> None:
+    """Refuse test inputs of another shape.
+
+    Args:
+        x: the inputs [n, …].
+        x_test: those of the test set.
+        name: what messages call these.
+
+    Raises:
+        ConfigError: they are.
+    """
+    if x.shape[1:] != x_test.shape[1:]:
+        raise ConfigError(
+            f"data.source: array '{name}' has samples of shape {list(x_test.shape[1:])}, and the "
+            f"others are of shape {list(x.shape[1:])}"
+        )
+
+
+def _check_lengths(x: Tensor, y: Any) -> None:
+    if len(x) != len(y):
+        raise ConfigError(f"data.source gives {len(x)} inputs x but {len(y)} targets y")
 
 
 def _check_classes(values: Any, name: str) -> None:

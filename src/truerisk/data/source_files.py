@@ -1,19 +1,21 @@
-"""Files that sources read, and arrays that take long to make, kept on disk for the next process."""
+"""What sources share: paths, targets that are missing, and arrays kept for the next process."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from truerisk.core.atomic_files import replacing
 from truerisk.core.errors import ConfigError, suggest
+from truerisk.task import Task, infer_task
 
 Arrays = dict[str, np.ndarray]
 
@@ -41,6 +43,129 @@ def find_path(path: str | Path | None, key: str, what: str) -> Path:
     # comparing spellings takes time in a folder of thousands
     hint = suggest(file.name, names[:200])
     raise ConfigError(f"{key}: there is no file {file.name} in {folder.absolute()}; {hint}")
+
+
+UNLABELLED = ("refuse", "drop")
+
+
+class Labelled(NamedTuple):
+    """Targets of the samples that have some.
+
+    Args:
+        task: what they ask for.
+        values: the targets, without those that are missing.
+        rows: which samples they are of; None for all.
+        notes: what there is to tell of them, a line each.
+    """
+
+    task: Task
+    values: np.ndarray
+    rows: np.ndarray | None
+    notes: list[str]
+
+    def select(self, inputs: Any) -> Any:
+        """Return the inputs, or other values a sample, of those samples."""
+        if self.rows is None:
+            return inputs
+        return inputs[self.rows]
+
+
+def read_labels(
+    values: np.ndarray,
+    task: str,
+    suited: Collection[str],
+    unlabelled: str | None,
+    key: str = "data.source.y",
+    known: bool = False,
+) -> Labelled:
+    """Find what targets are, and which samples have none: None, NaN, an empty text, perhaps -1.
+
+    Args:
+        values: the targets [n] or [n, columns].
+        task: its name, or ``auto``.
+        suited: tasks that the loss is for.
+        unlabelled: what to do about samples without: ``refuse`` or ``drop``; None where that cannot
+            be set.
+        key: of the targets, for messages.
+        known: whether -1 is known to stand for none.
+
+    Raises:
+        ConfigError: there are some, and they are refused.
+    """
+    if unlabelled not in (None, *UNLABELLED):
+        hint = suggest(str(unlabelled), UNLABELLED)
+        raise ConfigError(f"data.source.unlabelled is '{unlabelled}': {hint}")
+    if values.ndim and not len(values):
+        raise ConfigError(f"{key}: there are no samples, as the targets have shape {values.shape}")
+    lacking, notes = _find_nothing(values), []
+    if known and values.dtype.kind in "if":
+        lacking |= values < 0
+    if lacking.any():
+        _refuse_unlabelled(
+            lacking, unlabelled, key, "-1" if known else "null, NaN or an empty text"
+        )
+        values = values[~lacking]
+        if values.dtype == object and not any(isinstance(v, list | np.ndarray) for v in values):
+            values = np.array(values.tolist())  # numbers without a None among them are numbers
+    learned = infer_task(values, task, suited=suited)
+    minus = _find_minus_ones(values) if learned.has_classes else None
+    if minus is not None and unlabelled == "drop":
+        values, kept = values[~minus], np.flatnonzero(~lacking)
+        lacking[kept[minus]] = True
+    elif minus is not None:
+        remedy = _tell_remedy(unlabelled)
+        notes.append(
+            f"{int(minus.sum())} of {len(minus)} labels are -1, which is taken for a class: "
+            f"{remedy} if it stands for no label"
+        )
+    if not lacking.any():
+        return Labelled(learned, values, None, notes)
+    if not len(values):
+        raise ConfigError(f"{key}: none of {len(lacking)} samples has a label; choose other data")
+    notes.append(f"{int(lacking.sum())} of {len(lacking)} samples have no label and are left out")
+    return Labelled(learned, values, np.flatnonzero(~lacking), notes)
+
+
+def _tell_remedy(unlabelled: str | None) -> str:
+    if unlabelled is None:
+        return "leave those samples out"
+    return "set data.source.unlabelled=drop"
+
+
+def _refuse_unlabelled(lacking: np.ndarray, unlabelled: str | None, key: str, spelt: str) -> None:
+    if unlabelled != "drop":
+        raise ConfigError(
+            f"{key}: {int(lacking.sum())} of {len(lacking)} samples have no label ({spelt}): "
+            f"{_tell_remedy(unlabelled)}, or choose targets that are known of all"
+        )
+
+
+def _find_nothing(values: np.ndarray) -> np.ndarray:
+    """Return which samples have no target, or lack one of several."""
+    lacking = np.zeros(values.shape, dtype=bool)
+    if values.dtype.kind == "f":
+        lacking = np.isnan(values)
+    elif values.dtype.kind in "US":
+        lacking = values == values.dtype.type()
+    elif values.dtype.kind == "O":
+        flat = [value is None or value == "" or _is_nan(value) for value in values.ravel()]
+        lacking = np.array(flat, dtype=bool)
+    return np.asarray(lacking.reshape(len(values), -1).any(1))
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and value != value
+
+
+def _find_minus_ones(values: np.ndarray) -> np.ndarray | None:
+    """Return which labels are -1 beside 0 … K - 1, as where it stands for none; None for others."""
+    if values.dtype.kind not in "if" or values.ndim != 1:
+        return None
+    kinds = np.unique(values)
+    # -1 and 1 are two classes
+    if len(kinds) < 3 or not np.array_equal(kinds, np.arange(-1, len(kinds) - 1)):
+        return None
+    return values == -1
 
 
 def load_or_make(name: str, packages: tuple[str, ...], make: Callable[[], Arrays]) -> Arrays:

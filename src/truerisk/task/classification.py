@@ -303,7 +303,7 @@ class Classification(Task):
 
         if has_margin(fitted):
             return None
-        z = outputs.double()
+        z = class_scores(fitted, outputs.double())
         if fitted.logistic and fitted.output_size == 1:
             z = torch.cat([torch.zeros_like(z), z], -1)
         elif fitted.logistic:

@@ -87,6 +87,7 @@ ORDER = (
         "__init__",
         "evaluate",
         "predict",
+        "export",
     ),
     *("sweeps", "reports", "launch", "verdicts", "reproductions"),
     *("cli", "__main__"),

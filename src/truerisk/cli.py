@@ -26,6 +26,7 @@ truerisk finds out which training recipe lowers the risk on data it has not seen
   truerisk parts [GROUP]                  list what there is to choose from
   truerisk evaluate FOLDER [OVERRIDE…]    measure a finished run's best weights again
   truerisk predict FOLDER… [OVERRIDE…]    a table of predictions, of one run or the mean of several
+  truerisk export FOLDER                  its model in a file: state_dict, torchscript, onnx, …
   truerisk report FOLDER…                 a page of what runs and sweeps show, and how surely
   truerisk draw FOLDER…                   the figures of runs, and of every run of a sweep
 
@@ -139,6 +140,32 @@ def run_predict(args: Sequence[str]) -> int:
     return 0
 
 
+EXPORTS = ("state_dict", "safetensors", "torchscript", "torch_export", "onnx")
+
+
+def run_export(args: Sequence[str]) -> int:
+    """Run ``truerisk export FOLDER``."""
+    from truerisk.config.parts import existing_folder
+
+    parser = _make_parser(
+        "export",
+        "A run's best weights with its fitted standardization and class names in one file, which "
+        "takes raw inputs and is checked against the run's own model.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="a run folder")
+    parser.add_argument(
+        "--format", choices=EXPORTS, default="state_dict", help="default: state_dict"
+    )
+    parser.add_argument("--out", metavar="FILE", help="default: FOLDER/model with the right ending")
+    given = parser.parse_args(args)
+    folder = existing_folder(given.folder, "export")
+    from truerisk.export import export_run  # torch: not before the arguments are right
+
+    path, difference = export_run(folder, given.format, given.out)
+    print(f"{path}  (outputs differ from the model's by {difference:.1g} of the largest)")
+    return 0
+
+
 def run_report(args: Sequence[str]) -> int:
     """Run ``truerisk report FOLDER…``."""
     parser = _make_parser("report", "A page, tables and figures of every run below folders.")
@@ -209,6 +236,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "parts": run_parts,
     "evaluate": run_evaluate,
     "predict": run_predict,
+    "export": run_export,
     "report": run_report,
     "draw": run_draw,
 }

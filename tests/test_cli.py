@@ -10,6 +10,7 @@ import pytest
 
 from truerisk.cli import COMMANDS, main
 from truerisk.config.compose import ConfigLoader
+from truerisk.config.parts import conf_dir
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.outcome import Outcome
 
@@ -291,3 +292,36 @@ def test_module_can_be_run(here):
 
 def test_user_errors_are_config_errors_too():
     assert issubclass(ConfigError, UserError)
+
+
+def test_the_keys_of_an_option_with_their_comments(capsys, tmp_path):
+    assert main(["parts", "data", "table"]) == 0
+    out = capsys.readouterr().out
+    files = [conf_dir() / "data" / f"{name}.yaml" for name in ("table", "_split")]
+    assert all(file.read_text().strip() in out for file in files)
+    assert out.startswith("# conf/data/table.yaml\n")
+    assert main(["parts", "data", "tabel"]) == 2
+    assert "data has no option 'tabel'; did you mean 'table'?" in capsys.readouterr().err
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer" / "mine.yaml").write_text("# Mine\ndefaults: [adam]\nlr: 3\n")
+    assert main(["parts", "-cd", str(tmp_path), "optimizer", "mine"]) == 0
+    out = capsys.readouterr().out
+    assert "# Mine" in out and "_target_: torch.optim.Adam" in out
+
+
+def test_what_is_chosen_twice_is_told(capsys):
+    assert main(["train", "data=iris", "data=wine", "trainer.max_epochs=1e3"]) == 2
+    out, err = capsys.readouterr()
+    assert "data=iris has no effect: data=wine comes after it" in out
+    assert "takes int | null: write 1000" in err
+    assert main(["train", "resume=a", "resume=b"]) == 2
+    assert "one run is gone on with at a time" in capsys.readouterr().err
+    assert main(["train", "model._target_=torch.nn.Linear"]) == 2
+    err = capsys.readouterr().err
+    assert "model._target_=torch.nn.Linear takes none of width" in err and err.count("\n") == 1
+
+
+def test_help_of_a_plan(capsys):
+    assert main(["plan", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("truerisk plan [GROUP") and "cells" not in out

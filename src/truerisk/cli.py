@@ -23,7 +23,7 @@ truerisk finds out which training recipe lowers the risk on data it has not seen
   truerisk plan OVERRIDE…                 the cells of such a sweep: done, to run, impossible; time
   truerisk train resume=FOLDER            go on with a run that was cut off
   truerisk reproduce NAME… | all          run published claims and say whether they hold
-  truerisk parts [GROUP]                  list what there is to choose from
+  truerisk parts [GROUP] [OPTION]         list what there is to choose from; an option's keys
   truerisk evaluate FOLDER [OVERRIDE…]    measure a finished run's best weights again
   truerisk predict FOLDER… [OVERRIDE…]    a table of predictions, of one run or the mean of several
   truerisk export FOLDER                  its model in a file: state_dict, torchscript, onnx, …
@@ -57,14 +57,18 @@ def run_plan(args: Sequence[str]) -> int:
 
 
 def run_parts(args: Sequence[str]) -> int:
-    """Run ``truerisk parts [GROUP]``."""
-    from truerisk.config.parts import format_listing
+    """Run ``truerisk parts [GROUP [OPTION]]``."""
+    from truerisk.config.parts import format_listing, show_option
 
-    parser = _make_parser("parts", "List the options of every config group, or of one.")
+    parser = _make_parser("parts", "List the options of config groups; the keys of one option.")
     parser.add_argument("group", nargs="?", help="such as optimizer")
+    parser.add_argument("option", nargs="?", help="such as adam: prints its YAML, with comments")
     _add_config_dir(parser)
     given = parser.parse_args(args)
-    print(format_listing(given.group, given.config_dir))
+    if given.option is None:
+        print(format_listing(given.group, given.config_dir))
+    else:
+        print(show_option(given.group, given.option, given.config_dir))
     return 0
 
 

@@ -372,7 +372,12 @@ def _fit(
     from truerisk.assemble import build_diagnostics, build_loggers
     from truerisk.config.compose import resolve_config
     from truerisk.diagnostics.observer import make_observers
-    from truerisk.engine.callback_rules import find_reason, refuse_callbacks, shows_progress
+    from truerisk.engine.callback_rules import (
+        describe_uncalled,
+        find_reason,
+        refuse_callbacks,
+        shows_progress,
+    )
     from truerisk.engine.host import choose_host, spans_processes
     from truerisk.engine.lightning import ModelBackend
     from truerisk.engine.loop import Observer, TrainingLoop
@@ -387,6 +392,8 @@ def _fit(
     built = build_diagnostics(cfg)
     callbacks = [*select_callbacks(built, recipe), *given]
     refuse_callbacks(callbacks, hosted=True)
+    for line in describe_uncalled(callbacks):
+        print(line, file=sys.stderr)
     hosted = find_reason(callbacks, config["trainer"])
     if hosted and spans_processes(config["trainer"]):
         raise ConfigError(f"{hosted} looks at a run in one process: set trainer.devices=1")

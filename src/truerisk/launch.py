@@ -32,6 +32,18 @@ from truerisk.core.errors import ConfigError, UserError
 from truerisk.outcome import EXIT, INTERRUPTED, Outcome
 from truerisk.task import config_has_samples
 
+PLAN_HELP = """\
+truerisk plan [GROUP=OPTION,OPTION…] [KEY=VALUE,VALUE…]
+
+Shows what truerisk train -m would do with the same arguments: a line for each cell, whether its run
+is there already, would run or cannot work, which would be trained together, and how long the rest
+is going to take. Nothing is trained or written.
+
+  truerisk plan optimizer=sgd,adam 'seed=range(5)'
+  truerisk plan 'seed=range(32)' hydra/launcher=vectorized
+
+All options and keys: truerisk train --help
+"""
 STATUS_WORDS = {"elsewhere": "being trained by another command"}
 
 
@@ -46,6 +58,8 @@ def launch_training(args: Sequence[str]) -> int:
     name = given.config_name or PRIMARY
     with hydra_session():
         loader = ConfigLoader(given.config_dir, given.config_path)
+        if not _asks_for_information(given):
+            _tell_overridden(loader, overrides)
         if _asks_for_information(given):
             _show_information(make_hydra(loader), name, parser, given)
             return 0
@@ -67,6 +81,9 @@ def launch_training(args: Sequence[str]) -> int:
 def launch_plan(args: Sequence[str]) -> int:
     """Show what ``truerisk train --multirun`` would do with the same arguments."""
     given = make_parser("truerisk plan").parse_intermixed_args(list(args))
+    if given.help:
+        print(PLAN_HELP, end="")
+        return 0
     overrides = _expand_overrides(given.overrides, multirun=True)
     name = given.config_name or PRIMARY
     from truerisk.sweeps.sweep import Sweep, is_own_sweeper
@@ -81,6 +98,17 @@ def launch_plan(args: Sequence[str]) -> int:
             )
         print("\n".join(plan_sweep(Sweep(loader, name, overrides, shared)).format_lines()))
     return 0
+
+
+def _tell_overridden(loader: ConfigLoader, overrides: Sequence[str]) -> None:
+    """Tell of options that are chosen twice, of which the last one counts."""
+    last: dict[str, str] = {}
+    for override in loader.parse_overrides(overrides):
+        key, text = override.key_or_group, str(override.input_line)
+        if loader.repository.group_exists(key) and not override.is_delete():
+            if last.get(key, text) != text:
+                print(f"{last[key]} has no effect: {text} comes after it")
+            last[key] = text
 
 
 def _expand_overrides(overrides: Sequence[str], multirun: bool) -> list[str]:

@@ -5,10 +5,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from truerisk.config.compose import LISTS, ConfigLoader, compose, override_config
+from truerisk.config.compose import LISTS, ConfigLoader, compose, hydra_session, override_config
 from truerisk.config.parts import conf_dir
 from truerisk.core.errors import ConfigError
 from truerisk.core.seeds import Streams, derive_streams, mix_bits
+from truerisk.sweeps.cell_composer import CellComposer
 
 
 @pytest.fixture
@@ -57,6 +58,11 @@ def refused(overrides, config_dir=None):
         ("optimizer.lr=1,2", ["--multirun", "optimizer.lr=[1,2]"]),
         ("seed=range(3)", ["--multirun"]),
         ("hydra.run.dirr=x", ["hydra.run.dirr"]),
+        ("=3", ["'=3' has no key: write key=value"]),
+        ("~step.clip", ["~step.clip: every run has this key", "null"]),
+        ("~step.clip.norm", ["~step.clip.norm: every run has this key"]),
+        ("~checkpoint_seconds", ["every run has this key; leave it out"]),
+        ("~regularizer", ["write regularizer=[]"]),
         ("hydra/launcher=jobli", ["known: basic, joblib"]),
     ],
 )
@@ -84,6 +90,65 @@ def test_a_late_package_line_is_named(mine):
     text = "# A\n# @package _global_\ndefaults:\n  - override /model: linear\n"
     message = refused("experiment=mine", mine("experiment/mine", text))
     assert "'# @package …' must be the first line" in message
+
+
+FILES = {
+    "experiment/a": ("seed: 3\n", "begins with the line `# @package _global_`"),
+    "experiment/b": (
+        "# @package _global_\ndefaults:\n  - /data: iris\n",
+        "`- override /data: iris`",
+    ),
+    "experiment/c": (
+        "# @package _global_\ndefaults:\n  - data: iris\n",
+        "`- override /data: iris`",
+    ),
+    "experiment/d": (
+        "# @package _global_\ndefaults:\n  - override data: iris\n",
+        "`- override /data: iris`",
+    ),
+    "optimizer/e": ("lr: 0.1\n", "has no line `_target_: PACKAGE.MODULE.CLASS`"),
+    "optimizer/f": ("", "has no line `_target_: PACKAGE.MODULE.CLASS`"),
+    "optimizer/g": ("- a\n- b\n", "holds a list: an option is a mapping"),
+    "regularizer/h": ("_target_: my.Own\nrate: 1\n", "write `h:` above, and indent the rest"),
+    "regularizer/i": ("mine:\n  rate: 1\n", "below `mine:` there is no line `  _target_: "),
+    "regularizer/j": ("# nothing\n", "is empty: write `j:`"),
+}
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_file_that_is_no_option_is_named_with_the_line_it_lacks(mine, path):
+    text, wanted = FILES[path]
+    folder = mine(path, text)
+    group, name = path.split("/")
+    message = refused(f"{group}={name}", folder)
+    assert message.startswith(f"{folder}/{path}.yaml") and wanted in message
+
+
+def test_options_that_take_over_others_are_whole(mine):
+    folder = mine("optimizer/mine", "defaults: [adam]\nlr: 0.5\n")
+    assert compose(["optimizer=mine"], folder).optimizer.lr == 0.5
+    mine("data/mine", "defaults: [_split, _self_]\nsource:\n  _target_: my.source\n")
+    assert compose(["data=mine"], folder).data.batch_size == 100
+    mine("regularizer/mine", "l2:\n  _target_: truerisk.regularizer.L2\n")
+    assert list(compose(["regularizer=[mine]"], folder).regularizer) == ["l2"]
+
+
+def test_the_environment_gives_numbers_where_numbers_belong(mine, monkeypatch):
+    monkeypatch.setenv("SEED", "3")
+    monkeypatch.setenv("NAME", "12")
+    given = ["seed=${oc.env:SEED,7}", "optimizer.lr=${oc.env:RATE,1e-2}", "data=table"]
+    given += ["data.source.missing=${oc.env:NAME}", "seed.noise=${oc.env:NOISE,null}"]
+    cfg = compose(given)
+    assert cfg.seed.base == 3 and type(cfg.seed.base) is int and cfg.seed.noise is None
+    assert cfg.optimizer.lr == 0.01 and type(cfg.optimizer.lr) is float
+    assert cfg.data.source.missing == "12"  # a text there, so a text
+    text = "# @package _global_\n# A\nseed: ${oc.env:SEED}\nmodel:\n  width: ${oc.env:NAME}\n"
+    cfg = compose(["experiment=env"], mine("experiment/env", text))
+    assert derive_streams(cfg.seed) == derive_streams(3) and cfg.model.width == 12
+    with hydra_session():
+        cell = CellComposer(ConfigLoader())(["seed.base=${oc.env:SEED}", "optimizer.lr=0.1"])
+    assert cell.config["seed"]["base"] == 3
+    assert "'NOWHERE' not found" in refused("seed=${oc.env:NOWHERE}")
 
 
 def test_a_group_of_the_users_that_nothing_chooses_from(mine):

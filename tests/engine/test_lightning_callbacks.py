@@ -373,6 +373,21 @@ def test_hooks_outside_training_are_refused(host):
         host(callback)
 
 
+def test_hooks_that_are_not_called_beside_others_that_are(host, capsys):
+    class Mixed(lc.Callback):
+        seen = 0
+
+        def on_validation_epoch_end(self, trainer, module):
+            self.seen += 1
+
+        def on_test_end(self, trainer, module):
+            raise AssertionError
+
+    host(callback := Mixed())
+    assert callback.seen
+    assert "the callback Mixed: on_test_end will not be called" in capsys.readouterr().err
+
+
 def test_a_number_that_is_not_measured(host, tmp_path):
     with pytest.raises(
         ConfigError, match=r"follows 'risk/vall'.*did you mean 'risk/val'"

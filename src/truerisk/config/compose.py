@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -29,8 +30,23 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from truerisk.config.mistakes import Composition, explain_error, explain_unresolved, nearest_in
-from truerisk.config.parts import PRIMARY, SINGLE, conf_dir, existing_folder, option_folders
+from truerisk.config.mistakes import (
+    Composition,
+    explain_error,
+    explain_unresolved,
+    nearest_in,
+    read_default_groups,
+)
+from truerisk.config.parts import (
+    PRIMARY,
+    SINGLE,
+    conf_dir,
+    existing_folder,
+    find_fault,
+    list_groups,
+    list_options,
+    option_folders,
+)
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.core.seeds import Streams
 
@@ -46,6 +62,7 @@ LISTS = ("regularizer", "metric", "diagnostics", "logger")
 """Groups of which any number of options is chosen; there may be none yet."""
 STATE = (GlobalHydra, HydraConfig, JobRuntime, version.VersionBase)
 """Hydra's global state."""
+ENVIRONMENT = re.compile(r"\$\{oc\.env:[^{}]*\}")
 Defaults = tuple[Any, Any]
 """Hydra's list of options, and the repository they are read from."""
 MISTAKES = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
@@ -98,10 +115,13 @@ class ConfigLoader(ConfigLoaderImpl):
         options = (run_mode, from_shell, validate_sweep_overrides)
         multirun = run_mode == RunMode.MULTIRUN
         self.defaults = None
+        parsed = self.parse_overrides(overrides)
+        self.refuse_senseless(parsed)
         try:
             if not multirun:
-                return _keep_choices(super().load_configuration(config_name, overrides, *options))
-            parsed = self.parse_overrides(overrides)
+                cfg = super().load_configuration(config_name, overrides, *options)
+                self.refuse_files(parsed)
+                return decode_environment(_keep_choices(cfg), self._read_default_values)
             # what is swept has no one value: jobs share what the first choice has
             firsts = [self._take_first_option(override) for override in parsed]
             try:
@@ -114,12 +134,71 @@ class ConfigLoader(ConfigLoaderImpl):
                 kept = [self._take_first_option(o) for o in parsed if o not in below]
                 cfg = super().load_configuration(config_name, kept, *options)
         except MISTAKES as error:
-            parsed = []
-            if not isinstance(error, OverrideParseException):
-                parsed = self.parse_overrides(overrides)
+            if isinstance(error, OverrideParseException):
+                parsed = []
+            if not isinstance(error, YAMLError):  # whose line says more
+                self.refuse_files(parsed)
             raise self.explain(error, parsed, self.defaults, multirun) from error
+        self.refuse_files(parsed)
         cfg.hydra.overrides.task = [o.input_line for o in parsed if not o.is_hydra_override()]
-        return cfg
+        return decode_environment(cfg, self._read_default_values)
+
+    def _read_default_values(self) -> Any:
+        """Compose the chosen options once more, without values that overrides set."""
+        assert self.defaults is not None
+        return OmegaConf.to_container(self._compose_config_from_defaults_list(*self.defaults))
+
+    def refuse_senseless(self, overrides: Sequence[Override]) -> None:
+        """Refuse what Hydra would take, and make nothing of or fail at without a word of use.
+
+        Args:
+            overrides: parsed.
+
+        Raises:
+            ConfigError: an override has no key, or takes away what every run has.
+        """
+        if not overrides:
+            return
+        groups = list_groups(self.where)
+        for override in overrides:
+            key = override.key_or_group
+            if not key:
+                raise ConfigError(f"'{override.input_line}' has no key: write key=value")
+            if override.is_delete():
+                head, below = key.partition(".")[0], "." in key
+                if key in LISTS:
+                    raise ConfigError(f"~{key}: for none of this group write {key}=[]")
+                if head not in groups and head != "hydra":
+                    remedy = f"set what is to be off to null, as in {key}=null or a key below it"
+                    if not below:
+                        remedy = "leave it out to have what conf/train.yaml says"
+                    raise ConfigError(f"~{key}: every run has this key; {remedy}")
+
+    def refuse_files(self, overrides: Sequence[Override]) -> None:
+        """Refuse options of the user's own that overrides choose, if they lack what makes them one.
+
+        Args:
+            overrides: parsed.
+
+        Raises:
+            ConfigError: it names the file, and the line that it lacks.
+        """
+        if len(self.where) > 1:
+            for override in overrides:
+                if not override.is_delete():
+                    for name in _list_choices(override):
+                        self._refuse_file(override.key_or_group, name)
+
+    def _refuse_file(self, group: str, name: str) -> None:
+        """Refuse an option of the user's own whose file lacks what makes it one."""
+        file = list_options(group, self.where).get(name)
+        # the package's own are tested
+        if file is None or file.is_relative_to(self.where[0]):
+            return
+        kinds = {"experiment": "experiment", **dict.fromkeys(LISTS, "list")}
+        kind = kinds.get(group, "single" if group in SINGLE else "")
+        if kind and (fault := find_fault(file, kind, self.where, read_default_groups(self.where))):
+            raise ConfigError(fault)
 
     def parse_overrides(self, overrides: Sequence[str]) -> list[Override]:
         """Read overrides by Hydra's grammar.
@@ -247,6 +326,55 @@ def _refuse_several(defaults: Sequence[Any]) -> None:
                 f"{group}=[{','.join(chosen)}]: one option is chosen of this group, such as "
                 f"{group}={chosen[0]}; to run each in turn: -m {group}={','.join(chosen)}"
             )
+
+
+def _list_choices(override: Override) -> list[str]:
+    """List the options that an override of a group names, one or several, or each in turn."""
+    if override.is_sweep_override():
+        texts = override.sweep_string_iterator() if override.is_discrete_sweep() else []
+        return [name for text in texts for name in re.findall(r"[\w-]+", text)]
+    value = override.value()
+    return [str(name) for name in (value if isinstance(value, list) else [value])]
+
+
+def decode_environment(cfg: DictConfig, read_defaults: Callable[[], Any]) -> DictConfig:
+    """Read numbers, switches and null out of what the environment says (``${oc.env:SEED,7}``).
+
+    Variables are texts. One becomes a text where the option has a text of its own, and is read as
+    YAML reads it elsewhere.
+
+    Args:
+        cfg: a composed configuration, changed in place.
+        read_defaults: gives it without the values of the command line, as plain containers.
+    """
+    raw: Any = OmegaConf.to_container(cfg)
+    found = list(_find_environment(raw, []))
+    defaults = read_defaults() if found else {}
+    for path in found:
+        node: Any = defaults
+        for part in path:
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, str) and not ENVIRONMENT.fullmatch(node):
+            continue
+        key = ".".join(path)
+        try:
+            text = OmegaConf.select(cfg, key)
+            value = None if text is None else yaml.safe_load(text)
+        except (OmegaConfBaseException, YAMLError):  # a variable that is not set is told later
+            continue
+        if isinstance(value, int | float | None):
+            OmegaConf.update(cfg, key, value)
+    return cfg
+
+
+def _find_environment(node: Any, path: list[str]) -> Iterator[list[str]]:
+    """Find the keys whose whole value is a variable of the environment."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name != "hydra":
+                yield from _find_environment(value, [*path, str(name)])
+    elif isinstance(node, str) and ENVIRONMENT.fullmatch(node):
+        yield path
 
 
 def _keep_choices(cfg: DictConfig) -> DictConfig:
@@ -405,6 +533,8 @@ def expand_resume(overrides: Sequence[str], multirun: bool = False) -> list[str]
     """
     matches = [re.fullmatch(r"\+{0,2}resume=(.*)", text, re.S) for text in overrides]
     values = [match[1].strip("'\"") for match in matches if match]
+    if len(set(values)) > 1:
+        raise UserError(f"resume={values[0]} resume={values[1]}: one run is gone on with at a time")
     if not values or values[-1] in ("null", ""):
         return list(overrides)
     hydra = [o for o in overrides if o.lstrip("+~").startswith("hydra")]

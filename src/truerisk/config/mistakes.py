@@ -194,7 +194,7 @@ def _diagnose_choices(
         if key in list_groups(where):
             if override.is_add():
                 return f"{key} is already chosen; leave out the + to choose another: {key}=…"
-            if key not in _read_default_groups(where) and not override.is_delete():
+            if key not in read_default_groups(where) and not override.is_delete():
                 return f"{key}: no option of it is chosen yet; choose one with a plus: +{key}=…"
     return None
 
@@ -372,7 +372,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _read_default_groups(where: Where) -> set[str]:
+def read_default_groups(where: Where) -> set[str]:
     """Read from which groups the primary config chooses an option."""
     entries = _read_yaml(where[0] / f"{PRIMARY}.yaml").get("defaults") or []
     keys = [str(key) for entry in entries if isinstance(entry, dict) for key in entry]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from truerisk.core.errors import ConfigError, suggest
 
@@ -90,6 +91,133 @@ def display_path(file: Path) -> str:
     if file.is_relative_to(conf_dir()):
         return (Path("conf") / file.relative_to(conf_dir())).as_posix()
     return str(file)
+
+
+def find_fault(file: Path, kind: str, where: Sequence[Path], reserved: Collection[str]) -> str:
+    """Find what a YAML file of the user's lacks that an option of its group has.
+
+    Args:
+        file: of the option.
+        kind: ``single`` for a group of which one option is chosen, ``list`` where any number is,
+            ``experiment`` for one that chooses options of other groups.
+        where: the folders that hold options.
+        reserved: the groups of which an option is chosen anyway.
+
+    Returns:
+        A line with the file and what to write; empty where nothing is wrong with it.
+    """
+    import yaml  # here, as a listing has no need of it
+
+    text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:  # told with its line when Hydra reads it
+        return ""
+    if content is not None and not isinstance(content, dict):
+        return (
+            f"{file} holds a {type(content).__name__}: an option is a mapping, of lines KEY: VALUE"
+        )
+    if kind == "experiment":
+        return _find_fault_of_experiment(file, text, content or {}, reserved)
+    try:
+        merged = {**_read_defaults(content or {}, file, where), **(content or {})}
+    except (FileNotFoundError, yaml.YAMLError):  # told when Hydra reads it, too
+        return ""
+    merged.pop("defaults", None)
+    if kind == "single" and "_target_" not in merged:
+        return (
+            f"{file} has no line `_target_: PACKAGE.MODULE.CLASS`, or `defaults: [OPTION]` of an "
+            "option whose line it takes over"
+        )
+    if kind == "list" and "_target_" in merged:
+        return (
+            f"{file} has `_target_` at its top: options of this group stand under a name of their "
+            f"own, so write `{file.stem}:` above, and indent the rest"
+        )
+    if kind == "list" and not merged:
+        return (
+            f"{file} is empty: write `{file.stem}:`, and `  _target_: PACKAGE.MODULE.CLASS` below"
+        )
+    for name, node in merged.items() if kind == "list" else ():
+        if not isinstance(node, dict) or "_target_" not in node:
+            return f"{file}: below `{name}:` there is no line `  _target_: PACKAGE.MODULE.CLASS`"
+    return ""
+
+
+def _find_fault_of_experiment(
+    file: Path, text: str, content: dict[str, Any], reserved: Collection[str]
+) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # Hydra reads the package from the comments before anything else
+    packages = [line.replace(" ", "").startswith("#@package_global_") for line in lines]
+    if any(packages[1:]) and not packages[0]:
+        return f"{file}: '# @package …' must be the first line"
+    if not any(packages):
+        return f"{file}: an experiment begins with the line `# @package _global_`"
+    for entry in content.get("defaults") or []:
+        for key, option in entry.items() if isinstance(entry, dict) else ():
+            words = str(key).split()
+            group = words[-1].lstrip("/").partition("@")[0]
+            if group in reserved and not (words[0] == "override" and words[-1].startswith("/")):
+                return (
+                    f"{file}: `- {key}: {option}` is to be `- override /{group}: {option}`, as "
+                    "every run has an option of it already"
+                )
+    return ""
+
+
+def _read_defaults(content: dict[str, Any], file: Path, where: Sequence[Path]) -> dict[str, Any]:
+    """Read the keys of the options of its own group that a file takes over."""
+    import yaml
+
+    keys: dict[str, Any] = {}
+    for entry in content.get("defaults") or []:
+        if not isinstance(entry, str) or entry == "_self_":
+            continue
+        group, folders = file.parent.name, [file.parent, *(top / file.parent.name for top in where)]
+        if entry.startswith("/"):
+            group, _, entry = entry[1:].rpartition("/")
+            folders = [top / group for top in where]
+        found = next((f for folder in folders if (f := folder / f"{entry}.yaml").is_file()), None)
+        if found is None:
+            raise FileNotFoundError(entry)
+        if found != file:
+            inner = yaml.safe_load(found.read_text(encoding="utf-8")) or {}
+            keys |= {**_read_defaults(inner, found, where), **inner}
+    return keys
+
+
+def show_option(group: str, name: str, config_dir: str | None = None) -> str:
+    """Return what ``truerisk parts GROUP OPTION`` prints: its YAML, and what that takes over.
+
+    Args:
+        group: such as ``data``.
+        name: of one of its options.
+        config_dir: a folder with options of the user's own.
+
+    Raises:
+        ConfigError: there is no such group or option.
+    """
+    import yaml
+
+    where = option_folders(config_dir)
+    options = list_options(group, where)
+    if not options:
+        raise ConfigError(f"there is no group '{group}'; {suggest(group, list_groups(where))}")
+    if name not in options:
+        raise ConfigError(f"{group} has no option '{name}'; {suggest(name, options)}")
+    files, waiting = [], [options[name]]
+    while waiting:
+        file = waiting.pop(0)
+        files.append(file)
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        entries = (content or {}).get("defaults") or [] if isinstance(content, dict) else []
+        inner = [file.with_name(f"{e}.yaml") for e in entries if isinstance(e, str)]
+        # a user's option may take over one of the package's
+        inner += [where[0] / group / file.name for file in inner if not file.is_file()]
+        waiting += [f for f in inner if f.is_file() and f not in files]
+    texts = [f"# {display_path(file)}\n{file.read_text(encoding='utf-8')}" for file in files]
+    return "\n".join(texts).rstrip()
 
 
 def _format_option(name: str, text: str, width: int, column: int) -> str:

@@ -108,7 +108,18 @@ def find_mismatches(
     except (TypeError, ValueError):  # some builtins have no signature
         return
     given = {name: value for name, value in node.items() if name not in SPECIAL}
-    yield from _find_unknown(path, key, given, parameters, skip)
+    unknown = _list_unknown(given, parameters, skip)
+    if len(unknown) > 3:
+        # another class stands in the place of the option's own, whose keys are still there
+        known = ", ".join(p for p in parameters if p != "self")
+        yield (
+            f"{key}._target_={path} takes none of {', '.join(unknown)}, the keys of the option: "
+            f"write a YAML of its own for it (docs/your_own.md), with some of {known}"
+        )
+        return
+    for name in unknown:
+        hint = suggest(name, [p for p in parameters if p != "self"])
+        yield f"{key}.{name}: {path} takes no '{name}'; {hint}"
     if not node.get("_partial_") and not node.get("_args_"):
         yield from _find_missing(path, key, {*given, *filled_in}, parameters)
     for name, value in given.items():
@@ -117,15 +128,12 @@ def find_mismatches(
             yield from _find_wrong_type(path, f"{key}.{name}", value, target, parameters[name])
 
 
-def _find_unknown(
-    path: str, key: str, given: Mapping[str, Any], parameters: Parameters, skip: Collection[str]
-) -> Iterator[str]:
+def _list_unknown(
+    given: Mapping[str, Any], parameters: Parameters, skip: Collection[str]
+) -> list[str]:
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return
-    for name in given:
-        if name not in parameters and name not in skip:
-            hint = suggest(name, [p for p in parameters if p != "self"])
-            yield f"{key}.{name}: {path} takes no '{name}'; {hint}"
+        return []
+    return [name for name in given if name not in parameters and name not in skip]
 
 
 def _find_missing(
@@ -198,7 +206,10 @@ def _find_wrong_type(
         return
     hint = _evaluate_annotation(parameter.annotation, target)
     if hint is not inspect.Parameter.empty and not fits_type(value, hint):
-        yield f"{key} is {format_value(value)}, but {path} takes {_format_type(hint)}"
+        whole = ""
+        if isinstance(value, float) and value.is_integer() and fits_type(int(value), hint):
+            whole = f": write {int(value)}"
+        yield f"{key} is {format_value(value)}, but {path} takes {_format_type(hint)}{whole}"
 
 
 def _holds_target(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from truerisk.core.errors import ConfigError
@@ -81,6 +81,23 @@ def refuse_callbacks(callbacks: Iterable[Callback], hosted: bool = False) -> Non
             raise ConfigError(
                 f"the callback {kind} overrides {hooks[0]}, which training never calls: fit "
                 "truerisk.build_module([…]) by a lightning.Trainer of your own, and test that"
+            )
+
+
+def describe_uncalled(callbacks: Iterable[Callback]) -> Iterator[str]:
+    """Describe, in a line each, which hooks of somebody's own callbacks a run does not call.
+
+    Args:
+        callbacks: those of a run.
+    """
+    for callback in callbacks:
+        kind = type(callback)
+        if kind.__module__.startswith(("lightning.", "pytorch_lightning.")):
+            continue  # made for any loop
+        if uncalled := [hook for hook in list_hooks(callback) if hook.startswith(ELSEWHERE)]:
+            yield (
+                f"the callback {kind.__name__}: {', '.join(uncalled)} will not be called, as a run "
+                "trains and measures; test by a Trainer of your own (docs/lightning.md)"
             )
 
 

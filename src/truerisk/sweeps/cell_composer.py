@@ -12,7 +12,14 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.config.compose import MISTAKES, ConfigLoader, Defaults, drop_hydra, resolve_config
+from truerisk.config.compose import (
+    MISTAKES,
+    ConfigLoader,
+    Defaults,
+    decode_environment,
+    drop_hydra,
+    resolve_config,
+)
 from truerisk.config.mistakes import explain_error
 from truerisk.config.parts import PRIMARY
 
@@ -112,7 +119,8 @@ class CellComposer:
             self.loader.apply_overrides(values, cfg)
         except MISTAKES as error:
             raise self.loader.explain(error, values, shared.defaults) from error
-        return resolve_config(cfg)
+        defaults: Any = OmegaConf.to_container(drop_hydra(shared.cfg))
+        return resolve_config(decode_environment(cfg, lambda: defaults))
 
 
 def _first_key(override: Override) -> str:

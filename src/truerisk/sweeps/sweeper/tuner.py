@@ -81,7 +81,10 @@ class Tuner:
         crossed: Sequence[str] = ("seed",),
     ) -> None:
         if sampler not in SAMPLERS:
-            raise ConfigError(f"hydra.sweeper.sampler={sampler}: {suggest(sampler, SAMPLERS)}")
+            hint, known = suggest(sampler, SAMPLERS), ", ".join(SAMPLERS)
+            if not hint.startswith("known"):
+                hint += f" known: {known}"
+            raise ConfigError(f"hydra.sweeper.sampler={sampler}: {hint}")
         self.params, self.sampler, self.storage = params or {}, sampler, storage
         self.trials = check_int("hydra.sweeper.trials", trials)
         self.batch = check_int("hydra.sweeper.batch", batch)

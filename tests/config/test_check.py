@@ -122,6 +122,12 @@ def test_one_option_of_a_group_that_takes_one(group):
     compose([f"{group}=[{first}]"])
 
 
+@pytest.mark.parametrize("given", ["regularizer=[l2,ema,l2]", "diagnostics=[curvature,curvature]"])
+def test_an_option_is_given_once(given):
+    with pytest.raises(ConfigError, match=r"names (l2|curvature) twice.*leave one out"):
+        compose([given])
+
+
 def test_a_group_that_needs_an_option_is_not_offered_none():
     with pytest.raises(ConfigError, match=r"optimizer=null: .*truerisk parts optimizer"):
         compose(["optimizer=null"])

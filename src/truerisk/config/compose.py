@@ -313,15 +313,21 @@ class ConfigLoader(ConfigLoaderImpl):
 
 
 def _refuse_several(defaults: Sequence[Any]) -> None:
-    """Refuse two options of a group that takes one: Hydra would merge their keys."""
+    """Refuse two options of a group that takes one, and one twice: Hydra would merge their keys."""
     names: dict[str, list[str]] = {}
     for default in defaults:
         group, _, name = (default.config_path or "").rpartition("/")
         # an option's own defaults stand below it, those of the command line below the primary
-        if default.parent == PRIMARY and group in (*SINGLE, "param_groups"):
+        if default.parent == PRIMARY and group in (*SINGLE, *LISTS, "param_groups"):
             names.setdefault(group, []).append(name)
     for group, chosen in names.items():
-        if len(chosen) > 1:
+        if group in LISTS:
+            if twice := next((name for name in chosen if chosen.count(name) > 1), ""):
+                raise ConfigError(
+                    f"{group}=[{','.join(chosen)}] names {twice} twice, which counts once: leave "
+                    f"one out, and set its numbers under {group}.{twice}"
+                )
+        elif len(chosen) > 1:
             raise ConfigError(
                 f"{group}=[{','.join(chosen)}]: one option is chosen of this group, such as "
                 f"{group}={chosen[0]}; to run each in turn: -m {group}={','.join(chosen)}"

@@ -178,3 +178,14 @@ def test_the_risk_under_a_known_p_and_a_regression(same):
     known = ["data=gaussians", "model=linear", "risk.true_samples=11000", *SMALL[4:5]]
     for recipe in ([*known, "trainer.max_epochs=1"], [*FEW, "data=diabetes", "loss=mse"]):
         same([*recipe, "seed=1"], [*recipe, "seed=2"])
+
+
+def test_measuring_leaves_a_stack_alone(stack, last_weights):
+    """Refreshing statistics draws dropout masks, but none of training's."""
+    recipe = [*FEW[:5], "trainer.max_epochs=3", "model.normalization=batch"]
+    recipe += ["regularizer=[dropout,mixup,swa]", "regularizer.swa.start=0.1"]
+    often = stack(*([*recipe, "risk.every=1", f"seed={i}"] for i in (1, 2)))
+    once = stack(*([*recipe, "risk.every=3", f"seed={i}"] for i in (1, 2)))
+    for a, b in zip(often, once, strict=True):
+        mine, theirs = last_weights(a), last_weights(b)
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)

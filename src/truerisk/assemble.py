@@ -314,6 +314,14 @@ def _optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
         return factory(parameter_groups(model, rules, factory))
     except (InstantiationException, ValueError) as error:
         raise _user_error(error, cfg.optimizer) from error
+    except (AttributeError, TypeError, ImportError) as error:
+        target = str(cfg.optimizer._target_)
+        if not target.startswith(("torch.", "pytorch_optimizer.")):
+            raise  # a fault of the user's class shows its lines
+        raise ConfigError(
+            f"optimizer: {target} cannot be built from groups of parameters and these numbers "
+            f"({error}): take another optimizer"
+        ) from error
 
 
 def _schedule(cfg: DictConfig, optimizer: Optimizer, horizon: int) -> Schedule:

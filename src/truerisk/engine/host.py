@@ -81,8 +81,8 @@ class Host:
         """Give every process the first one's running statistics: all must measure one model."""
 
     def try_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take the first step on shards; ConfigError where the optimizer cannot."""
-        sharding.take_first_step(optimizer)
+        """Take an optimizer's first step; ConfigError where a library's cannot."""
+        sharding.take_first_step(optimizer, self.shards)
 
 
 class FabricHost(Host):

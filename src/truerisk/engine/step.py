@@ -185,7 +185,7 @@ class Step:
     def update(self) -> None:
         """Let the optimizer move the weights."""
         if self.host.scaler is None:
-            if self.host.shards and self.state.step == 0:
+            if self.state.step == 0:
                 self.host.try_optimizer(self.optimizer)
             else:
                 move_weights(self.optimizer)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import pickle
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -50,7 +53,8 @@ def parameter_groups(
     Raises:
         ConfigError: a rule sets a number the optimizer does not have, or matches nothing; the
             optimizer takes one group only, or one value of a number that the rules make several,
-            or does nothing with its weight decay; nothing is trainable.
+            does nothing with its weight decay, or has a state that no checkpoint gives back;
+            nothing is trainable.
 
     >>> import torch
     >>> rules = [{"max_ndim": 1, "weight_decay": 0.0}]
@@ -106,10 +110,9 @@ _examined: dict[str, str] = {}
 
 
 def _refuse_ignored(factory: Callable[..., Optimizer], numbers: Sequence[Numbers]) -> None:
-    """Refuse a weight decay that does nothing, and numbers of a group that act on others as well.
+    """Refuse what would go wrong without a word: see `_examine`.
 
-    Libraries have both, and no word about it. So the optimizer takes a few steps beforehand, on
-    weights some of which have no gradient: only decay moves those.
+    The optimizer takes a few steps beforehand, on weights some of which have no gradient.
     """
     written = f"{factory!r} {list(numbers)!r}"
     if written not in _examined:
@@ -123,12 +126,22 @@ def _refuse_ignored(factory: Callable[..., Optimizer], numbers: Sequence[Numbers
 
 
 def _examine(factory: Callable[..., Optimizer], numbers: Sequence[Numbers]) -> str:
-    """Say what is wrong with an optimizer's numbers, in a sentence; nothing if none is."""
+    """Say what is wrong with an optimizer, in a sentence; nothing if nothing is.
+
+    Libraries have optimizers with a weight decay that does nothing, groups whose numbers act on
+    others as well, and state that no checkpoint gives back.
+    """
     needs, target = needs_of(factory), factory
     if needs.curvature or not needs.gradient or not needs.groups:
         return ""
     while isinstance(target, partial):
         target = target.func
+    foreign = target.__module__.partition(".")[0] not in ("torch", "truerisk")
+    if foreign and (kind := _find_unloadable(_drive(factory, {})[1].state_dict())):
+        return (
+            f"{target.__name__} keeps a {kind} in its state, and checkpoints hold numbers, tensors "
+            "and lists alone: a run that is cut off could not go on; take another optimizer"
+        )
     name, defaults = getattr(target, "__name__", str(target)), factory([_weights()[0]]).defaults
     decay = defaults.get("weight_decay", 0)
     if not decay and not numbers:
@@ -169,10 +182,30 @@ def _weights() -> list[nn.Parameter]:
     return [nn.Parameter(sizes[:9].reshape(3, 3).clone()), nn.Parameter(sizes[:3].clone())]
 
 
+def _find_unloadable(state: Mapping[str, Any]) -> str:
+    """Name a class in an optimizer's state that is refused by loading; nothing if there is none."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    try:
+        torch.load(file, weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        return found[1] if found else "class of its own"
+    return ""
+
+
 def _walk(
     factory: Callable[..., Optimizer], numbers: Numbers, first: Numbers | None = None
 ) -> list[list[Tensor]]:
-    """Take some steps with two groups, the second with numbers of its own; return their weights."""
+    """Take some steps with two groups; return their weights."""
+    return _drive(factory, numbers, first)[0]
+
+
+def _drive(
+    factory: Callable[..., Optimizer], numbers: Numbers, first: Numbers | None = None
+) -> tuple[list[list[Tensor]], Optimizer]:
+    """Take some steps with two groups, which may have numbers of their own."""
     groups, needs = [_weights(), _weights()], needs_of(factory)
     optimizer: Any = factory(
         [{"params": groups[0], **(first or {})}, {"params": groups[1], **numbers}]
@@ -203,7 +236,7 @@ def _walk(
             else:
                 look()
                 optimizer.step()
-    return [[p.detach() for p in group] for group in groups]
+    return [[p.detach() for p in group] for group in groups], optimizer
 
 
 def _same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truerisk.core.errors import UserError, suggest
@@ -311,6 +312,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the console script; returns the exit code."""
     # what imports make stays; searching it for garbage again and again took a tenth of a short run
     gc.set_threshold(*gc.get_threshold()[:2], OLD_GARBAGE_EVERY)
+    # last, so that nothing installed is hidden by a file that happens to bear its name
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         return dispatch(sys.argv[1:] if argv is None else argv)
     except UserError as error:

@@ -80,7 +80,7 @@ def _import_module(name: str, key: str, path: str) -> Any:
             raise ConfigError(f"{key}={path}: {name} needs the package '{error.name}'") from error
         raise ConfigError(
             f"{key}={path}: there is no module '{name}'; "
-            "install it, or put its folder on PYTHONPATH"
+            "install it, run truerisk in the folder that holds it, or put that folder on PYTHONPATH"
         ) from error
     except Exception as error:  # a user's module may raise anything when it is imported
         raise ConfigError(f"{key}={path}: importing {name} fails: {error}") from error

@@ -1,0 +1,73 @@
+"""``docs/your_own.md``: every file and every command of it, as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from truerisk.cli import main
+from truerisk.result import load_run
+
+PAGE = Path(__file__).parents[1] / "docs" / "your_own.md"
+FENCES = re.compile(r"```(\w+)\n(.*?)```", re.S)
+SHORT = ["trainer.max_epochs=1", "figures=false"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, one_thread, undrawn):
+    """An empty folder with the data that the page speaks of."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    draw = np.random.default_rng(0)
+    rows = [f"{a},{town},{20 + a / 2 + draw.normal():.2f}" for a in range(60) for town in "uv"]
+    Path("wages.csv").write_text("\n".join(["age,town,wage", *rows, ""]))
+    for animal in ("cat", "dog"):
+        (tmp_path / "photos" / animal).mkdir(parents=True)
+        for i in range(12):
+            pixels = draw.integers(0, 255, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / animal / f"{i}.png")
+    x, y = draw.normal(size=(60, 1, 40)).astype("float32"), np.arange(60) % 3
+    np.savez("signals.npz", x=x, y=y)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+def test_the_page(here, capsys):
+    commands = []
+    for kind, text in FENCES.findall(PAGE.read_text()):
+        if kind == "sh":
+            commands += text.strip().splitlines()
+            continue
+        name = text.partition("\n")[0].removeprefix("# ")
+        file = here / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as stream:  # mine.py grows from section to section
+            stream.write(text if kind == "python" else text.partition("\n")[2])
+    assert len(commands) >= 11
+    for command in commands:
+        program, *args = shlex.split(command)
+        assert program == "truerisk"
+        if args[0] == "train":
+            args += SHORT
+        assert main(args) == 0, (command, capsys.readouterr())
+    # what the callback prints
+    assert re.search(r"^validation risk [\d.]+$", capsys.readouterr().out, re.M)
+    assert (here / "predictions.csv").exists() and list((here / "run").glob("model*"))
+    f2 = [run for run in here.glob("outputs/*-*/*") if "metric/f2/val" in load_run(run).summary]
+    assert len(f2) == 1
+
+
+def test_every_recipe_takes_ten_lines_or_so():
+    """… of Python, of YAML, and of commands, each."""
+    sections = PAGE.read_text().split("\n## ")[1:]
+    for section in sections:
+        for _, text in FENCES.findall(section):
+            lines = [line for line in text.splitlines() if line.strip()]
+            assert len(lines) <= 11, section.partition("\n")[0]

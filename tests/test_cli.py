@@ -228,7 +228,10 @@ def test_cfg_shows_the_job_without_loading_torch(here):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("truerisk tr", "train plan reproduce parts evaluate predict export report draw"),
+        (
+            "truerisk tr",
+            "train plan reproduce parts evaluate predict export wandb-sweep report draw",
+        ),
         ("truerisk train optimizer=adamw", "optimizer=adamw"),
         ("truerisk train optimizer=sgd optimizer.l", "optimizer.lr="),
         ("/usr/bin/truerisk train hydra/launcher=job", "hydra/launcher=joblib"),

@@ -53,13 +53,15 @@ def test_every_format_gives_the_models_outputs_on_raw_inputs(tiny, tmp_path, rec
             assert not list(run.folder.glob(f"*{written.suffix}"))
             continue
         path, difference = export_run(run.folder, form)
-        assert path == run.folder / f"model{written.suffix}" and difference < 1e-4
+        assert path == run.folder / f"model{written.suffix}"
+        assert difference < (0.04 if recipe == "half" else 1e-4)
         assert not list(run.folder.glob("*.part*"))
         # another number of samples than those it was traced with
         x = torch.randn(3, *run.model.input_shape, dtype=run.model.dtype)
         found = written.read(path, run.model)(x)
         with torch.no_grad():
-            assert torch.allclose(found, run.model(x), rtol=1e-4, atol=1e-5 * found.abs().max())
+            bound = 0.04 if recipe == "half" else 1e-5
+            assert torch.allclose(found, run.model(x), rtol=0, atol=bound * found.abs().max())
 
 
 def _has(package):

@@ -27,6 +27,7 @@ truerisk finds out which training recipe lowers the risk on data it has not seen
   truerisk parts [GROUP] [OPTION]         list what there is to choose from; an option's keys
   truerisk evaluate FOLDER [OVERRIDE…]    measure a finished run's best weights again
   truerisk predict FOLDER… [OVERRIDE…]    a table of predictions, of one run or the mean of several
+  truerisk wandb-sweep OVERRIDE…          the YAML of a sweep that W&B's agents run
   truerisk export FOLDER                  its model in a file: state_dict, torchscript, onnx, …
   truerisk report FOLDER…                 a page of what runs and sweeps show, and how surely
   truerisk draw FOLDER…                   the figures of runs, and of every run of a sweep
@@ -47,7 +48,63 @@ def run_train(args: Sequence[str]) -> int:
     """Run ``truerisk train``: a Hydra app."""
     from truerisk.launch import launch_training
 
-    return launch_training(args)
+    return launch_training(read_agent_arguments(args))
+
+
+OWN_OPTIONS = frozenset(
+    {"config-dir", "config-name", "config-path", "cfg", "info", "package", "shell-completion"}
+    | {"experimental-rerun"}
+)
+"""Hydra's options that may be written with a value."""
+
+
+def read_agent_arguments(args: Sequence[str]) -> list[str]:
+    """Take ``--key=value``, as agents of W&B write it, for the override ``key=value``.
+
+    >>> read_agent_arguments(["--optimizer.lr=0.1", "--config-dir=mine", "--resume=None", "-m"])
+    ['optimizer.lr=0.1', '--config-dir=mine', 'resume=null', '-m']
+    """
+    read = []
+    for arg in args:
+        match = re.fullmatch(r"--([\w./@]+(?:-\w+)*)=(.*)", arg, re.S)
+        if match is None or match[1] in OWN_OPTIONS:
+            read.append(arg)
+        else:
+            # Python's word for what YAML calls null
+            read.append(f"{match[1]}={'null' if match[2] == 'None' else match[2]}")
+    return read
+
+
+def run_wandb_sweep(args: Sequence[str]) -> int:
+    """Run ``truerisk wandb-sweep OVERRIDE…``."""
+    from pathlib import Path
+
+    parser = _make_parser(
+        "wandb-sweep",
+        "Write the YAML of a sweep whose points W&B chooses and its agents run.",
+        epilog="truerisk wandb-sweep model=cnn1d 'optimizer.lr=tag(log,interval(1e-4,1e-1))' "
+        "--out sweep.yaml; then wandb sweep sweep.yaml",
+    )
+    parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="as of truerisk train -m")
+    parser.add_argument("--method", help="bayes, grid or random; default: as the axes allow")
+    parser.add_argument("--metric", default="risk/val", help="what is optimized; default: risk/val")
+    parser.add_argument("--maximize", action="store_true", help="the metric is better when larger")
+    parser.add_argument("--out", metavar="FILE", help="default: it is printed")
+    _add_config_dir(parser)
+    given = parser.parse_intermixed_args(args)
+    from truerisk.sweeps.wandb_sweep import write_sweep
+
+    goal = "maximize" if given.maximize else "minimize"
+    text = write_sweep(given.overrides, given.method, given.metric, goal, given.config_dir)
+    if given.out is None:
+        print(text, end="")
+        return 0
+    try:
+        Path(given.out).write_text(text)
+    except OSError as error:
+        raise UserError(f"--out {given.out}: {error.strerror}") from None
+    print(f"{given.out}; start it with: wandb sweep {given.out}")
+    return 0
 
 
 def run_plan(args: Sequence[str]) -> int:
@@ -242,6 +299,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "evaluate": run_evaluate,
     "predict": run_predict,
     "export": run_export,
+    "wandb-sweep": run_wandb_sweep,
     "report": run_report,
     "draw": run_draw,
 }

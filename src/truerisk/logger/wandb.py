@@ -130,12 +130,24 @@ class WandB(WandbLogger):
         """W&B's run, started when it is first asked for."""
         import wandb
 
+        if self._experiment is None and self._adopts_run():
+            started: Any = wandb.run
+            started.config.update(self._wandb_init["config"], allow_val_change=True)
+            self._experiment = started
+            self._define_metrics(self._experiment)
         if self._experiment is None:
             Path(self._wandb_init["dir"]).mkdir(parents=True, exist_ok=True)
             self._wandb_init["mode"] = resolve_mode(self._mode)
             self._experiment = wandb.init(**self._wandb_init)
             self._define_metrics(self._experiment)
         return self._experiment
+
+    @staticmethod
+    def _adopts_run() -> bool:
+        """Tell whether a sweep's agent has started a run already: a second would leave it empty."""
+        import wandb
+
+        return wandb.run is not None and bool(getattr(wandb.run, "sweep_id", None))
 
     @staticmethod
     def _define_metrics(run: Any) -> None:
@@ -213,7 +225,8 @@ class WandB(WandbLogger):
         if self._experiment is not None and not self._lost:
             with self._tolerating_outage():
                 super().finalize(status)
-                self._experiment.finish(exit_code=int(status == "failed"))
+                if not self._adopts_run():  # else it is the agent's to end
+                    self._experiment.finish(exit_code=int(status == "failed"))
         self._experiment = None
 
     @contextmanager

@@ -185,3 +185,21 @@ def test_recipes_share_weights_data_and_order_where_seeds_are_the_same(assembled
     assert orders[0] == orders[1]
     third = assembled("optimizer=sgd", "seed=4")
     assert not torch.equal(next(one.model.parameters()), next(third.model.parameters()))
+
+
+def test_axes_in_another_order_are_the_same_study(tiny, here, capsys):
+    axes = ["optimizer.lr=0.1,0.01", "seed=1,2"]
+    assert main(["train", "-m", *tiny.overrides, "report=false", *axes]) == 0
+    capsys.readouterr()
+    assert main(["train", "-m", *tiny.overrides, "report=false", *reversed(axes)]) == 0
+    assert "4 runs: 4 finished (4 of them before)" in capsys.readouterr().out
+    assert [path.name for path in (here / "outputs").iterdir()] == ["optimizer.lr+seed"]
+
+
+def test_runs_on_other_data_under_one_name_are_told(sweep, capsys):
+    assert sweep("seed=1") == 0 and sweep("seed=2") == 0
+    assert "holds runs on" not in capsys.readouterr().err
+    assert sweep("data=wine", "seed=1") == 0
+    assert "outputs/s holds runs on iris: those on wine join them" in capsys.readouterr().err
+    assert sweep("data=wine", "seed=2") == 0  # by now there are some of either
+    assert "holds runs on" not in capsys.readouterr().err

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
@@ -21,6 +22,10 @@ from truerisk.run import RunFolder
 from truerisk.sweeps.cell_composer import CellComposer
 from truerisk.sweeps.sweep_cell import DONE, SweepCell, hash_config, make_slug
 
+# libyaml's parser takes a twentieth of the time, but not every build of PyYAML has it
+YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MOST_CONFIGS = 30
+"""Runs of a study that are looked at for the data they are on."""
 STUDY_NAME = re.compile(r"[\w+=-][\w.+=,-]*")
 
 
@@ -68,6 +73,22 @@ class StudyFolder:
             raise errors[0]  # a key that no cell has is a slip, too
         return cells
 
+    def describe_other_data(self, cells: Sequence[SweepCell]) -> Iterator[str]:
+        """Say that the study holds runs on other data alone than the cells that are to join them.
+
+        Args:
+            cells: those that are not done.
+        """
+        files = sorted(self.folder.glob("*/config.yaml"))[:MOST_CONFIGS]
+        before = dict.fromkeys(_name_data(_read_yaml(file)) for file in files)
+        now = dict.fromkeys(_name_data(cell.config) for cell in cells if cell.config)
+        before.pop("", None)
+        if before and now and not set(before) & set(now):
+            yield (
+                f"{self.folder} holds runs on {', '.join(before)}: those on {', '.join(now)} join "
+                "them, as another problem of the report; study=NAME gives them a folder of its own"
+            )
+
     def _compose_cell(
         self, overrides: tuple[str, ...], folders: Mapping[str, Path], known: Known
     ) -> tuple[SweepCell, ConfigError | None]:
@@ -108,6 +129,22 @@ def _list_changed_since(folder: Path, contents: Mapping[str, str]) -> list[str]:
     if changed and not run.last.exists() and run.status().get("status") not in DONE:
         return []
     return changed
+
+
+def _read_yaml(file: Path) -> Any:
+    try:
+        return yaml.load(file.read_text(), YAML_LOADER)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+
+
+def _name_data(config: Any) -> str:
+    """Name what is learned from, with its file where it has one; empty where unknown."""
+    if not isinstance(config, Mapping) or not isinstance(config.get("data"), Mapping):
+        return ""
+    name = (config.get("choices") or {}).get("data") or ""
+    path = (config["data"].get("source") or {}).get("path")
+    return f"{name} {path}" if path else str(name)
 
 
 def unique_cells(cells: Sequence[SweepCell]) -> list[SweepCell]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,7 @@ class Sweep:
         if len(self.parts) > 1:  # what one experiment sweeps is no axis of all
             self.axes = self._parse_axes(overrides)
         swept = [override for override in self.axes if override.is_sweep_override()]
-        # before the folder is read, which is made of the study's name
-        self.shared.study = name_study(self.shared, swept)
+        self._name_study(swept)
         folder = Path(str(self.shared.hydra.sweep.dir)).absolute()
         hydra = [str(override) for override in self.shared.hydra.overrides.hydra]
         self.hydra = [
@@ -89,6 +89,20 @@ class Sweep:
                 )
         composer = CellComposer(loader, name, self.hydra)
         self.study = StudyFolder(folder, composer, texts, partial=bool(conditional))
+
+    def _name_study(self, swept: Sequence[Override]) -> None:
+        """Set the study's name, of which its folder is made."""
+        given = self.shared.get("study")
+        self.shared.study = name = name_study(self.shared, swept)
+        words = name.split("+")
+        if given is not None or Path(str(self.shared.hydra.sweep.dir)).is_dir() or len(words) > 5:
+            return
+        # the same axes in another order are the same study
+        for order in permutations(words):
+            self.shared.study = "+".join(order)
+            if Path(str(self.shared.hydra.sweep.dir)).is_dir():
+                return
+        self.shared.study = name
 
     def _split_by_experiment(
         self, overrides: Sequence[str]
@@ -202,7 +216,7 @@ class Sweep:
         """Run the cells that are not done and can work; gives the outcomes of all, by folder."""
         outcomes = {cell.folder: cell.read_outcome() for cell in cells}
         missing = [cell for cell in cells if outcomes[cell.folder].status not in DONE]
-        for line in describe_changes(missing):
+        for line in (*describe_changes(missing), *self.study.describe_other_data(missing)):
             print(line, file=sys.stderr)
         ready = []
         for cell in validate_cells(missing):

@@ -395,6 +395,11 @@ def _fit(
     for line in describe_uncalled(callbacks):
         print(line, file=sys.stderr)
     hosted = find_reason(callbacks, config["trainer"])
+    if hosted and recipe.data.weights and recipe.data.sampler != "weighted":
+        raise ConfigError(
+            f"{hosted} sees batches of inputs and targets, which carry no data.source.weight: "
+            "leave it out, or set data.sampler=weighted"
+        )
     if hosted and spans_processes(config["trainer"]):
         raise ConfigError(f"{hosted} looks at a run in one process: set trainer.devices=1")
     checkpoint = load_checkpoint(run.last) if resumed and run.last.exists() else None

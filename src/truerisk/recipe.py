@@ -88,13 +88,14 @@ class Recipe:
     def plan(self, rank: int = 0, world: int = 1) -> BatchPlan:
         """The order of the training batches, for one of ``world`` processes."""
         n, size, accumulate = self.data.num_train, self.data.batch_size, self.step.accumulate
-        plan = BatchPlan(n, size, accumulate, self.streams.order, rank, world)
+        draws = self.data.sampling_chances()
+        plan = BatchPlan(n, size, accumulate, self.streams.order, rank, world, draws=draws)
         # a process gets every world-th sample of a micro-batch
         if plan.smallest < 2 * world and self.data.train is not None:
             sample = next(self.data.train.batches([torch.arange(1)])).x
             if refuses_single(self.model, sample):
                 least = 2 * world
-                return BatchPlan(n, size, accumulate, self.streams.order, rank, world, least)
+                return BatchPlan(n, size, accumulate, self.streams.order, rank, world, least, draws)
         return plan
 
     def hooks(self, name: str) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class RiskOptions:
     train_samples: PositiveInt | None = None
     true_stderr: PositiveFloat = 0.005
     true_samples: PositiveInt = 2_000_000
+    weighted: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from truerisk.data.split import (
     LoaderSplit,
     Split,
     TensorSplit,
+    WeightedSplit,
     sample_shape,
     stack_inputs,
 )
@@ -74,6 +75,8 @@ class DataModule(LightningDataModule):
             clustered; ``time:COLUMN``, where the past trains and the future tests;
             ``fixed:COLUMN``, which names the split.
         stratify: whether a random split, or one of groups, keeps the classes' shares.
+        sampler: None takes each training sample once an epoch; ``balanced`` draws as many with
+            replacement, classes with equal chances; ``weighted`` by the samples' weights.
         num_train: use only so many training samples.
         label_noise: share of training labels replaced by another class.
         standardize: ``none``, ``feature``, ``channel`` or ``global``.
@@ -94,6 +97,7 @@ class DataModule(LightningDataModule):
         val: float = 0.2,
         test: float | str | None = 0.2,
         split: str = "random",
+        sampler: str | None = None,
         stratify: bool = True,
         num_train: int | None = None,
         label_noise: float = 0.0,
@@ -129,7 +133,11 @@ class DataModule(LightningDataModule):
             raise ConfigError(f"data.workers is {workers!r}: give a whole number ≥ 0")
         self.workers, self.in_memory = workers, in_memory
         self.rule, self.stratify = parse_rule(split), bool(stratify)
+        if sampler not in (None, "balanced", "weighted"):
+            raise ConfigError(f"data.sampler is {sampler!r}: give null, balanced or weighted")
+        self.sampler = sampler
         self.groups: dict[str, Tensor] = {}
+        self.weights: dict[str, Tensor] = {}
         self.standardizer = Standardizer()
         self.population: Population | None = None
         self.train: Any = None
@@ -172,7 +180,8 @@ class DataModule(LightningDataModule):
         They are those that our own runs take, where a step is one mini-batch.
         """
         self.prepare()
-        plan = BatchPlan(self.num_train, self.batch_size, seed=self.order_seed)
+        draws = self.sampling_chances()
+        plan = BatchPlan(self.num_train, self.batch_size, seed=self.order_seed, draws=draws)
         return build_loader(self.train, plan.micro, plan)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
@@ -204,6 +213,25 @@ class DataModule(LightningDataModule):
         if self.train is None:
             return 0
         return len(self.train)
+
+    def sampling_chances(self) -> Tensor | None:
+        """Return the chance of each training sample, [n], up to a factor; None where all are taken.
+
+        Raises:
+            ConfigError: there are no classes, or no weights, to draw by.
+        """
+        if self.sampler is None or self.train is None:
+            return None
+        if self.sampler == "weighted":
+            if "train" not in self.weights:
+                raise ConfigError("data.sampler=weighted: set data.source.weight to a column")
+            return self.weights["train"]
+        if not get_task(self.info.task).has_classes:
+            raise ConfigError(
+                f"data.sampler=balanced: {get_task(self.info.task).phrase} has no classes"
+            )
+        y = self.train.y.cpu()
+        return 1.0 / torch.bincount(y)[y].double()
 
     def sample(self, n: int, generator: torch.Generator) -> Batch:
         """Draw fresh samples from P, standardized, with the device and type that the splits have.
@@ -275,10 +303,13 @@ class DataModule(LightningDataModule):
         """Return the raw samples of each split; those in memory share the source's tensor."""
         if self.test_size == "all":
             self._check_test_only(samples)
-            self._group_rows(samples, {"test": torch.arange(len(samples.y))})
+            every = {"test": torch.arange(len(samples.y))}
+            self._group_rows(samples, every)
+            self._weigh_rows(samples, every)
             return {"test": _Part(samples.x, samples.y)}
         rows = self._draw_rows(samples)._asdict()
         self._group_rows(samples, rows)
+        self._weigh_rows(samples, rows)
         parts = {
             name: _Part(samples.x, samples.y[r], r) for name, r in rows.items() if r is not None
         }
@@ -389,6 +420,22 @@ class DataModule(LightningDataModule):
                 f"trained on too, such as '{min(shared)}'"
             )
 
+    def _weigh_rows(self, samples: Samples, rows: Mapping[str, Tensor | None]) -> None:
+        """Read the weights of each split's samples; those of training have mean 1."""
+        self.weights = {}
+        if samples.weights is None:
+            return
+        for name, own in rows.items():
+            if own is not None:
+                self.weights[name] = samples.weights[own]
+        if samples.test is not None and samples.test_weights is not None:
+            self.weights["test"] = samples.test_weights
+        for name, weights in self.weights.items():
+            if not float(weights.sum()) > 0:
+                raise ConfigError(f"data.source.weight: all weights of the {name} split are 0")
+        if "train" in self.weights:
+            self.weights["train"] = self.weights["train"] / self.weights["train"].mean()
+
     def _hold_inputs(self, parts: dict[str, _Part]) -> None:
         """Decide whether samples are held in memory, and read those that are held into tensors."""
         self._held = bool(self.in_memory)
@@ -492,6 +539,10 @@ class DataModule(LightningDataModule):
                 split = TensorSplit(part.x, part.y, part.rows, fitted, keep_source)
             elif part is not None:
                 split = LoaderSplit(part.select_inputs(), part.y, self.standardizer, self.workers)
+            # by their chances or by their weights: both would count twice
+            weighs = name == "train" and name in self.weights and self.sampler != "weighted"
+            if split is not None and weighs:
+                split = WeightedSplit(split, self.weights[name])
             setattr(self, name, split)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from truerisk.core.errors import ConfigError, first_line, suggest
-from truerisk.data.own_files import check_asides
+from truerisk.data.own_files import check_asides, pick_weights
 from truerisk.data.samples import Inputs, Samples
 from truerisk.data.source_files import Labelled, find_path, read_labels
 from truerisk.task import Task
@@ -87,6 +87,7 @@ def hub(
     cache: str | None = None,
     classes: Sequence[Any] | None = None,
     unlabelled: str = "refuse",
+    weight: str | None = None,
     suited: Sequence[str] = (),
     aside: Sequence[str] = (),
 ) -> Samples:
@@ -107,6 +108,7 @@ def hub(
         cache: folder of what is downloaded.
         classes: the class labels in their order; None for that of their values, or the data set's.
         unlabelled: whether samples without a label are to ``refuse`` or to ``drop``.
+        weight: the column that says how much a sample counts in training.
         suited: tasks that the loss is for, which ``auto`` goes by.
         aside: columns that splits and weights go by, which are no inputs.
 
@@ -126,6 +128,8 @@ def hub(
     read = partial(read_labels, suited=suited, unlabelled=unlabelled, known=bool(label_names))
     labels = read(_read_targets_of(rows, y, as_lists), task)
     learned, rows = labels.task, _select_rows(rows, labels)
+    if weight is not None:
+        aside = [*aside, weight]
     asides = {name: _read_column(rows, name) for name in check_asides(rows.features, aside)}
     chosen = _choose_columns(rows, x, y, aside)
     inputs = _read_inputs(rows, chosen, resize, mode)
@@ -146,6 +150,7 @@ def hub(
         asides=asides,
         test_asides=tested,
         notes=labels.notes,
+        **pick_weights(weight, asides, tested),
     )
 
 

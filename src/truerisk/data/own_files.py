@@ -33,6 +33,7 @@ def arrays(
     task: str = "auto",
     classes: Sequence[Any] | None = None,
     unlabelled: str = "refuse",
+    weight: str | None = None,
     suited: Sequence[str] = (),
     expected: Expected | None = None,
     aside: Sequence[str] = (),
@@ -50,6 +51,7 @@ def arrays(
         task: what is learned; ``auto`` as `truerisk.task.infer_task` says.
         classes: the class labels in their order; None for that of their values.
         unlabelled: whether samples without a label are to ``refuse`` or to ``drop``.
+        weight: the column or array that says how much a sample counts in training.
         suited: tasks that the loss is for, which ``auto`` goes by.
         expected: what a run that has been trained knows of them.
         aside: names of arrays [n] that splits and weights go by; ``NAME_test`` is the test set's.
@@ -88,6 +90,8 @@ def arrays(
             test_labels.select(test_inputs),
             learned.read_targets(test_labels.values, names)[0],
         )
+    if weight is not None:
+        aside = [*aside, weight]
     if expected is not None:  # other rows than those that were split
         aside = [name for name in aside if name in found]
     asides = {name: labels.select(_find_aside(found, name, len(inputs))) for name in aside}
@@ -103,7 +107,51 @@ def arrays(
         asides=asides,
         test_asides=tested,
         notes=notes,
+        **pick_weights(weight, asides, tested),
     )
+
+
+def pick_weights(
+    weight: str | None, asides: Mapping[str, Any], tested: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Read the weights of samples, and of the test set's, out of the columns that were set aside.
+
+    Args:
+        weight: the column of weights, if there is one.
+        asides: columns by name.
+        tested: the test set's.
+    """
+    sides = {"weights": asides, "test_weights": tested}
+    return {
+        side: read_weights(columns[weight], weight)
+        for side, columns in sides.items()
+        if weight is not None and weight in columns
+    }
+
+
+def read_weights(values: Any, column: str) -> Tensor:
+    """Return how much samples count, float64 [n].
+
+    Args:
+        values: of the column.
+        column: its name.
+
+    Raises:
+        ConfigError: they are not finite numbers of at least 0.
+    """
+    import numpy as np
+
+    try:
+        weights = np.asarray(values, dtype="float64")
+    except (TypeError, ValueError):
+        raise ConfigError(f"data.source.weight: column '{column}' holds texts") from None
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(wrong):
+        raise ConfigError(
+            f"data.source.weight: column '{column}' holds {weights[wrong[0]]} in row "
+            f"{wrong[0] + 1}: give finite numbers of at least 0"
+        )
+    return torch.as_tensor(weights.copy())
 
 
 def _find_aside(found: dict[str, Any], name: str, n: int) -> Any:
@@ -264,6 +312,7 @@ def table(
     na_values: Sequence[str] = (),
     keep_default_na: bool = True,
     id: str | None = None,
+    weight: str | None = None,
     suited: Sequence[str] = (),
     expected: Expected | None = None,
     aside: Sequence[str] = (),
@@ -292,6 +341,7 @@ def table(
         na_values: texts that stand for a gap.
         keep_default_na: whether ``NA``, ``null`` and the like do too.
         id: the column that names a row in predictions; it is not learned from.
+        weight: the column or array that says how much a sample counts in training.
         suited: tasks that the loss is for, which ``auto`` goes by.
         expected: what a run that has been trained knows of the rows.
         aside: columns that splits and weights go by, which are no inputs.
@@ -327,7 +377,9 @@ def table(
         drop = [name for name in drop if name in frame.columns]
     else:
         goals = _find_targets(frame, target)
-    if expected is not None:  # other rows than those that were split
+    if weight is not None:
+        aside = [*aside, weight]
+    if expected is not None:
         aside = [name for name in aside if name in frame.columns]
     kept = frame[check_asides(frame.columns, aside)]
     left_out = [*drop, *(name for name in aside if name not in drop)]
@@ -358,7 +410,7 @@ def table(
     # rows with gaps may have been dropped
     asides = {str(name): kept.loc[frame.index, name].to_numpy() for name in kept}
     more: dict[str, Any] = {"encoder": encoder, "notes": notes, "identities": identities}
-    more["asides"] = asides
+    more |= {"asides": asides, **pick_weights(weight, asides, {})}
     return Samples(x, y, learned.name, class_names=class_names, **more)
 
 

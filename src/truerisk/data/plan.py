@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 
 from truerisk.core.errors import ConfigError
 from truerisk.core.rng import named_generator
-from truerisk.data.split import LoaderSplit, Split, TensorSplit, cast, keep_batch
+from truerisk.data.split import LoaderSplit, Split, TensorSplit, WeightedSplit, cast, keep_batch
 
 
 def check_batch_size(batch_size: int | str) -> int | str:
@@ -51,6 +51,8 @@ class BatchPlan:
         rank: this process's number.
         world: processes there are.
         least: samples of a micro-batch, over all processes.
+        draws: chances of each sample, [n], by which an epoch's n are drawn with replacement; None
+            where it takes each once.
 
     Attributes:
         steps_per_epoch: optimizer steps in one pass through the data.
@@ -75,6 +77,7 @@ class BatchPlan:
         rank: int = 0,
         world: int = 1,
         least: int = 1,
+        draws: Tensor | None = None,
     ) -> None:
         if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
             raise ConfigError(f"step.accumulate is {accumulate!r}: give a whole number ≥ 1")
@@ -84,7 +87,12 @@ class BatchPlan:
         self.full = check_batch_size(batch_size) == "full"
         self.micro = math.ceil(n / accumulate) if self.full else min(int(batch_size), n)
         self.step_size = n if self.full else min(self.micro * accumulate, n)
-        self.least = least
+        self.least, self.draws = least, draws
+        if self.full and draws is not None:
+            raise ConfigError(
+                "data.sampler draws mini-batches, and data.batch_size=full takes all samples: set "
+                "data.sampler=null (loss.weight or data.source.weight weigh them)"
+            )
         self.steps_per_epoch = len(self.cut(n, self.step_size))
         if self.micro < least:
             raise ConfigError(
@@ -117,7 +125,13 @@ class BatchPlan:
         # not permuted: the sum over all samples would differ in its last bits each epoch
         if self.full:
             return torch.arange(self.n)
-        return torch.randperm(self.n, generator=named_generator(self.seed, "order", epoch))
+        draw = named_generator(self.seed, "order", epoch)
+        if self.draws is None:
+            return torch.randperm(self.n, generator=draw)
+        # not multinomial, which takes 2^24 samples at most
+        ends = self.draws.double().cumsum(0)
+        at = torch.rand(self.n, generator=draw, dtype=torch.float64) * ends[-1]
+        return torch.searchsorted(ends, at, right=True).clamp(max=self.n - 1)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[list[tuple[Tensor, float]]]:
         """Yield the micro-batches (indices, share) of this process, one list a step.
@@ -158,7 +172,7 @@ class SplitDataset(Dataset):
     """
 
     def __init__(self, split: Split) -> None:
-        self.split = split
+        self.split = split.split if isinstance(split, WeightedSplit) else split
 
     def __len__(self) -> int:
         return len(self.split)
@@ -216,8 +230,8 @@ def build_loader(split: Split, batch_size: int, plan: BatchPlan | None = None) -
     sampler: Sampler[int] = SequentialSampler(dataset)
     if plan is not None:
         sampler = EpochSampler(plan)
-    if isinstance(split, LoaderSplit):
-        workers = split.workers
+    if isinstance(dataset.split, LoaderSplit):
+        workers = dataset.split.workers
     return DataLoader(
         dataset,
         batch_size=batch_size,

@@ -122,6 +122,7 @@ class Samples:
     of how they were read, a line each. ``identities`` tell samples apart in tables of predictions,
     such as ``row`` and the column of ids, a value a sample. ``asides`` are columns that splits and
     weights go by, arrays [n] by name, which are no inputs; ``test_asides`` are the test set's.
+    ``weights`` say how much each sample counts, [n], and ``test_weights`` those of the test set.
 
     Raises:
         ConfigError: fewer than two classes, or x and y of different lengths.
@@ -139,6 +140,8 @@ class Samples:
     identities: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     asides: Mapping[str, Any] = field(default_factory=dict)
     test_asides: Mapping[str, Any] = field(default_factory=dict)
+    weights: Tensor | None = None
+    test_weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         task = get_task(self.task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -188,6 +189,56 @@ def as_slice(index: Tensor) -> slice | None:
     if not (numbers[1:] - numbers[:-1] == 1).all():
         return None
     return slice(int(numbers[0]), int(numbers[-1]) + 1)
+
+
+class WeightedSplit:
+    """A split whose batches carry the weights of their samples.
+
+    Args:
+        split: the samples.
+        weights: how much each counts, [n].
+    """
+
+    def __init__(self, split: Split, weights: Tensor) -> None:
+        self.split, self.weights = split, weights
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    @property
+    def y(self) -> Tensor:
+        """The targets."""
+        return self.split.y
+
+    def batches(self, plan: Sequence[Tensor]) -> Iterator[Batch]:
+        """Yield one batch for every index tensor of the plan."""
+        for index, batch in zip(plan, self.split.batches(plan), strict=True):
+            kind = batch.x.dtype if batch.x.is_floating_point() else torch.get_default_dtype()
+            own = self.weights[index.to(self.weights.device)].to(batch.y.device, kind)
+            yield replace(batch, weight=own)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> WeightedSplit:
+        """Return the same samples on ``device``, floating numbers in ``dtype``.
+
+        Args:
+            device: where batches are to lie.
+            dtype: of floating-point numbers there.
+        """
+        return WeightedSplit(self.split.to(device, dtype), self.weights)
+
+    def place_samples(self, x: Tensor, y: Tensor) -> Batch:
+        """Give other samples the device and type of these.
+
+        Args:
+            x: inputs, standardized.
+            y: their targets.
+        """
+        return self.split.place_samples(x, y)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "split":  # before it is there, as while a copy is made
+            raise AttributeError(name)
+        return getattr(self.split, name)
 
 
 # --- inputs that are read one at a time ---------------------------------------------------------

@@ -228,10 +228,31 @@ class RiskEstimator:
         Args:
             name: of the split.
         """
-        numbers = self.data.groups.get(name)
+        numbers, weights = self.data.groups.get(name), self.read_weights(name)
         if numbers is None:
-            return lambda index: (index, None), 0
-        return lambda index: (numbers[index], None), int(numbers.max()) + 1
+            if weights is None:
+                return lambda index: (index, None), 0
+            numbers = torch.arange(len(weights))  # independent: each its own group
+        groups = int(numbers.max()) + 1
+        if weights is None:
+            return lambda index: (numbers[index], None), groups
+        return lambda index: (numbers[index], weights[index]), groups
+
+    def read_weights(self, name: str) -> Tensor | None:
+        """Return how much each sample of a split counts in what is reported; None for all alike.
+
+        Args:
+            name: of the split.
+        """
+        if not self.recipe.risk.weighted:
+            return None
+        weights, of_class = self.data.weights.get(name), self.recipe.surrogate.class_weight
+        if weights is None:
+            weights = torch.ones(len(getattr(self.data, name)), dtype=torch.float64)
+        y = getattr(self.data, name).y
+        if of_class is not None and y.ndim == 1:
+            weights = weights * of_class[y].to(weights)
+        return weights
 
     def make_collector(self, limit: int | None = None) -> Collector | None:
         """Make what keeps predictions for metrics; None where there are no metrics.
@@ -300,7 +321,8 @@ class RiskEstimator:
         vary more than the pilot, from more of them. Beside it, on the same draws, the risk of the
         Bayes predictor. Nothing where P is not known.
         """
-        if self.data.population is None:
+        # under P there are no weights
+        if self.data.population is None or self.recipe.risk.weighted:
             return {}
         drawn, found = 0, self._measured(None, self._fresh(PILOT, "pilot"), limit=0)
         while drawn < self._samples(found):

@@ -249,8 +249,14 @@ def is_replaced(optimizer: torch.optim.Optimizer) -> bool:
 
 def edit_batch(edits: Sequence[Hook], batch: Batch) -> Batch:
     """Let regularizers edit a batch, one after another."""
+    weighed = batch.weight is not None
     for edit in edits:
         batch = edit(batch)
+        if weighed and batch.weight is None:
+            raise ConfigError(
+                "data.source.weight: a regularizer that edits batches, such as mixup or cutmix, "
+                "mixes samples that count unlike: leave it out, or set data.sampler=weighted"
+            )
     return batch
 
 

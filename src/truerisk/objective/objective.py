@@ -81,10 +81,11 @@ class Objective:
             outputs: f(x; w), [n, outputs].
             batch: n samples.
         """
-        losses = self.surrogate(outputs, batch.y)
-        if batch.other is None or batch.share is None:
-            return losses
-        return batch.share * losses + (1 - batch.share) * self.surrogate(outputs, batch.other)
+        losses: Tensor = self.surrogate(outputs, batch.y)
+        if batch.other is not None and batch.share is not None:
+            other = self.surrogate(outputs, batch.other)
+            losses = batch.share * losses + (1 - batch.share) * other
+        return losses if batch.weight is None else losses * batch.weight
 
     def trainable(self, params: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """Return the parameters that penalties act on, by name."""

@@ -42,13 +42,14 @@ def _gradient_rows(point: LocalObjective, batch: Batch) -> Tensor:
 def _map_samples(point: LocalObjective, batch: Batch) -> Tensor | None:
     """Map over samples, each as a batch of its own; None where a layer refuses."""
     share = None if batch.share is None or batch.share.ndim == 0 else 0
-    axes = (0, 0, None if batch.other is None else 0, share)
+    weight = None if batch.weight is None else 0
+    axes = (0, 0, None if batch.other is None else 0, share, weight)
 
     def loss(w: Tensor, *one: Any) -> Tensor:
         parts = [t if axis is None else t[None] for t, axis in zip(one, axes, strict=True)]
         return point.losses(w, Batch(*parts)).sum()
 
-    samples = (batch.x, batch.y, batch.other, batch.share)
+    samples = (batch.x, batch.y, batch.other, batch.share, batch.weight)
     try:
         return vmap(grad(loss), (None, *axes), randomness="different")(point.w, *samples)
     except (ConfigError, RuntimeError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class InputNoise(Regularizer):
     def edit_batch(self, batch: Batch) -> Batch:
         """Return the batch with noise added to its inputs."""
         x = torch.add(batch.x, torch.randn_like(batch.x), alpha=self.std)
-        return Batch(x, batch.y, batch.other, batch.share)
+        return replace(batch, x=x)
 
 
 class SampleMixing(Regularizer):

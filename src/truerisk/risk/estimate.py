@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -299,13 +300,14 @@ def measure_batches(
     surrogate, differs = objective.surrogate, False
     has_errors = surrogate.task.error_title is not None
     for batch in batches:
+        weight, batch = batch.weight, replace(batch, weight=None)
         value = objective(state, batch)
         losses = surrogate.report_losses(value.losses, value.outputs, batch.y)
         mark = next(marked, ())
         risk.update(losses, *mark)
-        if losses is not value.losses:
+        if losses is not value.losses or weight is not None:
             differs = True
-            trained.update(value.losses)
+            trained.update(value.losses if weight is None else value.losses * weight)
         if has_errors:
             errors.update(surrogate.compute_errors(value.outputs, batch.y), *mark)
         if collector is not None:

@@ -69,11 +69,14 @@ def find_obstacle(config: Mapping[str, Any]) -> str:
     """Say what keeps a cell from any group; empty where nothing does."""
     trainer, data = config["trainer"], config["data"]
     unheeded = {k for k, v in trainer.items() if k not in TRAINER and v is not None}
+    source = data.get("source") or {}
     obstacles = {
         "data=none has no samples to stack": not config_has_samples(data["_target_"]),
         f"data.split={data.get('split')}: errors are clustered within one run": (
             str(data.get("split")).startswith("group:")
         ),
+        "data.source.weight weighs the samples of one run": source.get("weight"),
+        "risk.weighted=true weighs the samples of one run": config.get("risk", {}).get("weighted"),
         "data.in_memory=false: its samples are read one batch at a time": (
             data.get("in_memory") is False
         ),

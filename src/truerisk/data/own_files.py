@@ -113,7 +113,7 @@ def arrays(
 
 def pick_weights(
     weight: str | None, asides: Mapping[str, Any], tested: Mapping[str, Any]
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     """Read the weights of samples, and of the test set's, out of the columns that were set aside.
 
     Args:

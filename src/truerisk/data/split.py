@@ -200,15 +200,10 @@ class WeightedSplit:
     """
 
     def __init__(self, split: Split, weights: Tensor) -> None:
-        self.split, self.weights = split, weights
+        self.split, self.weights, self.y = split, weights, split.y
 
     def __len__(self) -> int:
         return len(self.split)
-
-    @property
-    def y(self) -> Tensor:
-        """The targets."""
-        return self.split.y
 
     def batches(self, plan: Sequence[Tensor]) -> Iterator[Batch]:
         """Yield one batch for every index tensor of the plan."""

@@ -214,7 +214,11 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Measured]) -> None:
         """Record what was measured at the best weights."""
-        self._write_json(self.SUMMARY, {name: m._asdict() for name, m in summary.items()})
+        rows = {name: m._asdict() for name, m in summary.items()}
+        for row in rows.values():
+            if row["size"] is None:  # as it was before there were sizes
+                del row["size"]
+        self._write_json(self.SUMMARY, rows)
 
     def tables(self) -> dict[str, Any]:
         """Metrics that are tables, such as a confusion matrix, by name and split."""

@@ -16,7 +16,7 @@ def test_with_a_group_a_sample_it_is_the_plain_error():
     plain.update(values)
     grouped.update(values[:20], torch.arange(20))
     grouped.update(values[20:], torch.arange(20, 50))
-    assert grouped.to_measured() == pytest.approx((*plain.to_measured()[:2], None))
+    assert grouped.to_measured() == pytest.approx((*plain.to_measured()[:2], None, 50))
     assert grouped.to_measured(200).stderr == pytest.approx(plain.to_measured(200).stderr)
     assert grouped.to_measured(50).stderr == 0
 
@@ -53,9 +53,9 @@ def test_its_interval_covers_where_the_plain_one_does_not():
         plain, clustered = MeanEstimate(), GroupedEstimate(G)
         plain.update(values)
         clustered.update(values, groups)
-        mean, stderr, _ = plain.to_measured()
+        mean, stderr, *_ = plain.to_measured()
         covered["plain"] += abs(mean) < 1.96 * stderr
-        mean, stderr, _ = clustered.to_measured()
+        mean, stderr, *_ = clustered.to_measured()
         covered["clustered"] += abs(mean) < quantile * stderr
     # 95 % within three standard errors of 2,000 draws
     assert abs(covered["clustered"] / studies - 0.95) < 3 * (0.95 * 0.05 / studies) ** 0.5

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 
 import pytest
 from rich.console import Console
 
 import truerisk
 from truerisk.evaluate import evaluate
+from truerisk.risk.measured import Measured, Monitor
 from truerisk.show import risk_table
-from truerisk.show.console import function_table
+from truerisk.show.console import (
+    INTERVAL,
+    OPTIMISM,
+    describe_weights,
+    function_table,
+    list_footnotes,
+    metric_table,
+)
 from truerisk.show.style import format_with_stderr
-
-Measured = namedtuple("Measured", "value stderr epoch")
 
 SUMMARY = {
     "risk/train": Measured(0.123456, 0.0, 37),
@@ -22,7 +27,7 @@ SUMMARY = {
     "risk/gap": Measured(0.39995, 0.0084, 37),
     "risk/test": Measured(0.5312, 0.0149, 37),
     "error/train": Measured(0.031, 0.0, 37),
-    "error/val": Measured(0.1825, 0.00613, 37),
+    "error/val": Measured(0.1825, math.sqrt(0.1825 * 0.8175 / 3999), 37, 4000),
     "error/test": Measured(0.19, 0.0124, 37),
     "objective": Measured(0.3, None, 37),
 }
@@ -45,8 +50,9 @@ def test_rows_and_numbers():
     assert table == [
         ["risk ± s.e.", "0-1 error, %", "epoch"],
         ["train", "0.1235 exact", "3.100 exact", "37"],
-        ["validation", "0.5234 ± 0.0082", "18.25 ± 0.61", "37"],
+        ["validation", "0.5234 ± 0.0082", "18.2 [17.1, 19.5]", "37"],
         ["gap", "0.4000 ± 0.0084", "37"],
+        # of a run that does not tell how many samples there were
         ["test", "0.531 ± 0.015", "19.0 ± 1.2", "37"],
     ]
 
@@ -61,6 +67,32 @@ def test_fits_a_phone_and_needs_no_colour():
     assert max(map(len, lines)) <= 60
     assert not any("…" in line or "\x1b" in line for line in lines)
     assert cells(lines[-2]) == ["Bayes", "(1.500 ± 0.012)e-07"]
+
+
+def test_metrics_have_a_table_of_their_own():
+    summary = {
+        "metric/f1/val": Measured(0.91, 0.02, 3, 200),
+        "metric/f1/test": Measured(0.9, None, 3),
+        "metric/rate/a class/val": Measured(0.5, 0.1, 3, 200),
+    }
+    table = metric_table(summary)
+    assert [cells(line) for line in shown(table) if "0." in line] == [
+        ["f1", "0.910 ± 0.020", "0.9000"],
+        ["rate a class", "0.50 ± 0.10"],
+    ]
+    assert metric_table(SUMMARY) is None
+
+
+def test_footnotes_say_what_an_interval_is_and_what_is_optimistic():
+    assert list_footnotes(SUMMARY) == [INTERVAL, OPTIMISM]
+    again = {"risk/gap": Measured(0.4, 0.1, None), "error/val": Measured(0.2, 0.1, None)}
+    assert list_footnotes(again) == []
+
+
+def test_the_title_names_what_was_followed():
+    assert "lowest validation risk" in describe_weights(Monitor(), "classification")
+    followed = describe_weights(Monitor("metric/f1/val", True), "classification")
+    assert followed == "risk at the weights with the highest metric/f1/val"
 
 
 def test_a_longer_title_stays_on_one_line():

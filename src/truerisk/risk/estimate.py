@@ -142,9 +142,9 @@ class GroupedEstimate:
             return Measured(mean, 0.0, epoch)
         seen = int((count > 0).sum())
         if seen < 2:
-            return Measured(mean, math.nan, epoch)
+            return Measured(mean, math.nan, epoch, seen)
         squares = float((total - weight * mean).square().sum())
-        return Measured(mean, math.sqrt(seen / (seen - 1) * squares * left) / w, epoch)
+        return Measured(mean, math.sqrt(seen / (seen - 1) * squares * left) / w, epoch, seen)
 
 
 def make_estimate(device: torch.device | str, groups: int) -> Any:
@@ -185,8 +185,11 @@ class Moments(NamedTuple):
             epoch: after which they were measured.
         """
         left = max(0.0, 1 - self.size / population)
-        stderr = math.sqrt(self.variance / self.size * left) if left else 0.0
-        return Measured(self.mean, stderr, epoch)
+        if not left:
+            return Measured(self.mean, 0.0, epoch)
+        return Measured(
+            self.mean, math.sqrt(self.variance / self.size * left), epoch, int(self.size)
+        )
 
 
 class Measurement(NamedTuple):
@@ -223,7 +226,10 @@ class Measurement(NamedTuple):
             for part, value in estimate.values.items():
                 stderr = estimate.stderrs.get(part)
                 key = "/".join(filter(None, ["metric", name, part, split]))
-                risks[key] = Measured(value, None if stderr is None else stderr * left, epoch)
+                if stderr is None or not left:
+                    risks[key] = Measured(value, None if stderr is None else 0.0, epoch)
+                else:
+                    risks[key] = Measured(value, stderr * left, epoch, estimate.size)
         return risks
 
 

@@ -7,11 +7,16 @@ from typing import Any, NamedTuple
 
 
 class Measured(NamedTuple):
-    """A measured number, its standard error, and after which epoch it was measured."""
+    """A measured number, its standard error, and after which epoch it was measured.
+
+    ``size`` is the number of independent samples, or groups of them, behind a number that estimates
+    one of a larger population; None where it is all there is, or was told by an earlier version.
+    """
 
     value: float
     stderr: float | None = None
     epoch: int | None = None
+    size: int | None = None
 
 
 class Monitor(NamedTuple):

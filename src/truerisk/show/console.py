@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from truerisk.risk.intervals import wilson_bounds
+from truerisk.risk.measured import Monitor, read_monitor
 from truerisk.run import rank
-from truerisk.show.style import format_significant, format_with_stderr
+from truerisk.show.style import format_bounds, format_significant, format_with_stderr
 from truerisk.task import get_task
 
 if TYPE_CHECKING:
@@ -26,11 +29,17 @@ ROWS = {
 }
 
 
-def format_percent(error: Measured | None, risk: Measured | None = None) -> str:
-    """Write a 0-1 error in per cent, with its standard error.
+OPTIMISM = "validation, gap: optimistic, as their samples chose the epoch"
+"""Said where the validation risk is that of the epoch with the lowest one."""
+INTERVAL = "[ ]: 95 % interval (Wilson's)"
 
-    Where a sample is all right or all wrong there is none to be told, which does not make the error
-    exact: that it is only where the ``risk`` on the same samples is.
+
+def format_percent(error: Measured | None, risk: Measured | None = None) -> str:
+    """Write a 0-1 error in per cent, with Wilson's 95 % interval.
+
+    Of a run of an earlier version, which does not tell the number of samples, it is the standard
+    error. Where a sample is all right or all wrong there is none to be told, which does not make
+    the error exact: that it is only where the ``risk`` on the same samples is.
 
     Args:
         error: a share; nothing is written for None.
@@ -42,6 +51,9 @@ def format_percent(error: Measured | None, risk: Measured | None = None) -> str:
     """
     if error is None:
         return ""
+    low, high = wilson_bounds(error)
+    if error.size is not None and math.isfinite(low):
+        return format_bounds(100 * error.value, 100 * low, 100 * high)
     # all samples right or all wrong have no spread, which says nothing of other samples
     all_alike = error.stderr == 0 and risk is not None and risk.stderr != 0
     if error.stderr is None or all_alike:
@@ -140,6 +152,43 @@ def _empty_table(title: str | None, headings: Sequence[str]) -> Table:
     return table
 
 
+def list_footnotes(summary: Mapping[str, Measured]) -> list[str]:
+    """List what a reader of the table of risks has to know of its numbers.
+
+    Args:
+        summary: measured numbers by name.
+    """
+    notes = []
+    if any(name.startswith("error/") and m.size is not None for name, m in summary.items()):
+        notes.append(INTERVAL)
+    gap = summary.get("risk/gap")
+    # measured again on other samples, or before the first step, nothing was chosen by them
+    if gap is not None and gap.epoch:
+        notes.append(OPTIMISM)
+    return notes
+
+
+def metric_table(summary: Mapping[str, Measured]) -> Table | None:
+    """Make a table of metrics, a row each with its standard errors; None where there are none.
+
+    Args:
+        summary: measured numbers by name, of which those below ``metric/`` are shown.
+    """
+    rows: dict[str, dict[str, Measured]] = {}
+    for key, measured in summary.items():
+        head, _, rest = key.partition("/")
+        if head == "metric":
+            name, _, split = rest.rpartition("/")
+            rows.setdefault(name.replace("/", " "), {})[split] = measured
+    splits = [key for key in ROWS if any(key in row for row in rows.values())]
+    if not rows:
+        return None
+    table = _empty_table("metrics ± s.e.", ["", *(ROWS[split] for split in splits)])
+    for name, row in rows.items():
+        table.add_row(name, *(format_risk(row.get(split)) for split in splits))
+    return table
+
+
 def print_table(summary: Mapping[str, Measured], title: str, task: str) -> None:
     """Print the risks with their standard errors, or how far down a function the run came.
 
@@ -155,7 +204,26 @@ def print_table(summary: Mapping[str, Measured], title: str, task: str) -> None:
         table = risk_table(summary, title, learned.error_title or "error")
     else:
         table = function_table(summary, title)
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    for note in list_footnotes(summary) if learned.has_samples else ():
+        print(note)
+    metrics = metric_table(summary)
+    if metrics is not None:
+        console.print(metrics)
+
+
+def describe_weights(monitor: Monitor, task: str) -> str:
+    """Say which weights the numbers of a finished run are of.
+
+    Args:
+        monitor: what the run followed.
+        task: the run's.
+    """
+    if monitor == Monitor():
+        return get_task(task).summary_title
+    which = "highest" if monitor.higher_is_better else "lowest"
+    return f"risk at the weights with the {which} {monitor.name}"
 
 
 _TOLD: set[str] = set()
@@ -195,7 +263,8 @@ def print_report(run: RunResult) -> None:
     if best is not None and best.epoch == 0 and get_task(run.task).has_samples:
         print("\nno epoch improved on the initial weights: the numbers are theirs")
     if run.summary:
-        print_table(run.summary, get_task(run.task).summary_title, run.task)
+        title = describe_weights(read_monitor(run.run.metadata()), run.task)
+        print_table(run.summary, title, run.task)
     print(f"run     {run.folder}")
     if run.figure.exists():
         print(f"figure  {run.figure}")

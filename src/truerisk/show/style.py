@@ -132,6 +132,22 @@ def format_significant(value: float, digits: int = 4) -> str:
     return format_fixed(value, min(0, leading_power(value) - digits + 1))
 
 
+def format_bounds(value: float, low: float, high: float) -> str:
+    """Write a number and its interval, rounded to two significant digits of the interval's width.
+
+    Args:
+        value: any number.
+        low: the interval's lower end.
+        high: its upper end.
+
+    >>> format_bounds(2.5, 0.44, 12.88), format_bounds(18.25, 16.9, 19.6)
+    ('2 [0, 13]', '18.2 [16.9, 19.6]')
+    """
+    last = leading_power(float(f"{high - low:.1e}")) - 1
+    first, *ends = (format_fixed(number, last) for number in (value, low, high))
+    return f"{first} [{', '.join(ends)}]"
+
+
 def format_with_stderr(value: float, stderr: float | None) -> str:
     """Write a number and its standard error, rounded to two significant digits of the latter.
 

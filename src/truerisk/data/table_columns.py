@@ -12,6 +12,7 @@ from truerisk.core.errors import ConfigError
 from truerisk.data.table_files import (
     Dialect,
     FileLayout,
+    count_gap_texts,
     find_layout,
     find_suffix,
     make_dialect,
@@ -73,7 +74,9 @@ def read_table(file: Path, texts: Sequence[str], dates: str, **keys: Any) -> Tab
     else:
         layout = find_layout(file, dialect)
         frame, signs = _read_signs(file, dialect, layout, texts)
-        guessed, gaps = [*layout.guessed, *signs], {k: dict(v) for k, v in layout.gaps.items()}
+        guessed = [*layout.guessed, *signs]
+        if frame.isna().any(axis=None):
+            gaps = count_gap_texts(file, dialect, layout)
     if frame.empty:
         raise ConfigError(f"data.source.path: {file} has no rows")
     frame, found = _read_columns(frame, texts, dates)

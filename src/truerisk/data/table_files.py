@@ -8,7 +8,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -75,7 +75,6 @@ class FileLayout:
         skipped: single lines among the rows that are comments, counted from 0.
         texts: columns that the header says are no numbers.
         guessed: what was found out rather than given, for people.
-        gaps: how often each text stood for a gap, by column.
     """
 
     names: list[str]
@@ -86,7 +85,6 @@ class FileLayout:
     skipped: tuple[int, ...] = ()
     texts: tuple[str, ...] = ()
     guessed: tuple[str, ...] = ()
-    gaps: dict[str, Counter[str]] = field(default_factory=dict)
 
 
 def find_suffix(file: Path) -> str:
@@ -338,29 +336,66 @@ def _is_number_text(text: str) -> bool:
 
 
 def _check_rows(file: Path, dialect: Dialect, layout: FileLayout) -> FileLayout:
-    """Count the fields of every row, and what stands for gaps in them."""
-    names, count = layout.names, len(layout.names)
-    gap_texts, width, trailing, rows = dialect.gaps, count, 0, 0
-    gaps: dict[str, Counter[str]] = {}
+    """Count the fields of every row."""
+    if _is_even(file, dialect, layout):
+        return layout
+    count = width = len(layout.names)
+    trailing, rows = 0, 0
+    for number, fields in _iterate_rows(file, dialect, layout):
+        rows += 1
+        if len(fields) != count:
+            if len(fields) < count or any(map(str.strip, fields[count:])):
+                raise ConfigError(_describe_misfit(file, layout, number, fields))
+            width, trailing = max(width, len(fields)), trailing + 1
+    if not trailing:
+        return layout
+    told = f"{trailing} of {rows} rows end in the delimiter"
+    return replace(layout, width=width, guessed=(*layout.guessed, told))
+
+
+def _is_even(file: Path, dialect: Dialect, layout: FileLayout) -> bool:
+    """Tell whether every line has as many delimiters as the header, and none a quote.
+
+    It takes a tenth of the time that cutting the lines into fields does.
+    """
+    if len(layout.delimiter) > 1 or layout.skipped:
+        return False
+    expected, sign, quote = len(layout.names) - 1, layout.delimiter, layout.quote
+    with _open_text(file, dialect) as lines:
+        return all(
+            quote not in line and line.count(sign) == expected
+            for line in islice(lines, layout.skip, None)
+        )
+
+
+def _iterate_rows(
+    file: Path, dialect: Dialect, layout: FileLayout
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the fields of each row, with the number of its last line below the header."""
     with _open_text(file, dialect) as lines:
         rest: Iterator[str] = islice(lines, layout.skip, None)
         if layout.skipped:
             comments = set(layout.skipped)
             rest = (line for k, line in enumerate(rest, layout.skip) if k not in comments)
-        for number, fields in _split_records(rest, layout.delimiter, layout.quote):
-            rows += 1
-            if len(fields) != count:
-                if len(fields) < count or any(map(str.strip, fields[count:])):
-                    raise ConfigError(_describe_misfit(file, layout, number, fields))
-                width, trailing = max(width, len(fields)), trailing + 1
-            if not gap_texts.isdisjoint(fields):
-                for name, text in zip(names, fields, strict=False):
-                    if text in gap_texts:
-                        gaps.setdefault(name, Counter())[text] += 1
-    guessed = list(layout.guessed)
-    if trailing:
-        guessed.append(f"{trailing} of {rows} rows end in the delimiter")
-    return replace(layout, width=width, gaps=gaps, guessed=tuple(guessed))
+        yield from _split_records(rest, layout.delimiter, layout.quote)
+
+
+def count_gap_texts(file: Path, dialect: Dialect, layout: FileLayout) -> dict[str, dict[str, int]]:
+    """Count the texts that stand for gaps, by column.
+
+    Args:
+        file: a CSV, or ARFF.
+        dialect: which says what does.
+        layout: what `find_layout` has found.
+    """
+    found: dict[str, Counter[str]] = {}
+    texts = dialect.gaps
+    for _, fields in _iterate_rows(file, dialect, layout):
+        if not texts.isdisjoint(fields):
+            for name, text in zip(layout.names, fields, strict=False):
+                if text in texts:
+                    found.setdefault(name, Counter())[text] += 1
+    return {name: dict(counts) for name, counts in found.items()}
 
 
 def _describe_misfit(file: Path, layout: FileLayout, number: int, fields: list[str]) -> str:

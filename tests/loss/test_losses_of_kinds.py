@@ -12,6 +12,7 @@ from sklearn.metrics import mean_pinball_loss
 from torch import nn
 
 import truerisk
+from truerisk.cli import main
 from truerisk.core.errors import ConfigError
 from truerisk.loss import Ordinal, Poisson, Quantile, adapt_loss
 from truerisk.risk.bayes import fit_constant, mean_loss
@@ -191,3 +192,18 @@ def test_targets_that_the_loss_is_not_for(write, target, overrides, message):
     with pytest.raises(ConfigError, match=message):
         columns = ["data.source.columns=[count]"] if target == "x" else []
         train(write, target, *overrides, *columns)
+
+
+@pytest.mark.parametrize(("target", "loss"), [("rating", "ordinal"), ("count", "quantile")])
+def test_a_stack_learns_what_each_run_does_alone(write, monkeypatch, target, loss):
+    folder, _ = write
+    monkeypatch.chdir(folder)
+    options = ["data=table", "data.source.path=t.csv", "data.source.columns=[x]", "model=linear"]
+    options += [f"data.source.target={target}", f"loss={loss}", "trainer.max_epochs=3"]
+    sweep = ["hydra/launcher=vectorized", "seed=1,2", "report=false", "figures=false", "study=s"]
+    assert main(["train", "-m", *options, *sweep]) == 0
+    alone = truerisk.train([*options, "seed=2", "figures=false"], folder=folder / "alone")
+    runs = [truerisk.load_run(path.parent) for path in folder.glob("outputs/s/*/summary.json")]
+    (stacked,) = [run for run in runs if run.config.seed.base == 2]
+    for name in ("risk/test", "risk/val", "constant/risk/test"):
+        assert stacked.summary[name].value == pytest.approx(alone.summary[name].value, rel=1e-5)

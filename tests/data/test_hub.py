@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from functools import partial
 
 import numpy as np
@@ -207,6 +208,23 @@ def test_bad_paths_are_named(tmp_path, columns):
         with pytest.raises(ConfigError) as error:
             hub(path)
         assert message in str(error.value)
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(tmp_path, monkeypatch, capfd):
+    tried = []
+
+    def connect(address, timeout):
+        tried.append(address)
+        raise OSError("no network")
+
+    monkeypatch.setattr("socket.create_connection", connect)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match="hub cannot be reached from this machine") as error:
+        hub("nobody/nothing-of-the-kind", cache=str(tmp_path))
+    assert "\n" not in str(error.value) and time.monotonic() - start < 8  # 24 s of retries before
+    assert tried == [("huggingface.co", 443)] and "Retry" not in "".join(capfd.readouterr())
 
 
 def test_images_must_be_alike_and_labelled(pictures):

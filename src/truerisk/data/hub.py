@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor
@@ -206,7 +210,45 @@ def _open_dataset(
         return datasets.load_from_disk(str(local))
     if local.is_dir():
         path = str(local)
-    return datasets.load_dataset(path, name, revision=revision, cache_dir=cache)
+        return datasets.load_dataset(path, name, revision=revision, cache_dir=cache)
+    with _asking_once(datasets) as reached:
+        try:
+            return datasets.load_dataset(path, name, revision=revision, cache_dir=cache)
+        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError):
+            if reached:
+                raise
+            raise ConfigError(
+                f"data.source.path: the data set '{path}' cannot be loaded: it is no file or "
+                "folder here and not in the cache of the datasets library, and the Hugging Face "
+                "hub cannot be reached from this machine"
+            ) from None
+
+
+@contextmanager
+def _asking_once(datasets: Any) -> Iterator[bool]:
+    """Take what is in the cache where the hub cannot be reached, instead of asking for 24 s.
+
+    Yields:
+        Whether it can be.
+    """
+    from huggingface_hub import constants
+
+    where = urlsplit(constants.ENDPOINT)
+    # through a proxy the hub's own name need not be known here
+    reached = bool(getproxies()) or constants.HF_HUB_OFFLINE
+    if not reached:
+        with suppress(OSError):
+            address = where.hostname or "", where.port or {"http": 80}.get(where.scheme, 443)
+            socket.create_connection(address, timeout=5).close()
+            reached = True
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    if not reached:
+        # both libraries read the variable when they are imported, and these afterwards
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield reached
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
 def _get_split(parts: dict[str, Any], split: str, key: str = "split") -> Any:

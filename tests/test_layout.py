@@ -89,7 +89,7 @@ ORDER = (
         "predict",
         "export",
     ),
-    *("sweeps", "reports", "launch", "verdicts", "reproductions"),
+    *("sweeps", "reports", "launch", "python_sweep", "verdicts", "reproductions"),
     *("cli", "__main__"),
 )
 """The folders and files of the package, from below upwards: none imports what comes after it."""

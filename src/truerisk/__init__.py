@@ -53,6 +53,8 @@ _HOMES = {
     "ModelBackend": "engine.lightning",
     "RiskModule": "engine.risk_module",
     # many runs
+    "sweep": "python_sweep",
+    "SweepResult": "python_sweep",
     "StudyResults": "reports",
     "collect_runs": "reports",
     "write_report": "reports",

@@ -53,7 +53,7 @@ def launch_training(args: Sequence[str]) -> int:
     given = parser.parse_intermixed_args(list(args))
     if given.experimental_rerun:
         raise UserError("--experimental-rerun is not supported; use resume=FOLDER")
-    overrides = _expand_overrides(given.overrides, given.multirun)
+    overrides = expand_overrides(given.overrides, given.multirun)
     given.overrides = overrides
     name = given.config_name or PRIMARY
     with hydra_session():
@@ -84,7 +84,7 @@ def launch_plan(args: Sequence[str]) -> int:
     if given.help:
         print(PLAN_HELP, end="")
         return 0
-    overrides = _expand_overrides(given.overrides, multirun=True)
+    overrides = expand_overrides(given.overrides, multirun=True)
     name = given.config_name or PRIMARY
     from truerisk.sweeps.sweep import Sweep, is_own_sweeper
     from truerisk.sweeps.sweep_plan import plan_sweep
@@ -111,8 +111,13 @@ def _tell_overridden(loader: ConfigLoader, overrides: Sequence[str]) -> None:
             last[key] = text
 
 
-def _expand_overrides(overrides: Sequence[str], multirun: bool) -> list[str]:
-    """Write out our short forms, and distributions where they can be swept."""
+def expand_overrides(overrides: Sequence[str], multirun: bool) -> list[str]:
+    """Write out our short forms, and distributions where they can be swept.
+
+    Args:
+        overrides: as on the command line.
+        multirun: whether they ask for a sweep.
+    """
     expanded = expand_short_forms(overrides)
     if multirun:
         from truerisk.sweeps.sweeper.axis import quote_distributions

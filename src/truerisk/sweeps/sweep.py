@@ -203,10 +203,10 @@ class Sweep:
         while points is not None:
             cells = self.study.compose_cells(points)
             outcomes = self._run_missing(unique_cells(cells), launcher, jobs)
+            outcomes = {path: replace(end, folder=path) for path, end in outcomes.items()}
             yield from outcomes.values()
             try:
-                ended = [replace(outcomes[cell.folder], folder=cell.folder) for cell in cells]
-                points = batches.send(ended)
+                points = batches.send([outcomes[cell.folder] for cell in cells])
             except StopIteration:
                 points = None
 

@@ -10,7 +10,12 @@ import torch
 from torch import nn
 
 from truerisk.diagnostics import GradientNoise
-from truerisk.diagnostics.gradient_noise import estimate_from_two_sizes, estimate_noise, sum_squares
+from truerisk.diagnostics.gradient_noise import (
+    NoiseEstimate,
+    estimate_from_two_sizes,
+    estimate_noise,
+    sum_squares,
+)
 
 
 def rows(n, p, seed=0):
@@ -60,6 +65,19 @@ def test_two_batches_have_the_same_expectation():
     assert sum(found) / len(found) == pytest.approx(variance, rel=1e-12)
 
 
+def test_a_batch_drawn_without_putting_back_varies_less():
+    """Over all batches of two and of six out of six: the latter are one."""
+    population = rows(6, 2)
+    variance = population.var(0).sum().item()
+    noise = NoiseEstimate(variance, 0.0)
+    for m in (1, 2, 5, 6):
+        means = [population[list(i)].mean(0) for i in itertools.combinations(range(6), m)]
+        around = torch.stack(means) - population.mean(0)
+        expected = around.square().sum(1).mean().item()
+        assert noise.batch_variance(m, 6) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    assert noise.batch_variance(9, 6) == 0
+
+
 @pytest.fixture(scope="module")
 def looked(seen, losses):
     torch.manual_seed(0)
@@ -80,11 +98,11 @@ def test_a_look_equals_a_loop_over_the_samples(looked):
     assert found["variance"] == pytest.approx(variance, rel=1e-10)
     assert found["signal"] == pytest.approx(signal, rel=1e-9)
     assert found["noise_scale"] == pytest.approx(variance / signal, rel=1e-9)
-    assert found["batch_variance"] == pytest.approx(variance / 10, rel=1e-10)
+    assert found["batch_variance"] == pytest.approx((1 - 10 / 70) * variance / 10, rel=1e-10)
     assert found["law/8"] == pytest.approx(g.view(8, 8, -1).mean(1).var(0).sum().item(), rel=1e-9)
     last = g[:, -10:]
     own, tr = last.mean(0).square().sum().item(), last.var(0).sum().item()
-    ratio = math.sqrt((own - tr / 64) / (tr / 10))
+    ratio = math.sqrt((own - tr / 64) / ((1 - 10 / 70) * tr / 10))
     assert found["signal_to_noise/2"] == pytest.approx(ratio, rel=1e-9)
 
 

@@ -35,12 +35,14 @@ class GradientNoise(Diagnostic):
         ‖∇g‖² = ‖ḡ‖² − tr Σ / n                   ``signal``, which can come out negative
         B = tr Σ / ‖∇g‖²                          ``noise_scale``; m = B has as much noise as signal
 
-    all without bias but the last (McCandlish et al. 2018, §2.2 and App. A.1). A batch of m samples
-    has the gradient's variance tr Σ/m: ``batch_variance`` for the m of the run's steps, and
-    ``law/<m>`` as it is found between groups of m samples, to be compared. ``two_batch`` is the
-    noise scale from squared norms at two sizes alone, the step's m (the next lower power of two)
-    and n, as one would have them from data-parallel training. ``signal_to_noise/<layer>`` is
-    ``√(‖∇g‖² / (tr Σ/m))`` of a layer's parameters, 0 where the signal is not above 0.
+    all without bias but the last (McCandlish et al. 2018, §2.2 and App. A.1), for samples drawn one
+    by one. The gradient of m of them has the variance tr Σ/m: ``law/<m>``, as it is found between
+    groups of m samples. A run's steps take theirs out of N without putting any back, which leaves
+    ``(1 − m/N) tr Σ/m`` around the gradient of all (Cochran 1977, theorem 2.2): ``batch_variance``,
+    0 on the full batch. ``two_batch`` is the noise scale from squared norms at two sizes alone, the
+    step's m (the next lower power of two) and n, as one would have them from data-parallel
+    training. ``signal_to_noise/<layer>`` is ``√(‖∇g‖² / batch_variance)`` of a layer's parameters,
+    0 where the signal is not above 0.
 
     Args:
         every: when to look; see `Diagnostic`.
@@ -62,12 +64,13 @@ class GradientNoise(Diagnostic):
         cut = LocalObjective(snapshot.objective, None, list(snapshot.batches(size, most=n)))
         squares = sum_squares(per_sample_gradients(cut), point.space.sizes)
         layers = [name_layer(name) for name in point.space.shapes]
-        return self._estimate_values(squares, layers, snapshot.run.step_size)
+        m, total = snapshot.run.step_size, len(snapshot.run.train_split)
+        return self._estimate_values(squares, layers, m, total)
 
     def _estimate_values(
-        self, squares: GradientSquares, layers: list[str], m: int
+        self, squares: GradientSquares, layers: list[str], m: int, total: int
     ) -> dict[str, float]:
-        """Compute all that is logged; ``layers`` has the layer of every parameter."""
+        """Compute all that is logged; ``layers`` has the layer of every parameter, N is total."""
         n, mean_square = squares.samples, squares.mean.sum().item()
         noise = estimate_noise(n, squares.single.sum().item(), mean_square)
         half = largest_power_of_two(min(m, n // 2))
@@ -76,14 +79,15 @@ class GradientNoise(Diagnostic):
             "variance": noise.variance,
             "signal": noise.signal,
             "noise_scale": noise.scale,
-            "batch_variance": noise.variance / m,
+            "batch_variance": noise.batch_variance(m, total),
             "two_batch": two.scale,
         }
         values |= {f"law/{k}": v for k, v in squares.group_variances().items()}
         for layer in dict.fromkeys(layers):
             rows = [i for i, name in enumerate(layers) if name == layer]
             single, mean = squares.single[rows].sum().item(), squares.mean[rows].sum().item()
-            values[f"signal_to_noise/{layer}"] = estimate_noise(n, single, mean).signal_to_noise(m)
+            own = estimate_noise(n, single, mean)
+            values[f"signal_to_noise/{layer}"] = own.signal_to_noise(m, total)
         return values
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
@@ -123,13 +127,22 @@ class NoiseEstimate(NamedTuple):
             return math.inf
         return self.variance / self.signal
 
-    def signal_to_noise(self, m: int) -> float:
-        """Compute ``√(‖∇g‖² / (tr Σ/m))`` of a batch of m samples; 0 where no signal is seen."""
+    def batch_variance(self, m: int, total: int) -> float:
+        """Compute ``(1 − m/N) tr Σ/m``, of a batch of m out of N = ``total`` samples.
+
+        >>> NoiseEstimate(variance=4.0, signal=1.0).batch_variance(2, 8)
+        1.5
+        """
+        return (1 - min(m, total) / total) * self.variance / m
+
+    def signal_to_noise(self, m: int, total: int) -> float:
+        """Compute ``√(‖∇g‖² / ((1 − m/N) tr Σ/m))``; 0 where no signal is seen."""
+        noise = self.batch_variance(m, total)
         if self.signal <= 0:
             return 0.0
-        if self.variance <= 0:
+        if noise <= 0:
             return math.inf
-        return math.sqrt(self.signal * m / self.variance)
+        return math.sqrt(self.signal / noise)
 
 
 def estimate_from_two_sizes(
@@ -250,12 +263,11 @@ def _draw_law(axes: Axes, table: pd.DataFrame) -> None:
     last = table.iloc[-1]
     variances = {int(m): values.iloc[-1] for m, values in select_columns(table, "law").items()}
     sizes = sorted(variances)
-    step_size = round(last["variance"] / last["batch_variance"])
     line = [last["variance"] / m for m in sizes]
     axes.loglog(sizes, line, color=FAINT, linewidth=2)
     axes.loglog(sizes, [variances[m] for m in sizes], "o", color=INK, markersize=7)
     axes.set_xticks(sizes, [str(m) for m in sizes], fontsize=SIZE - 1)
     axes.xaxis.set_minor_formatter(NullFormatter())
-    text = f"line: tr Σ/m\na step has m = {step_size}"
+    text = f"line: tr Σ/m\na step's variance: {last['batch_variance']:.3g}"
     write_note(axes, text, sizes[len(sizes) // 2], 1.0, right=False)
     set_plain_ticks(axes)

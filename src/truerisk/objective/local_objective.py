@@ -43,14 +43,14 @@ class ParameterSpace:
         for name, shape in self.shapes.items():
             tensor = named[name]
             leading = tensor.shape[: tensor.ndim - len(shape)]
-            parts.append(tensor.reshape(*leading, math.prod(shape)))
+            parts.append(tensor.reshape((*leading, math.prod(shape))))
         return torch.cat(parts, -1)
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """Cut a vector [..., p] into tensors [..., *shape]; views where the dtype is its own."""
         parts = zip(self.shapes.items(), vector.split(self.sizes, -1), strict=True)
         return {
-            name: part.reshape(*vector.shape[:-1], *shape).to(self.dtypes[name])
+            name: part.reshape((*vector.shape[:-1], *shape)).to(self.dtypes[name])
             for (name, shape), part in parts
         }
 

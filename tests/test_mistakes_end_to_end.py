@@ -245,6 +245,17 @@ def test_resuming(tiny, tmp_path, request):
     assert '"interrupted"' in status.read_text()
 
 
+@pytest.mark.parametrize("command", ["evaluate", "predict", "export", "draw", "resume"])
+def test_a_damaged_configuration_of_a_run_is_named(tiny, tmp_path, request, command):
+    tiny(tmp_path / "run")
+    refused = request.getfixturevalue("refused")
+    (tmp_path / "run" / "config.yaml").write_text("a: [1")
+    status = tmp_path / "run" / "status.json"
+    status.write_text(status.read_text().replace("finished", "interrupted"))
+    start = {"resume": ["train", "resume=run"]}.get(command, [command, "run"])
+    assert "config.yaml is damaged" in refused([], start=start)
+
+
 def test_a_folder_that_holds_a_run(refused, here):
     (here / "run").mkdir()
     (here / "run" / "config.yaml").write_text("{}")

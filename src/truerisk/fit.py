@@ -208,7 +208,7 @@ def train_config(
             )
             return RunResult(run.path)
         # the run's own file rather than the command line: it goes on as it was configured
-        cfg = OmegaConf.load(run.config) if longer is None else longer.config  # type: ignore[assignment]
+        cfg = run.load_config() if longer is None else longer.config
     check_config(cfg)
     with quiet():
         return _execute(cfg, run, resumed, callbacks=callbacks, longer=longer)

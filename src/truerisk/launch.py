@@ -279,8 +279,8 @@ def draw_figures(folders: Sequence[Path]) -> int:
         if not runs:
             raise UserError(f"draw: there is no run in {folder}")
         for run in runs:
-            run.config.figures = True  # also where the run itself was to draw none
             try:
+                run.config.figures = True  # also where the run itself was to draw none
                 _draw(run)
             except Exception as error:
                 # whatever is wrong with one run's files, the others are still worth a figure

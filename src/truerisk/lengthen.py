@@ -35,7 +35,7 @@ class Lengthening:
 
     def __init__(self, run: RunFolder, limits: Mapping[str, Any]) -> None:
         self.run, self.limits = run, dict(limits)
-        self.config = OmegaConf.load(run.config)
+        self.config = run.load_config()
         status = run.status()
         self.finished = status.get("status") == "finished"
         self.stop = read_stop(status)

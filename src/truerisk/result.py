@@ -57,9 +57,7 @@ class RunResult:
     @cached_property
     def config(self) -> DictConfig:
         """The resolved configuration."""
-        from omegaconf import OmegaConf
-
-        return OmegaConf.load(self.run.config)  # type: ignore[return-value]
+        return self.run.load_config()
 
     @cached_property
     def history(self) -> DataFrame:

@@ -17,13 +17,16 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from truerisk.config.contents import list_changed
 from truerisk.core.atomic_files import write_atomic
 from truerisk.core.errors import ConfigError
 from truerisk.core.stop import Stop
 from truerisk.risk.measured import Measured
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 PACKAGES = ("truerisk", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchmetrics")
 
@@ -150,6 +153,23 @@ class RunFolder:
         self.seconds = status.get("seconds", 0.0)
         for torn in self.last.parent.glob("*.part"):
             torn.unlink()
+
+    def load_config(self) -> DictConfig:
+        """Read ``config.yaml``.
+
+        Raises:
+            ConfigError: it is no YAML, or no configuration.
+        """
+        from omegaconf import DictConfig, OmegaConf
+        from yaml import YAMLError
+
+        try:
+            config = OmegaConf.load(self.config)
+        except (YAMLError, UnicodeDecodeError, OSError) as error:
+            raise ConfigError(f"{self.config} is damaged: {' '.join(str(error).split())}") from None
+        if not isinstance(config, DictConfig):
+            raise ConfigError(f"{self.config} is damaged: it holds no configuration of a run")
+        return config
 
     def metadata(self) -> dict[str, Any]:
         """The run's id, command, versions, hardware, seeds, and the shape of its data."""

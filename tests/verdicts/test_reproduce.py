@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import math
+from types import SimpleNamespace
+
 import pytest
 
 from truerisk.cli import main
 from truerisk.core.errors import ConfigError
 from truerisk.verdicts import Runs, load_last_weights, read_series, read_setting
 from truerisk.verdicts import reproduce as command
-from truerisk.verdicts.reproduction import load_reproduction, reproduction_names, write_grids
+from truerisk.verdicts.claim import Finding
+from truerisk.verdicts.reproduction import (
+    decode_finding,
+    encode_finding,
+    load_reproduction,
+    reproduction_names,
+    write_grids,
+)
 
 
 @pytest.mark.parametrize("name", reproduction_names())
@@ -85,3 +96,28 @@ def test_what_runs_logged(runs):
     assert first == pytest.approx(2**0.5)
     assert last == pytest.approx(sum(rate**2 for rate in rates) ** 0.5)
     assert load_last_weights(runs[1]) == pytest.approx(rates)
+
+
+def test_overrides_that_take_away_what_a_claim_is_measured_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("truerisk.launch.launch_training", lambda arguments: 0)
+    monkeypatch.setattr(command, "list_cell_folders", lambda arguments: [])
+    monkeypatch.setattr(command, "Runs", SimpleNamespace(in_folders=list))
+    monkeypatch.setattr(command, "judge_study", lambda *given: 1 // 0)
+    (tmp_path / "outputs" / "condition_number").mkdir(parents=True)
+    assert main(["reproduce", "condition_number", "trainer.max_epochs=1"]) == 2
+    err = capsys.readouterr().err
+    assert "trainer.max_epochs=1 changed what its claims are measured on" in err
+    with pytest.raises(ZeroDivisionError):  # ours, and a bug, where nothing was changed
+        main(["reproduce", "condition_number"])
+
+
+def test_what_was_not_measured_is_no_number():
+    """… on the screen and in verdict.json, which other programs read."""
+    finding = Finding(math.nan, math.nan, math.inf)
+    assert str(finding) == "not measured: the study lacks its runs"
+    text = json.dumps(encode_finding(finding), allow_nan=False)
+    assert json.loads(text) == {"value": None, "low": None, "high": "inf"}
+    back = decode_finding(json.loads(text))
+    assert math.isnan(back.value) and math.isnan(back.low) and back.high == math.inf
+    assert decode_finding({"value": 1.0, "low": 0.5, "high": math.nan}).value == 1

@@ -20,6 +20,8 @@ class Finding(NamedTuple):
     high: float
 
     def __str__(self) -> str:
+        if math.isnan(self.value):
+            return "not measured: the study lacks its runs"
         if self.low == self.high:
             return f"{self.value:.4g}"
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truerisk.core.atomic_files import write_atomic
 from truerisk.show.style import GALLERY_COLORS, SERIES_COLORS, THEMES, write_css_colors
-from truerisk.verdicts.claim import Finding
-from truerisk.verdicts.reproduction import Reproduction, load_reproduction
+from truerisk.verdicts.reproduction import Reproduction, decode_finding, load_reproduction
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -240,7 +239,7 @@ def _html_section(study: RecordedStudy) -> str:
 
 
 def _claim_row(claim: dict[str, Any]) -> str:
-    measured = str(Finding(**claim["finding"]))
+    measured = str(decode_finding(claim["finding"]))
     says = f'{escape(claim["says"])}<br><span class="source">{escape(claim["source"])}; '
     says += f"tolerance: {escape(claim['tolerance'])}</span>"
     verdict = _mark_verdict(claim["verdict"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from truerisk.core.errors import UserError
+from truerisk.core.errors import UserError, first_line
 from truerisk.verdicts.gallery import save_themes, write_gallery
 from truerisk.verdicts.reproduction import (
     JudgedClaim,
@@ -56,7 +56,16 @@ def _reproduce_one(reproduction: Reproduction, quick: bool, overrides: Sequence[
     # a study with failed cells is judged by the others; one that was refused has no folder
     if not folder.is_dir():
         raise UserError(f"{reproduction.name}: the study ended with exit code {code}; see above")
-    return judge_study(reproduction, Runs.in_folders(list_cell_folders(arguments)), folder)
+    runs = Runs.in_folders(list_cell_folders(arguments))
+    try:
+        return judge_study(reproduction, runs, folder)
+    except (ArithmeticError, LookupError, ValueError) as error:
+        if not overrides:
+            raise
+        raise UserError(
+            f"{reproduction.name}: {' '.join(overrides)} changed what its claims are measured on "
+            f"({type(error).__name__}: {first_line(error)})"
+        ) from error
 
 
 def list_cell_folders(overrides: Sequence[str]) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -147,6 +148,27 @@ def overall_verdict(judged: Mapping[str, JudgedClaim]) -> Verdict:
     return min((j.verdict for j in judged.values()), key=WORST_FIRST.index)
 
 
+def encode_finding(finding: Finding) -> dict[str, float | str | None]:
+    """Write a finding in what JSON has: null for nan, which it has not, and words for ±∞.
+
+    >>> encode_finding(Finding(1.0, float("nan"), float("inf")))
+    {'value': 1.0, 'low': None, 'high': 'inf'}
+    """
+    fields: dict[str, float | str | None] = {}
+    for name, value in finding._asdict().items():
+        fields[name] = float(value)
+        if math.isnan(value):
+            fields[name] = None
+        elif math.isinf(value):
+            fields[name] = str(float(value))
+    return fields
+
+
+def decode_finding(fields: Mapping[str, float | str | None]) -> Finding:
+    """Read a finding as `encode_finding` writes it, or earlier versions did."""
+    return Finding(**{k: math.nan if v is None else float(v) for k, v in fields.items()})
+
+
 def write_verdict(judged: Mapping[str, JudgedClaim], folder: Path) -> None:
     """Write ``verdict.json``: for each claim the source's range, the finding, and the verdict.
 
@@ -160,7 +182,7 @@ def write_verdict(judged: Mapping[str, JudgedClaim], folder: Path) -> None:
             "source": j.claim.source,
             "range": j.claim.range_in_words,
             "tolerance": j.claim.why,
-            "finding": j.finding._asdict(),
+            "finding": encode_finding(j.finding),
             "verdict": j.verdict,
         }
         for name, j in judged.items()

@@ -133,6 +133,17 @@ def test_lists_of_labels_are_several_labels_a_sample(columns, labels):
     assert quantities.task == "regression" and quantities.y.tolist() == [[2, 3], [3, 9]]
 
 
+def test_several_columns_are_several_targets(columns):
+    path = columns(a=[1.0, 2.0] * 5, p=[0, 1] * 5, q=[1, 1] * 5, r=[3, 4] * 5)
+    labels = hub(path, y=["p", "q"], x="a")
+    assert (labels.task, labels.y[:2].tolist()) == ("multilabel", [[0, 1], [1, 1]])
+    counts = hub(path, y=["p", "r"])
+    assert (counts.task, counts.y[:2].tolist()) == ("regression", [[0, 3], [1, 4]])
+    np.testing.assert_array_equal(counts.x[:2].numpy(), [[1, 1], [2, 1]])
+    with pytest.raises(ConfigError, match=r"data\.source\.x names 'r', which is data\.source\.y"):
+        hub(path, x=["a", "r"], y="r")
+
+
 def test_columns_of_lists(columns):
     rows = np.random.default_rng(1).normal(size=(10, 4))
     samples = hub(columns(signal=rows.tolist(), label=[0, 1] * 5), x="signal")

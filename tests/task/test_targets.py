@@ -83,3 +83,13 @@ def test_the_loss_says_what_targets_are(files, target, loss, task, outputs):
 def test_targets_that_do_not_fit_the_loss_are_refused(files, target, loss, words):
     with pytest.raises(ConfigError, match=words):
         truerisk.train([*source(files, target), f"loss={loss}", *SHORT], folder=files / "run")
+
+
+def test_lists_of_labels_are_given_from_python(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    labels = [["a"], ["b", "c"], []] * 20
+    run = truerisk.train([*SHORT, "loss=bce"], data=(x, labels), folder=tmp_path / "run")
+    data = run.run.metadata()["data"]
+    assert (run.task, data["class_names"]) == ("multilabel", ["a", "b", "c"])
+    with pytest.raises(ConfigError, match="data: 20 of 60 samples have no label .* leave those"):
+        truerisk.train(SHORT, data=(x, ["a", "b", None] * 20), folder=tmp_path / "other")

@@ -64,7 +64,8 @@ def hash_arrays(arrays: Iterable[Any]) -> str:
     for array in arrays:
         plain = np.ascontiguousarray(array)
         if plain.dtype.kind == "O":
-            plain = plain.astype(str)
+            # lists of labels are no texts to NumPy
+            plain = np.array([str(value) for value in plain.ravel()]).reshape(plain.shape)
         state.update(f"{plain.dtype}{plain.shape}".encode())
         state.update(plain.tobytes())
     return state.hexdigest()[:12]

@@ -101,7 +101,10 @@ def to_array(values: Any) -> Any:
     """
     if isinstance(values, Tensor):
         return values.detach().cpu().numpy()
-    return np.asarray(values)
+    try:
+        return np.asarray(values)
+    except ValueError:  # lists of labels, of several lengths
+        return np.asarray([None, *values], dtype=object)[1:]
 
 
 def read_samples(dataset: Any) -> Pair:

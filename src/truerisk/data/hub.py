@@ -83,7 +83,7 @@ def hub(
     split: str = "train",
     test_split: str | None = "auto",
     x: str | Sequence[str] | None = None,
-    y: str = "label",
+    y: str | Sequence[str] = "label",
     task: str = "auto",
     resize: int | Sequence[int] | None = None,
     mode: str | None = None,
@@ -104,7 +104,7 @@ def hub(
         test_split: the test set; ``auto`` takes the split "test" if there is one, None none.
         x: an image column, a column of equally long lists, or several columns of numbers; None
             takes the first image column, or else all columns of numbers beside ``y``.
-        y: the column of targets.
+        y: the column of targets, or several of numbers.
         task: what is learned; ``auto`` as `truerisk.task.infer_task` says.
         resize: side of the images, or [height, width].
         mode: of the images, such as ``L`` or ``RGB``; None for that of each.
@@ -123,24 +123,28 @@ def hub(
     parts = _load_splits(path, name, revision, cache)
     rows = _get_split(parts, split)
     tests = _get_test_split(parts, split, test_split)
-    _check_column(rows, y, "y")
+    goals = [y] if isinstance(y, str) else list(y)
+    for goal in goals:
+        _check_column(rows, goal, "y")
     # a ClassLabel holds numbers and knows their names, and has -1 where there is none
-    label_names = getattr(rows.features[y], "names", None)
+    label_names = getattr(rows.features[goals[0]], "names", None) if len(goals) == 1 else None
     as_lists = task == "multilabel" or ("multilabel" in suited and task == "auto")
     if label_names and task == "auto":
         task = "classification"
     read = partial(read_labels, suited=suited, unlabelled=unlabelled, known=bool(label_names))
-    labels = read(_read_targets_of(rows, y, as_lists), task)
+    labels = read(_read_targets_of(rows, goals, as_lists), task)
     learned, rows = labels.task, _select_rows(rows, labels)
     if weight is not None:
         aside = [*aside, weight]
     asides = {name: _read_column(rows, name) for name in check_asides(rows.features, aside)}
-    chosen = _choose_columns(rows, x, y, aside)
+    chosen = _choose_columns(rows, x, goals, aside)
     inputs = _read_inputs(rows, chosen, resize, mode)
     targets, names = _read_targets(learned, labels.values, label_names, name_order(classes))
     test, tested = None, {}
     if tests is not None:
-        own = read(_read_targets_of(tests, y, as_lists), learned.name, key="data.source.test_split")
+        own = read(
+            _read_targets_of(tests, goals, as_lists), learned.name, key="data.source.test_split"
+        )
         tests = _select_rows(tests, own)
         test_x = _read_inputs(tests, chosen, resize, mode)
         test = test_x, _read_targets(learned, own.values, label_names, names)[0]
@@ -286,13 +290,17 @@ def _is_number(feature: Any) -> bool:
 
 
 def _choose_columns(
-    rows: Any, x: str | Sequence[str] | None, y: str, aside: Sequence[str] = ()
+    rows: Any, x: str | Sequence[str] | None, goals: Sequence[str], aside: Sequence[str] = ()
 ) -> list[str]:
     if x is not None:
         if isinstance(x, str):
             x = [x]
+        if twice := [name for name in x if name in goals]:
+            raise ConfigError(
+                f"data.source.x names '{twice[0]}', which is data.source.y: leave it out of one"
+            )
         return [_check_column(rows, name, "x") for name in x]
-    others = {n: feature for n, feature in rows.features.items() if n != y and n not in aside}
+    others = {n: feature for n, feature in rows.features.items() if n not in (*goals, *aside)}
     image = next((n for n, feature in others.items() if _is_image(feature)), None)
     if image is not None:
         return [image]
@@ -352,15 +360,17 @@ def _read_column(rows: Any, name: str) -> Any:
         return np.asarray([None, *items], dtype=object)[1:]
 
 
-def _read_targets_of(rows: Any, name: str, as_lists: bool) -> Any:
-    """Return the targets; lists of labels stay lists, also where all are of one length.
+def _read_targets_of(rows: Any, goals: Sequence[str], as_lists: bool) -> Any:
+    """Return the targets, [n] or [n, columns]; lists of labels stay lists, whatever their lengths.
 
     Whole numbers in lists are labels if ``as_lists`` says so, unless they are 0 and 1, which are
     an indicator a label.
     """
     import numpy as np
 
-    values = _read_column(rows, name)
+    if len(goals) > 1:
+        return np.stack([_read_column(rows, name) for name in goals], 1)
+    values = _read_column(rows, goals[0])
     indicators = values.dtype.kind in "biu" and bool(((values == 0) | (values == 1)).all())
     numbers = values.dtype.kind == "f" or indicators or not as_lists
     if values.ndim != 2 or (numbers and values.dtype.kind in "biuf"):

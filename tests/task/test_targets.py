@@ -91,5 +91,5 @@ def test_lists_of_labels_are_given_from_python(tmp_path):
     run = truerisk.train([*SHORT, "loss=bce"], data=(x, labels), folder=tmp_path / "run")
     data = run.run.metadata()["data"]
     assert (run.task, data["class_names"]) == ("multilabel", ["a", "b", "c"])
-    with pytest.raises(ConfigError, match="data: 20 of 60 samples have no label .* leave those"):
+    with pytest.raises(ConfigError, match=r"data: 20 of 60 samples have no label .* leave those"):
         truerisk.train(SHORT, data=(x, ["a", "b", None] * 20), folder=tmp_path / "other")

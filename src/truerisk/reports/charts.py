@@ -12,10 +12,10 @@ import numpy as np
 from truerisk.reports.cross_fitting import TunedMethod
 from truerisk.reports.findings import ProblemFindings
 from truerisk.reports.learning_problem import (
-    METRIC_TITLES,
     LearningProblem,
     RecipeRuns,
     StudyResults,
+    title_metric,
 )
 from truerisk.reports.run_records import MetricCurve, RunRecord
 from truerisk.reports.seed_mean import SeedMean, estimate_columns
@@ -162,7 +162,7 @@ def needs_log_scale(values: Sequence[Sequence[float]], factor: float = 20.0) -> 
 
 def short_title(metric: str) -> str:
     """Return the first word of a metric's title: train, validation, test or true."""
-    return METRIC_TITLES[metric].partition(" ")[0]
+    return title_metric(metric).partition(" ")[0]
 
 
 # Curves over epochs
@@ -211,6 +211,11 @@ def _align_curve(curve: MetricCurve, epoch: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
+def name_quantity(problem: LearningProblem) -> str:
+    """Name what recipes are picked by without its split: ``risk``, or a metric's name."""
+    return title_metric(problem.monitor.name).partition(" ")[2]
+
+
 def rank_recipes(findings: ProblemFindings, most: int = FIRST_DRAWN) -> list[RecipeRuns]:
     """Rank the best recipe of each method on validation first, then the best of the rest.
 
@@ -222,10 +227,13 @@ def rank_recipes(findings: ProblemFindings, most: int = FIRST_DRAWN) -> list[Rec
         The first of them.
     """
 
+    monitor = findings.problem.monitor
+
     def sort_key(recipe: RecipeRuns) -> tuple[float, float]:
-        values = recipe.get_values("risk/val").values()
-        mean = sum(values) / len(values) if values else float("inf")
-        return (recipe.diverged_share, mean)
+        values = recipe.get_values(monitor.name).values()
+        if not values:
+            return (recipe.diverged_share, float("inf"))
+        return (recipe.diverged_share, monitor.orient(sum(values) / len(values)))
 
     # the best recipes occur among the others too, and count once
     best = [method.selection.recipe for method in findings.methods]
@@ -245,15 +253,15 @@ def chart_curves(problem: LearningProblem, recipes: Sequence[RecipeRuns]) -> Lin
     """
     lines = []
     for color, recipe in enumerate(recipes):
-        for metric in ("risk/train", "risk/val"):
+        for metric in (problem.monitor.at("train"), problem.monitor.name):
             band = average_curves(recipe.runs, metric)
             if band is not None:
                 name = f"{recipe.label}, {short_title(metric)}"
                 epoch, mean, low, high, n = (part.tolist() for part in band)
-                dashed = metric == "risk/train"
+                dashed = metric.endswith("/train")
                 lines.append(ChartLine(name, epoch, mean, color, low, high, n, dashed=dashed))
     log_y = needs_log_scale([line.y for line in lines])
-    y = "risk; – – train, —— validation"
+    y = f"{name_quantity(problem)}; – – train, —— validation"
     return LineChart("curves", "Curves", "epoch", y, lines, log_y=log_y)
 
 
@@ -283,16 +291,18 @@ def chart_swept_number(
         if len(points) > 1:
             dots = is_drawn_at_random(problem, key, points)
             lines += _profile_lines(method.name, points, color, problem.unseen_metric, dots)
-            sensitivity = compute_sensitivity(points, average_initial_risk(recipes))
+            sensitivity = float("nan")
+            if not problem.monitor.higher_is_better:  # it is defined of a risk
+                sensitivity = compute_sensitivity(points, average_initial_risk(recipes))
             notes.append((method.name, points, sensitivity))
-    title = f"Risk against {name}"
+    title = f"{name_quantity(problem).capitalize()} against {name}"
     if len(_swept_keys(problem)) > 1:
         title += ", at the best of the rest"
     return LineChart(
         key=f"swept-{name.replace('.', '-')}",
         title=title,
         x=name,
-        y=f"risk; —— validation, – – {short_title(problem.unseen_metric)}",
+        y=f"{name_quantity(problem)}; —— validation, – – {short_title(problem.unseen_metric)}",
         lines=lines,
         note=_profile_note(notes),
         log_x=needs_log_scale([line.x for line in lines], 8),
@@ -340,7 +350,7 @@ def _profile_lines(
         return ChartLine(name, at, mean, color, low, high, n, dashed=dashed)
 
     lines = [make_line("validation", [point.val for point in points], dashed=False)]
-    if unseen != "risk/val" and not dots:
+    if not unseen.endswith("/val") and not dots:
         estimates = [point.unseen for point in points]
         lines.append(make_line(short_title(unseen), estimates, dashed=True))
     return lines
@@ -390,7 +400,7 @@ def map_two_numbers(
             key = f"map-{short_names[x]}-{short_names[y]}".replace(".", "-")
             if i:  # a study of one method keeps plain names
                 key += f"-{i}"
-            title = f"Validation risk of {method.name}"
+            title = f"{title_metric(findings.problem.monitor.name).capitalize()} of {method.name}"
             names = (short_names[x], short_names[y])
             maps.append(HeatMap(key, title, *names, tried.x, tried.y, tried.risk.tolist()))
     return maps
@@ -411,18 +421,18 @@ def chart_trials(findings: ProblemFindings) -> LineChart:
     most = max((len(line.x) for line in lines), default=0)
     if most == 1:
         lines = []  # a single setting is the best of one at any budget
+    picked_by = title_metric(findings.problem.monitor.name)
     return LineChart(
         key="trials",
         title="Best found against trials spent",
         x="settings tried",
-        y="expected risk of the best; —— validation, – – "
+        y=f"expected {name_quantity(findings.problem)} of the best; —— validation, – – "
         + short_title(findings.problem.unseen_metric),
         lines=lines,
         log_x=most > 20,
         log_y=needs_log_scale([line.y for line in lines]),
-        note="The best of n settings by mean validation risk, over all ways to draw n of those "
-        "tried; band: the middle half of draws. Where a run diverged, the risk before training "
-        "counts.",
+        note=f"The best of n settings by mean {picked_by}, over all ways to draw n of those tried; "
+        "band: the middle half of draws. Where a run diverged, what it had before training counts.",
     )
 
 
@@ -430,15 +440,19 @@ def _trial_lines(problem: LearningProblem, method: str, color: int) -> list[Char
     """Make the lines of one method; none where no setting has both risks."""
     recipes = problem.methods[method]
     initial = average_initial_risk(recipes)
-    val = np.array([_average_score(r, "risk/val", initial) for r in recipes])
+    monitor = problem.monitor
+    val = np.array([_average_score(r, monitor.name, initial) for r in recipes])
     unseen = np.array([_average_score(r, problem.unseen_metric, initial) for r in recipes])
     finite = np.isfinite(val) & np.isfinite(unseen)
     if not finite.any():
         return []
-    best = expect_best(val[finite], unseen[finite])
-    n, low, high = best.trials.tolist(), best.low.tolist(), best.high.tolist()
-    lines = [ChartLine(f"{method}, validation", n, best.val.tolist(), color, low, high)]
-    if problem.unseen_metric != "risk/val":
+    sign = monitor.orient(1.0)
+    best = expect_best(sign * val[finite], unseen[finite])
+    n, low, high = best.trials.tolist(), (sign * best.low).tolist(), (sign * best.high).tolist()
+    if monitor.higher_is_better:
+        low, high = high, low
+    lines = [ChartLine(f"{method}, validation", n, (sign * best.val).tolist(), color, low, high)]
+    if problem.unseen_metric != monitor.name:
         name = f"{method}, {short_title(problem.unseen_metric)}"
         lines.append(ChartLine(name, n, best.unseen.tolist(), color, dashed=True))
     return lines

@@ -180,13 +180,14 @@ def select_recipe(
     """
     if recipes is None:
         recipes = problem.recipes
-    val = problem.stack_scores("risk/val", recipes)
+    val = problem.stack_oriented(recipes)
     best = pick_column(val)
     if best is None:
         return None
     unseen = problem.stack_scores(problem.unseen_metric, recipes)
     # a seed on which a run diverged has no difference to another, rather than an infinite one
-    best_val, best_unseen = (np.where(np.isfinite(m), m, np.nan)[:, best] for m in (val, unseen))
+    shown = problem.stack_scores(problem.monitor.name, recipes)
+    best_val, best_unseen = (np.where(np.isfinite(m), m, np.nan)[:, best] for m in (shown, unseen))
     return RecipeSelection(
         recipes[best],
         among=len(recipes),
@@ -194,7 +195,7 @@ def select_recipe(
         unseen=estimate_mean(_drop_nonfinite(best_unseen)),
         difference=estimate_mean(_drop_nonfinite(best_unseen - best_val)),
         cross_fitted=cross_fit(val, unseen),
-        optimism=_estimate_optimism(cross_fit_scores(val, val), best_val),
+        optimism=_estimate_optimism(cross_fit_scores(val, shown), best_val),
     )
 
 
@@ -240,7 +241,8 @@ def tune_methods(problem: LearningProblem) -> list[TunedMethod]:
         if selection is not None:
             unseen = selection.cross_fitted
             methods.append(TunedMethod(name, len(recipes), selection, unseen, problem.seeds))
-    return sorted(methods, key=lambda method: method.selection.val.mean)
+    orient = problem.monitor.orient
+    return sorted(methods, key=lambda method: orient(method.selection.val.mean))
 
 
 def compare_methods(methods: list[TunedMethod]) -> list[RecipeComparison]:

@@ -20,14 +20,15 @@ from truerisk.reports.cross_fitting import (
     tune_methods,
 )
 from truerisk.reports.learning_problem import (
-    METRIC_TITLES,
     STATUSES,
     LearningProblem,
     RecipeRuns,
     StudyResults,
+    title_metric,
 )
 from truerisk.reports.seed_mean import SeedMean
 from truerisk.reports.tuning_curves import TimeToTarget, measure_time_to_target
+from truerisk.risk.measured import FOLLOWED_RISK, Monitor
 from truerisk.show.style import format_fixed, format_with_stderr, leading_power
 
 COMPARED_METRICS = ("risk/test", "risk/true", "error/test", "error/true")
@@ -75,10 +76,15 @@ def analyze_problem(
         ConfigError: there is no recipe called ``baseline``.
     """
     selection = select_recipe(problem)
+    ends = ("/test", "/true")
+    own = [m for m in problem.metrics if m.startswith("metric/") and m.endswith(ends)]
+    # the first is what the page opens with
+    own.sort(key=lambda metric: metric != problem.unseen_metric)
     metrics = [m for m in COMPARED_METRICS if m in problem.metrics]
+    metrics = [*own, *metrics] if problem.unseen_metric in own else [*metrics, *own]
     # recipes are selected by validation risk: compared by it, the selected one looks too good
-    if not metrics and "risk/val" in problem.metrics:
-        metrics = ["risk/val"]
+    if not metrics and problem.monitor.name in problem.metrics:
+        metrics = [problem.monitor.name]
     selected = selection and selection.recipe
     comparisons = {m: compare_pairs(problem, m, selected, baseline) for m in metrics}
     methods = tune_methods(problem)
@@ -200,50 +206,84 @@ def summarize_findings(findings: ProblemFindings) -> list[str]:
         return ["No run has finished with a validation risk yet, so nothing is selected."]
     unseen = findings.problem.unseen_metric
     sentences = [
-        describe_selection(selection),
-        describe_unseen_risk(selection, unseen),
-        describe_optimism(selection),
+        describe_selection(selection, findings.problem.monitor),
+        describe_unseen_risk(selection, unseen, findings.problem.monitor),
+        describe_mismatch(findings.problem),
+        describe_optimism(selection, findings.problem.monitor),
     ]
     if unseen in findings.comparisons:
         sentences.append(describe_rivals(selection, findings.comparisons[unseen], unseen))
     return [*filter(None, sentences), *list_warnings(findings)]
 
 
-def describe_selection(selection: RecipeSelection) -> str:
-    """Say which recipe was selected, and by which number."""
+def describe_mismatch(problem: LearningProblem) -> str:
+    """Say that recipes are picked by one number where others are reported too; else nothing."""
+    if problem.monitor == FOLLOWED_RISK:
+        others = [m for m in problem.metrics if m.startswith("metric/") and m.endswith("/test")]
+        if not others:
+            return ""
+        names = ", ".join(title_metric(metric) for metric in others[:4])
+        more = " and others" if len(others) > 4 else ""
+        return (
+            f"Weights and recipe were chosen by the validation risk; {names}{more} are reported "
+            "at that choice, and another may do better by them."
+        )
+    return (
+        f"Weights and recipe were chosen by the {title_metric(problem.monitor.name)}; risks are "
+        "reported at that choice, and another may have lower ones."
+    )
+
+
+def describe_selection(selection: RecipeSelection, monitor: Monitor = FOLLOWED_RISK) -> str:
+    """Say which recipe was selected, and by which number.
+
+    Args:
+        selection: the selected recipe.
+        monitor: what it was picked by.
+    """
     label = selection.recipe.label
     risk = f"{format_mean(selection.val)} over {format_count(selection.val.n, 'seed')}"
     if selection.among == 1:
-        return f"The validation risk of the only recipe, {label}, is {risk}."
-    return f"Of {selection.among} recipes, {label} has the lowest validation risk: {risk}."
+        return f"The {title_metric(monitor.name)} of the only recipe, {label}, is {risk}."
+    which = "highest" if monitor.higher_is_better else "lowest"
+    title = f"{which} {title_metric(monitor.name)}"
+    return f"Of {selection.among} recipes, {label} has the {title}: {risk}."
 
 
-def describe_unseen_risk(selection: RecipeSelection, metric: str) -> str:
+def describe_unseen_risk(
+    selection: RecipeSelection, metric: str, monitor: Monitor = FOLLOWED_RISK
+) -> str:
     """Say what the risk on unseen data of the selected recipe is.
 
     Args:
         selection: the selected recipe.
         metric: the problem's estimate of that risk.
+        monitor: what it was picked by.
 
     Returns:
         One sentence or two.
     """
-    if metric == "risk/val" or not selection.unseen.n:
+    if metric == monitor.name or not selection.unseen.n:
         return (
             "There is no test risk, so nothing here estimates its risk on unseen data: the "
-            "validation risk is what it was picked by."
+            f"{title_metric(monitor.name)} is what it was picked by."
         )
-    title = METRIC_TITLES[metric]
+    title = title_metric(metric)
     seeds = "mean and 95 % interval over seeds" if selection.unseen.n > 1 else "one seed"
     text = f"Its {title} is {format_interval(selection.unseen)} ({seeds})."
     if selection.difference.n:
         difference = format_interval(selection.difference)
-        text += f" {title.capitalize()} minus validation risk: {difference}."
+        text += f" {title.capitalize()} minus {title_metric(monitor.name)}: {difference}."
     return text
 
 
-def describe_optimism(selection: RecipeSelection) -> str:
-    """Say by how much selection flatters the validation risk; empty where nothing was selected."""
+def describe_optimism(selection: RecipeSelection, monitor: Monitor = FOLLOWED_RISK) -> str:
+    """Say by how much selection flatters the validation risk; empty where nothing was selected.
+
+    Args:
+        selection: the selected recipe.
+        monitor: what it was picked by.
+    """
     if selection.among < 2:
         return ""
     if not math.isfinite(selection.optimism):
@@ -256,8 +296,8 @@ def describe_optimism(selection: RecipeSelection) -> str:
         )
     return (
         "Optimism of selection: picked on all seeds but one and measured on that one, in turn, the "
-        f"validation risk is {selection.optimism:+.2g} against the number above; the risk on "
-        f"unseen data, measured so, is {format_mean(selection.cross_fitted.estimate_mean())}."
+        f"{title_metric(monitor.name)} is {selection.optimism:+.2g} against the number above; that "
+        f"on unseen data, measured so, is {format_mean(selection.cross_fitted.estimate_mean())}."
     )
 
 
@@ -274,7 +314,7 @@ def describe_rivals(
     Returns:
         A sentence; empty where the recipe is in no comparison.
     """
-    title = METRIC_TITLES[metric]
+    title = title_metric(metric)
     rivals = [c for c in comparisons if c.first == selection.recipe.label]
     if not rivals:
         return ""

@@ -23,6 +23,7 @@ from truerisk.reports.config_diff import (
 )
 from truerisk.reports.run_records import CollectedRuns, RunRecord
 from truerisk.reports.seed_mean import SeedMean, estimate_mean
+from truerisk.risk.measured import Monitor
 
 METRIC_TITLES = {
     "risk/train": "train risk",
@@ -36,6 +37,20 @@ METRIC_TITLES = {
     "error/true": "true error",
 }
 """The metrics that are shown, in order, and what they are called."""
+
+
+def title_metric(metric: str) -> str:
+    """Write what a measured number is called in tables and sentences.
+
+    >>> title_metric("risk/val"), title_metric("metric/f1/a class/val")
+    ('validation risk', 'validation f1 a class')
+    """
+    if metric in METRIC_TITLES or not metric.startswith("metric/"):
+        return METRIC_TITLES.get(metric, metric)
+    name, _, split = metric.removeprefix("metric/").rpartition("/")
+    words = {"val": "validation"}
+    return f"{words.get(split, split)} {name.replace('/', ' ')}"
+
 
 STATUSES = ("finished", "diverged", "failed", "interrupted", "running")
 """How runs end, in the order in which they are counted."""
@@ -86,9 +101,15 @@ class RecipeRuns:
         # nan stands for what was not measured; a test risk may be infinite in a run that finished
         return {seed: value for seed, value in values.items() if math.isfinite(value)}
 
+    def prefers_higher(self, metric: str) -> bool:
+        """Tell whether higher is better of a metric."""
+        key = "/".join(metric.split("/")[:2])
+        return any(key in run.higher for run in self.runs)
+
     def get_scores(self, metric: str) -> dict[Seed, float]:
-        """Look a metric up by seed, counting a run that diverged as infinite risk."""
-        lost = {run.seed: math.inf for run in self.runs if run.status == "diverged"}
+        """Look a metric up by seed, counting a run that diverged as infinitely bad."""
+        worst = -math.inf if self.prefers_higher(metric) else math.inf
+        lost = {run.seed: worst for run in self.runs if run.status == "diverged"}
         return {**lost, **self.get_values(metric)}
 
 
@@ -110,7 +131,15 @@ class LearningProblem:
     def metrics(self) -> list[str]:
         """The metrics that were measured, in the order in which they are shown."""
         measured = {m for r in self.recipes for run in r.runs for m in run.summary}
-        return [metric for metric in METRIC_TITLES if metric in measured]
+        runs = [run for recipe in self.recipes for run in recipe.runs]
+        own = dict.fromkeys(m for run in runs for m in run.summary if m.startswith("metric/"))
+        return [metric for metric in METRIC_TITLES if metric in measured] + list(own)
+
+    @property
+    def monitor(self) -> Monitor:
+        """What recipes are picked by: what their runs followed, if all followed the same."""
+        followed = {run.monitor for recipe in self.recipes for run in recipe.runs}
+        return followed.pop() if len(followed) == 1 else Monitor()
 
     @property
     def constants(self) -> dict[str, SeedMean]:
@@ -132,8 +161,15 @@ class LearningProblem:
     @property
     def unseen_metric(self) -> str:
         """The metric that estimates the risk on unseen data: test, else true, else validation."""
-        measured = self.metrics
-        return next((m for m in ("risk/test", "risk/true") if m in measured), "risk/val")
+        measured, monitor = self.metrics, self.monitor
+        names = (monitor.at("test"), monitor.at("true"))
+        return next((m for m in names if m in measured), monitor.name)
+
+    @property
+    def unseen_risks(self) -> list[str]:
+        """The risk on the unseen data whose metric recipes are judged by, where it was measured."""
+        name = f"risk/{self.unseen_metric.rpartition('/')[2]}"
+        return [name] if name in self.metrics else []
 
     @property
     def methods(self) -> dict[str, list[RecipeRuns]]:
@@ -147,6 +183,15 @@ class LearningProblem:
     def seeds(self) -> list[Seed]:
         """The seeds of all recipes, in the order met."""
         return list(dict.fromkeys(run.seed for r in self.recipes for run in r.runs))
+
+    def stack_oriented(self, recipes: Sequence[RecipeRuns] | None = None) -> np.ndarray:
+        """Stack what recipes are picked by, turned so that less is better, [seeds, recipes].
+
+        Args:
+            recipes: the columns; by default all recipes.
+        """
+        scores = self.stack_scores(self.monitor.name, recipes)
+        return -scores if self.monitor.higher_is_better else scores
 
     def stack_scores(self, metric: str, recipes: Sequence[RecipeRuns] | None = None) -> np.ndarray:
         """Stack a metric into a matrix of seeds by recipes.

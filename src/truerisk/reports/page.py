@@ -23,10 +23,10 @@ from truerisk.reports.findings import (
     summarize_findings,
 )
 from truerisk.reports.learning_problem import (
-    METRIC_TITLES,
     LearningProblem,
     RecipeRuns,
     StudyResults,
+    title_metric,
 )
 from truerisk.reports.run_records import CURVES, RunRecord, complete_command
 from truerisk.reports.seed_mean import estimate_mean
@@ -111,7 +111,7 @@ def build_data(
         "counted": describe_study(study),
         "made": f"{datetime.now():%Y-%m-%d %H:%M}",
         "notes": list_notes(study),
-        "titles": METRIC_TITLES,
+        "titles": {m: title_metric(m) for f in findings for m in f.problem.metrics},
         "problems": [_problem_data(folder, f, *c) for f, c in problems],
         "across": profiles and asdict(profiles),
     })  # fmt: skip
@@ -133,7 +133,7 @@ def _problem_data(
 ) -> dict[str, Any]:
     """Build what the page shows of one problem; recipes are referred to by their row."""
     problem = findings.problem
-    recipes = sort_recipes(problem.recipes)
+    recipes = sort_recipes(problem.recipes, problem.monitor)
     # the page refers to recipes by their row, which is shorter than a label
     row = {id(recipe): i for i, recipe in enumerate(recipes)}
     return {
@@ -141,6 +141,7 @@ def _problem_data(
         "said": summarize_findings(findings),
         "metrics": problem.metrics,
         "unseen": problem.unseen_metric,
+        "followed": problem.monitor.name,
         "constants": problem.constants,
         "recipes": [_recipe_data(folder, recipe, problem) for recipe in recipes],
         "selected": row[id(findings.selection.recipe)] if findings.selection else None,
@@ -161,7 +162,8 @@ def _problem_data(
 def _recipe_data(folder: Path, recipe: RecipeRuns, problem: LearningProblem) -> dict[str, Any]:
     """Build a recipe's estimates, curves and runs."""
     metrics, keys = problem.metrics, [*problem.values, *recipe.values]
-    curves = {metric: _curve_data(recipe, metric) for metric in CURVES}
+    own = dict.fromkeys(m for run in recipe.runs for m in run.curves if m not in CURVES)
+    curves = {metric: _curve_data(recipe, metric) for metric in (*CURVES, *own)}
     return {
         "label": recipe.label,
         "endings": describe_endings(recipe),

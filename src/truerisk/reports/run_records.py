@@ -22,7 +22,7 @@ from truerisk.core.errors import ConfigError
 from truerisk.core.seeds import derive_streams
 from truerisk.core.stop import Stop, read_stop
 from truerisk.logger.history import read_rows
-from truerisk.risk.measured import Measured
+from truerisk.risk.measured import FOLLOWED_RISK, Measured, Monitor, read_monitor
 from truerisk.run import RunFolder
 
 CURVES = ("risk/train", "risk/val", "error/train", "error/val")
@@ -59,6 +59,8 @@ class RunRecord:
         stop: what ended it before its time, if anything.
         contents: digests of the files and modules that it names (`truerisk.config.contents`).
         smoothed: whether label smoothing is in its risks, as an earlier version measured them.
+        monitor: what chose its best weights.
+        higher: the metrics of its configuration of which higher is better, as ``metric/NAME``.
     """
 
     folder: Path
@@ -73,6 +75,8 @@ class RunRecord:
     stop: Stop | None = None
     contents: Mapping[str, str] = field(default_factory=dict)
     smoothed: bool = False
+    monitor: Monitor = FOLLOWED_RISK
+    higher: frozenset[str] = frozenset()
 
     @property
     def halved(self) -> bool:
@@ -246,6 +250,8 @@ def read_run_record(path: Path) -> RunRecord:
         stop=stop,
         contents=facts.get("contents", {}),
         smoothed=bool(loss.get("label_smoothing")) and "label_smoothing" not in without,
+        monitor=read_monitor(facts),
+        higher=frozenset(f"metric/{k}" for k, up in facts.get("metrics", {}).items() if up),
     )
 
 
@@ -255,9 +261,14 @@ def read_curves(path: Path) -> dict[str, MetricCurve]:
     The file is parsed by hand, as a CSV reader takes ten times as long over a thousand of them.
     """
     points: dict[bytes, dict[int, tuple[int, float]]] = {name.encode(): {} for name in CURVES}
+    splits = (b"/train", b"/val")
     for row in read_rows(path, strict=True):
         step, epoch, rest = row.split(b",", 2)
         name, _, value = rest.rpartition(b",")
+        # quoted where it holds a comma
+        name = name.strip(b'"')
+        if name not in points and name.startswith(b"metric/") and name.endswith(splits):
+            points[name] = {}
         if epoch and name in points:
             # the first value counts: the best weights are measured once more at the end
             points[name].setdefault(int(epoch), (int(step), float(value)))

@@ -16,8 +16,9 @@ from truerisk.reports.findings import (
     format_mean,
     format_p_value,
 )
-from truerisk.reports.learning_problem import METRIC_TITLES, RecipeRuns, StudyResults
+from truerisk.reports.learning_problem import RecipeRuns, StudyResults, title_metric
 from truerisk.reports.seed_mean import estimate_mean
+from truerisk.risk.measured import FOLLOWED_RISK, Monitor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,8 +49,8 @@ def metric_scale(metric: str) -> float:
 def metric_heading(metric: str) -> str:
     """Write a metric's name, and its unit, above its column."""
     if metric.startswith("error/"):
-        return f"{METRIC_TITLES[metric]}, %"
-    return METRIC_TITLES[metric]
+        return f"{title_metric(metric)}, %"
+    return title_metric(metric)
 
 
 def tabulate_recipes(findings: ProblemFindings, metrics: Sequence[str] | None = None) -> TextTable:
@@ -66,7 +67,7 @@ def tabulate_recipes(findings: ProblemFindings, metrics: Sequence[str] | None = 
     if metrics is None:
         metrics = problem.metrics
     rows = []
-    for recipe in sort_recipes(problem.recipes):
+    for recipe in sort_recipes(problem.recipes, problem.monitor):
         estimates = [estimate_mean(list(recipe.get_values(m).values())) for m in metrics]
         cells = [format_mean(e, metric_scale(m)) for e, m in zip(estimates, metrics, strict=True)]
         rows.append([recipe.label, describe_endings(recipe), *cells])
@@ -83,19 +84,30 @@ def tabulate_recipes(findings: ProblemFindings, metrics: Sequence[str] | None = 
 def tabulate_main_metrics(findings: ProblemFindings) -> TextTable:
     """Tabulate what a terminal has room for: validation risk, and risk and error on unseen data."""
     problem = findings.problem
-    error = problem.unseen_metric.replace("risk", "error")
+    error = f"error/{problem.unseen_metric.rpartition('/')[2]}"
     # a dictionary, as the validation risk may be the unseen one too
-    metrics = dict.fromkeys(["risk/val", problem.unseen_metric, error])
+    followed = [problem.monitor.name, problem.unseen_metric]
+    metrics = dict.fromkeys([*followed, error])
+    if problem.monitor != FOLLOWED_RISK:  # a line of 80 characters holds no more
+        metrics = dict.fromkeys([*followed, *problem.unseen_risks])
     return tabulate_recipes(findings, [m for m in metrics if m in problem.metrics])
 
 
-def sort_recipes(recipes: Sequence[RecipeRuns]) -> list[RecipeRuns]:
-    """Sort by validation risk; recipes without one, and those that diverged, come last."""
+def sort_recipes(
+    recipes: Sequence[RecipeRuns], monitor: Monitor = FOLLOWED_RISK
+) -> list[RecipeRuns]:
+    """Sort by what recipes are picked by; those without it, and those that diverged, come last.
+
+    Args:
+        recipes: of one problem.
+        monitor: the validation risk, or what was followed instead.
+    """
 
     def sort_key(recipe: RecipeRuns) -> tuple[bool, bool, float, str]:
-        risk = estimate_mean(list(recipe.get_values("risk/val").values()))
+        score = estimate_mean(list(recipe.get_values(monitor.name).values()))
         # False sorts before True
-        return (not risk.n, recipe.diverged_share > 0, risk.mean, recipe.label)
+        diverged = recipe.diverged_share > 0
+        return (not score.n, diverged, monitor.orient(score.mean), recipe.label)
 
     return sorted(recipes, key=sort_key)
 
@@ -132,8 +144,10 @@ def tabulate_methods(findings: ProblemFindings) -> TextTable:
         steps = f"{times.steps[method.name]:g}"
         rows.append([method.name, str(method.trials), *picked, format_mean(method.risk), steps])
     goal = f"steps to {times.target:.3g}"
-    unseen = f"{METRIC_TITLES[findings.problem.unseen_metric]}, cross-fitted"
-    headings = ["method", "settings", "picked", "validation risk", unseen, goal]
+    problem = findings.problem
+    unseen = f"{title_metric(problem.unseen_metric)}, cross-fitted"
+    picked_by = title_metric(problem.monitor.name)
+    headings = ["method", "settings", "picked", picked_by, unseen, goal]
     return TextTable(
         f"{findings.problem.name}: methods at their best on validation", headings, rows
     )

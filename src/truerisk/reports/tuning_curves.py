@@ -13,6 +13,7 @@ from truerisk.reports.cross_fitting import TunedMethod, pick_column
 from truerisk.reports.learning_problem import LearningProblem, RecipeRuns
 from truerisk.reports.run_records import RunRecord
 from truerisk.reports.seed_mean import SeedMean, estimate_mean
+from truerisk.risk.measured import Monitor
 
 
 class SweptValue(NamedTuple):
@@ -48,18 +49,19 @@ def profile_number(
 
 def _score_value(problem: LearningProblem, recipes: list[RecipeRuns], at: float) -> SweptValue:
     """Estimate the risks of the best of the recipes that have a value."""
-    best = pick_column(problem.stack_scores("risk/val", recipes))
+    best = pick_column(problem.stack_oriented(recipes))
     diverged = float(np.mean([recipe.diverged_share for recipe in recipes]))
     if best is None:
         return SweptValue(at, estimate_mean([]), estimate_mean([]), diverged)
-    val = estimate_mean(list(recipes[best].get_values("risk/val").values()))
+    val = estimate_mean(list(recipes[best].get_values(problem.monitor.name).values()))
     unseen = estimate_mean(list(recipes[best].get_values(problem.unseen_metric).values()))
     return SweptValue(at, val, unseen, diverged)
 
 
 def average_initial_risk(recipes: list[RecipeRuns]) -> float:
-    """Average the validation risk before training over runs; nan where it was not measured."""
-    curves = [run.curves["risk/val"] for r in recipes for run in r.runs if "risk/val" in run.curves]
+    """Average what runs followed before training; nan where it was not measured."""
+    runs = [run for recipe in recipes for run in recipe.runs]
+    curves = [run.curves[run.monitor.name] for run in runs if run.monitor.name in run.curves]
     initial = [curve.value[0] for curve in curves if curve.epoch[0] == 0]
     finite = [value for value in initial if math.isfinite(value)]
     if not finite:
@@ -246,10 +248,13 @@ def count_steps(run: RunRecord, target: float) -> float:
     Returns:
         The step of the first epoch at which it was; infinite where it never was.
     """
-    curve = run.curves.get("risk/val")
+    curve = run.curves.get(run.monitor.name)
     if curve is None:
         return math.inf
-    hits = np.flatnonzero(curve.value <= target)
+    better = curve.value <= target
+    if run.monitor.higher_is_better:
+        better = curve.value >= target
+    hits = np.flatnonzero(better)
     if not len(hits):
         return math.inf
     return float(curve.step[hits[0]])
@@ -272,7 +277,8 @@ def measure_time_to_target(
         return TimeToTarget(math.nan, {}, {})
     runs = {method.name: _list_ended(method.selection.recipe.runs) for method in methods}
     if target is None:
-        target = max(_reached_by_most(ended) for ended in runs.values())
+        monitor = next((run.monitor for ended in runs.values() for run in ended), Monitor())
+        target = monitor.orient(max(_reached_by_most(ended) for ended in runs.values()))
     steps, reached = {}, {}
     for name, ended in runs.items():
         times = np.array([count_steps(run, target) for run in ended])
@@ -287,8 +293,9 @@ def _list_ended(runs: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def _reached_by_most(runs: Sequence[RunRecord]) -> float:
-    """Find the lowest risk that more than half of the runs reach, by their curves."""
-    curves = [run.curves["risk/val"].value for run in runs if "risk/val" in run.curves]
+    """Find the best that more than half of the runs reach, turned so that less is better."""
+    followed = [run for run in runs if run.monitor.name in run.curves]
+    curves = [run.monitor.orient(1.0) * run.curves[run.monitor.name].value for run in followed]
     lowest = sorted(float(np.nanmin(curve)) for curve in curves)
     return lowest[len(lowest) // 2] if lowest else math.inf
 

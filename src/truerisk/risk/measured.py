@@ -47,6 +47,10 @@ class Monitor(NamedTuple):
         return f"{self.name.rpartition('/')[0]}/{split}"
 
 
+FOLLOWED_RISK = Monitor()
+"""What is followed where nothing else is asked for."""
+
+
 def read_monitor(facts: Mapping[str, Any]) -> Monitor:
     """Read what a run followed from its ``metadata.json``; earlier versions followed the risk."""
     return Monitor(**facts.get("monitor", {}))

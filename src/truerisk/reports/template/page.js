@@ -82,9 +82,11 @@ function showCurves(problem, picked) {
     })).filter(Boolean);
     return { x: "epoch", y: `${kind.value}; – – train, —— validation`, lines, log_y: log.checked };
   };
-  const has = problem.recipes.some((r) => r.curves["error/val"]);
-  kind.parentNode.hidden = !has;
-  if (!has) kind.value = "risk";
+  const names = new Set(problem.recipes.flatMap((r) => Object.keys(r.curves)));
+  const kinds = [...names].filter((n) => n.endsWith("/val")).map((n) => n.slice(0, -4));
+  kind.replaceChildren(...kinds.map((k) => make("option", { value: k }, k.replace("metric/", "").replaceAll("/", " "))));
+  kind.parentNode.hidden = kinds.length < 2;
+  kind.value = problem.followed.slice(0, -4);
   kind.onchange = log.onchange = () => drawChart(place, chart());
   drawChart(place, chart());
 }
@@ -127,13 +129,13 @@ function showMethods(problem) {
     { title: "method", name: true, sort: (m) => m.name, cell: (m) => m.name },
     { title: "settings tried", sort: (m) => m.trials, cell: (m) => String(m.trials) },
     { title: "picked", name: true, sort: (m) => m.picked, cell: (m) => m.picked },
-    { title: "validation risk", sort: (m) => m.val[0], cell: (m) => withError(m.val) },
+    { title: DATA.titles[problem.followed], sort: (m) => m.val[0], cell: (m) => withError(m.val) },
     { title: `${unseen}, cross-fitted`, sort: (m) => m.unseen[0], cell: (m) => interval(m.unseen) },
     { title: `steps to ${digits(problem.target, 3)}`, sort: (m) => m.steps, cell: (m) => `${m.steps === null ? "not reached" : digits(m.steps)}${reached(m)}` },
   ], problem.methods);
-  find("#methods .note").textContent = `A method is what differs by more than numbers. Each is tuned on the validation risks of
-    all seeds but one and its ${unseen} taken on that one, in turn. Steps: median over seeds until the validation risk
-    first is at most ${digits(problem.target, 3)}.`;
+  find("#methods .note").textContent = `A method is what differs by more than numbers. Each is tuned on the ${DATA.titles[problem.followed]} of
+    all seeds but one and its ${unseen} taken on that one, in turn. Steps: median over seeds until the ${DATA.titles[problem.followed]}
+    first comes to ${digits(problem.target, 3)}.`;
   differences(find("#methods .contest"), problem.contest, problem.unseen);
 }
 

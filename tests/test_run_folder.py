@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -14,7 +15,7 @@ import torch
 import truerisk
 from truerisk import run as run_module
 from truerisk.core.atomic_files import write_atomic
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import ConfigError, UserError
 from truerisk.engine.recorder import Recorder
 from truerisk.engine.step import Step
 from truerisk.result import RunResult, load_run
@@ -112,6 +113,27 @@ def test_failed(tiny, tmp_path, monkeypatch, where):
     assert "Traceback" in result.reason and "RuntimeError: a bug" in result.reason
     tiny(tmp_path / "whole")
     assert resume(tmp_path / "run").summary == load_run(tmp_path / "whole").summary
+
+
+def full(*_given):
+    raise OSError(errno.ENOSPC, "No space left on device", "a.file")
+
+
+def test_a_full_disk_costs_a_measured_run_its_figures_alone(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("truerisk.fit._draw", full)
+    assert tiny(tmp_path / "run").status == "finished"
+    assert "no figures: cannot write a.file: No space left" in capsys.readouterr().err
+
+
+def test_a_full_disk_while_training_is_told_in_a_line(tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("truerisk.engine.step.Step.__call__", full)
+        patch.setattr(run_module.RunFolder, "set_status", full)
+        patch.setattr(run_module.RunFolder, "_claim", lambda folder: None)
+        with pytest.raises(UserError, match=r"cannot write a.file: No space.*resume=") as error:
+            tiny(tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert resume(tmp_path / "run").status == "finished"
 
 
 def test_a_finished_run_says_so(tiny, tmp_path, capsys):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -302,7 +303,10 @@ def _execute(
         status, stop = _fit(cfg, run, recipe, resumed, callbacks, draw, longer)
         if first:
             # before the status: a run that counts as finished has its figures
-            draw()
+            try:
+                draw()
+            except OSError as error:  # all is measured, and truerisk draw makes them later
+                print(f"no figures: {_describe_file_error(error, run)}", file=sys.stderr)
             run.set_status(status, stop=stop)
         # The others read from the folder how the run ended, and exit by that: a process that exits
         # with an error is taken for a reason to kill the rest.
@@ -345,9 +349,21 @@ def _told(run: RunFolder, before: Mapping[str, Any]) -> Iterator[None]:
         else:
             run.discard()
         raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            run.set_status("failed", traceback.format_exc())
+            raise
+        reason = _describe_file_error(error, run)
+        with suppress(OSError):  # there is no room for it, most likely
+            run.set_status("failed", reason)
+        raise UserError(f"{reason}: make room, then go on with resume={run.path}") from error
     except BaseException:
         run.set_status("failed", traceback.format_exc())
         raise
+
+
+def _describe_file_error(error: OSError, run: RunFolder) -> str:
+    return f"cannot write {error.filename or run.path}: {error.strerror or error}"
 
 
 def _threads(cfg: DictConfig, recipe: Recipe) -> int:

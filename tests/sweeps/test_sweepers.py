@@ -350,3 +350,25 @@ def test_each_experiment_has_the_grid_of_its_own_file(here, tiny, capsys):
 def test_a_range_of_nothing(sweep, capsys):
     assert sweep("seed=range(0)") == 2
     assert "seed=range(0): there is no value in it" in capsys.readouterr().err
+
+
+def test_trials_on_an_edited_file_are_a_study_of_their_own(sweep, here, capsys):
+    asked = ["hydra/sweeper=optuna", "hydra.sweeper.trials=2", "optimizer.lr=interval(0.01,0.1)"]
+    asked += ["data=table", "data.source.path=t.csv", "data.source.target=y"]
+
+    def write(shift):
+        rows = [f"{i % 7},{(i + shift) % 2}" for i in range(60)]
+        (here / "t.csv").write_text("\n".join(["x,y", *rows, ""]))
+
+    write(0)
+    assert sweep(*asked) == 0 and sweep(*asked) == 0
+    assert "trials of another" not in capsys.readouterr().err
+    assert len(list((here / "outputs" / "s").glob("*-*/"))) == 2
+    write(1)
+    assert sweep(*asked) == 0
+    assert "holds 2 trials of another search space, recipe, file or class" in (
+        capsys.readouterr().err
+    )
+    assert len(list((here / "outputs" / "s").glob("*-*/"))) == 4
+    assert sweep(*asked) == 0
+    assert len(list((here / "outputs" / "s").glob("*-*/"))) == 4

@@ -9,10 +9,12 @@ import re
 import statistics
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override
 
+from truerisk.config.contents import hash_contents, list_changed
 from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.logger.history import read_rows
@@ -121,18 +123,22 @@ class Tuner:
         study.folder.mkdir(parents=True, exist_ok=True)
         where = self.storage or f"sqlite:///{study.folder / 'optuna.db'}"
         name = f"{study.folder.name}-{_hash_axes(axes)}"
+        contents = _hash_contents(axes, study)
         try:
             storage = _open_storage(where)
+            name = _name_by_contents(storage, name, contents)
             tuned = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
             summaries = optuna.get_all_study_summaries(storage)
         except (OptunaError, SQLAlchemyError, ImportError, OSError, ValueError) as error:
             raise ConfigError(f"hydra.sweeper.storage={where}: {first_line(error)}") from error
+        if contents and "contents" not in tuned.user_attrs:
+            tuned.set_user_attr("contents", contents)
         others = [s for s in summaries if s.study_name != name and s.n_trials]
         if others and not tuned.get_trials(deepcopy=False):
             count = sum(summary.n_trials for summary in others)
             print(
-                f"{where} holds {count} trials of another search space or recipe: they count for "
-                "nothing here, and their runs stay beside these",
+                f"{where} holds {count} trials of another search space, recipe, file or class: "
+                "they count for nothing here, and their runs stay beside these",
                 file=sys.stderr,
             )
         return tuned
@@ -181,6 +187,28 @@ def _open_storage(where: str) -> Any:
     if where.endswith(".log"):
         return JournalStorage(JournalFileBackend(where))
     return where
+
+
+def _hash_contents(axes: SweepAxes, study: StudyFolder) -> dict[str, str]:
+    """Hash the files and classes that all trials share; none where they cannot be told yet."""
+    shared = [f"{key}={text}" for key, text in axes.fixed.items()]
+    with suppress(ConfigError):  # a key may be missing that is tuned
+        return hash_contents(study.compose(shared).config)
+    return {}
+
+
+def _name_by_contents(storage: Any, name: str, contents: Mapping[str, str]) -> str:
+    """Give trials a study of their own where a file or class was edited since the first of them."""
+    import optuna
+
+    try:
+        before = optuna.load_study(study_name=name, storage=storage).user_attrs.get("contents", {})
+    except KeyError:  # there is none yet
+        return name
+    if not list_changed(before, contents):
+        return name
+    text = repr(sorted(contents.items()))
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _hash_axes(axes: SweepAxes) -> str:

@@ -138,3 +138,15 @@ def test_averaged_weights_run_in_the_model():
 def test_wrong_numbers(build, key):
     with pytest.raises(ConfigError, match=rf"regularizer\.{key}"):
         build()
+
+
+@pytest.mark.parametrize("build", [lambda: EMA(0.5, warmup=False), lambda: SWA(0.0)])
+def test_an_average_of_an_earlier_version_loses_what_is_none(build):
+    """It held all buffers, singular vectors among them."""
+    average, (first, second) = build(), states(2)
+    average.start(2, 1)
+    kept = {"average": {**first, "layer.0._u": torch.ones(3)}, "count": 1}
+    average.load_state_dict(kept)
+    average.average(second, 2)
+    assert average.averaged().keys() == first.keys()
+    torch.testing.assert_close(average.averaged()["w"], (first["w"] + second["w"]) / 2)

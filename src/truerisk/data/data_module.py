@@ -31,6 +31,10 @@ from truerisk.data.split import (
 )
 from truerisk.data.split_rule import (
     check_column,
+    check_folds,
+    cut_groups,
+    deal_folds,
+    deal_groups,
     number_groups,
     parse_rule,
     read_times,
@@ -75,6 +79,9 @@ class DataModule(LightningDataModule):
             clustered; ``time:COLUMN``, where the past trains and the future tests;
             ``fixed:COLUMN``, which names the split.
         stratify: whether a random split, or one of groups, keeps the classes' shares.
+        folds: of cross-validation, one of which is tested while the others are trained and
+            validated on; None for none. In time, the past of a fold is.
+        fold: the one that is tested, from 0.
         sampler: None takes each training sample once an epoch; ``balanced`` draws as many with
             replacement, classes with equal chances; ``weighted`` by the samples' weights.
         num_train: use only so many training samples.
@@ -97,6 +104,8 @@ class DataModule(LightningDataModule):
         val: float = 0.2,
         test: float | str | None = 0.2,
         split: str = "random",
+        folds: int | None = None,
+        fold: int = 0,
         sampler: str | None = None,
         stratify: bool = True,
         num_train: int | None = None,
@@ -136,6 +145,8 @@ class DataModule(LightningDataModule):
         if sampler not in (None, "balanced", "weighted"):
             raise ConfigError(f"data.sampler is {sampler!r}: give null, balanced or weighted")
         self.sampler = sampler
+        check_folds(folds, fold)
+        self.folds, self.fold = folds, fold
         self.groups: dict[str, Tensor] = {}
         self.weights: dict[str, Tensor] = {}
         self.standardizer = Standardizer()
@@ -353,6 +364,8 @@ class DataModule(LightningDataModule):
     def _split_by_rule(self, samples: Samples, labels: Tensor, test: float | None) -> Rows:
         """Draw the splits as ``split`` says."""
         kind, column = self.rule
+        if self.folds is not None:
+            return self._split_folds(samples, labels)
         draw, val, n = named_generator(self.seed, "split"), self.val_size, len(labels)
         if kind == "random":
             return partition_rows(labels, val, test, draw, samples.class_names)
@@ -377,6 +390,47 @@ class DataModule(LightningDataModule):
         sizes = [f"{len(r)} {n}" for n, r in rows._asdict().items() if r is not None]
         self.notes.append(f"data.split={kind}:{column} of {n} samples: {', '.join(sizes)}")
         return rows
+
+    def _split_folds(self, samples: Samples, labels: Tensor) -> Rows:
+        """Test one fold, and split the others once more, into training and validation."""
+        assert self.folds is not None
+        if samples.test is not None:
+            raise ConfigError(
+                f"data.folds={self.folds}: this data has its own test set, which folds would leave "
+                "out: set data.folds=null"
+            )
+        (kind, column), val, folds = self.rule, self.val_size, self.folds
+        # the same folds whichever of them is tested
+        draw = named_generator(self.seed, "folds")
+        inner = named_generator(self.seed, "split", self.fold)
+        if kind == "fixed":
+            raise ConfigError(f"data.split=fixed:{column} has no folds: set data.folds=null")
+        if kind == "random":
+            fold = deal_folds(labels, folds, draw)
+            rest = torch.nonzero(fold != self.fold).flatten()
+            rows = partition_rows(labels[rest], val, None, inner, samples.class_names)
+        else:
+            values = self._read_aside(samples, column, f"data.split={kind}:{column}")
+            if kind == "group":
+                groups = number_groups(values)
+                fold = deal_groups(groups, labels, folds, draw, column)
+                rest = torch.nonzero(fold != self.fold).flatten()
+                own = groups[rest].unique(return_inverse=True)[1]
+                rows = split_groups(own, labels[rest], val, None, inner, column)
+            else:
+                times = read_times(values, column)
+                moments = number_groups(times)
+                counts = torch.bincount(moments)
+                # one block more than folds, as the first has no past to train on
+                sizes = [round(len(moments) / (folds + 1))] * folds
+                fold = cut_groups(counts, sizes, column)[moments] - 1
+                rest = torch.nonzero(fold < self.fold).flatten()
+                rows = split_in_time(times[rest.numpy()], val, None, column)
+        tested = torch.nonzero(fold == self.fold).flatten()
+        self.notes.append(
+            f"fold {self.fold} of {folds} is tested: {len(tested)} of {len(labels)} samples"
+        )
+        return Rows(rest[rows.train], rest[rows.val], tested)
 
     def _name_asides(self) -> list[str]:
         """Name the columns that are read beside inputs and targets."""

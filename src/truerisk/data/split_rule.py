@@ -246,6 +246,93 @@ def split_by_name(values: Any, column: str) -> dict[str, Tensor]:
     return {side: own for side, own in rows.items() if len(own)}
 
 
+def check_folds(folds: Any, fold: Any) -> None:
+    """Refuse numbers of folds that are none.
+
+    Args:
+        folds: how many there are; None for no cross-validation.
+        fold: which of them is tested, from 0.
+
+    Raises:
+        ConfigError: they are no whole numbers in range.
+    """
+    if folds is not None and (isinstance(folds, bool) or not isinstance(folds, int) or folds < 2):
+        raise ConfigError(f"data.folds is {folds!r}: give a whole number from 2, or null for none")
+    last = (folds or 1) - 1
+    if isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold <= last:
+        hint = "set data.folds to how many there are" if folds is None else f"give 0 to {last}"
+        raise ConfigError(f"data.fold is {fold!r}: {hint}")
+
+
+def deal_folds(labels: Tensor, folds: int, generator: torch.Generator) -> Tensor:
+    """Draw the fold of each sample, int64 [n], each of them as large and with the classes' shares.
+
+    Args:
+        labels: classes int64 [n], or zeros.
+        folds: how many.
+        generator: of the draws.
+
+    Raises:
+        ConfigError: a class has fewer samples than there are folds.
+
+    >>> deal_folds(torch.tensor([0, 0, 0, 0, 1, 1]), 2, torch.Generator()).bincount()
+    tensor([3, 3])
+    """
+    counts = torch.bincount(labels)
+    few = torch.nonzero((counts > 0) & (counts < folds)).flatten()
+    if len(few):
+        raise ConfigError(
+            f"data.folds={folds}: a class has {int(counts[few[0]])} samples, and stratified folds "
+            "need one each: lower it, or set data.stratify=false"
+        )
+    shuffled = torch.randperm(len(labels), generator=generator)
+    order = shuffled[torch.argsort(labels[shuffled], stable=True)]
+    fold = torch.empty_like(order)
+    fold[order] = torch.arange(len(order)) % folds
+    return fold
+
+
+def deal_groups(
+    groups: Tensor, labels: Tensor, folds: int, generator: torch.Generator, column: str
+) -> Tensor:
+    """Draw the fold of each sample, int64 [n], so that no group is in two of them.
+
+    Groups in random order go to the fold that has the fewest samples yet; of several draws the one
+    is taken in which folds have the classes most nearly in their shares.
+
+    Args:
+        groups: number of each sample's group, int64 [n].
+        labels: classes int64 [n], or zeros.
+        folds: how many.
+        generator: of the draws.
+        column: of the groups, for messages.
+
+    Raises:
+        ConfigError: there are fewer groups than folds.
+    """
+    counts = torch.bincount(groups)
+    if len(counts) < folds:
+        raise ConfigError(
+            f"data.folds={folds}: column '{column}' has {len(counts)} different values, and a fold "
+            "needs one at least"
+        )
+    shares = torch.bincount(labels).double() / len(labels)
+    best, best_misfit = groups, float("inf")
+    for _ in range(TRIES if len(shares) > 1 else 1):
+        part, sizes = torch.empty_like(counts), [0] * folds
+        for group in torch.randperm(len(counts), generator=generator).tolist():
+            least = sizes.index(min(sizes))
+            part[group] = least
+            sizes[least] += int(counts[group])
+        own, misfit = part[groups], 0.0
+        for k in range(folds):
+            inside = torch.bincount(labels[own == k], minlength=len(shares)).double()
+            misfit += float((inside / inside.sum() - shares).abs().sum())
+        if misfit < best_misfit:
+            best, best_misfit = own, misfit
+    return best
+
+
 def split_sizes(n: int, val: float, test: float | None) -> list[int]:
     """Count the samples of the test split, where there is one, and of the validation split.
 

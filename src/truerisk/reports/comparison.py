@@ -59,6 +59,7 @@ def compare_recipes(
     a: SeedValues,
     b: SeedValues,
     scores: tuple[SeedValues, SeedValues] | None = None,
+    overlap: float = 0.0,
 ) -> RecipeComparison:
     """Compare two recipes by a metric of which less is better.
 
@@ -72,6 +73,7 @@ def compare_recipes(
         a: the first one's metric by seed, of runs that finished.
         b: the second one's.
         scores: both with runs that diverged as infinite, for the probability of improvement.
+        overlap: see `truerisk.reports.seed_mean.estimate_mean`.
 
     Returns:
         The comparison, not yet adjusted for others.
@@ -83,10 +85,10 @@ def compare_recipes(
     all_b = np.array(list(b.values()))
     paired = len(shared) >= 2
     if paired:
-        difference, p = _test_paired(paired_a - paired_b)
+        difference, p = _test_paired(paired_a - paired_b, overlap)
         effect = _effect_size(paired_a, paired_b)
     else:
-        difference, p = _test_welch(all_a, all_b)
+        difference, p = _test_welch(all_a, all_b, overlap)
         effect = _effect_size(all_a, all_b)
     wins = math.nan
     if shared:
@@ -96,22 +98,22 @@ def compare_recipes(
     return RecipeComparison(first, second, difference, paired, effect, wins, improvement, p)
 
 
-def _test_paired(differences: np.ndarray) -> tuple[SeedMean, float]:
+def _test_paired(differences: np.ndarray, overlap: float = 0.0) -> tuple[SeedMean, float]:
     """Test whether a mean difference is zero; p is nan where all differences are alike."""
-    estimate = estimate_mean(differences)
+    estimate = estimate_mean(differences, overlap=overlap)
     if estimate.stderr == 0:
         # two equal recipes certainly do not differ; of a constant shift no chance can be told
         return estimate, 1.0 if estimate.mean == 0 else math.nan
     return estimate, two_sided_p(estimate.mean / estimate.stderr, len(differences) - 1)
 
 
-def _test_welch(a: np.ndarray, b: np.ndarray) -> tuple[SeedMean, float]:
+def _test_welch(a: np.ndarray, b: np.ndarray, overlap: float = 0.0) -> tuple[SeedMean, float]:
     """Test whether two means are equal without assuming equal variances (Welch 1947)."""
     n = min(len(a), len(b))
     mean = float(a.mean() - b.mean()) if n else math.nan
     var_a = var_b = 0.0
     if n > 1:
-        var_a, var_b = (float(x.var(ddof=1)) / len(x) for x in (a, b))
+        var_a, var_b = (float(x.var(ddof=1)) * (1 / len(x) + overlap) for x in (a, b))
     if var_a + var_b == 0:
         return SeedMean(mean, math.nan, math.nan, math.nan, n), math.nan
     # Satterthwaite's degrees of freedom
@@ -296,7 +298,8 @@ def compare_pairs(
 
 def _compare_pair(a: RecipeRuns, b: RecipeRuns, metric: str) -> RecipeComparison:
     scores = (a.get_scores(metric), b.get_scores(metric))
-    return compare_recipes(a.label, b.label, a.get_values(metric), b.get_values(metric), scores)
+    values = a.get_values(metric), b.get_values(metric)
+    return compare_recipes(a.label, b.label, *values, scores, max(a.overlap, b.overlap))
 
 
 def find_recipe(problem: LearningProblem, label: str) -> RecipeRuns:

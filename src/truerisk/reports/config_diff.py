@@ -10,7 +10,8 @@ from truerisk.sweeps import sweep_cell
 from truerisk.task import config_has_samples
 
 IGNORED_KEYS = (
-    "seed", "diagnostics", "metric", "compile", "choices.logger", "choices.diagnostics",
+    "seed", "data.fold", "diagnostics", "metric", "compile",
+    "choices.logger", "choices.diagnostics",
     *sweep_cell.IGNORED,
     *(f"data.{key}" for key in sweep_cell.IGNORED_IN_DATA),
     *(f"data.source.{key}" for key in sweep_cell.IGNORED_IN_DATA),

@@ -100,11 +100,14 @@ class CrossFitEstimate(NamedTuple):
     """[seed left out, seeds]; nan on the diagonal"""
     settings: int
     """how many recipes there were to pick from"""
+    overlap: float = 0.0
+    """test samples over training samples, where the seeds are folds"""
 
     def subtract(self, other: CrossFitEstimate) -> CrossFitEstimate:
         """Take the difference on each seed, for the comparison of two methods."""
         settings = max(self.settings, other.settings)
-        return CrossFitEstimate(self.scores - other.scores, self.without - other.without, settings)
+        parts = self.scores - other.scores, self.without - other.without
+        return CrossFitEstimate(*parts, settings, max(self.overlap, other.overlap))
 
     def estimate_mean(self) -> SeedMean:
         """Estimate the mean score, with a standard error that allows for the shared picks.
@@ -117,7 +120,7 @@ class CrossFitEstimate(NamedTuple):
         Source: Efron & Stein 1981, "The Jackknife Estimate of Variance".
         """
         finite = np.isfinite(self.scores)
-        naive = estimate_mean(self.scores[finite])
+        naive = estimate_mean(self.scores[finite], overlap=self.overlap)
         if self.settings == 1 or naive.n < 2:
             return naive
         if naive.n < 3:
@@ -127,6 +130,7 @@ class CrossFitEstimate(NamedTuple):
         means = np.nanmean(replicates, 1)
         # var() divides by n, so that (n − 1)·var is the formula above
         jackknife = math.sqrt((len(means) - 1) * float(means.var()))
+        jackknife *= math.sqrt(1 + naive.n * self.overlap)
         stderr = max(naive.stderr, jackknife)
         low, high = map(float, student_interval(naive.mean, stderr, naive.n - 1))
         return SeedMean(naive.mean, stderr, low, high, naive.n)
@@ -191,10 +195,10 @@ def select_recipe(
     return RecipeSelection(
         recipes[best],
         among=len(recipes),
-        val=estimate_mean(_drop_nonfinite(best_val)),
-        unseen=estimate_mean(_drop_nonfinite(best_unseen)),
-        difference=estimate_mean(_drop_nonfinite(best_unseen - best_val)),
-        cross_fitted=cross_fit(val, unseen),
+        val=estimate_mean(_drop_nonfinite(best_val), overlap=problem.overlap),
+        unseen=estimate_mean(_drop_nonfinite(best_unseen), overlap=problem.overlap),
+        difference=estimate_mean(_drop_nonfinite(best_unseen - best_val), overlap=problem.overlap),
+        cross_fitted=cross_fit(val, unseen)._replace(overlap=problem.overlap),
         optimism=_estimate_optimism(cross_fit_scores(val, shown), best_val),
     )
 
@@ -261,7 +265,9 @@ def compare_two_methods(a: TunedMethod, b: TunedMethod) -> RecipeComparison:
         The comparison; where one was tuned over several settings and seeds are shared, its
         difference has the jackknife's standard error.
     """
-    comparison = compare_recipes(a.name, b.name, a.risk_by_seed, b.risk_by_seed)
+    overlap = max(a.unseen.overlap, b.unseen.overlap)
+    risks = a.risk_by_seed, b.risk_by_seed
+    comparison = compare_recipes(a.name, b.name, *risks, overlap=overlap)
     if not comparison.paired or max(a.trials, b.trials) == 1:
         return comparison
     difference = a.unseen.subtract(b.unseen).estimate_mean()

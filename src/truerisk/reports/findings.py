@@ -213,7 +213,19 @@ def summarize_findings(findings: ProblemFindings) -> list[str]:
     ]
     if unseen in findings.comparisons:
         sentences.append(describe_rivals(selection, findings.comparisons[unseen], unseen))
-    return [*filter(None, sentences), *list_warnings(findings)]
+    return [*filter(None, sentences), *describe_folds(findings), *list_warnings(findings)]
+
+
+def describe_folds(findings: ProblemFindings) -> list[str]:
+    """Say how errors over folds are estimated, where runs were tested on folds."""
+    overlap = findings.problem.overlap
+    if not overlap:
+        return []
+    return [
+        "Each value is of one fold, and what is called a seed is a seed and a fold. Folds are "
+        "tested on different samples, and share training samples: errors of means and of "
+        f"differences, paired by fold, are s·√(1/n + {overlap:.3g}) (Nadeau & Bengio 2003)."
+    ]
 
 
 def describe_mismatch(problem: LearningProblem) -> str:

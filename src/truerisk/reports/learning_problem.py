@@ -21,7 +21,7 @@ from truerisk.reports.config_diff import (
     select_numeric_keys,
     shorten_keys,
 )
-from truerisk.reports.run_records import CollectedRuns, RunRecord
+from truerisk.reports.run_records import CollectedRuns, RunRecord, read_overlap
 from truerisk.reports.seed_mean import SeedMean, estimate_mean
 from truerisk.risk.measured import Monitor
 
@@ -76,6 +76,15 @@ class RecipeRuns:
     values: Mapping[str, Any]
     numbers: Mapping[str, float]
     runs: list[RunRecord]
+
+    @property
+    def overlap(self) -> float:
+        """Test samples over training samples, where runs are those of folds; 0 elsewhere."""
+        return read_overlap(self.runs[0].config) if self.runs else 0.0
+
+    def estimate(self, metric: str) -> SeedMean:
+        """Estimate a metric's mean over seeds, and folds, of the runs that finished."""
+        return estimate_mean(list(self.get_values(metric).values()), overlap=self.overlap)
 
     @property
     def status_counts(self) -> Counter[str]:
@@ -155,8 +164,13 @@ class LearningProblem:
                 if math.isfinite(value):
                     values[run.seed] = value
             if values:
-                found[metric] = estimate_mean(list(values.values()))
+                found[metric] = estimate_mean(list(values.values()), overlap=self.overlap)
         return found
+
+    @property
+    def overlap(self) -> float:
+        """Test samples over training samples, where runs are those of folds; 0 elsewhere."""
+        return max((recipe.overlap for recipe in self.recipes), default=0.0)
 
     @property
     def unseen_metric(self) -> str:

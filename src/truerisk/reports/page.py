@@ -29,7 +29,6 @@ from truerisk.reports.learning_problem import (
     title_metric,
 )
 from truerisk.reports.run_records import CURVES, RunRecord, complete_command
-from truerisk.reports.seed_mean import estimate_mean
 from truerisk.reports.tables import sort_recipes
 from truerisk.run import RunFolder
 from truerisk.show.style import REPORT_COLORS, write_css_colors
@@ -168,7 +167,7 @@ def _recipe_data(folder: Path, recipe: RecipeRuns, problem: LearningProblem) -> 
         "label": recipe.label,
         "endings": describe_endings(recipe),
         "runs": [_run_data(folder, run, metrics, keys) for run in recipe.runs],
-        "estimates": {m: estimate_mean(list(recipe.get_values(m).values())) for m in metrics},
+        "estimates": {m: recipe.estimate(m) for m in metrics},
         "curves": {metric: curve for metric, curve in curves.items() if curve},
     }
 

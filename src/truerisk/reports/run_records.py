@@ -215,6 +215,33 @@ def natural_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
+def read_seeds(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the seeds of a run's streams, and the fold that it was tested on, if there are any.
+
+    Runs of two recipes are paired by these.
+    """
+    seeds = tuple(derive_streams(config["seed"]))
+    data = config.get("data") or {}
+    return (*seeds, data["fold"]) if data.get("folds") else seeds
+
+
+def read_overlap(config: Mapping[str, Any]) -> float:
+    """Return test samples over training samples where runs of other folds share training samples.
+
+    Of folds in time the ratio falls as the past grows, and its mean counts.
+
+    >>> read_overlap({"data": {"folds": 5}}), read_overlap({"data": {}})
+    (0.25, 0.0)
+    """
+    data = config.get("data") or {}
+    folds = data.get("folds")
+    if not folds:
+        return 0.0
+    if str(data.get("split", "")).startswith("time:"):
+        return sum(1 / k for k in range(1, folds + 1)) / folds
+    return 1 / (folds - 1)
+
+
 def read_config(run: RunFolder) -> dict[str, Any]:
     """Read a run's configuration as plain containers, which is much faster than OmegaConf."""
     return yaml.load(run.config.read_text(), YAML_LOADER)
@@ -242,7 +269,7 @@ def read_run_record(path: Path) -> RunRecord:
         config=config,
         status=status,
         reason=reason,
-        seed=tuple(derive_streams(config["seed"])),
+        seed=read_seeds(config),
         started=facts.get("started", ""),
         command=rebuild_command(facts.get("command", ()), config),
         summary=summary,

@@ -25,7 +25,9 @@ class SeedMean(NamedTuple):
     n: int
 
 
-def estimate_mean(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> SeedMean:
+def estimate_mean(
+    values: Sequence[float] | np.ndarray, level: float = LEVEL, overlap: float = 0.0
+) -> SeedMean:
     """Estimate a mean with ``se = s/√n`` and Student's interval ``mean ± t(n − 1)·se``.
 
     The interval covers the mean of the distribution that the values are drawn from, in ``level``
@@ -34,6 +36,9 @@ def estimate_mean(values: Sequence[float] | np.ndarray, level: float = LEVEL) ->
     Args:
         values: independent numbers, [n].
         level: the coverage of the interval.
+        overlap: test samples over training samples where values are of folds, whose training sets
+            overlap: ``se = s·√(1/n + overlap)`` then (Nadeau & Bengio 2003, "Inference for the
+            Generalization Error", §3, eq. 10; Bouckaert & Frank 2004 for folds drawn repeatedly).
 
     Returns:
         The estimate; no standard error and no interval where n < 2, and no mean where n = 0.
@@ -50,7 +55,7 @@ def estimate_mean(values: Sequence[float] | np.ndarray, level: float = LEVEL) ->
     mean = float(x.mean())
     if n == 1:
         return SeedMean(mean, math.nan, math.nan, math.nan, 1)
-    stderr = float(x.std(ddof=1)) / math.sqrt(n)
+    stderr = float(x.std(ddof=1)) / math.sqrt(n) * math.sqrt(1 + n * overlap)
     low, high = student_interval(mean, stderr, n - 1, level)
     return SeedMean(mean, stderr, float(low), float(high), n)
 

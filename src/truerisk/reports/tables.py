@@ -17,7 +17,6 @@ from truerisk.reports.findings import (
     format_p_value,
 )
 from truerisk.reports.learning_problem import RecipeRuns, StudyResults, title_metric
-from truerisk.reports.seed_mean import estimate_mean
 from truerisk.risk.measured import FOLLOWED_RISK, Monitor
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def tabulate_recipes(findings: ProblemFindings, metrics: Sequence[str] | None = 
         metrics = problem.metrics
     rows = []
     for recipe in sort_recipes(problem.recipes, problem.monitor):
-        estimates = [estimate_mean(list(recipe.get_values(m).values())) for m in metrics]
+        estimates = [recipe.estimate(m) for m in metrics]
         cells = [format_mean(e, metric_scale(m)) for e, m in zip(estimates, metrics, strict=True)]
         rows.append([recipe.label, describe_endings(recipe), *cells])
     constants = problem.constants
@@ -104,7 +103,7 @@ def sort_recipes(
     """
 
     def sort_key(recipe: RecipeRuns) -> tuple[bool, bool, float, str]:
-        score = estimate_mean(list(recipe.get_values(monitor.name).values()))
+        score = recipe.estimate(monitor.name)
         # False sorts before True
         diverged = recipe.diverged_share > 0
         return (not score.n, diverged, monitor.orient(score.mean), recipe.label)

@@ -53,8 +53,8 @@ def _score_value(problem: LearningProblem, recipes: list[RecipeRuns], at: float)
     diverged = float(np.mean([recipe.diverged_share for recipe in recipes]))
     if best is None:
         return SweptValue(at, estimate_mean([]), estimate_mean([]), diverged)
-    val = estimate_mean(list(recipes[best].get_values(problem.monitor.name).values()))
-    unseen = estimate_mean(list(recipes[best].get_values(problem.unseen_metric).values()))
+    val = recipes[best].estimate(problem.monitor.name)
+    unseen = recipes[best].estimate(problem.unseen_metric)
     return SweptValue(at, val, unseen, diverged)
 
 

@@ -39,6 +39,8 @@ NEUTRAL: Mapping[str, Any] = {
     "data.split": "random",
     "data.stratify": True,
     "data.source.classes": None,
+    "data.folds": None,
+    "data.fold": 0,
     "data.sampler": None,
     "data.source.weight": None,
     "risk.weighted": False,

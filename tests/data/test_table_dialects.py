@@ -160,6 +160,22 @@ def test_other_encodings_are_asked_for(read, tmp_path):
     assert table(str(path), "kind", encoding="cp1252").class_names == ["dog", "ätz"]
 
 
+def test_texts_in_quotes_hold_delimiters_and_lines(read):
+    rows = [f'"a;{k % 2}";"one\nline ""{k % 3}""";{k / 8};{kind}' for k, kind in enumerate(KIND)]
+    samples = read("\n".join(["code;note;a;kind", *rows]))
+    assert samples.encoder.vocabulary["code"] == ["a;0", "a;1"]
+    assert samples.encoder.vocabulary["note"][0] == 'one\nline "0"'
+    np.testing.assert_array_equal(samples.x[:, 2].numpy(), np.arange(N) / 8)
+    with pytest.raises(ConfigError):
+        read('a,kind\n"1,cat\n2,dog\n')
+
+
+def test_a_table_without_a_header_is_told(read):
+    text = "\n".join(f"{a},{b}" for a, b in zip(A, B, strict=True))
+    with pytest.raises(ConfigError, match="its first line holds numbers: give it a header"):
+        read(text)
+
+
 def with_token(token, rows, values=A):
     text = [str(v) for v in values]
     for row in rows:

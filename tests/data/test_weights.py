@@ -64,7 +64,7 @@ def test_the_error_of_a_weighted_mean_covers():
         losses = draw.normal(size=n) + w
         estimate = GroupedEstimate(n)
         estimate.update(torch.as_tensor(losses), torch.arange(n), torch.as_tensor(w))
-        mean, stderr, _ = estimate.to_measured()
+        mean, stderr, *_ = estimate.to_measured()
         truth = 1 + 1.6**2 / 12  # E[w l] / E[w] = E[w²] / E[w]
         covered += abs(mean - truth) < 1.984 * stderr
     # 95 % within three standard errors of 2,000 draws

@@ -523,6 +523,8 @@ def _check_columns(frame: DataFrame, names: Sequence[str], key: str) -> list[str
     for name in names:
         if name not in frame.columns:
             hint = suggest(str(name), frame.columns)
+            if all(re.fullmatch(r"[+-]?\d+([.,]\d*)?", str(known)) for known in frame.columns):
+                hint = "its first line holds numbers: give it a header"
             raise ConfigError(f"data.source.{key}: the table has no column '{name}'; {hint}")
     return list(names)
 

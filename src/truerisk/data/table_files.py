@@ -8,6 +8,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -285,7 +286,8 @@ def _split_records(
 
 def _split_line(line: str, pattern: str) -> list[str]:
     if pattern == BLANKS and '"' in line:
-        return shlex.split(line)
+        with suppress(ValueError):  # a quote that is not closed is one of a text
+            return shlex.split(line)
     return re.split(pattern, line.strip())
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from truerisk.reports import comparison
 from truerisk.reports.comparison import (
     adjust_comparisons,
     adjust_holm,
@@ -20,12 +19,6 @@ ERROR = 3 * math.sqrt(0.05 * 0.95 / STUDIES)
 """Three standard errors of a rate of 5 %."""
 
 
-@pytest.fixture
-def few_resamples(monkeypatch):
-    """The bootstrap plays no part in a verdict."""
-    monkeypatch.setattr(comparison, "RESAMPLES", 2)
-
-
 def by_seed(values, first=0):
     return {first + i: float(v) for i, v in enumerate(values)}
 
@@ -39,14 +32,14 @@ def rate(pairs):
     return np.mean([t != "no difference shown" for t in told])
 
 
-def test_the_same_recipe_twice_is_called_different_in_5_of_100_studies(few_resamples):
+def test_the_same_recipe_twice_is_called_different_in_5_of_100_studies():
     draw = np.random.default_rng(0)
     seeds = draw.normal(size=(STUDIES, 5, 1))  # what a seed does to both
     risks = seeds + 0.3 * draw.normal(size=(STUDIES, 5, 2))
     assert abs(rate((by_seed(r[:, 0]), by_seed(r[:, 1])) for r in risks) - 0.05) < ERROR
 
 
-def test_and_so_it_is_without_shared_seeds_and_at_unequal_spread(few_resamples):
+def test_and_so_it_is_without_shared_seeds_and_at_unequal_spread():
     draw = np.random.default_rng(1)
     pairs = (
         (by_seed(draw.normal(0, 1, 6)), by_seed(draw.normal(0, 4, 12), first=100))
@@ -55,15 +48,13 @@ def test_and_so_it_is_without_shared_seeds_and_at_unequal_spread(few_resamples):
     assert abs(rate(pairs) - 0.05) < 1.5 * ERROR  # Welch's test is an approximation
 
 
-def test_and_no_more_often_where_risks_are_skewed(few_resamples):
+def test_and_no_more_often_where_risks_are_skewed():
     risks = np.random.default_rng(2).lognormal(0, 1, size=(STUDIES, 5, 2))
     assert rate((by_seed(r[:, 0]), by_seed(r[:, 1])) for r in risks) < 0.05 + ERROR
 
 
 @pytest.mark.parametrize("recipes", [4, 14])
-def test_a_study_of_one_recipe_many_times_finds_a_winner_in_5_of_100(
-    few_resamples, synthetic, recipes
-):
+def test_a_study_of_one_recipe_many_times_finds_a_winner_in_5_of_100(synthetic, recipes):
     """The pick is compared with the others, on test risks that go with its validation risks."""
     draw, called, studies = np.random.default_rng(recipes), 0, 200
     for _ in range(studies):
@@ -76,9 +67,7 @@ def test_a_study_of_one_recipe_many_times_finds_a_winner_in_5_of_100(
     assert called / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
 
 
-def test_intervals_cover_the_difference_and_a_planted_one_is_found_as_often_as_it_should_be(
-    few_resamples,
-):
+def test_intervals_cover_the_difference_and_a_planted_one_is_found_as_often_as_it_should_be():
     """The power of the paired test is known in closed form: the noncentral t distribution."""
     n, planted, studies = 8, -0.5, 1500
     draw = np.random.default_rng(3)
@@ -169,13 +158,15 @@ def test_the_probability_of_improvement_is_mann_whitney():
 
 
 def test_its_interval_covers():
-    """For normal risks P(A < B) = Φ(δ/√2); the bootstrap at n = 10 comes near its level."""
-    draw, truth = np.random.default_rng(7), stats.norm.cdf(0.5 / math.sqrt(2))
-    found = [
-        estimate_improvement(draw.normal(0, 1, 10), draw.normal(0.5, 1, 10)) for _ in range(500)
-    ]
-    covered = np.mean([f.low <= truth <= f.high for f in found])
-    assert 0.87 < covered < 0.97
+    """For normal risks P(A < B) = Φ(δ/√2)."""
+    draw = np.random.default_rng(7)
+    for truth in (0.64, 0.9):
+        shift = math.sqrt(2) * stats.norm.ppf(truth)
+        for n in (3, 5, 10):
+            pairs = ((draw.normal(0, 1, n), draw.normal(shift, 1, n)) for _ in range(500))
+            found = [estimate_improvement(a, b) for a, b in pairs]
+            covered = np.mean([f.low <= truth <= f.high for f in found])
+            assert 0.92 < covered < 0.985, (truth, n)
 
 
 def test_a_run_that_diverged_loses():

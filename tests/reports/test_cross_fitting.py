@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from truerisk.reports import comparison
 from truerisk.reports.comparison import describe_verdict
 from truerisk.reports.cross_fitting import (
     TunedMethod,
@@ -85,11 +84,8 @@ def test_without_each_seed_by_brute_force():
 
 
 @pytest.mark.parametrize(("n", "k", "share"), [(4, 5, 0.7), (10, 6, 0.7), (8, 4, 1.0)])
-def test_equal_methods_that_were_tuned_are_called_different_in_at_most_5_of_100(
-    monkeypatch, n, k, share
-):
+def test_equal_methods_that_were_tuned_are_called_different_in_at_most_5_of_100(n, k, share):
     """With s/√n alone it would be 7 to 25 of 100: picks share seeds."""
-    monkeypatch.setattr(comparison, "RESAMPLES", 2)
     draw, called, studies = np.random.default_rng(n), 0, 400
     for _ in range(studies):
         val = draw.normal(size=(n, 2 * k))

@@ -19,8 +19,8 @@ SeedValues = Mapping[Any, float]
 
 TOO_FEW = "too few runs to tell"
 
-RESAMPLES = 2000
-"""Bootstrap draws for a probability of improvement."""
+GRID = 2001
+"""Probabilities among which those that an interval holds are looked for."""
 
 ALL_PAIRS_LIMIT = 12
 """The most recipes of which all pairs are shown; of more, only those with the selected one."""
@@ -163,10 +163,13 @@ def hedges_correction(freedom: int) -> float:
 
 
 def estimate_improvement(a: np.ndarray, b: np.ndarray) -> ImprovementProbability:
-    """Estimate P(A < B) for two fresh runs, ties counting half, with a bootstrap interval.
+    """Estimate P(A < B) for two fresh runs, ties counting half, with Newcombe's interval.
 
-    The Mann-Whitney statistic over its largest value; the interval is the percentile bootstrap's,
-    over 2000 draws of both samples with replacement. An infinite score loses against every other.
+    The Mann-Whitney statistic over its largest value θ. The interval holds what it does not
+    contradict, ``|θ̂ − θ| ≤ z √V(θ)`` with ``V = θ(1 − θ)[1 + N(1 − θ)/(2 − θ) + Nθ/(1 + θ)]/(nm)``
+    and N = (n + m)/2 − 1. With three runs a side it covers 90–96 %, where the bootstrap of so few
+    covers 42 %: all runs of one below all of the other say no more than θ ≥ 0.50. An infinite score
+    loses against every other.
 
     Args:
         a: scores of one recipe, [n].
@@ -176,7 +179,8 @@ def estimate_improvement(a: np.ndarray, b: np.ndarray) -> ImprovementProbability
         The probability; without an interval where either has fewer than two runs.
 
     Source: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical
-    Precipice", §4.3.
+    Precipice", §4.3, for the measure; Newcombe 2006, "Confidence Intervals for an Effect Size
+    Measure Based on the Mann–Whitney Statistic. Part 2", method 5, for the interval.
 
     >>> estimate_improvement(np.array([1.0, 2.0]), np.array([2.0, 3.0])).probability
     0.875
@@ -187,13 +191,14 @@ def estimate_improvement(a: np.ndarray, b: np.ndarray) -> ImprovementProbability
     probability = float(wins.mean())
     if min(len(a), len(b)) < 2:
         return ImprovementProbability(probability, math.nan, math.nan)
-    rng = np.random.default_rng(0)  # the same report twice has the same numbers
-    # how often each run is drawn is multinomial, so that a draw is a product of two matrices
-    draws_a = rng.multinomial(len(a), np.full(len(a), 1 / len(a)), RESAMPLES)
-    draws_b = rng.multinomial(len(b), np.full(len(b), 1 / len(b)), RESAMPLES)
-    means = ((draws_a @ wins) * draws_b).sum(1) / (len(a) * len(b))
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return ImprovementProbability(probability, float(low), float(high))
+    n, m = len(a), len(b)
+    theta = np.linspace(0, 1, GRID)
+    more = (n + m) / 2 - 1
+    inner = 1 + more * (1 - theta) / (2 - theta) + more * theta / (1 + theta)
+    spread = np.sqrt(theta * (1 - theta) * inner / (n * m))
+    # on a grid, as at 0 and 1 the equation has a root that bounds nothing
+    held = theta[abs(probability - theta) <= special.ndtri((1 + LEVEL) / 2) * spread + 1e-12]
+    return ImprovementProbability(probability, float(held.min()), float(held.max()))
 
 
 def adjust_holm(p_values: Sequence[float], family: int | None = None) -> list[float]:

@@ -23,7 +23,7 @@ from truerisk.reports.config_diff import (
 )
 from truerisk.reports.run_records import CollectedRuns, RunRecord, read_overlap
 from truerisk.reports.seed_mean import SeedMean, estimate_mean
-from truerisk.risk.measured import Monitor
+from truerisk.risk.measured import FOLLOWED_RISK, Monitor
 
 METRIC_TITLES = {
     "risk/train": "train risk",
@@ -142,7 +142,12 @@ class LearningProblem:
         measured = {m for r in self.recipes for run in r.runs for m in run.summary}
         runs = [run for recipe in self.recipes for run in recipe.runs]
         own = dict.fromkeys(m for run in runs for m in run.summary if m.startswith("metric/"))
-        return [metric for metric in METRIC_TITLES if metric in measured] + list(own)
+        risks = [metric for metric in METRIC_TITLES if metric in measured]
+        if self.monitor == FOLLOWED_RISK:
+            return [*risks, *own]
+        # what counts comes where a page shows it without being moved
+        first = [m for m in own if m.split("/")[:2] == self.monitor.name.split("/")[:2]]
+        return list(dict.fromkeys([*first, *risks, *own]))
 
     @property
     def monitor(self) -> Monitor:

@@ -80,7 +80,7 @@ function showCurves(problem, picked) {
       const name = split === "val" ? "validation" : split;
       return curve && { ...curve, name: `${problem.recipes[i].label}, ${name}`, color: k, dashed: split === "train" };
     })).filter(Boolean);
-    return { x: "epoch", y: `${kind.value}; – – train, —— validation`, lines, log_y: log.checked };
+    return { x: "epoch", y: `${kind.value.replace("metric/", "").replaceAll("/", " ")}; – – train, —— validation`, lines, log_y: log.checked };
   };
   const names = new Set(problem.recipes.flatMap((r) => Object.keys(r.curves)));
   const kinds = [...names].filter((n) => n.endsWith("/val")).map((n) => n.slice(0, -4));

@@ -529,7 +529,7 @@ def _draw(result: RunResult) -> None:
     from truerisk.diagnostics import Diagnostic
     from truerisk.logger.history import read_metric_rows
     from truerisk.show.contour import save_contour
-    from truerisk.show.figure import risk_figure
+    from truerisk.show.figure import matrix_figure, risk_figure
 
     if not result.config.get("figures", True):
         return
@@ -537,6 +537,9 @@ def _draw(result: RunResult) -> None:
         save_contour([result.folder], result.figure)
     elif len(rows := read_metric_rows(result.folder)):
         risk_figure(rows, result.figure, title=result.title)
+    for name, tables in result.run.tables().items():
+        classes = result.run.metadata()["table_classes"][name]
+        matrix_figure(tables, classes, result.run.figures / f"{name}.png", result.title)
     for name, diagnostic in build_diagnostics(result.config).items():
         if isinstance(diagnostic, Diagnostic):
             diagnostic.draw(result.history, result.run.figures / f"{name}.png", result.title)

@@ -138,3 +138,17 @@ def test_optuna_and_lines_of_a_sweep_go_by_what_is_followed(tmp_path, monkeypatc
         max(t.intermediate_values.values()) <= 0 and 0 in t.intermediate_values
         for t in study.trials
     )
+
+
+def test_a_confusion_matrix_is_drawn(tmp_path, monkeypatch):
+    from truerisk.show import figure
+
+    drawn = []
+    monkeypatch.setattr(figure, "save_png", lambda picture, path: drawn.append((picture, path)))
+    tables = {"val": [[3, 0], [1, 2]], "test": [[5, 1], [0, 0]]}
+    figure.matrix_figure(tables, ["cat", "a long name of a class"], tmp_path / "m.png", "run")
+    picture, path = drawn[0]
+    (axes,) = picture.axes
+    assert [text.get_text() for text in axes.texts] == ["5", "1", "0", "0"]
+    assert axes.images[0].get_array().tolist() == [[5 / 6, 1 / 6], [0, 0]]
+    assert path.name == "m.png" and axes.get_ylabel() == "true"

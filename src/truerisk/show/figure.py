@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from truerisk.logger.history import MetricRows
 
 RISK_LABELS = {"train": "train", "val": "validation"}
+MOST_COUNTS = 20
+"""Classes of a confusion matrix whose counts are written into it."""
 
 
 class EpochCurve(NamedTuple):
@@ -304,3 +306,35 @@ def risk_figure(history: MetricRows | DataFrame, path: Path, title: str = "") ->
         title: a line above the figure.
     """
     return save_png(draw_run(history, title), path)
+
+
+def matrix_figure(tables: Mapping[str, Any], names: Sequence[str], path: Path, title: str) -> Path:
+    """Draw a confusion matrix: true classes down, predicted across, shares of rows as shades.
+
+    Args:
+        tables: counts [true, predicted] by split; the test set's are drawn, else validation's.
+        names: of the classes.
+        path: the file.
+        title: a line above it.
+    """
+    split = next(name for name in ("test", "val", "train") if name in tables)
+    counts = np.array(tables[split], dtype=float)
+    rows = counts.sum(1, keepdims=True)
+    # a class without samples has no shares
+    shares = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
+    figure = new_figure(f"{title}: {RISK_LABELS.get(split, split)} samples", layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xlabel("predicted", fontsize=SIZE)
+    axes.set_ylabel("true", fontsize=SIZE)
+    size = min(SIZE - 1, 190 / max(len(names), 1))
+    labels = [name if len(name) <= 12 else f"{name[:11]}…" for name in names]
+    axes.set_xticks(range(len(names)), labels, fontsize=size, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), labels, fontsize=size)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    if len(names) <= MOST_COUNTS:
+        for (i, k), count in np.ndenumerate(counts):
+            color = "white" if shares[i, k] > 0.55 else INK
+            axes.text(k, i, f"{count:g}", ha="center", va="center", fontsize=size, color=color)
+    return save_png(figure, path)

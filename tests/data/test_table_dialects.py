@@ -14,6 +14,7 @@ import torch
 
 from truerisk.core.errors import ConfigError
 from truerisk.data import DataModule, table
+from truerisk.data.own_files import encode_frame
 
 N = 60
 A, B = np.arange(N) / 8 + 0.125, (np.arange(N) * 7) % 50 + 0.5
@@ -228,6 +229,9 @@ def test_dates_are_days(read):
     samples = read(text)
     check(samples, [expected])
     assert "dates in days since 1970: when" in samples.notes[0]
+    samples.encoder.fit(samples.x)
+    later = encode_frame(pd.DataFrame({"when": ["1970-01-03"]}), samples.encoder.state_dict())
+    assert later.tolist() == [[2.0]]
     assert len(read(text, dates="category").encoder.vocabulary["when"]) == N
     with pytest.raises(ConfigError, match=r"texts of 60 kinds.*a date \(as in 2024-01-31\)"):
         read(text.replace("2020-", "in "), max_categories=20)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,13 +14,24 @@ from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.data.encoder import MISSING, TableEncoder
 from truerisk.data.samples import Expected, Samples
 from truerisk.data.source_files import find_path, read_labels
-from truerisk.data.table_columns import MAX_LABELS, Table, find_slips, read_table, spread_lists
+from truerisk.data.table_columns import (
+    MAX_LABELS,
+    build_matrix,
+    describe_table,
+    drop_gaps,
+    find_counters,
+    find_slips,
+    is_number_column,
+    read_columns,
+    read_table,
+    spread_lists,
+)
 from truerisk.data.table_files import SUFFIXES
 from truerisk.task import infer_task
-from truerisk.task.classification import label_name, name_order
+from truerisk.task.classification import name_order
 
 if TYPE_CHECKING:
-    from pandas import DataFrame, Series
+    from pandas import DataFrame
 
 
 def arrays(
@@ -388,9 +398,9 @@ def table(
     frame = spread_lists(frame, names).join(frame[goals])
     names = [name for name in frame.columns if name not in goals]
     whole = frame
-    frame = _without_gaps(frame, goals, missing, read.gaps)
-    texts = [n for n in names if n in categorical or not _is_number(frame[n])]
-    x, vocabulary = _build_matrix(frame[names], texts, max_categories)
+    frame = drop_gaps(frame, goals, missing, read.gaps)
+    texts = [n for n in names if n in categorical or not is_number_column(frame[n])]
+    x, vocabulary = build_matrix(frame[names], texts, max_categories)
     encoder = TableEncoder(names, vocabulary, missing)
     values = expected.make_targets(frame) if expected and not goals else _read_goals(frame, goals)
     learned = infer_task(values, task, MAX_LABELS, suited)
@@ -400,9 +410,9 @@ def table(
         known = expected.classes or None
     y, class_names = learned.read_targets(values, known)
     notes = [
-        _describe_table(file, whole, frame, texts, goals, learned.phrase, read, missing),
+        describe_table(file, whole, frame, texts, goals, learned.phrase, read, missing),
         *slips,
-        *_find_counters(frame, names),
+        *find_counters(frame, names),
     ]
     identities = {"row": frame.index.to_numpy()}
     if id is not None:
@@ -437,67 +447,10 @@ def _read_goals(frame: DataFrame, goals: list[str]) -> Any:
     if len(goals) > 1:
         return frame[goals].to_numpy()
     goal = frame[goals[0]]
-    if not _is_number(goal):
+    if not is_number_column(goal):
         items = [v.tolist() if isinstance(v, np.ndarray) else v for v in goal]
         return np.array([None, *items], dtype=object)[1:]
     return goal.to_numpy()
-
-
-def _describe_table(
-    file: Path,
-    whole: DataFrame,
-    frame: DataFrame,
-    texts: Sequence[str],
-    goals: Sequence[str],
-    phrase: str,
-    read: Table,
-    missing: str,
-) -> str:
-    """Tell in a line what was read, guessed, left out and filled in."""
-    features = whole.columns.difference(goals)
-    parts = [
-        f"{file.name}: {len(frame)} rows, {len(features) - len(texts)} numeric and {len(texts)} "
-        f"categorical columns, target {', '.join(goals)} ({phrase})"
-    ]
-    others = [str(n) for n in read.frame.columns if n not in whole.columns and n not in goals]
-    # lists were spread over columns of their own
-    left = [n for n in others if f"{n}[0]" not in whole.columns]
-    if left:
-        parts.append(f"left out: {_list_names(left)}")
-    if read.guessed:
-        parts.append(", ".join(read.guessed))
-    if len(whole) > len(frame):
-        parts.append(f"{len(whole) - len(frame)} rows with gaps dropped")
-    gaps = {str(n): int(count) for n, count in frame[features].isna().sum().items() if count}
-    if gaps:
-        ways = {missing, "most_frequent"} if set(gaps) & set(texts) else {missing}
-        filled = _list_names([f"{name} ({count})" for name, count in gaps.items()])
-        parts.append(f"gaps filled by the {' or '.join(sorted(ways))}: {filled}")
-    return "; ".join(parts)
-
-
-def _list_names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more
-
-
-def _find_counters(frame: DataFrame, names: Sequence[str]) -> list[str]:
-    """Tell of columns that count the rows or name them, which say nothing of other rows."""
-    import numpy as np
-
-    lines = []
-    for name in names:
-        column = frame[name]
-        if not _is_number(column) or column.dtype.kind not in "iu" or len(column) < 3:
-            continue
-        counts = bool((np.diff(column.to_numpy()) == 1).all())
-        named = re.search(r"(^|[_\W])(id|index|idx|row|nr)$|^Unnamed: 0$", name.lower())
-        if counts or (named and column.is_unique):
-            lines.append(
-                f"column '{name}' has another number in each row, as an id has: leave it out with "
-                f"data.source.drop=['{name}'] if it is one"
-            )
-    return lines
 
 
 def check_asides(columns: Iterable[str], aside: Sequence[str]) -> list[str]:
@@ -564,87 +517,6 @@ def _choose_features(
     return names
 
 
-def _is_number(column: Series) -> bool:
-    import pandas as pd
-
-    return bool(pd.api.types.is_numeric_dtype(column))
-
-
-def _without_gaps(
-    frame: DataFrame, goals: list[str], missing: str, tokens: Mapping[str, Mapping[str, int]]
-) -> DataFrame:
-    """The table with its gaps dropped or refused, or left for the encoder to fill."""
-    gaps = frame.isna().sum()
-    if missing == "drop":
-        kept = frame.dropna()
-        if kept.empty:
-            raise ConfigError("data.source.missing=drop: every row has a gap; fill them instead")
-        # A gap has made floats of whole numbers, which may be classes.
-        whole = [n for n, k in gaps.items() if k and _is_whole(kept[n])]
-        return kept.astype(dict.fromkeys(whole, "int64"))
-    bad = {n: int(k) for n, k in gaps.items() if k and (missing == "refuse" or n in goals)}
-    if bad:
-        listed = ", ".join(
-            f"'{name}' ({', '.join([str(count), *map(repr, tokens.get(name, ()))])})"
-            for name, count in bad.items()
-        )
-        ways = "drop" if set(bad) <= set(goals) else "mean, median, most_frequent or drop"
-        spelt = ""
-        if any(name in tokens for name in bad):
-            spelt = ", or data.source.keep_default_na=false where such a text is no gap"
-        raise ConfigError(
-            f"data.source.missing: values are missing in the columns {listed}; set "
-            f"data.source.missing to {ways}{spelt}"
-        )
-    return frame
-
-
-def _is_whole(column: Series) -> bool:
-    return column.dtype.kind == "f" and bool((column == column.round()).all())
-
-
-def _build_matrix(
-    frame: DataFrame, texts: list[str], max_categories: int
-) -> tuple[Tensor, dict[str, list[str]]]:
-    """The table as float64 [n, columns], categories as places in the vocabulary, gaps as NaN."""
-    vocabulary: dict[str, list[str]] = {}
-    columns = []
-    for name in frame.columns:
-        if name in texts:
-            codes, vocabulary[name] = _encode_texts(frame[name], max_categories)
-        else:
-            codes = _read_numbers(frame[name])
-        # copied, as pandas may hand out memory that must not be written to
-        columns.append(torch.as_tensor(codes.copy()))
-    return torch.stack(columns, 1), vocabulary
-
-
-def _read_numbers(column: Series) -> Any:
-    import numpy as np
-
-    values = column.to_numpy(dtype="float64", na_value=np.nan)
-    if np.isinf(values).any():
-        raise ConfigError(f"data.source: column '{column.name}' holds infinite numbers")
-    return values
-
-
-def _encode_texts(column: Series, max_categories: int) -> tuple[Any, list[str]]:
-    import numpy as np
-    import pandas as pd
-
-    # 3.0 and 3 are one category, whether or not a gap has made its column floats
-    texts = column.map(label_name, na_action="ignore")
-    codes, words = pd.factorize(texts, sort=True)
-    if len(words) > max_categories:
-        raise ConfigError(
-            f"data.source: column '{column.name}' holds texts of {len(words)} kinds, such as "
-            f"'{words[0]}': leave it out with data.source.drop, correct what should be a number or "
-            "a date (as in 2024-01-31), or raise data.source.max_categories"
-        )
-    # pandas writes -1 for a gap
-    return np.where(codes < 0, np.nan, codes), [str(word) for word in words]
-
-
 def encode_frame(frame: DataFrame, state: Mapping[str, Any]) -> Tensor:
     """Return the features [n, d] of a table's rows, as a run has fitted them.
 
@@ -658,9 +530,12 @@ def encode_frame(frame: DataFrame, state: Mapping[str, Any]) -> Tensor:
     parts = {part["name"]: part for part in state["columns"]}
     frame = frame.rename(columns=str)
     _check_columns(frame, list(parts), "columns")
-    frame = frame[list(parts)]
-    texts = [n for n, part in parts.items() if "categories" in part or not _is_number(frame[n])]
-    x, vocabulary = _build_matrix(frame, texts, max(1, len(frame)))
+    words = [name for name, part in parts.items() if "categories" in part]
+    frame, _ = read_columns(frame[list(parts)], words, "number")
+    texts = [
+        n for n, part in parts.items() if "categories" in part or not is_number_column(frame[n])
+    ]
+    x, vocabulary = build_matrix(frame, texts, max(1, len(frame)))
     encoder = TableEncoder(list(parts), vocabulary, "mean")
     encoder.load_state_dict(state)
     return encoder(x)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from truerisk.core.errors import ConfigError
 from truerisk.data.table_files import (
@@ -19,6 +22,7 @@ from truerisk.data.table_files import (
     read_parquet,
     read_text_table,
 )
+from truerisk.task.classification import label_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -79,7 +83,7 @@ def read_table(file: Path, texts: Sequence[str], dates: str, **keys: Any) -> Tab
             gaps = count_gap_texts(file, dialect, layout)
     if frame.empty:
         raise ConfigError(f"data.source.path: {file} has no rows")
-    frame, found = _read_columns(frame, texts, dates)
+    frame, found = read_columns(frame, texts, dates)
     return Table(frame, [*guessed, *found], gaps)
 
 
@@ -187,10 +191,14 @@ def _judge_signs(name: str, tokens: Series) -> tuple[str | None, str | None]:
 # --- columns of other kinds -----------------------------------------------------------------------
 
 
-def _read_columns(
-    frame: DataFrame, texts: Sequence[str], dates: str
-) -> tuple[DataFrame, list[str]]:
-    """Turn decimals, dates, durations and lists of one length into numbers."""
+def read_columns(frame: DataFrame, texts: Sequence[str], dates: str) -> tuple[DataFrame, list[str]]:
+    """Turn decimals, dates, times and durations into numbers, and tell which were.
+
+    Args:
+        frame: a table.
+        texts: columns that stay as they are.
+        dates: see `read_table`.
+    """
     import pandas as pd
 
     found: dict[str, list[str]] = {}
@@ -315,3 +323,177 @@ def spread_lists(frame: DataFrame, names: Sequence[str]) -> DataFrame:
         spread = [f"{name}[{k}]" for k in range(matrix.shape[1])]
         parts.append(pd.DataFrame(matrix, columns=spread, index=frame.index))
     return pd.concat(parts, axis=1)
+
+
+# --- told, dropped, and made numbers --------------------------------------------------------------
+
+
+def describe_table(
+    file: Path,
+    whole: DataFrame,
+    frame: DataFrame,
+    texts: Sequence[str],
+    goals: Sequence[str],
+    phrase: str,
+    read: Table,
+    missing: str,
+) -> str:
+    """Tell in a line what was read, guessed, left out and filled in.
+
+    Args:
+        file: the table's.
+        whole: features and targets, with their gaps.
+        frame: the rows of them that are used.
+        texts: the columns that are categories.
+        goals: the targets.
+        phrase: what is learned.
+        read: all that was read.
+        missing: what fills gaps.
+    """
+    features = whole.columns.difference(goals)
+    parts = [
+        f"{file.name}: {len(frame)} rows, {len(features) - len(texts)} numeric and {len(texts)} "
+        f"categorical columns, target {', '.join(goals)} ({phrase})"
+    ]
+    others = [str(n) for n in read.frame.columns if n not in whole.columns and n not in goals]
+    # lists were spread over columns of their own
+    left = [n for n in others if f"{n}[0]" not in whole.columns]
+    if left:
+        parts.append(f"left out: {_list_names(left)}")
+    if read.guessed:
+        parts.append(", ".join(read.guessed))
+    if len(whole) > len(frame):
+        parts.append(f"{len(whole) - len(frame)} rows with gaps dropped")
+    gaps = {str(n): int(count) for n, count in frame[features].isna().sum().items() if count}
+    if gaps:
+        ways = {missing, "most_frequent"} if set(gaps) & set(texts) else {missing}
+        filled = _list_names([f"{name} ({count})" for name, count in gaps.items()])
+        parts.append(f"gaps filled by the {' or '.join(sorted(ways))}: {filled}")
+    return "; ".join(parts)
+
+
+def _list_names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more
+
+
+def find_counters(frame: DataFrame, names: Sequence[str]) -> list[str]:
+    """Tell of columns that count the rows or name them, which say nothing of other rows.
+
+    Args:
+        frame: a table.
+        names: columns to learn from.
+    """
+    import numpy as np
+
+    lines = []
+    for name in names:
+        column = frame[name]
+        if not is_number_column(column) or column.dtype.kind not in "iu" or len(column) < 3:
+            continue
+        counts = bool((np.diff(column.to_numpy()) == 1).all())
+        named = re.search(r"(^|[_\W])(id|index|idx|row|nr)$|^Unnamed: 0$", name.lower())
+        if counts or (named and column.is_unique):
+            lines.append(
+                f"column '{name}' has another number in each row, as an id has: leave it out with "
+                f"data.source.drop=['{name}'] if it is one"
+            )
+    return lines
+
+
+def is_number_column(column: Series) -> bool:
+    """Tell whether a column holds numbers or truth values."""
+    import pandas as pd
+
+    return bool(pd.api.types.is_numeric_dtype(column))
+
+
+def drop_gaps(
+    frame: DataFrame, goals: list[str], missing: str, tokens: Mapping[str, Mapping[str, int]]
+) -> DataFrame:
+    """Return the table with its gaps dropped or refused, or left for the encoder to fill.
+
+    Args:
+        frame: features and targets.
+        goals: the targets.
+        missing: what is to be done.
+        tokens: how gaps were written, by column.
+
+    Raises:
+        ConfigError: there are gaps, and they are refused, or all rows have one.
+    """
+    gaps = frame.isna().sum()
+    if missing == "drop":
+        kept = frame.dropna()
+        if kept.empty:
+            raise ConfigError("data.source.missing=drop: every row has a gap; fill them instead")
+        # A gap has made floats of whole numbers, which may be classes.
+        whole = [n for n, k in gaps.items() if k and _is_whole(kept[n])]
+        return kept.astype(dict.fromkeys(whole, "int64"))
+    bad = {n: int(k) for n, k in gaps.items() if k and (missing == "refuse" or n in goals)}
+    if bad:
+        listed = ", ".join(
+            f"'{name}' ({', '.join([str(count), *map(repr, tokens.get(name, ()))])})"
+            for name, count in bad.items()
+        )
+        ways = "drop" if set(bad) <= set(goals) else "mean, median, most_frequent or drop"
+        spelt = ""
+        if any(name in tokens for name in bad):
+            spelt = ", or data.source.keep_default_na=false where such a text is no gap"
+        raise ConfigError(
+            f"data.source.missing: values are missing in the columns {listed}; set "
+            f"data.source.missing to {ways}{spelt}"
+        )
+    return frame
+
+
+def _is_whole(column: Series) -> bool:
+    return column.dtype.kind == "f" and bool((column == column.round()).all())
+
+
+def build_matrix(
+    frame: DataFrame, texts: list[str], max_categories: int
+) -> tuple[Tensor, dict[str, list[str]]]:
+    """Return a table as float64 [n, columns]: categories as places in a vocabulary, gaps as NaN.
+
+    Args:
+        frame: the columns to learn from.
+        texts: those that are categories.
+        max_categories: different values that one may have.
+    """
+    vocabulary: dict[str, list[str]] = {}
+    columns = []
+    for name in frame.columns:
+        if name in texts:
+            codes, vocabulary[name] = _encode_texts(frame[name], max_categories)
+        else:
+            codes = _read_numbers(frame[name])
+        # copied, as pandas may hand out memory that must not be written to
+        columns.append(torch.as_tensor(codes.copy()))
+    return torch.stack(columns, 1), vocabulary
+
+
+def _read_numbers(column: Series) -> Any:
+    import numpy as np
+
+    values = column.to_numpy(dtype="float64", na_value=np.nan)
+    if np.isinf(values).any():
+        raise ConfigError(f"data.source: column '{column.name}' holds infinite numbers")
+    return values
+
+
+def _encode_texts(column: Series, max_categories: int) -> tuple[Any, list[str]]:
+    import numpy as np
+    import pandas as pd
+
+    # 3.0 and 3 are one category, whether or not a gap has made its column floats
+    texts = column.map(label_name, na_action="ignore")
+    codes, words = pd.factorize(texts, sort=True)
+    if len(words) > max_categories:
+        raise ConfigError(
+            f"data.source: column '{column.name}' holds texts of {len(words)} kinds, such as "
+            f"'{words[0]}': leave it out with data.source.drop, correct what should be a number or "
+            "a date (as in 2024-01-31), or raise data.source.max_categories"
+        )
+    # pandas writes -1 for a gap
+    return np.where(codes < 0, np.nan, codes), [str(word) for word in words]

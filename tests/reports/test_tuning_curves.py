@@ -172,3 +172,11 @@ def test_ends():
     found = expect_best(np.array([2.0, 1.0, 3.0]), np.array([5.0, 6.0, 7.0]))
     assert found.val[0] == pytest.approx(2.0) and found.val[-1] == pytest.approx(1.0)
     assert found.unseen[0] == pytest.approx(6.0) and found.unseen[-1] == pytest.approx(6.0)
+
+
+def test_a_learning_curve_is_one_over_the_number_of_training_samples():
+    from truerisk.reports.config_diff import defines_problem
+
+    flat = {"data._target_": "truerisk.data.DataModule", "data.num_train": 50, "data.val": 0.2}
+    assert not defines_problem("data.num_train", flat)
+    assert defines_problem("data.val", flat)

@@ -20,7 +20,10 @@ IGNORED_KEYS = (
 
 OF_THE_RECIPE = (
     "data.batch_size",
+    "data.num_train",
+    "data.sampler",
     "data.standardize_target",
+    "loss.weight",
     "loss.label_smoothing",
     "model.start",
 )
@@ -85,8 +88,9 @@ def defines_problem(key: str, flat: FlatConfig) -> bool:
         flat: the configuration it stands in.
 
     Returns:
-        Whether it does. How the data is batched, how targets are scaled for the loss and where a
-        test function is started from belong to the recipe.
+        Whether it does. How the data is batched, how many samples are trained on (the others are
+        the same), how targets are scaled for the loss and where a test function is started from
+        belong to the recipe.
     """
     heads: tuple[str, ...] = PROBLEM_KEYS
     if not config_has_samples(str(flat.get("data._target_", ""))):

@@ -18,7 +18,7 @@ from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.data.own_files import check_asides, pick_weights
 from truerisk.data.samples import Inputs, Samples
 from truerisk.data.source_files import Labelled, find_path, read_labels
-from truerisk.task import Task
+from truerisk.task import Task, get_task
 from truerisk.task.classification import name_order
 
 BUILDERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
@@ -128,7 +128,8 @@ def hub(
         _check_column(rows, goal, "y")
     # a ClassLabel holds numbers and knows their names, and has -1 where there is none
     label_names = getattr(rows.features[goals[0]], "names", None) if len(goals) == 1 else None
-    as_lists = task == "multilabel" or ("multilabel" in suited and task == "auto")
+    asked = suited if task == "auto" else [task]
+    as_lists = any(get_task(one).takes_lists for one in asked)
     if label_names and task == "auto":
         task = "classification"
     read = partial(read_labels, suited=suited, unlabelled=unlabelled, known=bool(label_names))

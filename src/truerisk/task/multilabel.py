@@ -32,6 +32,7 @@ class MultiLabel(Task):
     rank = 2
     phrase = "multi-label data"
     losses = ("bce",)
+    takes_lists = True
     error_title = "0-1 error a label"
     metric_kind = "Multilabel"
     refusals: ClassVar = {

@@ -90,6 +90,7 @@ class Task:
         has_classes: whether a target is one of several classes, a label a sample.
         integer_inputs: whether inputs are whole numbers, neither standardized nor cast.
         scales_targets: whether targets are quantities that have a mean and a scale.
+        takes_lists: whether a target may be a list of labels, of any length.
         error_title: of the error beside the risk, or None where there is none.
         score_title: what the number that counts is called in one line about a run.
         val_title: the same in a sentence.
@@ -111,6 +112,7 @@ class Task:
     has_classes: ClassVar[bool] = False
     integer_inputs: ClassVar[bool] = False
     scales_targets: ClassVar[bool] = False
+    takes_lists: ClassVar[bool] = False
     error_title: ClassVar[str | None] = None
     score_title: ClassVar[str] = "risk/val"
     val_title: ClassVar[str] = "the validation risk"

@@ -32,10 +32,16 @@ class Backend:
         state = RunState()
         self.steps, self.pause, self.stop_at = steps, pause, stop_at
         plan = SimpleNamespace(steps_per_epoch=steps)
-        recipe = SimpleNamespace(risk=SimpleNamespace(every=1), data=mock.Mock())
+        recipe = SimpleNamespace(
+            risk=SimpleNamespace(every=1),
+            data=mock.Mock(),
+            monitor="risk/val",
+            orient=lambda name, value: value,
+        )
         recorder = mock.Mock(config={})
         self.run = TrainingRun(
-            recipe, plan, horizon or steps * epochs, epochs, mock.Mock(), mock.Mock(), None, [],
+            recipe, plan, horizon or steps * epochs, epochs, mock.Mock(), mock.Mock(),
+            SimpleNamespace(tables={}), [],
             recorder, state,
         )  # fmt: skip
         self.run.schedule.optimizer.param_groups, self.run.schedule.notices = [], []

@@ -73,15 +73,17 @@ class SweepResult:
 
     @property
     def best(self) -> RunResult:
-        """The run with the lowest validation risk.
+        """The run with the lowest validation risk, or with the best of what ``monitor`` names.
 
         Raises:
             ConfigError: none has finished.
         """
-        done = [run for run in self.runs if run.status == "finished" and "risk/val" in run.summary]
+        done = [end for end in self.outcomes if end.status == "finished" and end.folder is not None]
         if not done:
             raise ConfigError(f"no run in {self.folder} has finished")
-        return min(done, key=lambda run: run.summary["risk/val"].value)
+        # an outcome's value is turned so that less is better
+        first = min(done, key=lambda end: end.value)
+        return next(run for run in self.runs if run.folder == first.folder)
 
     @cached_property
     def table(self) -> DataFrame:

@@ -203,10 +203,11 @@ class WandB(WandbLogger):
     def _make_media(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         import wandb
 
-        rows = [[name, m.value, m.stderr, m.epoch] for name, m in summary.items()]
+        rows = [[name, *m] for name, m in summary.items()]
+        columns = ["name", *next(iter(summary.values()))._fields] if rows else []
         media: dict[str, Any] = {}
         if rows:
-            media["summary"] = wandb.Table(["name", "value", "stderr", "epoch"], rows)
+            media["summary"] = wandb.Table(columns, rows)
         for file in sorted((self._folder / "figures").glob("*.png")):
             media[f"figures/{file.stem}"] = wandb.Image(str(file))
         return media

@@ -13,6 +13,7 @@ from truerisk.config.compose import ConfigLoader
 from truerisk.config.parts import conf_dir
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.outcome import Outcome
+from truerisk.run import RunFolder
 
 
 @pytest.fixture
@@ -37,6 +38,7 @@ def runs(here, monkeypatch):
         status = endings.get(cfg.seed.base, "finished")
         return SimpleNamespace(
             folder=folder,
+            run=RunFolder(folder),
             status=status,
             reason="SIGTERM" if status == "interrupted" else "",
             summary={"risk/val": SimpleNamespace(value=0.25)},

@@ -41,7 +41,7 @@ def trained(seed):
         model.output.weight.copy_(w[None, :2])
         model.output.bias.copy_(w[2:])
     risk = RiskOptions(train_samples=200)
-    return SimpleNamespace(data=data, model=model, surrogate=loss, risk=risk)
+    return SimpleNamespace(data=data, model=model, surrogate=loss, risk=risk, metrics={})
 
 
 def truth(model, population):

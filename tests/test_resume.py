@@ -69,9 +69,9 @@ class Moments:
             self.moment("step")
 
         def measured(instance, *args):
-            def split(name, *rest):
+            def split(name, *rest, **options):
                 self.moment("measure")
-                return measure_split(instance, name, *rest)
+                return measure_split(instance, name, *rest, **options)
 
             instance.measure_split = split
             return final_risks(instance, *args)
@@ -206,9 +206,11 @@ def test_killed_in_the_final_measurement(tiny, whole, fork, tmp_path, monkeypatc
     splits = []
 
     def measured(estimator, epoch):
-        def split(name, *rest):
+        def split(name, *rest, **options):
             splits.append(name)
-            return die() if len(splits) > moment else measure_split(estimator, name, *rest)
+            if len(splits) > moment:
+                die()
+            return measure_split(estimator, name, *rest, **options)
 
         estimator.measure_split = split
         return final_risks(estimator, epoch)

@@ -146,7 +146,8 @@ def files(tmp_path_factory):
     labelled.to_parquet(folder / "table.parquet")
     for name, shape in {"images": (1, 6, 6), "signals": (2, 12)}.items():
         x = draw.normal(size=(60, *shape)).astype("float32")
-        np.savez(folder / f"{name}.npz", x=x, y=draw.normal(size=(60, 2)))
+        # not below 0, as what is counted
+        np.savez(folder / f"{name}.npz", x=x, y=np.abs(draw.normal(size=(60, 2))))
     return folder
 
 

@@ -22,6 +22,8 @@ NEAREST = {
     ("loss", "mse"): ["data=diabetes"],
     ("loss", "mae"): ["data=diabetes"],
     ("loss", "huber"): ["data=diabetes"],
+    ("loss", "poisson"): ["data=diabetes"],
+    ("loss", "quantile"): ["data=diabetes"],
     ("initializer", "identity_rnn"): ["model=rnn", "model.activation=relu"],
     ("initializer", "orthogonal_rnn"): ["model=rnn"],
     ("diagnostics", "recurrence"): ["model=rnn"],

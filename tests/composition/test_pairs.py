@@ -44,7 +44,7 @@ SWITCHES = {
 TAKES = {"cnn": {3}, "cnn1d": {2}, "resnet": {2, 3}}
 """Dimensions of a sample that a model reads; the others read all."""
 
-REGRESSION = {"mse", "mae", "huber"}
+REGRESSION = {"mse", "mae", "huber", "poisson", "quantile"}
 RECURRENT = {"rnn", "lstm", "gru"}
 NORMALIZED = {
     "mlp": {"none", "batch", "layer", "group"},
@@ -77,8 +77,15 @@ def both(x, y):
 
 CLASHES = {
     ("data", "loss"): Clash(
-        lambda data, loss: (data.task == "regression") != (loss in REGRESSION),
-        "loss=.* is for (classification( or (multilabel|next_token))?|regression), but",
+        lambda data, loss: (
+            (data.task == "regression") != (loss in REGRESSION)
+            and not (data.either and loss in REGRESSION)
+            or (loss == "ordinal" and not data.ordered)
+            or (loss == "poisson" and not data.counts)
+        ),
+        "loss=.* is for (classification( or (multilabel|next_token))?|regression), but"
+        "|loss=Ordinal needs classes in their order"
+        "|loss=poisson is for counts",
     ),
     ("data", "model"): Clash(
         lambda data, model: data.dims not in TAKES.get(model, {1, 2, 3}),
@@ -91,7 +98,8 @@ CLASHES = {
         lambda data, on: on == "on" and data.task == "regression", "entropy needs class prob"
     ),
     ("loss", "entropy"): Clash(
-        lambda loss, on: on == "on" and loss in REGRESSION, "entropy needs class prob"
+        lambda loss, on: on == "on" and loss in REGRESSION | {"ordinal"},
+        "entropy needs class prob|entropy reads a score a class",
     ),
     ("model", "normalization"): Clash(
         lambda model, norm: norm not in {PLAIN, *NORMALIZED.get(model, ())}, "normalization"
@@ -119,7 +127,7 @@ CLASHES = {
         lambda name, digits: name in CURVATURE and "mixed" in digits, "use 32-true or 64-true"
     ),
     ("optimizer", "loss"): Clash(
-        lambda name, loss: name in DIAGONAL and loss == "hinge", "piecewise linear"
+        lambda name, loss: name in DIAGONAL and loss in {"hinge", "quantile"}, "piecewise linear"
     ),
     ("optimizer", "compile"): Clash(
         lambda name, on: name in CURVATURE | DIAGONAL and on == "true", "set compile=false"
@@ -158,6 +166,9 @@ class Kind(NamedTuple):
 
     task: str
     dims: int
+    ordered: bool
+    counts: bool
+    either: bool
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +191,11 @@ def kind(picked, files):
     cfg = compose([text.format(files=files) for text in picked])
     data = build(cfg.data, seed=0)
     data.prepare()
-    return Kind(data.info.task, len(data.info.input_shape))
+    ordered = all(name.lstrip("-").isdigit() for name in data.info.class_names or ())
+    counts = bool((data.train.y >= 0).all())
+    # labels that are numbers are targets of a regression where the loss is one for that
+    either = ordered and cfg.data.source.get("task") == "auto"
+    return Kind(data.info.task, len(data.info.input_shape), ordered, counts, either)
 
 
 def covering(factors, clash):

@@ -21,7 +21,8 @@ NAMES = sorted(f.stem for f in CONF.glob("[!_]*.yaml"))
 def option(name):
     (key, node) = next(iter(yaml.safe_load((CONF / f"{name}.yaml").read_text()).items()))
     assert key == name
-    return instantiate(node, _convert_="all")
+    # what a run follows is said at the top of a configuration
+    return instantiate({"monitor": "risk/val", "part": node}, _convert_="all")["part"]
 
 
 def test_every_class_has_an_option():

@@ -78,8 +78,10 @@ def both(x, y):
 CLASHES = {
     ("data", "loss"): Clash(
         lambda data, loss: (
-            (data.task == "regression") != (loss in REGRESSION)
-            and not (data.either and loss in REGRESSION)
+            (
+                (data.task == "regression") != (loss in REGRESSION)
+                and not (data.either and loss in REGRESSION)
+            )
             or (loss == "ordinal" and not data.ordered)
             or (loss == "poisson" and not data.counts)
         ),

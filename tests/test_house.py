@@ -23,10 +23,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 
 BOUNDS = {
-    "files": (230, 230),
+    "files": (250, 230),
     "median lines": (110, 110),
-    "lines": (39_900, 29_502),
-    "code lines": (21_900, 17_310),
+    "lines": (51_000, 29_502),
+    "code lines": (28_600, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),
     "one-word names, %": (30, 30),
@@ -36,7 +36,7 @@ BOUNDS = {
     "class Args, %": (80, 80),
     "inline ifs per 1,000": (10, 10),
     "files that compare tasks": (0, 0),
-    "files of a step": (15, 8),
+    "files of a step": (16, 8),
     "files of a Hessian product": (5, 5),
 }
 AT_LEAST = ("median lines", "fewest comments per 100", "Args, %", "class Args, %")

@@ -24,6 +24,7 @@ from truerisk.objective import (
     hutchinson_trace,
     largest_eigenvalues,
 )
+from truerisk.objective.eigenvalues import student_reach
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +94,7 @@ class Curvature(Diagnostic):
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """Draw both ends of the spectrum and the trace, and sharpness × step length below."""
-        from truerisk.diagnostics.history_plots import add_panels, draw_lines
+        from truerisk.diagnostics.history_plots import add_panels, draw_band, draw_lines
 
         curves: dict[str, dict[str, pd.Series]] = {
             "curvature of J": {
@@ -108,6 +109,7 @@ class Curvature(Diagnostic):
         if "condition" in table:
             curves["condition number"] = {"": table["condition"]}
         panels = add_panels(figure, table, list(curves), (2.2, 1.5, 1.2))
+        draw_band(panels[0], *trace_interval(table, self.probes))
         for panel, named in zip(panels, curves.values(), strict=True):
             draw_lines(panel, {name: values.where(values > 0) for name, values in named.items()})
         if "stability" not in table:
@@ -162,7 +164,7 @@ class Flatness(Diagnostic):
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
         """Draw a panel a measure."""
-        from truerisk.diagnostics.history_plots import add_panels, draw_line
+        from truerisk.diagnostics.history_plots import add_panels, draw_band, draw_line
 
         headings = [
             f"ε-sharpness, % (ε = {self.epsilon:g})",
@@ -170,6 +172,7 @@ class Flatness(Diagnostic):
             "trace of the Hessian",
         ]
         panels = add_panels(figure, table, headings, (1, 1, 1))
+        draw_band(panels[-1], *trace_interval(table, self.probes))
         for panel, name in zip(panels, ("box", "sam", "trace"), strict=True):
             draw_line(panel, table[name])
 
@@ -188,6 +191,19 @@ def measure_trace(h: SymmetricOperator, probes: int) -> dict[str, float]:
         return {"trace": float(h.matrix.trace())}
     estimate = hutchinson_trace(h, probes)
     return {"trace": float(estimate.value), "trace/stderr": float(estimate.stderr)}
+
+
+def trace_interval(table: pd.DataFrame, probes: int) -> tuple[pd.Series, pd.Series]:
+    """Return both ends of Student's 95 % interval of a trace; of no width where it is exact.
+
+    Args:
+        table: with the columns ``trace`` and, where it is estimated, ``trace/stderr``.
+        probes: random vectors of the estimate.
+    """
+    reach = 0 * table["trace"]
+    if "trace/stderr" in table:
+        reach = student_reach(probes - 1) * table["trace/stderr"].fillna(0)
+    return table["trace"] - reach, table["trace"] + reach
 
 
 def measure_condition(h: SymmetricOperator, ends: ExtremeEigenpairs) -> float:

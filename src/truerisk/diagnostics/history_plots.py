@@ -126,6 +126,20 @@ def draw_lines(axes: Axes, curves: Mapping[str, pd.Series], from_zero: bool = Fa
     label_ends(axes, [(v.iloc[-1], name, color) for (name, v), (color, _) in pairs if name])
 
 
+def draw_band(axes: Axes, low: pd.Series, high: pd.Series) -> None:
+    """Shade an interval over the steps, below the line that is drawn next.
+
+    Args:
+        axes: the panel.
+        low: the lower ends.
+        high: the upper ends.
+    """
+    known = np.isfinite((low + high).to_numpy(dtype=float))
+    # of no width, it would only mark the line's edge
+    if known.any() and bool((high > low)[known].any()):
+        axes.fill_between(low.index[known], low[known], high[known], color=INK, alpha=0.12, lw=0)
+
+
 def draw_layers(axes: Axes, table: pd.DataFrame, what: str, from_zero: bool = False) -> None:
     """Draw a line a layer, from dark for the first to light for the last, named at the right.
 

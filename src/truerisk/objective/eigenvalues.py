@@ -14,10 +14,51 @@ from truerisk.objective.operators import BLOCK, SymmetricOperator
 
 
 class RandomizedEstimate(NamedTuple):
-    """An estimate from random probes, and its standard error: scalars, or vectors [p]."""
+    """An estimate from random probes, and its standard error: scalars, or vectors [p].
+
+    Args:
+        value: the estimate.
+        stderr: its standard error, itself estimated from the probes.
+        freedom: the degrees of freedom of that, one less than the probes.
+    """
 
     value: Tensor
     stderr: Tensor
+    freedom: int
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Return Student's interval, ``value ± t(freedom) · stderr``.
+
+        It holds the true value with that probability where vᵀAv is nearly normal. Where a few
+        eigenvalues make up the trace it is skewed, and 16 probes hold it in about 90 of 100 cases
+        in place of 95.
+
+        Args:
+            level: the probability.
+
+        >>> low, high = average_draws(torch.tensor([1.0, 2.0, 3.0])).interval()
+        >>> round(low.item(), 3), round(high.item(), 3)
+        (-0.484, 4.484)
+        """
+        reach = student_reach(self.freedom, level) * self.stderr
+        return self.value - reach, self.value + reach
+
+
+def student_reach(freedom: int, level: float = 0.95) -> float:
+    """Return how many standard errors an interval reaches to either side.
+
+    Args:
+        freedom: degrees of freedom of the standard error.
+        level: the probability that the interval holds what is estimated.
+
+    Source: Student 1908, "The Probable Error of a Mean".
+
+    >>> round(student_reach(15), 3), round(student_reach(10**6), 3)
+    (2.131, 1.96)
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + level) / 2)) if freedom > 0 else math.nan
 
 
 def average_draws(draws: Tensor) -> RandomizedEstimate:
@@ -27,11 +68,12 @@ def average_draws(draws: Tensor) -> RandomizedEstimate:
 
     >>> import torch
     >>> average_draws(torch.tensor([1.0, 2.0, 3.0]))
-    RandomizedEstimate(value=tensor(2.), stderr=tensor(0.5774))
+    RandomizedEstimate(value=tensor(2.), stderr=tensor(0.5774), freedom=2)
     """
-    if len(draws) < 2:
-        return RandomizedEstimate(draws.mean(0), draws.mean(0) * math.nan)
-    return RandomizedEstimate(draws.mean(0), draws.std(0) / math.sqrt(len(draws)))
+    freedom = len(draws) - 1
+    if not freedom:
+        return RandomizedEstimate(draws.mean(0), draws.mean(0) * math.nan, 0)
+    return RandomizedEstimate(draws.mean(0), draws.std(0) / math.sqrt(len(draws)), freedom)
 
 
 def hutchinson_trace(a: SymmetricOperator, probes: int = 96, seed: int = 0) -> RandomizedEstimate:
@@ -75,7 +117,7 @@ def hutch_plus_plus(a: SymmetricOperator, products: int = 96, seed: int = 0) -> 
         v = v - q @ (q.T @ v)
         rest.append((v * (a @ v)).sum(0))
     estimate = average_draws(torch.cat(rest))
-    return RandomizedEstimate(known + estimate.value, estimate.stderr)
+    return RandomizedEstimate(known + estimate.value, estimate.stderr, estimate.freedom)
 
 
 def _range_basis(a: SymmetricOperator, rank: int, seed: int) -> Tensor:
@@ -108,7 +150,8 @@ def estimate_diagonal(a: SymmetricOperator, probes: int = 96, seed: int = 0) -> 
         squares += (draws - shift[:, None]).square().sum(1)
     off = total / probes
     variance = (squares - probes * off.square()).clamp(min=0) / (probes - 1 or torch.nan)
-    return RandomizedEstimate(off + (0 if shift is None else shift), (variance / probes).sqrt())
+    value = off + (0 if shift is None else shift)
+    return RandomizedEstimate(value, (variance / probes).sqrt(), probes - 1)
 
 
 class Quadrature(NamedTuple):

@@ -72,7 +72,7 @@ def regression(tmp_path_factory):
     y = x[:, :5] @ np.array([1.0, -2.0, 0.5, 0.0, 1.5]) + 3 + draw.standard_normal(200)
     path = tmp_path_factory.mktemp("data") / "regression.npz"
     np.savez(path, x=x, y=y)
-    return [f"data.source.path={path}"]
+    return [f"data.source.path={path}", "data.standardize_target=false"]
 
 
 def test_ridge(run, series, assembled, regression):

@@ -13,7 +13,8 @@ def test_every_sentence_is_filled_from_the_detail():
     detail = {**numbers, "what": "the loss", "fault": "is not finite", "name": "SIGTERM"}
     texts = {kind: Stop(kind, 7, detail).describe() for kind in SENTENCES}
     assert texts["divergence"] == "step 7: the loss is not finite"
-    assert texts["halving"].startswith("successive halving: at epoch 5 its validation risk 0.25 is")
+    halved = Stop("halving", 7, HALVED).describe()
+    assert halved.startswith("successive halving: at epoch 5 its validation risk 0.25 is")
     assert texts["gradient_norm"] == "‖∇J‖ = 0.0001 is at most stop.gradient_norm=0.001"
     assert [kind for kind, text in texts.items() if not text] == ["patience"]
 

@@ -82,7 +82,8 @@ def test_it_logs_what_a_run_measures(trainer, run):
     fitted = trainer()
     fitted.fit(module, datamodule=data)
     names = {*fitted.callback_metrics}
-    assert names == {n for n in history.index if "test" not in n}
+    # the best constant is a fact of the data, which a run of ours tells beside its own risks
+    assert names == {n for n in history.index if "test" not in n and "constant" not in n}
     for name in names:
         assert fitted.callback_metrics[name].item() == pytest.approx(history[name], rel=1e-6), name
 

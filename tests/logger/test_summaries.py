@@ -66,7 +66,7 @@ def test_wandb(run):
     assert {file["path"] for file in weights["manifest"]["contents"]} >= {"best.ckpt"}
     (table,) = run.folder.rglob("wandb/offline-run-*/files/media/table/*.json")
     rows = {row[0]: row[1:] for row in json.loads(table.read_text())["data"]}
-    assert rows["risk/test"] == list(run.summary["risk/test"][:3])
+    assert rows["risk/test"] == list(run.summary["risk/test"])
 
 
 def test_tensorboard(run):

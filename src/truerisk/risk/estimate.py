@@ -341,7 +341,7 @@ def estimate_gap(train: Measured, val: Measured) -> Measured:
         val: the risk on validation samples.
 
     >>> estimate_gap(Measured(1.0, 0.3, 5), Measured(1.5, 0.4, 5))
-    Measured(value=0.5, stderr=0.5, epoch=5)
+    Measured(value=0.5, stderr=0.5, epoch=5, size=None)
     """
     stderr = math.hypot(train.stderr or 0.0, val.stderr or 0.0)
     return Measured(val.value - train.value, stderr, val.epoch)

@@ -43,6 +43,7 @@ MODEL = {
 }
 OPTIMIZER = {
     "custom": ["optimizer._target_=torch.optim.ASGD", "+optimizer.lr=0.01"],
+    "gd": ["optimizer.lr=0.001"],  # short enough for every initializer without a norm
     **{name: ["optimizer.max_iter=4"] for name in ("lbfgs", "newton_cg", "gauss_newton")},
 }
 DIAGNOSTICS = {

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
+import yaml
 
+import truerisk
 from truerisk.result import load_run
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -51,7 +55,21 @@ def test_every_option_travels_inside(wheel):
     source = {str(p.relative_to(CHECKOUT / "src")) for p in code}
     assert "truerisk/reports/template/page.html" in source
     assert "truerisk/conf/train.yaml" in conf
-    assert inside == conf | source
+    assert inside == conf | source | {"truerisk/py.typed"}
+
+
+def test_facts_about_it_travel_too(wheel):
+    """Its license, and one version: of the wheel, the changes and the citation."""
+    files = zipfile.ZipFile(wheel)
+    texts = {Path(n).name: files.read(n).decode() for n in files.namelist() if ".dist-info/" in n}
+    assert texts["LICENSE"] == (CHECKOUT / "LICENSE").read_text()
+    facts = Parser().parsestr(texts["METADATA"])
+    assert (facts["License-Expression"], facts["Version"]) == ("Apache-2.0", truerisk.__version__)
+    assert facts["Description-Content-Type"] == "text/markdown"
+    newest = re.search(r"^## (\S+)", (CHECKOUT / "CHANGELOG.md").read_text(), re.M)
+    citation = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
+    assert newest and newest[1] == citation["version"] == truerisk.__version__
+    assert citation["license"] == "Apache-2.0"
 
 
 def test_parts_come_from_the_wheel(installed):
@@ -141,3 +159,15 @@ def test_a_mistake_in_ones_own_options(installed, tmp_path):
     assert list(installed.empty.rglob("status.json")) == [
         p / "status.json" for p in installed.empty.iterdir() if p.name in ("own", "kept")
     ]
+
+
+def test_hooks_and_workflows_do_what_make_does():
+    hooks = yaml.safe_load((CHECKOUT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    pins = (CHECKOUT / "constraints.txt").read_text().splitlines()
+    wanted = [pin for hook in hooks for pin in hook.get("additional_dependencies", ())]
+    assert wanted and set(wanted) <= set(pins)
+    targets = set(re.findall(r"^(\w+):", (CHECKOUT / "Makefile").read_text(), re.M))
+    for file in (CHECKOUT / ".github" / "workflows").glob("*.yml"):
+        jobs = yaml.safe_load(file.read_text())["jobs"].values()
+        commands = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+        assert set(re.findall(r"^make (\w+)", "\n".join(commands), re.M)) <= targets

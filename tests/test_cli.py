@@ -330,3 +330,9 @@ def test_help_of_a_plan(capsys):
     assert main(["plan", "--help"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("truerisk plan [GROUP") and "cells" not in out
+
+
+@pytest.mark.parametrize("given", [["--target", "-1e-3"], ["--target", "-78.33"], ["--target=-5"]])
+def test_the_target_of_a_report_may_lie_below_zero(given, capsys):
+    assert main(["report", "nowhere", *given]) == 2
+    assert "report: there is no folder nowhere" in capsys.readouterr().err

@@ -235,6 +235,9 @@ def run_report(args: Sequence[str]) -> int:
     parser.add_argument("--out", metavar="DIR", help="default: FOLDER/report; ./report for several")
     parser.add_argument("--baseline", metavar="RECIPE", help="compare every recipe with this one")
     parser.add_argument("--target", type=float, help="validation risk for the steps to a target")
+    if "--target" in args[:-1]:  # a risk may lie below zero, and argparse takes -1e-3 for an option
+        at = args.index("--target")
+        args = [*args[:at], f"--target={args[at + 1]}", *args[at + 2 :]]
     given = parser.parse_args(args)
     from truerisk.reports.study_report import print_summary, write_report
 

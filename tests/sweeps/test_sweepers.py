@@ -254,6 +254,22 @@ def test_how_trials_end(asked, study):
     assert found[0].value == 1.5 and found[2].intermediate_values == {9: 4.0}
 
 
+def test_trials_that_cannot_work_are_not_counted_and_end(asked, study):
+    """A point in five works: three are found; where none does, the search ends."""
+
+    def judge(point, share):
+        works = float(dict(o.split("=") for o in point)["a"]) < share
+        return Outcome(1.0, "finished") if works else Outcome(math.nan, "refused")
+
+    tuner = Tuner(trials=3, batch=2, sampler="random", seed=3)
+    tune(asked(tuner, "a=interval(0,1)"), lambda point: judge(point, 0.2))
+    states = [t.state.name for t in trials(study)]
+    assert states.count("COMPLETE") == 3 and len(states) > 6
+    seen = tune(asked(tuner, "a=interval(0,1)", "b=1"), lambda point: judge(point, 0.0))
+    assert sum(map(len, seen)) == 20
+    assert not tune(asked(tuner, "a=interval(0,1)", "b=1"), lambda point: judge(point, 0.0))
+
+
 def test_a_log_file_for_clusters(asked, tmp_path):
     tuner = Tuner(trials=2, storage=str(tmp_path / "trials.log"))
     assert len(tune(asked(tuner, *SPACE), finished)) == 2
@@ -315,13 +331,14 @@ def test_a_trial_that_cannot_work_is_one_of_many(sweep, capsys, here):
     assert sweep(*asked, "optimizer.momentum=interval(0.5,0.9)") == 2
     study = SimpleNamespace(folder=here / "outputs" / "s")
     states = [trial.state.name for trial in trials(study)]
-    assert len(states) == 3 and set(states) == {"FAIL", "COMPLETE"}
+    # those that cannot work are none of the three
+    assert states.count("COMPLETE") == 3 and set(states) == {"FAIL", "COMPLETE"}
     assert "'momentum' belongs to" in capsys.readouterr().err
     assert sweep(*asked, "optimizer.speed=interval(0.5,0.9)") == 2
     assert "none of the options that are swept has such a key" in capsys.readouterr().err
-    assert len(trials(study)) == 3
+    assert len(trials(study)) == len(states)
     assert sweep(*asked[:1], "hydra.sweeper.trials=1", "optimizer.lr=interval(0.01,0.1)") == 0
-    assert "holds 3 trials of another search space" in capsys.readouterr().err
+    assert f"holds {len(states)} trials of another search space" in capsys.readouterr().err
 
 
 def test_each_experiment_has_the_grid_of_its_own_file(here, tiny, capsys):

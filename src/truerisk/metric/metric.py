@@ -94,6 +94,10 @@ class Metric:
         fitted.name = name
         return fitted
 
+    def look_up_direction(self) -> bool | None:
+        """Tell whether higher is better, before it is known of which task; None where neither."""
+        return self.higher_is_better
+
     def find_functional(self, seen: Seen) -> Functional | None:
         """Return the metric as a functional of weights; None where it is not known as one."""
         return None
@@ -212,6 +216,14 @@ class Perplexity(NegativeLogLikelihood):
         return lambda w: mean(w).exp()
 
 
+def _list_classes() -> dict[str, Any]:
+    """List the classes of torchmetrics that compare predictions with targets, by their names."""
+    import torchmetrics
+
+    modules = [getattr(torchmetrics, module) for module in HOMES]
+    return {name: getattr(module, name) for module in modules for name in module.__all__}
+
+
 class TorchMetric(Metric):
     """A metric of torchmetrics, for the kind of data at hand.
 
@@ -255,10 +267,17 @@ class TorchMetric(Metric):
         fitted.parts = tuple(names) if count > 1 else ("",)
         return fitted
 
+    def look_up_direction(self) -> bool | None:
+        """Tell whether higher is better: all forms of a metric agree on that."""
+        if not isinstance(self.metric, str):
+            return self.metric.higher_is_better  # type: ignore[no-any-return]
+        classes = _list_classes()
+        forms = [classes.get(f"{kind}{self.metric}") for kind in ("", *KINDS)]
+        known = [getattr(form, "higher_is_better", None) for form in forms]
+        return next((higher for higher in known if higher is not None), None)
+
     def _resolve(self, surrogate: FittedLoss) -> None:
         """Find the class, its kind and its arguments."""
-        import torchmetrics
-
         home = surrogate.task.metric_kind  # type: ignore[attr-defined]
         if not isinstance(self.metric, str):
             self.factory = lambda **_: self.metric.clone()
@@ -266,8 +285,7 @@ class TorchMetric(Metric):
             self.kind = next((kind for kind in KINDS if self.short.startswith(kind)), home)
             self.short = self.short.removeprefix(self.kind)
         else:
-            modules = [getattr(torchmetrics, module) for module in HOMES]
-            classes = {n: getattr(m, n) for m in modules for n in m.__all__}
+            classes = _list_classes()
             self.kind = next((kind for kind in KINDS if self.short.startswith(kind)), "")
             if not self.kind and any(f"{kind}{self.short}" in classes for kind in KINDS):
                 self.kind = self._choose_kind(home)

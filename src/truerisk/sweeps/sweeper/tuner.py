@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import IntervalSweep, Override
 
 from truerisk.config.contents import hash_contents, list_changed
+from truerisk.config.targets import locate_target
 from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.logger.history import read_rows
@@ -40,19 +41,22 @@ if TYPE_CHECKING:
     from truerisk.sweeps.study_folder import StudyFolder
 
 SAMPLERS = ("tpe", "cmaes", "gp", "random", "qmc")
+MOST_REFUSED = 20
+"""Points that cannot work, one after another, after which no more are tried."""
 
 
 class Tuner:
     """Minimises the validation risk, averaged over the values of crossed axes.
 
-    With ``monitor`` it is that value which counts; one of which higher is better is told to Optuna
-    with its sign turned.
+    With ``monitor`` it is that value which counts, and where higher is better it is maximised.
 
     Trials are kept in a database: the same command given again takes up those that were cut off
     and goes on to ``trials`` in all, and several launches share them. A trial holds the mean
     validation risk after each epoch as intermediate values, and tells the ``folder`` of its run
     and the ``stderr`` of its value as user attributes. Trials that diverge, or that
-    successive halving (``halving``) stops, count as pruned; those that fail count for nothing.
+    successive halving (``halving``) stops, count as pruned; those that fail tell the sampler
+    nothing. A point that cannot work, such as an option beside a key of another, is refused before
+    training and is none of the ``trials``.
 
     Source: Akiba et al., "Optuna" (KDD 2019); Bergstra et al. (NIPS 2011) for TPE, Hansen,
     "The CMA Evolution Strategy: A Tutorial" (2016) for CMA-ES.
@@ -123,11 +127,18 @@ class Tuner:
         study.folder.mkdir(parents=True, exist_ok=True)
         where = self.storage or f"sqlite:///{study.folder / 'optuna.db'}"
         name = f"{study.folder.name}-{_hash_axes(axes)}"
-        contents = _hash_contents(axes, study)
+        shared = _compose_shared(axes, study)
+        contents = hash_contents(shared) if shared else {}
+        direction = "minimize"
+        if _is_maximised(shared):
+            direction = "maximize"
         try:
             storage = _open_storage(where)
             name = _name_by_contents(storage, name, contents)
-            tuned = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+            # one that exists keeps its direction: earlier versions minimised whatever it was
+            tuned = optuna.create_study(
+                storage=storage, study_name=name, direction=direction, load_if_exists=True
+            )
             summaries = optuna.get_all_study_summaries(storage)
         except (OptunaError, SQLAlchemyError, ImportError, OSError, ValueError) as error:
             raise ConfigError(f"hydra.sweeper.storage={where}: {first_line(error)}") from error
@@ -153,7 +164,11 @@ class Tuner:
         before = tuned.get_trials(deepcopy=False)
         cut = [t for t in before if t.state in running and t.number not in elsewhere]
         cut = cut[: self.batch]
-        new = min(self.batch - len(cut), self.trials - len(before))
+        refused = [t.user_attrs.get("status") == "refused" for t in before]
+        new = min(self.batch - len(cut), self.trials - len(before) + sum(refused))
+        # an option may need luck to meet the keys that are its own, and a slip has none
+        if all(refused[-max(MOST_REFUSED, self.trials) :]) and sum(refused) >= MOST_REFUSED:
+            new = 0
         # a sampler's state is not stored: seeding it by the number of trials lets a command that
         # is given again go on with other draws than it began with
         tuned.sampler = self._make_sampler(self.seed + len(before))
@@ -189,12 +204,27 @@ def _open_storage(where: str) -> Any:
     return where
 
 
-def _hash_contents(axes: SweepAxes, study: StudyFolder) -> dict[str, str]:
-    """Hash the files and classes that all trials share; none where they cannot be told yet."""
+def _compose_shared(axes: SweepAxes, study: StudyFolder) -> Mapping[str, Any]:
+    """Compose what all trials share; empty where that is no whole configuration yet."""
     shared = [f"{key}={text}" for key, text in axes.fixed.items()]
     with suppress(ConfigError):  # a key may be missing that is tuned
-        return hash_contents(study.compose(shared).config)
+        return study.compose(shared).config
     return {}
+
+
+def _is_maximised(config: Mapping[str, Any]) -> bool:
+    """Tell whether higher is better of what runs follow, before there is one."""
+    kind, _, name = str(config.get("monitor", "")).partition("/")
+    node = (config.get("metric") or {}).get(name.partition("/")[0])
+    if kind != "metric" or node is None:
+        return False
+    target = locate_target(str(node["_target_"]), f"metric.{name}._target_")
+    higher = getattr(target, "higher_is_better", None)
+    if higher is None and hasattr(target, "look_up_direction"):
+        options = {key: value for key, value in node.items() if key != "_target_"}
+        with suppress(TypeError):  # a key that it does not take is told with the cells
+            higher = target(**options).look_up_direction()
+    return bool(higher)
 
 
 def _name_by_contents(storage: Any, name: str, contents: Mapping[str, str]) -> str:
@@ -263,21 +293,25 @@ def report_trial(tuned: optuna.Study, trial: optuna.Trial, ended: Sequence[Outco
     Returns:
         False where some of them are in other hands, so that nothing is reported yet.
     """
+    from optuna.study import StudyDirection
     from optuna.trial import TrialState
 
     statuses = {outcome.status for outcome in ended}
     if "elsewhere" in statuses:
         return False
     describe_trial(trial, ended)
+    sign = 1
+    if tuned.direction == StudyDirection.MAXIMIZE:  # outcomes are turned so that less is better
+        sign = -1
     stops = [outcome.stop for outcome in ended if outcome.stop is not None]
     epochs = [stop.detail["epoch"] for stop in stops if stop.kind == "halving"]
-    mean = math.fsum(outcome.value for outcome in ended) / len(ended)
+    mean = sign * math.fsum(outcome.value for outcome in ended) / len(ended)
     # A diverged run's curve is not told: a sampler would take a pruned trial with values for a
     # better one than those that were pruned without.
     if "diverged" not in statuses:
         for epoch, value in average_curves(ended).items():
             if not epochs or epoch < max(epochs):
-                trial.report(value, epoch)
+                trial.report(sign * value, epoch)
     if epochs and math.isfinite(mean):
         trial.report(mean, max(epochs))
     # another launch may have told of the same trial: `skip_if_finished`

@@ -270,7 +270,7 @@ class TorchMetric(Metric):
     def look_up_direction(self) -> bool | None:
         """Tell whether higher is better: all forms of a metric agree on that."""
         if not isinstance(self.metric, str):
-            return self.metric.higher_is_better  # type: ignore[no-any-return]
+            return self.metric.higher_is_better
         classes = _list_classes()
         forms = [classes.get(f"{kind}{self.metric}") for kind in ("", *KINDS)]
         known = [getattr(form, "higher_is_better", None) for form in forms]

@@ -10,7 +10,7 @@ import statistics
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hydra.core.override_parser.types import IntervalSweep, Override
 
@@ -129,7 +129,7 @@ class Tuner:
         name = f"{study.folder.name}-{_hash_axes(axes)}"
         shared = _compose_shared(axes, study)
         contents = hash_contents(shared) if shared else {}
-        direction = "minimize"
+        direction: Literal["minimize", "maximize"] = "minimize"
         if _is_maximised(shared):
             direction = "maximize"
         try:

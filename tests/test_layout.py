@@ -26,7 +26,7 @@ ABOVE = {
 }
 """What a group that looks at the parts from above may import too."""
 BELOW = {
-    "objective/objective": {"core.batch", "core.deterministic", "regularizer.base"},
+    "objective/objective": {"core.batch", "core.deterministic"},
     "core/parameter_rules": {"core.errors"},
     "core/batch": set(),
     "core/errors": set(),

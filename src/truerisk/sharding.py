@@ -119,35 +119,6 @@ def prepare_optimizer(optimizer: torch.optim.Optimizer) -> None:
             group["fused"] = False
 
 
-def take_first_step(optimizer: torch.optim.Optimizer, shards: bool) -> None:
-    """Take a step with an optimizer that may never have been tried on such weights.
-
-    Args:
-        optimizer: its gradients are ready.
-        shards: whether its parameters are parts of others.
-
-    Raises:
-        ConfigError: the optimizer breaks off, and is a library's or has shards.
-    """
-    own = type(optimizer).__module__.partition(".")[0] not in ("torch", "pytorch_optimizer")
-    try:
-        optimizer.step()
-    # whatever it runs into: operations without a rule for shards raise errors of many kinds
-    except (RuntimeError, NotImplementedError, AssertionError, TypeError, ValueError) as error:
-        if own and not shards:
-            raise  # a fault of the user's class shows its lines
-        name = type(optimizer).__name__
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:120]
-        if not shards:
-            raise ConfigError(
-                f"{name} breaks off in its first step ({reason}): take another optimizer"
-            ) from error
-        raise ConfigError(
-            f"{name} cannot step on parts of parameters, which trainer=fsdp gives each process "
-            f"({reason}): use trainer=ddp, or optimizer=adamw"
-        ) from error
-
-
 def whole(tensor: Tensor) -> Tensor:
     """A tensor put together from its shards; any other as it is."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -47,7 +47,7 @@ def problem_of(stepping, micro_batches, *given, dtype=torch.float64):
     recipe, step = stepping(*IRIS, "data.batch_size=30", *given, dtype=dtype)
     recipe.model.train()
     (micro,) = micro_batches(recipe, 1)
-    micro = [(edit_batch(step.edits, batch), share) for batch, share in micro]
+    micro = [(edit_batch(step.extras.edits, batch), share) for batch, share in micro]
     return step, micro, step.pose_problem(micro)
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from truerisk.config.compose import compose
+from truerisk.core.batch import Forward
 from truerisk.core.errors import ConfigError
 from truerisk.optimizer import needs_of, parameter_groups
 from truerisk.regularizer import L2, MaxNorm
-from truerisk.regularizer.base import Forward
 
 CLASSES = {
     name: kind

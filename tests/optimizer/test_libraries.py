@@ -13,8 +13,9 @@ from torch import nn
 from truerisk import assemble
 from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
+from truerisk.engine.host import Host
+from truerisk.engine.precision import choose_device
 from truerisk.optimizer import needs_of, parameter_groups
-from truerisk.sharding import take_first_step
 
 CLASSES = {
     name: kind
@@ -106,12 +107,13 @@ def test_what_takes_no_groups_of_parameters_is_refused_in_a_line(name):
 def test_a_first_step_that_a_library_cannot_take_is_told_and_a_users_shown():
     weight = nn.Parameter(torch.ones(3))
     weight.grad = torch.ones(3)
+    host = Host(choose_device({"accelerator": "cpu", "precision": "32-true"}))
     with pytest.raises(ConfigError, match=r"SpectralSphere breaks off .*only supports 2D"):
-        take_first_step(pytorch_optimizer.SpectralSphere([weight]), shards=False)
+        host.try_optimizer(pytorch_optimizer.SpectralSphere([weight]))
 
     class Own(torch.optim.SGD):
         def step(self):
             raise ValueError("mine")
 
     with pytest.raises(ValueError, match=r"^mine$"):
-        take_first_step(Own([weight]), shards=False)
+        host.try_optimizer(Own([weight]))

@@ -29,8 +29,8 @@ def test_an_initializer_with_another_gain(at, monkeypatch):
 
 def test_a_clip_by_value(at, monkeypatch):
     def clip(self, norm):
-        if self.options.clip.norm is not None:
-            clip_grad_value_(self.params, self.options.clip.norm)
+        if self.extras.clip_norm is not None:
+            clip_grad_value_(self.params, self.extras.clip_norm)
 
     monkeypatch.setattr(Step, "clip", clip)
     assert at.study(NAME, "direction_is_kept", CLIPPED) == "does not hold"

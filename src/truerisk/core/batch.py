@@ -1,8 +1,10 @@
-"""The unit everything passes around: a batch of samples."""
+"""The units everything passes around: a batch of samples, and a forward pass over it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -24,3 +26,20 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+class Forward(NamedTuple):
+    """One evaluation of the model, as penalties see it.
+
+    Attributes:
+        params: the trainable parameters by name.
+        batch: the n samples.
+        outputs: the model's outputs on them, [n, outputs].
+        losses_at: gives the losses [n] of other inputs x [n, *input_shape], under the same
+            parameters and targets.
+    """
+
+    params: Mapping[str, Tensor]
+    batch: Batch
+    outputs: Tensor
+    losses_at: Callable[[Tensor], Tensor]

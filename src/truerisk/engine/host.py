@@ -81,8 +81,28 @@ class Host:
         """Give every process the first one's running statistics: all must measure one model."""
 
     def try_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take an optimizer's first step; ConfigError where a library's cannot."""
-        sharding.take_first_step(optimizer, self.shards)
+        """Take a step with an optimizer that may never have been tried on such weights.
+
+        Raises:
+            ConfigError: the optimizer breaks off, and is a library's or has parts of parameters.
+        """
+        own = type(optimizer).__module__.partition(".")[0] not in ("torch", "pytorch_optimizer")
+        try:
+            optimizer.step()
+        # whatever it runs into: operations without a rule for shards raise errors of many kinds
+        except (RuntimeError, NotImplementedError, AssertionError, TypeError, ValueError) as error:
+            if own and not self.shards:
+                raise  # a fault of the user's class shows its lines
+            name = type(optimizer).__name__
+            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:120]
+            if not self.shards:
+                raise ConfigError(
+                    f"{name} breaks off in its first step ({reason}): take another optimizer"
+                ) from error
+            raise ConfigError(
+                f"{name} cannot step on parts of parameters, which trainer=fsdp gives each process "
+                f"({reason}): use trainer=ddp, or optimizer=adamw"
+            ) from error
 
 
 class FabricHost(Host):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from truerisk.core.hooks import forward_hooks
 
 
 def _finite(tensor: Tensor) -> bool:
@@ -30,14 +30,14 @@ def first_bad_output(model: nn.Module, x: Tensor) -> str | None:
     """The first layer, in order of execution, whose output on ``x`` is not finite."""
     bad: list[str] = []
 
-    def watch(name: str) -> Any:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            if not bad and isinstance(output, Tensor) and not _finite(output):
-                bad.append(name)
+    def watch(name: str, _module: nn.Module, _args: Any, output: Any) -> None:
+        if not bad and isinstance(output, Tensor) and not _finite(output):
+            bad.append(name)
 
-        return hook
-
-    with forward_hooks((m, watch(n)) for n, m in model.named_modules() if n):
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if name:
+                hooks.enter_context(module.register_forward_hook(partial(watch, name)))
         model(x)
     return f"the output of layer {bad[0]!r}" if bad else None
 

@@ -14,7 +14,7 @@ from truerisk.core.errors import ConfigError, Diverged
 from truerisk.engine import nonfinite
 from truerisk.engine.host import Host
 from truerisk.engine.state import RunState
-from truerisk.engine.step import MicroBatches, Step
+from truerisk.engine.step import MicroBatches, Step, StepExtras
 from truerisk.objective import Objective
 from truerisk.objective.step_objective import StepObjective
 from truerisk.optimizer import Needs
@@ -121,7 +121,15 @@ def make_step(
         kind = ClosureStep
     elif recipe.needs.curvature:
         kind = CurvatureStep
-    return kind(recipe, objective, optimizer, schedule, host, state)
+    extras = StepExtras(
+        edits=list(recipe.hooks("edit_batch").values()),
+        projections=list(recipe.hooks("project").values()),
+        averages=list(recipe.hooks("average").values()),
+        clip_norm=recipe.step.clip.norm,
+        clip_value=recipe.step.clip.value,
+        create_graph=recipe.needs.create_graph,
+    )
+    return kind(objective, optimizer, schedule, host, extras, state)
 
 
 def refuse_processes(optimizer: torch.optim.Optimizer, needs: Needs, host: Host) -> None:

@@ -113,7 +113,7 @@ class RunState:
     stop: Stop | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state in plain containers and tensors.
+        """Return the state but for ``final`` and ``stop``, in plain containers and tensors.
 
         The keys are those of the first version, whose checkpoints are still read.
         """
@@ -121,8 +121,6 @@ class RunState:
             "position": [self.epoch, self.step_in_epoch],
             "step": {"count": self.step, "sums": self.sums.state_dict()},
             "best": None if self.best is None else self.best._asdict(),
-            "stopped": self.stop is not None,
-            "stop": None if self.stop is None else self.stop._asdict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -131,11 +129,6 @@ class RunState:
         self.step = state["step"]["count"]
         self.sums.load_state_dict(state["step"]["sums"])
         self.best = None if state["best"] is None else BestWeights(**state["best"])
-        stop = state.get("stop")
-        if stop is not None:
-            self.stop = Stop(**stop)
-        elif state["stopped"]:  # a checkpoint of the first version does not say why
-            self.stop = Stop("patience", self.step, {})
 
 
 @dataclass(eq=False)
@@ -201,7 +194,10 @@ class TrainingRun:
         """
         import lightning
 
+        stop = self.state.stop
         state = self.state.state_dict()
+        # `stopped` is all that the first version asks for
+        state |= {"stopped": stop is not None, "stop": None if stop is None else stop._asdict()}
         state["step"]["schedule"] = self.schedule.state_dict()
         state["regularizers"] = {k: r.state_dict() for k, r in self.recipe.regularizers.items()}
         state["rng"] = parts.rng
@@ -228,6 +224,9 @@ class TrainingRun:
         """Take up where ``checkpoint`` left off; weights, optimizer and rng are the backend's."""
         saved = checkpoint["truerisk"]
         self.state.load_state_dict(saved)
+        if saved["stopped"]:  # a checkpoint of the first version does not say why
+            stop = saved.get("stop") or Stop("patience", self.state.step, {})._asdict()
+            self.state.stop = Stop(**stop)
         self.schedule.load_state_dict(saved["step"]["schedule"])
         for name, kept in saved["regularizers"].items():
             self.recipe.regularizers[name].load_state_dict(kept)

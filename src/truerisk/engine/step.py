@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from torch.autograd import profiler
 from torch.nn.utils import clip_grad_value_
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from truerisk.config.options import ClipOptions
 from truerisk.core.batch import Batch
 from truerisk.core.deterministic import averaged_names, twice_differentiable_kernels
 from truerisk.core.errors import ConfigError, Diverged
@@ -21,11 +21,31 @@ from truerisk.engine import nonfinite
 from truerisk.engine.host import Host
 from truerisk.engine.state import RunState
 from truerisk.objective import Objective
-from truerisk.recipe import Recipe
 from truerisk.scheduler import Schedule
 
 MicroBatches = list[tuple[Batch, float]]
 Hook = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class StepExtras:
+    """What a step does beside the descent.
+
+    Args:
+        edits: hooks that edit a batch before it is looked at.
+        projections: hooks that move the weights into a feasible set.
+        averages: hooks that take the weights into an average.
+        clip_norm: the largest norm of ∇J.
+        clip_value: the largest entry of ∇J.
+        create_graph: whether ∇J is differentiated again.
+    """
+
+    edits: Sequence[Hook] = ()
+    projections: Sequence[Hook] = ()
+    averages: Sequence[Hook] = ()
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    create_graph: bool = False
 
 
 class Step:
@@ -35,32 +55,29 @@ class Step:
     and uneven shards give the gradient of the mean over all of them.
 
     Args:
-        recipe: the run's parts.
         objective: J.
         optimizer: what moves the weights.
         schedule: what moves the optimizer's numbers.
         host: where gradients are computed.
+        extras: what else a step does.
         state: where the run stands; by default at its start.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
         host: Host,
+        extras: StepExtras,
         state: RunState | None = None,
     ) -> None:
         self.objective, self.optimizer, self.schedule = objective, optimizer, schedule
-        self.host, self.options, self.needs = host, recipe.step, recipe.needs
+        self.host, self.extras = host, extras
         self.state = RunState() if state is None else state
-        self.edits = list(recipe.hooks("edit_batch").values())
-        self.clips = self.options.clip != ClipOptions()
-        self.projections = list(recipe.hooks("project").values())
-        self.averages = list(recipe.hooks("average").values())
-        self.averaged = averaged_names(recipe.model) if self.averages else []
-        self.named = {n: p for n, p in recipe.model.named_parameters() if p.requires_grad}
+        self.clips = extras.clip_norm is not None or extras.clip_value is not None
+        self.averaged = averaged_names(self.model) if extras.averages else []
+        self.named = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.params = list(self.named.values())
 
     @property
@@ -77,19 +94,21 @@ class Step:
         Raises:
             Diverged: J or ∇J is no longer finite.
         """
-        if self.edits:
-            micro_batches = [(edit_batch(self.edits, b), share) for b, share in micro_batches]
+        if self.extras.edits:
+            micro_batches = [
+                (edit_batch(self.extras.edits, b), share) for b, share in micro_batches
+            ]
         self.descend(micro_batches)
         # the schedule after the update: it sets the numbers of the step to come
         self.state.step += 1
         self.schedule.step()
-        if self.projections:
-            project_weights(self.projections, self.named)
+        if self.extras.projections:
+            project_weights(self.extras.projections, self.named)
         # last, so that an average is one of projected weights
-        if self.averages:
+        if self.extras.averages:
             state = self.model.state_dict()
             own = {name: state[name] for name in self.averaged}
-            average_weights(self.averages, own, self.state.step)
+            average_weights(self.extras.averages, own, self.state.step)
 
     def descend(self, micro_batches: MicroBatches) -> None:
         """Move the weights along the gradient; see `truerisk.engine.several_looks` for more."""
@@ -117,7 +136,7 @@ class Step:
                 # A share of one is not multiplied in: a kernel less on every ordinary step.
                 part = value.objective if share == 1 else value.objective * share
                 # at once, so that only one micro-batch's graph is in memory
-                self.host.backward(part, create_graph=self.needs.create_graph)
+                self.host.backward(part, create_graph=self.extras.create_graph)
             parts.append(part.detach())
             # a share of 0 is a sample of others, computed so that no process waits for this one
             if share and not probe:
@@ -147,7 +166,7 @@ class Step:
         if self.host.scaler is not None:
             self.host.scaler.unscale_(self.optimizer)
         grads = [p.grad for p in self.params if p.grad is not None]
-        if self.needs.create_graph:
+        if self.extras.create_graph:
             grads = [grad.detach() for grad in grads]
         # torch.nn.utils.get_total_norm sorts them by device and type first, which takes it twice as
         # long, and comes to the same bits.
@@ -162,7 +181,7 @@ class Step:
 
     def check_curvature(self) -> None:
         """Raise ConfigError where there is no curvature to differentiate the gradient for."""
-        if not self.needs.create_graph:
+        if not self.extras.create_graph:
             return
         flat = (n for n, p in self.named.items() if p.grad is not None and p.grad.grad_fn is None)
         name = next(flat, None)
@@ -176,11 +195,11 @@ class Step:
     @torch.no_grad()
     def clip(self, norm: Tensor) -> None:
         """Scale ∇J down to the largest norm allowed, or cut its entries, in place."""
-        if self.options.clip.norm is not None:
-            scale = clip_scale(norm, self.options.clip.norm)
+        if self.extras.clip_norm is not None:
+            scale = clip_scale(norm, self.extras.clip_norm)
             torch._foreach_mul_([p.grad for p in self.params if p.grad is not None], scale)
-        if self.options.clip.value is not None:
-            clip_grad_value_(self.params, self.options.clip.value)
+        if self.extras.clip_value is not None:
+            clip_grad_value_(self.params, self.extras.clip_value)
 
     def update(self) -> None:
         """Let the optimizer move the weights."""
@@ -192,14 +211,14 @@ class Step:
         else:
             self.host.scaler.step(self.optimizer)
             self.host.scaler.update()
-        if self.needs.create_graph:
+        if self.extras.create_graph:
             # The gradient's graph holds the weights, which hold the gradient.
             for p in self.params:
                 p.grad = None if p.grad is None else p.grad.detach()
 
     def kernels(self) -> AbstractContextManager[None]:
         """Choose kernels with second derivatives where the gradient is differentiated again."""
-        if self.needs.create_graph:
+        if self.extras.create_graph:
             return twice_differentiable_kernels(self.model)
         return nullcontext()
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from truerisk.core.batch import Batch
+from truerisk.core.batch import Batch, Forward
 from truerisk.core.deterministic import still_statistics
-from truerisk.regularizer.base import Forward
 
 Penalty = Callable[[Forward], Tensor]
 

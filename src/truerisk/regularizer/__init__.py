@@ -1,7 +1,8 @@
 """Regularizers: brakes on overfitting, one hook each or several."""
 
+from truerisk.core.batch import Forward
 from truerisk.regularizer.averaging import EMA, SWA
-from truerisk.regularizer.base import Forward, Regularizer
+from truerisk.regularizer.base import Regularizer
 from truerisk.regularizer.batch_edits import CutMix, InputNoise, Mixup
 from truerisk.regularizer.dropout import Dropout
 from truerisk.regularizer.early_stopping import EarlyStopping

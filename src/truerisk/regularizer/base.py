@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from truerisk.core.batch import Batch
+from truerisk.core.batch import Batch, Forward
 from truerisk.core.stop import StopRule
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
-
-
-class Forward(NamedTuple):
-    """One evaluation of the model, as penalties see it.
-
-    Attributes:
-        params: the trainable parameters by name.
-        batch: the n samples.
-        outputs: the model's outputs on them, [n, outputs].
-        losses_at: gives the losses [n] of other inputs x [n, *input_shape], under the same
-            parameters and targets.
-    """
-
-    params: Mapping[str, Tensor]
-    batch: Batch
-    outputs: Tensor
-    losses_at: Callable[[Tensor], Tensor]
 
 
 class Regularizer:

@@ -11,12 +11,13 @@ from torch.backends import cudnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import softplus
 
+from truerisk.core.batch import Forward
 from truerisk.core.checks import check_float
 from truerisk.core.deterministic import DifferentiableNorms
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.core.flat_vectors import flatten_tensors
 from truerisk.core.parameter_rules import MATCHERS, find_norm_parameters, split_parameters
-from truerisk.regularizer.base import Forward, Regularizer
+from truerisk.regularizer.base import Regularizer
 
 Rules = Sequence[Mapping[str, Any]]
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
+import zipfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -20,12 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truerisk.config.contents import list_changed
-from truerisk.core.atomic_files import write_atomic
+from truerisk.core.atomic_files import replacing, write_atomic
 from truerisk.core.errors import ConfigError
 from truerisk.core.stop import Stop
 from truerisk.risk.measured import Measured
 
 if TYPE_CHECKING:
+    import numpy as np
     from omegaconf import DictConfig
 
 PACKAGES = ("truerisk", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchmetrics")
@@ -42,7 +44,8 @@ class RunFolder:
     """The files of one run, and the only place that knows their names.
 
     ``config.yaml`` ``metadata.json`` ``metrics.csv`` ``summary.json`` ``status.json``
-    ``checkpoints/last.ckpt`` ``checkpoints/best.ckpt`` ``figures/``
+    ``losses.npz`` (of a tested fold) ``checkpoints/last.ckpt`` ``checkpoints/best.ckpt``
+    ``figures/``
 
     ``seconds`` is what the run had taken before it was opened here, and ``together`` how many runs
     its process trains at once.
@@ -54,7 +57,8 @@ class RunFolder:
     SUMMARY = "summary.json"
     STATUS = "status.json"
     TABLES = "tables.json"
-    OWN = (CONFIG, METADATA, METRICS, SUMMARY, TABLES)
+    LOSSES = "losses.npz"
+    OWN = (CONFIG, METADATA, METRICS, SUMMARY, TABLES, LOSSES)
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
@@ -247,6 +251,25 @@ class RunFolder:
     def write_tables(self, tables: Mapping[str, Any]) -> None:
         """Record metrics that are tables."""
         self._write_json(self.TABLES, tables)
+
+    def losses(self) -> dict[str, np.ndarray]:
+        """Loss and error of each sample of the tested fold, and its group; empty without folds."""
+        import numpy as np
+
+        try:
+            with np.load(self.path / self.LOSSES) as stored:
+                return dict(stored)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"{self.path / self.LOSSES} is not readable: {error}") from None
+
+    def write_losses(self, losses: Mapping[str, np.ndarray]) -> None:
+        """Record the loss of each sample of a tested fold."""
+        import numpy as np
+
+        with replacing(self.path / self.LOSSES) as part, part.open("wb") as file:
+            np.savez_compressed(file, **losses)  # type: ignore[arg-type]
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_atomic(self.path / name, json.dumps(content, indent=2) + "\n")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from sklearn.model_selection import TimeSeriesSplit
 
 import truerisk
 from truerisk.core.errors import ConfigError
 from truerisk.data import DataModule, arrays
+from truerisk.engine.measure import RiskEstimator
 from truerisk.reports.comparison import compare_recipes
+from truerisk.reports.folds import FoldLosses, pool_folds
 from truerisk.reports.seed_mean import estimate_mean
 
 SPLITS = ("train", "val", "test")
@@ -124,6 +129,114 @@ def test_intervals_over_folds_hold_the_risk_and_equal_recipes_are_not_told_apart
     assert called / studies <= 0.05 + 2 * (0.05 * 0.95 / studies) ** 0.5
 
 
+def draw_losses(draw, n=60, folds=5, features=15):
+    """Squared errors [2, n] by ridge regression on random features, another draw a recipe."""
+    x = draw.normal(size=(n, 5))
+    y = x.sum(1) / 5**0.5 + np.sin(2 * x[:, 0]) + draw.normal(size=n)
+    fold, losses = np.arange(n) % folds, np.zeros((2, n))
+    for recipe in range(2):
+        scale, shift = draw.normal(size=(5, features)), draw.normal(size=features)
+        seen = np.maximum(x @ scale + shift, 0)
+        for k in range(folds):
+            past, tested = seen[fold != k], seen[fold == k]
+            w = np.linalg.solve(past.T @ past + 0.3 * np.eye(features), past.T @ y[fold != k])
+            losses[recipe, fold == k] = np.square(tested @ w - y[fold == k])
+    return losses, fold
+
+
+def to_folds(losses, fold, groups=None):
+    numbers = {} if groups is None else {(0, k): groups[fold == k] for k in set(fold)}
+    return FoldLosses({(0, k): losses[fold == k] for k in set(fold)}, numbers)
+
+
+def test_intervals_of_pooled_losses_hold_the_risk_and_are_narrower_than_those_of_folds():
+    draw, K = np.random.default_rng(0), 5
+    studies = [draw_losses(draw) for _ in range(600)]
+    risk = np.mean([losses.mean() for losses, _ in studies])
+    held, called, widths = 0, 0, []
+    for losses, fold in studies:
+        first, second = (to_folds(one, fold) for one in losses)
+        means = [[part.mean() for part in one.losses.values()] for one in (first, second)]
+        by_fold = estimate_mean(means[0], overlap=1 / (K - 1))
+        pooled = pool_folds(first, 1 / (K - 1))
+        estimate = by_fold if pooled is None else pooled.estimate
+        held += estimate.low <= risk <= estimate.high
+        widths.append([estimate.high - estimate.low, by_fold.high - by_fold.low])
+        values = [dict(zip(first.losses, each, strict=True)) for each in means]
+        called += (
+            compare_recipes(
+                "a", "b", *values, overlap=1 / (K - 1), losses=(first, second)
+            ).p <= 0.05
+        )  # fmt: skip
+    # losses are skewed, and there are sixty
+    assert 0.92 < held / 600 < 0.98
+    narrow, wide = np.median(widths, 0)
+    assert narrow < 0.85 * wide
+    assert called / 600 <= 0.05
+
+
+def test_pooled_losses_in_groups_and_of_folds_that_differ():
+    draw = np.random.default_rng(1)
+    fold, groups = np.repeat(np.arange(4), 15), np.tile(np.repeat(np.arange(5), 3), 4)
+    shared = draw.normal(size=20).repeat(3)
+    clustered = pool_folds(to_folds(shared, fold, groups), 1 / 3).estimate
+    # three equal samples of a group are worth one
+    each = pool_folds(to_folds(shared[::3], fold[::3]), 1 / 3).estimate
+    assert clustered == pytest.approx(each)
+    assert pool_folds(to_folds(shared, fold), 1 / 3).estimate.stderr < each.stderr
+    # training failed on one fold: its samples do not explain that
+    assert pool_folds(to_folds(shared + 5 * (fold == 0), fold, groups), 1 / 3) is None
+    assert pool_folds(to_folds(np.ones(60), fold), 1 / 3) is None
+    # repeated folds have the samples of one
+    twice = {**each_fold(shared, fold, 0), **each_fold(shared, fold, 1)}
+    both = pool_folds(FoldLosses(twice, {}), 1 / 3)
+    once = pool_folds(to_folds(shared, fold), 1 / 3)
+    assert both.freedom == once.freedom == 56
+    assert both.estimate.stderr == pytest.approx(
+        once.estimate.stderr * ((1 / 8 + 1 / 3) / (1 / 4 + 1 / 3)) ** 0.5
+    )
+
+
+def test_losses_that_two_processes_measured_are_put_into_order():
+    x = torch.arange(7.0)
+    processes = SimpleNamespace(
+        gather=lambda own: [own, {"risk": x[1::2]}],
+        read_weights=lambda name: None,
+        data=SimpleNamespace(groups={}),
+    )
+    whole = RiskEstimator.spread_losses(processes, "test", {"risk": x[::2]})
+    assert whole["risk"].tolist() == x.tolist()
+
+
+def each_fold(losses, fold, seed):
+    return {(seed, k): losses[fold == k] for k in set(fold)}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_losses_that_are_kept_are_those_of_the_measured_risk(tmp_path, weighted):
+    draw, n = np.random.default_rng(0), 90
+    x = draw.normal(size=(n, 3))
+    patient = draw.permutation(np.repeat(np.arange(30), 3))
+    columns = {"patient": patient, "w": draw.uniform(0.2, 3, n)}
+    np.savez(tmp_path / "f.npz", x=x, y=x.sum(1) + draw.normal(size=n), **columns)
+    run = truerisk.train(
+        [
+            "data=arrays", f"data.source.path={tmp_path}/f.npz", "data.source.weight=w",
+            "model=linear", "loss=mse", "data.folds=3", "data.fold=1", "trainer.max_epochs=1",
+            "data.split=group:patient", f"risk.weighted={weighted}", "figures=false",
+        ],
+        folder=tmp_path / "run",
+    )  # fmt: skip
+    kept, told = run.run.losses(), run.summary["risk/test"]
+    pooled = FoldLosses(
+        {(0, k): kept["risk"] for k in range(2)}, {(0, k): kept["group"] for k in range(2)}
+    )
+    found = pool_folds(pooled, 0.0).estimate
+    assert found.mean == pytest.approx(told.value, rel=1e-6)
+    assert found.stderr * 2**0.5 == pytest.approx(told.stderr, rel=1e-5)
+    assert len(np.unique(kept["group"])) == told.size
+
+
 def test_the_correction_is_nadeau_and_bengios():
     values = [1.0, 2.0, 4.0, 3.0, 5.0]
     estimate = estimate_mean(values, overlap=0.25)
@@ -148,8 +261,28 @@ def test_a_report_pools_folds(tmp_path, monkeypatch):
     assert len(study.problems) == 1 and len(study.problems[0].recipes) == 2
     recipe = study.problems[0].recipes[0]
     assert len(recipe.runs) == 3 and recipe.overlap == 0.5
-    values = np.array(list(recipe.get_values("risk/test").values()))
+    values = np.array(list(recipe.get_values("risk/val").values()))
+    spread = values.std(ddof=1)
+    assert recipe.estimate("risk/val").stderr == pytest.approx(spread * (1 / 3 + 1 / 2) ** 0.5)
+    losses = [run.losses["risk"].astype(float) for run in recipe.runs]
+    within = np.mean([part.var(ddof=1) for part in losses]) / 50
     estimate = recipe.estimate("risk/test")
-    assert estimate.stderr == pytest.approx(values.std(ddof=1) * (1 / 3 + 1 / 2) ** 0.5)
+    assert estimate.mean == pytest.approx(np.concatenate(losses).mean())
+    assert estimate.stderr == pytest.approx((within * (1 / 3 + 1 / 2)) ** 0.5)
+    # recipes are compared sample by sample
+    other = study.problems[0].recipes[1]
+    pairs = [a - b.losses["risk"] for a, b in zip(losses, other.runs, strict=True)]
+    found = analyze_problem(study.problems[0]).comparisons["risk/test"][0].difference
+    within = np.mean([pair.var(ddof=1) for pair in pairs]) / 50
+    assert abs(found.mean) == pytest.approx(abs(np.concatenate(pairs).mean()))
+    assert found.stderr == pytest.approx((within * (1 / 3 + 1 / 2)) ** 0.5)
     said = " ".join(summarize_findings(analyze_problem(study.problems[0])))
-    assert "Nadeau & Bengio 2003" in said
+    assert "Nadeau & Bengio 2003" in said and "paired by sample" in said
+    # every sample is tested once, and what was kept of it is what was measured
+    kept = [run.losses["risk"] for run in recipe.runs]
+    assert sum(map(len, kept)) == 150
+    for run in recipe.runs:
+        told = run.summary["risk/test"]
+        assert told.value == pytest.approx(run.losses["risk"].mean(), rel=1e-6)
+        assert told.stderr == pytest.approx(run.losses["risk"].std(ddof=1) / 50**0.5, rel=1e-5)
+        assert run.summary["error/test"].value == pytest.approx(run.losses["error"].mean())

@@ -316,6 +316,7 @@ class TrainingLoop:
             # in this order, as loggers end with what the summary holds
             run.recorder.write_summary(run.state.final)
             run.recorder.write_tables(run.estimator.tables)
+            run.recorder.write_losses(run.estimator.losses)
             run.recorder.close(status)
             self.on_finish(run, status)
         self.backend.keep([k for k, run in enumerate(self.backend.runs) if run not in runs])

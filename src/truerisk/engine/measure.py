@@ -20,6 +20,7 @@ from truerisk.core.deterministic import (
 )
 from truerisk.data import DataModule
 from truerisk.metric import Collector
+from truerisk.metric.collector import deal_back
 from truerisk.model import Function
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
@@ -95,6 +96,8 @@ class RiskEstimator:
         self.gather = host.gather
         self.tables: dict[str, dict[str, Any]] = {}
         """Metrics that are tables rather than numbers, by name and split, once it is over."""
+        self.losses: dict[str, Tensor] = {}
+        """Of each sample of a tested fold, once it is over; see `spread_losses`."""
 
     def epoch_risks(self, state: State, epoch: int) -> dict[str, Measured]:
         """Measure after an epoch: train and validation risk alike, their gap, and J.
@@ -189,7 +192,37 @@ class RiskEstimator:
         for key, estimate in split.metrics.items():
             if estimate.table is not None:
                 self.tables.setdefault(key, {})[name] = estimate.table
+        if split.samples:
+            self.losses = self.spread_losses(name, split.samples)
         return split.name_risks(name, epoch, self.population_size(name))
+
+    def keeps_losses(self, name: str) -> bool:
+        """Tell whether the losses of a split's samples are kept: those that folds are pooled by."""
+        return name == "test" and self.data.folds is not None
+
+    def spread_losses(self, name: str, samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the losses of all samples of a split, in their order, for a report to pool.
+
+        A weighted mean is that of ``m + n wᵢ(lᵢ − m)/Σw``, whose spread gives its error too.
+
+        Args:
+            name: of the split.
+            samples: losses and errors that this process measured, by name.
+
+        Returns:
+            ``risk`` and ``error`` [n], and the numbers of the samples' ``group``, if there are any.
+        """
+        shares = self.gather({key: value.double().cpu() for key, value in samples.items()})
+        whole = {key: deal_back([share[key] for share in shares]) for key in samples}
+        weights = self.read_weights(name)
+        if weights is not None:
+            share = weights.double().cpu() / weights.double().mean().cpu()
+            for key, values in whole.items():
+                mean = (share * values).mean()
+                whole[key] = mean + share * (values - mean)
+        whole = {key: values.float() for key, values in whole.items()}
+        groups = self.data.groups.get(name)
+        return whole if groups is None else {**whole, "group": groups.int()}
 
     def measure_distance(self, state: State, epoch: int | None) -> dict[str, Measured]:
         """Measure how far a test function's weights are from a known minimum."""
@@ -220,7 +253,8 @@ class RiskEstimator:
         plan = index[self.rank :: self.world].split(BATCH)
         marks, groups = self.mark_samples(name)
         parts = (marks(one) for one in plan) if groups else None
-        return self._measured(state, split.batches(plan), thorough, None, parts, groups)
+        keep = thorough and self.keeps_losses(name)
+        return self._measured(state, split.batches(plan), thorough, None, parts, groups, keep)
 
     def mark_samples(self, name: str) -> tuple[Callable[[Tensor], Marks], int]:
         """Return what tells the groups of a split's samples, and how many groups it has.
@@ -272,10 +306,11 @@ class RiskEstimator:
         limit: int | None = None,
         marks: Iterable[Marks] | None = None,
         groups: int = 0,
+        keep: bool = False,
     ) -> Measurement:
         collector = self.make_collector(limit)
         measured = (self.objective, state, batches, self.device, marks, groups)
-        return measure_batches(*measured, collector, thorough, self.gather)
+        return measure_batches(*measured, collector, thorough, self.gather, keep)
 
     @cached_property
     def subset(self) -> Tensor:

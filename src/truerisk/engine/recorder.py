@@ -123,6 +123,11 @@ class Recorder:
         if self.writes and tables:
             self.run.write_tables(tables)
 
+    def write_losses(self, losses: Mapping[str, torch.Tensor]) -> None:
+        """Write the losses of each sample of a tested fold, where there is one."""
+        if self.writes and losses:
+            self.run.write_losses({name: values.numpy() for name, values in losses.items()})
+
 
 def outcome_of(status: str) -> str:
     """Return what Lightning's loggers call the end of a run."""

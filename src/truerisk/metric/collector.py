@@ -78,7 +78,7 @@ class Collector:
         if self.groups:
             own["groups"] = torch.cat(self.groups)
         shares = [share for share in gather(own) if share]
-        seen = {key: _deal_back([share[key] for share in shares]) for key in shares[0]}
+        seen = {key: deal_back([share[key] for share in shares]) for key in shares[0]}
         # a Trainer of the user's measures in inference mode, whose tensors have no derivatives
         with torch.inference_mode(False):
             seen = {
@@ -92,8 +92,15 @@ class Collector:
             }
 
 
-def _deal_back(parts: list[Tensor]) -> Tensor:
-    """Put samples that were dealt to processes in turn into their order, [n, …]."""
+def deal_back(parts: list[Tensor]) -> Tensor:
+    """Put samples that were dealt to processes in turn into their order, [n, …].
+
+    Args:
+        parts: of each process, by rank.
+
+    >>> deal_back([torch.tensor([0, 2]), torch.tensor([1])])
+    tensor([0, 1, 2])
+    """
     if len(parts) == 1:
         return parts[0]
     whole = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]))

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import special
 
 from truerisk.core.errors import ConfigError, suggest
+from truerisk.reports.folds import FoldLosses, pool_folds
 from truerisk.reports.learning_problem import LearningProblem, RecipeRuns
 from truerisk.reports.seed_mean import LEVEL, SeedMean, estimate_mean, student_interval
 
@@ -60,6 +61,7 @@ def compare_recipes(
     b: SeedValues,
     scores: tuple[SeedValues, SeedValues] | None = None,
     overlap: float = 0.0,
+    losses: tuple[FoldLosses | None, FoldLosses | None] = (None, None),
 ) -> RecipeComparison:
     """Compare two recipes by a metric of which less is better.
 
@@ -74,6 +76,7 @@ def compare_recipes(
         b: the second one's.
         scores: both with runs that diverged as infinite, for the probability of improvement.
         overlap: see `truerisk.reports.seed_mean.estimate_mean`.
+        losses: of each sample, where runs are of folds that kept them.
 
     Returns:
         The comparison, not yet adjusted for others.
@@ -85,7 +88,7 @@ def compare_recipes(
     all_b = np.array(list(b.values()))
     paired = len(shared) >= 2
     if paired:
-        difference, p = _test_paired(paired_a - paired_b, overlap)
+        difference, p = _test_paired(paired_a - paired_b, overlap, losses)
         effect = _effect_size(paired_a, paired_b)
     else:
         difference, p = _test_welch(all_a, all_b, overlap)
@@ -98,8 +101,18 @@ def compare_recipes(
     return RecipeComparison(first, second, difference, paired, effect, wins, improvement, p)
 
 
-def _test_paired(differences: np.ndarray, overlap: float = 0.0) -> tuple[SeedMean, float]:
+def _test_paired(
+    differences: np.ndarray,
+    overlap: float = 0.0,
+    losses: tuple[FoldLosses | None, FoldLosses | None] = (None, None),
+) -> tuple[SeedMean, float]:
     """Test whether a mean difference is zero; p is nan where all differences are alike."""
+    first, second = losses
+    by_sample = None if first is None or second is None else first.subtract(second)
+    pooled = None if by_sample is None else pool_folds(by_sample, overlap)
+    if pooled is not None:
+        found, freedom = pooled
+        return found, two_sided_p(found.mean / found.stderr, freedom)
     estimate = estimate_mean(differences, overlap=overlap)
     if estimate.stderr == 0:
         # two equal recipes certainly do not differ; of a constant shift no chance can be told
@@ -304,7 +317,8 @@ def compare_pairs(
 def _compare_pair(a: RecipeRuns, b: RecipeRuns, metric: str) -> RecipeComparison:
     scores = (a.get_scores(metric), b.get_scores(metric))
     values = a.get_values(metric), b.get_values(metric)
-    return compare_recipes(a.label, b.label, *values, scores, max(a.overlap, b.overlap))
+    losses = a.get_losses(metric), b.get_losses(metric)
+    return compare_recipes(a.label, b.label, *values, scores, max(a.overlap, b.overlap), losses)
 
 
 def find_recipe(problem: LearningProblem, label: str) -> RecipeRuns:

@@ -17,6 +17,7 @@ from truerisk.reports.comparison import (
     compare_recipes,
     two_sided_p,
 )
+from truerisk.reports.folds import FoldLosses
 from truerisk.reports.learning_problem import LearningProblem, RecipeRuns, Seed
 from truerisk.reports.seed_mean import SeedMean, estimate_mean, student_interval
 
@@ -196,7 +197,7 @@ def select_recipe(
         recipes[best],
         among=len(recipes),
         val=estimate_mean(_drop_nonfinite(best_val), overlap=problem.overlap),
-        unseen=estimate_mean(_drop_nonfinite(best_unseen), overlap=problem.overlap),
+        unseen=recipes[best].estimate(problem.unseen_metric),
         difference=estimate_mean(_drop_nonfinite(best_unseen - best_val), overlap=problem.overlap),
         cross_fitted=cross_fit(val, unseen)._replace(overlap=problem.overlap),
         optimism=_estimate_optimism(cross_fit_scores(val, shown), best_val),
@@ -224,10 +225,14 @@ class TunedMethod(NamedTuple):
     unseen: CrossFitEstimate
     """the risk, on each seed, of the setting that the other seeds pick"""
     seeds: list[Seed]
+    losses: FoldLosses | None = None
+    """of the samples that folds tested, where there is a single setting"""
 
     @property
     def risk(self) -> SeedMean:
         """The cross-fitted risk on unseen data."""
+        if self.trials == 1:
+            return self.selection.unseen
         return self.unseen.estimate_mean()
 
     @property
@@ -243,8 +248,11 @@ def tune_methods(problem: LearningProblem) -> list[TunedMethod]:
     for name, recipes in problem.methods.items():
         selection = select_recipe(problem, recipes)
         if selection is not None:
-            unseen = selection.cross_fitted
-            methods.append(TunedMethod(name, len(recipes), selection, unseen, problem.seeds))
+            unseen, losses = selection.cross_fitted, None
+            if len(recipes) == 1:
+                losses = recipes[0].get_losses(problem.unseen_metric)
+            tuned = TunedMethod(name, len(recipes), selection, unseen, problem.seeds, losses)
+            methods.append(tuned)
     orient = problem.monitor.orient
     return sorted(methods, key=lambda method: orient(method.selection.val.mean))
 
@@ -267,7 +275,8 @@ def compare_two_methods(a: TunedMethod, b: TunedMethod) -> RecipeComparison:
     """
     overlap = max(a.unseen.overlap, b.unseen.overlap)
     risks = a.risk_by_seed, b.risk_by_seed
-    comparison = compare_recipes(a.name, b.name, *risks, overlap=overlap)
+    losses = a.losses, b.losses
+    comparison = compare_recipes(a.name, b.name, *risks, overlap=overlap, losses=losses)
     if not comparison.paired or max(a.trials, b.trials) == 1:
         return comparison
     difference = a.unseen.subtract(b.unseen).estimate_mean()

@@ -221,11 +221,21 @@ def describe_folds(findings: ProblemFindings) -> list[str]:
     overlap = findings.problem.overlap
     if not overlap:
         return []
-    return [
-        "Each value is of one fold, and what is called a seed is a seed and a fold. Folds are "
-        "tested on different samples, and share training samples: errors of means and of "
-        f"differences, paired by fold, are s·√(1/n + {overlap:.3g}) (Nadeau & Bengio 2003)."
-    ]
+    problem = findings.problem
+    metric = problem.unseen_metric
+    losses = [recipe.get_losses(metric) for recipe in problem.recipes]
+    text = (
+        "What is called a seed is a seed and a fold. Folds share training samples: errors of "
+        f"means and of differences are s·√(1/n + {overlap:.3g}), n folds (Nadeau & Bengio 2003), "
+        "with s that of folds, paired by fold"
+    )
+    if any(own is not None for own in losses):
+        text += (
+            ". Of test risks and errors it is that of the losses of all tested samples, paired by "
+            "sample (as Bayle et al. 2020 estimate it), unless folds differ by more than their "
+            "samples explain"
+        )
+    return [f"{text}."]
 
 
 def describe_mismatch(problem: LearningProblem) -> str:

@@ -21,6 +21,7 @@ from truerisk.reports.config_diff import (
     select_numeric_keys,
     shorten_keys,
 )
+from truerisk.reports.folds import FoldLosses, pool_folds
 from truerisk.reports.run_records import CollectedRuns, RunRecord, read_overlap
 from truerisk.reports.seed_mean import SeedMean, estimate_mean
 from truerisk.risk.measured import FOLLOWED_RISK, Monitor
@@ -83,7 +84,11 @@ class RecipeRuns:
         return read_overlap(self.runs[0].config) if self.runs else 0.0
 
     def estimate(self, metric: str) -> SeedMean:
-        """Estimate a metric's mean over seeds, and folds, of the runs that finished."""
+        """Estimate a metric's mean over seeds, or over samples of folds, of runs that finished."""
+        losses = self.get_losses(metric)
+        pooled = None if losses is None else pool_folds(losses, self.overlap)
+        if pooled is not None:
+            return pooled.estimate
         return estimate_mean(list(self.get_values(metric).values()), overlap=self.overlap)
 
     @property
@@ -109,6 +114,16 @@ class RecipeRuns:
         values = {run.seed: run.get_value(metric) for run in self.runs if run.status == "finished"}
         # nan stands for what was not measured; a test risk may be infinite in a run that finished
         return {seed: value for seed, value in values.items() if math.isfinite(value)}
+
+    def get_losses(self, metric: str) -> FoldLosses | None:
+        """Look up the losses of the samples that folds tested, where every run has kept them."""
+        kind, _, split = metric.partition("/")
+        seeds = self.get_values(metric)
+        runs = [run for run in self.runs if run.seed in seeds]
+        if split != "test" or not runs or any(kind not in run.losses for run in runs):
+            return None
+        groups = {run.seed: run.losses["group"] for run in runs if "group" in run.losses}
+        return FoldLosses({run.seed: run.losses[kind].astype(float) for run in runs}, groups)
 
     def prefers_higher(self, metric: str) -> bool:
         """Tell whether higher is better of a metric."""

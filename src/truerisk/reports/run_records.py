@@ -61,6 +61,7 @@ class RunRecord:
         smoothed: whether label smoothing is in its risks, as an earlier version measured them.
         monitor: what chose its best weights.
         higher: the metrics of its configuration of which higher is better, as ``metric/NAME``.
+        losses: risk and error of each sample of the fold it was tested on, and perhaps its group.
     """
 
     folder: Path
@@ -77,6 +78,7 @@ class RunRecord:
     smoothed: bool = False
     monitor: Monitor = FOLLOWED_RISK
     higher: frozenset[str] = frozenset()
+    losses: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def halved(self) -> bool:
@@ -279,6 +281,7 @@ def read_run_record(path: Path) -> RunRecord:
         smoothed=bool(loss.get("label_smoothing")) and "label_smoothing" not in without,
         monitor=read_monitor(facts),
         higher=frozenset(f"metric/{k}" for k, up in facts.get("metrics", {}).items() if up),
+        losses=folder.losses() if read_overlap(config) else {},
     )
 
 

@@ -196,7 +196,8 @@ class Measurement(NamedTuple):
     """What one pass over a set of samples shows.
 
     ``trained`` is the mean of the losses that training lowers, where others are reported; metrics
-    are named without ``metric/``.
+    are named without ``metric/``. ``samples`` are losses and errors [n], as they are reported, of
+    what this process measured, where they are kept.
     """
 
     risk: MeanEstimate | GroupedEstimate | Moments
@@ -204,6 +205,7 @@ class Measurement(NamedTuple):
     penalties: dict[str, float]
     trained: float | None = None
     metrics: Mapping[str, MetricEstimate] = MappingProxyType({})
+    samples: Mapping[str, Tensor] = MappingProxyType({})
 
     def name_risks(
         self, split: str, epoch: int | None, population: float = math.inf
@@ -283,6 +285,7 @@ def measure_batches(
     collector: Collector | None = None,
     thorough: bool = False,
     gather: Gather = lambda value: [value],
+    keep: bool = False,
 ) -> Measurement:
     """Measure risk, error, penalties and metrics with the weights held still.
 
@@ -298,7 +301,9 @@ def measure_batches(
         collector: what keeps predictions for metrics.
         thorough: whether standard errors of metrics are worth a bootstrap.
         gather: returns every process's value, by rank.
+        keep: whether the losses and errors of each sample are returned.
     """
+    kept: dict[str, list[Tensor]] = {"risk": [], "error": []}
     trained = MeanEstimate(device)
     risk, errors = make_estimate(device, groups), make_estimate(device, groups)
     marked = iter(marks or ())
@@ -311,11 +316,16 @@ def measure_batches(
         losses = surrogate.report_losses(value.losses, value.outputs, batch.y)
         mark = next(marked, ())
         risk.update(losses, *mark)
+        if keep:
+            kept["risk"].append(losses.detach())
         if losses is not value.losses or weight is not None:
             differs = True
             trained.update(value.losses if weight is None else value.losses * weight)
         if has_errors:
-            errors.update(surrogate.compute_errors(value.outputs, batch.y), *mark)
+            wrong = surrogate.compute_errors(value.outputs, batch.y)
+            errors.update(wrong, *mark)
+            if keep:
+                kept["error"].append(wrong)
         if collector is not None:
             collector.add(value.outputs, batch.y, *mark[:1])
         for name, penalty in value.penalties.items():
@@ -323,7 +333,8 @@ def measure_batches(
     means = {name: mean.moments.mean for name, mean in penalties.items()}
     own = trained.moments.mean if differs else None
     metrics = {} if collector is None else collector.estimate(thorough, gather)
-    return Measurement(risk, errors if has_errors else None, means, own, metrics)
+    samples = {key: torch.cat(parts) for key, parts in kept.items() if parts}
+    return Measurement(risk, errors if has_errors else None, means, own, metrics, samples)
 
 
 def name_gap(risks: Mapping[str, Measured]) -> dict[str, Measured]:

@@ -89,7 +89,8 @@ class StackedEstimator:
         found = []
         for rows in blocks:
             collectors = [e.make_collector() for e in self.estimators[rows]]
-            measured = _measure_rows(feed, objective, state, index, rows, collectors)
+            keep = thorough and self.estimators[0].keeps_losses(name)
+            measured = _measure_rows(feed, objective, state, index, rows, collectors, keep)
             for measurement, collector in zip(measured, collectors, strict=True):
                 if collector is not None:
                     measurement = measurement._replace(metrics=collector.estimate(thorough))
@@ -126,9 +127,11 @@ def _measure_rows(
     index: Tensor | None,
     rows: slice,
     collectors: Sequence[Collector | None],
+    keep: bool,
 ) -> list[Measurement]:
     own = {name: tensor[rows] for name, tensor in state.items()}
     sums: dict[str, Tensor] = {}
+    kept: dict[str, list[Tensor]] = {}
     for batch in _batches(feed, index, rows):
         found = objective.measure(own, batch, rows)
         outputs = found.pop("outputs", None)
@@ -139,8 +142,15 @@ def _measure_rows(
         for key, values in found.items():
             spread = values if values.ndim == 2 else values[:, None].expand(batch.x.shape[:2])
             sums[key] = sums.get(key, 0) + _sums(spread)
+            if keep:
+                kept.setdefault(key, []).append(spread)
+    names = {"risk": "reported" if "reported" in kept else "losses", "error": "errors"}
+    whole = {name: torch.cat(kept[key], 1) for name, key in names.items() if key in kept}
     read = {key: compute_moments(total).tolist() for key, total in sums.items()}
-    return [_measurement_of(read, k) for k in range(rows.stop - rows.start)]
+    return [
+        _measurement_of(read, k)._replace(samples={key: part[k] for key, part in whole.items()})
+        for k in range(rows.stop - rows.start)
+    ]
 
 
 def _batches(feed: StackedSplit, index: Tensor | None, rows: slice) -> Iterator[Batch]:

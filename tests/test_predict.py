@@ -176,10 +176,19 @@ def test_a_function_has_nothing_to_predict(tmp_path, tiny):
         predict([tmp_path / "run"])
 
 
-def test_several_numbers_have_columns_of_their_own(tmp_path):
+def test_several_targets_have_columns_of_their_names(tiny, tmp_path):
     from truerisk.predict import spread_columns
 
     assert list(spread_columns("target", np.zeros((2, 2)), ())) == ["target_0", "target_1"]
+    path = write_csv(tmp_path / "t.csv", 60, 0).assign(
+        age=1.0, tall=[0, 1] * 30, old=[0, 1, 1] * 20
+    )
+    path.to_csv(tmp_path / "t.csv")
+    source = ["data=table", f"data.source.path={tmp_path / 't.csv'}", "data.batch_size=10"]
+    tiny(tmp_path / "run", [*source, "data.source.target=[tall,old]", "loss=bce"])
+    found = [name for name in predict([tmp_path / "run"]) if name.endswith(("tall", "old"))]
+    kinds = ("target", "prediction", "probability")
+    assert found == [f"{kind}_{name}" for kind in kinds for name in ("tall", "old")]
     with pytest.raises(ConfigError, match="non-existent"):
         write_table(pd.DataFrame({"a": [1]}), tmp_path / "none" / "a.csv")
 

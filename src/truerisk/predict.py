@@ -70,7 +70,7 @@ def predict(
     for name in names:
         outputs = average_members(members, name) / scale
         predicted = read_outputs(first, outputs)
-        parts.append(tabulate(first, data, name, predicted))
+        parts.append(tabulate(first, data, name, predicted, list_targets(runs[0].config)))
     import pandas as pd
 
     table = pd.concat(parts, ignore_index=True)
@@ -268,7 +268,20 @@ def fit_temperature(
     return math.exp(float(minimize_scalar(cost, bounds=(-5, 5), method="bounded").x))
 
 
-def tabulate(predictor: Predictor, data: DataModule, name: str, predicted: Any) -> DataFrame:
+def list_targets(cfg: DictConfig) -> list[str]:
+    """Return the names of the columns that a run learned, where it names several."""
+    source = cfg.data.get("source") or {}
+    goals = source.get("target", source.get("y"))
+    return [] if goals is None or isinstance(goals, str) else [str(goal) for goal in goals]
+
+
+def tabulate(
+    predictor: Predictor,
+    data: DataModule,
+    name: str,
+    predicted: Any,
+    targets: Sequence[str] = (),
+) -> DataFrame:
     """Tabulate the predictions of a split, a row a sample.
 
     Args:
@@ -276,22 +289,25 @@ def tabulate(predictor: Predictor, data: DataModule, name: str, predicted: Any) 
         data: the samples.
         name: of the split.
         predicted: a `Prediction`.
+        targets: names of the columns of quantities or labels, where there are several.
     """
     import pandas as pd
 
     columns: dict[str, Any] = {**data.identities[name], "split": name}
     has_targets = data.expected is None or not data.expected.lacks_targets
     y = getattr(data, name).y
-    names = predictor.class_names
+    names = predictor.class_names or list(targets)
     if has_targets:
-        targets = y.numpy()
+        truth = y.numpy()
         if predictor.task.has_classes and names:
-            targets = [names[k] for k in y.tolist()]
-        columns |= spread_columns("target", targets, names)
+            truth = [names[k] for k in y.tolist()]
+        columns |= spread_columns("target", truth, names)
     columns |= spread_columns("prediction", predicted.values, names)
     if predicted.probabilities is not None:
         p = predicted.probabilities
-        labels = names or [str(k) for k in range(p.shape[1])]
+        labels = names
+        if len(names) != p.shape[1]:
+            labels = [str(k) for k in range(p.shape[1])]
         columns |= {f"probability_{label}": p[:, k].numpy() for k, label in enumerate(labels)}
     if has_targets:
         columns["loss"] = measure_losses(predictor, predicted.outputs, y).numpy()

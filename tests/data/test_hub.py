@@ -11,6 +11,7 @@ import torch
 
 from truerisk.core.errors import ConfigError
 from truerisk.data import DataModule, LoaderSplit, TensorSplit, hub
+from truerisk.data.samples import Expected
 
 datasets = pytest.importorskip("datasets")
 Image = pytest.importorskip("PIL.Image")
@@ -131,6 +132,66 @@ def test_lists_of_labels_are_several_labels_a_sample(columns, labels):
     assert samples.y[:2].tolist() == [[1, 1, 0], [0, 1, 1]]
     quantities = hub(columns(a=[1.0, 2.0], label=[[2, 3], [3, 9]]), suited=["regression"])
     assert quantities.task == "regression" and quantities.y.tolist() == [[2, 3], [3, 9]]
+
+
+GRADES = datasets.ClassLabel(names=["low", "middle", "high"])
+
+
+@pytest.fixture
+def graded(tmp_path):
+    """A data set whose labels, or lists of them, are numbers that the data set has names for."""
+
+    def write(feature, labels):
+        features = datasets.Features({"a": datasets.Value("float64"), "label": feature})
+        rows = {"a": np.arange(float(len(labels))), "label": labels}
+        datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "graded.parquet")
+        return str(tmp_path / "graded.parquet")
+
+    return write
+
+
+def test_numbers_in_lists_have_the_data_sets_names(graded):
+    path = graded(datasets.Sequence(GRADES), [[2, 0], [2], [], [0]])
+    samples = hub(path)
+    # of the middle one there is none, and it has its column
+    assert samples.task == "multilabel" and samples.class_names == ["low", "middle", "high"]
+    assert samples.y.tolist() == [[1, 0, 1], [0, 0, 1], [0, 0, 0], [1, 0, 0]]
+    turned = hub(path, classes=["high", "low", "middle"])
+    assert turned.y.tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]]
+
+
+def test_named_classes_take_the_order_that_is_asked_for(graded):
+    path = graded(GRADES, [2, 0, 1, -1])
+    assert hub(path, unlabelled="drop").y.tolist() == [2, 0, 1]
+    order = ["high", "middle", "low"]
+    samples = hub(path, unlabelled="drop", classes=order)
+    assert samples.class_names == order and samples.y.tolist() == [0, 2, 1]
+    with pytest.raises(ConfigError, match="class 'low' is not among"):
+        hub(path, unlabelled="drop", classes=["high", "middle"])
+
+
+def test_columns_of_a_class_each_give_it_their_name(columns):
+    path = columns(a=[1.0, 2.0, 3.0] * 4, no=[1, 0, 0] * 4, so=[0, 1, 0] * 4, yes=[0, 0, 1] * 4)
+    samples = hub(path, y=["no", "so", "yes"], suited=["classification"])
+    assert samples.class_names == ["no", "so", "yes"] and samples.y[:3].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("expected", "y", "stood_in"),
+    [
+        (Expected("classification", 2, ["no", "yes"]), "label", [0, 0]),
+        (Expected("regression", 2), ["p", "q"], [[0, 0], [0, 0]]),
+        (Expected("multilabel", 2, ["x", "y"]), "label", [[0, 0], [0, 0]]),
+    ],
+)
+def test_samples_that_are_to_be_predicted_may_lack_targets(columns, expected, y, stood_in):
+    path = columns(a=[1.0, 2.0], b=[0, 3])
+    with pytest.raises(ConfigError, match="has no column"):
+        hub(path, y=y, expected=expected)
+    expected.may_lack_targets = True
+    samples = hub(path, y=y, expected=expected)
+    assert expected.lacks_targets and samples.task == expected.task
+    assert samples.y.tolist() == stood_in and samples.x.tolist() == [[1, 0], [2, 3]]
 
 
 def test_several_columns_are_several_targets(columns):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.data.own_files import check_asides, pick_weights
-from truerisk.data.samples import Inputs, Samples
+from truerisk.data.samples import Expected, Inputs, Samples
 from truerisk.data.source_files import Labelled, find_path, read_labels
 from truerisk.task import Task, get_task
 from truerisk.task.classification import name_order
@@ -93,6 +93,7 @@ def hub(
     unlabelled: str = "refuse",
     weight: str | None = None,
     suited: Sequence[str] = (),
+    expected: Expected | None = None,
     aside: Sequence[str] = (),
 ) -> Samples:
     """Read a Hugging Face data set: images (c, h, w) in [0, 1], or columns of numbers (d,).
@@ -104,7 +105,7 @@ def hub(
         test_split: the test set; ``auto`` takes the split "test" if there is one, None none.
         x: an image column, a column of equally long lists, or several columns of numbers; None
             takes the first image column, or else all columns of numbers beside ``y``.
-        y: the column of targets, or several of numbers.
+        y: the column of targets, or several of them: quantities, or 0 and 1.
         task: what is learned; ``auto`` as `truerisk.task.infer_task` says.
         resize: side of the images, or [height, width].
         mode: of the images, such as ``L`` or ``RGB``; None for that of each.
@@ -114,6 +115,7 @@ def hub(
         unlabelled: whether samples without a label are to ``refuse`` or to ``drop``.
         weight: the column that says how much a sample counts in training.
         suited: tasks that the loss is for, which ``auto`` goes by.
+        expected: what a run that has been trained knows of the samples.
         aside: columns that splits and weights go by, which are no inputs.
 
     Raises:
@@ -124,23 +126,39 @@ def hub(
     rows = _get_split(parts, split)
     tests = _get_test_split(parts, split, test_split)
     goals = [y] if isinstance(y, str) else list(y)
-    for goal in goals:
-        _check_column(rows, goal, "y")
-    # a ClassLabel holds numbers and knows their names, and has -1 where there is none
-    label_names = getattr(rows.features[goals[0]], "names", None) if len(goals) == 1 else None
+    if unknown := expected is not None and expected.may_lack_targets:
+        unknown = not any(goal in rows.features for goal in goals)
+    if unknown:
+        tests, label_names = None, None
+    else:
+        for goal in goals:
+            _check_column(rows, goal, "y")
+        label_names = _find_label_names(rows, goals)
     asked = suited if task == "auto" else [task]
     as_lists = any(get_task(one).takes_lists for one in asked)
-    if label_names and task == "auto":
+    if label_names and task == "auto" and not _holds_lists(rows, goals[0]):
         task = "classification"
+    # a ClassLabel holds numbers and knows their names, and has -1 where there is none
     read = partial(read_labels, suited=suited, unlabelled=unlabelled, known=bool(label_names))
-    labels = read(_read_targets_of(rows, goals, as_lists), task)
+    if unknown:
+        assert expected is not None
+        labels = read(expected.make_targets(rows), expected.task)
+    else:
+        labels = read(_read_targets_of(rows, goals, as_lists), task)
     learned, rows = labels.task, _select_rows(rows, labels)
     if weight is not None:
         aside = [*aside, weight]
+    if expected is not None:  # other rows than those that were split
+        aside = [name for name in aside if name in rows.features]
     asides = {name: _read_column(rows, name) for name in check_asides(rows.features, aside)}
     chosen = _choose_columns(rows, x, goals, aside)
     inputs = _read_inputs(rows, chosen, resize, mode)
-    targets, names = _read_targets(learned, labels.values, label_names, name_order(classes))
+    order = name_order(classes)
+    if order is None and expected is not None and learned.name == expected.task:
+        order = list(expected.classes) or None
+    if order is None and len(goals) > 1 and learned.has_classes:  # one-hot columns have the names
+        order = goals
+    targets, names = _read_targets(learned, labels.values, label_names, order)
     test, tested = None, {}
     if tests is not None:
         own = read(
@@ -361,6 +379,18 @@ def _read_column(rows: Any, name: str) -> Any:
         return np.asarray([None, *items], dtype=object)[1:]
 
 
+def _find_label_names(rows: Any, goals: Sequence[str]) -> list[str] | None:
+    """Return the names that a column of ClassLabel, or of lists of it, gives its numbers."""
+    if len(goals) > 1:
+        return None
+    feature = rows.features[goals[0]]
+    return getattr(getattr(feature, "feature", feature), "names", None)
+
+
+def _holds_lists(rows: Any, name: str) -> bool:
+    return hasattr(rows.features[name], "feature")
+
+
 def _read_targets_of(rows: Any, goals: Sequence[str], as_lists: bool) -> Any:
     """Return the targets, [n] or [n, columns]; lists of labels stay lists, whatever their lengths.
 
@@ -372,6 +402,10 @@ def _read_targets_of(rows: Any, goals: Sequence[str], as_lists: bool) -> Any:
     if len(goals) > 1:
         return np.stack([_read_column(rows, name) for name in goals], 1)
     values = _read_column(rows, goals[0])
+    names = _find_label_names(rows, goals)
+    if names and _holds_lists(rows, goals[0]):
+        lists = [None if row is None else [names[k] for k in row] for row in values.tolist()]
+        return np.asarray([None, *lists, None], dtype=object)[1:-1]
     indicators = values.dtype.kind in "biu" and bool(((values == 0) | (values == 1)).all())
     numbers = values.dtype.kind == "f" or indicators or not as_lists
     if values.ndim != 2 or (numbers and values.dtype.kind in "biuf"):
@@ -382,7 +416,12 @@ def _read_targets_of(rows: Any, goals: Sequence[str], as_lists: bool) -> Any:
 def _read_targets(
     task: Task, values: Any, known: list[str] | None, names: list[str] | None = None
 ) -> tuple[Tensor, list[str] | None]:
-    """Return targets and class names; labels that have names already are taken as they are."""
-    if known is None or not task.has_classes:
-        return task.read_targets(values, names)
+    """Return targets and class names; labels that have names already keep them, in their order."""
+    import numpy as np
+
+    if known is None or values.dtype.kind not in "iu" or not task.has_classes:
+        # lists of labels are texts by now, perhaps not of all the names there are
+        return task.read_targets(values, names or (known if values.dtype == object else None))
+    if names is not None and list(names) != list(known):
+        return task.read_targets(np.asarray(known)[values], names)
     return torch.as_tensor(values).long(), list(known)

@@ -189,13 +189,16 @@ def _run_data(
 ) -> dict[str, Any]:
     """Build a run's values, and links to its files."""
     link = quote(os.path.relpath(run.folder, folder))
+    data = run.config.get("data", {})
     return {
         "seed": run.config["seed"]["base"],
+        "fold": data.get("fold") if data.get("folds") else None,
         "status": run.status,
         "reason": run.reason.strip().rpartition("\n")[2],  # the last line of a traceback says what
         "name": run.folder.name,
         "folder": f"{link}/",
         "config": f"{link}/{RunFolder.CONFIG}",
+        "figures": sorted(file.stem for file in RunFolder(run.folder).figures.glob("*.png")),
         "command": complete_command(run.command, keys, run.config),
         "values": [run.get_value(metric) for metric in metrics],
     }

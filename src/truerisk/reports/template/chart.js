@@ -41,15 +41,7 @@ function heights(chart) {
 }
 
 function drawChart(place, chart) {
-  const render = () => drawInto(place, chart);
-  place.observer?.disconnect();
-  let width = 0;
-  place.observer = new ResizeObserver(() => {
-    if (Math.abs(place.clientWidth - width) > 1) { width = place.clientWidth; render(); }
-  });
-  place.observer.observe(place);
-  width = place.clientWidth;
-  render();
+  watchWidth(place, () => drawInto(place, chart));
 }
 
 function drawInto(place, chart) {
@@ -173,7 +165,7 @@ function drawHeat(place, heat) {
     style: `background: color-mix(in srgb, var(--c0) ${Math.round(55 * share(v))}%, var(--paper))` }, digits(v, 3));
   const head = make("tr", {}, make("th", {}, `${heat.y} \\ ${heat.x}`), ...heat.xs.map((v) => make("th", {}, digits(v))));
   const rows = heat.ys.map((v, i) => make("tr", {}, make("th", {}, digits(v)), ...heat.value[i].map(cell)));
-  place.append(make("div", { class: "heat" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows.reverse()))));
+  place.append(make("div", { class: "heat", style: `--columns: ${heat.xs.length + 1}` }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows.reverse()))));
 }
 
 // An interval on a common scale, with a line at zero.

@@ -38,10 +38,10 @@ function showRecipes(problem, picked, changed) {
     return box;
   };
   const columns = [
-    { title: "recipe", name: true, sort: (r) => r.label, cell: (r) => make("label", {}, tick(r), ` ${r.label}`) },
-    { title: "runs", sort: (r) => r.runs.length, cell: (r) => r.endings },
-    ...problem.metrics.map((metric) => ({
-      title: headingOf(metric), sort: (r) => r.estimates[metric][0],
+    { title: "recipe", name: true, sort: (r) => r.label, cell: (r) => make("label", {}, tick(r), " ", breakable(r.label)) },
+    { title: "runs", sort: (r) => r.runs.length, cell: (r) => make("button", { type: "button", class: "opener" }, r.endings) },
+    ...problem.metrics.map((metric, i) => ({
+      title: headingOf(metric), line: beginsLine(metric, problem.metrics[i - 1]), sort: (r) => r.estimates[metric][0],
       cell: (r) => withError(r.estimates[metric], scaleOf(metric)),
     })),
   ];
@@ -53,24 +53,63 @@ function showRecipes(problem, picked, changed) {
   });
 }
 
+// A line for each split of the metrics, so that a metric's values stand below each other.
+const splitOf = (metric) => (metric?.startsWith("metric/") ? metric.split("/").at(-1) : "");
+const beginsLine = (metric, before) => splitOf(metric) !== splitOf(before);
+
 function runsOf(problem, recipe) {
   const rows = recipe.estimates;
   const told = Object.keys(rows).filter((m) => rows[m][2] !== null)
     .map((m) => `${headingOf(m)} ${interval(rows[m], scaleOf(m))}`).join("; ");
-  const place = make("div");
+  const place = make("div", { class: "table" });
   sortable(place, [
-    { title: "seed", sort: (r) => r.seed, cell: (r) => String(r.seed) },
+    { title: "seed", sort: (r) => [r.seed, r.fold].join(), cell: (r) => r.seed + (r.fold === null ? "" : `, fold ${r.fold}`) },
     { title: "ended", name: true, sort: (r) => r.status, cell: (r) => r.status + (r.reason ? `: ${r.reason}` : "") },
-    ...problem.metrics.map((m, i) => ({ title: headingOf(m), sort: (r) => r.values[i],
+    ...problem.metrics.map((m, i) => ({ title: headingOf(m), line: beginsLine(m, problem.metrics[i - 1]), sort: (r) => r.values[i],
       cell: (r) => digits(r.values[i] === null ? null : scaleOf(m) * r.values[i]) })),
-    { title: "files", cell: (r) => links(r) },
-  ], recipe.runs);
+    { title: "files", name: true, cell: (r) => links(r) },
+  ], recipe.runs, { opens: figuresOf });
   const commands = make("details", {}, make("summary", {}, "command lines"),
     ...recipe.runs.map((r) => make("div", {}, make("code", {}, r.command))));
   return make("div", {}, told ? make("p", {}, `95 % intervals: ${told}.`) : "", place, commands);
 }
 
-const links = (run) => make("span", {}, make("a", { href: run.folder }, "folder"), " ", make("a", { href: run.config }, "config"));
+const links = (run) => make("span", { class: "links" }, make("a", { href: run.folder }, "folder"), " ", make("a", { href: run.config }, "config"),
+  " ", make("button", { type: "button", class: "opener" }, "figure"), " ", copier(run.command));
+
+// The figures lie in the run's folder and are fetched when someone looks: a thousand would not fit in a page.
+function figuresOf(run) {
+  const missing = make("p", { hidden: "" }, `There is no figure in ${run.folder}figures (any more); `, make("code", {}, `truerisk draw ${run.name}`), ", in the folder of the study, draws it.");
+  const pictures = run.figures.map((name) => {
+    const picture = make("img", { src: `${run.folder}figures/${encodeURIComponent(name)}.png`, alt: `${name} of ${run.name}`,
+      onerror: () => { picture.remove(); missing.hidden = false; } });
+    return picture;
+  });
+  missing.hidden = pictures.length > 0;
+  return make("div", { class: "figures" }, ...pictures, missing);
+}
+
+function copier(text) {
+  const button = make("button", { type: "button", class: "copy", title: text, onclick: async () => {
+    button.textContent = (await copy(text)) ? "copied" : "not allowed here";
+    setTimeout(() => { button.textContent = "copy command"; }, 1500);
+  } }, "copy command");
+  return button;
+}
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch { // without a permission, or on a page that came by http, the older way may work
+    const box = make("textarea", { readonly: "", class: "aside" }, text);
+    document.body.append(box);
+    box.select();
+    const done = document.execCommand("copy");
+    box.remove();
+    return done;
+  }
+}
 
 function showCurves(problem, picked) {
   const place = find("#curves .chart"), kind = find("#curves select"), log = find("#curves input");
@@ -97,8 +136,8 @@ function differences(place, rows, metric, options = {}) {
   const near = Math.min(reach, 4 * (order[Math.floor(order.length / 2)] || reach));
   const scaled = scaleOf(metric);
   sortable(place, [
-    { title: "first", name: true, sort: (c) => c.first, cell: (c) => c.first },
-    { title: "second", name: true, sort: (c) => c.second, cell: (c) => c.second },
+    { title: "first", name: true, sort: (c) => c.first, cell: (c) => breakable(c.first) },
+    { title: "second", name: true, sort: (c) => c.second, cell: (c) => breakable(c.second) },
     { title: "first − second", sort: (c) => c.difference[0], cell: (c) => interval(c.difference, scaled) },
     { title: "95 %", bar: true, cell: (c) => bar(c.difference, near, ["lower", "higher"].includes(c.verdict)) },
     { title: "verdict: the first is", name: true, sort: (c) => c.verdict, cell: (c) => make("span", { class: `said ${c.verdict}` }, c.verdict) },
@@ -126,9 +165,9 @@ function showMethods(problem) {
   if (section.hidden) return;
   const reached = (m) => (m.reached ? ` (${m.reached[0]} of ${m.reached[1]} seeds)` : "");
   sortable(find("#methods .table"), [
-    { title: "method", name: true, sort: (m) => m.name, cell: (m) => m.name },
+    { title: "method", name: true, sort: (m) => m.name, cell: (m) => breakable(m.name) },
     { title: "settings tried", sort: (m) => m.trials, cell: (m) => String(m.trials) },
-    { title: "picked", name: true, sort: (m) => m.picked, cell: (m) => m.picked },
+    { title: "picked", name: true, sort: (m) => m.picked, cell: (m) => breakable(m.picked) },
     { title: DATA.titles[problem.followed], sort: (m) => m.val[0], cell: (m) => withError(m.val) },
     { title: `${unseen}, cross-fitted`, sort: (m) => m.unseen[0], cell: (m) => interval(m.unseen) },
     { title: `steps to ${digits(problem.target, 3)}`, sort: (m) => m.steps, cell: (m) => `${m.steps === null ? "not reached" : digits(m.steps)}${reached(m)}` },

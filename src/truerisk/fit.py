@@ -536,7 +536,7 @@ def _draw(result: RunResult) -> None:
     if not get_task(result.task).has_samples:
         save_contour([result.folder], result.figure)
     elif len(rows := read_metric_rows(result.folder)):
-        risk_figure(rows, result.figure, title=result.title)
+        risk_figure(rows, result.figure, result.title, result.summary)
     for name, tables in result.run.tables().items():
         classes = result.run.metadata()["table_classes"][name]
         matrix_figure(tables, classes, result.run.figures / f"{name}.png", result.title)

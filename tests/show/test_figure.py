@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
+from matplotlib.text import Text
+from scipy import stats
 
 from truerisk.show import risk_figure
 from truerisk.show.figure import draw_run
@@ -34,23 +36,28 @@ def lines(axes, size=None):
 
 
 def test_lines_bands_best_epoch_and_test_risk():
-    figure = draw_run(history(extra=[*TEST, *AGAIN]), "a run")
+    sizes = {"risk/val": 30, "risk/test": 20}
+    figure = draw_run(history(extra=[*TEST, *AGAIN]), "a run", sizes)
     top, bottom = figure.axes
     train, val = lines(top)[:2]
     np.testing.assert_array_equal(train, np.stack([np.arange(6), TRAIN], 1))
     np.testing.assert_array_equal(val, np.stack([np.arange(6), VAL], 1))
     (rate,) = lines(bottom)
     np.testing.assert_allclose(rate, np.stack([np.arange(6), 0.1 / np.arange(1, 7)], 1))
+    t = stats.t.ppf(0.975, 29)
     low = [path.get_extents() for band in top.collections[:2] for path in band.get_paths()]
     assert [(box.y0, box.y1) for box in low] == [
-        pytest.approx((0.38, 2.32)), pytest.approx((1.05, 2.45)),
-    ]  # fmt: skip
+        pytest.approx((0.4 - t * 0.02, 2.3 + t * 0.02)),
+        pytest.approx((1.1 - t * 0.05, 2.4 + t * 0.05)),
+    ]
     marked = {line.get_marker(): line.get_xydata().tolist() for line in top.lines[2:]}
     assert marked["o"] == [[3, 1.1]] and marked["D"] == [[3, 1.2]]
     (bar,) = top.collections[2].get_segments()
-    np.testing.assert_allclose(bar, [[3, 1.13], [3, 1.27]])
+    reach = stats.t.ppf(0.975, 19) * 0.07
+    np.testing.assert_allclose(bar, [[3, 1.2 - reach], [3, 1.2 + reach]])
     texts = [text.get_text() for text in top.texts]
-    assert texts == ["best: epoch 3\n◆ test 1.200 ± 0.070", "train", "validation"]
+    assert texts == ["best: epoch 3, optimistic\n◆ test 1.20 [1.05, 1.35]", "train", "validation"]
+    assert "risk, with 95 % intervals" in [text.get_text() for text in figure.findobj(Text)]
     assert top.get_yscale() == "linear" and figure.get_suptitle() == "a run"
 
 
@@ -109,7 +116,7 @@ def test_long_numbers_and_names_are_inside():
         (history(train=[], val=[]), "no risk was measured"),
         (history(train=[0.0] * 2, val=[0.0] * 2), "best: epoch 0"),
         (history(train=[-1.0, -2.0], val=[-1.0, 20.0]), "best: epoch 0"),
-        (pd.DataFrame(TEST, columns=["step", "epoch", "name", "value"]), "◆ test 1.200 ± 0.070"),
+        (history(train=[], val=[], extra=TEST), "◆ test 1.20 [1.06, 1.34]"),
     ],
 )  # fmt: skip
 def test_short_broken_and_divergent_runs_are_drawn(tmp_path, frame, text):

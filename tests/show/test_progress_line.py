@@ -41,7 +41,7 @@ class Backend:
         recorder = mock.Mock(config={})
         self.run = TrainingRun(
             recipe, plan, horizon or steps * epochs, epochs, mock.Mock(), mock.Mock(),
-            SimpleNamespace(tables={}), [],
+            SimpleNamespace(tables={}, losses={}), [],
             recorder, state,
         )  # fmt: skip
         self.run.schedule.optimizer.param_groups, self.run.schedule.notices = [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from truerisk.risk.intervals import find_quantile
 from truerisk.show.panel import (
     label_ends,
     lay_out,
@@ -19,7 +21,7 @@ from truerisk.show.panel import (
     set_white_edge,
     stack_panels,
 )
-from truerisk.show.style import FAINT, INK, RISK_STYLES, SIZE, format_with_stderr
+from truerisk.show.style import FAINT, INK, RISK_STYLES, SIZE, format_bounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from truerisk.logger.history import MetricRows
+    from truerisk.risk.measured import Measured
 
 RISK_LABELS = {"train": "train", "val": "validation"}
 MOST_COUNTS = 20
@@ -34,30 +37,41 @@ MOST_COUNTS = 20
 
 
 class EpochCurve(NamedTuple):
-    """A number measured at several epochs, with standard errors where there are any (else 0)."""
+    """A number measured at several epochs, with standard errors where there are any (else 0).
+
+    ``freedom`` is that of the standard errors: infinite where the samples were not counted.
+    """
 
     epoch: np.ndarray
     value: np.ndarray
     stderr: np.ndarray
+    freedom: float = math.inf
 
     @property
     def finite_part(self) -> EpochCurve:
         """The part that can be drawn."""
         finite = np.isfinite(self.value)
-        return EpochCurve(*(part[finite] for part in self))
+        return EpochCurve(*(part[finite] for part in self[:3]), self.freedom)
+
+    @property
+    def reach(self) -> np.ndarray:
+        """Half the width of the 95 % intervals."""
+        return find_quantile(self.freedom) * self.stderr
 
     @property
     def low(self) -> np.ndarray:
         """The lower edge of the band."""
-        return self.value - self.stderr
+        return self.value - self.reach
 
     @property
     def high(self) -> np.ndarray:
         """The upper edge of the band."""
-        return self.value + self.stderr
+        return self.value + self.reach
 
 
-def read_curve(history: MetricRows | DataFrame, name: str, keep: str = "first") -> EpochCurve:
+def read_curve(
+    history: MetricRows | DataFrame, name: str, keep: str = "first", size: int | None = None
+) -> EpochCurve:
     """Read the series ``name`` out of a tidy history, one value an epoch.
 
     Args:
@@ -66,11 +80,13 @@ def read_curve(history: MetricRows | DataFrame, name: str, keep: str = "first") 
         keep: which of several values of an epoch counts, ``first`` or ``last``. For risks the first
             does: what is measured once more at the end, on other samples or at other weights, is
             not part of the curve.
+        size: how many samples, or groups of them, the standard errors are of; None where unknown.
     """
     epoch, value = pick_values(history, name, keep)
     known = dict(zip(*pick_values(history, f"{name}/stderr", keep), strict=True))
     stderr = np.array([known.get(e, np.nan) for e in epoch])
-    return EpochCurve(epoch, value, np.where(np.isfinite(stderr), stderr, 0.0))
+    freedom = math.inf if size is None or size < 2 else size - 1
+    return EpochCurve(epoch, value, np.where(np.isfinite(stderr), stderr, 0.0), freedom)
 
 
 def pick_values(
@@ -112,7 +128,7 @@ def choose_marker(values: Any, fewer_than: int = 12) -> str:
 
 
 def draw_band(axes: Axes, curve: EpochCurve, style: dict[str, Any]) -> None:
-    """Draw a curve, its markers where there are few, and one standard error either way.
+    """Draw a curve, its markers where there are few, and its 95 % intervals.
 
     Args:
         axes: with its scale set.
@@ -168,7 +184,7 @@ def mark_best(axes: Axes, epoch: float, risk: float) -> None:
 
 
 def mark_test(axes: Axes, epoch: float, test: EpochCurve) -> None:
-    """Mark the test risk with its standard error, as a point at one epoch.
+    """Mark the test risk with its 95 % interval, as a point at one epoch.
 
     Args:
         axes: over epochs.
@@ -176,22 +192,29 @@ def mark_test(axes: Axes, epoch: float, test: EpochCurve) -> None:
         test: its last number is shown.
     """
     axes.errorbar(
-        [epoch], test.value[-1:], test.stderr[-1:], color=INK, marker="D", markersize=6.5,
+        [epoch], test.value[-1:], test.reach[-1:], color=INK, marker="D", markersize=6.5,
         capsize=8, elinewidth=2.2, capthick=2.2, linestyle="", zorder=5,
     )  # fmt: skip
 
 
-def draw_risks(axes: Axes, history: MetricRows | DataFrame) -> None:
+def draw_risks(
+    axes: Axes, history: MetricRows | DataFrame, sizes: Mapping[str, int | None] | None = None
+) -> None:
     """Draw train and validation risk with bands, the best epoch, and the test risk there.
 
     Args:
         axes: an empty panel over epochs.
         history: columns step, epoch, name, value.
+        sizes: of the samples that risks were measured on, by name.
     """
-    measured = {key: read_curve(history, f"risk/{key}") for key in RISK_STYLES}
+    sizes = sizes or {}
+    # after an epoch as many training samples are measured as validation has, unless told otherwise
+    measured = {
+        key: read_curve(history, f"risk/{key}", size=sizes.get("risk/val")) for key in RISK_STYLES
+    }
     curves = {key: curve.finite_part for key, curve in measured.items()}
     curves = {key: curve for key, curve in curves.items() if len(curve.epoch)}
-    test = read_curve(history, "risk/test", keep="last").finite_part
+    test = read_curve(history, "risk/test", "last", sizes.get("risk/test")).finite_part
     # of the validation set, whose curve it is held against
     constant = read_curve(history, "constant/risk/val", keep="last").finite_part
     axes.set_yscale(choose_scale([*curves.values(), test, constant]))
@@ -205,13 +228,14 @@ def draw_risks(axes: Axes, history: MetricRows | DataFrame) -> None:
         lines = []
         if "val" in curves:
             mark_best(axes, best, risk)
-            lines.append(f"best: epoch {best:g}")
+            # the lowest of many is too low, but not where no epoch improved on the initial weights
+            word = ", optimistic" if best else ""
+            lines.append(f"best: epoch {best:g}{word}")
         if len(test.epoch):
             # the test risk is measured with the best weights, whatever epoch training ended at
             mark_test(axes, best, test)
-            # 0 stands for "not estimated" here, which must not be printed as exact
-            stderr = test.stderr[-1] or None
-            lines.append(f"◆ test {format_with_stderr(test.value[-1], stderr)}")
+            ends = float(test.value[-1]), float(test.low[-1]), float(test.high[-1])
+            lines.append(f"◆ test {format_bounds(*ends)}")
         write_note(axes, "\n".join(lines), best, 1.0, right=best > middle)
     note_missing(axes, measured)
     ends = [(c.value[-1], RISK_LABELS[k], RISK_STYLES[k]["color"]) for k, c in curves.items()]
@@ -265,16 +289,23 @@ def draw_rates(axes: Axes, rates: Mapping[str, EpochCurve]) -> None:
         label_ends(axes, ends)
 
 
-def draw_run(history: MetricRows | DataFrame, title: str = "") -> Figure:
+def draw_run(
+    history: MetricRows | DataFrame,
+    title: str = "",
+    sizes: Mapping[str, int | None] | None = None,
+) -> Figure:
     """Draw the figure of a run.
 
     Args:
         history: columns step, epoch, name, value.
         title: a line above the figure.
+        sizes: of the samples that risks were measured on, by name.
     """
     names = sorted({name for name in history.name if name.startswith("lr/")})
     rates = {name: read_curve(history, name, keep="last") for name in names}
     headings = ["risk"]
+    if any(name.startswith("risk/") and name.endswith("/stderr") for name in history.name):
+        headings = ["risk, with 95 % intervals"]
     if rates:
         headings.append("learning rate")
     figure = new_figure(title)
@@ -284,7 +315,7 @@ def draw_run(history: MetricRows | DataFrame, title: str = "") -> Figure:
     if len(epochs):
         first, last = int(epochs.min()), int(epochs.max())
     set_integer_axis(axes[-1], first, last, "epoch")
-    draw_risks(axes[0], history)
+    draw_risks(axes[0], history, sizes)
     if rates:
         draw_rates(axes[1], rates)
     for panel in axes:
@@ -293,19 +324,26 @@ def draw_run(history: MetricRows | DataFrame, title: str = "") -> Figure:
     return figure
 
 
-def risk_figure(history: MetricRows | DataFrame, path: Path, title: str = "") -> Path:
+def risk_figure(
+    history: MetricRows | DataFrame,
+    path: Path,
+    title: str = "",
+    summary: Mapping[str, Measured] | None = None,
+) -> Path:
     """Draw a run's risks over its epochs and save them as a PNG; returns its path.
 
-    Train and validation risk have bands of one standard error; the epoch with the lowest
+    Train and validation risk have bands, Student's 95 % intervals; the epoch with the lowest
     validation risk is marked, and the test risk, measured at its weights, stands there with its
-    standard error. The panel below shows the learning rate.
+    own. The panel below shows the learning rate.
 
     Args:
         history: columns step, epoch, name, value, as ``read_metric_rows`` gives them.
         path: the file; its folder is made if it is not there.
         title: a line above the figure.
+        summary: of the run, which knows how many samples it was measured on.
     """
-    return save_png(draw_run(history, title), path)
+    sizes = {name: measured.size for name, measured in (summary or {}).items()}
+    return save_png(draw_run(history, title, sizes), path)
 
 
 def matrix_figure(tables: Mapping[str, Any], names: Sequence[str], path: Path, title: str) -> Path:

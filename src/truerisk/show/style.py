@@ -142,7 +142,15 @@ def format_bounds(value: float, low: float, high: float) -> str:
 
     >>> format_bounds(2.5, 0.44, 12.88), format_bounds(18.25, 16.9, 19.6)
     ('2 [0, 13]', '18.2 [16.9, 19.6]')
+    >>> format_bounds(3.2e-9, 2.9e-9, 3.5e-9)
+    '(3.20 [2.90, 3.50])e-09'
     """
+    if high == low:
+        return format_significant(value)
+    scale = leading_power(max(abs(low), abs(high)))
+    if not -5 < scale < 6:
+        unit = 10.0**scale
+        return f"({format_bounds(value / unit, low / unit, high / unit)})e{scale:+03d}"
     last = leading_power(float(f"{high - low:.1e}")) - 1
     first, *ends = (format_fixed(number, last) for number in (value, low, high))
     return f"{first} [{', '.join(ends)}]"

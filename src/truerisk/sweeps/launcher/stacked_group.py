@@ -183,7 +183,8 @@ def draw_risks(folder: RunFolder, config: Mapping[str, Any]) -> None:
     if config.get("figures", True):
         history = read_metric_rows(folder.path)
         if len(history):
-            risk_figure(history, RunResult(folder.path).figure, title=recipe_name(config))
+            path = RunResult(folder.path).figure
+            risk_figure(history, path, recipe_name(config), folder.summary())
 
 
 def open_run(job: GroupJob) -> StackedRun:

@@ -51,7 +51,8 @@ class EpochCurve(NamedTuple):
     def finite_part(self) -> EpochCurve:
         """The part that can be drawn."""
         finite = np.isfinite(self.value)
-        return EpochCurve(*(part[finite] for part in self[:3]), self.freedom)
+        kept = self.epoch[finite], self.value[finite], self.stderr[finite]
+        return EpochCurve(*kept, self.freedom)
 
     @property
     def reach(self) -> np.ndarray:
@@ -234,8 +235,8 @@ def draw_risks(
         if len(test.epoch):
             # the test risk is measured with the best weights, whatever epoch training ended at
             mark_test(axes, best, test)
-            ends = float(test.value[-1]), float(test.low[-1]), float(test.high[-1])
-            lines.append(f"◆ test {format_bounds(*ends)}")
+            risk, low, high = (float(part[-1]) for part in (test.value, test.low, test.high))
+            lines.append(f"◆ test {format_bounds(risk, low, high)}")
         write_note(axes, "\n".join(lines), best, 1.0, right=best > middle)
     note_missing(axes, measured)
     ends = [(c.value[-1], RISK_LABELS[k], RISK_STYLES[k]["color"]) for k, c in curves.items()]

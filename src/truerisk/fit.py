@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import sys
 import traceback
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.core.atomic_files import write_atomic
+from truerisk.core.atomic_files import NO_ROOM, describe_file_error, write_atomic
 from truerisk.core.checks import parse_duration
 from truerisk.core.errors import ConfigError, Interrupted, UserError
 from truerisk.core.stop import Stop
@@ -210,8 +209,9 @@ def train_config(
             return RunResult(run.path)
         # the run's own file rather than the command line: it goes on as it was configured
         cfg = run.load_config() if longer is None else longer.config
+        resumed = run.begun
     check_config(cfg)
-    with quiet():
+    with quiet(), refusing_full_disk(run):
         return _execute(cfg, run, resumed, callbacks=callbacks, longer=longer)
 
 
@@ -224,17 +224,29 @@ def train_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = 
     from truerisk.config.check import check_config
 
     run = RunFolder(folder)
-    resumed = run.config.exists()
+    resumed = run.begun
     check_config(cfg)
-    if resumed and rank() == 0:
-        run.reopen()
-        write_atomic(run.config, OmegaConf.to_yaml(cfg, resolve=True))
-    with quiet():
+    with quiet(), refusing_full_disk(run):
+        if resumed and rank() == 0:
+            run.reopen()
+            write_atomic(run.config, OmegaConf.to_yaml(cfg, resolve=True))
         return _execute(cfg, run, resumed, facts, once=True)
 
 
 def _fresh_folder() -> Path:
     return Path("outputs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}"
+
+
+@contextmanager
+def refusing_full_disk(run: RunFolder) -> Iterator[None]:
+    """Tell in one line which file there is no room for."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        reason = describe_file_error(error, run.path)
+        raise UserError(f"{reason}: make room, then go on with resume={run.path}") from error
 
 
 @contextmanager
@@ -278,7 +290,7 @@ def _execute(
     contents = hash_contents(resolve_config(cfg))
     recipe = assemble(cfg)
     print_notes(recipe.data.notes, once)
-    first, count, before = rank() == 0, _threads(cfg, recipe), run.status()
+    first, count, before = rank() == 0, _threads(cfg, recipe), run.status() if resumed else {}
     if longer is not None:
         longer.check_recipe(recipe)
         if first:
@@ -306,7 +318,7 @@ def _execute(
             try:
                 draw()
             except OSError as error:  # all is measured, and truerisk draw makes them later
-                print(f"no figures: {_describe_file_error(error, run)}", file=sys.stderr)
+                print(f"no figures: {describe_file_error(error, run.path)}", file=sys.stderr)
             run.set_status(status, stop=stop)
         # The others read from the folder how the run ended, and exit by that: a process that exits
         # with an error is taken for a reason to kill the rest.
@@ -350,20 +362,15 @@ def _told(run: RunFolder, before: Mapping[str, Any]) -> Iterator[None]:
             run.discard()
         raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if error.errno not in NO_ROOM:
             run.set_status("failed", traceback.format_exc())
             raise
-        reason = _describe_file_error(error, run)
-        with suppress(OSError):  # there is no room for it, most likely
-            run.set_status("failed", reason)
-        raise UserError(f"{reason}: make room, then go on with resume={run.path}") from error
+        with suppress(OSError):  # there may be no room for it either
+            run.set_status("failed", describe_file_error(error, run.path))
+        raise
     except BaseException:
         run.set_status("failed", traceback.format_exc())
         raise
-
-
-def _describe_file_error(error: OSError, run: RunFolder) -> str:
-    return f"cannot write {error.filename or run.path}: {error.strerror or error}"
 
 
 def _threads(cfg: DictConfig, recipe: Recipe) -> int:

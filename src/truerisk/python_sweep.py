@@ -18,6 +18,7 @@ from truerisk.core.python_objects import offer_objects
 from truerisk.launch import expand_overrides, train_job
 from truerisk.outcome import Outcome
 from truerisk.result import RunResult
+from truerisk.run import RunFolder
 from truerisk.sweeps.cell_composer import CellComposer, ComposedCell
 from truerisk.sweeps.sweep import Sweep, is_own_sweeper
 
@@ -65,7 +66,7 @@ class SweepResult:
         """The runs that have begun, in the order of the sweep."""
         runs = []
         for outcome in self.outcomes:
-            if outcome.folder is not None and outcome.folder.is_dir():
+            if outcome.folder is not None and RunFolder(outcome.folder).begun:
                 run = RunResult(outcome.folder)
                 run.objects = self.objects
                 runs.append(run)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truerisk.config.contents import list_changed
-from truerisk.core.atomic_files import replacing, write_atomic
+from truerisk.core.atomic_files import NO_ROOM, naming_file, replacing, write_atomic
 from truerisk.core.errors import ConfigError
 from truerisk.core.stop import Stop
 from truerisk.risk.measured import Measured
@@ -79,20 +79,26 @@ class RunFolder:
             ConfigError: the folder cannot be written, or holds a run already, or files of others
                 that a run would overwrite.
         """
+        claimed = False
         try:
             if self.path.exists() and not self.path.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             self.path.mkdir(parents=True, exist_ok=True)
             self._refuse_files()
+            if not self.begun:  # what a cell left that could not begin
+                self.config.unlink(missing_ok=True)
             self._claim()
+            claimed = True
             for folder in (self.last.parent, self.figures):
                 folder.mkdir(exist_ok=True)
+            self._write_json(self.METADATA, {**_metadata(), **facts})
+            write_atomic(self.config, config)  # the last file: a run that has it can be resumed
         except OSError as error:
+            if claimed:
+                self.discard()
             raise ConfigError(
                 f"cannot write the run folder {self.path}: {error.strerror}"
             ) from None
-        self._write_json(self.METADATA, {**_metadata(), **facts})
-        write_atomic(self.config, config)  # the last file: a run that has it can be resumed
 
     def _refuse_files(self) -> None:
         """Refuse a folder that holds something of the user's that a run would overwrite."""
@@ -132,6 +138,38 @@ class RunFolder:
                     "or choose another hydra.run.dir"
                 ) from None
         self.set_status("running")
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run to go on with: no folder, and no trace of one that never began."""
+        return self.config.exists() and self.status().get("begun", True)
+
+    def record_failure(
+        self, status: str, reason: str, config: str = "", facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Leave a trace of a cell that could not begin, unless it has begun after all.
+
+        Args:
+            status: ``failed`` or ``refused``.
+            reason: why, a traceback where it is a fault of code.
+            config: as YAML; empty where it could not be composed.
+            facts: what joins the metadata.
+        """
+        if self.begun:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write_json(self.METADATA, {**_metadata(), **(facts or {})})
+        if config:
+            write_atomic(self.config, config)
+        self.set_status(status, reason, begun=False)
+
+    def read_refusal(self) -> str | None:
+        """Read why a cell cannot work; None where there is no trace of one that could not."""
+        with contextlib.suppress(ConfigError):  # it is told where the folder is read as a run
+            record = self.status()
+            if record.get("status") == "refused" and not record.get("begun", True):
+                return str(record.get("reason", ""))
+        return None
 
     def discard(self) -> None:
         """Take back the files of a run that was refused before it began."""
@@ -206,22 +244,39 @@ class RunFolder:
         """``status`` (running, finished, diverged, failed, interrupted), ``reason`` and more."""
         return self._read_json(self.STATUS)
 
-    def set_status(self, status: str, reason: str = "", stop: Stop | None = None) -> None:
+    def set_status(
+        self, status: str, reason: str = "", stop: Stop | None = None, begun: bool = True
+    ) -> None:
         """Record how the run is doing, how long it took so far, and which process says so.
 
         Args:
             status: running, finished, diverged, failed, interrupted or refused.
             reason: a sentence for people; by default that of ``stop``.
             stop: why a run ended before its time, for programs.
+            begun: whether there is a run to go on with.
         """
         pid, seconds = os.getpid(), self.seconds + time.monotonic() - self._opened
         reason = reason if stop is None else stop.describe()
         record = {"status": status, "reason": reason, "seconds": round(seconds, 3), "pid": pid}
         record |= {} if stop is None else {"stop": stop._asdict()}
         record |= {"together": self.together} if self.together > 1 else {}
+        record |= {} if begun else {"begun": False}
         who = {"began": _began(pid), "host": socket.gethostname(), "time": _now()}
         job = {"job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}
-        self._write_json(self.STATUS, {**record, **who, **job})
+        record |= who | job
+        try:
+            self._write_json(self.STATUS, record)
+        except OSError as error:
+            if error.errno not in NO_ROOM or not self.status_file.is_file():
+                raise
+            self._overwrite_status(record)
+
+    def _overwrite_status(self, record: Mapping[str, Any]) -> None:
+        """Write a status in the place of the old one, which takes no room on a full disk."""
+        text = json.dumps(record) + "\n"
+        with naming_file(self.status_file), self.status_file.open("r+b") as file:
+            # blanks over what is left of a longer one; then one call, so that none is torn
+            file.write(text.encode().ljust(self.status_file.stat().st_size))
 
     def touch(self) -> None:
         """Give a sign of life."""

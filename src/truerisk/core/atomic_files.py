@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""What a system answers where a file cannot be written for want of room, or of a working disk."""
+
+
+def describe_file_error(error: OSError, path: Path) -> str:
+    """Say in one line which file could not be written, and why.
+
+    Args:
+        error: as it was raised.
+        path: what was to be written, where the error names no file.
+    """
+    return f"cannot write {error.filename or path}: {error.strerror or error}"
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Name a file in an error met while writing to it, which a system leaves to the caller."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def part_path(path: Path) -> Path:
@@ -36,11 +60,13 @@ def replacing(path: Path, *, durable: bool = False, contended: bool = False) -> 
     if contended:
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        yield part
-        put_in_place(part, path, durable=durable)
+        with naming_file(path):
+            yield part
+            put_in_place(part, path, durable=durable)
     # Ctrl-C while writing must leave no torn file behind either
     except BaseException:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise
 
 

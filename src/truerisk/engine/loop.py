@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -156,7 +156,8 @@ class TrainingLoop:
             for observer in self.observers:
                 observer.on_break(self)
             for run in self.backend.runs:
-                run.recorder.close("interrupted")
+                with suppress(OSError):  # on a full disk it is the first error that counts
+                    run.recorder.close("interrupted")
             raise
 
     @property

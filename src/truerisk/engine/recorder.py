@@ -79,15 +79,13 @@ class Recorder:
             data: what the data fitted to the training set.
         """
         if self.writes:
-            with replacing(self.run.last) as part:
-                torch.save(dict(checkpoint), part)
+            write_tensors(self.run.last, dict(checkpoint))
             self.save_best(best, data)
 
     def save_best(self, best: BestWeights | None, data: Mapping[str, Any]) -> None:
         """Write ``best.ckpt``, unless it holds these weights already."""
         if self.writes and best is not None and best.epoch != self.best_epoch:
-            with replacing(self.run.best) as part:
-                torch.save({**best._asdict(), "data": dict(data)}, part)
+            write_tensors(self.run.best, {**best._asdict(), "data": dict(data)})
             self.best_epoch = best.epoch
 
     def close(self, status: str) -> None:
@@ -127,6 +125,22 @@ class Recorder:
         """Write the losses of each sample of a tested fold, where there is one."""
         if self.writes and losses:
             self.run.write_losses({name: values.numpy() for name, values in losses.items()})
+
+
+def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint as a whole.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    with replacing(path) as part, part.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # torch's writer says "unexpected pos" in the place of what the file said
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def outcome_of(status: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from truerisk.core.atomic_files import naming_file
 from truerisk.logger.history import FILE, quote_name, row_name, row_step, trim_rows
 
 
@@ -95,7 +96,8 @@ class TidyCSV(Logger):
             for name, value in metrics.items()
             if name != "epoch" and name not in skip
         ]
-        append_bytes(file, "".join(rows).encode())
+        with naming_file(self.path):
+            append_bytes(file, "".join(rows).encode())
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from truerisk.reports.comparison import (
     TOO_FEW,
@@ -30,9 +31,13 @@ from truerisk.reports.seed_mean import SeedMean
 from truerisk.reports.tuning_curves import TimeToTarget, measure_time_to_target
 from truerisk.risk.measured import FOLLOWED_RISK, Monitor
 from truerisk.show.style import format_fixed, format_with_stderr, leading_power
+from truerisk.sweeps.sweep_cell import strip_hash
 
 COMPARED_METRICS = ("risk/test", "risk/true", "error/test", "error/true")
 """The metrics by which recipes are compared; without any of them it is the validation risk."""
+
+MOST_NAMED = 30
+"""Runs that a line names."""
 
 MISSING = "–"
 """Written where there is no number."""
@@ -193,9 +198,29 @@ def describe_study(study: StudyResults) -> str:
     if len(study.problems) > 1:
         where = f" on {len(study.problems)} problems"
     parts = [f"{runs} of {recipes}{where}", endings or "none to count"]
-    if study.unreadable:
-        parts[-1] += f", and {len(study.unreadable)} unreadable beside them"
+    beside = {"refused": len(study.refused), "unreadable": len(study.unreadable)}
+    others = " and ".join(f"{count} {word}" for word, count in beside.items() if count)
+    if others:
+        parts[-1] += f", and {others} beside them"
     return ": ".join(parts)
+
+
+def list_failures(study: StudyResults) -> list[str]:
+    """Name the runs that failed and the cells that were refused, a line for each reason."""
+    ends = [("failed", run.folder, run.reason) for run in study.runs if run.status == "failed"]
+    ends += [("refused", folder, reason) for folder, reason in study.refused.items()]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for status, folder, reason in ends:
+        # the last line of a traceback says what went wrong
+        line = (reason.strip().splitlines() or ["no reason is known"])[-1]
+        reasons.setdefault((status, line), []).append(strip_hash(Path(folder)))
+    lines = []
+    for (status, line), labels in reasons.items():
+        shown = ", ".join(labels[:MOST_NAMED])
+        if len(labels) > MOST_NAMED:
+            shown += f" and {len(labels) - MOST_NAMED} more"
+        lines.append(f"{status}: {shown}: {line}")
+    return lines
 
 
 def summarize_findings(findings: ProblemFindings) -> list[str]:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,7 +168,9 @@ class LearningProblem:
     @property
     def monitor(self) -> Monitor:
         """What recipes are picked by: what their runs followed, if all followed the same."""
-        followed = {run.monitor for recipe in self.recipes for run in recipe.runs}
+        runs = [run for recipe in self.recipes for run in recipe.runs]
+        # one that failed before it began has not noted what it would have followed
+        followed = {run.monitor for run in runs if run.summary} or {run.monitor for run in runs}
         return followed.pop() if len(followed) == 1 else Monitor()
 
     @property
@@ -254,6 +257,7 @@ class StudyResults:
         numeric_keys: the keys that were swept over numbers.
         repeated: the number of runs left out, as another has their recipe and seed.
         unreadable: a line for each run that could not be read.
+        refused: why cells cannot work, by folder.
     """
 
     problems: list[LearningProblem]
@@ -261,6 +265,7 @@ class StudyResults:
     numeric_keys: list[str]
     repeated: int = 0
     unreadable: list[str] = field(default_factory=list)
+    refused: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -287,7 +292,7 @@ def build_study(collected: CollectedRuns) -> StudyResults:
         group = members.setdefault(repr(problem_values), {})
         group.setdefault(repr(recipe_values), []).append(i)
     # all members of a group have the same values, so its first one names it
-    study = StudyResults([], short_names, numeric_keys, unreadable=collected.unreadable)
+    study = StudyResults([], short_names, numeric_keys, 0, collected.unreadable, collected.refused)
     for groups in members.values():
         first = next(iter(groups.values()))[0]
         problem_values, _ = split_values(flats[first], keys)

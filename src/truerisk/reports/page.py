@@ -20,6 +20,7 @@ from truerisk.reports.findings import (
     ProblemFindings,
     describe_endings,
     describe_study,
+    list_failures,
     summarize_findings,
 )
 from truerisk.reports.learning_problem import (
@@ -124,6 +125,7 @@ def list_notes(study: StudyResults) -> list[str]:
             f"{study.repeated} runs repeat a recipe and seed that is there already; one a seed "
             "counts, a finished one before others, then the latest."
         )
+    notes += list_failures(study)
     return notes + [f"Not readable, so not counted: {line}" for line in study.unreadable]
 
 

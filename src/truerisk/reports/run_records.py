@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,10 +94,14 @@ class RunRecord:
 
 
 class CollectedRuns(NamedTuple):
-    """The runs below some folders, and a line for each that could not be read."""
+    """The runs below some folders, and a line for each that could not be read.
+
+    ``refused`` has the cells that cannot work, each with the reason, by folder.
+    """
 
     runs: list[RunRecord]
     unreadable: list[str]
+    refused: Mapping[Path, str] = MappingProxyType({})
 
 
 def collect_runs(folders: Iterable[str | Path]) -> CollectedRuns:
@@ -106,12 +111,14 @@ def collect_runs(folders: Iterable[str | Path]) -> CollectedRuns:
         ConfigError: a folder is not there, or there is no run below it.
     """
     run_paths: dict[Path, None] = {}
+    refused: dict[Path, str] = {}
     runs, unreadable = [], []
     for folder in folders:
         paths = list(find_run_folders(existing_folder(folder, "report")))
         remains = [f"{path}: it has no {name}" for path, name in find_remains(Path(folder))]
         unreadable += remains
-        if not paths and not remains:
+        refused |= find_refused(Path(folder))
+        if not paths and not remains and not refused:
             raise ConfigError(
                 f"report: there is no run below {folder} "
                 f"(a run's folder holds {RunFolder.CONFIG} and {RunFolder.STATUS})"
@@ -119,12 +126,14 @@ def collect_runs(folders: Iterable[str | Path]) -> CollectedRuns:
         # resolved, so that two links to one run count once
         run_paths |= dict.fromkeys(path.resolve() for path in paths)
     for path in run_paths:
+        if path in refused:
+            continue
         try:
             runs.append(read_run_record(path))
         # whatever is wrong with one run's files, the others are still worth a report
         except (ConfigError, yaml.YAMLError, ValueError, KeyError, TypeError, OSError) as error:
             unreadable.append(f"{path}: {' '.join(str(error).split())}")
-    return CollectedRuns(tell_smoothed_apart(tell_contents_apart(runs)), unreadable)
+    return CollectedRuns(tell_smoothed_apart(tell_contents_apart(runs)), unreadable, refused)
 
 
 def tell_smoothed_apart(runs: Sequence[RunRecord]) -> list[RunRecord]:
@@ -205,6 +214,19 @@ def find_remains(top: Path) -> Iterator[tuple[Path, str]]:
         if lost and {RunFolder.METADATA, RunFolder.METRICS} <= set(files):
             yield Path(path).resolve(), lost[0]
         inner[:] = sorted((n for n in inner if not n.startswith(".")), key=natural_order)
+
+
+def find_refused(top: Path) -> dict[Path, str]:
+    """Find the cells at or below ``top`` that cannot work, and why."""
+    refused = {}
+    for path, inner, files in os.walk(top):
+        # a run that has begun has metrics; the status of a thousand need not be read for this
+        if RunFolder.STATUS in files and RunFolder.METRICS not in files:
+            reason = RunFolder(path).read_refusal()
+            if reason is not None:
+                refused[Path(path).resolve()] = reason
+        inner[:] = sorted((n for n in inner if not n.startswith(".")), key=natural_order)
+    return refused
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:

@@ -16,6 +16,7 @@ from truerisk.reports.findings import (
     ProblemFindings,
     analyze_problem,
     describe_study,
+    list_failures,
     summarize_findings,
 )
 from truerisk.reports.learning_problem import StudyResults, build_study
@@ -130,6 +131,8 @@ def print_summary(report: StudyReport) -> None:
     console = Console(highlight=False)
     for line in report.study.unreadable:
         print(f"error: not readable, so not counted: {line}", file=sys.stderr)
+    for line in list_failures(report.study):
+        print(line, file=sys.stderr)
     print(describe_study(report.study))
     for findings in report.findings:
         console.print(render_terminal(tabulate_main_metrics(findings)))

@@ -77,10 +77,16 @@ def _catch_errors(
     try:
         return train(cfg, folder, facts)
     except UserError as error:
-        return Outcome(math.nan, "refused", str(error))
+        end = Outcome(math.nan, "refused", str(error))
+        trace = end.reason
     except Exception as error:
         traceback.print_exc()
-        return Outcome(math.nan, "failed", f"{type(error).__name__}: {error}")
+        end = Outcome(math.nan, "failed", f"{type(error).__name__}: {error}")
+        trace = traceback.format_exc()
+    if rank() == 0:
+        config = OmegaConf.to_yaml(cfg, resolve=True)
+        RunFolder(folder).record_failure(end.status, trace, config, facts)
+    return end
 
 
 def tell_outcome(outcome: Outcome, folder: Path) -> None:
@@ -135,7 +141,7 @@ def spawn_distributed(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -
             return _decode_outcome(record.read_text())
     # killed, so that it could not write down anything
     reason = f"its process ended with exit code {code}"
-    if RunFolder(folder).config.exists():
+    if RunFolder(folder).begun:
         RunFolder(folder).set_status("failed", reason)
     return Outcome(math.nan, "failed", reason)
 

@@ -23,6 +23,7 @@ from truerisk.config.compose import (
 from truerisk.config.targets import locate_target
 from truerisk.core.errors import ConfigError
 from truerisk.outcome import Outcome
+from truerisk.run import RunFolder
 from truerisk.sweeps.cell_composer import CellComposer
 from truerisk.sweeps.launcher import HydraJobs, Launcher, SerialLauncher
 from truerisk.sweeps.launcher.launcher import HydraPlugin
@@ -33,7 +34,7 @@ from truerisk.sweeps.study_folder import (
     unique_cells,
     validate_cells,
 )
-from truerisk.sweeps.sweep_cell import DONE, SweepCell
+from truerisk.sweeps.sweep_cell import DONE, SweepCell, record_cell_failure
 from truerisk.sweeps.sweeper import Batches, Sweeper
 from truerisk.sweeps.sweeper.axis import quote_distributions
 from truerisk.sweeps.sweeper.grids import GridSweeper
@@ -225,10 +226,17 @@ class Sweep:
                 outcomes[cell.folder] = Outcome(float("nan"), "refused", cell.problem)
             else:
                 ready.append(cell)
+                # left under the bare name when it could not be composed
+                trace = RunFolder(cell.folder.with_name(cell.label))
+                if trace.read_refusal() is not None:
+                    trace.discard()
         if ready:
             self.study.folder.mkdir(parents=True, exist_ok=True)
             ended = launcher.launch(ready, jobs)
             outcomes |= {cell.folder: end for cell, end in zip(ready, ended, strict=True)}
+        if self.study.folder.is_dir():  # a command of which not one cell can work leaves nothing
+            for cell in missing:
+                record_cell_failure(cell, outcomes[cell.folder])
         return outcomes
 
 

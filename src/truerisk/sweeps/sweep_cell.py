@@ -132,6 +132,24 @@ def read_outcome(run: RunFolder) -> Outcome:
     return Outcome(score, status, record.get("reason", ""), new=False, stop=read_stop(record))
 
 
+def record_cell_failure(cell: SweepCell, outcome: Outcome) -> None:
+    """Leave a folder for a cell that failed or was refused before it had one.
+
+    Args:
+        cell: the cell.
+        outcome: how it ended.
+    """
+    from omegaconf import OmegaConf
+
+    run = cell.run
+    # one that has failed where it ran has left its traceback
+    traced = run.status().get("status") == "failed" and outcome.status == "failed"
+    if outcome.status in ("failed", "refused") and not traced and not run.begun:
+        config = OmegaConf.to_yaml(cell.cfg) if cell.config else ""
+        facts = {"overrides": list(cell.overrides)}
+        run.record_failure(outcome.status, outcome.reason, config, facts)
+
+
 def outcome_of_result(result: RunResult) -> Outcome:
     """Take the outcome of a run that has just been at work."""
     value = math.nan

@@ -110,7 +110,7 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
 
 def _plan_cell(cell: SweepCell, status: str, groups: Mapping[Path, int]) -> PlanRow:
     record, state = {}, "to run"
-    if status != "missing":
+    if status not in ("missing", "refused"):
         record, state = cell.run.status(), status
     if cell.problem:
         state = "cannot work"

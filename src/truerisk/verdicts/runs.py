@@ -31,7 +31,7 @@ class Runs(Sequence[RunResult]):
         Raises:
             ConfigError: there is none.
         """
-        begun = sorted(folder for folder in folders if RunFolder(folder).config.exists())
+        begun = sorted(folder for folder in folders if RunFolder(folder).begun)
         if not begun:
             raise ConfigError("the study has no run")
         return cls(RunResult(path) for path in begun)

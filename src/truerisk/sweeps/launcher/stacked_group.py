@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from truerisk.assemble import assemble, build_loggers
 from truerisk.config.compose import resolve_config
 from truerisk.config.contents import hash_contents
 from truerisk.core import threads
-from truerisk.core.atomic_files import write_atomic
+from truerisk.core.atomic_files import describe_file_error, write_atomic
 from truerisk.core.errors import Interrupted, UserError
 from truerisk.core.stop import Stop
 from truerisk.engine.host import Host
@@ -169,7 +170,11 @@ class _Teller(Observer):
 
 def finish_run(run: TrainingRun, status: str) -> None:
     """Draw the figure of a run that has ended, and say how it ended."""
-    draw_risks(run.recorder.run, run.recorder.config)
+    folder = run.recorder.run
+    try:
+        draw_risks(folder, run.recorder.config)
+    except OSError as error:  # all is measured, and truerisk draw makes it later
+        print(f"no figures: {describe_file_error(error, folder.path)}", file=sys.stderr)
     run.recorder.run.set_status(status, stop=run.state.stop)
 
 
@@ -194,7 +199,7 @@ def open_run(job: GroupJob) -> StackedRun:
         UserError: it cannot begin, or go on.
     """
     folder, cfg = RunFolder(job.folder), job.cfg
-    resumed, config = folder.config.exists(), OmegaConf.to_yaml(cfg, resolve=True)
+    resumed, config = folder.begun, OmegaConf.to_yaml(cfg, resolve=True)
     if resumed:
         folder.reopen()
         write_atomic(folder.config, config)

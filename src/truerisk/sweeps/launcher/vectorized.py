@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from truerisk.core.atomic_files import NO_ROOM, describe_file_error
 from truerisk.core.errors import ConfigError, Interrupted
 from truerisk.outcome import Outcome
 from truerisk.sweeps.launcher.launcher import (
@@ -83,10 +85,15 @@ class Vectorized(Launcher):
             except Interrupted:
                 raise
             except Exception as error:
-                # whatever it is, it may be of the stacking: each cell has its turn by itself
-                why = f"training it with others failed: {_describe_failure(error)}"
                 unfinished = [cell for cell in waiting if cell.read_outcome().status not in DONE]
-                alone |= {cell.folder: why for cell in unfinished}
+                if isinstance(error, OSError) and error.errno in NO_ROOM:
+                    # by itself a cell would find no more room
+                    why = f"{describe_file_error(error, cells[0].folder.parent)}: make room, then"
+                    refused = _fail_cells(unfinished, f"{why} give the sweep again")
+                else:
+                    # whatever it is, it may be of the stacking: each cell has its turn by itself
+                    why = f"training it with others failed: {_describe_failure(error)}"
+                    alone |= {cell.folder: why for cell in unfinished}
             tell_reasons(
                 {cell.label: refused[cell.folder] for cell in waiting if cell.folder in refused},
                 "error: {cell}: {why}",
@@ -96,6 +103,15 @@ class Vectorized(Launcher):
                 outcomes[cell.folder] = replace(cell.read_outcome(), new=True)
             outcomes |= {k: Outcome(math.nan, "refused", why) for k, why in refused.items()}
         yield from ((cell, outcomes[cell.folder]) for cell in cells)
+
+
+def _fail_cells(cells: Sequence[SweepCell], reason: str) -> dict[Path, str]:
+    """Write down that cells failed, as far as there is room; return the reason by folder."""
+    for cell in cells:
+        if cell.run.begun:
+            with suppress(OSError):
+                cell.run.set_status("failed", reason)
+    return {cell.folder: reason for cell in cells}
 
 
 def _describe_failure(error: Exception) -> str:

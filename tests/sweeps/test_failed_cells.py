@@ -1,0 +1,135 @@
+"""Cells that end before their run has a folder: what is left and told of them, and runs later."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import yaml
+
+from truerisk.cli import main
+from truerisk.result import load_run
+
+TINY = ["data=iris", "data.batch_size=30", "model.width=4", "trainer.max_epochs=1", "figures=false"]
+MODEL = """
+import torch
+
+
+class Mine(torch.nn.Linear):
+    def __init__(self, input_shape, output_size, width=1):
+        if {broken}:
+            raise RuntimeError(f"no model of width {{width}}")
+        super().__init__(*input_shape, output_size)
+"""
+OPTION = "# A model of one's own\n_target_: {name}.Mine\nwidth: 1   # of it\n"
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Write a model of the user's own that cannot be made under a condition."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "faulty_part"
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "faulty.yaml").write_text(OPTION.format(name=name))
+
+    def write(broken):
+        (tmp_path / f"{name}.py").write_text(MODEL.format(broken=broken))
+        sys.modules.pop(name, None)
+        sys.dont_write_bytecode = True
+
+    yield write
+    sys.modules.pop(name, None)
+
+
+def sweep(*overrides):
+    tiny = [text for text in TINY if not text.startswith("model.")]
+    own_model = ["--config-dir", "mine", "model=faulty", "study=s"]
+    return main(["train", "-m", *own_model, *tiny, *overrides])
+
+
+def statuses(study):
+    files = study.glob("*/status.json")
+    return {file.parent.name.rpartition("-")[0]: json.loads(file.read_text()) for file in files}
+
+
+@pytest.mark.parametrize("launcher", ["basic", "vectorized"])
+def test_an_error_in_a_class_of_the_users_leaves_a_folder(own, tmp_path, capsys, launcher):
+    own("width == 2")
+    axes = ("model.width=1,2", "seed=1,2", f"hydra/launcher={launcher}")
+    assert sweep(*axes) == 1
+    study = tmp_path / "outputs" / "s"
+    told = capsys.readouterr()
+    assert "4 runs: 2 finished, 2 failed" in told.out
+    # the page that the sweep ends with counts and names them
+    assert "4 runs of 2 recipes: 2 finished, 2 failed" in told.out
+    named = "failed: model.width=2,seed=1, model.width=2,seed=2: RuntimeError: no model of width 2"
+    assert named in told.err
+    assert named in (study / "report" / "index.html").read_text()
+    records = statuses(study)
+    assert len(records) == 4
+    record = records["model.width=2,seed=1"]
+    assert record["status"] == "failed" and record["begun"] is False
+    assert "faulty_part.py" in record["reason"] and "raise RuntimeError" in record["reason"]
+    (folder,) = study.glob("model.width=2,seed=1-*")
+    assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["width"] == 2
+    assert json.loads((folder / "metadata.json").read_text())["command"]
+    # the class repaired: they run in the folders they have; those that had learned with the class
+    # as it was are trained again beside themselves
+    own("False")
+    assert sweep(*axes) == 0
+    told = capsys.readouterr()
+    assert "4 runs: 4 finished\n" in told.out and "starts anew" not in told.err
+    assert len(list(study.glob("model.width=2,*"))) == 2 and len(list(study.glob("*/"))) == 7
+    assert "begun" not in statuses(study)["model.width=2,seed=1"]
+    assert load_run(folder).status == "finished"
+    assert load_run(folder).run.metadata()["data"]["input_shape"] == [4]
+
+
+def test_a_cell_that_never_began_is_resumed_by_itself(own, tmp_path, capsys):
+    own("width == 2")
+    assert sweep("model.width=1,2") == 1
+    (folder,) = (tmp_path / "outputs" / "s").glob("model.width=2-*")
+    own("False")
+    assert main(["train", f"resume={folder}"]) == 0
+    assert load_run(folder).status == "finished"
+    assert "starts anew" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("axis", "bad"),
+    [("loss=cross_entropy,mse", "loss=mse"), ("step.accumulate=1,0", "step.accumulate=0")],
+)
+def test_what_cannot_work_is_recorded_and_named(tmp_path, monkeypatch, capsys, axis, bad):
+    """The first is known once the data is read, the second before anything starts."""
+    monkeypatch.chdir(tmp_path)
+    command = ["train", "-m", *TINY, "study=s", axis, "seed=1,2"]
+    assert main(command) == 2
+    told = capsys.readouterr()
+    assert "4 runs: " in told.out
+    assert "2 runs of 1 recipe: 2 finished, and 2 refused beside them" in told.out
+    assert f"refused: {bad},seed=1, {bad},seed=2: " in told.err
+    records = statuses(tmp_path / "outputs" / "s")
+    assert [r["status"] for r in records.values()].count("refused") == 2
+    assert main(["report", "outputs/s"]) == 0
+    assert "and 2 refused beside them" in capsys.readouterr().out
+
+
+def test_a_cell_that_cannot_be_composed_is_named_until_it_can(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    axes = ["optimizer=adam,momentum", "optimizer.betas=[0.8,0.99]"]
+    assert main(["train", "-m", *TINY, "study=s", *axes]) == 2
+    assert "1 finished, and 1 refused beside them" in capsys.readouterr().out
+    trace = tmp_path / "outputs" / "s" / "optimizer=momentum"
+    assert json.loads((trace / "status.json").read_text())["status"] == "refused"
+    overrides = json.loads((trace / "metadata.json").read_text())["overrides"]
+    assert "optimizer=momentum" in overrides
+    assert main(["train", "-m", *TINY, "study=s", "optimizer=adam,momentum"]) == 0
+    assert not trace.exists()
+
+
+def test_a_command_of_which_nothing_can_work_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "-m", *TINY, "study=s", "seed=-1,-2"]) == 2
+    assert not (tmp_path / "outputs").exists()

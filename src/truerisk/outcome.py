@@ -24,6 +24,7 @@ class Outcome:
         new: whether it ran just now, rather than in an earlier command.
         stop: what ended it before its time, for programs.
         folder: of the run, where a sweep knows it.
+        lost: whether its process was killed or vanished, which says nothing of the run itself.
     """
 
     value: float
@@ -32,6 +33,7 @@ class Outcome:
     new: bool = True
     stop: Stop | None = None
     folder: Path | None = None
+    lost: bool = False
 
     def __float__(self) -> float:
         # sweepers that are Hydra plugins take ``float(job.return_value)`` as the objective

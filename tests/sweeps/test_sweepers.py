@@ -217,14 +217,21 @@ def test_a_trial_in_other_hands_is_left_to_them(asked):
     tuner = Tuner(trials=4, batch=2, sampler="random")
     theirs = asked(tuner, *SPACE)
     held = next(theirs)
+    mine = tune(asked(tuner, *SPACE), finished)
+    assert sum(map(len, mine)) == 2 and not any(point in held for batch in mine for point in batch)
+    with pytest.raises(StopIteration):
+        theirs.send([finished(point) for point in held])
+
+
+def test_a_trial_whose_cells_others_train_is_left_to_them(asked):
+    tuner = Tuner(trials=4, batch=2, sampler="random")
+    held = next(asked(tuner, *SPACE))  # its launch is gone, the jobs that it began are not
 
     def judge(point):
         return Outcome(math.nan, "elsewhere") if point in held else finished(point)
 
     mine = tune(asked(tuner, *SPACE), judge)
     assert mine[0] == held and sum(map(len, mine)) == 4
-    with pytest.raises(StopIteration):
-        theirs.send([finished(point) for point in held])
 
 
 def trials(study):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any, Protocol
 
 from truerisk.run import RunFolder
 
@@ -50,8 +52,7 @@ def lock_cells(folders: Sequence[Path]) -> Iterator[list[Path]]:
     finally:
         over.set()
         for folder in locked:
-            _locked.discard((os.getpid(), folder))
-            _unlock_byte(folder)
+            _unlock_folder(folder)
 
 
 def _lock_folder(folder: Path) -> bool:
@@ -65,6 +66,11 @@ def _lock_folder(folder: Path) -> bool:
         return False
     _locked.add(key)
     return True
+
+
+def _unlock_folder(folder: Path) -> None:
+    _locked.discard((os.getpid(), folder))
+    _unlock_byte(folder)
 
 
 def _find_byte(folder: Path) -> int:
@@ -131,3 +137,119 @@ def _renew_status(folders: Sequence[Path], over: threading.Event) -> None:
     while not over.wait(PULSE):
         for folder in folders:
             RunFolder(folder).touch()
+
+
+class Claims(Protocol):
+    """What launches that share a database claim of it; all is given back however they end."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Wait until no other launch is in such a block; what is done there is seen by all."""
+
+    def take(self, key: str) -> bool:
+        """Claim what has this key; False where another launch has it."""
+
+    def release(self, key: str) -> None:
+        """Give it back."""
+
+    def close(self) -> None:
+        """Give back all there is."""
+
+
+class FileClaims:
+    """Claims by locks on bytes of a folder's ``.claims``, as cells have them.
+
+    Args:
+        folder: that all launches see; it holds the database, or the log.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.taken: dict[str, Path] = {}
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the byte behind those of cells."""
+        file = _open_file(self.folder / LOCK_FILE)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, LOCK_RANGE)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        try:
+            yield
+        finally:
+            # not where there are no locks, which would be told a second time
+            with suppress(OSError):
+                fcntl.lockf(file, fcntl.LOCK_UN, 1, LOCK_RANGE)
+
+    def take(self, key: str) -> bool:
+        """Lock the byte that stands for a key."""
+        place = self.folder / f"claim-{_hash_key(key).hex()[:10]}"
+        if key in self.taken or _lock_folder(place):
+            self.taken[key] = place
+        return key in self.taken
+
+    def release(self, key: str) -> None:
+        """Unlock it."""
+        _unlock_folder(self.taken.pop(key))
+
+    def close(self) -> None:
+        """Unlock all."""
+        for key in list(self.taken):
+            self.release(key)
+
+
+class PostgresClaims:
+    """Claims by PostgreSQL's advisory locks: the server gives them back when a connection ends.
+
+    They hold between machines that share nothing but the server.
+
+    Source: PostgreSQL 15 documentation, §13.3.5.
+
+    Args:
+        url: of the database, as SQLAlchemy writes it.
+    """
+
+    def __init__(self, url: Any) -> None:
+        from sqlalchemy import create_engine
+        from sqlalchemy.pool import NullPool
+
+        # a connection of its own, for the locks are the session's; in no transaction, which would
+        # stay open while cells train
+        engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        self.connection, self.taken = engine.connect(), set[str]()
+
+    def _call(self, function: str, key: str) -> bool:
+        from sqlalchemy import text
+
+        number = int.from_bytes(_hash_key(key), signed=True)
+        query = text(f"SELECT {function}(CAST(:number AS bigint))")
+        return bool(self.connection.execute(query, {"number": number}).scalar())
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the lock of the database, whichever study is asked about."""
+        self._call("pg_advisory_lock", "alone")
+        try:
+            yield
+        finally:
+            self._call("pg_advisory_unlock", "alone")
+
+    def take(self, key: str) -> bool:
+        """Take the lock that stands for a key."""
+        if key not in self.taken and self._call("pg_try_advisory_lock", key):
+            self.taken.add(key)
+        return key in self.taken
+
+    def release(self, key: str) -> None:
+        """Let go of it."""
+        self.taken.remove(key)
+        self._call("pg_advisory_unlock", key)
+
+    def close(self) -> None:
+        """End the session."""
+        self.connection.close()
+
+
+def _hash_key(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()[:8]

@@ -143,7 +143,7 @@ def spawn_distributed(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -
     reason = f"its process ended with exit code {code}"
     if RunFolder(folder).begun:
         RunFolder(folder).set_status("failed", reason)
-    return Outcome(math.nan, "failed", reason)
+    return Outcome(math.nan, "failed", reason, lost=True)
 
 
 def _make_environment() -> dict[str, str]:

@@ -209,7 +209,7 @@ def lost_outcome(cell: SweepCell, error: BaseException | str) -> Outcome:
     # "running" is what a killed process leaves behind
     if outcome.status not in ("missing", "running"):
         return outcome
-    return Outcome(math.nan, "failed", describe_error(error))
+    return Outcome(math.nan, "failed", describe_error(error), lost=True)
 
 
 def tell_lost(cell: SweepCell, error: BaseException | str) -> Outcome:

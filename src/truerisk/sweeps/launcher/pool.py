@@ -151,7 +151,7 @@ def _receive_outcome(worker: PoolWorker) -> Outcome:
         how = signal.Signals(-code).name
     if code in INTERRUPTED.values() or how in INTERRUPTED:
         return Outcome(math.nan, "interrupted", signal.Signals(abs(code) % 128).name)
-    failure = Outcome(math.nan, "failed", f"its process ended with {how}")
+    failure = Outcome(math.nan, "failed", f"its process ended with {how}", lost=True)
     # not where another launch has taken the run over since
     if worker.cell.run.status().get("pid") == worker.process.pid:
         worker.cell.run.set_status("failed", failure.reason)

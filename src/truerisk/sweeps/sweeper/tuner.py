@@ -8,20 +8,26 @@ import math
 import re
 import statistics
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from zlib import crc32
 
 from hydra.core.override_parser.types import IntervalSweep, Override
 
 from truerisk.config.contents import hash_contents, list_changed
 from truerisk.config.targets import locate_target
+from truerisk.core.atomic_files import part_path, put_in_place
 from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.logger.history import read_rows
 from truerisk.outcome import Outcome
 from truerisk.risk.measured import Monitor, read_monitor
 from truerisk.run import RunFolder
+from truerisk.sweeps.locks import Claims, FileClaims, PostgresClaims
 from truerisk.sweeps.sweep_cell import IGNORED
 from truerisk.sweeps.sweeper import Batches
 from truerisk.sweeps.sweeper.axis import (
@@ -43,6 +49,8 @@ if TYPE_CHECKING:
 SAMPLERS = ("tpe", "cmaes", "gp", "random", "qmc")
 MOST_REFUSED = 20
 """Points that cannot work, one after another, after which no more are tried."""
+MOST_LOSSES = 3
+"""Times that a trial's processes may be killed before it counts as failed."""
 
 
 class Tuner:
@@ -51,12 +59,13 @@ class Tuner:
     With ``monitor`` it is that value which counts, and where higher is better it is maximised.
 
     Trials are kept in a database: the same command given again takes up those that were cut off
-    and goes on to ``trials`` in all, and several launches share them. A trial holds the mean
-    validation risk after each epoch as intermediate values, and tells the ``folder`` of its run
-    and the ``stderr`` of its value as user attributes. Trials that diverge, or that
-    successive halving (``halving``) stops, count as pruned; those that fail tell the sampler
-    nothing. A point that cannot work, such as an option beside a key of another, is refused before
-    training and is none of the ``trials``.
+    and goes on to ``trials`` in all, and several launches share them: each trial is claimed by
+    one (`truerisk.sweeps.locks.Claims`), and asked again where a process of its was killed. A
+    trial holds the mean validation risk after each epoch as intermediate values, and tells the
+    ``folder`` of its run and the ``stderr`` of its value as user attributes. Trials that diverge,
+    or that successive halving (``halving``) stops, count as pruned; those that fail tell the
+    sampler nothing. A point that cannot work, such as an option beside a key of another, is refused
+    before training and is none of the ``trials``.
 
     Source: Akiba et al., "Optuna" (KDD 2019); Bergstra et al. (NIPS 2011) for TPE, Hansen,
     "The CMA Evolution Strategy: A Tutorial" (2016) for CMA-ES.
@@ -109,16 +118,19 @@ class Tuner:
                 "'optimizer.lr=tag(log,interval(1e-4,1))'"
             )
         space = {key: to_optuna_distribution(axis) for key, axis in axes.searched.items()}
-        tuned, elsewhere = self._open_study(axes, study), set[int]()
-        while trials := self._next_trials(tuned, space, elsewhere):
-            points = [axes.list_points(_read_params(trial, space)) for trial in trials]
-            ended = iter((yield [point for trial_points in points for point in trial_points]))
-            for trial, trial_points in zip(trials, points, strict=True):
-                if not report_trial(tuned, trial, [next(ended) for _ in trial_points]):
-                    elsewhere.add(trial.number)
+        tuned, claims = self._open_study(axes, study)
+        shared = SharedTrials(tuned, claims)
+        try:
+            while trials := self._next_trials(shared, space):
+                points = [axes.list_points(_read_params(trial, space)) for trial in trials]
+                ended = iter((yield [point for trial_points in points for point in trial_points]))
+                for trial, trial_points in zip(trials, points, strict=True):
+                    shared.tell(trial, [next(ended) for _ in trial_points])
+        finally:
+            claims.close()
 
-    def _open_study(self, axes: SweepAxes, study: StudyFolder) -> optuna.Study:
-        """Open Optuna's study of these axes, or begin it."""
+    def _open_study(self, axes: SweepAxes, study: StudyFolder) -> tuple[optuna.Study, Claims]:
+        """Open Optuna's study of these axes, or begin it; with the claims on its trials."""
         import optuna
         from optuna.exceptions import OptunaError
         from sqlalchemy.exc import SQLAlchemyError
@@ -133,17 +145,20 @@ class Tuner:
         if _is_maximised(shared):
             direction = "maximize"
         try:
-            storage = _open_storage(where)
-            name = _name_by_contents(storage, name, contents)
-            # one that exists keeps its direction: earlier versions minimised whatever it was
-            tuned = optuna.create_study(
-                storage=storage, study_name=name, direction=direction, load_if_exists=True
-            )
-            summaries = optuna.get_all_study_summaries(storage)
+            claims = make_claims(where, study.folder)
+            # tables and studies are made by many statements, between which nobody must come
+            with claims.alone():
+                storage = open_storage(where)
+                name = _name_by_contents(storage, name, contents)
+                # one that exists keeps its direction: earlier versions minimised whatever it was
+                tuned = optuna.create_study(
+                    storage=storage, study_name=name, direction=direction, load_if_exists=True
+                )
+                summaries = optuna.get_all_study_summaries(storage)
+                if contents and "contents" not in tuned.user_attrs:
+                    tuned.set_user_attr("contents", contents)
         except (OptunaError, SQLAlchemyError, ImportError, OSError, ValueError) as error:
             raise ConfigError(f"hydra.sweeper.storage={where}: {first_line(error)}") from error
-        if contents and "contents" not in tuned.user_attrs:
-            tuned.set_user_attr("contents", contents)
         others = [s for s in summaries if s.study_name != name and s.n_trials]
         if others and not tuned.get_trials(deepcopy=False):
             count = sum(summary.n_trials for summary in others)
@@ -152,28 +167,22 @@ class Tuner:
                 "they count for nothing here, and their runs stay beside these",
                 file=sys.stderr,
             )
-        return tuned
+        return tuned, claims
 
-    def _next_trials(
-        self, tuned: optuna.Study, space: Mapping[str, Any], elsewhere: Collection[int]
-    ) -> list[optuna.Trial]:
-        """Resume trials that were cut off, then ask for new ones; skip those of other launches."""
-        import optuna
-
-        running = (optuna.trial.TrialState.RUNNING,)
-        before = tuned.get_trials(deepcopy=False)
-        cut = [t for t in before if t.state in running and t.number not in elsewhere]
-        cut = cut[: self.batch]
-        refused = [t.user_attrs.get("status") == "refused" for t in before]
-        new = min(self.batch - len(cut), self.trials - len(before) + sum(refused))
-        # an option may need luck to meet the keys that are its own, and a slip has none
-        if all(refused[-max(MOST_REFUSED, self.trials) :]) and sum(refused) >= MOST_REFUSED:
-            new = 0
-        # a sampler's state is not stored: seeding it by the number of trials lets a command that
-        # is given again go on with other draws than it began with
-        tuned.sampler = self._make_sampler(self.seed + len(before))
-        asked = [tuned.ask(dict(space)) for _ in range(new)]
-        return [optuna.trial.Trial(tuned, t._trial_id) for t in cut] + asked
+    def _next_trials(self, shared: SharedTrials, space: Mapping[str, Any]) -> list[optuna.Trial]:
+        """Take up trials that were cut off, then ask for new ones; skip those of other launches."""
+        with shared.claims.alone():
+            before = shared.study.get_trials(deepcopy=False)
+            cut = shared.take_up(before, space, self.batch)
+            refused = [t.user_attrs.get("status") == "refused" for t in before]
+            new = min(self.batch - len(cut), self.trials - len(before) + sum(refused))
+            # an option may need luck to meet the keys that are its own, and a slip has none
+            if all(refused[-max(MOST_REFUSED, self.trials) :]) and sum(refused) >= MOST_REFUSED:
+                new = 0
+            # a sampler's state is not stored: seeding it by the number of trials lets a command
+            # that is given again, or at the same time, go on with other draws
+            shared.study.sampler = self._make_sampler(self.seed + len(before))
+            return cut + [shared.ask(space) for _ in range(new)]
 
     def _make_sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         from optuna import samplers
@@ -194,14 +203,132 @@ class Tuner:
         return samplers.RandomSampler(seed=seed)
 
 
-def _open_storage(where: str) -> Any:
-    """Open a log that machines share; the URL of a database is left to Optuna."""
-    from optuna.storages import JournalStorage
+class SharedTrials:
+    """The trials of a study, of which several launches ask, each trial claimed by one of them.
+
+    Args:
+        study: Optuna's.
+        claims: on its trials.
+    """
+
+    def __init__(self, study: optuna.Study, claims: Claims) -> None:
+        self.study, self.claims = study, claims
+        self.elsewhere, self.losses = set[int](), Counter[int]()
+
+    def ask(self, space: Mapping[str, Any]) -> optuna.Trial:
+        """Ask for a new trial, where no other launch does at the moment."""
+        trial = self.study.ask(dict(space))
+        self.claims.take(self._key(trial.number))
+        return trial
+
+    def take_up(
+        self, trials: Sequence[optuna.trial.FrozenTrial], space: Mapping[str, Any], most: int
+    ) -> list[optuna.Trial]:
+        """Take up trials that nobody is at, though they have not ended.
+
+        Numbers that were not stored when their launch was killed are drawn at random.
+
+        Args:
+            trials: all there are.
+            space: distributions by name.
+            most: so many at most.
+        """
+        from optuna.samplers import RandomSampler
+        from optuna.trial import Trial, TrialState
+
+        left = [t for t in trials if t.state == TrialState.RUNNING]
+        left = [t for t in left if t.number not in self.elsewhere]
+        cut = []
+        free = (t for t in left if self.claims.take(self._key(t.number)))
+        for frozen in islice(free, most):
+            # not the study's own sampler, which would choose once more and count that; and not
+            # seeded as another, so that no number is a function of one that is stored
+            seed = crc32(f"{self.study.study_name} {frozen.number}".encode())
+            self.study.sampler = RandomSampler(seed=seed)
+            trial = Trial(self.study, frozen._trial_id)
+            for name, distribution in space.items():
+                trial._suggest(name, distribution)
+            cut.append(trial)
+        return cut
+
+    def tell(self, trial: optuna.Trial, ended: Sequence[Outcome]) -> None:
+        """Report how a trial's runs ended, unless some of them are not over.
+
+        One whose process was killed says nothing of the trial, which is asked again.
+
+        Args:
+            trial: that has ended.
+            ended: the outcomes of its runs, one for each combination of crossed axes.
+        """
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        if any(outcome.lost or outcome.status == "interrupted" for outcome in ended):
+            self.losses[trial.number] += 1
+            if self.losses[trial.number] < MOST_LOSSES:
+                return
+        if any(outcome.status == "elsewhere" for outcome in ended):
+            self.elsewhere.add(trial.number)
+        else:
+            # where a file system has no locks, another launch may have been at it too
+            with self.claims.alone(), suppress(UpdateFinishedTrialError):
+                report_trial(self.study, trial, ended)
+        self.claims.release(self._key(trial.number))
+
+    def _key(self, number: int) -> str:
+        return f"{self.study.study_name}/{number}"
+
+
+def make_claims(where: str, folder: Path) -> Claims:
+    """Make the claims on what a storage holds: by files that lie beside it, or by its server.
+
+    Args:
+        where: a database's URL, or the path of a log.
+        folder: of the study, for servers that have no locks that we know of.
+
+    Raises:
+        ValueError, OSError, sqlalchemy.exc.SQLAlchemyError: there is no such thing.
+    """
+    from sqlalchemy import make_url
+
+    file = Path(where) if where.endswith(".log") else _find_database(where)
+    if file is not None:
+        folder = file.absolute().parent
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {folder}")
+    elif make_url(where).get_backend_name() == "postgresql":
+        return PostgresClaims(make_url(where))
+    return FileClaims(folder)
+
+
+def _find_database(where: str) -> Path | None:
+    """Find the file of an SQLite database; None where it is another one."""
+    from sqlalchemy import make_url
+
+    url = make_url(where)
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(url.database))
+
+
+def open_storage(where: str) -> Any:
+    """Open a database, or a log that machines share; what is not there yet is made.
+
+    Args:
+        where: a database's URL, or the path of a log.
+    """
+    from optuna.storages import JournalStorage, RDBStorage, get_storage
     from optuna.storages.journal import JournalFileBackend
 
     if where.endswith(".log"):
         return JournalStorage(JournalFileBackend(where))
-    return where
+    file = _find_database(where)
+    if file is not None and not file.exists():
+        # SQLite makes tables one by one: a process killed between two would leave half of them
+        part = part_path(file)
+        part.unlink(missing_ok=True)
+        RDBStorage(f"sqlite:///{part}").engine.dispose()
+        put_in_place(part, file)
+    return get_storage(where)
 
 
 def _compose_shared(axes: SweepAxes, study: StudyFolder) -> Mapping[str, Any]:
@@ -282,23 +409,18 @@ def _read_params(trial: optuna.Trial, space: Mapping[str, Any]) -> dict[str, str
     return {k: v if isinstance(v, str) else format_number(v) for k, v in values.items()}
 
 
-def report_trial(tuned: optuna.Study, trial: optuna.Trial, ended: Sequence[Outcome]) -> bool:
+def report_trial(tuned: optuna.Study, trial: optuna.Trial, ended: Sequence[Outcome]) -> None:
     """Report to Optuna how a trial's runs ended.
 
     Args:
         tuned: Optuna's study.
         trial: that has ended.
         ended: the outcomes of its runs, one for each combination of crossed axes.
-
-    Returns:
-        False where some of them are in other hands, so that nothing is reported yet.
     """
     from optuna.study import StudyDirection
     from optuna.trial import TrialState
 
     statuses = {outcome.status for outcome in ended}
-    if "elsewhere" in statuses:
-        return False
     describe_trial(trial, ended)
     sign = 1
     if tuned.direction == StudyDirection.MAXIMIZE:  # outcomes are turned so that less is better
@@ -306,22 +428,23 @@ def report_trial(tuned: optuna.Study, trial: optuna.Trial, ended: Sequence[Outco
     stops = [outcome.stop for outcome in ended if outcome.stop is not None]
     epochs = [stop.detail["epoch"] for stop in stops if stop.kind == "halving"]
     mean = sign * math.fsum(outcome.value for outcome in ended) / len(ended)
+    curve: dict[int, float] = {}
     # A diverged run's curve is not told: a sampler would take a pruned trial with values for a
     # better one than those that were pruned without.
     if "diverged" not in statuses:
-        for epoch, value in average_curves(ended).items():
-            if not epochs or epoch < max(epochs):
-                trial.report(sign * value, epoch)
+        means = average_curves(ended)
+        curve = {e: sign * v for e, v in means.items() if not epochs or e < max(epochs)}
     if epochs and math.isfinite(mean):
-        trial.report(mean, max(epochs))
-    # another launch may have told of the same trial: `skip_if_finished`
+        curve[max(epochs)] = mean
+    told = tuned.get_trials(deepcopy=False)[trial.number].intermediate_values
+    for epoch in sorted(set(curve) - set(told)):  # a launch that was killed has told some
+        trial.report(curve[epoch], epoch)
     if statuses == {"finished"} and not epochs and math.isfinite(mean):
         tuned.tell(trial, mean, skip_if_finished=True)
     elif epochs or "diverged" in statuses:
         tuned.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
     else:
         tuned.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-    return True
 
 
 def describe_trial(trial: optuna.Trial, ended: Sequence[Outcome]) -> None:

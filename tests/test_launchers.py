@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
+import submitit
 
 from truerisk.cli import main
 from truerisk.config.compose import compose
 from truerisk.result import load_run
+from truerisk.sweeps.launcher import submitit_launcher
 
 
 @pytest.fixture
@@ -69,3 +72,27 @@ def test_slurm(here, capfd):
     text = capfd.readouterr().out
     assert "partition: gpu" in text and "gpus_per_node: 2" in text and "SlurmLauncher" in text
     assert compose(["hydra/launcher=submitit_slurm", "model=linear"]).model
+
+
+def test_what_submitit_cannot_do_is_refused(tiny, here, capsys):
+    asked = ["-m", *tiny.overrides, "hydra/launcher=submitit_local", "+hydra.launcher.partitoin=a"]
+    assert main(["train", *asked]) == 2
+    error = capsys.readouterr().err
+    assert "hydra.launcher: submitit says: Unknown argument 'partitoin'" in error
+
+
+def test_a_thousand_cells_are_one_array(monkeypatch):
+    """What is more goes into another, as SLURM takes no longer one unless told to."""
+    arrays = []
+
+    class Executor(submitit.DebugExecutor):
+        def _internal_process_submissions(self, delayed):
+            arrays.append(len(delayed))
+            return super()._internal_process_submissions(delayed)
+
+    monkeypatch.setattr(submitit_launcher, "make_executor", lambda cluster, job: Executor("."))
+    works = [SimpleNamespace(cell=i) for i in range(1001)]
+    launcher = SimpleNamespace(run_works=lambda works: [work.cell for work in works])
+    sent = submitit_launcher.send_shares([[work] for work in works], launcher, "slurm", {})
+    assert list(sent) == [(i, i) for i in range(1001)]
+    assert arrays == [1000, 1]

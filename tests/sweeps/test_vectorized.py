@@ -93,14 +93,14 @@ def test_groups_travel_to_jobs_of_a_cluster(sweep, tmp_path, monkeypatch):
     """As they do on SLURM, by submitit's processes on this machine."""
     import submitit
 
-    from truerisk.sweeps.launcher.vectorized_slurm import VectorizedSlurm
+    from truerisk.sweeps.launcher import submitit_launcher
 
-    def make_executor(launcher):
+    def make_executor(cluster, job):
         executor = submitit.AutoExecutor(str(tmp_path / "jobs"), cluster="local")
         executor.update_parameters(timeout_min=5)
         return executor
 
-    monkeypatch.setattr(VectorizedSlurm, "_make_executor", make_executor)
+    monkeypatch.setattr(submitit_launcher, "make_executor", make_executor)
     code, said = sweep(
         *("seed=range(2)", "optimizer=adam,muon", "optimizer.lr=0.01"),
         "hydra/launcher=vectorized_slurm",

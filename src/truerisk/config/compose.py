@@ -15,6 +15,7 @@ import yaml
 from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
@@ -25,6 +26,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException, OverrideParseException
+from hydra.plugins.config_source import ConfigLoadError
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -90,6 +92,7 @@ class ConfigLoader(ConfigLoaderImpl):
             anchor = SearchPathQuery(provider="schema", path=None)
             path.prepend("command-line", f"file://{self.where[-1]}", anchor)
         super().__init__(path)
+        self.repository = _Options(path)
 
     def load_configuration(
         self,
@@ -310,6 +313,17 @@ class ConfigLoader(ConfigLoaderImpl):
             if group not in ("experiment", "hydra"):
                 cfg.setdefault(group, {})
         return cfg
+
+
+class _Options(ConfigRepository):
+    """Options as they stand, also where a plugin has registered others of the same name.
+
+    Hydra 1.3 merges an option into one so registered, of whatever package, and warns of it; 1.4
+    does neither.
+    """
+
+    def get_schema_source(self) -> Any:
+        raise ConfigLoadError("options have no schema but the signatures they are for")
 
 
 def _refuse_several(defaults: Sequence[Any]) -> None:

@@ -7,7 +7,6 @@ import multiprocessing.connection
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from truerisk.show.progress_line import (
     format_speed,
     open_live_line,
 )
+from truerisk.sweeps.launcher.launcher import end_with_parent
 from truerisk.sweeps.launcher.stacked_group import GroupJob, StackedGroup
 from truerisk.sweeps.sweep_cell import SweepCell
 
@@ -174,7 +174,7 @@ def _collect_reports(pipes: list[Any], progress: GroupProgress) -> dict[Path, st
 
 def _train_share(jobs: Sequence[GroupJob], size: int | None, count: int, pipe: Any) -> None:
     """Train one process's share, and report through the pipe at most every ``LOOK`` seconds."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     steps_taken, runs_done, reported = 0, 0.0, time.monotonic()
     if NOTICE is not None:
         signal.signal(NOTICE, signal.SIG_IGN)  # the parent heeds it for all
@@ -196,11 +196,3 @@ def _train_share(jobs: Sequence[GroupJob], size: int | None, count: int, pipe: A
         sys.exit(1)
     pipe.send((steps_taken, runs_done))
     pipe.send(group.refused)
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that forked it has been killed, and its claims are gone."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

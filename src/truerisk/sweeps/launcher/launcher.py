@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import multiprocessing
+import os
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,6 +28,9 @@ from truerisk.outcome import INTERRUPTED, Outcome
 from truerisk.sweeps.locks import lock_cells
 from truerisk.sweeps.run_cell import ELSEWHERE, tell_outcome
 from truerisk.sweeps.sweep_cell import DONE, SweepCell
+
+LOOK = 0.5
+"""Seconds between two looks at whether a parent is still there."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +202,27 @@ def claim_cells(
         yield [cell for cell in cells if cell.folder not in decided], decided
 
 
+def end_with_parent(parent: int | None = None) -> None:
+    """End this process when its parent is gone, and with it whoever would count its outcome.
+
+    Args:
+        parent: the process that started this one, where `multiprocessing` does not know it.
+    """
+    known = multiprocessing.parent_process()
+    if parent is None and known is not None:
+        parent = known.pid
+
+    def watch() -> None:
+        # not by a signal of the system's at the parent's death: that one is of the thread that
+        # started this process, which may end long before
+        while os.getppid() == parent:
+            time.sleep(LOOK)
+        os._exit(1)
+
+    if parent not in (None, os.getpid()):
+        threading.Thread(target=watch, daemon=True).start()
+
+
 def lost_outcome(cell: SweepCell, error: BaseException | str) -> Outcome:
     """Read how a cell ended whose worker gave no outcome.
 
@@ -273,11 +301,7 @@ def build_job_config(cell: SweepCell, number: int) -> DictConfig:
     return cfg
 
 
-RESTARTS = 1000
-"""How often a job may reach its time limit; submitit's own limit is never."""
-
-
-# joblib, submitit and others that know nothing of ours
+# those of others, that know nothing of ours
 class HydraPlugin(Launcher):
     """Hands Hydra's launcher the overrides of each cell, its folder among them."""
 
@@ -287,7 +311,7 @@ class HydraPlugin(Launcher):
         plugin = Plugins.instance().instantiate_launcher(
             hydra_context=jobs.context,
             task_function=jobs.task,
-            config=_allow_restarts(jobs.shared),
+            config=jobs.shared,
         )
         overrides = [
             [*cell.overrides, f"hydra.sweep.subdir={quote_override(cell.folder.name)}"]
@@ -302,12 +326,3 @@ class HydraPlugin(Launcher):
             print(f"error: {describe_error(error)}", file=sys.stderr)
             outcomes = [lost_outcome(cell, error) for cell in cells]
         yield from zip(cells, outcomes, strict=True)
-
-
-def _allow_restarts(shared: DictConfig) -> DictConfig:
-    """Let a job that reaches its time limit go back in line, unless the user limits that."""
-    node, key = shared.hydra.launcher, "max_num_timeout"
-    overrides = [str(override) for override in shared.hydra.overrides.hydra]
-    if key in node and not any(o.startswith(f"hydra.launcher.{key}=") for o in overrides):
-        node[key] = RESTARTS
-    return shared

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 from truerisk.core.checks import check_int
 from truerisk.outcome import INTERRUPTED, Outcome
-from truerisk.sweeps.launcher.launcher import CellWork, Launcher
+from truerisk.sweeps.launcher.launcher import CellWork, Launcher, end_with_parent
 from truerisk.sweeps.run_cell import tell_outcome
 from truerisk.sweeps.sweep_cell import SweepCell
 
@@ -117,6 +117,7 @@ def _run_worker(work: CellWork, slot: MachineSlot, pipe: Connection) -> None:
     """Run one cell, in the worker's process."""
     from truerisk.show.progress_line import silence_progress
 
+    end_with_parent()
     os.setpgrp()  # Ctrl-C reaches the pool alone, which passes it on once
     # the pool's handlers came along in the fork
     signal.signal(signal.SIGINT, signal.default_int_handler)

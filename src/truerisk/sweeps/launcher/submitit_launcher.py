@@ -1,0 +1,137 @@
+"""Cells, or stacked groups of them, as jobs of submitit's: on SLURM, or as processes here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from truerisk.core.errors import ConfigError
+from truerisk.outcome import Outcome
+from truerisk.sweeps.launcher.launcher import CellWork, Launcher, SerialLauncher, lost_outcome
+from truerisk.sweeps.launcher.vectorized import Vectorized
+from truerisk.sweeps.sweep_cell import SweepCell
+
+GENERAL = (
+    *("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node"),
+    *("tasks_per_node", "stderr_to_stdout"),
+)
+"""Options that submitit has for every cluster; those of one bear its name before theirs."""
+TASKS = 1000
+"""Tasks in one array of jobs: SLURM's own limit, where ``MaxArraySize`` is as it comes."""
+
+
+class SlurmLauncher(Launcher):
+    """``hydra/launcher=submitit_slurm``: every cell a task of an array of SLURM's.
+
+    Args:
+        job: options of a task, as ``conf/hydra/launcher/submitit_slurm.yaml`` has them.
+    """
+
+    cluster = "slurm"
+
+    def __init__(self, **job: Any) -> None:
+        self.job = job
+
+    def run_cells(self, works: Sequence[CellWork]) -> Iterator[tuple[SweepCell, Outcome]]:
+        """Send a task for each cell, and wait for all of them."""
+        yield from send_shares([[w] for w in works], SerialLauncher(), self.cluster, self.job)
+
+
+class LocalLauncher(SlurmLauncher):
+    """``hydra/launcher=submitit_local``: every cell a process of this machine, all at once."""
+
+    cluster = "local"
+
+
+class VectorizedSlurm(Vectorized):
+    """``hydra/launcher=vectorized_slurm``: groups on a cluster; the other cells a job each.
+
+    Args:
+        job: submitit's options of a job, as ``hydra/launcher=submitit_slurm`` names them.
+        size: cells trained at once at most, or ``auto``.
+        processes: processes that share the cells of a group.
+    """
+
+    cluster = "slurm"
+
+    def __init__(
+        self, job: Mapping[str, Any], size: int | str = "auto", processes: int = 1
+    ) -> None:
+        super().__init__(size, processes)
+        self.job = dict(job)
+
+    def run_cells(self, works: Sequence[CellWork]) -> Iterator[tuple[SweepCell, Outcome]]:
+        """Send a task a group, and wait for all of them."""
+        work_of = {work.cell.folder: work for work in works}
+        groups = self.group_cells([work.cell for work in works])
+        shares = [[work_of[cell.folder] for cell in group] for group in groups]
+        # a task groups its cells once more, which gives the same single group
+        here = Vectorized(self.size or "auto", self.processes)
+        yield from send_shares(shares, here, self.cluster, self.job)
+
+
+@dataclass(frozen=True)
+class ClusterTask:
+    """What a task of the cluster does, once more after it has been put back in line."""
+
+    works: Sequence[CellWork]
+    launcher: Launcher
+
+    def __call__(self) -> list[Outcome]:
+        """Train the cells, in the task's own process."""
+        return self.launcher.run_works(self.works)
+
+    def checkpoint(self) -> Any:
+        """Answer submitit at a time limit: the same again, which goes on from checkpoints."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def send_shares(
+    shares: Sequence[Sequence[CellWork]], launcher: Launcher, cluster: str, job: Mapping[str, Any]
+) -> Iterator[tuple[SweepCell, Outcome]]:
+    """Send a task for each share of the cells, and wait for all of them.
+
+    Args:
+        shares: works that one task does.
+        launcher: runs a share, inside its task.
+        cluster: ``slurm`` or ``local``.
+        job: submitit's options of a task.
+
+    Yields:
+        Cells and how they ended, in their order.
+
+    Raises:
+        ConfigError: submitit has no such option, or it takes no such value.
+    """
+    executor, sent = make_executor(cluster, job), []
+    for start in range(0, len(shares), TASKS):
+        with executor.batch():  # one array, sent when the block ends
+            some = shares[start : start + TASKS]
+            sent += [executor.submit(ClusterTask(share, launcher)) for share in some]
+    for share, task in zip(shares, sent, strict=True):
+        cells = [work.cell for work in share]
+        try:
+            outcomes = task.results()[0]  # the first process of several speaks for all
+        except Exception as error:  # submitit raises what the task did, or that it was lost
+            outcomes = [lost_outcome(cell, error) for cell in cells]
+        yield from zip(cells, outcomes, strict=True)
+
+
+def make_executor(cluster: str, job: Mapping[str, Any]) -> Any:
+    """Make submitit's executor."""
+    import submitit
+
+    options = {k: v for k, v in job.items() if k not in ("_target_", "submitit_folder")}
+    named = {k: v for k, v in options.items() if k in GENERAL}
+    named |= {f"{cluster}_{k}": v for k, v in options.items() if k not in GENERAL}
+    begin = {k: named.pop(k) for k in ("slurm_max_num_timeout",) if k in named}
+    try:
+        executor = submitit.AutoExecutor(job["submitit_folder"], cluster=cluster, **begin)
+        executor.update_parameters(**named)
+    except (AssertionError, NameError, RuntimeError) as error:
+        said = str(error).splitlines()[0]
+        raise ConfigError(f"hydra.launcher: submitit says: {said}") from error
+    return executor

@@ -81,7 +81,7 @@ def test_what_submitit_cannot_do_is_refused(tiny, here, capsys):
     assert "hydra.launcher: submitit says: Unknown argument 'partitoin'" in error
 
 
-def test_a_thousand_cells_are_one_array(monkeypatch):
+def test_a_thousand_cells_are_one_array(monkeypatch, here):
     """What is more goes into another, as SLURM takes no longer one unless told to."""
     arrays = []
 
@@ -91,8 +91,10 @@ def test_a_thousand_cells_are_one_array(monkeypatch):
             return super()._internal_process_submissions(delayed)
 
     monkeypatch.setattr(submitit_launcher, "make_executor", lambda cluster, job: Executor("."))
-    works = [SimpleNamespace(cell=i) for i in range(1001)]
+    assert submitit_launcher.TASKS == 1000
+    monkeypatch.setattr(submitit_launcher, "TASKS", 3)
+    works = [SimpleNamespace(cell=i) for i in range(4)]
     launcher = SimpleNamespace(run_works=lambda works: [work.cell for work in works])
     sent = submitit_launcher.send_shares([[work] for work in works], launcher, "slurm", {})
-    assert list(sent) == [(i, i) for i in range(1001)]
-    assert arrays == [1000, 1]
+    assert list(sent) == [(i, i) for i in range(4)]
+    assert arrays == [3, 1]

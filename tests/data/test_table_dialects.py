@@ -50,6 +50,15 @@ def comma(value):
     return str(value).replace(".", ",")
 
 
+def row_names(sign):
+    """The table as R's ``write.table`` has it."""
+    header = sign.join(f'"{name}"' for name in ("a", "b", "kind"))
+    rows = zip(A, B, KIND, strict=True)
+    return "\n".join(
+        [header, *(sign.join([f'"{a}r"', f"{a}", f"{b}", f'"{k}"']) for a, b, k in rows)]
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -66,6 +75,12 @@ def comma(value):
         ("measured by hand\n\n# in 2024\n" + lines(), "3 lines before the header left out"),
         ("\ufeff" + lines(), ""),
         (lines() + "\n\n", ""),
+        ("# " + lines(), ""),
+        ("# " + lines(" "), "separated by blanks"),
+        (lines().replace("\n1.0,", "\n# later, by hand\n1.0,"), "comment lines left out: 1"),
+        (lines().replace("\n1.0,", "\n# later\n1.0,") + "% end\n", "comment lines left out: 2"),
+        (row_names(","), "names of rows, which the header has no name for, left out"),
+        (row_names(" "), "separated by blanks, names of rows"),
     ],
 )
 def test_a_dialect_is_recognized_and_told(read, text, told):
@@ -235,6 +250,96 @@ def test_dates_are_days(read):
     assert len(read(text, dates="category").encoder.vocabulary["when"]) == N
     with pytest.raises(ConfigError, match=r"texts of 60 kinds.*a date \(as in 2024-01-31\)"):
         read(text.replace("2020-", "in "), max_categories=20)
+
+
+DAYS = [datetime.date(2020, 11, 20) + datetime.timedelta(days=k) for k in range(N)]
+SINCE = np.array([(day - datetime.date(1970, 1, 1)).days for day in DAYS], dtype=float)
+
+
+def one_column(values):
+    rows = (f"{v};{k}" for v, k in zip(values, KIND, strict=True))
+    return "\n".join(["v;kind", *rows])
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "shift"),
+    [
+        ("%d.%m.%Y", {}, 0),
+        ("%d.%m.%Y 6:00", {}, 0.25),
+        ("%Y/%m/%d", {}, 0),
+        ("%d %b %Y", {}, 0),
+        ("%B %d, %Y", {}, 0),
+        ("%d/%m/%Y", {"dates": "day_first"}, 0),
+        ("%m/%d/%Y 6:00 PM", {"dates": "month_first"}, 0.75),
+        ("%Y-%m-%dT12:00:00+06:00", {}, 0.25),
+    ],
+)
+def test_dates_as_people_write_them(read, form, options, shift):
+    samples = read(one_column(day.strftime(form) for day in DAYS), **options)
+    np.testing.assert_allclose(samples.x[:, 0].numpy(), SINCE + shift, rtol=1e-9)
+    assert "dates in days since 1970: v" in samples.notes[0]
+
+
+def test_new_rows_have_their_dates_read_as_those_of_training(read):
+    samples = read(one_column(f"{day:%m/%d/%Y}" for day in DAYS), dates="month_first")
+    samples.encoder.fit(samples.x)
+    later = encode_frame(pd.DataFrame({"v": ["01/03/1970"]}), samples.encoder.state_dict())
+    assert later.tolist() == [[2.0]]
+
+
+@pytest.mark.parametrize(
+    ("write", "expected", "unit"),
+    [
+        (lambda v: f"${v}", A, "$"),
+        (lambda v: f"-${-v}", -A, "$"),
+        (lambda v: f"{v} €", A, "€"),
+        (lambda v: f"{v}%", A, "%"),
+        (lambda v: f"$ {v:,.3f}", 1000 + A, "$"),
+        (lambda v: f"{v:_.3f} €".replace(".", ",").replace("_", "."), 1000 + A, "€"),
+    ],
+)
+def test_amounts_are_numbers(read, write, expected, unit):
+    samples = read(one_column(map(write, expected)))
+    np.testing.assert_array_equal(samples.x[:, 0].numpy(), expected)
+    assert f"amounts in {unit}: v" in samples.notes[0]
+
+
+def test_blanks_that_no_line_is_broken_at_set_thousands_apart(read):
+    for blank in "\xa0\u202f":
+        samples = read(one_column(f"1{blank}{k:03},5" for k in range(N)))
+        np.testing.assert_array_equal(samples.x[:, 0].numpy(), 1000.5 + np.arange(N))
+
+
+@pytest.mark.parametrize(
+    ("odd", "form", "options", "message"),
+    [
+        (None, "%d/%m/%Y", {}, r"'20/11/2020' in row 1: set .* month_first \(day_first fits all"),
+        (None, "%m/%m/2020", {}, r"'11/11/2020' in row 1: .*both fit all of its rows"),
+        (
+            "13/13/2020",
+            "%d/%m/%Y",
+            {"dates": "day_first"},
+            "'13/13/2020' in row 8, which is no day",
+        ),
+        ("2020-02-30", "%Y-%m-%d", {}, "'2020-02-30' in row 8, which is no day"),
+        (
+            "soon",
+            "%d.%m.%Y",
+            {},
+            "column 'v' holds dates, but for 'soon' in row 8: set data.source.na",
+        ),
+        ("3 €", "$%j", {}, r"holds amounts in \$, but for '3 €' in row 8"),
+        ("3", "%j%%", {}, "holds amounts, but for '3' in row 8"),
+        ("high", "%j%%", {}, "holds amounts, but for 'high' in row 8"),
+        (None, "$1,%j", {}, r"column 'v' holds numbers such as '1,325', whose comma can"),
+    ],
+)
+def test_what_is_no_date_or_amount_is_named_with_its_row(read, odd, form, options, message):
+    values = [day.strftime(form) for day in DAYS]
+    if odd is not None:
+        values[7] = odd
+    with pytest.raises(ConfigError, match=message):
+        read(one_column(values), max_categories=20, **options)
 
 
 def test_columns_of_parquet_that_are_numbers(tmp_path):

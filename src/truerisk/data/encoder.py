@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from truerisk.core.errors import ConfigError, suggest
+from truerisk.task.classification import label_name
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
 
 MISSING = ("refuse", "mean", "median", "most_frequent", "drop")
 
@@ -26,6 +30,7 @@ class TableEncoder:
         columns: names of the matrix's columns.
         vocabulary: texts of the categorical ones.
         missing: what to do about gaps, one of ``MISSING``.
+        dates: how dates in text were read, which holds for other rows too.
 
     >>> encoder = TableEncoder(["size", "colour"], {"colour": ["blue", "red"]}, "mean")
     >>> encoder.fit(torch.tensor([[1.0, 0], [3.0, 1], [float("nan"), 1]]))
@@ -35,9 +40,13 @@ class TableEncoder:
     """
 
     def __init__(
-        self, columns: Sequence[str], vocabulary: Mapping[str, Sequence[str]], missing: str
+        self,
+        columns: Sequence[str],
+        vocabulary: Mapping[str, Sequence[str]],
+        missing: str,
+        dates: str = "number",
     ) -> None:
-        self.columns, self.missing = list(columns), missing
+        self.columns, self.missing, self.dates = list(columns), missing, dates
         self.vocabulary = {name: list(words) for name, words in vocabulary.items()}
         self.fitted: list[dict[str, Any]] = []
 
@@ -92,7 +101,9 @@ class TableEncoder:
 
     def state_dict(self) -> dict[str, Any]:
         """What was fitted, in plain texts and numbers."""
-        return {"columns": self.fitted}
+        if self.dates == "number":
+            return {"columns": self.fitted}
+        return {"columns": self.fitted, "dates": self.dates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what another table's training rows gave.
@@ -143,6 +154,54 @@ class TableEncoder:
         lookup = torch.tensor([*codes, place[part["fill"]]])
         index = lookup[torch.where(column.isnan(), len(codes), column).long()]
         return torch.nn.functional.one_hot(index, len(place) + 1)[:, :-1].to(column.dtype)
+
+
+def build_matrix(
+    frame: DataFrame, texts: list[str], max_categories: int
+) -> tuple[Tensor, dict[str, list[str]]]:
+    """Return a table as float64 [n, columns]: categories as places in a vocabulary, gaps as NaN.
+
+    Args:
+        frame: the columns to learn from.
+        texts: those that are categories.
+        max_categories: different values that one may have.
+    """
+    vocabulary: dict[str, list[str]] = {}
+    columns = []
+    for name in frame.columns:
+        if name in texts:
+            codes, vocabulary[name] = _encode_texts(frame[name], max_categories)
+        else:
+            codes = _read_numbers(frame[name])
+        # copied, as pandas may hand out memory that must not be written to
+        columns.append(torch.as_tensor(codes.copy()))
+    return torch.stack(columns, 1), vocabulary
+
+
+def _read_numbers(column: Series) -> Any:
+    import numpy as np
+
+    values = column.to_numpy(dtype="float64", na_value=np.nan)
+    if np.isinf(values).any():
+        raise ConfigError(f"data.source: column '{column.name}' holds infinite numbers")
+    return values
+
+
+def _encode_texts(column: Series, max_categories: int) -> tuple[Any, list[str]]:
+    import numpy as np
+    import pandas as pd
+
+    # 3.0 and 3 are one category, whether or not a gap has made its column floats
+    texts = column.map(label_name, na_action="ignore")
+    codes, words = pd.factorize(texts, sort=True)
+    if len(words) > max_categories:
+        raise ConfigError(
+            f"data.source: column '{column.name}' holds texts of {len(words)} kinds, such as "
+            f"'{words[0]}': leave it out with data.source.drop, correct what should be a number or "
+            "a date (as in 2024-01-31), or raise data.source.max_categories"
+        )
+    # pandas writes -1 for a gap
+    return np.where(codes < 0, np.nan, codes), [str(word) for word in words]
 
 
 def _find_fill(values: Tensor, missing: str) -> float:

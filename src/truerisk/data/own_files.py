@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from truerisk.core.errors import ConfigError, first_line, suggest
-from truerisk.data.encoder import MISSING, TableEncoder
+from truerisk.data.encoder import MISSING, TableEncoder, build_matrix
 from truerisk.data.samples import Expected, Samples
 from truerisk.data.source_files import find_path, read_labels
 from truerisk.data.table_columns import (
     MAX_LABELS,
-    build_matrix,
     describe_table,
     drop_gaps,
     find_counters,
@@ -342,7 +341,8 @@ def table(
             ``mean``, ``median`` or ``most_frequent`` value (categories always with the most
             frequent), or ``drop`` the rows.
         max_categories: different values a category column may have.
-        dates: ``number`` for dates in text as days since 1970, ``category`` for texts.
+        dates: ``number`` for dates in text as days since 1970, ``day_first`` or ``month_first`` for
+            what 03/04/2020 means, ``category`` for texts.
         delimiter: between the fields of a line; ``auto`` guesses it.
         decimal: sign before decimals, a point or a comma; ``auto`` guesses it.
         thousands: sign between groups of three digits; None for none, or as guessed.
@@ -401,7 +401,7 @@ def table(
     frame = drop_gaps(frame, goals, missing, read.gaps)
     texts = [n for n in names if n in categorical or not is_number_column(frame[n])]
     x, vocabulary = build_matrix(frame[names], texts, max_categories)
-    encoder = TableEncoder(names, vocabulary, missing)
+    encoder = TableEncoder(names, vocabulary, missing, dates)
     values = expected.make_targets(frame) if expected and not goals else _read_goals(frame, goals)
     learned = infer_task(values, task, MAX_LABELS, suited)
     # columns of one-hot classes have their names
@@ -531,7 +531,7 @@ def encode_frame(frame: DataFrame, state: Mapping[str, Any]) -> Tensor:
     frame = frame.rename(columns=str)
     _check_columns(frame, list(parts), "columns")
     words = [name for name, part in parts.items() if "categories" in part]
-    frame, _ = read_columns(frame[list(parts)], words, "number")
+    frame, _ = read_columns(frame[list(parts)], words, state.get("dates", "number"))
     texts = [
         n for n, part in parts.items() if "categories" in part or not is_number_column(frame[n])
     ]

@@ -8,11 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
-
 from truerisk.core.errors import ConfigError
 from truerisk.data.table_files import (
+    THOUSANDS,
     Dialect,
     FileLayout,
     count_gap_texts,
@@ -22,7 +20,6 @@ from truerisk.data.table_files import (
     read_parquet,
     read_text_table,
 )
-from truerisk.task.classification import label_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -31,13 +28,24 @@ MAX_LABELS = 20
 """Different whole numbers up to which a target is a class, and a column with a text is texts."""
 FEW = 5
 """Different texts among numbers up to which they are taken for slips."""
-DATES = ("number", "category")
-COMMA = re.compile(r"[+-]?(\d+|\d{1,3}([.' ]\d{3})+)?(,\d+)?([eE][+-]?\d+)?")
+DATES = ("number", "day_first", "month_first", "category")
+COMMA = re.compile(r"[+-]?(\d+|\d{1,3}([.'\s]\d{3})+)?(,\d+)?([eE][+-]?\d+)?")
 """A number with a decimal comma, perhaps grouped by points, apostrophes or blanks."""
-POINT = re.compile(r"[+-]?\d{1,3}([,' ]\d{3})+(\.\d*)?([eE][+-]?\d+)?|[+-]?\d*\.?\d+")
+POINT = re.compile(r"[+-]?\d{1,3}([,'\s]\d{3})+(\.\d*)?([eE][+-]?\d+)?|[+-]?\d*\.?\d+")
 """A number with a decimal point, perhaps grouped by commas, apostrophes or blanks."""
-DAY = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?")
-"""A date as in ISO 8601, perhaps with a time of day."""
+DAY = re.compile(
+    r"(?:(?P<year>\d{4})([-/.])(?P<month>\d\d?)\2(?P<day>\d\d?)"
+    r"|(?P<one>\d\d?)(?P<sign>[./-])(?P<two>\d\d?)(?P=sign)(?P<last>\d{4}))"
+    r"(?:[T ](?P<time>\d\d?:\d\d(?::\d\d(?:\.\d+)?)?(?: ?[AaPp][Mm])?))?(?P<zone>Z|[+-]\d\d:?\d\d)?"
+)
+"""A date of digits, the year first or last, perhaps with a time of day."""
+MONTHS = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+NAMED = re.compile(rf"(?i)\d\d?[ -]{MONTHS}[ -]\d{{4}}|{MONTHS} \d\d?,? \d{{4}}")
+"""A date whose month has its English name."""
+AMOUNT = re.compile(
+    r"(?=.*[$€£¥₹%])([+-]?)\s*([$€£¥₹%]?)\s*([+-]?\d(?:[\d.,'\s]*\d)?)\s*([$€£¥₹%]?)"
+)
+"""A number with a currency or a per cent sign on one side."""
 
 
 class Table(NamedTuple):
@@ -60,7 +68,8 @@ def read_table(file: Path, texts: Sequence[str], dates: str, **keys: Any) -> Tab
     Args:
         file: the table.
         texts: columns that stay texts, whatever is in them.
-        dates: ``number`` for dates as days since 1970, ``category`` for dates in text as they are.
+        dates: ``number`` for dates as days since 1970, ``category`` for dates in text as they are;
+            ``day_first`` or ``month_first`` for what ``03/04/2020`` means.
         keys: of `Dialect`.
 
     Raises:
@@ -83,7 +92,7 @@ def read_table(file: Path, texts: Sequence[str], dates: str, **keys: Any) -> Tab
             gaps = count_gap_texts(file, dialect, layout)
     if frame.empty:
         raise ConfigError(f"data.source.path: {file} has no rows")
-    frame, found = read_columns(frame, texts, dates)
+    frame, found = read_columns(frame, texts, dates, dialect)
     return Table(frame, [*guessed, *found], gaps)
 
 
@@ -172,7 +181,7 @@ def _judge_signs(name: str, tokens: Series) -> tuple[str | None, str | None]:
     comma, point = (all(map(pattern.fullmatch, tokens)) for pattern in (COMMA, POINT))
     grouped = [
         sign
-        for sign in (",", ".", "'", " ")
+        for sign in THOUSANDS
         if tokens.str.contains(rf"\d[{sign}]\d{{3}}(?!\d)", regex=True).any()
     ]
     if comma and point and "," in grouped:
@@ -191,13 +200,16 @@ def _judge_signs(name: str, tokens: Series) -> tuple[str | None, str | None]:
 # --- columns of other kinds -----------------------------------------------------------------------
 
 
-def read_columns(frame: DataFrame, texts: Sequence[str], dates: str) -> tuple[DataFrame, list[str]]:
-    """Turn decimals, dates, times and durations into numbers, and tell which were.
+def read_columns(
+    frame: DataFrame, texts: Sequence[str], dates: str, dialect: Dialect | None = None
+) -> tuple[DataFrame, list[str]]:
+    """Turn decimals, dates, times, durations and amounts into numbers, and tell which were.
 
     Args:
         frame: a table.
         texts: columns that stay as they are.
         dates: see `read_table`.
+        dialect: with the signs in amounts.
     """
     import pandas as pd
 
@@ -207,6 +219,8 @@ def read_columns(frame: DataFrame, texts: Sequence[str], dates: str) -> tuple[Da
         column, kind = frame[name], ""
         if name not in texts:
             column, kind = _read_column(column, dates)
+            if not kind and isinstance(column.dtype, pd.StringDtype):
+                column, kind = _read_amounts(column, dialect or Dialect())
         columns[name] = column
         if kind:
             found.setdefault(kind, []).append(str(name))
@@ -229,10 +243,8 @@ def _read_column(column: Series, dates: str) -> tuple[Series, str]:
         return seconds.astype(float), "times of day in seconds"
     if kinds and kinds <= {datetime.date, datetime.datetime}:
         column = pd.to_datetime(column)
-    elif dates == "number" and isinstance(column.dtype, pd.StringDtype):
-        tokens = column.dropna().str.strip()
-        if len(tokens) and all(map(DAY.fullmatch, tokens)):
-            column = pd.to_datetime(column.str.strip(), format="ISO8601", utc=True)
+    elif dates != "category" and isinstance(column.dtype, pd.StringDtype):
+        column = _read_days(column, dates)
     if pd.api.types.is_datetime64_any_dtype(column):
         if column.dt.tz is not None:
             column = column.dt.tz_convert("UTC").dt.tz_localize(None)
@@ -240,6 +252,84 @@ def _read_column(column: Series, dates: str) -> tuple[Series, str]:
     if pd.api.types.is_timedelta64_dtype(column):
         return column.dt.total_seconds(), "durations in seconds"
     return column, ""
+
+
+def _read_days(column: Series, dates: str) -> Series:
+    """Return dates in text as moments, and any other texts as they are.
+
+    Raises:
+        ConfigError: a date can be read in two ways, or there is no such day.
+    """
+    import pandas as pd
+
+    tokens = column.dropna().str.strip()
+    named = tokens.map(lambda text: NAMED.fullmatch(text) is not None)
+    parts = tokens.str.extract(f"^{DAY.pattern}$")
+    known = parts["year"].notna() | parts["last"].notna()
+    if not len(tokens) or not (known | named).all():
+        return column
+    slashed = parts.index[parts["sign"].isin(["/", "-"])]
+    if len(slashed) and dates == "number":
+        text = f"'{tokens[slashed[0]]}' in row {slashed[0] + 1}"
+        late = {name: (parts[name].dropna().astype(int) > 12).any() for name in ("one", "two")}
+        fits = "both fit all of its rows"
+        if late["one"] != late["two"]:
+            fits = f"{'day_first' if late['one'] else 'month_first'} fits all of its rows"
+        raise ConfigError(
+            f"data.source: column '{column.name}' holds dates such as {text}: set "
+            f"data.source.dates to day_first or month_first ({fits}), or to category"
+        )
+    day, month = ("two", "one") if dates == "month_first" else ("one", "two")
+    written = tokens.where(named, parts["year"].fillna(parts["last"]))
+    for name, other in (("month", month), ("day", day)):
+        written = written.where(
+            named, written + "-" + parts[name].fillna(parts[other]).str.zfill(2)
+        )
+    clock = (" " + parts["time"].str.zfill(5)).fillna("") + parts["zone"].fillna("")
+    moments = pd.to_datetime(
+        written + clock.where(~named, ""), format="mixed", utc=True, errors="coerce"
+    )
+    if moments.isna().any():
+        row = moments.index[moments.isna()][0]
+        raise ConfigError(
+            f"data.source: column '{column.name}' holds '{tokens[row]}' in row {row + 1}, which is "
+            "no day: correct it, or set data.source.dates to day_first, month_first or category"
+        )
+    return moments.reindex(column.index)
+
+
+def _read_amounts(column: Series, dialect: Dialect) -> tuple[Series, str]:
+    """Return numbers that have all one currency or a per cent sign, and any other texts as texts.
+
+    Raises:
+        ConfigError: they have several signs, or can be read in two ways.
+    """
+    tokens = column.dropna().str.strip()
+    parts = tokens.str.extract(f"^{AMOUNT.pattern}$")
+    if not len(tokens) or parts[2].isna().any():
+        return column, ""
+    units = parts[1] + parts[3]
+    unit = str(units.value_counts().index[0])
+    odd = units.index[(units != unit) | (units.str.len() != 1)]
+    if len(odd):
+        raise ConfigError(
+            f"data.source: column '{column.name}' holds amounts in {unit}, but for "
+            f"'{tokens[odd[0]]}' in row {odd[0] + 1}: write all in one unit, or name the column in "
+            "data.source.categorical"
+        )
+    numbers = parts[0] + parts[2]
+    decimal, thousands = dialect.decimal, dialect.thousands
+    if decimal == "auto" and thousands is None:
+        judged = _judge_signs(str(column.name), numbers)
+        decimal, thousands = judged[0] or ".", judged[1]
+    if thousands is not None:
+        numbers = numbers.str.replace(thousands, "", regex=False)
+    if decimal == ",":
+        numbers = numbers.str.replace(",", ".", regex=False)
+    try:
+        return numbers.astype(float).reindex(column.index), f"amounts in {unit}"
+    except ValueError:  # dates and numbers of versions have signs between digits too
+        return column, ""
 
 
 def _count_seconds(time: Any) -> float:
@@ -257,7 +347,7 @@ def find_slips(frame: DataFrame, texts: Sequence[str]) -> list[str]:
         texts: columns that are meant to be texts.
 
     Returns:
-        A line each, for columns of few numbers, which may be meant as categories.
+        A line each, for columns of few numbers or dates, which may be meant as categories.
 
     Raises:
         ConfigError: a column has more than ``MAX_LABELS`` different numbers beside such texts.
@@ -266,7 +356,12 @@ def find_slips(frame: DataFrame, texts: Sequence[str]) -> list[str]:
 
     lines = []
     for name, tokens in text_columns(frame, texts):
+        kind = "numbers"
         numbers = pd.to_numeric(tokens, errors="coerce")
+        for pattern, what in ((DAY, "dates"), (NAMED, "dates"), (AMOUNT, "amounts")):
+            alike = tokens.map(lambda text, pattern=pattern: bool(pattern.fullmatch(text)))
+            if alike.mean() > numbers.notna().mean():
+                numbers, kind = tokens.where(alike), what
         odd = tokens[numbers.isna()]
         share = 1 - len(odd) / len(tokens)
         few = odd.nunique() <= FEW or share >= 0.9
@@ -278,7 +373,7 @@ def find_slips(frame: DataFrame, texts: Sequence[str]) -> list[str]:
             seen += f" ({len(odd)} such rows)"
         if numbers.nunique() > MAX_LABELS:
             raise ConfigError(
-                f"data.source: column '{name}' holds numbers, but for {seen}: set "
+                f"data.source: column '{name}' holds {kind}, but for {seen}: set "
                 f"data.source.na_values=['{odd.iloc[0]}'] if it stands for a gap, correct it, or "
                 "name the column in data.source.categorical"
             )
@@ -449,51 +544,3 @@ def drop_gaps(
 
 def _is_whole(column: Series) -> bool:
     return column.dtype.kind == "f" and bool((column == column.round()).all())
-
-
-def build_matrix(
-    frame: DataFrame, texts: list[str], max_categories: int
-) -> tuple[Tensor, dict[str, list[str]]]:
-    """Return a table as float64 [n, columns]: categories as places in a vocabulary, gaps as NaN.
-
-    Args:
-        frame: the columns to learn from.
-        texts: those that are categories.
-        max_categories: different values that one may have.
-    """
-    vocabulary: dict[str, list[str]] = {}
-    columns = []
-    for name in frame.columns:
-        if name in texts:
-            codes, vocabulary[name] = _encode_texts(frame[name], max_categories)
-        else:
-            codes = _read_numbers(frame[name])
-        # copied, as pandas may hand out memory that must not be written to
-        columns.append(torch.as_tensor(codes.copy()))
-    return torch.stack(columns, 1), vocabulary
-
-
-def _read_numbers(column: Series) -> Any:
-    import numpy as np
-
-    values = column.to_numpy(dtype="float64", na_value=np.nan)
-    if np.isinf(values).any():
-        raise ConfigError(f"data.source: column '{column.name}' holds infinite numbers")
-    return values
-
-
-def _encode_texts(column: Series, max_categories: int) -> tuple[Any, list[str]]:
-    import numpy as np
-    import pandas as pd
-
-    # 3.0 and 3 are one category, whether or not a gap has made its column floats
-    texts = column.map(label_name, na_action="ignore")
-    codes, words = pd.factorize(texts, sort=True)
-    if len(words) > max_categories:
-        raise ConfigError(
-            f"data.source: column '{column.name}' holds texts of {len(words)} kinds, such as "
-            f"'{words[0]}': leave it out with data.source.drop, correct what should be a number or "
-            "a date (as in 2024-01-31), or raise data.source.max_categories"
-        )
-    # pandas writes -1 for a gap
-    return np.where(codes < 0, np.nan, codes), [str(word) for word in words]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import re
 import shlex
 from collections import Counter
@@ -23,6 +24,10 @@ DELIMITERS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'", " ": "blanks"}
 """What is tried where the delimiter is to be guessed, in this order, and what messages call it."""
 BLANKS = r"\s+"
 """Several blanks as one, in pandas' words."""
+THOUSANDS = (",", ".", "'", " ", "\xa0", "\u202f")
+"""Signs between groups of three digits; the last two are blanks at which no line is broken."""
+ROW_NAMES = "\0row names"
+"""What rows begin with that the header has no name for, as R writes tables."""
 SAMPLE = 100
 """Records of a file by which its delimiter and its header are found."""
 SUFFIXES = (".csv", ".tsv", ".txt", ".arff", ".parquet", ".pq")
@@ -164,16 +169,18 @@ def read_text_table(
     decimal = "." if dialect.decimal == "auto" else dialect.decimal
     # a name for each field that ends in nothing: pandas would else take the first for an index
     fillers = [f"\0{k}" for k in range(layout.width - len(layout.names))]
-    skip: Any = layout.skip
-    if layout.skipped:
-        skip = [*range(layout.skip), *layout.skipped]
+    source: Any = file
+    skip = layout.skip
+    if layout.skipped:  # pandas counts records, and one in quotes may have several lines
+        source, skip = _strip_comments(file, dialect, layout), 0
     engine: dict[str, Any] = {"engine": "python"}
-    if len(layout.delimiter) == 1 or layout.delimiter == BLANKS:
+    plain = len(layout.delimiter) == 1 or layout.delimiter == BLANKS
+    if plain and (dialect.thousands or "").isascii():  # the fast engine passes over other signs
         # Whole columns at a time, as parts of one could be read as numbers and others as texts.
         engine = {"low_memory": False}
     try:
         frame = pd.read_csv(
-            file,
+            source,
             sep=layout.delimiter,
             header=None,
             names=[*layout.names, *fillers],
@@ -194,7 +201,7 @@ def read_text_table(
         raise ConfigError(
             f"data.source.path: {file} cannot be read as {suffix} ({first_line(error)})"
         ) from None
-    return frame[layout.names]
+    return frame[[name for name in layout.names if name != ROW_NAMES]]
 
 
 def read_parquet(file: Path) -> DataFrame:
@@ -216,6 +223,14 @@ def read_parquet(file: Path) -> DataFrame:
         raise ConfigError(
             f"data.source.path: {file} cannot be read as .parquet ({first_line(error)})"
         ) from None
+
+
+def _strip_comments(file: Path, dialect: Dialect, layout: FileLayout) -> IO[str]:
+    """Return the rows of a file alone, without the comments among them."""
+    comments = set(layout.skipped)
+    with _open_text(file, dialect) as lines:
+        kept = (line for k, line in enumerate(lines) if k >= layout.skip and k not in comments)
+        return io.StringIO("".join(kept))
 
 
 def _open_text(file: Path, dialect: Dialect) -> IO[str]:
@@ -261,8 +276,16 @@ def _read_header(file: Path, dialect: Dialect, suffix: str) -> FileLayout:
         names = names[:-1]
     if place:
         guessed.append(f"{records[place - 1][0]} lines before the header left out")
+    if names[0].strip() == "#" and all(len(f) == len(names) - 1 for _, f in records[place + 1 :]):
+        names = names[1:]
+    names = [
+        name.lstrip("# ").strip() or name.strip() or f"Unnamed: {k}" for k, name in enumerate(names)
+    ]
+    if _lacks_row_names(sample[:SAMPLE], records[place:], line):
+        names = [ROW_NAMES, *names]
+        guessed.append("names of rows, which the header has no name for, left out")
     return FileLayout(
-        [name.strip() or f"Unnamed: {k}" for k, name in enumerate(names)],
+        names,
         skip=dialect.skip_lines + line,
         delimiter=delimiter,
         width=len(names),
@@ -329,6 +352,28 @@ def _find_header(records: Sequence[tuple[int, list[str]]], told: int) -> int:
     return place
 
 
+def _lacks_row_names(
+    sample: Sequence[str], records: Sequence[tuple[int, list[str]]], line: int
+) -> bool:
+    """Tell a table of R's: each row begins with its name in quotes, and the header has none for it.
+
+    Rows of one field more without quotes may as well lack the name of their last column.
+
+    Args:
+        sample: lines of the file.
+        records: the header and the rows of the sample.
+        line: the number of the header's line.
+    """
+    (_, names), *rows = records
+    first = [fields[0] for _, fields in rows]
+    return (
+        len(rows) > 0
+        and all(len(fields) == len(names) + 1 for _, fields in rows)
+        and len(set(first)) == len(first)
+        and all(text.lstrip().startswith('"') for text in sample[line - 1 :] if text.strip())
+    )
+
+
 def _is_number_text(text: str) -> bool:
     try:
         float(text)
@@ -342,17 +387,22 @@ def _check_rows(file: Path, dialect: Dialect, layout: FileLayout) -> FileLayout:
     if _is_even(file, dialect, layout):
         return layout
     count = width = len(layout.names)
-    trailing, rows = 0, 0
+    trailing, rows, comments = 0, 0, []
     for number, fields in _iterate_rows(file, dialect, layout):
         rows += 1
-        if len(fields) != count:
+        if len(fields) != count and fields[0].startswith(("#", "%")) and not layout.skipped:
+            comments.append(layout.skip + number - 1)
+        elif len(fields) != count:
             if len(fields) < count or any(map(str.strip, fields[count:])):
                 raise ConfigError(_describe_misfit(file, layout, number, fields))
             width, trailing = max(width, len(fields)), trailing + 1
-    if not trailing:
-        return layout
-    told = f"{trailing} of {rows} rows end in the delimiter"
-    return replace(layout, width=width, guessed=(*layout.guessed, told))
+    told = []
+    if trailing:
+        told.append(f"{trailing} of {rows - len(comments)} rows end in the delimiter")
+    if comments:
+        layout = replace(layout, skipped=tuple(comments))
+        told.append(f"comment lines left out: {len(comments)}")
+    return replace(layout, width=width, guessed=(*layout.guessed, *told))
 
 
 def _is_even(file: Path, dialect: Dialect, layout: FileLayout) -> bool:
@@ -468,7 +518,7 @@ def make_dialect(suffix: str, **keys: Any) -> Dialect:
     Raises:
         ConfigError: a sign is of no use.
     """
-    for key, known in (("decimal", ("auto", ".", ",")), ("thousands", (None, ",", ".", " ", "'"))):
+    for key, known in (("decimal", ("auto", ".", ",")), ("thousands", (None, *THOUSANDS))):
         if keys[key] not in known:
             listed = ", ".join("null" if sign is None else f"'{sign}'" for sign in known)
             raise ConfigError(f"data.source.{key} is '{keys[key]}': give one of {listed}")

@@ -350,8 +350,9 @@ def _train_cell(cfg: DictConfig, folder: Path, overrides: list[str]) -> Outcome:
         outcome = run_cell(cfg, folder, {"overrides": overrides})
     except UserError as error:
         outcome = Outcome(float("nan"), "refused", str(error))
-    tell_outcome(outcome, folder)
-    if outcome.status == "refused":
+    begun = outcome.folder or folder
+    tell_outcome(outcome, begun)
+    if outcome.status == "refused" or begun != folder:
         _remove_if_empty(folder)
     if outcome.status == "interrupted":
         raise SystemExit(outcome.code)  # not an error, which Hydra would keep for later

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
 import time
+from functools import partial
 
 import pytest
 
@@ -13,6 +15,7 @@ from truerisk import fit
 from truerisk.run import RunFolder
 from truerisk.sweeps.locks import SILENCE, lock_cells
 from truerisk.sweeps.run_cell import run_cell
+from truerisk.sweeps.study_folder import StudyFolder
 
 
 def test_two_launches_at_once(sweep, cells, tiny, fork, here, monkeypatch):
@@ -97,3 +100,30 @@ def test_a_cell_in_others_hands_is_left_alone(folder):
     with lock_cells([folder]):
         ended = run_cell(None, folder)
     assert (ended.status, ended.code, ended.new) == ("elsewhere", 0, False)
+
+
+def test_commands_that_name_cells_differently_share_their_folders(sweep, here, fork, monkeypatch):
+    """Both have named their cells before the first folder is made."""
+    barrier = multiprocessing.get_context("fork").Barrier(2)
+    compose, train = StudyFolder.compose_cells, fit.train_cell
+
+    def wait(self, points):
+        cells = compose(self, points)
+        barrier.wait(60)
+        return cells
+
+    def noted(cfg, folder, facts):
+        with (here / "begun").open("a") as file:
+            file.write(f"{folder.name}\n")
+        return train(cfg, folder, facts)
+
+    monkeypatch.setattr(StudyFolder, "compose_cells", wait)
+    monkeypatch.setattr(fit, "train_cell", noted)
+    commands = [("seed=range(3)", "optimizer.lr=0.05"), ("seed=2,1,0", "optimizer.lr=0.05,0.050")]
+    children = [fork(partial(sweep, *given), f"{i}.txt") for i, given in enumerate(commands)]
+    ends = [child.wait() for child in children]
+    assert [end.code for end in ends] == [0, 0], [end.text for end in ends]
+    folders = [path.name for path in (here / "outputs/s").iterdir() if path.is_dir()]
+    begun = (here / "begun").read_text().split()
+    assert len(folders) == 3 and sorted(begun) == sorted(folders)
+    assert all(RunFolder(here / "outputs/s" / f).status()["status"] == "finished" for f in folders)

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from truerisk.logger.label import CELL
 from truerisk.run import RunFolder
 
 LOCK_FILE = ".claims"
@@ -66,6 +67,31 @@ def _lock_folder(folder: Path) -> bool:
         return False
     _locked.add(key)
     return True
+
+
+def find_begun(folders: Sequence[Path], empty: bool = False) -> dict[Path, Path]:
+    """Find where the runs of cells lie that another command has begun under other names.
+
+    Only the hash at the end of a name is locked, so that under the lock there is one such folder.
+
+    Args:
+        folders: of one study, as this command has named them.
+        empty: whether one of others counts though it holds nothing yet, as it is locked by them.
+
+    Returns:
+        By each of them the folder with the same hash that holds something; itself if none does.
+    """
+    twins: dict[str, list[Path]] = {}
+    for path in sorted(folders[0].parent.glob("*-*")):
+        twins.setdefault(path.name.rpartition("-")[2], []).append(path)
+    found = {}
+    for folder in folders:
+        digits = folder.name.rpartition("-")[2]
+        others = [folder, *twins.get(digits, [])] if CELL.search(folder.name) else [folder]
+        begun = [path for path in others if path.is_dir() and any(path.iterdir())]
+        begun += [path for path in others if empty and path != folder]
+        found[folder] = next(iter(begun), folder)
+    return found
 
 
 def _unlock_folder(folder: Path) -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +28,7 @@ from truerisk.engine.signals import on_stop
 from truerisk.outcome import Outcome
 from truerisk.risk.measured import read_monitor
 from truerisk.run import RunFolder, rank
-from truerisk.sweeps.locks import lock_cells
+from truerisk.sweeps.locks import find_begun, lock_cells
 from truerisk.sweeps.sweep_cell import DONE, outcome_of_result, read_outcome, strip_hash
 from truerisk.task import get_task
 
@@ -46,19 +47,21 @@ def run_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = No
         facts: what joins the run's metadata.
 
     Returns:
-        How it ended; `ELSEWHERE` where another process has claimed it.
+        How it ended, and in which folder: another command may have begun it under another name;
+        `ELSEWHERE` where another process has claimed it.
     """
     with lock_cells([folder]) as locked:
+        folder = find_begun([folder], empty=not locked)[folder]
         if not locked:
-            return ELSEWHERE
+            return replace(ELSEWHERE, folder=folder)
         # read under the lock: another process may have finished it since the sweep looked
         before = read_outcome(RunFolder(folder))
         if before.status in DONE:
-            return before
+            return replace(before, folder=folder)
         train = _train_here
         if cfg.trainer.get("strategy", "auto") != "auto":
             train = spawn_distributed
-        return _catch_errors(train, cfg, folder, facts or {})
+        return replace(_catch_errors(train, cfg, folder, facts or {}), folder=folder)
 
 
 def _train_here(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Outcome:

@@ -20,6 +20,7 @@ from truerisk.config.contents import Known, hash_contents, list_changed
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.run import RunFolder
 from truerisk.sweeps.cell_composer import CellComposer
+from truerisk.sweeps.locks import find_begun
 from truerisk.sweeps.sweep_cell import DONE, SweepCell, hash_config, make_slug
 
 # libyaml's parser takes a twentieth of the time, but not every build of PyYAML has it
@@ -67,6 +68,8 @@ class StudyFolder:
         for point in points:
             cell, error = self._compose_cell(tuple(point), folders, known)
             cells.append(cell)
+            if not cell.problem:  # a value that is written in two ways is one cell
+                folders.setdefault(cell.digits, cell.folder)
             if error is not None and isinstance(error.__cause__, HydraException):
                 errors.append(error)
         if errors and len(errors) == len(points) and not self.partial:
@@ -229,7 +232,7 @@ def place_cell(config: Mapping[str, Any], folder: Path, overrides: Sequence[str]
     with contextlib.suppress(OSError):  # it is not empty, or gone
         folder.rmdir()
     place = folder.with_name(f"{make_slug(overrides)}-{digits}")
-    if _list_changed_since(place, contents):
+    if _list_changed_since(find_begun([place])[place], contents):
         return folder.with_name(f"{make_slug(overrides)}-{others}")
     return place
 

@@ -204,7 +204,8 @@ class Sweep:
         while points is not None:
             cells = self.study.compose_cells(points)
             outcomes = self._run_missing(unique_cells(cells), launcher, jobs)
-            outcomes = {path: replace(end, folder=path) for path, end in outcomes.items()}
+            # another command may have begun a cell meanwhile, in a folder that it has named
+            outcomes = {k: replace(end, folder=end.folder or k) for k, end in outcomes.items()}
             yield from outcomes.values()
             try:
                 points = batches.send([outcomes[cell.folder] for cell in cells])
@@ -236,7 +237,8 @@ class Sweep:
             outcomes |= {cell.folder: end for cell, end in zip(ready, ended, strict=True)}
         if self.study.folder.is_dir():  # a command of which not one cell can work leaves nothing
             for cell in missing:
-                record_cell_failure(cell, outcomes[cell.folder])
+                end = outcomes[cell.folder]
+                record_cell_failure(replace(cell, folder=end.folder or cell.folder), end)
         return outcomes
 
 

@@ -107,6 +107,11 @@ class SweepCell:
         """What tells it from the others, as its folder's name has it."""
         return strip_hash(self.folder)
 
+    @property
+    def digits(self) -> str:
+        """The hash that the name of its folder ends in."""
+        return self.folder.name.rpartition("-")[2]
+
     def read_outcome(self) -> Outcome:
         """Read how its run stands: ``missing`` where it has not begun."""
         return read_outcome(self.run)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from truerisk.config.compose import quote_override
 from truerisk.core.errors import Interrupted
 from truerisk.engine.signals import on_stop
 from truerisk.outcome import INTERRUPTED, Outcome
-from truerisk.sweeps.locks import lock_cells
+from truerisk.run import RunFolder
+from truerisk.sweeps.locks import find_begun, lock_cells
 from truerisk.sweeps.run_cell import ELSEWHERE, tell_outcome
-from truerisk.sweeps.sweep_cell import DONE, SweepCell
+from truerisk.sweeps.sweep_cell import DONE, SweepCell, read_outcome
 
 LOOK = 0.5
 """Seconds between two looks at whether a parent is still there."""
@@ -191,15 +192,21 @@ def claim_cells(
         cells: those that would be trained.
 
     Yields:
-        The cells that are left to train here, and by folder the outcomes of the others: of those
-        that are done by now, and of those that another process is at.
+        The cells that are left to train here, each where it has been begun, and by folder the
+        outcomes of the others: of those that are done by now, and of those that another process
+        is at.
     """
     with lock_cells([cell.folder for cell in cells]) as folders:
+        begun = find_begun([cell.folder for cell in cells])
+        for folder in folders:
+            begun[folder].mkdir(exist_ok=True)  # for others to see whose it is
         # read under the locks: another process may have finished some since the sweep looked
-        outcomes = {cell.folder: cell.read_outcome() for cell in cells}
+        ended = {cell.folder: read_outcome(RunFolder(begun[cell.folder])) for cell in cells}
+        outcomes = {k: replace(end, folder=begun[k]) for k, end in ended.items()}
         outcomes |= {cell.folder: ELSEWHERE for cell in cells if cell.folder not in folders}
         decided = {k: v for k, v in outcomes.items() if v.status in (*DONE, ELSEWHERE.status)}
-        yield [cell for cell in cells if cell.folder not in decided], decided
+        waiting = [cell for cell in cells if cell.folder not in decided]
+        yield [replace(cell, folder=begun[cell.folder]) for cell in waiting], decided
 
 
 def end_with_parent(parent: int | None = None) -> None:

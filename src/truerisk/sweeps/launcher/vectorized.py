@@ -77,6 +77,7 @@ class Vectorized(Launcher):
         """Train a group; where it breaks, its cells go to ``alone`` with the reason, unyielded."""
         from truerisk.sweeps.launcher.group_processes import train_group
 
+        named = {cell.digits: cell.folder for cell in cells}  # as this command has
         with claim_cells(cells) as (waiting, outcomes):
             refused: dict[Path, str] = {}
             try:
@@ -93,15 +94,17 @@ class Vectorized(Launcher):
                 else:
                     # whatever it is, it may be of the stacking: each cell has its turn by itself
                     why = f"training it with others failed: {_describe_failure(error)}"
-                    alone |= {cell.folder: why for cell in unfinished}
+                    alone |= {named[cell.digits]: why for cell in unfinished}
             tell_reasons(
                 {cell.label: refused[cell.folder] for cell in waiting if cell.folder in refused},
                 "error: {cell}: {why}",
                 "error: {cell} and {more} more: {why}",
             )
             for cell in waiting:
-                outcomes[cell.folder] = replace(cell.read_outcome(), new=True)
-            outcomes |= {k: Outcome(math.nan, "refused", why) for k, why in refused.items()}
+                end = replace(cell.read_outcome(), new=True)
+                if cell.folder in refused:
+                    end = Outcome(math.nan, "refused", refused[cell.folder])
+                outcomes[named[cell.digits]] = replace(end, folder=cell.folder)
         yield from ((cell, outcomes[cell.folder]) for cell in cells)
 
 

@@ -35,9 +35,7 @@ def one_thread():
 @pytest.fixture
 def undrawn(monkeypatch):
     """Runs without their figure, which takes longer than all the rest of a tiny one."""
-    import truerisk.fit
-
-    monkeypatch.setattr(truerisk.fit, "_draw", lambda result: None)
+    monkeypatch.setattr("truerisk.show.figure.draw_result", lambda result: None)
 
 
 @pytest.fixture
@@ -200,7 +198,7 @@ def run(tmp_path_factory):
     import truerisk
 
     def run(*overrides):
-        with mock.patch("truerisk.fit._draw"):
+        with mock.patch("truerisk.show.figure.draw_result"):
             return truerisk.train(overrides, folder=tmp_path_factory.mktemp("run"))
 
     return run

@@ -296,7 +296,7 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "model" / "tied.yaml").write_text(text)
 
     def train(*overrides):
-        with mock.patch("truerisk.fit._draw"):
+        with mock.patch("truerisk.show.figure.draw_result"):
             return truerisk.train([*OWN, *overrides], config_dir=tmp_path, folder=tmp_path / "run")
 
     return train

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from truerisk import fit
 from truerisk.cli import main
 from truerisk.result import load_run
+from truerisk.show import figure
 
-DRAW = fit._draw
+DRAW = figure.draw_result
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, tiny):
     """An empty working folder, in which figures are drawn after all."""
-    monkeypatch.setattr(fit, "_draw", DRAW)
+    monkeypatch.setattr(figure, "draw_result", DRAW)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

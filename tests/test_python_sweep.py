@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch import nn
+from torchmetrics.classification import MulticlassF1Score
 
 import truerisk
 from truerisk.core.errors import ConfigError
@@ -57,6 +61,62 @@ def test_a_model_and_samples_of_ones_own(tmp_path, monkeypatch, launcher):
     torch.nn.init.zeros_(model[0].weight)
     other = truerisk.sweep(overrides, model=model, data=data)
     assert all(outcome.new for outcome in other.outcomes)
+
+
+class Counts(Callback):
+    """Counts epochs into a file, so that each run's own copy is seen."""
+
+    def __init__(self, path):
+        self.path, self.epochs = str(path), 0
+
+    def on_train_epoch_end(self, trainer, module):
+        self.epochs += 1
+        with open(self.path, "a") as file:
+            file.write(f"{self.epochs} ")
+
+
+def test_metrics_and_callbacks_of_ones_own(tmp_path):
+    model, data = given()
+    tell = Counts(tmp_path / "seen.txt")
+    f1 = MulticlassF1Score(3, average="macro")
+    study = truerisk.sweep(
+        [*SHORT, "seed=1,2", "monitor=metric/f1/val", "hydra/launcher=vectorized"],
+        model=model,
+        data=data,
+        metrics={"f1": f1},
+        callbacks=[tell],
+        folder=tmp_path / "study",
+    )
+    assert [run.status for run in study.runs] == ["finished"] * 2
+    assert (tmp_path / "seen.txt").read_text() == "1 2 1 2 " and tell.epochs == 0
+    best = max(run.summary["metric/f1/val"].value for run in study.runs)
+    assert study.best.summary["metric/f1/val"].value == best == study.table["metric/f1/val"].max()
+    # one run, measured with it too, is asked for the object when it is gone on with
+    alone = truerisk.train(
+        [*SHORT, "seed=1"], model=model, data=data, metrics=[f1], folder=tmp_path / "a"
+    )
+    assert "metric/multiclass_f1score/test" in alone.summary
+    with pytest.raises(ConfigError, match=r"metric\.multiclass_f1score: .* metrics=…"):
+        truerisk.train(
+            ["resume=" + str(tmp_path / "a"), "trainer.max_epochs=3"], model=model, data=data
+        )
+    with pytest.raises(ConfigError, match="two are called counts: give a dict"):
+        truerisk.sweep(SHORT, model=model, data=data, callbacks=[tell, tell])
+
+
+def test_a_data_frame(tmp_path):
+    """It is read as the file of it is."""
+    frame = pd.DataFrame({"size": np.arange(60) % 7, "form": ["round", "flat", "long"] * 20})
+    frame["price"] = frame["size"] * 3.0 + (frame["form"] == "flat")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    asked = [*SHORT, "data.source.target=price", "loss=mse", "model=linear"]
+    run = truerisk.train(asked, data=frame, folder=tmp_path / "a")
+    file = ["data=table", f"data.source.path={tmp_path / 't.csv'}"]
+    other = truerisk.train([*file, *asked], folder=tmp_path / "b")
+    assert run.summary["risk/test"] == other.summary["risk/test"]
+    np.testing.assert_array_equal(run.predict(frame).values, other.predict(frame).values)
+    with pytest.raises(ConfigError, match=r"data\.source\.target is not set"):
+        truerisk.train(SHORT, data=frame, folder=tmp_path / "c")
 
 
 def test_options_by_name_and_mistakes(tmp_path):

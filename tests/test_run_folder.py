@@ -99,7 +99,7 @@ def test_failed(tiny, tmp_path, monkeypatch, where):
     target = {
         "step": "truerisk.engine.step.Step.__call__",
         "measure": "truerisk.engine.measure.RiskEstimator.final_risks",
-        "draw": "truerisk.fit._draw",
+        "draw": "truerisk.show.figure.draw_result",
     }
 
     def broken(*_args):
@@ -120,7 +120,7 @@ def full(*_given):
 
 
 def test_a_full_disk_costs_a_measured_run_its_figures_alone(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("truerisk.fit._draw", full)
+    monkeypatch.setattr("truerisk.show.figure.draw_result", full)
     assert tiny(tmp_path / "run").status == "finished"
     assert "no figures: cannot write a.file: No space left" in capsys.readouterr().err
 

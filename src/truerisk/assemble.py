@@ -334,9 +334,19 @@ def _step(cfg: DictConfig) -> StepOptions:
     return StepOptions(cfg.step.accumulate, ClipOptions(**cfg.step.clip))
 
 
-def build_diagnostics(cfg: DictConfig) -> dict[str, Any]:
-    """The chosen diagnostics, and other callbacks, by their names in the configuration."""
-    built = {str(name): build(node) for name, node in cfg.get("diagnostics", {}).items()}
+def build_diagnostics(cfg: DictConfig, given: bool = True) -> dict[str, Any]:
+    """The chosen diagnostics, and other callbacks, by their names in the configuration.
+
+    Args:
+        cfg: the configuration.
+        given: whether with those that were given from Python, and must be there.
+    """
+    nodes = {
+        str(name): node
+        for name, node in cfg.get("diagnostics", {}).items()
+        if given or not str(node._target_).endswith(".given_part")
+    }
+    built = {name: build(node) for name, node in nodes.items()}
     for name, diagnostic in built.items():
         if isinstance(diagnostic, Diagnostic):
             diagnostic.name = name

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from truerisk.core.atomic_files import NO_ROOM, describe_file_error, write_atomic
 from truerisk.core.checks import parse_duration
 from truerisk.core.errors import ConfigError, Interrupted, UserError
+from truerisk.core.python_objects import read_parts
 from truerisk.core.stop import Stop
 from truerisk.lengthen import Lengthening, read_lengthening
 from truerisk.result import RunResult
@@ -41,6 +42,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     model: nn.Module | None = None,
     data: Any = None,
+    metrics: Sequence[Any] | Mapping[str, Any] = (),
 ) -> RunResult:
     """Train a recipe: a composed configuration, or overrides as on the command line.
 
@@ -54,8 +56,12 @@ def train(
         callbacks: Lightning callbacks that look at the run beside those under ``diagnostics``.
         model: a module to train a copy of, in place of ``model=NAME``.
         data: samples, in place of ``data=NAME``: (x, y), which is split; (x_train, y_train, x_val,
-            y_val), perhaps with x_test and y_test; a Dataset, or a pair or three of them; or a
-            LightningDataModule. They are read once.
+            y_val), perhaps with x_test and y_test; a Dataset, or a pair or three of them; a
+            LightningDataModule; or a DataFrame, whose target ``data.source.target=COLUMN`` names
+            and which has the other keys of ``data=table``. They are read once.
+        metrics: objects of torchmetrics, or `truerisk.metric.Metric`, to measure copies of beside
+            those under ``metric``, perhaps by name; else ``MulticlassF1Score`` is called
+            ``multiclass_f1score``.
 
     Returns:
         The run's folder, read back.
@@ -68,12 +74,12 @@ def train(
 
     if isinstance(config, str):
         raise ConfigError(f"train takes a list of overrides, as in train([{config!r}])")
-    objects = read_objects(model, data)
+    objects = read_objects(model, data, metrics)
     if isinstance(config, DictConfig):
         cfg = config
     else:
         check_overrides(config, objects)
-        options = ["data=arrays"] if data is not None else []
+        options = choose_options(objects)
         if any(text.lstrip("+").startswith("resume=") for text in config):
             options = []
         cfg = compose([*options, *expand_resume(config)], config_dir)
@@ -87,15 +93,28 @@ def train(
     return result
 
 
-def read_objects(model: Any, data: Any) -> dict[str, Any]:
+def choose_options(objects: Mapping[str, Any]) -> list[str]:
+    """Return the overrides that what was given from Python begins with."""
+    return [f"data={objects['data'].option}"] if "data" in objects else []
+
+
+def read_objects(
+    model: Any,
+    data: Any,
+    metrics: Sequence[Any] | Mapping[str, Any] = (),
+    callbacks: Sequence[Any] | Mapping[str, Any] = (),
+) -> dict[str, Any]:
     """Look at what was given from Python.
 
     Args:
         model: a module, or None.
         data: samples, or None.
+        metrics: objects, perhaps by name.
+        callbacks: Lightning callbacks, perhaps by name.
 
     Returns:
-        A `GivenModel` and `GivenData`, by ``model`` and ``data``.
+        A `GivenModel`, `GivenData` or `GivenFrame` and `GivenPart`, by where they stand in a
+        configuration.
 
     Raises:
         ConfigError: they are of no kind that can be trained.
@@ -109,7 +128,7 @@ def read_objects(model: Any, data: Any) -> dict[str, Any]:
         from truerisk.data.given_samples import read_data
 
         objects["data"] = read_data(data)
-    return objects
+    return {**objects, **read_parts("metric", metrics), **read_parts("diagnostics", callbacks)}
 
 
 def check_overrides(overrides: Sequence[str], objects: Mapping[str, Any]) -> None:
@@ -144,9 +163,12 @@ def describe_objects(cfg: DictConfig, objects: Mapping[str, Any]) -> DictConfig:
         cfg.model = objects["model"].describe()
         cfg.choices.model = objects["model"].class_path.rpartition(".")[2].lower()
     if "data" in objects:
-        task = (cfg.data.get("source") or {}).get("task", "auto")
-        cfg.data.source = objects["data"].describe(task)
+        cfg.data.source = objects["data"].describe(cfg.data.get("source") or {})
         cfg.choices.data = "given"
+    for key in (key for key in objects if "." in key):
+        if OmegaConf.select(cfg, key) is not None:
+            raise ConfigError(f"{key} is there twice: leave one out, or give yours by another name")
+        OmegaConf.update(cfg, key, objects[key].describe(), force_add=True)
     OmegaConf.set_struct(cfg, True)
     return cfg
 
@@ -306,7 +328,13 @@ def _execute(
             facts = {"threads": count, **recipe.facts(), "contents": contents, **(more or {})}
             run.create(OmegaConf.to_yaml(cfg, resolve=True), facts)
     result = RunResult(run.path)
-    draw = cache(lambda: _draw(result))  # once, whether a logger asks for the figures or not
+
+    @cache  # once, whether a logger asks for the figures or not
+    def draw() -> None:
+        from truerisk.show.figure import draw_result
+
+        draw_result(result)
+
     with ExitStack() as stack:
         if first:
             stack.enter_context(_told(run, before))
@@ -529,24 +557,3 @@ def torch_flags(trainer: DictConfig) -> Iterator[None]:
 
     with torch.autograd.set_detect_anomaly(bool(trainer.get("detect_anomaly", False))):
         yield
-
-
-def _draw(result: RunResult) -> None:
-    from truerisk.assemble import build_diagnostics
-    from truerisk.diagnostics import Diagnostic
-    from truerisk.logger.history import read_metric_rows
-    from truerisk.show.contour import save_contour
-    from truerisk.show.figure import matrix_figure, risk_figure
-
-    if not result.config.get("figures", True):
-        return
-    if not get_task(result.task).has_samples:
-        save_contour([result.folder], result.figure)
-    elif len(rows := read_metric_rows(result.folder)):
-        risk_figure(rows, result.figure, result.title, result.summary)
-    for name, tables in result.run.tables().items():
-        classes = result.run.metadata()["table_classes"][name]
-        matrix_figure(tables, classes, result.run.figures / f"{name}.png", result.title)
-    for name, diagnostic in build_diagnostics(result.config).items():
-        if isinstance(diagnostic, Diagnostic):
-            diagnostic.draw(result.history, result.run.figures / f"{name}.png", result.title)

@@ -269,9 +269,9 @@ def draw_figures(folders: Sequence[Path]) -> int:
     Raises:
         UserError: there is no run below one of the folders.
     """
-    from truerisk.fit import _draw
     from truerisk.reports.run_records import find_run_folders
     from truerisk.result import RunResult
+    from truerisk.show.figure import draw_result
 
     failures = 0
     for folder in folders:
@@ -281,7 +281,7 @@ def draw_figures(folders: Sequence[Path]) -> int:
         for run in runs:
             try:
                 run.config.figures = True  # also where the run itself was to draw none
-                _draw(run)
+                draw_result(run)
             except Exception as error:
                 # whatever is wrong with one run's files, the others are still worth a figure
                 print(f"error: {run.folder}: {' '.join(str(error).split())}", file=sys.stderr)

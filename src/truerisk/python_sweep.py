@@ -23,6 +23,7 @@ from truerisk.sweeps.cell_composer import CellComposer, ComposedCell
 from truerisk.sweeps.sweep import Sweep, is_own_sweeper
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
     from pandas import DataFrame
 
 
@@ -31,7 +32,7 @@ class GivenComposer:
 
     Args:
         compose: composes them without.
-        objects: ``model`` and ``data``, those of them that were given.
+        objects: what was given, see `truerisk.fit.read_objects`.
     """
 
     def __init__(self, compose: CellComposer, objects: Mapping[str, Any]) -> None:
@@ -119,6 +120,8 @@ def sweep(
     data: Any = None,
     config_dir: str | None = None,
     folder: str | Path | None = None,
+    metrics: Sequence[Any] | Mapping[str, Any] = (),
+    callbacks: Sequence[Callback] | Mapping[str, Callback] = (),
 ) -> SweepResult:
     """Train every cell of a sweep: what ``truerisk train -m`` does with the same overrides.
 
@@ -131,6 +134,9 @@ def sweep(
         data: samples, in place of ``data=NAME``; see `truerisk.train`.
         config_dir: a folder of your own options.
         folder: of the study; by default ``outputs/NAME``, named by what is swept.
+        metrics: as for `truerisk.train`.
+        callbacks: Lightning callbacks, of which each run gets a copy; runs that have some are
+            trained one by one.
 
     Returns:
         The runs, their table, and the best of them.
@@ -138,13 +144,13 @@ def sweep(
     Raises:
         ConfigError: the overrides cannot be composed, or not one cell can work.
     """
-    from truerisk.fit import check_overrides, read_objects
+    from truerisk.fit import check_overrides, choose_options, read_objects
 
     if isinstance(overrides, str):
         raise ConfigError(f"sweep takes a list of overrides, as in sweep([{overrides!r}])")
-    objects = read_objects(model, data)
+    objects = read_objects(model, data, metrics, callbacks)
     check_overrides(overrides, objects)
-    options = ["data=arrays"] if data is not None else []
+    options = choose_options(objects)
     where = []
     if folder is not None:
         where = [f"hydra.sweep.dir={quote_override(str(Path(folder).absolute()))}"]

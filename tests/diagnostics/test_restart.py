@@ -43,7 +43,7 @@ def cut_off(folder, step):
 
 
 def test_a_run_cut_off_in_a_look_goes_on_as_if_it_had_not_been(tmp_path):
-    with mock.patch("truerisk.fit._draw"):
+    with mock.patch("truerisk.show.figure.draw_result"):
         whole = truerisk.train(RECIPE, folder=tmp_path / "whole")
         cut_off(tmp_path / "cut", 6)
         truerisk.train(OmegaConf.create({"resume": str(tmp_path / "cut")}))

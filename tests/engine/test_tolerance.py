@@ -81,7 +81,7 @@ def test_a_run_taken_up_again_ends_where_it_should(run, tmp_path):
             if instance.state.step == step:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        with mock.patch("truerisk.fit._draw"):
+        with mock.patch("truerisk.show.figure.draw_result"):
             with mock.patch.object(Step, "__call__", stepping):
                 assert truerisk.train(given, folder=folder).status == "interrupted"
             result = truerisk.train(OmegaConf.create({"resume": str(folder)}))

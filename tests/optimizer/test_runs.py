@@ -85,7 +85,10 @@ def stopped_at(folder, name, step, *more):
         if instance.state.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with mock.patch.object(Step, "__call__", stepping), mock.patch("truerisk.fit._draw"):
+    with (
+        mock.patch.object(Step, "__call__", stepping),
+        mock.patch("truerisk.show.figure.draw_result"),
+    ):
         return truerisk.train([*overrides(name), *more], folder=folder)
 
 
@@ -94,7 +97,7 @@ def test_taken_up_again_to_the_bit(name, run, tmp_path, last_weights):
     noisy = "regularizer=[dropout,input_noise]"
     cut = stopped_at(tmp_path / "cut", name, 4, noisy)
     assert cut.status == "interrupted"
-    with mock.patch("truerisk.fit._draw"):
+    with mock.patch("truerisk.show.figure.draw_result"):
         resumed = truerisk.train(OmegaConf.create({"resume": str(tmp_path / "cut")}))
     whole = run(*overrides(name), noisy)
     assert resumed.status == whole.status == "finished"

@@ -29,7 +29,7 @@ def study(tmp_path_factory):
 
     top = tmp_path_factory.mktemp("studies") / "tiny"
     shared = ["model.width=8", "trainer.max_epochs=2", "data.batch_size=30"]
-    with mock.patch("truerisk.fit._draw"):
+    with mock.patch("truerisk.show.figure.draw_result"):
         for data, optimizer, lr, seed in GRID:
             own = [f"data={data}", f"optimizer={optimizer}", f"optimizer.lr={lr}"]
             name = f"{data}-{optimizer}-{lr}-{seed}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +22,7 @@ def offer_objects(objects: Mapping[str, Any]) -> Iterator[None]:
     """Let the parts that a configuration describes be found inside the block.
 
     Args:
-        objects: ``model`` and ``data``, those of them that were given.
+        objects: ``model``, ``data``, ``metric.NAME`` and ``diagnostics.NAME`` that were given.
     """
     token = _OFFERED.set(objects)
     try:
@@ -33,7 +35,7 @@ def take_object(name: str, digest: str, what: str) -> Any:
     """Return an object that is offered.
 
     Args:
-        name: ``model`` or ``data``.
+        name: ``model``, ``data``, or the node of a part.
         digest: what `hash_arrays` said of it when the run began.
         what: what the configuration knows of it, for messages.
 
@@ -42,13 +44,91 @@ def take_object(name: str, digest: str, what: str) -> Any:
     """
     offered = _OFFERED.get().get(name)
     if offered is None:
+        group = name.partition(".")[0]
+        argument = {"metric": "metrics", "diagnostics": "callbacks"}.get(group, group)
         raise ConfigError(
             f"{name}: this run was given {what} from Python, which must be given again: "
-            f"truerisk.train(['resume=FOLDER'], {name}=…)"
+            f"truerisk.train(['resume=FOLDER'], {argument}=…)"
         )
     if offered.digest != digest:
         raise ConfigError(f"{name}: this is not {what} that the run was given when it began")
     return offered
+
+
+class GivenPart(NamedTuple):
+    """A metric or a callback as it was given.
+
+    Args:
+        part: the object, which each run takes a copy of.
+        key: its node in a configuration, such as ``metric.f1``.
+        digest: of its numbers and texts.
+    """
+
+    part: Any
+    key: str
+    digest: str
+
+    def describe(self) -> dict[str, object]:
+        """Return the node that stands for it in a configuration."""
+        kind = type(self.part)
+        node: dict[str, object] = {
+            "_target_": f"{__name__}.given_part",
+            "key": self.key,
+            "class_path": f"{kind.__module__}.{kind.__qualname__}",
+            "digest": self.digest,
+        }
+        higher = getattr(self.part, "higher_is_better", None)
+        return node if higher is None else {**node, "higher_is_better": bool(higher)}
+
+
+def read_parts(group: str, parts: Iterable[Any] | Mapping[str, Any]) -> dict[str, GivenPart]:
+    """Name metrics or callbacks that were given from Python, by their classes or as they are told.
+
+    Args:
+        group: ``metric`` or ``diagnostics``.
+        parts: the objects, perhaps by name.
+
+    Returns:
+        By their nodes in a configuration.
+
+    Raises:
+        ConfigError: two have one name.
+
+    >>> list(read_parts("metric", [np.float64(1.0), np.int8(2)]))
+    ['metric.float64', 'metric.int8']
+    """
+    if not isinstance(parts, Mapping):
+        parts = list(parts)
+        words = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(part).__name__) for part in parts]
+        names = [word.lower() for word in words]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"{group}: two are called {twice[0]}: give a dict of them by name")
+        parts = dict(zip(names, parts, strict=True))
+    found = {}
+    for name, part in parts.items():
+        plain = (
+            {k: v for k, v in vars(part).items() if isinstance(v, int | float | str)}
+            if hasattr(part, "__dict__")
+            else {}
+        )
+        digest = hashlib.sha256(repr(sorted(plain.items())).encode()).hexdigest()[:12]
+        found[f"{group}.{name}"] = GivenPart(part, f"{group}.{name}", digest)
+    return found
+
+
+def given_part(key: str, class_path: str, digest: str, higher_is_better: bool | None = None) -> Any:
+    """Return a copy of the metric or callback that a run was given.
+
+    Args:
+        key: of its node.
+        class_path: where its class is defined.
+        digest: of its numbers and texts.
+        higher_is_better: for those who only read the configuration.
+
+    Raises:
+        ConfigError: it was not given again.
+    """
+    return copy.deepcopy(take_object(key, digest, f"a {class_path}").part)
 
 
 def hash_arrays(arrays: Iterable[Any]) -> str:

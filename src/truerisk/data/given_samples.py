@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,13 +12,16 @@ from torch import Tensor
 from truerisk.core import rng
 from truerisk.core.errors import ConfigError
 from truerisk.core.python_objects import hash_arrays, take_object
-from truerisk.data.own_files import check_widths, describe_integers, read_inputs
+from truerisk.data.own_files import FRAME, check_widths, describe_integers, read_inputs
 from truerisk.data.samples import Samples
 from truerisk.data.source_files import read_labels
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 FORMS = (
     "(x, y), (x_train, y_train, x_val, y_val), the same with x_test, y_test, a Dataset, a pair or "
-    "three of them, or a LightningDataModule"
+    "three of them, a LightningDataModule, or a DataFrame with data.source.target=COLUMN"
 )
 SPLITS = ("train", "val", "test")
 Pair = tuple[Any, Any]
@@ -37,11 +40,16 @@ class GivenData(NamedTuple):
     splits: dict[str, Pair]
     digest: str
 
-    def describe(self, task: str = "auto") -> dict[str, object]:
+    @property
+    def option(self) -> str:
+        """The option whose keys they have beside their source's."""
+        return "arrays"
+
+    def describe(self, source: Mapping[str, Any]) -> dict[str, object]:
         """Return the node that stands for them in a configuration.
 
         Args:
-            task: what is learned.
+            source: the node that was composed.
         """
         shapes = {name: [list(x.shape), list(y.shape)] for name, (x, y) in self.splits.items()}
         return {
@@ -50,21 +58,50 @@ class GivenData(NamedTuple):
             "kind": self.kind,
             "shapes": shapes,
             "digest": self.digest,
-            "task": task,
+            "task": source.get("task", "auto"),
         }
 
 
-def read_data(data: Any, seed: int = 0) -> GivenData:
+class GivenFrame(NamedTuple):
+    """A table as it was given: a DataFrame, read as a file of it would be.
+
+    Args:
+        frame: its columns.
+        digest: of all of them.
+    """
+
+    frame: DataFrame
+    digest: str
+
+    @property
+    def option(self) -> str:
+        """The option whose keys it has beside the path."""
+        return "table"
+
+    def describe(self, source: Mapping[str, Any]) -> dict[str, object]:
+        """Return the node that stands for it in a configuration.
+
+        Args:
+            source: the node that was composed, with the target and the like.
+        """
+        return {**source, "path": f"{FRAME}{self.digest}"}
+
+
+def read_data(data: Any, seed: int = 0) -> GivenData | GivenFrame:
     """Read samples that were given from Python, once.
 
     Args:
-        data: tensors or arrays, datasets, or a LightningDataModule.
+        data: tensors or arrays, datasets, a LightningDataModule, or a DataFrame.
         seed: of what datasets draw while they are read.
 
     Raises:
         ConfigError: it is none of these.
     """
     kind = type(data).__name__
+    if kind == "DataFrame" and hasattr(data, "columns"):
+        frame = data.reset_index(drop=True).rename(columns=str)
+        arrays = [np.array(list(frame)), *(frame[name].astype(str).to_numpy(str) for name in frame)]
+        return GivenFrame(frame, hash_arrays(arrays))
     with rng.fork_seeded(seed):
         if hasattr(data, "train_dataloader"):
             splits = read_data_module(data)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from truerisk.core.errors import ConfigError, first_line, suggest
+from truerisk.core.python_objects import take_object
 from truerisk.data.encoder import MISSING, TableEncoder, build_matrix
 from truerisk.data.samples import Expected, Samples
 from truerisk.data.source_files import find_path, read_labels
@@ -31,6 +32,10 @@ from truerisk.task.classification import name_order
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+FRAME = "dataframe:"
+"""How the path of a table begins that was given from Python; its digest follows."""
 
 
 def arrays(
@@ -329,7 +334,7 @@ def table(
     """Read samples from the rows of a table; features are x [n, d] once its encoder is fitted.
 
     Args:
-        path: a CSV, ARFF or Parquet file.
+        path: a CSV, ARFF or Parquet file; or what stands for a DataFrame that was given.
         target: the column to predict, or several.
         columns: to learn from; None for all but the target.
         drop: columns to leave out.
@@ -365,7 +370,11 @@ def table(
     """
     if missing not in MISSING:
         raise ConfigError(f"data.source.missing is '{missing}': {suggest(str(missing), MISSING)}")
-    file = find_path(path, "data.source.path", "a CSV, ARFF or Parquet file")
+    digest = str(path).removeprefix(FRAME)
+    if digest == path or path is None:
+        file: Any = find_path(path, "data.source.path", "a CSV, ARFF or Parquet file")
+    else:
+        file = take_object("data", digest, "a DataFrame").frame
     read = read_table(
         file,
         categorical,

@@ -62,11 +62,11 @@ class Table(NamedTuple):
     gaps: dict[str, dict[str, int]]
 
 
-def read_table(file: Path, texts: Sequence[str], dates: str, **keys: Any) -> Table:
+def read_table(file: Path | DataFrame, texts: Sequence[str], dates: str, **keys: Any) -> Table:
     """Read a CSV, ARFF or Parquet file: numbers as numbers, the rest as texts.
 
     Args:
-        file: the table.
+        file: the table, or its path.
         texts: columns that stay texts, whatever is in them.
         dates: ``number`` for dates as days since 1970, ``category`` for dates in text as they are;
             ``day_first`` or ``month_first`` for what ``03/04/2020`` means.
@@ -78,11 +78,13 @@ def read_table(file: Path, texts: Sequence[str], dates: str, **keys: Any) -> Tab
     """
     if dates not in DATES:
         raise ConfigError(f"data.source.dates is '{dates}': give one of {', '.join(DATES)}")
-    suffix = find_suffix(file)
+    suffix = find_suffix(file) if isinstance(file, Path) else ""
     dialect = make_dialect(suffix, **keys)
     guessed: list[str] = []
     gaps: dict[str, dict[str, int]] = {}
-    if suffix in (".parquet", ".pq"):
+    if not isinstance(file, Path):
+        frame = file
+    elif suffix in (".parquet", ".pq"):
         frame = read_parquet(file)
     else:
         layout = find_layout(file, dialect)
@@ -424,7 +426,7 @@ def spread_lists(frame: DataFrame, names: Sequence[str]) -> DataFrame:
 
 
 def describe_table(
-    file: Path,
+    file: Path | DataFrame,
     whole: DataFrame,
     frame: DataFrame,
     texts: Sequence[str],
@@ -446,8 +448,9 @@ def describe_table(
         missing: what fills gaps.
     """
     features = whole.columns.difference(goals)
+    name = getattr(file, "name", "DataFrame")
     parts = [
-        f"{file.name}: {len(frame)} rows, {len(features) - len(texts)} numeric and {len(texts)} "
+        f"{name}: {len(frame)} rows, {len(features) - len(texts)} numeric and {len(texts)} "
         f"categorical columns, target {', '.join(goals)} ({phrase})"
     ]
     others = [str(n) for n in read.frame.columns if n not in whole.columns and n not in goals]
@@ -462,7 +465,7 @@ def describe_table(
     gaps = {str(n): int(count) for n, count in frame[features].isna().sum().items() if count}
     if gaps:
         ways = {missing, "most_frequent"} if set(gaps) & set(texts) else {missing}
-        filled = _list_names([f"{name} ({count})" for name, count in gaps.items()])
+        filled = _list_names([f"{n} ({count})" for n, count in gaps.items()])
         parts.append(f"gaps filled by the {' or '.join(sorted(ways))}: {filled}")
     return "; ".join(parts)
 

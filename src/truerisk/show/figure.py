@@ -22,6 +22,7 @@ from truerisk.show.panel import (
     stack_panels,
 )
 from truerisk.show.style import FAINT, INK, RISK_STYLES, SIZE, format_bounds
+from truerisk.task import get_task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from truerisk.logger.history import MetricRows
+    from truerisk.result import RunResult
     from truerisk.risk.measured import Measured
 
 RISK_LABELS = {"train": "train", "val": "validation"}
@@ -377,3 +379,27 @@ def matrix_figure(tables: Mapping[str, Any], names: Sequence[str], path: Path, t
             color = "white" if shares[i, k] > 0.55 else INK
             axes.text(k, i, f"{count:g}", ha="center", va="center", fontsize=size, color=color)
     return save_png(figure, path)
+
+
+def draw_result(result: RunResult) -> None:
+    """Draw the figures of a run into its folder: risks or a path, tables, and its diagnostics'.
+
+    Args:
+        result: of the run, as far as it has come.
+    """
+    from truerisk.assemble import build_diagnostics
+    from truerisk.logger.history import read_metric_rows
+    from truerisk.show.contour import save_contour
+
+    if not result.config.get("figures", True):
+        return
+    if not get_task(result.task).has_samples:
+        save_contour([result.folder], result.figure)
+    elif len(rows := read_metric_rows(result.folder)):
+        risk_figure(rows, result.figure, result.title, result.summary)
+    for name, tables in result.run.tables().items():
+        classes = result.run.metadata()["table_classes"][name]
+        matrix_figure(tables, classes, result.run.figures / f"{name}.png", result.title)
+    for name, diagnostic in build_diagnostics(result.config, given=False).items():
+        if hasattr(diagnostic, "draw"):  # another callback draws nothing
+            diagnostic.draw(result.history, result.run.figures / f"{name}.png", result.title)

@@ -346,7 +346,7 @@ def _is_maximised(config: Mapping[str, Any]) -> bool:
     if kind != "metric" or node is None:
         return False
     target = locate_target(str(node["_target_"]), f"metric.{name}._target_")
-    higher = getattr(target, "higher_is_better", None)
+    higher = node.get("higher_is_better", getattr(target, "higher_is_better", None))
     if higher is None and hasattr(target, "look_up_direction"):
         options = {key: value for key, value in node.items() if key != "_target_"}
         with suppress(TypeError):  # a key that it does not take is told with the cells

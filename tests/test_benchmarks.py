@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(file.stem for file in (ROOT / "benchmarks").glob("*.py"))
@@ -31,6 +33,17 @@ def test_a_descent_takes_steps_and_lowers_the_risk(optimizer):
         descent.take()
     assert descent.steps == 20 and descent.seconds > 0
     assert descent.risk() < before
+
+
+def test_intervals_over_seeds_are_measured():
+    from benchmarks import seed_intervals
+
+    risks = seed_intervals.train_risks(["data=iris", "trainer.max_epochs=1"], seeds=4)
+    assert len(set(risks)) == 4
+    student, shown, wider = seed_intervals.measure_coverage(
+        stats.norm.ppf(np.linspace(0.005, 0.995, 100)), 10
+    )
+    assert abs(student - 0.95) < 0.02 and abs(shown - 0.95) < 0.02 and wider < 0.15
 
 
 def test_a_run_and_the_bare_loop_take_the_same_steps():

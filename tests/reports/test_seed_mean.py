@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from truerisk.reports.seed_mean import estimate_mean
+from truerisk.reports.seed_mean import (
+    bound_share,
+    bound_skewed,
+    estimate_columns,
+    estimate_mean,
+    student_interval,
+)
 
 
 def test_it_is_the_interval_of_scipy():
@@ -27,3 +33,60 @@ def test_intervals_cover_in_95_of_100_studies(n):
     draws = np.random.default_rng(n).normal(2.0, 3.0, size=(4000, n))
     covered = np.mean([e.low <= 2.0 <= e.high for e in map(estimate_mean, draws)])
     assert abs(covered - 0.95) < 3 * math.sqrt(0.95 * 0.05 / 4000)
+
+
+def test_the_transformation_is_halls():
+    x = np.random.default_rng(0).exponential(size=12)
+    _, (low,), (high,) = estimate_columns(x[:, None])
+    t, a = stats.t.ppf(0.975, 11), stats.skew(x, bias=False) / math.sqrt(12)
+    for bound, quantile in ((low, t), (high, -t)):
+        y = (x.mean() - bound) / stats.sem(x)
+        assert y + a * y**2 / 3 + a**2 * y**3 / 27 + a / 6 == pytest.approx(quantile)
+    assert bound_skewed(1.0, 0.1, 9, 0.0) == pytest.approx(student_interval(1.0, 0.1, 9))
+    # of seven values Student's stands
+    found = estimate_mean(x[:7])
+    assert estimate_columns(x[:7, None])[1:] == (
+        pytest.approx(found.low),
+        pytest.approx(found.high),
+    )
+
+
+@pytest.mark.parametrize(("n", "of_student", "at_least"), [(10, 0.84, 0.90), (20, 0.87, 0.92)])
+def test_intervals_of_skewed_risks(n, of_student, at_least):
+    """Lognormal, of skewness 6, somewhat worse than risks of overfitted networks are."""
+    draws, truth = np.random.default_rng(n).lognormal(size=(n, 8000)), math.exp(0.5)
+    mean, low, high = estimate_columns(draws)
+    held = np.mean((low <= truth) & (truth <= high))
+    low, high = student_interval(mean, draws.std(0, ddof=1) / math.sqrt(n), n - 1)
+    assert np.mean((low <= truth) & (truth <= high)) == pytest.approx(of_student, abs=0.02)
+    assert held >= at_least
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize(("share", "of_student"), [(0.03, 0.91), (0.3, 0.96)])
+def test_intervals_of_errors_over_seeds(seeds, share, of_student):
+    draw, n = np.random.default_rng(seeds), 30
+    # the error of a seed's classifier, measured on thirty samples
+    true = draw.beta(30 * share, 30 * (1 - share), size=(seeds, 8000))
+    errors = draw.binomial(n, true) / n
+    mean, low, high = estimate_columns(errors, n)
+    assert low.min() >= 0 and high.max() <= 1
+    held = np.mean((low <= share) & (share <= high))
+    assert held > 0.925
+    stderr = errors.std(0, ddof=1) / math.sqrt(seeds)
+    low, high = student_interval(mean, stderr, seeds - 1)
+    plain = np.mean((low <= share) & (share <= high))
+    assert plain <= of_student and plain < held + 0.01
+
+
+def test_the_interval_of_a_share_is_wilsons():
+    right = stats.binomtest(5, 60).proportion_ci(0.95, method="wilson")
+    p = 5 / 60
+    found = bound_share(p, math.sqrt(p * (1 - p) / 60), 1e9, 60)
+    assert found == pytest.approx((right.low, right.high))
+    none = stats.binomtest(0, 60).proportion_ci(0.95, method="wilson")
+    assert bound_share(0.0, 0.0, 1e9, 60) == pytest.approx((none.low, none.high), abs=1e-9)
+    # where the number of samples is not known nothing is made up
+    assert bound_share(0.0, 0.0, 2, math.inf) == (0.0, 0.0)
+    assert bound_share(1.5, 0.1, 9, 30) == pytest.approx(student_interval(1.5, 0.1, 9))
+    assert all(map(math.isnan, bound_share(0.1, math.nan, 0, 30)))

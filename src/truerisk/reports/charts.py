@@ -15,6 +15,7 @@ from truerisk.reports.learning_problem import (
     LearningProblem,
     RecipeRuns,
     StudyResults,
+    count_shared,
     title_metric,
 )
 from truerisk.reports.run_records import MetricCurve, RunRecord
@@ -201,7 +202,8 @@ def average_curves(runs: Sequence[RunRecord], metric: str) -> CurveBand | None:
     # evenly spaced over what is left, its first and its last epoch among them
     spaced = np.linspace(0, len(columns) - 1, MOST_POINTS).round().astype(int)
     columns = columns[np.unique(spaced)]
-    return CurveBand(epoch[columns], *estimate_columns(values[:, columns]), n[columns])
+    bounded = estimate_columns(values[:, columns], count_shared(runs, metric))
+    return CurveBand(epoch[columns], *bounded, n[columns])
 
 
 def _align_curve(curve: MetricCurve, epoch: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from truerisk.reports.config_diff import (
 )
 from truerisk.reports.folds import FoldLosses, pool_folds
 from truerisk.reports.run_records import CollectedRuns, RunRecord, read_overlap
-from truerisk.reports.seed_mean import SeedMean, estimate_mean
+from truerisk.reports.seed_mean import SeedMean, bound_share, estimate_columns, estimate_mean
 from truerisk.risk.measured import FOLLOWED_RISK, Monitor
 
 METRIC_TITLES = {
@@ -52,6 +52,26 @@ def title_metric(metric: str) -> str:
     name, _, split = metric.removeprefix("metric/").rpartition("/")
     words = {"val": "validation"}
     return f"{words.get(split, split)} {name.replace('/', ' ')}"
+
+
+SHARES = ("error/", "metric/accuracy/", "metric/top_k/")
+"""How the names of metrics begin that are shares of samples."""
+
+
+def count_shared(runs: Sequence[RunRecord], metric: str) -> float | None:
+    """Count the samples that a metric of a run is a share of; None where it is no share.
+
+    Args:
+        runs: of one recipe.
+        metric: its name.
+
+    Returns:
+        A number of samples, infinite where it is not known.
+    """
+    if not metric.startswith(SHARES):
+        return None
+    sizes = [run.summary[metric].size for run in runs if metric in run.summary]
+    return min((size for size in sizes if size is not None), default=math.inf)
 
 
 STATUSES = ("finished", "diverged", "failed", "interrupted", "running")
@@ -86,11 +106,21 @@ class RecipeRuns:
 
     def estimate(self, metric: str) -> SeedMean:
         """Estimate a metric's mean over seeds, or over samples of folds, of runs that finished."""
-        losses = self.get_losses(metric)
+        values = np.array(list(self.get_values(metric).values()))
+        losses, share_of = self.get_losses(metric), count_shared(self.runs, metric)
+        found, freedom = estimate_mean(values, overlap=self.overlap), len(values) - 1.0
         pooled = None if losses is None else pool_folds(losses, self.overlap)
         if pooled is not None:
-            return pooled.estimate
-        return estimate_mean(list(self.get_values(metric).values()), overlap=self.overlap)
+            found, freedom = pooled
+        if found.n < 2:
+            return found
+        if share_of is not None:
+            low, high = bound_share(found.mean, found.stderr, freedom, share_of)
+        elif self.overlap:
+            return found
+        else:
+            _, (low,), (high,) = estimate_columns(values[:, None])
+        return found._replace(low=float(low), high=float(high))
 
     @property
     def status_counts(self) -> Counter[str]:

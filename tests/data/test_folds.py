@@ -14,8 +14,7 @@ from truerisk.core.errors import ConfigError
 from truerisk.data import DataModule, arrays
 from truerisk.engine.measure import RiskEstimator
 from truerisk.reports.comparison import compare_recipes
-from truerisk.reports.folds import FoldLosses, pool_folds
-from truerisk.reports.seed_mean import estimate_mean
+from truerisk.reports.seed_mean import FoldLosses, estimate_mean, pool_folds
 
 SPLITS = ("train", "val", "test")
 

@@ -11,9 +11,15 @@ import numpy as np
 from scipy import special
 
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.reports.folds import FoldLosses, pool_folds
 from truerisk.reports.learning_problem import LearningProblem, RecipeRuns
-from truerisk.reports.seed_mean import LEVEL, SeedMean, estimate_mean, student_interval
+from truerisk.reports.seed_mean import (
+    LEVEL,
+    FoldLosses,
+    SeedMean,
+    estimate_mean,
+    pool_folds,
+    student_interval,
+)
 
 SeedValues = Mapping[Any, float]
 """A metric by seed."""

@@ -17,9 +17,8 @@ from truerisk.reports.comparison import (
     compare_recipes,
     two_sided_p,
 )
-from truerisk.reports.folds import FoldLosses
 from truerisk.reports.learning_problem import LearningProblem, RecipeRuns, Seed
-from truerisk.reports.seed_mean import SeedMean, estimate_mean, student_interval
+from truerisk.reports.seed_mean import FoldLosses, SeedMean, estimate_mean, student_interval
 
 
 def choose_columns(total: np.ndarray, finite: np.ndarray, infinite: np.ndarray) -> np.ndarray:

@@ -22,9 +22,15 @@ from truerisk.reports.config_diff import (
     select_numeric_keys,
     shorten_keys,
 )
-from truerisk.reports.folds import FoldLosses, pool_folds
 from truerisk.reports.run_records import CollectedRuns, RunRecord, read_overlap
-from truerisk.reports.seed_mean import SeedMean, bound_share, estimate_columns, estimate_mean
+from truerisk.reports.seed_mean import (
+    FoldLosses,
+    SeedMean,
+    bound_share,
+    estimate_columns,
+    estimate_mean,
+    pool_folds,
+)
 from truerisk.risk.measured import FOLLOWED_RISK, Monitor
 
 METRIC_TITLES = {

@@ -150,7 +150,7 @@ def check_sizes(
             bound = find_bound(predictor)
             compare_outputs(model(x[:2]), predictor(x[:2]), form, bound)
         except RuntimeError:
-            # so does a recurrent layer's trace, whose initial state has a size
+            # as where a forward pass asks for `len(x)`, which is a plain number to a trace
             raise ConfigError(
                 f"export: as {form} this model takes {len(x)} samples at a time and no others, as "
                 "its trace holds that number: take --format state_dict"

@@ -77,9 +77,10 @@ class Recurrent(nn.Module):
 
     def zero_state(self, steps: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return zero states [layers·directions, n, width], a pair of them for an LSTM."""
-        # made from the samples: under vmap they must be as batched as those are
+        # made from the samples: under vmap they must be as batched as those are. Not `len`, which a
+        # trace keeps as the number that it has seen
         layers = self.recurrent.num_layers * (1 + self.recurrent.bidirectional)
-        zeros = steps.new_zeros(layers, len(steps), self.recurrent.hidden_size)
+        zeros = steps.new_zeros(layers, steps.shape[0], self.recurrent.hidden_size)
         if isinstance(self.recurrent, nn.LSTM):
             return zeros, zeros
         return zeros

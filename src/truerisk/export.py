@@ -293,7 +293,7 @@ def read_onnx(path: Path, predictor: Predictor) -> Callable[[Tensor], Tensor]:
     """Open the model by ONNX's own reference implementation."""
     from onnx.reference import ReferenceEvaluator
 
-    session = ReferenceEvaluator(str(path))
+    session: Any = ReferenceEvaluator(str(path))
     return lambda x: torch.as_tensor(session.run(None, {"x": x.numpy()})[0])
 
 

@@ -23,10 +23,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 
 BOUNDS = {
-    "files": (250, 230),
+    "files": (262, 230),
     "median lines": (110, 110),
-    "lines": (51_000, 29_502),
-    "code lines": (28_600, 17_310),
+    "lines": (54_000, 29_502),
+    "code lines": (30_400, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),
     "one-word names, %": (30, 30),

@@ -16,11 +16,11 @@ from torch.optim import Optimizer
 
 from truerisk.combinations import check_averages, check_combinations, check_function, check_scores
 from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
-from truerisk.config.targets import FILLED_IN
+from truerisk.config.targets import FILLED_IN, LIGHTER
 from truerisk.core import rng
 from truerisk.core.errors import ConfigError, UserError, first_line
 from truerisk.core.seeds import derive_streams
-from truerisk.data import DataInfo, DataModule
+from truerisk.data import DataInfo, RunData
 from truerisk.diagnostics import Diagnostic
 from truerisk.loss import Surrogate, adapt_loss, find_suited_tasks, read_class_weights
 from truerisk.loss.surrogate import check_fit
@@ -50,7 +50,7 @@ INITIAL_SAMPLES = 1000
 def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe:
     """Build every part of a run; each random one from its own stream.
 
-    ``fitted`` is what another run fitted to its training data (``DataModule.state_dict``), to be
+    ``fitted`` is what another run fitted to its training data (``RunData.state_dict``), to be
     used on this data instead of fitting anew.
     """
     if fitted is None:
@@ -64,7 +64,7 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
 
 def build_data(
     cfg: DictConfig, fitted: Mapping[str, Any] | None = None, predicting: bool = False
-) -> DataModule:
+) -> RunData:
     """Load and split the data of a run.
 
     Args:
@@ -73,7 +73,7 @@ def build_data(
         predicting: whether samples may lack targets.
     """
     seeds = derive_streams(cfg.seed)
-    data: DataModule = build(cfg.data, seed=seeds.data)
+    data: RunData = build(cfg.data, seed=seeds.data)
     # a stream of its own: the order of batches can be varied alone
     data.order_seed, data.predicting = seeds.order, predicting
     # a target of whole numbers is a quantity to one loss, and a class to another
@@ -96,9 +96,7 @@ def assemble_for_weights(cfg: DictConfig, info: DataInfo) -> Recipe:
     return _join_parts(cfg, data, info, None)
 
 
-def _join_parts(
-    cfg: DictConfig, data: DataModule, info: DataInfo, initial: DataModule | None
-) -> Recipe:
+def _join_parts(cfg: DictConfig, data: RunData, info: DataInfo, initial: RunData | None) -> Recipe:
     """Build model, loss and all that moves the weights; ``initial`` data initializes them."""
     seeds = derive_streams(cfg.seed)
     regularizers = {name: build(node) for name, node in cfg.regularizer.items()}
@@ -139,9 +137,12 @@ def build(node: DictConfig, **available: Any) -> Any:
     if undeclared := available.keys() - FILLED_IN.get(group, frozenset()):
         # the check before the run believes that table
         raise TypeError(f"{sorted(undeclared)} are not in FILLED_IN[{group!r}]")
-    names = inspect.signature(get_object(node._target_)).parameters
+    target = LIGHTER.get(node._target_, node._target_)
+    names = inspect.signature(get_object(target)).parameters
     try:
-        factory: Callable[..., Any] = instantiate(node, _partial_=True, _convert_="all")
+        factory: Callable[..., Any] = instantiate(
+            node, _target_=target, _partial_=True, _convert_="all"
+        )
         return factory(**{k: v for k, v in available.items() if k in names})
     except (InstantiationException, ValueError) as error:
         raise _user_error(error, node) from error
@@ -222,7 +223,7 @@ def build_model(
     info: DataInfo,
     regularizers: dict[str, Regularizer],
     seed: int,
-    data: DataModule | None = None,
+    data: RunData | None = None,
 ) -> nn.Module:
     """The model, initialized (where ``data`` is given) and edited by the regularizers."""
     surrogate = build_surrogate(cfg, info)
@@ -276,7 +277,7 @@ def _build_network(cfg: DictConfig, **available: Any) -> nn.Module:
 
 
 def _look_first(
-    cfg: DictConfig, info: DataInfo, model: nn.Module, fitted: Surrogate, data: DataModule | None
+    cfg: DictConfig, info: DataInfo, model: nn.Module, fitted: Surrogate, data: RunData | None
 ) -> None:
     """Try a user's model on two samples, and let its lazy layers learn their width."""
     option = f"model={cfg.choices.get('model') or cfg.model._target_}"
@@ -293,7 +294,7 @@ def _look_first(
         try_forward(model, x, needed, option)
 
 
-def first_inputs(data: DataModule, count: int | str) -> Tensor:
+def first_inputs(data: RunData, count: int | str) -> Tensor:
     """The first training inputs, at most ``count`` of them (``full``: a thousand)."""
     count = min(len(data.train), INITIAL_SAMPLES if count == "full" else int(count))
     x = next(data.train.batches([torch.arange(count)])).x

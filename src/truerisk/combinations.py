@@ -9,6 +9,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from truerisk.config.options import ClipOptions
+from truerisk.config.targets import LIGHTER
 from truerisk.core.errors import ConfigError
 from truerisk.data import NoData
 from truerisk.logger.label import option_name
@@ -145,5 +146,5 @@ def check_averages(regularizers: Mapping[str, Regularizer]) -> None:
 
 
 def _names_class(node: DictConfig, kind: type) -> bool:
-    target = get_object(node._target_)
+    target = get_object(LIGHTER.get(node._target_, node._target_))
     return isinstance(target, type) and issubclass(target, kind)

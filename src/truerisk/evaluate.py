@@ -48,7 +48,6 @@ def evaluate(
     from truerisk.engine.host import choose_host
     from truerisk.engine.lightning import evaluate_model
     from truerisk.engine.recorder import load_checkpoint
-    from truerisk.engine.risk_module import RiskModule
     from truerisk.fit import build_strategy, quiet, refusing_trainer
     from truerisk.show.console import print_notes
 
@@ -64,10 +63,9 @@ def evaluate(
     recipe = assemble(cfg, best["data"])
     print_notes(recipe.data.notes)
     recipe.model.load_state_dict(best["state"], assign=True)  # in the run's own precision
-    module = RiskModule(recipe)
     count = facts["threads"]  # sums depend on it in their last bits
     with quiet(), threads.limit_threads(count), rng.fork_seeded(recipe.streams.noise):
         with refusing_trainer():
             host = choose_host(build_strategy(cfg.trainer))
-        summary = evaluate_model(module, host, best.get("epoch"))
+        summary = evaluate_model(recipe, host, best.get("epoch"))
     return Evaluation(run, summary)

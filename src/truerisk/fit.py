@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import traceback
 import warnings
@@ -194,6 +193,7 @@ def build_module(
     from truerisk.assemble import assemble
     from truerisk.config.check import check_config
     from truerisk.config.compose import compose, resolve_config
+    from truerisk.data import DataModule
     from truerisk.engine.risk_module import RiskModule
 
     if isinstance(config, str):
@@ -202,7 +202,7 @@ def build_module(
         config = compose(config, config_dir)
     check_config(config)
     recipe = assemble(config)
-    return RiskModule(recipe, resolve_config(config)), recipe.data
+    return RiskModule(recipe, resolve_config(config)), DataModule.from_run(recipe.data)
 
 
 def train_config(
@@ -273,22 +273,12 @@ def refusing_full_disk(run: RunFolder) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Lightning's announcements, and advice that does not hold here, are kept from the screen."""
-    import lightning.pytorch  # noqa: F401  (its import sets the level that is changed here)
-
-    loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
+    """Advice of libraries that does not hold here is kept from the screen."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning", message=".*LeafSpec.*")
         warnings.filterwarnings("ignore", message=".*srun.*is available on your system.*")
         warnings.filterwarnings("ignore", message=".*create_graph=True.*")  # Step breaks the cycle
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        yield
 
 
 def _execute(
@@ -433,7 +423,6 @@ def _fit(
     from truerisk.engine.lightning import ModelBackend
     from truerisk.engine.loop import Observer, TrainingLoop
     from truerisk.engine.recorder import Recorder, load_checkpoint
-    from truerisk.engine.risk_module import RiskModule
     from truerisk.engine.signals import on_stop
     from truerisk.engine.stopping import make_stop_rules
     from truerisk.engine.trail import make_trajectory_loggers
@@ -464,12 +453,12 @@ def _fit(
     recorder = Recorder(run, config, loggers, writes=host.rank == 0, draw=draw)
     limits = cfg.trainer.max_epochs, cfg.trainer.max_steps
     with host.place.default_dtype():
-        module = RiskModule(recipe, config)
+        module = None
         if hosted:
             from truerisk.engine import trainer_host
 
             module = trainer_host.HostedModule(recipe, config)
-        backend = ModelBackend(module, host, limits, recorder)
+        backend = ModelBackend(recipe, host, limits, recorder, module)
         backend.run.rules = make_stop_rules(recipe, config, run.path, host)
         watching = make_observers(built, backend)
         shown = get_task(recipe.data.info.task).progress
@@ -514,12 +503,12 @@ def select_callbacks(built: Mapping[str, Any], recipe: Recipe) -> list[Callback]
     Raises:
         ConfigError: something under ``diagnostics`` is neither a diagnostic nor a callback.
     """
-    from lightning.pytorch import Callback
-
     from truerisk.diagnostics import Diagnostic
 
     others = {name: one for name, one in built.items() if not isinstance(one, Diagnostic)}
     for name, one in others.items():
+        from lightning.pytorch import Callback
+
         if not isinstance(one, Callback):
             raise ConfigError(
                 f"diagnostics.{name}: {type(one).__name__} is neither a truerisk.diagnostics."
@@ -532,11 +521,13 @@ def select_callbacks(built: Mapping[str, Any], recipe: Recipe) -> list[Callback]
 @contextmanager
 def refusing_trainer() -> Iterator[None]:
     """Turn what Lightning says of its arguments into an error of the configuration."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
     try:
         yield
-    except (MisconfigurationException, ValueError) as error:
+    except Exception as error:
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+        if not isinstance(error, MisconfigurationException | ValueError):
+            raise
         raise ConfigError(f"trainer: {error}") from error
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from torch import Tensor
 
-    from truerisk.data import DataModule
+    from truerisk.data import RunData
     from truerisk.predictor import Predictor
 
 SPLITS = ("train", "val", "test")
@@ -149,7 +149,7 @@ def check_splits(runs: Sequence[RunResult]) -> None:
             )
 
 
-def open_member(run: RunResult, cfg: DictConfig) -> tuple[Predictor, DataModule]:
+def open_member(run: RunResult, cfg: DictConfig) -> tuple[Predictor, RunData]:
     """Load a run's model and the samples that it is to predict.
 
     Args:
@@ -173,7 +173,7 @@ def open_member(run: RunResult, cfg: DictConfig) -> tuple[Predictor, DataModule]
     return predictor, data
 
 
-def choose_splits(data: DataModule, split: str | None) -> list[str]:
+def choose_splits(data: RunData, split: str | None) -> list[str]:
     """Return the names of the splits to predict.
 
     Args:
@@ -193,7 +193,7 @@ def choose_splits(data: DataModule, split: str | None) -> list[str]:
     return [split]
 
 
-def average_members(members: Sequence[tuple[Predictor, DataModule]], name: str) -> Tensor:
+def average_members(members: Sequence[tuple[Predictor, RunData]], name: str) -> Tensor:
     """Return the outputs [n, …] of the mean prediction on a split.
 
     Args:
@@ -207,7 +207,7 @@ def average_members(members: Sequence[tuple[Predictor, DataModule]], name: str) 
     return first.task.average_outputs(first.surrogate, outputs)
 
 
-def predict_split(predictor: Predictor, data: DataModule, name: str) -> Tensor:
+def predict_split(predictor: Predictor, data: RunData, name: str) -> Tensor:
     """Return a model's outputs [n, …] on a split, in the order of its samples.
 
     Args:
@@ -230,7 +230,7 @@ def predict_split(predictor: Predictor, data: DataModule, name: str) -> Tensor:
 
 
 def fit_temperature(
-    runs: Sequence[RunResult], members: Sequence[tuple[Predictor, DataModule]]
+    runs: Sequence[RunResult], members: Sequence[tuple[Predictor, RunData]]
 ) -> float:
     """Fit T > 0 so that outputs f / T have the least negative log-likelihood on validation samples.
 
@@ -277,7 +277,7 @@ def list_targets(cfg: DictConfig) -> list[str]:
 
 def tabulate(
     predictor: Predictor,
-    data: DataModule,
+    data: RunData,
     name: str,
     predicted: Any,
     targets: Sequence[str] = (),

@@ -28,7 +28,7 @@ class Predictor(nn.Module):
     Args:
         network: with the run's best weights; it is the submodule ``network``.
         task: what was learned.
-        fitted: what the run fitted to its training data (``DataModule.state_dict``).
+        fitted: what the run fitted to its training data (``RunData.state_dict``).
         surrogate: the run's loss, which says how outputs are read.
         precision: of the run, as ``trainer.precision`` has it.
     """

@@ -21,7 +21,7 @@ from truerisk.optimizer import Needs
 from truerisk.regularizer.base import Regularizer
 
 if TYPE_CHECKING:
-    from truerisk.data import DataModule
+    from truerisk.data import RunData
     from truerisk.loss import Surrogate
     from truerisk.scheduler import Schedule
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Recipe:
     """The parts of a run; ``optimizer`` and ``schedule`` are factories, as both need the others."""
 
-    data: DataModule
+    data: RunData
     model: nn.Module
     surrogate: Surrogate
     regularizers: dict[str, Regularizer]

@@ -30,11 +30,16 @@ if TYPE_CHECKING:
     import numpy as np
     from omegaconf import DictConfig
 
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Where those who start several processes tell each its number."""
 PACKAGES = ("truerisk", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchmetrics")
 
 
 def rank() -> int:
     """Which of a run's processes this is; the first one writes its files."""
+    # Lightning knows, whose import takes long: not where nothing has started several processes
+    if "lightning" not in sys.modules and not any(name in os.environ for name in RANKS):
+        return 0
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     return getattr(rank_zero_only, "rank", None) or 0

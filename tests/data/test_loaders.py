@@ -78,7 +78,7 @@ def test_a_run_of_ours_gives_its_order():
     from truerisk.config.compose import compose
 
     recipe = assemble(compose(["data=iris", "seed.order=7"]))
-    order = list(recipe.data.train_dataloader().sampler)
+    order = list(DataModule.from_run(recipe.data).train_dataloader().sampler)
     assert order == recipe.plan().order(0).tolist()
 
 

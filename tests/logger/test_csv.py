@@ -97,12 +97,14 @@ def test_a_kill_loses_no_earlier_row(tmp_path):
             metrics = {f"m{i}": step + i / 7 for i in range(15)} | {"epoch": 0}
             logger.log_metrics(metrics, step)
             (tmp_path / "told").write_text(f"{step}\n")
-    time.sleep(0.5371)
+    told = tmp_path / "told"
+    while not told.exists() or int(told.read_text() or 0) < 100:
+        time.sleep(0.0137)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     history = read_history(tmp_path)
     last = int(history.step.max())
-    assert last >= 100 and last - int((tmp_path / "told").read_text() or last) <= 1
+    assert last >= 100 and last - int(told.read_text() or last) <= 1
     names = [f"m{i}" for i in range(15)]
     per_step = history.groupby("step").name.agg(list)
     assert per_step.index.tolist() == list(range(last + 1))

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from truerisk.config.compose import LISTS, resolve_config
 from truerisk.config.mistakes import INSTEAD
-from truerisk.config.options import Options
+from truerisk.config.options import Options, TrainerOptions
 from truerisk.config.parts import SINGLE
 from truerisk.config.targets import (
     FILLED_IN,
@@ -118,12 +118,21 @@ def _check_target(group: str, node: Mapping[str, Any], key: str) -> Iterator[str
             target = locate_target(node["_target_"], f"{key}._target_")
             yield from find_mismatches(node, key, {*filled_in, *_first_parameter(target)})
             yield from find_swallowed(node, key, target)
+        elif group == "trainer":
+            yield from find_mismatches(node, key, filled_in, target=_serving_trainer(node))
         else:
             skip = ("output",) if group == "model" else ()  # which of several outputs is meant
             yield from find_mismatches(node, key, filled_in, skip=skip)
         yield from _check_inside(node, key)
     except ConfigError as error:
         yield str(error)
+
+
+def _serving_trainer(node: Mapping[str, Any]) -> type | None:
+    """Return what stands for Lightning's Trainer where our own loop serves all that is asked."""
+    served = {"_target_", *(f.name for f in fields(TrainerOptions))}
+    ours = node["_target_"] == "lightning.Trainer" and node.keys() <= served
+    return TrainerOptions if ours else None
 
 
 def _check_scheduler(node: Mapping[str, Any]) -> Iterator[str]:

@@ -80,6 +80,25 @@ class ParamGroups:
 
 
 @dataclass(frozen=True)
+class TrainerOptions:
+    """``trainer``: the arguments of ``lightning.Trainer`` that our own loop serves.
+
+    A run that is given no others does without Lightning, whose import takes longer than it.
+    """
+
+    accelerator: str = "auto"
+    devices: list[int] | str | int = "auto"
+    num_nodes: int = 1
+    strategy: Any = "auto"
+    precision: Any = None
+    max_epochs: int | None = None
+    max_steps: int = -1
+    max_time: str | dict[str, int] | None = None
+    sync_batchnorm: bool = False
+    detect_anomaly: bool = False
+
+
+@dataclass(frozen=True)
 class Options:
     """Everything in the configuration that is not an argument of a ``_target_``."""
 

@@ -24,6 +24,9 @@ FILLED_IN: Mapping[str, frozenset[str]] = {
 }
 """By config group, the arguments that `truerisk.assemble.build` fills in where a signature has
 them; it fills in no others."""
+LIGHTER = {"truerisk.data.DataModule": "truerisk.data.RunData"}
+"""What a run builds in the place of a class: the same without Lightning, whose import takes longer
+than a short run."""
 SPECIAL = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 """Keys of a node that are Hydra's."""
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -43,7 +46,7 @@ def locate_target(path: str, key: str) -> Callable[..., Any]:
     Raises:
         ConfigError: it cannot be imported or called; the message begins with ``key``.
     """
-    parts = path.split(".")
+    parts = LIGHTER.get(path, path).split(".")
     target: Any = _import_module(parts[0], key, path)
     for i, part in enumerate(parts[1:], 1):
         inner = ".".join(parts[: i + 1])
@@ -92,6 +95,7 @@ def find_mismatches(
     filled_in: Collection[str] = (),
     *,
     skip: Collection[str] = (),
+    target: Callable[..., Any] | None = None,
 ) -> Iterator[str]:
     """Describe what is wrong with the arguments of one node, in a line each.
 
@@ -100,9 +104,11 @@ def find_mismatches(
         key: where it is in the config.
         filled_in: names of arguments that are filled in at run time.
         skip: arguments whose values are not looked at.
+        target: whose signature counts; by default what the node names.
     """
     path = node["_target_"]
-    target = locate_target(path, f"{key}._target_")
+    if target is None:
+        target = locate_target(path, f"{key}._target_")
     try:
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError):  # some builtins have no signature

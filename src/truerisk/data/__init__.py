@@ -9,6 +9,7 @@ from truerisk.data.hub import hub
 from truerisk.data.own_files import arrays, table
 from truerisk.data.plan import BatchPlan
 from truerisk.data.public_sets import breast_cancer, diabetes, digits, iris, mnist1d, wine
+from truerisk.data.run_data import NoData, RunData
 from truerisk.data.samples import (
     ClassPopulation,
     DataInfo,
@@ -28,7 +29,7 @@ from truerisk.data.synthetic import (
 )
 
 if TYPE_CHECKING:
-    from truerisk.data.data_module import DataModule, NoData
+    from truerisk.data.data_module import DataModule
 
 __all__ = [
     "BatchPlan",
@@ -41,6 +42,7 @@ __all__ = [
     "NoData",
     "PolynomialPopulation",
     "Population",
+    "RunData",
     "Samples",
     "Split",
     "Standardizer",
@@ -63,9 +65,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import `DataModule` and `NoData`, and with them Lightning, when they are first asked for."""
-    if name in ("DataModule", "NoData"):
-        from truerisk.data import data_module
+    """Import `DataModule`, and with it Lightning, when it is first asked for."""
+    if name == "DataModule":
+        from truerisk.data.data_module import DataModule
 
-        return getattr(data_module, name)
+        return DataModule
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

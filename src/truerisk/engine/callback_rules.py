@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from truerisk.config.options import TrainerOptions
 from truerisk.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,10 +35,7 @@ NEVER = (
 ELSEWHERE = ("on_test", "on_predict", "on_sanity_check")
 """Beginnings of hooks that no training calls."""
 
-SERVED = (
-    *("_target_", "accelerator", "devices", "num_nodes", "strategy", "precision"),
-    *("max_epochs", "max_steps", "max_time", "sync_batchnorm", "detect_anomaly"),
-)
+SERVED = ("_target_", *(field.name for field in fields(TrainerOptions)))
 """Arguments of a Trainer that our own loop serves; others need Lightning's."""
 
 

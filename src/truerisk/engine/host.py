@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from truerisk import sharding
+from truerisk.core import shards
 from truerisk.core.errors import ConfigError
 from truerisk.engine.precision import PRECISIONS, DevicePrecision, choose_device
 
@@ -118,16 +120,19 @@ class FabricHost(Host):
     def __init__(self, trainer: Mapping[str, Any]) -> None:
         from lightning.fabric import Fabric
 
-        self.fabric = Fabric(
-            accelerator=trainer["accelerator"],
-            devices=trainer["devices"],
-            num_nodes=trainer.get("num_nodes", 1),
-            strategy=choose_strategy(trainer),
-        )
-        self.fabric.launch()
+        from truerisk.sharding import ShardingStrategy
+
+        with quiet_lightning():
+            self.fabric = Fabric(
+                accelerator=trainer["accelerator"],
+                devices=trainer["devices"],
+                num_nodes=trainer.get("num_nodes", 1),
+                strategy=choose_strategy(trainer),
+            )
+            self.fabric.launch()
         super().__init__(DevicePrecision(self.fabric.device, trainer["precision"]))
         self.rank, self.world_size = self.fabric.global_rank, self.fabric.world_size
-        self.shards = isinstance(self.fabric.strategy, sharding.ShardingStrategy)
+        self.shards = isinstance(self.fabric.strategy, ShardingStrategy)
         self.sync_batchnorm = bool(trainer.get("sync_batchnorm", False))
 
     def set_up_model(self, model: nn.Module) -> Forward:
@@ -161,7 +166,7 @@ class FabricHost(Host):
 
     def whole(self, tensor: Tensor) -> Tensor:
         """Put a tensor together that may be spread over processes."""
-        return sharding.whole(tensor)
+        return shards.whole(tensor)
 
     def sum(self, values: Tensor) -> Tensor:
         """Add up a tensor over the processes."""
@@ -218,6 +223,22 @@ class TrainerHost(Host):
         return model
 
 
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Lightning's announcements are kept from the screen."""
+    import lightning.pytorch  # noqa: F401  (its import sets the level that is changed here)
+
+    loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 def wait_for_all() -> None:
     """Wait until every process of the run has come here; nothing where there is only one."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -237,8 +258,10 @@ def choose_strategy(trainer: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: it starts its processes by copying this one, which holds files and threads.
     """
+    from truerisk.sharding import FullyShardedStrategy
+
     strategy = trainer.get("strategy", "auto")
-    if isinstance(strategy, sharding.FullyShardedStrategy):
+    if isinstance(strategy, FullyShardedStrategy):
         return strategy.for_fabric()
     if isinstance(strategy, str) and strategy.endswith(("_spawn", "_fork", "_notebook")):
         raise ConfigError(

@@ -8,17 +8,15 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from truerisk import sharding
-from truerisk.core import rng
+from truerisk.core import rng, shards
 from truerisk.core.deterministic import eval_mode, moving_norms, needs_settling
 from truerisk.core.errors import Diverged
 from truerisk.engine import nonfinite
 from truerisk.engine.host import Host
 from truerisk.engine.measure import RiskEstimator, split_names
 from truerisk.engine.recorder import Recorder
-from truerisk.engine.risk_module import RiskModule
 from truerisk.engine.several_looks import make_step
 from truerisk.engine.state import CheckpointParts, TrainingRun
 from truerisk.engine.step import MicroBatches
@@ -35,10 +33,11 @@ class ModelBackend:
     """Train and measure one model.
 
     Args:
-        module: the recipe's model and loss.
+        recipe: the run's parts.
         host: the processes, the device and the precision.
         limits: the largest number of epochs and of steps; -1 or None where there is none.
         recorder: what writes the run's folder.
+        module: model and loss as a LightningModule, where a Trainer stands around the loop.
 
     Attributes:
         runs: the run, until it has ended.
@@ -48,18 +47,21 @@ class ModelBackend:
 
     def __init__(
         self,
-        module: RiskModule,
+        recipe: Recipe,
         host: Host,
         limits: tuple[int | None, int],
         recorder: Recorder,
+        module: nn.Module | None = None,
     ) -> None:
-        recipe = module.recipe
-        self.module, self.recipe, self.host = module, recipe, host
+        # the same names in checkpoints either way
+        parts = {"model": recipe.model, "surrogate": recipe.surrogate}
+        self.module = nn.ModuleDict(parts) if module is None else module
+        self.recipe, self.host = recipe, host
         self.data, self.model = recipe.data, recipe.model
         penalties = recipe.hooks("penalty")
         if host.shards:
             for hook in ("penalty", "project", "average"):
-                sharding.refuse(recipe.hooks(hook))
+                shards.refuse(recipe.hooks(hook))
         plan = recipe.plan(host.rank, host.world_size)
         horizon = count_steps(plan.steps_per_epoch, *limits)
         for regularizer in recipe.regularizers.values():
@@ -75,7 +77,7 @@ class ModelBackend:
         # after the model is on its device: FSDP replaces the parameters by its own
         optimizer = recipe.optimizer(recipe.model)
         if host.shards:
-            sharding.prepare_optimizer(optimizer)
+            shards.prepare_optimizer(optimizer)
         schedule = recipe.schedule(optimizer, horizon)
         estimator = RiskEstimator(recipe, self.objective, host)
         run = TrainingRun(
@@ -91,7 +93,7 @@ class ModelBackend:
         self.resumed = checkpoint
         weights = checkpoint["state_dict"]
         if self.host.shards:
-            sharding.load_whole_module(self.module, self.run.optimizer, checkpoint)
+            shards.load_whole_module(self.module, self.run.optimizer, checkpoint)
         else:
             self.module.load_state_dict(weights)
             self.run.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
@@ -186,7 +188,7 @@ class ModelBackend:
         # Only where there are shards: putting them together takes as long as a small model's epoch.
         weights = self.model.state_dict()
         if self.host.shards:
-            weights = sharding.whole_state(self.model)
+            weights = shards.whole_state(self.model)
         weights |= dict(self.measured or {})
         return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
@@ -196,7 +198,7 @@ class ModelBackend:
         for _ in rows:
             assert self.run.state.best is not None
             if self.host.shards:
-                sharding.load_whole_state(self.model, self.run.state.best.state)
+                shards.load_whole_state(self.model, self.run.state.best.state)
             else:
                 self.model.load_state_dict(self.run.state.best.state)
             self.model.eval()
@@ -217,7 +219,7 @@ class ModelBackend:
         weights: dict[str, Tensor] = self.module.state_dict()
         optimizer = self.run.optimizer.state_dict()
         if self.host.shards:
-            weights, optimizer = sharding.whole_module(self.module, self.run.optimizer)
+            weights, optimizer = shards.whole_module(self.module, self.run.optimizer)
         more = {}
         if self.host.scaler is not None:
             more["MixedPrecision"] = self.host.scaler.state_dict()
@@ -250,21 +252,21 @@ def place_data(recipe: Recipe, host: Host) -> None:
         setattr(recipe.data, name, split)
 
 
-def evaluate_model(module: RiskModule, host: Host, epoch: int | None) -> dict[str, Measured]:
-    """Measure a module's weights on all the samples that its data has.
+def evaluate_model(recipe: Recipe, host: Host, epoch: int | None) -> dict[str, Measured]:
+    """Measure a model's weights on all the samples that its data has.
 
     Args:
-        module: the recipe, with its weights.
+        recipe: the run's parts, the model with its weights.
         host: the processes, the device and the precision.
         epoch: after which epoch the weights were reached.
 
     Returns:
         Risks by name.
     """
-    host.set_up_model(module.model)
-    module.surrogate.to(host.device, host.place.dtype)
-    place_data(module.recipe, host)
-    objective = Objective(module.model, module.surrogate, module.recipe.hooks("penalty"))
-    module.model.eval()
+    host.set_up_model(recipe.model)
+    recipe.surrogate.to(host.device, host.place.dtype)
+    place_data(recipe, host)
+    objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
+    recipe.model.eval()
     with host.place.default_dtype(), host.place.autocast():
-        return RiskEstimator(module.recipe, objective, host).final_risks(epoch)
+        return RiskEstimator(recipe, objective, host).final_risks(epoch)

@@ -18,7 +18,7 @@ from truerisk.core.deterministic import (
     settle_singular_vectors,
     spread_ties,
 )
-from truerisk.data import DataModule
+from truerisk.data import RunData
 from truerisk.metric import Collector
 from truerisk.metric.collector import deal_back
 from truerisk.model import Function
@@ -58,7 +58,7 @@ CONSTANT = "constant/"
 State = Mapping[str, Tensor] | None
 
 
-def split_names(data: DataModule) -> list[str]:
+def split_names(data: RunData) -> list[str]:
     """Name the splits that a run's data has."""
     return [name for name in SPLITS if getattr(data, name) is not None]
 

@@ -39,7 +39,7 @@ class Recorder:
         self,
         run: RunFolder,
         config: Mapping[str, Any],
-        loggers: Sequence[Logger],
+        loggers: Sequence[Any],
         late: Callable[[], Sequence[Logger]] = list,
         writes: bool = True,
         draw: Callable[[], None] = lambda: None,

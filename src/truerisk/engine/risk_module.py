@@ -15,7 +15,7 @@ from torch import Tensor
 
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
-from truerisk.data import DataInfo, DataModule
+from truerisk.data import DataInfo, DataModule, RunData
 from truerisk.data.plan import SplitDataset
 from truerisk.engine.callback_rules import refuse_callbacks
 from truerisk.engine.host import TrainerHost
@@ -116,28 +116,33 @@ class RiskModule(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Take the data that the Trainer was given, if it is of ours."""
         data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, DataModule):
+        if not isinstance(data, RunData):
             data = self.recipe.data
         if stage == "fit":
             data.prepare()
         # a copy, whose splits are brought to the device while dataloaders read where they did
         self.recipe = replace(self.recipe, data=copy.copy(data))
 
+    @property
+    def own_data(self) -> DataModule:
+        """The recipe's data, with dataloaders."""
+        return DataModule.from_run(self.recipe.data)
+
     def train_dataloader(self) -> Any:
         """Return batches of the recipe's own data, where the Trainer was given none."""
-        return self.recipe.data.train_dataloader()
+        return self.own_data.train_dataloader()
 
     def val_dataloader(self) -> Any:
         """Return batches of the recipe's own data, where the Trainer was given none."""
-        return self.recipe.data.val_dataloader()
+        return self.own_data.val_dataloader()
 
     def test_dataloader(self) -> Any:
         """Return batches of the recipe's own data, where the Trainer was given none."""
-        return self.recipe.data.test_dataloader()
+        return self.own_data.test_dataloader()
 
     def predict_dataloader(self) -> Any:
         """Return batches of the recipe's own data, where the Trainer was given none."""
-        return self.recipe.data.predict_dataloader()
+        return self.own_data.predict_dataloader()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make the optimizer and its schedule, which our step moves.
@@ -155,7 +160,7 @@ class RiskModule(L.LightningModule):
         folder = RunFolder(Path(self.trainer.default_root_dir))
         recorder = Recorder(folder, dict(self.hparams.get("config", {})), [], writes=False)
         host = TrainerHost(self.trainer)
-        self.backend = ModelBackend(self, host, (None, int(steps)), recorder)
+        self.backend = ModelBackend(self.recipe, host, (None, int(steps)), recorder, self)
         if self.resumed is not None:
             self.backend.run.restore({"truerisk": self.resumed, "callbacks": {}})
         return self.backend.run.optimizer
@@ -316,7 +321,7 @@ class RiskModule(L.LightningModule):
         backend = self.backend
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             assert backend is not None
-            if isinstance(getattr(self.trainer, "datamodule", None), DataModule):
+            if isinstance(getattr(self.trainer, "datamodule", None), RunData):
                 estimator = backend.run.estimator
                 train = estimator.measure_split("train", backend.measured, estimator.subset)
                 metrics = estimator.join_risks(train, val, epoch)

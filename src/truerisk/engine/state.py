@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -192,8 +193,6 @@ class TrainingRun:
         Args:
             parts: what the run shares with others, or has spread over processes.
         """
-        import lightning
-
         stop = self.state.stop
         state = self.state.state_dict()
         # `stopped` is all that the first version asks for
@@ -206,7 +205,7 @@ class TrainingRun:
             "epoch": self.state.epoch,
             "global_step": self.state.step,
             # Lightning migrates a checkpoint by the version that wrote it
-            "pytorch-lightning_version": lightning.__version__,
+            "pytorch-lightning_version": version("lightning"),
             "state_dict": parts.weights,
             "callbacks": {key: kept for key, kept in rules.items() if kept},
             "optimizer_states": [parts.optimizer],

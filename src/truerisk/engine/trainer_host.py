@@ -26,7 +26,7 @@ from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.core.stop import Stop, StopRule
 from truerisk.engine.callback_rules import SERVED
-from truerisk.engine.host import Host
+from truerisk.engine.host import Host, quiet_lightning
 from truerisk.engine.lightning import ModelBackend
 from truerisk.engine.loop import TrainingLoop
 from truerisk.engine.risk_module import RiskModule
@@ -301,7 +301,7 @@ def host_run(
     if backend.run.is_over:  # there is nothing left that a callback could see
         loop.train()
         return
-    with loop.letting_go(), keep_flags(), hear_callbacks():
+    with loop.letting_go(), keep_flags(), quiet_lightning(), hear_callbacks():
         trainer = make_trainer(module, backend.host, callbacks, options)
         try:
             trainer.fit(module)

@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
 from truerisk.core.atomic_files import naming_file
 from truerisk.logger.history import FILE, quote_name, row_name, row_step, trim_rows
 
@@ -29,12 +26,15 @@ def append_bytes(file: int, rows: bytes) -> None:
         rows = rows[os.write(file, rows) :]
 
 
-class TidyCSV(Logger):
+class TidyCSV:
     """Writes ``folder/metrics.csv`` with the columns step, epoch, name, value.
 
     Each call of ``log_metrics`` is one append by the operating system, so a kill loses no earlier
     row. Floats are written with the digits that give them back exactly; ``nan`` and ``inf`` stay as
     they are. The metric ``epoch``, which Lightning adds to every call, becomes the epoch column.
+
+    A ``lightning.Trainer`` may be given one: it has all that is asked of a logger, without the base
+    class, whose import takes longer than a short run.
 
     Args:
         folder: the run's folder.
@@ -43,39 +43,34 @@ class TidyCSV(Logger):
     """
 
     def __init__(self, folder: str | Path, resume_step: int | None = None) -> None:
-        super().__init__()
         self.path = Path(folder) / FILE
         self.resume_step = resume_step
         self._file: int | None = None
         self._trimmed = False
         self._logged_names: set[str] = set()
 
-    @property
-    def name(self) -> str:
-        """The folder is the run's own: no part of a path is added."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """The folder is the run's own: no part of a path is added."""
-        return ""
+    # the folder is the run's own: no part of a path is added
+    name = version = ""
+    group_separator = "/"
 
     @property
     def save_dir(self) -> str:
         """The run's folder."""
         return str(self.path.parent)
 
+    root_dir = log_dir = save_dir
+
     @property
-    @rank_zero_experiment
     def experiment(self) -> TidyCSV:
         """This logger, with its file in place: Lightning asks for it when a run begins."""
         self._open_file()
         return self
 
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: config.yaml has them."""
+    def do_nothing(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: config.yaml has the hyperparameters, and the run's folder the rest."""
 
-    @rank_zero_only
+    log_hyperparams = log_graph = save = after_save_checkpoint = do_nothing
+
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Append one row a metric, in one write.
 
@@ -99,7 +94,6 @@ class TidyCSV(Logger):
         with naming_file(self.path):
             append_bytes(file, "".join(rows).encode())
 
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Close the file; another ``log_metrics`` opens it again and appends."""
         if self._file is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from truerisk.data import DataModule
+from truerisk.data import RunData
 from truerisk.loss import Ordinal, Poisson, Quantile, Surrogate
 
 Exact = nn.MSELoss | nn.L1Loss | nn.HuberLoss | nn.CrossEntropyLoss | nn.BCEWithLogitsLoss | Ordinal
@@ -21,7 +21,7 @@ def attains_bayes_risk(surrogate: Surrogate) -> bool:
     return isinstance(surrogate.loss, Exact)
 
 
-def predict_bayes(data: DataModule, surrogate: Surrogate, x: Tensor) -> Tensor:
+def predict_bayes(data: RunData, surrogate: Surrogate, x: Tensor) -> Tensor:
     """Return outputs [n, output_size] of the Bayes predictor.
 
     Args:

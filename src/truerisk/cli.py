@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from truerisk.core.atomic_files import DAMAGED
 from truerisk.core.errors import UserError, suggest
 
 if TYPE_CHECKING:
@@ -269,7 +270,11 @@ def run_reproduce(args: Sequence[str]) -> int:
         epilog="KEY=VALUE changes the studies, as in hydra/launcher=vectorized.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="all: every one of them")
-    parser.add_argument("--quick", action="store_true", help="smaller studies, same verdicts")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="smaller studies, which say what they leave undecided",
+    )
     parser.add_argument("--list", action="store_true", help="list them with their source and cost")
     given = parser.parse_intermixed_args(args)
     overrides = [arg for arg in given.names if "=" in arg]
@@ -376,8 +381,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # last, so that nothing installed is hidden by a file that happens to bear its name
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
+    DAMAGED.clear()
     try:
-        return dispatch(sys.argv[1:] if argv is None else argv)
+        code = dispatch(sys.argv[1:] if argv is None else argv)
+        # told where it was met, and mended where it could be
+        return code or (BAD_REQUEST if DAMAGED else 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_REQUEST

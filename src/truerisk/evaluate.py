@@ -57,7 +57,7 @@ def evaluate(
         cfg.monitor = "risk/val"
     check_config(cfg)
     best = load_checkpoint(run.run.best)
-    facts = run.run.metadata()
+    facts = run.run.read_facts()
     for name in list_changed(facts.get("contents", {}), hash_contents(resolve_config(cfg))):
         print(f"{name} has changed since the run was trained", file=sys.stderr)
     recipe = assemble(cfg, best["data"])

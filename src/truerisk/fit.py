@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.core.atomic_files import NO_ROOM, describe_file_error, write_atomic
+from truerisk.core.atomic_files import DAMAGED, NO_ROOM, describe_file_error
 from truerisk.core.checks import parse_duration
 from truerisk.core.errors import ConfigError, Interrupted, UserError
 from truerisk.core.python_objects import read_parts
@@ -220,17 +220,20 @@ def train_config(
     resumed, longer = bool(cfg.get("resume")), None
     run = RunFolder(cfg.get("resume") or folder or _fresh_folder())
     if resumed:
+        lost = False
         if rank() == 0:
             run.reopen()
+            lost = run.repair()
         longer = read_lengthening(cfg, run)
-        if run.status().get("status") == "finished" and longer is None:
+        stored = run.load_config()
+        if run.status().get("status") == "finished" and longer is None and not lost:
             print(
                 f"the run in {run.path} has finished; there is nothing left to do "
                 "(trainer.max_epochs=… beside resume lengthens it)"
             )
             return RunResult(run.path)
         # the run's own file rather than the command line: it goes on as it was configured
-        cfg = run.load_config() if longer is None else longer.config
+        cfg = stored if longer is None else longer.config
         resumed = run.begun
     check_config(cfg)
     with quiet(), refusing_full_disk(run):
@@ -250,8 +253,8 @@ def train_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = 
     check_config(cfg)
     with quiet(), refusing_full_disk(run):
         if resumed and rank() == 0:
+            run.repair(OmegaConf.to_yaml(cfg, resolve=True))
             run.reopen()
-            write_atomic(run.config, OmegaConf.to_yaml(cfg, resolve=True))
         return _execute(cfg, run, resumed, facts, once=True)
 
 
@@ -302,20 +305,23 @@ def _execute(
     contents = hash_contents(resolve_config(cfg))
     recipe = assemble(cfg)
     print_notes(recipe.data.notes, once)
-    first, count, before = rank() == 0, _threads(cfg, recipe), run.status() if resumed else {}
+    first, count, before = rank() == 0, _threads(cfg, recipe), {}
+    if resumed:
+        before = run.status() or {"status": "failed"}
     if longer is not None:
         longer.check_recipe(recipe)
         if first:
             longer.apply()
         recipe = assemble(cfg)  # anew, as the check has moved its parts
+    facts = {"threads": count, **recipe.facts(), "contents": contents, **(more or {})}
     if first:
         if resumed:
             run.set_status("running", "resumed")
+            run.write_facts(facts)
             run.note_contents(contents)
             if not run.last.exists():
                 _begin_anew(run)
         else:
-            facts = {"threads": count, **recipe.facts(), "contents": contents, **(more or {})}
             run.create(OmegaConf.to_yaml(cfg, resolve=True), facts)
     result = RunResult(run.path)
 
@@ -357,6 +363,9 @@ def _begin_anew(run: RunFolder) -> None:
         aside = run.metrics.with_name("metrics-before.csv")
         run.metrics.replace(aside)
         kept = f"; what it had measured is kept in {aside.name}"
+    if run.best.exists():  # there was one
+        kept += f"; {run.last.name} is lost"
+        DAMAGED.append(run.last)
     print(f"{run.path} has no checkpoint: the run starts anew{kept}", file=sys.stderr)
 
 

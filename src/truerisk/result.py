@@ -89,7 +89,7 @@ class RunResult:
         """Return what the data said of itself, so that a model can be built without it."""
         from truerisk.data import DataInfo
 
-        facts = self.run.metadata()["data"]
+        facts = self.run.read_facts()["data"]
         return DataInfo(**{**facts, "input_shape": tuple(facts["input_shape"])})
 
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import platform
 import socket
@@ -13,18 +14,28 @@ import sys
 import time
 import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truerisk.config.contents import list_changed
-from truerisk.core.atomic_files import NO_ROOM, naming_file, replacing, write_atomic
+from truerisk.core.atomic_files import (
+    DAMAGED,
+    NO_ROOM,
+    find_fault,
+    naming_file,
+    replacing,
+    spell_numbers,
+    tell_damage,
+    write_atomic,
+    write_json,
+)
 from truerisk.core.errors import ConfigError
 from truerisk.core.stop import Stop
-from truerisk.risk.measured import Measured
+from truerisk.risk.measured import Measured, read_measured
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +43,7 @@ if TYPE_CHECKING:
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Where those who start several processes tell each its number."""
+ENDED = ("finished", "diverged")
 PACKAGES = ("truerisk", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchmetrics")
 
 
@@ -147,7 +159,9 @@ class RunFolder:
     @property
     def begun(self) -> bool:
         """Whether there is a run to go on with: no folder, and no trace of one that never began."""
-        return self.config.exists() and self.status().get("begun", True)
+        # a checkpoint alone is a run whose configuration was lost
+        exists = self.config.exists() or self.last.exists()
+        return exists and self.status().get("begun", True)
 
     def record_failure(
         self, status: str, reason: str, config: str = "", facts: Mapping[str, Any] | None = None
@@ -184,6 +198,93 @@ class RunFolder:
             with contextlib.suppress(OSError):  # what else is in it stays
                 folder.rmdir()
 
+    def find_damage(self) -> dict[Path, str]:
+        """Find the files that a run must have as far as it has come, and that are lost or broken.
+
+        A look at both ends of a file, so that a sweep of thousands can afford it; JSON is read.
+
+        Returns:
+            What is wrong with each.
+        """
+        record = self.status()
+        ended = record.get("status") in ENDED
+        checks: list[tuple[Path, Callable[[Path], str]]] = [
+            (self.config, _find_fault_of_config),
+            (self.path / self.METADATA, self._find_fault_of_json),
+            (self.status_file, self._find_fault_of_json),
+        ]
+        if ended:
+            checks.append((self.summary_file, self._find_fault_of_json))
+        if ended or self.last.exists():
+            # rows may be torn by the kill that cut a run off
+            checks.append((self.metrics, partial(find_fault, whole=ended, start=b"step,")))
+        if self.best.exists() or record.get("status") == "finished":
+            checks.append((self.best, partial(find_fault, start=b"PK", whole=False)))
+        if ended and self.last.exists():
+            checks.append((self.last, partial(find_fault, start=b"PK", whole=False)))
+        damage = {path: fault for path, check in checks if (fault := check(path))}
+        size = record.get("metrics_bytes", 0)
+        if ended and self.metrics not in damage and self.metrics.stat().st_size < size:
+            damage[self.metrics] = "is damaged"
+        return damage
+
+    def _find_fault_of_json(self, path: Path) -> str:
+        fault = find_fault(path, whole=False)
+        if not fault:
+            try:
+                self._read_json(path.name)
+            except ConfigError as error:
+                fault = str(error).removeprefix(f"{path} ")
+        return fault
+
+    def repair(self, config: str = "") -> bool:
+        """Put what is damaged aside and tell of it, so that the run can go on without.
+
+        Args:
+            config: what ``config.yaml`` is to hold, where that is known.
+
+        Returns:
+            Whether something of it can be had again by going on.
+        """
+        then = {
+            self.path / self.METADATA: "written anew",
+            self.status_file: "the run goes on from its last checkpoint",
+            self.summary_file: "measured again",
+            self.metrics: "begun anew",
+            self.best: "written again",
+        }
+        self.tell_losses()
+        damage = self.find_damage()
+        if self.status().get("status") in ENDED:
+            damage.pop(self.metrics, None)
+        damage = {path: fault for path, fault in damage.items() if path in then}
+        for path, fault in damage.items():
+            tell_damage(path, fault, then[path])
+        if config:
+            fault = find_fault(self.config)
+            if not fault:
+                try:
+                    self.load_config()
+                except ConfigError as error:
+                    fault = str(error).removeprefix(f"{self.config} ")
+            if fault:
+                tell_damage(self.config, fault, "written again")
+            write_atomic(self.config, config)
+        return bool(damage)
+
+    def tell_losses(self) -> None:
+        """Tell what a run that has ended has lost for good."""
+        if self.status().get("status") not in ENDED:
+            return
+        then = {
+            self.metrics: "the curves of the run are lost",
+            self.last: "the run cannot be trained on",
+        }
+        for path, fault in self.find_damage().items():
+            if path in then:
+                print(f"{path} {fault}: {then[path]}", file=sys.stderr)
+                DAMAGED.append(path)
+
     def reopen(self) -> None:
         """Go on with the run in this folder.
 
@@ -214,13 +315,32 @@ class RunFolder:
             config = OmegaConf.load(self.config)
         except (YAMLError, UnicodeDecodeError, OSError) as error:
             raise ConfigError(f"{self.config} is damaged: {' '.join(str(error).split())}") from None
-        if not isinstance(config, DictConfig):
+        if not isinstance(config, DictConfig) or not config:
             raise ConfigError(f"{self.config} is damaged: it holds no configuration of a run")
         return config
 
     def metadata(self) -> dict[str, Any]:
         """The run's id, command, versions, hardware, seeds, and the shape of its data."""
         return self._read_json(self.METADATA)
+
+    def read_facts(self) -> dict[str, Any]:
+        """Read the metadata of a run that has begun.
+
+        Raises:
+            ConfigError: they are lost.
+        """
+        facts = self.metadata()
+        if "data" not in facts:
+            raise ConfigError(
+                f"{self.path / self.METADATA} is lost: truerisk train resume={self.path} writes it "
+                "anew"
+            )
+        return facts
+
+    def write_facts(self, facts: Mapping[str, Any]) -> None:
+        """Write the metadata of a run that has lost them; others stay as they are."""
+        if not self.metadata():
+            self._write_json(self.METADATA, {**_metadata(), **facts})
 
     def note_contents(self, contents: Mapping[str, str]) -> None:
         """Tell on stderr what has changed since the run began; what has not is left as it was.
@@ -247,7 +367,10 @@ class RunFolder:
 
     def status(self) -> dict[str, Any]:
         """``status`` (running, finished, diverged, failed, interrupted), ``reason`` and more."""
-        return self._read_json(self.STATUS)
+        try:
+            return self._read_json(self.STATUS)
+        except ConfigError:  # `find_damage` tells; the run counts as one that was cut off
+            return {}
 
     def set_status(
         self, status: str, reason: str = "", stop: Stop | None = None, begun: bool = True
@@ -266,6 +389,8 @@ class RunFolder:
         record |= {} if stop is None else {"stop": stop._asdict()}
         record |= {"together": self.together} if self.together > 1 else {}
         record |= {} if begun else {"begun": False}
+        if status in ENDED and self.metrics.is_file():
+            record["metrics_bytes"] = self.metrics.stat().st_size  # so that a shorter one is told
         who = {"began": _began(pid), "host": socket.gethostname(), "time": _now()}
         job = {"job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}
         record |= who | job
@@ -278,7 +403,7 @@ class RunFolder:
 
     def _overwrite_status(self, record: Mapping[str, Any]) -> None:
         """Write a status in the place of the old one, which takes no room on a full disk."""
-        text = json.dumps(record) + "\n"
+        text = json.dumps(spell_numbers(record), allow_nan=False) + "\n"
         with naming_file(self.status_file), self.status_file.open("r+b") as file:
             # blanks over what is left of a longer one; then one call, so that none is torn
             file.write(text.encode().ljust(self.status_file.stat().st_size))
@@ -294,7 +419,7 @@ class RunFolder:
 
     def summary(self) -> dict[str, Measured]:
         """What was measured at the best weights, by name."""
-        return {name: Measured(**m) for name, m in self._read_json(self.SUMMARY).items()}
+        return {name: read_measured(m) for name, m in self._read_json(self.SUMMARY).items()}
 
     def write_summary(self, summary: Mapping[str, Measured]) -> None:
         """Record what was measured at the best weights."""
@@ -302,6 +427,8 @@ class RunFolder:
         for row in rows.values():
             if row["size"] is None:  # as it was before there were sizes
                 del row["size"]
+            if isinstance(row["stderr"], float) and math.isnan(row["stderr"]):
+                row["stderr"] = "nan"  # null is that of an exact number
         self._write_json(self.SUMMARY, rows)
 
     def tables(self) -> dict[str, Any]:
@@ -332,16 +459,27 @@ class RunFolder:
             np.savez_compressed(file, **losses)  # type: ignore[arg-type]
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        write_atomic(self.path / name, json.dumps(content, indent=2) + "\n")
+        write_json(self.path / name, content)
 
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            return json.loads(path.read_text() or "{}")
+            content = json.loads(path.read_text() or "{}")
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        except json.JSONDecodeError as error:
+        except (ValueError, OSError) as error:  # of bytes that are no text, too
             raise ConfigError(f"{path} is not readable JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise ConfigError(f"{path} is not readable JSON: it holds no names")
+        return content
+
+
+def _find_fault_of_config(path: Path) -> str:
+    fault = find_fault(path)
+    # every configuration has this key; to parse all of it takes a hundred times as long
+    if not fault and b"data:" not in path.read_bytes():
+        fault = "is damaged"
+    return fault
 
 
 def _now() -> str:

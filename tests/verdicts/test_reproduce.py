@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,12 +14,15 @@ from truerisk.core.errors import ConfigError
 from truerisk.verdicts import Runs, load_last_weights, read_series, read_setting
 from truerisk.verdicts import reproduce as command
 from truerisk.verdicts.claim import Finding
+from truerisk.verdicts.gallery import RecordedStudy, markdown_table
 from truerisk.verdicts.reproduction import (
     decode_finding,
     encode_finding,
     load_reproduction,
+    overall_verdict,
     reproduction_names,
     write_grids,
+    write_verdict,
 )
 
 
@@ -110,6 +114,28 @@ def test_overrides_that_take_away_what_a_claim_is_measured_on(tmp_path, monkeypa
     assert "trainer.max_epochs=1 changed what its claims are measured on" in err
     with pytest.raises(ZeroDivisionError):  # ours, and a bug, where nothing was changed
         main(["reproduce", "condition_number"])
+
+
+def test_what_a_quick_study_leaves_out_is_told_apart(tmp_path, capsys):
+    """… from what was measured and decides nothing; what was measured decides for all."""
+    reproduction = load_reproduction("mnist1d_table")
+    missing, measured = Finding(math.nan, math.nan, math.nan), Finding(32.0, 31.0, 33.0)
+    claims = {k: c._replace(measure=lambda runs: missing) for k, c in reproduction.claims.items()}
+    first = claims["logistic_regression"]
+    claims["logistic_regression"] = first._replace(measure=lambda runs: measured)
+    quick = replace(reproduction, claims=claims)
+    judged = quick.judge_claims(Runs([]), quick=True)
+    verdicts = [j.verdict for j in judged.values()]
+    assert verdicts == ["holds", *["not run with --quick"] * 3]
+    assert overall_verdict(judged) == "holds"
+    assert {j.verdict for j in quick.judge_claims(Runs([])).values()} == {"holds", "inconclusive"}
+    write_verdict(judged, tmp_path)
+    record = json.loads((tmp_path / "verdict.json").read_text(), parse_constant=pytest.fail)
+    assert record["claims"]["gru"]["finding"] == {"value": None, "low": None, "high": None}
+    command.print_verdicts(quick, judged)
+    assert "nan" not in capsys.readouterr().out
+    study = RecordedStudy(quick, tmp_path / "mnist1d_table-quick", record)
+    assert "1 of 4 hold, 3 not run with --quick" in markdown_table([study])
 
 
 def test_what_was_not_measured_is_no_number():

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What a system answers where a file cannot be written for want of room, or of a working disk."""
@@ -30,6 +34,56 @@ def naming_file(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
+
+
+ZIP_END = 22
+"""Bytes of the record that ends a zip archive without a comment."""
+DAMAGED: list[Path] = []
+"""Files of runs that this process has met lost or broken, for the exit code of a command."""
+
+
+def find_fault(path: Path, whole: bool = True, start: bytes = b"") -> str:
+    """Say what is wrong with a file by a look at its ends; empty where nothing is.
+
+    Args:
+        path: the file.
+        whole: whether its last line has an end. A zip archive, as checkpoints are, has its own.
+        start: what it begins with.
+    """
+    if not path.exists():
+        return "is missing"
+    if path.is_dir():
+        return "is a folder"
+    with path.open("rb") as file:
+        head = file.read(max(1, len(start)))
+        file.seek(-min(ZIP_END, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        tail = file.read()
+    if not head:
+        return "holds nothing"
+    torn = whole and not tail.endswith(b"\n")
+    if start == b"PK":
+        torn = not tail.startswith(b"PK\x05\x06")
+    if start and head != start:
+        return "is damaged"
+    return "is damaged" * torn
+
+
+def tell_damage(path: Path, fault: str, then: str) -> None:
+    """Tell on stderr that a file of a run is lost or broken; a broken one is put aside.
+
+    Args:
+        path: the file.
+        fault: what is wrong with it.
+        then: what becomes of the run.
+    """
+    kept = ""
+    if path.exists():
+        names = [f"damaged-{path.name}", *(f"damaged-{i}-{path.name}" for i in range(2, 1000))]
+        aside = next(p for p in map(path.with_name, names) if not p.exists())
+        path.rename(aside)
+        kept = f"it is kept as {aside.name}, and "
+    print(f"{path} {fault}: {kept}{then}", file=sys.stderr)
+    DAMAGED.append(path)
 
 
 def part_path(path: Path) -> Path:
@@ -95,3 +149,31 @@ def write_atomic(path: Path, text: str) -> None:
     """
     with replacing(path, durable=True) as part:
         part.write_text(text)
+
+
+def spell_numbers(content: Any) -> Any:
+    """Spell what JSON has no number for: nan as null, and ±∞ in words that ``float`` reads.
+
+    Args:
+        content: nested containers.
+
+    >>> spell_numbers({"a": [1.5, float("nan")], "b": -math.inf})
+    {'a': [1.5, None], 'b': '-inf'}
+    """
+    if isinstance(content, Mapping):
+        return {key: spell_numbers(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [spell_numbers(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None if math.isnan(content) else str(float(content))
+    return content
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file (RFC 8259: without NaN or Infinity) as a whole.
+
+    Args:
+        path: the file; its folder must exist.
+        content: what it will hold.
+    """
+    write_atomic(path, json.dumps(spell_numbers(content), indent=2, allow_nan=False) + "\n")

@@ -169,6 +169,8 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(f"{path} does not exist: the run was cut off before its first checkpoint")
     remedy = "; train the run again"
+    if path.with_name("last.ckpt").exists():
+        remedy = "; delete it, and truerisk train resume=FOLDER of the run writes it again"
     if path.name == "last.ckpt":
         remedy = "; delete it, and resume starts the run anew"
     try:

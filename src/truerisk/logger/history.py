@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from truerisk.core.atomic_files import replacing
+from truerisk.core.atomic_files import DAMAGED, find_fault, replacing, tell_damage
 from truerisk.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,12 +74,19 @@ def trim_rows(path: Path, last_step: int) -> list[bytes]:
         The rows kept.
     """
     try:
-        rows = [row for row in read_rows(path, strict=True) if row_step(row) <= last_step]
-    except (ConfigError, ValueError):
+        rows = read_rows(path, strict=True)
+        # rows from before a checkpoint were whole when it was written
+        if rows and find_fault(path) and row_step(rows[-1]) < last_step:
+            print(
+                f"{path} is torn: what the run had measured after step "
+                f"{row_step(rows[-1])} is lost",
+                file=sys.stderr,
+            )
+            DAMAGED.append(path)
+        rows = [row for row in rows if row_step(row) <= last_step]
+    except (ConfigError, ValueError, OSError):
         rows = []
-        aside = path.with_name(f"damaged-{path.name}")
-        path.rename(aside)
-        print(f"{path} is damaged: it is kept as {aside.name}, and begun anew", file=sys.stderr)
+        tell_damage(path, "is damaged", "begun anew")
     with replacing(path) as part:
         part.write_bytes(HEADER + b"".join(rows))
     return rows

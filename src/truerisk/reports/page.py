@@ -66,7 +66,7 @@ def build_page(
         # the style sheet knows colors by name, as figures and page share their values
         "STYLE": f"{write_css_colors(REPORT_COLORS)}\n{read_template('style.css')}",
         # no text in the data can end the script element that it stands in
-        "DATA": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+        "DATA": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "SCRIPT": "\n".join(read_template(name) for name in SCRIPTS),
     }
     text = read_template("page.html")

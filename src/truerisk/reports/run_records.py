@@ -268,7 +268,13 @@ def read_overlap(config: Mapping[str, Any]) -> float:
 
 def read_config(run: RunFolder) -> dict[str, Any]:
     """Read a run's configuration as plain containers, which is much faster than OmegaConf."""
-    return yaml.load(run.config.read_text(), YAML_LOADER)
+    try:
+        config = yaml.load(run.config.read_text(), YAML_LOADER)
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise ConfigError(f"{run.config} is damaged: {' '.join(str(error).split())}") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{run.config} is damaged: it holds no configuration of a run")
+    return config
 
 
 def read_run_record(path: Path) -> RunRecord:
@@ -280,6 +286,10 @@ def read_run_record(path: Path) -> RunRecord:
     """
     folder = RunFolder(path)
     config = read_config(folder)
+    for file, fault in folder.find_damage().items():
+        # weights are no business of a report's, nor is what a kill tore
+        if file not in (folder.last, folder.best):
+            raise ConfigError(f"{file} {fault}")
     facts, record, summary = folder.metadata(), folder.status(), folder.summary()
     loss, without = config.get("loss") or {}, facts.get("measured_without", ())
     status, reason, stop = record.get("status", "running"), record.get("reason", ""), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,6 +18,20 @@ class Measured(NamedTuple):
     stderr: float | None = None
     epoch: int | None = None
     size: int | None = None
+
+
+def read_measured(fields: Mapping[str, Any]) -> Measured:
+    """Read a measured number from JSON, which has words for ∞ and null for nan.
+
+    >>> read_measured({"value": None, "stderr": "inf", "epoch": 3})
+    Measured(value=nan, stderr=inf, epoch=3, size=None)
+    """
+    value, stderr = fields["value"], fields.get("stderr")
+    return Measured(**{
+        **fields,
+        "value": math.nan if value is None else float(value),
+        "stderr": None if stderr is None else float(stderr),
+    })  # fmt: skip
 
 
 class Monitor(NamedTuple):

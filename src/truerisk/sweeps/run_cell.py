@@ -21,7 +21,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.core.atomic_files import write_atomic
+from truerisk.core.atomic_files import spell_numbers, write_atomic
 from truerisk.core.errors import UserError
 from truerisk.core.stop import read_stop
 from truerisk.engine.signals import on_stop
@@ -160,12 +160,13 @@ def _make_environment() -> dict[str, str]:
 def _encode_outcome(outcome: Outcome) -> str:
     stop = outcome.stop and outcome.stop._asdict()
     fields = {"status": outcome.status, "reason": outcome.reason, "stop": stop}
-    return json.dumps({"value": outcome.value, **fields})
+    return json.dumps(spell_numbers({"value": outcome.value, **fields}), allow_nan=False)
 
 
 def _decode_outcome(text: str) -> Outcome:
     record = json.loads(text)
-    return Outcome(record["value"], record["status"], record["reason"], stop=read_stop(record))
+    value = math.nan if record["value"] is None else float(record["value"])
+    return Outcome(value, record["status"], record["reason"], stop=read_stop(record))
 
 
 def main() -> int:

@@ -220,6 +220,9 @@ class Sweep:
         missing = [cell for cell in cells if outcomes[cell.folder].status not in DONE]
         for line in (*describe_changes(missing), *self.study.describe_other_data(missing)):
             print(line, file=sys.stderr)
+        for cell in cells:
+            if outcomes[cell.folder].status in DONE:
+                cell.run.tell_losses()
         ready = []
         for cell in validate_cells(missing):
             if cell.problem:

@@ -129,12 +129,17 @@ def strip_hash(folder: Path) -> str:
 def read_outcome(run: RunFolder) -> Outcome:
     """Read how a run stands from its folder, without loading torch."""
     # a run killed before its config.yaml was there cannot be resumed: it has not begun
-    record = run.status() if run.config.exists() else {}
+    record = run.status() if run.config.exists() or run.last.exists() else {}
     status = record.get("status", "missing")
     score = math.nan
     if status != "diverged":  # risks of weights that have blown up are no measure of the recipe
         score = _read_score(run)
-    return Outcome(score, status, record.get("reason", ""), new=False, stop=read_stop(record))
+    reason = record.get("reason", "")
+    if status in DONE:
+        lost = {k: v for k, v in run.find_damage().items() if k not in (run.metrics, run.last)}
+        for path, fault in lost.items():  # what is lost of its end is measured again
+            status, reason = "failed", f"{path.name} {fault}"
+    return Outcome(score, status, reason, new=False, stop=read_stop(record))
 
 
 def record_cell_failure(cell: SweepCell, outcome: Outcome) -> None:
@@ -168,8 +173,7 @@ def _read_score(run: RunFolder) -> float:
     """Read what the run followed at its best weights, turned so that less is better."""
     try:
         monitor = read_monitor(run.metadata())
-        measured = json.loads(run.summary_file.read_text())[monitor.name]
-        return monitor.orient(measured["value"])
+        return monitor.orient(run.summary()[monitor.name].value)
     except (ConfigError, OSError, ValueError, KeyError):
         return math.nan
 

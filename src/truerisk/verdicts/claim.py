@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from truerisk.verdicts.runs import Runs
 
-Verdict = Literal["holds", "does not hold", "inconclusive"]
+Verdict = Literal["holds", "does not hold", "inconclusive", "not run with --quick"]
 
 
 class Finding(NamedTuple):

@@ -170,7 +170,10 @@ def markdown_table(studies: Sequence[RecordedStudy]) -> str:
     for study in studies:
         claims = study.verdict["claims"].values()
         holding = [claim["verdict"] for claim in claims].count("holds")
+        left_out = [claim["verdict"] for claim in claims].count("not run with --quick")
         count = f"{holding} of {len(claims)} hold"
+        if left_out:
+            count += f", {left_out} not run with --quick"
         rows.append(f"| `{_arguments(study)}` | {study.reproduction.sentence} | {count} |")
     return "\n".join(rows) + "\n"
 

@@ -42,7 +42,7 @@ def reproduce_claims(which: Sequence[str], quick: bool, overrides: Sequence[str]
     verdicts = [_reproduce_one(reproduction, quick, overrides) for reproduction in chosen]
     page = write_gallery(names, OUTPUTS)
     print(f"gallery  {page.absolute()}")
-    # inconclusive is not wrong: a quick study has too few seeds for some claims
+    # inconclusive is not wrong: a quick study has too few seeds for some claims, or none
     return int("does not hold" in verdicts)
 
 
@@ -58,7 +58,7 @@ def _reproduce_one(reproduction: Reproduction, quick: bool, overrides: Sequence[
         raise UserError(f"{reproduction.name}: the study ended with exit code {code}; see above")
     runs = Runs.in_folders(list_cell_folders(arguments))
     try:
-        return judge_study(reproduction, runs, folder)
+        return judge_study(reproduction, runs, folder, quick)
     except (ArithmeticError, LookupError, ValueError) as error:
         if not overrides:
             raise
@@ -87,18 +87,19 @@ def list_cell_folders(overrides: Sequence[str]) -> list[Path]:
         return [cell.folder for cell in sweep.study.compose_cells(next(sweep.propose_batches()))]
 
 
-def judge_study(reproduction: Reproduction, runs: Runs, folder: Path) -> str:
+def judge_study(reproduction: Reproduction, runs: Runs, folder: Path, quick: bool = False) -> str:
     """Judge the runs of a study, write its verdict and figure, and print both.
 
     Args:
         reproduction: whose study it is.
         runs: the study's.
         folder: the study's.
+        quick: whether it is the smaller study.
 
     Returns:
         The verdict on all claims together.
     """
-    judged = reproduction.judge_claims(runs)
+    judged = reproduction.judge_claims(runs, quick)
     write_verdict(judged, folder)
     written = save_themes(lambda figure: reproduction.draw_figure(runs, figure), folder)
     print_verdicts(reproduction, judged)
@@ -122,7 +123,10 @@ def print_verdicts(reproduction: Reproduction, judged: Mapping[str, JudgedClaim]
         table.add_column(heading, overflow="fold")
     for claim, finding, verdict in judged.values():
         mark = MARKS.get(verdict, verdict)
-        table.add_row(claim.says, claim.range_in_words, str(finding), mark)
+        measured = str(finding)
+        if verdict == "not run with --quick":
+            measured = "–"
+        table.add_row(claim.says, claim.range_in_words, measured, mark)
     Console(highlight=False).print(table)
 
 

@@ -21,7 +21,10 @@ from truerisk.verdicts.runs import Runs
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WORST_FIRST: tuple[Verdict, ...] = ("does not hold", "inconclusive", "holds")
+WORST_FIRST: tuple[Verdict, ...] = (
+    *("does not hold", "inconclusive", "holds"),
+    "not run with --quick",
+)
 """Verdicts, in the order in which one decides for all."""
 
 
@@ -72,12 +75,20 @@ class Reproduction:
             overrides += self.quick
         return overrides
 
-    def judge_claims(self, runs: Runs) -> dict[str, JudgedClaim]:
-        """Measure every claim and compare it with what its source says."""
+    def judge_claims(self, runs: Runs, quick: bool = False) -> dict[str, JudgedClaim]:
+        """Measure every claim and compare it with what its source says.
+
+        Args:
+            runs: the study's.
+            quick: whether it is the smaller study, which leaves out the runs of some claims.
+        """
         judged = {}
         for name, claim in self.claims.items():
             finding = claim.measure(runs)
-            judged[name] = JudgedClaim(claim, finding, claim.judge_finding(finding))
+            verdict = claim.judge_finding(finding)
+            if quick and math.isnan(finding.value):
+                verdict = "not run with --quick"
+            judged[name] = JudgedClaim(claim, finding, verdict)
         return judged
 
 
@@ -144,7 +155,7 @@ def _write_axis(value: Any) -> str:
 
 
 def overall_verdict(judged: Mapping[str, JudgedClaim]) -> Verdict:
-    """Return the verdict on all claims together: the worst of them."""
+    """Return the verdict on all claims together: the worst of those that were measured."""
     return min((j.verdict for j in judged.values()), key=WORST_FIRST.index)
 
 
@@ -188,5 +199,5 @@ def write_verdict(judged: Mapping[str, JudgedClaim], folder: Path) -> None:
         for name, j in judged.items()
     }
     record = {"verdict": overall_verdict(judged), "claims": rows}
-    text = json.dumps(record, indent=2, ensure_ascii=False)
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(folder / "verdict.json", text + "\n")

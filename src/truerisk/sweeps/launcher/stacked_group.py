@@ -16,7 +16,7 @@ from truerisk.assemble import assemble, build_loggers
 from truerisk.config.compose import resolve_config
 from truerisk.config.contents import hash_contents
 from truerisk.core import threads
-from truerisk.core.atomic_files import describe_file_error, write_atomic
+from truerisk.core.atomic_files import describe_file_error
 from truerisk.core.errors import Interrupted, UserError
 from truerisk.core.stop import Stop
 from truerisk.engine.host import Host
@@ -201,8 +201,8 @@ def open_run(job: GroupJob) -> StackedRun:
     folder, cfg = RunFolder(job.folder), job.cfg
     resumed, config = folder.begun, OmegaConf.to_yaml(cfg, resolve=True)
     if resumed:
+        folder.repair(config)
         folder.reopen()
-        write_atomic(folder.config, config)
     checkpoint = load_checkpoint(folder.last) if resumed and folder.last.exists() else None
     step = None
     if resumed:
@@ -223,12 +223,13 @@ def open_run(job: GroupJob) -> StackedRun:
     run.rules = make_stop_rules(recipe, plain, folder.path, host)
     if checkpoint is not None:
         run.restore(checkpoint)
+    facts = {"threads": torch.get_num_threads(), **recipe.facts(), "contents": contents}
+    facts |= job.facts
     if resumed:
         folder.set_status("running", "resumed")
+        folder.write_facts(facts)
         folder.note_contents(contents)
     else:
-        facts = {"threads": torch.get_num_threads(), **recipe.facts(), "contents": contents}
-        facts |= job.facts
         folder.create(config, facts)
     return run
 

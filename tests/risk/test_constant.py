@@ -79,11 +79,15 @@ def test_of_a_hinge_it_is_a_vertex():
 
 
 def test_a_run_tells_it_and_the_share_of_the_variance_explained(run):
-    result = run("data=diabetes", "loss=mse", *QUICK)
+    result = run("data=diabetes", "loss=mse", "metric=[r2]", *QUICK)
     _, data = truerisk.build_module(["data=diabetes", "loss=mse", *QUICK])
     x, y = data.raw(data.test.x), data.test.y.numpy()
     constant = mean_squared_error(y, np.full_like(y, data.train.y.mean()))
     assert result.summary["constant/risk/test"].value == pytest.approx(constant)
     share = r2_score(y, result.predict(x).values)
     assert result.summary["r2/test"].value == pytest.approx(share)
+    # what the metric of that name has, by differentiation
+    metric = result.summary["metric/r2/test"]
+    assert result.summary["r2/test"].stderr == pytest.approx(metric.stderr, rel=1e-5)
+    assert result.summary["r2/train"].stderr == 0
     assert {"constant/risk/val", "r2/test"} <= set(result.history.name)

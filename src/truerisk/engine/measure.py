@@ -21,6 +21,7 @@ from truerisk.core.deterministic import (
 from truerisk.data import RunData
 from truerisk.metric import Collector
 from truerisk.metric.collector import deal_back
+from truerisk.metric.functionals import combine_influences
 from truerisk.model import Function
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
@@ -98,6 +99,7 @@ class RiskEstimator:
         """Metrics that are tables rather than numbers, by name and split, once it is over."""
         self.losses: dict[str, Tensor] = {}
         """Of each sample of a tested fold, once it is over; see `spread_losses`."""
+        self._squared: dict[str, Tensor] = {}
 
     def epoch_risks(self, state: State, epoch: int) -> dict[str, Measured]:
         """Measure after an epoch: train and validation risk alike, their gap, and J.
@@ -167,18 +169,30 @@ class RiskEstimator:
     def shares_explained(self, risks: Mapping[str, Measured]) -> dict[str, Measured]:
         """Return R² = 1 − Σ(y − f)² / Σ(y − ȳ)² on each split, ȳ its own mean, for squared error.
 
+        With losses l of mean m and squared distances v from ȳ of mean V, R² = 1 − m/V, and a sample
+        changes it by ψ = (m(v − V)/V − (l − m))/V, whose spread is its error (the infinitesimal
+        jackknife; ȳ, which V is least at, adds nothing).
+
         Args:
             risks: mean squared errors of the splits, by name.
         """
-        if not isinstance(self.recipe.surrogate.loss, torch.nn.MSELoss):
-            return {}
-        shares = {}
-        for name in split_names(self.data):
-            y = getattr(self.data, name).y.double()
-            spread = float((y - y.mean(0)).square().mean())
-            risk = risks[f"risk/{name}"]
-            if spread > 0:
-                shares[f"{EXPLAINED}{name}"] = Measured(1 - risk.value / spread, None, risk.epoch)
+        shares: dict[str, Measured] = {}
+        for name in split_names(self.data) if self._explains else ():
+            y, weights = getattr(self.data, name).y.double().cpu(), self.read_weights(name)
+            share = torch.ones(len(y), dtype=y.dtype) if weights is None else weights.double().cpu()
+            share = share / share.mean()
+            wide = share.view(-1, *[1] * (y.ndim - 1))
+            distances = (y - (wide * y).mean(0)).square().flatten(1).mean(1)
+            spread, risk = float((share * distances).mean()), risks[f"risk/{name}"]
+            if not spread > 0:
+                continue
+            value, stderr = 1 - risk.value / spread, 0.0
+            if math.isinf(self.population_size(name)):
+                moved = share * (distances - spread) * risk.value / spread
+                influences = (moved - (self._squared[name] - risk.value)) / spread
+                groups = self.data.groups.get(name)
+                stderr = float(combine_influences(influences[:, None], groups))
+            shares[f"{EXPLAINED}{name}"] = Measured(value, stderr, risk.epoch, risk.size)
         return shares
 
     def name_final(self, name: str, split: Measurement, epoch: int | None) -> dict[str, Measured]:
@@ -193,12 +207,23 @@ class RiskEstimator:
             if estimate.table is not None:
                 self.tables.setdefault(key, {})[name] = estimate.table
         if split.samples:
-            self.losses = self.spread_losses(name, split.samples)
+            whole = self.spread_losses(name, split.samples)
+            self._squared[name] = whole["risk"].double()
+            if name == "test" and self.data.folds is not None:
+                self.losses = whole
         return split.name_risks(name, epoch, self.population_size(name))
 
     def keeps_losses(self, name: str) -> bool:
-        """Tell whether the losses of a split's samples are kept: those that folds are pooled by."""
-        return name == "test" and self.data.folds is not None
+        """Tell whether losses of samples are kept: folds are pooled by them, R² needs them.
+
+        Args:
+            name: of the split.
+        """
+        return (name == "test" and self.data.folds is not None) or self._explains
+
+    @property
+    def _explains(self) -> bool:
+        return isinstance(self.recipe.surrogate.loss, torch.nn.MSELoss)
 
     def spread_losses(self, name: str, samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the losses of all samples of a split, in their order, for a report to pool.

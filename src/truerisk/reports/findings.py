@@ -234,6 +234,7 @@ def summarize_findings(findings: ProblemFindings) -> list[str]:
         describe_selection(selection, findings.problem.monitor),
         describe_unseen_risk(selection, unseen, findings.problem.monitor),
         describe_mismatch(findings.problem),
+        describe_kept_epoch(findings.problem),
         describe_optimism(selection, findings.problem.monitor),
     ]
     if unseen in findings.comparisons:
@@ -261,6 +262,17 @@ def describe_folds(findings: ProblemFindings) -> list[str]:
             "samples explain"
         )
     return [f"{text}."]
+
+
+def describe_kept_epoch(problem: LearningProblem) -> str:
+    """Say that what chose the epoch is optimistic at it; nothing where no epoch was chosen."""
+    runs = [run for recipe in problem.recipes for run in recipe.runs]
+    followed = [run.summary.get(problem.monitor.name) for run in runs]
+    if not any(measured is not None and measured.epoch for measured in followed):
+        return ""
+    title = title_metric(problem.monitor.name)
+    other = " and gap are" if "risk/gap" in problem.metrics else " is"
+    return f"The {title}{other} optimistic: the same samples chose the epoch of each run."
 
 
 def describe_mismatch(problem: LearningProblem) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -125,11 +126,14 @@ def tabulate_comparisons(findings: ProblemFindings, metric: str) -> TextTable:
     for c in findings.comparisons[metric]:
         difference = format_interval(c.difference, metric_scale(metric))
         p_values = [format_p_value(c.p), format_p_value(c.adjusted)]
-        effects = [f"{c.effect:.2f}", f"{c.improvement.probability:.2f}"]
+        lower = f"{c.improvement.probability:.2f}"
+        if math.isfinite(c.improvement.low):
+            lower += f" [{c.improvement.low:.2f}, {c.improvement.high:.2f}]"
+        effects = [f"{c.effect:.2f}", lower]
         name, n = f"{c.first} − {c.second}", str(c.difference.n)
         rows.append([name, n, difference, *p_values, *effects, describe_verdict(c)])
     headings = ["difference", "seeds", "mean [95 %]", "p", "p, Holm", "effect"]
-    headings += ["P(first lower)", ""]
+    headings += ["P(first lower) [95 %]", ""]
     title = f"{findings.problem.name}: differences in {metric_heading(metric)}"
     return TextTable(title, headings, rows)
 

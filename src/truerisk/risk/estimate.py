@@ -347,12 +347,22 @@ def name_gap(risks: Mapping[str, Measured]) -> dict[str, Measured]:
 def estimate_gap(train: Measured, val: Measured) -> Measured:
     """Estimate f − g by validation minus train risk; the two samples are independent given w.
 
+    Its size is that of one mean with as many degrees of freedom, ``(a² + b²)²/(a⁴/k + b⁴/l)`` of
+    standard errors a, b with k and l degrees (Satterthwaite 1946).
+
     Args:
         train: the risk on training samples.
         val: the risk on validation samples.
 
     >>> estimate_gap(Measured(1.0, 0.3, 5), Measured(1.5, 0.4, 5))
     Measured(value=0.5, stderr=0.5, epoch=5, size=None)
+    >>> estimate_gap(Measured(1.0, 0.3, 5, 21), Measured(1.5, 0.4, 5, 11)).size
+    22
     """
     stderr = math.hypot(train.stderr or 0.0, val.stderr or 0.0)
-    return Measured(val.value - train.value, stderr, val.epoch)
+    parts = [m for m in (train, val) if m.stderr]
+    size = None
+    if parts and all(m.size is not None and m.size > 1 for m in parts):
+        below = sum((m.stderr or 0.0) ** 4 / ((m.size or 0) - 1) for m in parts)
+        size = 1 + int(stderr**4 / below)
+    return Measured(val.value - train.value, stderr, val.epoch, size)

@@ -69,10 +69,13 @@ def format_risk(risk: Measured | None) -> str:
 
 
 def format_share(share: Measured | None) -> str:
-    """Write the share of a variance that is explained; nothing for None."""
+    """Write the share of a variance that is explained and its standard error; nothing for None."""
     if share is None:
         return ""
-    return f"{share.value:.3f}"
+    # of samples that are all there are it is exact, as the risk beside it says
+    if not share.stderr or not math.isfinite(share.value + share.stderr):
+        return f"{share.value:.3f}"
+    return format_with_stderr(share.value, share.stderr)
 
 
 def format_epoch(epoch: int | None) -> str:
@@ -99,7 +102,7 @@ def risk_table(
     keys = [key for key in ROWS if f"risk/{key}" in summary or f"error/{key}" in summary]
     has_errors = any(f"error/{key}" in summary for key in keys)
     has_shares = any(f"r2/{key}" in summary for key in keys)
-    optional = {f"{error_title}, %": has_errors, "R²": has_shares}
+    optional = {f"{error_title}, %": has_errors, "R² ± s.e.": has_shares}
     shown = [heading for heading, holds in optional.items() if holds]
     table = _empty_table(title, ["", "risk ± s.e.", *shown, "epoch"])
     for key in keys:

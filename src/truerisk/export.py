@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -279,9 +280,15 @@ def write_onnx(predictor: Predictor, x: Tensor, facts: dict[str, str], path: Pat
 
     names: dict[str, Any] = {"input_names": ["x"], "output_names": ["outputs"]}
     shapes = ({0: torch.export.Dim("batch", min=1)},)
-    program: Any = torch.onnx.export(
-        predictor, (x,), dynamo=True, dynamic_shapes=shapes, opset_version=OPSET, **names
-    )
+    names |= {"dynamic_shapes": shapes, "opset_version": OPSET, "verbose": False}
+    heard = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(
+        logging.ERROR
+    )  # it misses torchvision, which is no use
+    try:
+        program: Any = torch.onnx.export(predictor, (x,), dynamo=True, **names)
+    finally:
+        logging.getLogger("torch.onnx").setLevel(heard)
     model = program.model_proto
     for key, value in facts.items():
         entry = model.metadata_props.add()

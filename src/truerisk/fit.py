@@ -336,7 +336,7 @@ def _execute(
             stack.enter_context(_told(run, before))
         stack.enter_context(threads.limit_threads(count))
         stack.enter_context(rng.fork_seeded(recipe.streams.noise + rank()))
-        status, stop = _fit(cfg, run, recipe, resumed, callbacks, draw, longer)
+        status, stop = _fit(cfg, run, recipe, resumed, callbacks, draw, longer, once)
         if first:
             # before the status: a run that counts as finished has its figures
             try:
@@ -417,6 +417,7 @@ def _fit(
     given: Sequence[Callback] = (),
     draw: Callable[[], None] = lambda: None,
     longer: Lengthening | None = None,
+    once: bool = False,
 ) -> tuple[str, Stop | None]:
     """Train and measure; return the run's status and why it ended before its time."""
     from truerisk.assemble import build_diagnostics, build_loggers
@@ -435,6 +436,7 @@ def _fit(
     from truerisk.engine.signals import on_stop
     from truerisk.engine.stopping import make_stop_rules
     from truerisk.engine.trail import make_trajectory_loggers
+    from truerisk.show.console import print_notes
     from truerisk.show.progress_line import Progress
 
     config = resolve_config(cfg)
@@ -468,6 +470,7 @@ def _fit(
 
             module = trainer_host.HostedModule(recipe, config)
         backend = ModelBackend(recipe, host, limits, recorder, module)
+        print_notes(backend.run.schedule.notices, once, warn=True)
         backend.run.rules = make_stop_rules(recipe, config, run.path, host)
         watching = make_observers(built, backend)
         shown = get_task(recipe.data.info.task).progress

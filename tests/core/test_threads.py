@@ -28,6 +28,10 @@ def test_multiplications(model, x, count):
     assert threads.count_multiplications(model, x) == count
 
 
+def test_a_model_of_another_precision_is_counted():
+    assert threads.count_multiplications(nn.Linear(3, 2).double(), torch.zeros(5, 3)) == 30
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_counting_leaves_no_trace(training):
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)).train(training)

@@ -109,3 +109,13 @@ def test_groups_travel_to_jobs_of_a_cluster(sweep, tmp_path, monkeypatch):
     runs = [load_run(path).run.status() for path in (tmp_path / "outputs" / "s").glob("*-*/")]
     assert sorted(run.get("together", 1) for run in runs) == [1, 1, 2, 2]
     assert len({run["pid"] for run in runs}) == 3 and os.getpid() not in {r["pid"] for r in runs}
+
+
+@pytest.mark.parametrize("launcher", ["basic", "vectorized"])
+def test_what_a_schedule_does_not_reach_is_told_once_a_sweep(sweep, monkeypatch, launcher):
+    from truerisk.show import console
+
+    monkeypatch.setattr(console, "_TOLD", set())
+    asked = ["scheduler=multistep", "scheduler.milestones=[5000]", "seed=1,2"]
+    code, shown = sweep(*asked, f"hydra/launcher={launcher}")
+    assert (code, shown.err.count("so nothing drops there")) == (0, 1)

@@ -54,6 +54,9 @@ def count_multiplications(model: nn.Module, x: Tensor) -> int:
         counts.append(weights * out.numel() // channels)
 
     owners = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
+    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), x.dtype)
+    if x.is_floating_point():  # a run casts a model to its precision later
+        x = x.to(own)
     # in eval mode nothing is drawn and no running statistic moves
     with forward_hooks((m, add_count) for m in owners), eval_mode(model):
         model(x)

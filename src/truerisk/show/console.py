@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -232,19 +233,20 @@ def describe_weights(monitor: Monitor, task: str) -> str:
 _TOLD: set[str] = set()
 
 
-def print_notes(notes: Iterable[str], once: bool = False) -> None:
+def print_notes(notes: Iterable[str], once: bool = False, warn: bool = False) -> None:
     """Print what there is to know of a run before its first step, from the first process.
 
     Args:
         notes: a line each.
         once: whether a line that this process has printed before is left out, as the cells of a
             sweep read the same data.
+        warn: whether they go to stderr.
     """
     if rank() > 0:
         return
     for note in notes:
         if not (once and note in _TOLD):
-            print(note, flush=True)
+            print(note, file=sys.stderr if warn else sys.stdout, flush=True)
         _TOLD.add(note)
 
 

@@ -123,8 +123,6 @@ class Progress(Observer):
             -1,
         )
         if self._on:
-            for notice in loop.first.schedule.notices:
-                print(notice, file=sys.stderr, flush=True)
             self._live = open_live_line()
 
     def on_step(self, loop: TrainingLoop) -> None:

@@ -220,6 +220,7 @@ def open_run(job: GroupJob) -> StackedRun:
     recipe, limits = assemble(cfg), (cfg.trainer.max_epochs, cfg.trainer.max_steps)
     print_notes(recipe.data.notes, once=True)
     run = make_stacked_run(recipe, host, limits, recorder, keys_of(plain, recipe))
+    print_notes(run.schedule.notices, once=True, warn=True)
     run.rules = make_stop_rules(recipe, plain, folder.path, host)
     if checkpoint is not None:
         run.restore(checkpoint)

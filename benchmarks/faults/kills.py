@@ -97,16 +97,22 @@ class _Counter:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_forked(work: Work, folder: Path, at: int = 0) -> Ended:
-    """Do work in a fork, and kill it before its ``at``-th operation.
+def fork_work(work: Work, folder: Path, name: str = "", at: int = 0) -> tuple[int, Path]:
+    """Begin work in a fork.
 
     Args:
         work: is called with the folder, in which the fork stands.
         folder: is made, and may hold what was left by an earlier one.
-        at: counted from 1; 0 kills nothing.
+        name: tells forks in one folder apart.
+        at: the number of the operation before which it is killed; 0 kills nothing.
+
+    Returns:
+        Its process, and the file in which it notes its operations.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    record, said = (folder.with_name(f"{folder.name}.{end}") for end in ("operations", "said"))
+    record, said = (
+        folder.with_name(f"{folder.name}{name}.{end}") for end in ("operations", "said")
+    )
     record.unlink(missing_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -128,6 +134,18 @@ def run_forked(work: Work, folder: Path, at: int = 0) -> Ended:
             traceback.print_exc()
         finally:
             os._exit(code)  # not sys.exit: what the parent registered is the parent's
+    return child, record
+
+
+def run_forked(work: Work, folder: Path, at: int = 0) -> Ended:
+    """Do work in a fork, and kill it before its ``at``-th operation.
+
+    Args:
+        work: is called with the folder, in which the fork stands.
+        folder: is made, and may hold what was left by an earlier one.
+        at: counted from 1; 0 kills nothing.
+    """
+    child, record = fork_work(work, folder, at=at)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     operations = record.read_text().splitlines() if record.exists() else []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -134,3 +136,41 @@ def test_a_trial_whose_worker_is_lost_is_asked_again_and_not_for_ever(search, tm
     seen = search(Tuner(trials=3, sampler="random"), tmp_path, lambda point: next(ends))
     assert seen[0] == seen[1] == seen[2] and seen[3] == seen[4] == seen[5] and len(set(seen)) == 3
     assert [t.state.name for t in in_sqlite(tmp_path)] == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+@pytest.fixture(scope="module")
+def server():
+    sys.path.insert(0, str(ROOT))
+    pytest.importorskip("psycopg", reason="psycopg is in the extra for tests")
+    from benchmarks.faults.postgres import find_server, serve
+
+    if find_server() is None:
+        pytest.skip("there is no PostgreSQL here (Debian's package: postgresql)")
+    with serve() as url:
+        yield url
+
+
+def test_four_workers_share_a_search_on_postgresql_and_one_is_killed(search, server, tmp_path):
+    """They share no folder: all they have in common is the server."""
+    theirs, ours = os.pipe()
+
+    def end(point):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def wait(point):
+        os.read(theirs, 1)  # until the one that is killed, the last that holds the other end, is
+        return Outcome(len(point), "finished")
+
+    def launch(number, judge):
+        if number:
+            os.close(ours)
+        tuner = Tuner(trials=12, sampler="random", storage=server)
+        search(tuner, tmp_path / str(number), judge)
+
+    children = [
+        fork(partial(launch, number, (end, wait, wait, wait)[number])) for number in range(4)
+    ]
+    os.close(ours)
+    assert codes(children) == [-signal.SIGKILL, 0, 0, 0]
+    found = read_trials(server)
+    assert [t.state.name for t in found] == ["COMPLETE"] * 12 and len(points_of(found)) == 12

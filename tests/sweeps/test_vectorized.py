@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +120,17 @@ def test_what_a_schedule_does_not_reach_is_told_once_a_sweep(sweep, monkeypatch,
     asked = ["scheduler=multistep", "scheduler.milestones=[5000]", "seed=1,2"]
     code, shown = sweep(*asked, f"hydra/launcher={launcher}")
     assert (code, shown.err.count("so nothing drops there")) == (0, 1)
+
+
+def test_a_stack_killed_in_its_last_writes_ends_in_the_same_digits(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    from benchmarks.faults.kills import kill_everywhere
+    from benchmarks.faults.stacked_ends import judge_stack, train_stack
+
+    ends = ("os.rename", "status.json.part", "seed=2")  # after the first has been written down
+
+    def wanted(operation):
+        return all(word in operation for word in ends)
+
+    tally = kill_everywhere("", train_stack, judge_stack, tmp_path, wanted, most=2)
+    assert tally == ("", 2, 0, 0, 0, ())

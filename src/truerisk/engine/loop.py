@@ -143,6 +143,9 @@ class TrainingLoop:
     def begin(self) -> None:
         """Start, and end the runs that had come to their end when they were cut off."""
         self.start()
+        for run in self.backend.runs:
+            if not run.is_over:  # it goes on to another end
+                run.state.final = {}
         # A run that was killed after its last checkpoint has only its end left.
         self.finish([k for k, run in enumerate(self.backend.runs) if run.is_over])
 
@@ -299,20 +302,38 @@ class TrainingLoop:
             return
         for observer in self.observers:
             observer.on_end(self)
+        # Of a stack the measurement is kept too: its last digits are those of all rows at once,
+        # of which some may be done when the others are resumed.
+        together = len(rows) > 1
+        if together:
+            self.measure_best(rows)
         self.save(rows)
-        self.conclude(rows, "finished")
+        self.conclude(rows, "finished", measured=together)
 
-    def conclude(self, rows: Sequence[int], status: str) -> None:
-        """Measure the best weights of some runs, write it all down, and let them go."""
+    def measure_best(self, rows: Sequence[int]) -> None:
+        """Measure the best weights of some runs, each for once and all."""
+        rows = [k for k in rows if self.backend.runs[k].state.best is not None]
+        for k, risks in zip(rows, self.backend.final_risks(rows), strict=True):
+            state = self.backend.runs[k].state
+            # measured again all the same, for the tables
+            state.final = state.final or risks
+
+    def conclude(self, rows: Sequence[int], status: str, measured: bool = False) -> None:
+        """Write down how some runs have ended, and let them go.
+
+        Args:
+            rows: of the runs.
+            status: ``finished`` or ``diverged``.
+            measured: whether their best weights have been measured.
+        """
         runs = [self.backend.runs[k] for k in rows]
-        measured = [k for k in rows if self.backend.runs[k].state.best is not None]
-        for k, risks in zip(measured, self.backend.final_risks(measured), strict=True):
-            run = self.backend.runs[k]
-            assert run.state.best is not None
-            run.state.final = risks
-            run.recorder.save_best(run.state.best, run.recipe.data.state_dict())
-            late = {n: m for n, m in risks.items() if is_final(n)}
-            run.log(flatten_metrics(late, {}), run.state.best.epoch)
+        if not measured:
+            self.measure_best(rows)
+        for run in runs:
+            if run.state.best is not None:
+                run.recorder.save_best(run.state.best, run.recipe.data.state_dict())
+                late = {n: m for n, m in run.state.final.items() if is_final(n)}
+                run.log(flatten_metrics(late, {}), run.state.best.epoch)
         for run in runs:
             # in this order, as loggers end with what the summary holds
             run.recorder.write_summary(run.state.final)

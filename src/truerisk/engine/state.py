@@ -197,6 +197,8 @@ class TrainingRun:
         state = self.state.state_dict()
         # `stopped` is all that the first version asks for
         state |= {"stopped": stop is not None, "stop": None if stop is None else stop._asdict()}
+        if self.state.final:
+            state["final"] = {name: kept._asdict() for name, kept in self.state.final.items()}
         state["step"]["schedule"] = self.schedule.state_dict()
         state["regularizers"] = {k: r.state_dict() for k, r in self.recipe.regularizers.items()}
         state["rng"] = parts.rng
@@ -226,6 +228,10 @@ class TrainingRun:
         if saved["stopped"]:  # a checkpoint of the first version does not say why
             stop = saved.get("stop") or Stop("patience", self.state.step, {})._asdict()
             self.state.stop = Stop(**stop)
+        if checkpoint["hyper_parameters"]["config"] == self.recorder.config:
+            # with other options something else is measured
+            final = saved.get("final", {})
+            self.state.final = {name: Measured(**kept) for name, kept in final.items()}
         self.schedule.load_state_dict(saved["step"]["schedule"])
         for name, kept in saved["regularizers"].items():
             self.recipe.regularizers[name].load_state_dict(kept)

@@ -56,7 +56,8 @@ def test_lines_bands_best_epoch_and_test_risk():
     reach = stats.t.ppf(0.975, 19) * 0.07
     np.testing.assert_allclose(bar, [[3, 1.2 - reach], [3, 1.2 + reach]])
     texts = [text.get_text() for text in top.texts]
-    assert texts == ["best: epoch 3, optimistic\n◆ test 1.20 [1.05, 1.35]", "train", "validation"]
+    note = "best: epoch 3\n(optimistic)\n◆ test 1.20\n[1.05, 1.35]"
+    assert texts == [note, "train", "validation"]
     assert "risk, with 95 % intervals" in [text.get_text() for text in figure.findobj(Text)]
     assert top.get_yscale() == "linear" and figure.get_suptitle() == "a run"
 
@@ -116,7 +117,7 @@ def test_long_numbers_and_names_are_inside():
         (history(train=[], val=[]), "no risk was measured"),
         (history(train=[0.0] * 2, val=[0.0] * 2), "best: epoch 0"),
         (history(train=[-1.0, -2.0], val=[-1.0, 20.0]), "best: epoch 0"),
-        (history(train=[], val=[], extra=TEST), "◆ test 1.20 [1.06, 1.34]"),
+        (history(train=[], val=[], extra=TEST), "◆ test 1.20\n[1.06, 1.34]"),
     ],
 )  # fmt: skip
 def test_short_broken_and_divergent_runs_are_drawn(tmp_path, frame, text):
@@ -136,3 +137,14 @@ def test_file_is_whole_white_and_not_blank(tmp_path):
     # blue and orange ink alike: both curves are there
     assert ((image[..., 2] - image[..., 0]) > 0.4).sum() > 500
     assert ((image[..., 0] - image[..., 2]) > 0.4).sum() > 500
+
+
+def test_the_note_of_the_best_epoch_stands_inside_the_panel():
+    """Wherever the best epoch is, and with long numbers."""
+    for at in range(1, 11):
+        val = [1234.5 + abs(e - at) for e in range(12)]
+        test = [(99, at, "risk/test", 1250.25), (99, at, "risk/test/stderr", 35.5)]
+        figure = draw_run(history(train=val, val=val, extra=test))
+        figure.draw_without_rendering()
+        box, panel = figure.axes[0].texts[0].get_window_extent(), figure.axes[0].get_window_extent()
+        assert panel.x0 <= box.x0 and box.x1 <= panel.x1, at

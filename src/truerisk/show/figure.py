@@ -231,14 +231,16 @@ def draw_risks(
         lines = []
         if "val" in curves:
             mark_best(axes, best, risk)
+            lines.append(f"best: epoch {best:g}")
             # the lowest of many is too low, but not where no epoch improved on the initial weights
-            word = ", optimistic" if best else ""
-            lines.append(f"best: epoch {best:g}{word}")
+            if best:
+                lines.append("(optimistic)")
         if len(test.epoch):
             # the test risk is measured with the best weights, whatever epoch training ended at
             mark_test(axes, best, test)
             risk, low, high = (float(part[-1]) for part in (test.value, test.low, test.high))
-            lines.append(f"◆ test {format_bounds(risk, low, high)}")
+            # in two lines, as a note wider than half the panel runs over the axis
+            lines.append(f"◆ test {format_bounds(risk, low, high)}".replace(" [", "\n["))
         write_note(axes, "\n".join(lines), best, 1.0, right=best > middle)
     note_missing(axes, measured)
     ends = [(c.value[-1], RISK_LABELS[k], RISK_STYLES[k]["color"]) for k, c in curves.items()]

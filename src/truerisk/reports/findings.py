@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from truerisk.core.seeds import Streams
 from truerisk.reports.comparison import (
     TOO_FEW,
     RecipeComparison,
@@ -27,6 +28,7 @@ from truerisk.reports.learning_problem import (
     StudyResults,
     title_metric,
 )
+from truerisk.reports.run_records import read_resplit
 from truerisk.reports.seed_mean import SeedMean
 from truerisk.reports.tuning_curves import TimeToTarget, measure_time_to_target
 from truerisk.risk.measured import FOLLOWED_RISK, Monitor
@@ -36,6 +38,8 @@ from truerisk.sweeps.sweep_cell import strip_hash
 COMPARED_METRICS = ("risk/test", "risk/true", "error/test", "error/true")
 """The metrics by which recipes are compared; without any of them it is the validation risk."""
 
+SPLIT = Streams._fields.index("data")
+"""Which of a run's seeds splits its data."""
 MOST_NAMED = 30
 """Runs that a line names."""
 
@@ -275,6 +279,22 @@ def describe_kept_epoch(problem: LearningProblem) -> str:
     return f"The {title}{other} optimistic: the same samples chose the epoch of each run."
 
 
+def describe_resplits(problem: LearningProblem) -> list[str]:
+    """Say how far errors over seeds go, where seeds split one set of samples anew."""
+    recipes = [r for r in problem.recipes if r.status_counts["finished"] > 1]
+    ratio = max((read_resplit(run) for r in recipes for run in r.runs), default=0.0)
+    if not ratio or len({run.seed[SPLIT] for r in recipes for run in r.runs}) < 2:
+        return []
+    n = max(recipe.status_counts["finished"] for recipe in recipes)
+    factor = math.sqrt(1 + n * ratio)
+    return [
+        "Each seed splits the same samples anew: errors over seeds are those of the next split of "
+        "them. For other samples from where these come, take errors of means and of differences "
+        f"√(1 + {n}·{ratio:.3g}) = {factor:.3g} times as large (Nadeau & Bengio 2003), or "
+        "'data.folds=5' with 'data.fold=range(5)', where that is counted in."
+    ]
+
+
 def describe_mismatch(problem: LearningProblem) -> str:
     """Say that recipes are picked by one number where others are reported too; else nothing."""
     if problem.monitor == FOLLOWED_RISK:
@@ -419,6 +439,7 @@ def list_warnings(findings: ProblemFindings) -> list[str]:
             f"{format_count(halved, 'run')} ended early by successive halving: the risks there are "
             "those of shorter training, and count as they are."
         )
+    warnings += describe_resplits(findings.problem)
     # recipes without a finished run show no number at all, and need no caveat
     single = [recipe for recipe in recipes if recipe.status_counts["finished"] == 1]
     if single:

@@ -266,6 +266,30 @@ def read_overlap(config: Mapping[str, Any]) -> float:
     return 1 / (folds - 1)
 
 
+def read_resplit(run: RunRecord) -> float:
+    """Return test samples over training samples where every seed splits one set of samples anew.
+
+    Returns:
+        0 where samples are drawn anew, the test set is the same for every seed, or folds count.
+    """
+    data = run.config.get("data") or {}
+    source, asked = data.get("source") or {}, (data.get("val"), data.get("test"))
+    drawn = str(data.get("split", "random")).startswith(("random", "group:"))
+    shares = [share for share in asked if isinstance(share, float) and 0 < share < 1]
+    sizes = [run.summary[m].size or 0 for m in ("risk/val", "risk/test") if m in run.summary]
+    made_anew = "seed" in source and source["seed"] is None
+    if not source or made_anew or data.get("folds") or not drawn or len(shares) < 2:
+        return 0.0
+    if len(sizes) < 2 or not all(sizes):
+        return 0.0
+    of_val, of_test = (size / share for size, share in zip(sizes, shares, strict=True))
+    # a test set of the source's own has another size than the share asks for
+    if abs(of_val - of_test) > sum(1 / share for share in shares):
+        return 0.0
+    val, test = shares
+    return test / (1 - val - test)
+
+
 def read_config(run: RunFolder) -> dict[str, Any]:
     """Read a run's configuration as plain containers, which is much faster than OmegaConf."""
     try:

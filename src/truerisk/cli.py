@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truerisk.core.atomic_files import DAMAGED
-from truerisk.core.errors import UserError, suggest
+from truerisk.core.errors import ProcessLost, UserError, suggest
 
 if TYPE_CHECKING:
     import argparse
@@ -389,6 +389,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_REQUEST
+    except ProcessLost as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT

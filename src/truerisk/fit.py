@@ -215,10 +215,32 @@ def train_config(
         folder: where a new run writes; by default a fresh one below ``outputs/``.
         callbacks: Lightning callbacks beside those of the configuration.
     """
+    from truerisk.engine.peers import run_with_peers
+
+    run = RunFolder(cfg.get("resume") or folder or _fresh_folder())
+    with run_with_peers(read_trainer(cfg)) as peers:
+        if peers is not None:
+            if not peers.join_run():
+                return RunResult(run.path)
+            run = RunFolder(peers.told.get("folder", run.path))
+            peers.folder = str(run.path)
+        return _train_in(run, cfg, callbacks)
+
+
+def read_trainer(cfg: DictConfig) -> DictConfig:
+    """Return the ``trainer`` node of a run: that of its own file, where it is to go on."""
+    run = RunFolder(cfg.get("resume") or "")
+    if cfg.get("resume") and run.config.exists():
+        cfg = run.load_config()
+    trainer: DictConfig = cfg.trainer
+    return trainer
+
+
+def _train_in(run: RunFolder, cfg: DictConfig, callbacks: Sequence[Callback]) -> RunResult:
+    """Begin a run in its folder, or go on with it."""
     from truerisk.config.check import check_config
 
     resumed, longer = bool(cfg.get("resume")), None
-    run = RunFolder(cfg.get("resume") or folder or _fresh_folder())
     if resumed:
         lost = False
         if rank() == 0:
@@ -247,15 +269,19 @@ def train_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = 
     ``facts`` join the run's metadata.
     """
     from truerisk.config.check import check_config
+    from truerisk.engine.peers import run_with_peers
 
     run = RunFolder(folder)
-    resumed = run.begun
-    check_config(cfg)
-    with quiet(), refusing_full_disk(run):
-        if resumed and rank() == 0:
-            run.repair(OmegaConf.to_yaml(cfg, resolve=True))
-            run.reopen()
-        return _execute(cfg, run, resumed, facts, once=True)
+    with run_with_peers(cfg.trainer) as peers:
+        if peers is not None:
+            peers.folder = str(run.path)
+        resumed = run.begun
+        check_config(cfg)
+        with quiet(), refusing_full_disk(run):
+            if resumed and rank() == 0:
+                run.repair(OmegaConf.to_yaml(cfg, resolve=True))
+                run.reopen()
+            return _execute(cfg, run, resumed, facts, once=True)
 
 
 def _fresh_folder() -> Path:
@@ -372,6 +398,8 @@ def _begin_anew(run: RunFolder) -> None:
 @contextmanager
 def _told(run: RunFolder, before: Mapping[str, Any]) -> Iterator[None]:
     """The folder tells the truth of a run that breaks off; one refused at its start is undone."""
+    from truerisk.engine.peers import find_fault
+
     try:
         yield
     except KeyboardInterrupt:
@@ -395,8 +423,8 @@ def _told(run: RunFolder, before: Mapping[str, Any]) -> Iterator[None]:
         with suppress(OSError):  # there may be no room for it either
             run.set_status("failed", describe_file_error(error, run.path))
         raise
-    except BaseException:
-        run.set_status("failed", traceback.format_exc())
+    except BaseException as error:
+        run.set_status("failed", find_fault(error) or traceback.format_exc())
         raise
 
 
@@ -459,8 +487,10 @@ def _fit(
     step = checkpoint["truerisk"]["step"]["count"] if checkpoint else -1
     with refusing_trainer():
         host = choose_host(build_strategy(cfg.trainer))
-    where = {"folder": run.path, "run_id": run.id, "resume_step": step if resumed else None}
-    loggers = build_loggers(cfg, **where) if host.rank == 0 else []
+    loggers = []
+    if host.rank == 0:
+        where = {"folder": run.path, "run_id": run.id, "resume_step": step if resumed else None}
+        loggers = build_loggers(cfg, **where)
     recorder = Recorder(run, config, loggers, writes=host.rank == 0, draw=draw)
     limits = cfg.trainer.max_epochs, cfg.trainer.max_steps
     with host.place.default_dtype():

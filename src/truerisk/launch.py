@@ -151,9 +151,23 @@ def _show_information(
 
 def _run_once(loader: ConfigLoader, name: str, cfg: DictConfig) -> int:
     """Run a composed configuration as a job of Hydra's; returns the exit code."""
+    from truerisk.engine.peers import run_with_peers
+    from truerisk.fit import read_trainer
+
     resolve_config(cfg)  # what is missing is told before a folder is made
     if not str(cfg.hydra.run.dir).strip():
         raise ConfigError("hydra.run.dir is empty: name the folder of the run, or leave it out")
+    with run_with_peers(read_trainer(cfg)) as peers:
+        if peers is None:
+            return _run_job(loader, name, cfg)
+        if peers.join_run():
+            # the first process names the folder for all
+            cfg.hydra.run.dir = peers.told.get("folder", str(cfg.hydra.run.dir))
+            peers.code = _run_job(loader, name, cfg)
+    return peers.code
+
+
+def _run_job(loader: ConfigLoader, name: str, cfg: DictConfig) -> int:
     # Hydra leaves it open until it runs the job itself
     cfg.hydra.mode = RunMode.RUN
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
@@ -341,22 +355,28 @@ def train_job(cfg: DictConfig) -> Outcome:
 
 def _train_cell(cfg: DictConfig, folder: Path, overrides: list[str]) -> Outcome:
     """Train a cell of a sweep, and tell of it in one line."""
-    from truerisk.sweeps.run_cell import run_cell, tell_outcome
+    from truerisk.engine.peers import run_with_peers
+    from truerisk.sweeps.run_cell import follow_cell, run_cell, tell_outcome
     from truerisk.sweeps.study_folder import place_cell
 
-    try:
-        # a job of a plugin is composed where it runs, and may be wrong there
-        folder = place_cell(resolve_config(cfg), folder, overrides)
-        outcome = run_cell(cfg, folder, {"overrides": overrides})
-    except UserError as error:
-        outcome = Outcome(float("nan"), "refused", str(error))
-    begun = outcome.folder or folder
-    tell_outcome(outcome, begun)
-    if outcome.status == "refused" or begun != folder:
-        _remove_if_empty(folder)
-    if outcome.status == "interrupted":
-        raise SystemExit(outcome.code)  # not an error, which Hydra would keep for later
-    return outcome
+    with run_with_peers(cfg.trainer) as peers:
+        if peers is not None and peers.rank > 0:
+            return follow_cell(cfg, peers)
+        try:
+            # a job of a plugin is composed where it runs, and may be wrong there
+            folder = place_cell(resolve_config(cfg), folder, overrides)
+            outcome = run_cell(cfg, folder, {"overrides": overrides})
+        except UserError as error:
+            outcome = Outcome(float("nan"), "refused", str(error))
+        begun = outcome.folder or folder
+        tell_outcome(outcome, begun)
+        if outcome.status == "refused" or begun != folder:
+            _remove_if_empty(folder)
+        if outcome.status == "interrupted":
+            raise SystemExit(outcome.code)  # not an error, which Hydra would keep for later
+        if peers is not None:
+            peers.code = outcome.code
+        return outcome
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -50,17 +50,3 @@ def test_their_numbers_are_those_of_one_process(study, run):
     assert mine.keys() == theirs.keys()
     for name in mine:
         assert theirs[name].value == pytest.approx(mine[name].value, abs=1e-5), name
-
-
-def test_a_slurm_job_of_one_task_starts_its_processes_itself(monkeypatch):
-    from lightning.fabric.plugins.environments import SLURMEnvironment
-
-    from truerisk.sweeps.run_cell import _make_environment
-
-    monkeypatch.setenv("SLURM_JOB_NAME", "cell")
-    monkeypatch.setenv("SLURM_NTASKS", "2")
-    assert _make_environment()["SLURM_NTASKS"] == "2" and SLURMEnvironment.detect()
-    monkeypatch.setenv("SLURM_NTASKS", "1")
-    for name in os.environ.keys() - _make_environment().keys():
-        monkeypatch.delenv(name)
-    assert not SLURMEnvironment.detect()

@@ -17,6 +17,10 @@ class ConfigError(UserError):
     """The configuration asks for something that does not exist or cannot work."""
 
 
+class ProcessLost(Exception):
+    """Another process of the run has failed or was killed: shown without a traceback."""
+
+
 class Diverged(Exception):
     """A loss, gradient or weight is no longer finite."""
 

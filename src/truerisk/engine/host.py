@@ -119,15 +119,28 @@ class FabricHost(Host):
 
     def __init__(self, trainer: Mapping[str, Any]) -> None:
         from lightning.fabric import Fabric
+        from lightning.fabric.plugins.environments import LightningEnvironment
 
+        from truerisk.engine.peers import join_peers
         from truerisk.sharding import ShardingStrategy
 
+        devices, nodes = trainer["devices"], trainer.get("num_nodes", 1)
+        if peers := join_peers(trainer):
+            devices = peers.open_run(devices, nodes)
+        elif nodes > 1:
+            raise ConfigError(
+                f"trainer.num_nodes={nodes}: one command starts processes on its own machine; "
+                "srun or torchrun starts them on several, as in srun --nodes=2 "
+                "--ntasks-per-node=4 truerisk train trainer=ddp trainer.num_nodes=2 "
+                "trainer.devices=4"
+            )
         with quiet_lightning():
             self.fabric = Fabric(
                 accelerator=trainer["accelerator"],
-                devices=trainer["devices"],
-                num_nodes=trainer.get("num_nodes", 1),
+                devices=devices,
+                num_nodes=nodes,
                 strategy=choose_strategy(trainer),
+                plugins=[LightningEnvironment()],
             )
             self.fabric.launch()
         super().__init__(DevicePrecision(self.fabric.device, trainer["precision"]))

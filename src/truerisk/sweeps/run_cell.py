@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -22,8 +21,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from truerisk.core.atomic_files import spell_numbers, write_atomic
-from truerisk.core.errors import UserError
+from truerisk.core.errors import ProcessLost, UserError
 from truerisk.core.stop import read_stop
+from truerisk.engine.peers import Peers, join_peers
 from truerisk.engine.signals import on_stop
 from truerisk.outcome import Outcome
 from truerisk.risk.measured import read_monitor
@@ -59,9 +59,21 @@ def run_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = No
         if before.status in DONE:
             return replace(before, folder=folder)
         train = _train_here
-        if cfg.trainer.get("strategy", "auto") != "auto":
+        if cfg.trainer.get("strategy", "auto") != "auto" and join_peers(cfg.trainer) is None:
             train = spawn_distributed
         return replace(_catch_errors(train, cfg, folder, facts or {}), folder=folder)
+
+
+def follow_cell(cfg: DictConfig, peers: Peers) -> Outcome:
+    """Train in the cell that the first of a job's processes opens; it alone tells and counts.
+
+    Args:
+        cfg: the cell's configuration.
+        peers: the job's processes, of which this is another one.
+    """
+    if not peers.join_run():
+        return ELSEWHERE
+    return _train_here(cfg, Path(peers.told["folder"]), {})
 
 
 def _train_here(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Outcome:
@@ -81,6 +93,9 @@ def _catch_errors(
         return train(cfg, folder, facts)
     except UserError as error:
         end = Outcome(math.nan, "refused", str(error))
+        trace = end.reason
+    except ProcessLost as error:
+        end = Outcome(math.nan, "failed", str(error), lost=True)
         trace = end.reason
     except Exception as error:
         traceback.print_exc()
@@ -136,7 +151,7 @@ def spawn_distributed(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -
         Path(scratch, "facts.json").write_text(json.dumps(facts))
         command = [sys.executable, "-m", __name__, str(folder), scratch]
         # a session of its own: Ctrl-C would reach it beside the signal that is passed on
-        process = subprocess.Popen(command, start_new_session=True, env=_make_environment())
+        process = subprocess.Popen(command, start_new_session=True)
         with on_stop(lambda name: process.send_signal(signal.Signals[name])):
             code = process.wait()
         record = Path(scratch, "outcome.json")
@@ -147,14 +162,6 @@ def spawn_distributed(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -
     if RunFolder(folder).begun:
         RunFolder(folder).set_status("failed", reason)
     return Outcome(math.nan, "failed", reason, lost=True)
-
-
-def _make_environment() -> dict[str, str]:
-    environment = dict(os.environ)
-    if environment.get("SLURM_NTASKS") == "1":
-        # Lightning would wait for SLURM to start the others; a job of one task must do it itself
-        del environment["SLURM_NTASKS"]
-    return environment
 
 
 def _encode_outcome(outcome: Outcome) -> str:

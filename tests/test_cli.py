@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
+import truerisk
 from truerisk.cli import COMMANDS, main
 from truerisk.config.compose import ConfigLoader
 from truerisk.config.parts import conf_dir
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.outcome import Outcome
-from truerisk.run import RunFolder
+from truerisk.run import RunFolder, _versions
 
 
 @pytest.fixture
@@ -209,7 +210,14 @@ def test_help_and_version(here, capsys):
     text = capsys.readouterr().out
     assert "truerisk parts [GROUP]" in text and all(f"truerisk {c} " in text for c in COMMANDS)
     assert main([]) == 2
-    assert main(["--version"]) == 0 and "truerisk" in capsys.readouterr().out
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("truerisk finds out which training recipe lowers the risk")
+    commands = [line.split()[1] for line in others if line.startswith("  truerisk ")]
+    assert commands == ["train", "train", "parts", "report", "reproduce", "--help"]
+    assert set(commands[:-1]) <= set(COMMANDS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"truerisk {truerisk.__version__}\n"
+    assert _versions()["truerisk"] == truerisk.__version__  # what metadata.json says
     assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out
     assert "optimizer: adadelta, " in text and "_full_batch" not in text and "$" not in text[:-200]

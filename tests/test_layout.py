@@ -96,6 +96,9 @@ ORDER = (
 UPWARDS = {
     "assemble": {"diagnostics.Diagnostic"},  # to tell our diagnostics from any other callback
     "result": {"show.console.print_report"},  # a run in a notebook tells of itself
+    # the version stands in the package alone
+    "run": {"__version__"},
+    "cli": {"__version__"},
     "verdicts": {"reproductions"},  # the folder that it looks into
 }
 """The exceptions."""

@@ -17,6 +17,17 @@ from truerisk.core.errors import ProcessLost, UserError, suggest
 if TYPE_CHECKING:
     import argparse
 
+FIRST_LINES = """\
+truerisk finds out which training recipe lowers the risk on data it has not seen.
+
+  truerisk train                          train one recipe; show train, validation and test risk
+  truerisk train -m optimizer=sgd,adam    train every combination
+  truerisk parts                          list what there is to choose from
+  truerisk report FOLDER                  a page of what runs and sweeps show, and how surely
+  truerisk reproduce all --quick          run published claims and say whether they hold
+
+  truerisk --help                         all commands
+"""
 HELP = """\
 truerisk finds out which training recipe lowers the risk on data it has not seen.
 
@@ -352,26 +363,22 @@ def dispatch(args: Sequence[str]) -> int:
     Raises:
         UserError: there is no such command, or it was asked for what cannot be.
     """
-    if not args or args[0] in ("-h", "--help", "help"):
+    if not args:
+        print(FIRST_LINES, end="")
+        return BAD_REQUEST
+    if args[0] in ("-h", "--help", "help"):
         print(HELP, end="")
-        return 0 if args else BAD_REQUEST
+        return 0
     if args[0] == "--version":
-        print(f"truerisk {_find_version()}")
+        from truerisk import __version__
+
+        print(f"truerisk {__version__}")
         return 0
     if args[0] in ("-sc", "--shell-completion"):
         return complete_line(args)
     if args[0] not in COMMANDS:
         raise UserError(f"there is no command '{args[0]}'; {suggest(args[0], COMMANDS)}")
     return COMMANDS[args[0]](args[1:])
-
-
-def _find_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("truerisk")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Where those who start several processes tell each its number."""
 ENDED = ("finished", "diverged")
-PACKAGES = ("truerisk", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchmetrics")
+PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchmetrics")
 
 
 def rank() -> int:
@@ -523,7 +523,10 @@ def _metadata() -> dict[str, Any]:
 
 @cache
 def _versions() -> dict[str, str]:
-    found = {}
+    from truerisk import __version__
+
+    # not as it is installed: what runs may be a checkout
+    found = {"truerisk": __version__}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -7,9 +7,11 @@ import sys
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from truerisk.cli import main
 from truerisk.result import load_run
+from truerisk.sweeps.study_folder import name_study
 
 TINY = ["data=iris", "data.batch_size=30", "model.width=4", "trainer.max_epochs=1", "figures=false"]
 MODEL = """
@@ -133,3 +135,46 @@ def test_a_command_of_which_nothing_can_work_leaves_nothing(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert main(["train", "-m", *TINY, "study=s", "seed=-1,-2"]) == 2
     assert not (tmp_path / "outputs").exists()
+
+
+def parsed(overrides):
+    """What a study's name is made of."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    own = OverridesParser.create().parse_overrides(overrides)
+    choices = {"hydra": {"runtime": {"choices": {}}}}
+    swept = [override for override in own if override.is_sweep_override()]
+    return OmegaConf.create(choices), swept, [o for o in own if o not in swept]
+
+
+def plan(capsys, *overrides):
+    """The folder that a study would go to, and what is told beside."""
+    tiny = [text for text in TINY if not text.startswith("data=")]
+    assert main(["plan", *tiny, *overrides]) == 0
+    out, err = capsys.readouterr()
+    return out.splitlines()[-1].rpartition(": ")[0].partition(":")[0].rpartition("/")[2], err
+
+
+def test_a_study_is_named_by_its_axes_and_what_its_cells_share(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    both = "seed=1,2", "optimizer=sgd,adam"
+    name, _ = plan(capsys, *both, "data=wine")
+    assert name.startswith("optimizer+seed,data=wine,data.batch_size=30,model.width=4")
+    assert plan(capsys, "data=wine", *reversed(both))[0] == name
+    assert plan(capsys, *both, "data=iris")[0] != name
+    # what does not change a result does not change the name
+    assert plan(capsys, *both, "data=wine", "threads=2", "logger=[]")[0] == name
+    # a long one is cut, and still tells studies apart
+    notes = [[f"+notes{i}=abcdefgh" for i in range(20)], [f"+notes{i}=abcdefgh" for i in range(21)]]
+    cut = {name_study(*parsed(["seed=1,2", *texts])) for texts in notes}
+    assert len(cut) == 2 and max(map(len, cut)) < 120
+
+
+def test_a_study_under_an_older_name_is_told_of(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs" / "seed+optimizer").mkdir(parents=True)
+    name, err = plan(capsys, "optimizer=sgd,adam", "seed=1,2", "data=iris")
+    assert "seed+optimizer holds a study of these axes" in err and name in err
+    assert "study=seed+optimizer goes on with it" in err
+    (tmp_path / "outputs" / name).mkdir()
+    assert "holds a study" not in plan(capsys, "optimizer=sgd,adam", "seed=1,2", "data=iris")[1]

@@ -195,7 +195,8 @@ def test_axes_in_another_order_are_the_same_study(tiny, here, capsys):
     capsys.readouterr()
     assert main(["train", "-m", *tiny.overrides, "report=false", *reversed(axes)]) == 0
     assert "4 runs: 4 finished (4 of them before)" in capsys.readouterr().out
-    assert [path.name for path in (here / "outputs").iterdir()] == ["optimizer.lr+seed"]
+    (study,) = (here / "outputs").iterdir()
+    assert study.name.startswith("optimizer.lr+seed,data=iris,data.batch_size=30")
 
 
 def test_runs_on_other_data_under_one_name_are_told(sweep, capsys):

@@ -363,7 +363,7 @@ def test_each_experiment_has_the_grid_of_its_own_file(here, tiny, capsys):
     wanted = [f"model.width={w},experiment=narrow" for w in (5, 10)]
     wanted += [f"optimizer.lr={lr},experiment=rates" for lr in (0.1, 0.01)]
     assert found == sorted(f"{cell},seed={seed}" for cell in wanted for seed in (1, 2))
-    assert "outputs/experiment+seed: 8 cells" in lines[-1]
+    assert "outputs/experiment+seed,data=iris: 8 cells" in lines[-1]
     (folder / "tuned.yaml").write_text(
         "# @package _global_\n# Searched\ndefaults:\n  - override /hydra/sweeper: optuna\n"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 from collections import Counter
@@ -21,12 +22,21 @@ from truerisk.core.errors import ConfigError, UserError
 from truerisk.run import RunFolder
 from truerisk.sweeps.cell_composer import CellComposer
 from truerisk.sweeps.locks import find_begun
-from truerisk.sweeps.sweep_cell import DONE, SweepCell, hash_config, make_slug
+from truerisk.sweeps.sweep_cell import (
+    DONE,
+    IGNORED,
+    LONGEST_SLUG,
+    SweepCell,
+    hash_config,
+    make_slug,
+)
 
 # libyaml's parser takes a twentieth of the time, but not every build of PyYAML has it
 YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MOST_CONFIGS = 30
 """Runs of a study that are looked at for the data they are on."""
+LONGEST_STUDY = 100
+"""Characters of a name that is made for a study."""
 STUDY_NAME = re.compile(r"[\w+=-][\w.+=,-]*")
 
 
@@ -237,28 +247,47 @@ def place_cell(config: Mapping[str, Any], folder: Path, overrides: Sequence[str]
     return place
 
 
-def name_study(shared: DictConfig, axes: Sequence[Override]) -> str:
-    """Name a study: as ``study=`` says, or so that the same command names it the same again.
+def name_study(shared: DictConfig, axes: Sequence[Override], fixed: Sequence[Override] = ()) -> str:
+    """Name a study: as ``study=`` says, or so that the same cells have the same name again.
 
-    That is the experiment's name, where one is chosen, else the swept keys joined:
-    ``-m optimizer=sgd,adam seed=1,2`` goes to ``outputs/optimizer+seed``.
+    That is the experiment's name, where one is chosen, else the swept keys; then what all cells
+    share. ``-m seed=1,2 optimizer=sgd,adam data=wine`` goes to
+    ``outputs/optimizer+seed,data=wine``, in whichever order it is written.
 
     Args:
         shared: what the cells share, Hydra's node included.
         axes: the overrides that are swept.
+        fixed: those that all cells have.
 
     Raises:
         ConfigError: it is no name for a folder.
     """
     if shared.get("study") is not None:
         return check_study_name(str(shared.study))
+    counted = [o for o in fixed if o.key_or_group.partition(".")[0] not in {*IGNORED, "experiment"}]
+    given = {o.get_key_element(): str(o.get_value_element_as_str()) for o in counted}
+    head = "+".join(name_by_axes(shared, sorted(axes, key=lambda axis: axis.key_or_group)))
+    common = [f"{key}={given[key]}" for key in sorted(given)]
+    if not axes:  # single cells that are added one by one
+        common = []
+    name, text = head, ",".join([head, *common])
+    if common:
+        name += f",{make_slug(common)}"
+    if len(name) > LONGEST_STUDY or len(text) > LONGEST_SLUG:
+        # cut, so that what follows the cut must tell it from others
+        name = f"{name[:LONGEST_STUDY]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    return name
+
+
+def name_by_axes(shared: DictConfig, axes: Sequence[Override]) -> list[str]:
+    """Return the words of which earlier versions made a study's name, in the order of its axes."""
     experiment = shared.hydra.runtime.choices.get("experiment")
     keys = [axis.key_or_group for axis in axes]
     keys = ["seed" if key == "seed.base" else key for key in keys]
     # swept experiments have no one name
     if experiment not in (None, "default", "[]") and "experiment" not in keys:
-        return make_slug([str(experiment)])
-    return "+".join(make_slug([key]) for key in keys) or "study"
+        return [make_slug([str(experiment)])]
+    return [make_slug([key]) for key in dict.fromkeys(keys)] or ["study"]
 
 
 def check_study_name(name: str) -> str:

@@ -30,6 +30,7 @@ from truerisk.sweeps.launcher.launcher import HydraPlugin
 from truerisk.sweeps.study_folder import (
     StudyFolder,
     describe_changes,
+    name_by_axes,
     name_study,
     unique_cells,
     validate_cells,
@@ -92,17 +93,23 @@ class Sweep:
         self.study = StudyFolder(folder, composer, texts, partial=bool(conditional))
 
     def _name_study(self, swept: Sequence[Override]) -> None:
-        """Set the study's name, of which its folder is made."""
+        """Set the study's name, of which its folder is made; tell of one under an older name."""
         given = self.shared.get("study")
-        self.shared.study = name = name_study(self.shared, swept)
-        words = name.split("+")
+        fixed = [override for override in self.axes if not override.is_sweep_override()]
+        self.shared.study = name = name_study(self.shared, swept, fixed)
+        words = name_by_axes(self.shared, swept)
         if given is not None or Path(str(self.shared.hydra.sweep.dir)).is_dir() or len(words) > 5:
             return
-        # the same axes in another order are the same study
         for order in permutations(words):
-            self.shared.study = "+".join(order)
-            if Path(str(self.shared.hydra.sweep.dir)).is_dir():
-                return
+            self.shared.study = old = "+".join(order)
+            folder = Path(str(self.shared.hydra.sweep.dir))
+            if old != name and folder.is_dir():
+                print(
+                    f"{folder} holds a study of these axes, named as earlier versions did: "
+                    f"study={old} goes on with it; without, this one goes to {name}",
+                    file=sys.stderr,
+                )
+                break
         self.shared.study = name
 
     def _split_by_experiment(

@@ -39,7 +39,9 @@ def test_cells_trained_together_share_the_time(sweep, tiny, capsys, cells):
 def test_a_plan_of_nothing_timed(tiny, here, capsys):
     assert main(["plan", *tiny.overrides, "seed=1,2"]) == 0
     out = capsys.readouterr().out
-    assert "outputs/seed: 2 cells: 2 to run" in out and "expected" not in out
+    assert (
+        "outputs/seed,data=iris," in out and ": 2 cells: 2 to run" in out and "expected" not in out
+    )
     assert not list(here.iterdir())
 
 

@@ -354,3 +354,10 @@ def test_help_of_a_plan(capsys):
 def test_the_target_of_a_report_may_lie_below_zero(given, capsys):
     assert main(["report", "nowhere", *given]) == 2
     assert "report: there is no folder nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])
+def test_one_process_of_a_machine_tells_of_a_refusal(rank, said, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert main(["report", "nowhere"]) == 2
+    assert capsys.readouterr().err.count("error: ") == said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -62,6 +63,26 @@ def test_the_page(here, capsys):
     assert (here / "predictions.csv").exists() and list((here / "run").glob("model*"))
     f2 = [run for run in here.glob("outputs/*-*/*") if "metric/f2/val" in load_run(run).summary]
     assert len(f2) == 1
+
+
+def test_commands_of_the_page_on_data(here, capsys):
+    """``docs/data.md``, on tables that have the columns it speaks of."""
+    draw = np.random.default_rng(0)
+    rows = [
+        f"{draw.normal(170, 9):.1f},{draw.normal(70, 9):.1f},{i % 2},{i % 3 // 2}"
+        for i in range(60)
+    ]
+    Path("t.csv").write_text("\n".join(["height,weight,sweet,sour", *rows, ""]))
+    lists = [{"a": i / 7, "labels": [["x"], ["x", "y"], []][i % 3]} for i in range(60)]
+    Path("t.jsonl").write_text("\n".join(map(json.dumps, lists)))
+    page = PAGE.with_name("data.md").read_text()
+    commands = re.findall(r"^    (truerisk .*)$", page, re.M)
+    assert len(commands) == 3
+    for command in commands:
+        args = [*shlex.split(command)[1:], *SHORT]
+        assert main(args) == 0, (command, capsys.readouterr())
+    runs = [load_run(run) for run in here.glob("outputs/*-*/*")]
+    assert sorted(run.task for run in runs) == ["multilabel", "multilabel", "regression"]
 
 
 def test_every_recipe_takes_ten_lines_or_so():

@@ -394,7 +394,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # told where it was met, and mended where it could be
         return code or (BAD_REQUEST if DAMAGED else 0)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # the processes of a run are refused alike, and the first of a machine says so
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
         return BAD_REQUEST
     except ProcessLost as error:
         print(f"error: {error}", file=sys.stderr)

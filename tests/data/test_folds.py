@@ -196,6 +196,21 @@ def test_pooled_losses_in_groups_and_of_folds_that_differ():
     )
 
 
+def test_a_trainer_of_ones_own_tells_that_it_does_not_cluster(tmp_path):
+    import lightning as L
+
+    draw, n = np.random.default_rng(0), 60
+    x, patient = draw.normal(size=(n, 3)), np.repeat(np.arange(20), 3)
+    np.savez(tmp_path / "f.npz", x=x, y=x.sum(1), patient=patient)
+    module, data = truerisk.build_module([
+        "data=arrays", f"data.source.path={tmp_path}/f.npz", "model=linear", "loss=mse",
+        "data.split=group:patient",
+    ])  # fmt: skip
+    trainer = L.Trainer(logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+    with pytest.warns(UserWarning, match="data.split=group: under a Trainer of your own"):
+        trainer.validate(module, datamodule=data, verbose=False)
+
+
 def test_losses_that_two_processes_measured_are_put_into_order():
     x = torch.arange(7.0)
     processes = SimpleNamespace(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities import rank_zero_warn
 from torch import Tensor
 
 from truerisk.core.batch import Batch
@@ -83,6 +84,7 @@ class RiskModule(L.LightningModule):
         # in a dict, as estimates that are submodules would join the checkpoints
         self._estimates: dict[str, MeanEstimate] = {}
         self._averaged: Mapping[str, Tensor] | None = None
+        self._told_plain = hosted  # a loop of ours knows the groups
         self._collector = Collector(recipe.metrics, self.surrogate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -236,6 +238,7 @@ class RiskModule(L.LightningModule):
 
     def hold_weights(self) -> None:
         """Begin to measure the weights that count: an average's, where a regularizer keeps one."""
+        self._tell_plain_errors()
         self._estimates = {}
         self._collector = Collector(self.recipe.metrics, self.surrogate)
         averages = (r.averaged() for r in self.recipe.regularizers.values())
@@ -250,6 +253,19 @@ class RiskModule(L.LightningModule):
                 estimator.inputs = lambda: (self.as_batch(b).x.to(device) for b in loader)
             self._held.enter_context(self.backend.evaluating())
             self._averaged = self.backend.measured
+
+    def _tell_plain_errors(self) -> None:
+        """Tell once that a Trainer's batches do not say which group or weight a sample has."""
+        recipe = self.recipe
+        grouped, weighted = getattr(recipe.data, "groups", None), recipe.risk.weighted
+        if self._told_plain or not (grouped or weighted):
+            return
+        self._told_plain = True
+        what = "risk.weighted=true" if weighted else "data.split=group"
+        rank_zero_warn(
+            f"{what}: under a Trainer of your own validation and test count samples alike, and "
+            "their errors are those of independent samples; truerisk evaluate does as it says"
+        )
 
     def release_weights(self) -> None:
         """End what `hold_weights` began; training goes on as it was."""

@@ -83,7 +83,7 @@ def tallies(place: Path, quick: bool) -> Iterator[Tally]:
         for at in spread(range(1, len(first.operations) + 1), most):
             storage, folder = make_database(url, f"killed_{at}"), place / str(at)
             folder.mkdir()
-            others = [fork_work(share_trials(storage), folder, f"{i}") for i in range(1, WORKERS)]
+            others = [fork_work(share_trials(storage), folder, f"-{i}") for i in range(1, WORKERS)]
             kills += run_forked(share_trials(storage), folder, at).killed
             for child, _ in others:
                 os.waitpid(child, 0)

@@ -149,7 +149,10 @@ class RunFolder:
             # exclusive, so that of two processes only one can have the folder
             self.status_file.open("x").close()
         except FileExistsError:
-            if self.config.exists() or _alive(self.status()):
+            record = self.status()
+            # the trace of a cell that failed elsewhere may be by a launcher that goes on
+            going = record.get("status") == "running" and _alive(record)
+            if self.config.exists() or going:
                 raise ConfigError(
                     f"{self.path} already holds a run; continue it with resume={self.path}, "
                     "or choose another hydra.run.dir"

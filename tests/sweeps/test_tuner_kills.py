@@ -174,3 +174,23 @@ def test_four_workers_share_a_search_on_postgresql_and_one_is_killed(search, ser
     assert codes(children) == [-signal.SIGKILL, 0, 0, 0]
     found = read_trials(server)
     assert [t.state.name for t in found] == ["COMPLETE"] * 12 and len(points_of(found)) == 12
+
+
+def test_a_pool_whose_worker_is_killed_ends_with_all_trials(tiny, tmp_path, monkeypatch):
+    from truerisk import fit
+    from truerisk.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    train = fit.train_cell
+
+    def killed_once(cfg, folder, facts):
+        if not (tmp_path / "killed").exists():
+            (tmp_path / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return train(cfg, folder, facts)
+
+    monkeypatch.setattr(fit, "train_cell", killed_once)
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.trials=3", "hydra.sweeper.sampler=random"]
+    line = [*tiny.overrides, *search, "optimizer.lr=interval(0.01,0.1)", "study=s", "report=false"]
+    main(["train", "-m", *line, "hydra/launcher=pool", "hydra.launcher.slots=1"])
+    assert [t.state.name for t in read_trials("sqlite:///outputs/s/optuna.db")] == ["COMPLETE"] * 3

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +17,7 @@ from torch.optim import Optimizer
 
 from truerisk.combinations import check_averages, check_combinations, check_function, check_scores
 from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
-from truerisk.config.targets import FILLED_IN, LIGHTER
+from truerisk.config.targets import FILLED_IN, locate_target
 from truerisk.core import rng
 from truerisk.core.errors import ConfigError, UserError, first_line
 from truerisk.core.seeds import derive_streams
@@ -43,6 +44,8 @@ from truerisk.task import get_task
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
+PACKAGES = ("truerisk", "torch", "torchmetrics", "lightning", "pytorch_optimizer")
+"""Packages that any option may name a part of; others are those that the options at hand name."""
 INITIAL_SAMPLES = 1000
 """Training inputs shown to a data-dependent initializer."""
 
@@ -137,21 +140,92 @@ def build(node: DictConfig, **available: Any) -> Any:
     if undeclared := available.keys() - FILLED_IN.get(group, frozenset()):
         # the check before the run believes that table
         raise TypeError(f"{sorted(undeclared)} are not in FILLED_IN[{group!r}]")
-    target = LIGHTER.get(node._target_, node._target_)
-    names = inspect.signature(get_object(target)).parameters
+    names = inspect.signature(locate_part(str(node["_target_"]), node)).parameters
     try:
-        factory: Callable[..., Any] = instantiate(
-            node, _target_=target, _partial_=True, _convert_="all"
-        )
-        return factory(**{k: v for k, v in available.items() if k in names})
+        return make_factory(node)(**{k: v for k, v in available.items() if k in names})
     except (InstantiationException, ValueError) as error:
         raise _user_error(error, node) from error
 
 
 def build_with(node: DictConfig, **objects: Any) -> Any:
     """Call a node's target with its own numbers, and objects in the place of some of them."""
-    factory: Callable[..., Any] = instantiate(node, _partial_=True, _convert_="all")
-    return factory(**objects)
+    return make_factory(node)(**objects)
+
+
+def make_factory(node: DictConfig) -> partial[Any]:
+    """A node's target with its own numbers, to be called with what is filled in.
+
+    Args:
+        node: of a configuration.
+
+    Raises:
+        ConfigError: a target cannot be found, or is of the standard library.
+    """
+    target = locate_part(str(node["_target_"]), node)
+    read = plain if node.get("_recursive_") is False else instantiate_values
+    # one by one: Hydra calls only what lies below, as what a part of the user's returns may be of
+    # any library, which Hydra's list of packages has not
+    values = {str(k): read(v) if OmegaConf.is_config(v) else v for k, v in node.items()}
+    args = values.pop("_args_", ())
+    for key in ("_target_", "_partial_", "_recursive_", "_convert_"):
+        values.pop(key, None)
+    return partial(target, *args, **values)
+
+
+def instantiate_values(node: Any) -> Any:
+    """Instantiate what lies below a node; the only call of Hydra's `instantiate`.
+
+    Args:
+        node: without a target of its own, or a value that may have one.
+
+    Raises:
+        ConfigError: a target cannot be found, or is of the standard library.
+    """
+    targets = list(_find_targets(plain(node)))
+    for target in targets:
+        locate_part(target, node)
+    options: dict[str, Any] = {}
+    if "_execution_whitelist_" in inspect.signature(instantiate).parameters:  # from Hydra 1.4 on
+        packages = dict.fromkeys((*PACKAGES, *(target.partition(".")[0] for target in targets)))
+        options["_execution_whitelist_"] = [f"{package}.*" for package in packages]
+    return instantiate(node, _convert_="all", **options)
+
+
+def locate_part(path: str, node: Any) -> Callable[..., Any]:
+    """Import what a configuration says is to be called.
+
+    Args:
+        path: of a class or function.
+        node: where it stands.
+
+    Raises:
+        ConfigError: it cannot be found, or is of the standard library. Every part is of this
+            package, torch or another library, or the user's; ``os.system`` and its like are none.
+    """
+    key = f"{node._get_full_key('')}._target_"
+    found: Any = locate_target(path, key)
+    home = found
+    while isinstance(home, partial):
+        home = home.func
+    # where it was defined, too: `torch.os.system` is not torch's
+    for name in (path, str(getattr(home, "__module__", ""))):
+        if name.partition(".")[0] in sys.stdlib_module_names:
+            raise ConfigError(
+                f"{key}={path} is of Python's standard library, which has no part of a recipe: "
+                "name a class or function of yours that calls it"
+            )
+    return found
+
+
+def _find_targets(node: Any) -> Iterator[str]:
+    """Find the targets in plain containers, that of the top first."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for below in node:
+            yield from _find_targets(below)
 
 
 def _user_error(error: BaseException, node: DictConfig) -> Exception:
@@ -183,7 +257,7 @@ def build_loss(node: DictConfig, info: DataInfo) -> tuple[Any, list[float] | Non
             node[key] = None
     given = {
         # a node may say how to make a tensor
-        key: instantiate(value, _convert_="all") if OmegaConf.is_config(value) else value
+        key: instantiate_values(value) if OmegaConf.is_config(value) else value
         for key, value in lists.items()
     }
     weight, positive = read_class_weights(given.get("weight"), info), given.get("pos_weight")
@@ -311,7 +385,7 @@ def plain(node: DictConfig) -> dict[str, Any]:
 def _optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
     rules = plain(cfg.param_groups)["rules"]
     try:
-        factory = instantiate(cfg.optimizer, _partial_=True, _convert_="all")
+        factory = make_factory(cfg.optimizer)
         return factory(parameter_groups(model, rules, factory))
     except (InstantiationException, ValueError) as error:
         raise _user_error(error, cfg.optimizer) from error

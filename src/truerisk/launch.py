@@ -65,7 +65,7 @@ def launch_training(args: Sequence[str]) -> int:
             return 0
         # composed once: a single run's configuration tells by itself that it is no sweep. Several
         # values may be swept without -m too, by `hydra.mode` or `study` in the YAML of an option.
-        parsed = loader.parse_overrides(overrides)
+        parsed = loader.read_overrides(overrides)
         if not given.multirun and not any(override.is_sweep_override() for override in parsed):
             cfg = loader.load_configuration(name, overrides, RunMode.RUN)
             if cfg.hydra.mode != RunMode.MULTIRUN and cfg.get("study") is None:
@@ -103,7 +103,7 @@ def launch_plan(args: Sequence[str]) -> int:
 def _tell_overridden(loader: ConfigLoader, overrides: Sequence[str]) -> None:
     """Tell of options that are chosen twice, of which the last one counts."""
     last: dict[str, str] = {}
-    for override in loader.parse_overrides(overrides):
+    for override in loader.read_overrides(overrides):
         key, text = override.key_or_group, str(override.input_line)
         if loader.repository.group_exists(key) and not override.is_delete():
             if last.get(key, text) != text:

@@ -40,7 +40,7 @@ def asked(loader, study):
 
     def batches(sweeper, *line):
         overrides = quote_distributions(expand_short_forms(line))
-        return sweeper.propose_batches(loader.parse_overrides(overrides), study)
+        return sweeper.propose_batches(loader.read_overrides(overrides), study)
 
     return batches
 

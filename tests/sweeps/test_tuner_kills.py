@@ -39,7 +39,7 @@ def search(loader):
 
     def work(tuner, folder, judge=lambda point: Outcome(len(point), "finished")):
         study = StudyFolder(folder / "s", CellComposer(loader))
-        overrides = loader.parse_overrides(quote_distributions(expand_short_forms(SPACE)))
+        overrides = loader.read_overrides(quote_distributions(expand_short_forms(SPACE)))
         batches, seen = tuner.propose_batches(overrides, study), []
         batch = next(batches, None)
         while batch is not None:

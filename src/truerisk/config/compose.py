@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import hydra
 import yaml
 from hydra import version
 from hydra._internal.callbacks import Callbacks
@@ -60,9 +61,11 @@ __all__ = ["Callbacks", "ConfigLoader", "compose", "override_config", "resolve_c
 BASIC_PLUGINS = "hydra._internal.core_plugins.basic_"
 """How the paths of Hydra's basic launcher and sweeper begin, which ours take the place of."""
 VERSION_BASE = "1.3"
+"""The behaviour asked of Hydra 1.3; later versions have no other, and will not be asked."""
 LISTS = ("regularizer", "metric", "diagnostics", "logger")
 """Groups of which any number of options is chosen; there may be none yet."""
-STATE = (GlobalHydra, HydraConfig, JobRuntime, version.VersionBase)
+ASKS_BASE = tuple(map(int, hydra.__version__.split(".")[:2])) < (1, 4)
+STATE = (GlobalHydra, HydraConfig, JobRuntime, *([version.VersionBase] if ASKS_BASE else []))
 """Hydra's global state."""
 ENVIRONMENT = re.compile(r"\$\{oc\.env:[^{}]*\}")
 Defaults = tuple[Any, Any]
@@ -118,7 +121,7 @@ class ConfigLoader(ConfigLoaderImpl):
         options = (run_mode, from_shell, validate_sweep_overrides)
         multirun = run_mode == RunMode.MULTIRUN
         self.defaults = None
-        parsed = self.parse_overrides(overrides)
+        parsed = self.read_overrides(overrides)
         self.refuse_senseless(parsed)
         try:
             if not multirun:
@@ -203,7 +206,7 @@ class ConfigLoader(ConfigLoaderImpl):
         if kind and (fault := find_fault(file, kind, self.where, read_default_groups(self.where))):
             raise ConfigError(fault)
 
-    def parse_overrides(self, overrides: Sequence[str]) -> list[Override]:
+    def read_overrides(self, overrides: Sequence[str]) -> list[Override]:
         """Read overrides by Hydra's grammar.
 
         Raises:
@@ -429,7 +432,8 @@ def hydra_session() -> Iterator[None]:
     # the singletons themselves: a notebook may be inside a Hydra program of its own
     instances: dict[type, Any] = Singleton._instances
     held: dict[type, Any] = {kind: instances.pop(kind) for kind in STATE if kind in instances}
-    version.setbase(VERSION_BASE)  # without it Hydra warns, and works in the run's folder
+    if ASKS_BASE:
+        version.setbase(VERSION_BASE)  # without it Hydra warns, and works in the run's folder
     setup_globals()
     try:
         yield
@@ -500,7 +504,7 @@ def override_config(
     changed = OmegaConf.create(resolve_config(cfg))
     with hydra_session():
         loader = ConfigLoader(config_dir)
-        parsed = loader.parse_overrides(overrides)
+        parsed = loader.read_overrides(overrides)
         chosen = {o.key_or_group for o in parsed if loader.repository.group_exists(o.key_or_group)}
     for group in chosen:
         own = [str(o.input_line) for o in parsed if o.key_or_group.partition(".")[0] == group]

@@ -159,7 +159,7 @@ class Sweep:
         params = [f"{key}={value}" for key, value in (own_axes or {}).items()]
         own = quote_distributions(expand_short_forms(params))
         axes = []
-        for override in self.loader.parse_overrides([*own, *overrides]):
+        for override in self.loader.read_overrides([*own, *overrides]):
             if override.key_or_group in OF_A_SWEEP:
                 if override.is_sweep_override():
                     said = "a sweep has one; a text with commas is quoted"

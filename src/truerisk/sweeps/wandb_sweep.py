@@ -57,7 +57,7 @@ def write_sweep(
             raise ConfigError(f"{text}: W&B chooses the points, and its agents run them")
     with hydra_session():
         loader = ConfigLoader(config_dir, None)
-        parsed = loader.parse_overrides(expanded)
+        parsed = loader.read_overrides(expanded)
         axes = split_axes(parsed, ())
         parameters = {key: describe_axis(override) for key, override in axes.searched.items()}
         # one of the points, so that what is wrong is told now

@@ -56,7 +56,7 @@ class Grids:
         points = []
         for grid in self.grids or [{}]:
             texts = expand_short_forms([f"{key}={value}" for key, value in grid.items()])
-            points += list_grid([*study.compose.loader.parse_overrides(texts), *overrides])
+            points += list_grid([*study.compose.loader.read_overrides(texts), *overrides])
         yield points
 
 

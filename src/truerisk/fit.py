@@ -193,7 +193,6 @@ def build_module(
     from truerisk.assemble import assemble
     from truerisk.config.check import check_config
     from truerisk.config.compose import compose, resolve_config
-    from truerisk.data import DataModule
     from truerisk.engine.risk_module import RiskModule
 
     if isinstance(config, str):
@@ -201,8 +200,8 @@ def build_module(
     if not isinstance(config, DictConfig):
         config = compose(config, config_dir)
     check_config(config)
-    recipe = assemble(config)
-    return RiskModule(recipe, resolve_config(config)), DataModule.from_run(recipe.data)
+    module = RiskModule(assemble(config), resolve_config(config))
+    return module, module.own_data
 
 
 def train_config(

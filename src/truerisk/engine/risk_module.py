@@ -76,6 +76,10 @@ class RiskModule(L.LightningModule):
         if config is not None:
             plain = {"config": dict(config), "data": plain_info(info)}
             self.save_hyperparameters(plain, logger=not hosted)
+        # a Trainer asks its own kind of data for dataloaders
+        self.own_data = DataModule.from_run(recipe.data)
+        if not hosted:
+            recipe = replace(recipe, data=self.own_data)
         self.recipe, self.model = recipe, recipe.model
         self.surrogate = recipe.surrogate  # a submodule, so that class weights move along
         self.backend: ModelBackend | None = None
@@ -124,11 +128,6 @@ class RiskModule(L.LightningModule):
             data.prepare()
         # a copy, whose splits are brought to the device while dataloaders read where they did
         self.recipe = replace(self.recipe, data=copy.copy(data))
-
-    @property
-    def own_data(self) -> DataModule:
-        """The recipe's data, with dataloaders."""
-        return DataModule.from_run(self.recipe.data)
 
     def train_dataloader(self) -> Any:
         """Return batches of the recipe's own data, where the Trainer was given none."""

@@ -228,9 +228,9 @@ class TrainingRun:
         if saved["stopped"]:  # a checkpoint of the first version does not say why
             stop = saved.get("stop") or Stop("patience", self.state.step, {})._asdict()
             self.state.stop = Stop(**stop)
-        if checkpoint["hyper_parameters"]["config"] == self.recorder.config:
-            # with other options something else is measured
-            final = saved.get("final", {})
+        final = saved.get("final", {})
+        # with other options something else is measured
+        if final and checkpoint["hyper_parameters"]["config"] == self.recorder.config:
             self.state.final = {name: Measured(**kept) for name, kept in final.items()}
         self.schedule.load_state_dict(saved["step"]["schedule"])
         for name, kept in saved["regularizers"].items():

@@ -25,6 +25,7 @@ from truerisk.data import DataInfo, RunData
 from truerisk.diagnostics import Diagnostic
 from truerisk.loss import Surrogate, adapt_loss, find_suited_tasks, read_class_weights
 from truerisk.loss.surrogate import check_fit
+from truerisk.loss.trial import check_gradient
 from truerisk.metric import fit_metrics
 from truerisk.metric.metric import Metric
 from truerisk.model.first_look import (
@@ -110,6 +111,8 @@ def _join_parts(cfg: DictConfig, data: RunData, info: DataInfo, initial: RunData
     if initial is not None and initial.train is not None:
         ordered = (cfg.data.get("source") or {}).get("classes") is not None
         check_fit(surrogate, initial.train.y, None if ordered else info.class_names)
+        if needs_of(get_object(cfg.optimizer._target_)).gradient:
+            check_gradient(surrogate)
     check_scores(surrogate, regularizers)
     recipe = Recipe(
         data=data,

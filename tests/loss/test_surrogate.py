@@ -263,8 +263,15 @@ def test_a_scalar_loss_is_refused(loss):
 
 
 def test_a_loss_that_fails_says_why():
-    with pytest.raises(ConfigError, match=r"loss=PerColumn fails.*size.*loss=cross_entropy"):
+    """One of torch's tells which fit; one's own shows its line, and no other losses."""
+    with pytest.raises(
+        ConfigError, match=r"loss=PerColumn fails.*size.*\n.*line \d+, in forward"
+    ) as own:
         adapt_loss(PerColumn(), "classification", 4)
+    assert "outputs [3, 4] and targets [3] (int64)" in str(own.value)
+    assert str(own.value).endswith("return (outputs - target) ** 4")
+    with pytest.raises(ConfigError, match=r"loss=PairwiseDistance fails.*loss=cross_entropy"):
+        adapt_loss(nn.PairwiseDistance(), "classification", 4)
 
 
 def test_a_loss_of_another_length_is_refused():

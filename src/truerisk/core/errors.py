@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import inspect
+import os
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 MOST = 50
 """Names that a hint lists."""
@@ -66,3 +72,55 @@ def first_line(error: BaseException) -> str:
     ('no such thing', 'KeyError')
     """
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def describe_fault(error: BaseException) -> str:
+    """Describe an error of somebody's own code: its kind, what it says, and their lines below.
+
+    Args:
+        error: as it was caught.
+    """
+    lines = "".join(f"\n  {line}" for line in list_own_lines(error))
+    return f"{type(error).__name__}: {first_line(error)}{lines}"
+
+
+def list_own_lines(error: BaseException) -> list[str]:
+    """List where an error went through code that is neither this package's nor installed."""
+    return read_own_lines(traceback.extract_tb(error.__traceback__))
+
+
+def read_own_lines(frames: Iterable[traceback.FrameSummary]) -> list[str]:
+    """List those of some frames whose code is neither this package's nor installed.
+
+    Args:
+        frames: the outermost first.
+    """
+    library = sysconfig.get_paths()["stdlib"]
+    package = str(Path(__file__).parents[1])
+    found = []
+    for frame in frames:
+        installed = {"site-packages", "dist-packages"} & set(Path(frame.filename).parts)
+        if installed or frame.filename.startswith((library, package, "<")):
+            continue
+        place = f"{_shorten_path(frame.filename)}, line {frame.lineno}"
+        found.append(f"{place}, in {frame.name}: {frame.line}")
+    return found
+
+
+def _shorten_path(path: str) -> str:
+    """Return a path from here on, unless that leads upwards."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+def locate_code(code: Any) -> str:
+    """Return a line that names the file and line of a class or function; empty if none is known.
+
+    Args:
+        code: a class or a function.
+    """
+    try:
+        path, (_, number) = inspect.getsourcefile(code), inspect.getsourcelines(code)
+    except (OSError, TypeError):  # made without a file
+        return ""
+    return f"\n  {_shorten_path(str(path))}, line {number}, {code.__qualname__}"

@@ -10,6 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from truerisk.core.errors import ConfigError
+from truerisk.loss.trial import (
+    check_independence,
+    fitting_options,
+    loss_name,
+    reference_tensor,
+    try_loss,
+)
 from truerisk.task import Task, all_tasks, get_task
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -136,7 +143,7 @@ class Surrogate(nn.Module):
         if isinstance(self.loss, nn.SmoothL1Loss):
             return 1.0
         draw = torch.Generator().manual_seed(0)
-        like = self.task.try_outputs(_reference_tensor(self.loss), 16, self.output_size)
+        like = self.task.try_outputs(reference_tensor(self.loss), 16, self.output_size)
         f = torch.randn(like.shape, generator=draw).to(like)
         y = torch.randn(16, self.num_outputs, generator=draw).to(like)
 
@@ -240,7 +247,7 @@ class Surrogate(nn.Module):
         if outputs.shape[-1] != self.output_size:
             raise ConfigError(
                 f"the model's outputs have shape {list(outputs.shape)}, and "
-                f"loss={_loss_name(self.loss)} needs {self.output_size} a sample, "
+                f"loss={loss_name(self.loss)} needs {self.output_size} a sample, "
                 f"[…, {self.output_size}]: let the model end in as many, as output_size tells it"
             )
         return self._compute_losses(outputs, y, self.class_weight)
@@ -309,8 +316,8 @@ def adapt_loss(
         The surrogate.
 
     Raises:
-        ConfigError: the loss does not fit the task, fails, returns one number a batch, or compares
-            the outputs of one sample with the targets of another.
+        ConfigError: the loss does not fit the task, fails, or returns other than one number a
+            sample.
 
     >>> bce = adapt_loss(nn.BCEWithLogitsLoss(reduction="none"), "classification", 2)
     >>> bce.output_size, bce(torch.zeros(2, 1), torch.tensor([0, 1]))
@@ -320,16 +327,8 @@ def adapt_loss(
         task = get_task(task)
     _check_task(loss, task)
     surrogate = Surrogate(loss, task, num_outputs, target_mean, target_scale, class_weight)
-    _try_loss(surrogate)
+    try_loss(surrogate)
     return surrogate
-
-
-def _loss_name(loss: Loss) -> str:
-    return getattr(loss, "__name__", type(loss).__name__)
-
-
-def _fitting_options(task: Task) -> str:
-    return f"for {task.name} there are loss={', loss='.join(task.losses)}"
 
 
 def find_suited_tasks(kind: Any) -> tuple[str, ...]:
@@ -355,8 +354,8 @@ def _check_task(loss: Loss, task: Task) -> None:
     meant = getattr(loss, "task", None) or " or ".join(find_suited_tasks(kind))
     if meant and task.name not in meant.split(" or "):
         raise ConfigError(
-            f"loss={_loss_name(loss)} is for {meant}, but the data's task is {task.name}; "
-            f"{_fitting_options(task)}, or data.source.task says what the target is"
+            f"loss={loss_name(loss)} is for {meant}, but the data's task is {task.name}; "
+            f"{fitting_options(task)}, or data.source.task says what the target is"
         )
 
 
@@ -369,7 +368,8 @@ def check_fit(surrogate: Surrogate, y: Tensor, class_names: Sequence[str] | None
         class_names: in the order of their numbers, where that is known; None where it was given.
 
     Raises:
-        ConfigError: the loss says so, or asks for an order that texts do not have.
+        ConfigError: the loss says so, asks for an order that texts do not have, or lets the loss
+            of a sample depend on the samples beside it.
     """
     if hasattr(surrogate.loss, "check_targets"):
         surrogate.loss.check_targets(y)
@@ -377,9 +377,10 @@ def check_fit(surrogate: Surrogate, y: Tensor, class_names: Sequence[str] | None
         odd = [name for name in class_names if not _is_number(name)]
         if odd:
             raise ConfigError(
-                f"loss={_loss_name(surrogate.loss)} needs classes in their order, and '{odd[0]}' "
+                f"loss={loss_name(surrogate.loss)} needs classes in their order, and '{odd[0]}' "
                 "has none: set data.source.classes to the list of them, the lowest first"
             )
+    check_independence(surrogate, y)
 
 
 def _is_number(text: str) -> bool:
@@ -388,57 +389,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _try_loss(surrogate: Surrogate) -> None:
-    """Call the loss on a few made-up samples, so that a misfit shows before training."""
-    name = _loss_name(surrogate.loss)
-    tried = []
-    for n in (3, 5):
-        losses, numbers = _try_batch(surrogate, n)
-        _check_shape(name, losses, n)
-        tried.append(losses.shape[1:])
-    # [n] beside [n, 1] is broadcast to [n, n], as one output is to several levels of a quantile
-    if tried[0] != tried[1] or tried[0].numel() > numbers:
-        raise ConfigError(
-            f"loss={name} gives losses {list(losses.shape)} for {len(losses)} samples of "
-            f"{numbers} numbers: an output is broadcast against more targets than its own; outputs "
-            f"are [n, {surrogate.output_size}] and targets are given in a shape that fits them, so "
-            "leave both as they are, or return one loss a sample"
-        )
-
-
-def _try_batch(surrogate: Surrogate, n: int) -> tuple[Tensor, int]:
-    """Return the losses of n made-up samples, and how many outputs or targets a sample has."""
-    name, task = _loss_name(surrogate.loss), surrogate.task
-    outputs = task.try_outputs(_reference_tensor(surrogate.loss), n, surrogate.output_size)
-    targets = task.try_targets(outputs)
-    if targets.shape == outputs.shape:
-        targets = targets[..., : surrogate.num_outputs]
-    try:
-        with torch.no_grad():
-            losses = task.compute_losses(surrogate, outputs, targets)
-    except Exception as error:  # a user's loss may raise anything
-        raise ConfigError(
-            f"loss={name} fails on a batch for {task.name} with outputs {tuple(outputs.shape)}: "
-            f"{error}; {_fitting_options(task)}"
-        ) from error
-    return losses, max(outputs[0].numel(), targets[0].numel())
-
-
-def _reference_tensor(loss: Loss) -> Tensor:
-    """Return a tensor of the dtype and device of the loss's own, such as class weights."""
-    tensors = [*loss.parameters(), *loss.buffers()] if isinstance(loss, nn.Module) else []
-    return next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
-
-
-def _check_shape(name: str, losses: Tensor, n: int) -> None:
-    """Refuse a loss that gives one number for a batch, or another number of losses than n."""
-    shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-    if shape == ():
-        raise ConfigError(
-            f"loss={name} returns one number a batch; risks and their standard errors need one "
-            "loss a sample: set `reduction: none` in the loss's config, or return shape [n]"
-        )
-    if not isinstance(losses, Tensor) or losses.shape[0] != n:
-        raise ConfigError(f"loss={name} must return one loss a sample, shape [{n}]; got {shape}")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
-import sysconfig
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +20,7 @@ from truerisk.core.deterministic import (
     still_statistics,
     train_mode,
 )
-from truerisk.core.errors import ConfigError, first_line
+from truerisk.core.errors import ConfigError, describe_fault
 
 MANY = 10_000
 """A number of a model's from which on its size is worked out before memory is asked for."""
@@ -173,27 +170,9 @@ def telling_faults(option: str, x: Tensor) -> Iterator[None]:
         raise
     except Exception as error:  # a user's model may raise anything
         kind = str(x.dtype).removeprefix("torch.")
-        lines = "".join(f"\n  {line}" for line in list_own_lines(error))
         raise ConfigError(
-            f"{option}: forward fails on inputs {list(x.shape)} ({kind}): "
-            f"{type(error).__name__}: {first_line(error)}{lines}"
+            f"{option}: forward fails on inputs {list(x.shape)} ({kind}): {describe_fault(error)}"
         ) from error
-
-
-def list_own_lines(error: BaseException) -> list[str]:
-    """List where an error went through code that is neither this package's nor installed."""
-    library = sysconfig.get_paths()["stdlib"]
-    package = str(Path(__file__).parents[1])
-    found = []
-    for frame in traceback.extract_tb(error.__traceback__):
-        installed = {"site-packages", "dist-packages"} & set(Path(frame.filename).parts)
-        if installed or frame.filename.startswith((library, package, "<")):
-            continue
-        place = os.path.relpath(frame.filename)
-        if place.startswith(".."):
-            place = frame.filename
-        found.append(f"{place}, line {frame.lineno}, in {frame.name}: {frame.line}")
-    return found
 
 
 def refuse_too_large(

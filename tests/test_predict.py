@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from truerisk.cli import main
 from truerisk.core.errors import ConfigError
-from truerisk.predict import predict, write_table
+from truerisk.predict import describe_table, predict, write_table
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
@@ -237,3 +237,26 @@ def test_a_table_with_ids_gaps_and_no_target(tiny, tmp_path, missing):
     pd.testing.assert_frame_equal(again, blind)
     with pytest.raises(ConfigError, match="no column 'age'"):
         run.predict(new.drop(columns="age"))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["data.split=group:patient"], ["data.source.weight=size", "risk.weighted=true"]],
+    ids=["clustered", "weighted"],
+)
+def test_the_line_has_the_numbers_that_the_run_has(tiny, tmp_path, more):
+    """Seven rows a patient are not independent, and weights count where risks have them."""
+    draw = np.random.default_rng(0)
+    patient = np.repeat(np.arange(30), 7)
+    label = (draw.normal(size=30)[patient] + draw.normal(size=210) > 0).astype(int)
+    columns = {"a": draw.normal(size=210), "patient": patient, "size": 1.0 + patient, "y": label}
+    pd.DataFrame(columns).to_csv(tmp_path / "t.csv", index=False)
+    data = ["data=table", f"data.source.path={tmp_path}/t.csv", "data.source.target=y"]
+    run = tiny(tmp_path / "run", [*data, *more])
+    table = predict([tmp_path / "run"], split="all")
+    for split, found in table.attrs["measured"].items():
+        for key, name in {"loss": "risk", "error": "error"}.items():
+            measured = run.summary[f"{name}/{split}"]
+            assert found[key] == pytest.approx([measured.value, measured.stderr], rel=1e-5), split
+    risk = run.summary["risk/val"]
+    assert f"(val), mean loss {risk.value:.4g} ± {risk.stderr:.2g}" in describe_table(table)

@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from truerisk.combinations import check_averages, check_combinations, check_function, check_scores
+from truerisk.config.contents import hash_contents
 from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
 from truerisk.config.targets import FILLED_IN, locate_target
 from truerisk.core import rng
@@ -39,6 +41,7 @@ from truerisk.model.given_model import refuse_lightning
 from truerisk.optimizer import needs_of, parameter_groups
 from truerisk.recipe import Recipe
 from truerisk.regularizer.base import Regularizer
+from truerisk.run import RunFolder
 from truerisk.scheduler import Schedule
 from truerisk.task import get_task
 
@@ -49,6 +52,24 @@ PACKAGES = ("truerisk", "torch", "torchmetrics", "lightning", "pytorch_optimizer
 """Packages that any option may name a part of; others are those that the options at hand name."""
 INITIAL_SAMPLES = 1000
 """Training inputs shown to a data-dependent initializer."""
+READINGS = frozenset(
+    [
+        *(
+            "path",
+            "target",
+            "columns",
+            "drop",
+            "categorical",
+            "task",
+            "classes",
+            "missing",
+            "dates",
+        ),
+        *("max_categories", "id", "weight", "y", "delimiter", "decimal", "thousands", "encoding"),
+        *("na_values", "keep_default_na"),
+    ]
+)
+"""Keys of a source that say how its rows are read, and not which there are."""
 
 
 def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe:
@@ -62,6 +83,8 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
     else:  # to be measured: how its weights were reached is no matter
         check_function(cfg)
     data = build_data(cfg, fitted)
+    if fitted is None:
+        refuse_leak(cfg, data)
     # what was fitted comes with weights, which no initializer is to look for again
     return _join_parts(cfg, data, data.info, data if fitted is None else None)
 
@@ -85,6 +108,76 @@ def build_data(
     data.load_state_dict(fitted or {})
     data.prepare()
     return data
+
+
+def refuse_leak(cfg: DictConfig, data: RunData) -> None:
+    """Refuse initial weights of a run that was trained on samples which this one holds out.
+
+    Args:
+        cfg: the run's configuration.
+        data: its samples.
+
+    Raises:
+        ConfigError: ``initializer.path`` is such a run.
+    """
+    path = cfg.initializer.get("path")
+    run = None if path is None else find_run(Path(str(path)).expanduser())
+    if run is None:
+        return
+    earlier = run.load_config()
+    mine, theirs = derive_streams(cfg.seed).data, derive_streams(earlier.seed).data
+    if (mine == theirs and cfg.data == earlier.data) or not share_samples(cfg.data, earlier.data):
+        return
+    source = cfg.data.source
+    draws = "seed" in inspect.signature(get_object(source._target_)).parameters
+    if mine != theirs and draws and source.get("seed") is None:
+        return  # a source that draws its samples has drawn others
+    if "path" in source:  # the file may have moved since
+        earlier.data.source.path = source.path
+    trained = set(build_data(earlier).identities.get("train", {}).get("row", ()))
+    for name in ("val", "test"):
+        rows = data.identities.get(name, {}).get("row", ())
+        seen = sum(row in trained for row in rows)
+        if seen and not (name == "test" and data.has_own_test):
+            raise ConfigError(
+                f"initializer.path: {run.path} was trained on {seen} of the {len(rows)} {name} "
+                "samples of this run, whose risk there would be too low: split the samples as it "
+                f"did (seed.data={theirs} and its data.split, data.val, data.test, data.fold), or "
+                "begin with a run on other samples"
+            )
+
+
+def find_run(path: Path) -> RunFolder | None:
+    """Return the run that a path leads into: its folder, or one of its checkpoints.
+
+    Args:
+        path: of a folder or a file.
+    """
+    folder = path
+    if path.parent.name == "checkpoints":
+        folder = path.parent.parent
+    run = RunFolder(folder)
+    if run.config.is_file():
+        return run
+    return None
+
+
+def share_samples(mine: DictConfig, theirs: DictConfig) -> bool:
+    """Tell whether two runs number the rows of the same samples.
+
+    Args:
+        mine: the ``data`` of a configuration.
+        theirs: that of another.
+    """
+    own, other = (dict(node.get("source") or {}) for node in (mine, theirs))
+    if not own or {k: v for k, v in own.items() if k not in READINGS} != {
+        k: v for k, v in other.items() if k not in READINGS
+    }:
+        return False
+    paths = [str(node.get("path")) for node in (own, other)]
+    # a copy of the file, or the same one by another name
+    digests = [hash_contents({"path": path}).get(path, path) for path in paths]
+    return digests[0] == digests[1]
 
 
 def assemble_for_weights(cfg: DictConfig, info: DataInfo) -> Recipe:

@@ -47,8 +47,9 @@ def predict(
     Returns:
         A row a sample: ``row`` and what else tells it apart, ``split``, ``target``, ``prediction``,
         ``probability_CLASS`` and ``loss``; without targets there is neither ``target`` nor
-        ``loss``. Its ``attrs`` hold the ``notes`` on how samples were read, and the
-        ``temperature``.
+        ``loss``. Its ``attrs`` hold the ``notes`` on how samples were read, the ``temperature``,
+        and in ``measured`` by split the mean loss and the share of wrong classes, each with its
+        standard error, as `truerisk.evaluate` measures them.
 
     Raises:
         ConfigError: the runs have nothing in common, or an override cannot work.
@@ -66,15 +67,17 @@ def predict(
     scale = 1.0
     if temperature:
         scale = fit_temperature(runs, members)
-    parts = []
+    parts, measured = [], {}
+    weighted = bool(configs[0].risk.get("weighted"))
     for name in names:
         outputs = average_members(members, name) / scale
         predicted = read_outputs(first, outputs)
         parts.append(tabulate(first, data, name, predicted, list_targets(runs[0].config)))
+        measured[name] = measure_table(parts[-1], first, data, name, weighted)
     import pandas as pd
 
     table = pd.concat(parts, ignore_index=True)
-    table.attrs |= {"notes": list(data.notes), "temperature": scale}
+    table.attrs |= {"notes": list(data.notes), "temperature": scale, "measured": measured}
     return table
 
 
@@ -344,6 +347,51 @@ def measure_losses(predictor: Predictor, outputs: Tensor, y: Tensor) -> Tensor:
     return surrogate.report_losses(surrogate(own, y), own, y).detach()
 
 
+def measure_table(
+    table: DataFrame, predictor: Predictor, data: RunData, name: str, weighted: bool
+) -> dict[str, list[float]]:
+    """Measure predictions of a split as a run measures it: clustered and weighted where it is.
+
+    Args:
+        table: the predictions.
+        predictor: that made them.
+        data: the samples.
+        name: of the split.
+        weighted: whether samples count by their weights.
+
+    Returns:
+        Value and standard error of the mean ``loss`` and of the share of wrong classes, ``error``,
+        where there are any.
+    """
+    import torch
+
+    from truerisk.risk.estimate import make_estimate
+
+    values: dict[str, Tensor] = {}
+    if "loss" in table:
+        values["loss"] = torch.as_tensor(table["loss"].to_numpy(copy=True))
+    if {"target", "prediction"} <= set(table) and table["prediction"].dtype.kind not in "f":
+        wrong = table["target"] != table["prediction"]
+        values["error"] = torch.as_tensor(wrong.to_numpy(dtype="float64"))
+    numbers, weights = data.groups.get(name), None
+    if weighted:
+        y = getattr(data, name).y
+        weights = data.weights.get(name, torch.ones(len(table), dtype=torch.float64))
+        of_class = predictor.surrogate.class_weight
+        if of_class is not None and y.ndim == 1:
+            weights = weights * of_class[y].to(weights)
+        if numbers is None:
+            numbers = torch.arange(len(table))  # independent: each its own group
+    marks = () if numbers is None else (numbers, weights)
+    population = len(table) if predictor.task.is_exact(name) else math.inf
+    found = {}
+    for key, one in values.items():
+        estimate = make_estimate("cpu", 0 if numbers is None else int(numbers.max()) + 1)
+        estimate.update(one, *marks)
+        found[key] = [float(number) for number in estimate.to_measured(population)[:2]]
+    return found
+
+
 def write_table(table: DataFrame, file: str | Path) -> Path:
     """Write predictions as CSV or Parquet, by the name's ending.
 
@@ -378,13 +426,15 @@ def describe_table(table: DataFrame) -> str:
     Args:
         table: see `predict`.
     """
-    parts = [f"{len(table)} samples ({', '.join(table['split'].unique())})"]
-    if "loss" in table:
-        spread = table["loss"].std() / math.sqrt(len(table)) if len(table) > 1 else math.nan
-        parts.append(f"mean loss {table['loss'].mean():.4g} ± {spread:.2g}")
-    if {"target", "prediction"} <= set(table) and table["prediction"].dtype.kind not in "f":
-        wrong = (table["target"] != table["prediction"]).mean()
-        parts.append(f"{100 * wrong:.3g} % wrong")
+    parts, counts = [], table["split"].value_counts()
+    for name, measured in table.attrs["measured"].items():
+        what = "samples" if counts[name] > 1 else "sample"
+        parts.append(f"{counts[name]} {what} ({name})")
+        if "loss" in measured:
+            value, spread = measured["loss"]
+            parts.append(f"mean loss {value:.4g} ± {spread:.2g}")
+        if "error" in measured:
+            parts.append(f"{100 * measured['error'][0]:.3g} % wrong")
     if table.attrs.get("temperature", 1.0) != 1.0:
         parts.append(f"temperature {table.attrs['temperature']:.3g}")
     return ", ".join(parts)

@@ -160,3 +160,31 @@ def test_a_sweep_of_frozen_runs_is_what_each_is_alone(tiny, tmp_path, monkeypatc
         kept = [n for n in before if torch.equal(after[f"model.{n}"], before[n])]
         assert kept == [n for n in before if not n.startswith("output")]
     capsys.readouterr()
+
+
+def test_weights_that_have_seen_the_test_samples_are_refused(tiny, tmp_path):
+    """A memorised table of coin flips would be right on the test rows of another split."""
+    rows = torch.randn(80, 3, generator=torch.Generator().manual_seed(0)).tolist()
+    lines = [f"{a},{b},{c},{k % 2}" for k, (a, b, c) in enumerate(rows)]
+    for name in ("t.csv", "copy.csv"):
+        (tmp_path / name).write_text("\n".join(["a,b,c,y", *lines]))
+    table = ["data=table", f"data.source.path={tmp_path}/t.csv", "data.source.target=y"]
+    first = tiny(tmp_path / "first", table)
+    start = [*from_run(first.folder), *table]
+    copy = [*start, f"data.source.path={tmp_path}/copy.csv"]
+    other = [*from_run(first.run.best), *table]
+    message = "was trained on .* of the 16 val samples .*seed.data=1853398634"
+    seeded = [[*one, "seed=1"] for one in (start, copy, other)]
+    for more in (*seeded, [*start, "data.test=30"]):
+        with pytest.raises(ConfigError, match="was trained on"):
+            tiny(tmp_path / "leak", more)
+    with pytest.raises(ConfigError, match=message):
+        tiny(tmp_path / "leak", [*start, "seed.data=5"])
+    tiny(tmp_path / "same", start)
+    tiny(tmp_path / "fewer", [*start, "data.num_train=20"])
+
+
+def test_a_source_that_draws_its_samples_has_drawn_others(tiny, tmp_path):
+    source = ["data=gaussians", "data.source.num_samples=100"]
+    first = tiny(tmp_path / "first", source)
+    tiny(tmp_path / "second", [*from_run(first.folder), *source, "seed=1"])

@@ -65,7 +65,8 @@ class RunData:
 
     ``notes`` tell how the data were read, a line each. ``suited`` names the tasks that the run's
     loss is for, which decide where a source's task is ``auto``. Where ``predicting`` is set,
-    samples may lack targets. ``identities`` tell the samples of each split apart, a value each.
+    samples may lack targets. ``identities`` tell the samples of each split apart, a value each;
+    where ``has_own_test`` is set, those of the source's own test set are counted by themselves.
 
     Args:
         source: the samples, or a function that makes them.
@@ -121,6 +122,7 @@ class RunData:
         self.predicting = False
         self.expected: Expected | None = None
         self.identities: dict[str, dict[str, Any]] = {}
+        self.has_own_test = False
         self.batch_size = check_batch_size(batch_size)
         self.val_size, self.test_size, self.num_train_asked = val, test, num_train
         number = isinstance(label_noise, int | float) and not isinstance(label_noise, bool)
@@ -161,6 +163,7 @@ class RunData:
             return
         samples = self._load_samples()
         parts = self._split_samples(samples)
+        self.has_own_test = samples.test is not None
         self.identities = {name: identify_rows(samples, name, part) for name, part in parts.items()}
         self._hold_inputs(parts)
         self._encode_columns(samples, parts)

@@ -103,6 +103,7 @@ def build_data(
     data: RunData = build(cfg.data, seed=seeds.data)
     # a stream of its own: the order of batches can be varied alone
     data.order_seed, data.predicting = seeds.order, predicting
+    data.single = cfg.trainer.get("precision") != "64-true"
     # a target of whole numbers is a quantity to one loss, and a class to another
     data.suited = find_suited_tasks(get_object(cfg.loss._target_))
     data.load_state_dict(fitted or {})

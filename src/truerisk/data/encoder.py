@@ -15,6 +15,8 @@ from truerisk.task.classification import label_name
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
+LARGEST = 1e150
+"""What is greater has a square that double precision hardly holds."""
 MISSING = ("refuse", "mean", "median", "most_frequent", "drop")
 
 
@@ -182,8 +184,15 @@ def _read_numbers(column: Series) -> Any:
     import numpy as np
 
     values = column.to_numpy(dtype="float64", na_value=np.nan)
-    if np.isinf(values).any():
-        raise ConfigError(f"data.source: column '{column.name}' holds infinite numbers")
+    large = np.flatnonzero(np.abs(values) > LARGEST)
+    if len(large):
+        what, row = f"{values[large[0]]:g}", column.index[large[0]] + 1
+        if np.isinf(values[large[0]]):
+            what = "infinite numbers"
+        raise ConfigError(
+            f"data.source: column '{column.name}' holds {what}, as in row {row}, which cannot be "
+            "computed with: correct it, or divide the column"
+        )
     return values
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.core.python_objects import take_object
-from truerisk.data.encoder import MISSING, TableEncoder, build_matrix
+from truerisk.data.encoder import LARGEST, MISSING, TableEncoder, build_matrix
 from truerisk.data.samples import Expected, Samples
-from truerisk.data.source_files import find_path, read_labels
+from truerisk.data.source_files import describe_minus_ones, find_path, read_labels
 from truerisk.data.table_columns import (
     MAX_LABELS,
     describe_table,
@@ -255,6 +255,12 @@ def read_inputs(values: Any, name: str | None, integers: bool) -> Tensor:
         raise ConfigError(
             f"data.source: array '{name}' holds NaN or infinite numbers: remove or replace them"
         )
+    if x.dtype == torch.float64 and max(map(abs, map(float, x.aminmax()))) > LARGEST:
+        sample = int(torch.nonzero(x.abs() > LARGEST)[0, 0])
+        raise ConfigError(
+            f"data.source: array '{name}' holds numbers such as {float(x[sample].abs().max()):g} "
+            f"in row {sample + 1}, which cannot be computed with: correct or divide them"
+        )
     return x.reshape(len(x), *(x.shape[1:] or (1,)))
 
 
@@ -418,9 +424,13 @@ def table(
     if known is None and expected is not None and learned.name == expected.task:
         known = expected.classes or None
     y, class_names = learned.read_targets(values, known)
+    phrase = learned.phrase
+    if learned.has_classes and class_names:
+        phrase = f"{phrase}, {len(class_names)} classes"
     notes = [
-        describe_table(file, whole, frame, texts, goals, learned.phrase, read, missing),
+        describe_table(file, whole, frame, texts, goals, phrase, read, missing),
         *slips,
+        *(describe_minus_ones(values, None) if learned.has_classes and expected is None else ()),
         *find_counters(frame, names),
     ]
     identities = {"row": frame.index.to_numpy()}

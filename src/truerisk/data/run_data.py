@@ -40,6 +40,12 @@ from truerisk.data.split_rule import (
     split_groups,
     split_in_time,
 )
+from truerisk.data.target_notes import (
+    check_range,
+    describe_alike,
+    describe_quantities,
+    name_targets,
+)
 from truerisk.task import get_task
 
 MEMORY = 2 * 2**30
@@ -65,8 +71,9 @@ class RunData:
 
     ``notes`` tell how the data were read, a line each. ``suited`` names the tasks that the run's
     loss is for, which decide where a source's task is ``auto``. Where ``predicting`` is set,
-    samples may lack targets. ``identities`` tell the samples of each split apart, a value each;
-    where ``has_own_test`` is set, those of the source's own test set are counted by themselves.
+    samples may lack targets; ``single`` says that targets are held in single precision.
+    ``identities`` tell the samples of each split apart, a value each; where ``has_own_test`` is
+    set, those of the source's own test set are counted by themselves.
 
     Args:
         source: the samples, or a function that makes them.
@@ -119,7 +126,7 @@ class RunData:
         self.order_seed = seed
         self.suited: Sequence[str] = ()
         self.notes: list[str] = []
-        self.predicting = False
+        self.predicting, self.single = False, True
         self.expected: Expected | None = None
         self.identities: dict[str, dict[str, Any]] = {}
         self.has_own_test = False
@@ -174,6 +181,7 @@ class RunData:
         self._add_label_noise(parts)
         # after it too, and on the training inputs alone: nothing of the others leaks in
         self._fit_standardizer(parts)
+        self._check_quantities(parts)
         self._fit_targets(parts)
         self._count_classes(parts)
         self._build_splits(parts)
@@ -507,6 +515,16 @@ class RunData:
             chunks = self._read_chunks(parts["train"])
             self.standardizer = Standardizer.fit(self.standardize, chunks)
 
+    def _check_quantities(self, parts: dict[str, _Part]) -> None:
+        """Refuse quantities that a precision does not hold, and tell of those it hardly does."""
+        if not get_task(self.info.task).scales_targets or self._given or "train" not in parts:
+            return
+        keywords = getattr(self.source, "keywords", {})
+        names = name_targets(keywords, self.info.num_outputs)
+        for split, part in parts.items():
+            check_range(part.y, names, self.identities[split]["row"], self.single)
+        self.notes += describe_quantities(parts["train"].y, names, self.single)
+
     def _fit_targets(self, parts: dict[str, _Part]) -> None:
         """Find mean and scale of the training targets, or take those that a run was given."""
         if not get_task(self.info.task).scales_targets or not self.standardize_target:
@@ -526,6 +544,7 @@ class RunData:
         counts = self._given.get("class_counts")
         if "train" in parts and not self._given:
             counts = torch.bincount(parts["train"].y, minlength=self.info.num_outputs).tolist()
+            self.notes += describe_alike(self.info.class_names)
             self.notes += describe_imbalance(counts, self.info.class_names)
         self.info = self.info._replace(class_counts=counts)
 

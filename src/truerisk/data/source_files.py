@@ -113,17 +113,29 @@ def read_labels(
         values, kept = values[~minus], np.flatnonzero(~lacking)
         lacking[kept[minus]] = True
     elif minus is not None:
-        remedy = _tell_remedy(unlabelled)
-        notes.append(
-            f"{int(minus.sum())} of {len(minus)} labels are -1, which is taken for a class: "
-            f"{remedy} if it stands for no label"
-        )
+        notes += describe_minus_ones(values, unlabelled)
     if not lacking.any():
         return Labelled(learned, values, None, notes)
     if not len(values):
         raise ConfigError(f"{key}: none of {len(lacking)} samples has a label; choose other data")
     notes.append(f"{int(lacking.sum())} of {len(lacking)} samples have no label and are left out")
     return Labelled(learned, values, np.flatnonzero(~lacking), notes)
+
+
+def describe_minus_ones(values: np.ndarray, unlabelled: str | None) -> list[str]:
+    """Tell of labels -1 beside 0 … K − 1: a line, or none.
+
+    Args:
+        values: the labels.
+        unlabelled: see `read_labels`.
+    """
+    minus = _find_minus_ones(values)
+    if minus is None:
+        return []
+    return [
+        f"{int(minus.sum())} of {len(minus)} labels are -1, which is taken for a class: "
+        f"{_tell_remedy(unlabelled)} if it stands for no label"
+    ]
 
 
 def _tell_remedy(unlabelled: str | None) -> str:

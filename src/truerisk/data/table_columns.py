@@ -449,9 +449,11 @@ def describe_table(
     """
     features = whole.columns.difference(goals)
     name = getattr(file, "name", "DataFrame")
+    goal = f"target {', '.join(goals)}" if goals else "no target"
     parts = [
-        f"{name}: {len(frame)} rows, {len(features) - len(texts)} numeric and {len(texts)} "
-        f"categorical columns, target {', '.join(goals)} ({phrase})"
+        f"{name}: {len(frame)} {'rows' if len(frame) != 1 else 'row'}, "
+        f"{len(features) - len(texts)} numeric and {len(texts)} categorical columns, {goal} "
+        f"({phrase})"
     ]
     others = [str(n) for n in read.frame.columns if n not in whole.columns and n not in goals]
     # lists were spread over columns of their own

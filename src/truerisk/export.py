@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from truerisk.core.errors import ConfigError, first_line
+from truerisk.data.encoder import list_features
 from truerisk.predictor import Predictor
 from truerisk.result import RunResult, load_run
 from truerisk.task import get_task
@@ -183,11 +184,15 @@ def describe_run(run: RunResult, predictor: Predictor) -> dict[str, str]:
     """
     from omegaconf import OmegaConf
 
+    columns = predictor.encoder.get("columns", [])
     facts = {
         "class_names": predictor.class_names,
         "task": predictor.task.name,
         "input_shape": list(predictor.input_shape),
-        "features": [str(part["name"]) for part in predictor.encoder.get("columns", [])],
+        "features": [str(part["name"]) for part in columns],
+        # what a row of the input holds, and what stands for a gap in a table's column
+        "input_columns": list_features(predictor.encoder),
+        "fill_values": {str(part["name"]): part["fill"] for part in columns},
         "run": run.run.id,
         "summary": {name: m._asdict() for name, m in run.summary.items()},
         "config": OmegaConf.to_container(run.config, resolve=True),

@@ -33,6 +33,7 @@ class TableEncoder:
         vocabulary: texts of the categorical ones.
         missing: what to do about gaps, one of ``MISSING``.
         dates: how dates in text were read, which holds for other rows too.
+        odd: the first text of a column that is no number, for messages.
 
     >>> encoder = TableEncoder(["size", "colour"], {"colour": ["blue", "red"]}, "mean")
     >>> encoder.fit(torch.tensor([[1.0, 0], [3.0, 1], [float("nan"), 1]]))
@@ -47,7 +48,9 @@ class TableEncoder:
         vocabulary: Mapping[str, Sequence[str]],
         missing: str,
         dates: str = "number",
+        odd: Mapping[str, str] | None = None,
     ) -> None:
+        self.odd = dict(odd or {})
         self.columns, self.missing, self.dates = list(columns), missing, dates
         self.vocabulary = {name: list(words) for name, words in vocabulary.items()}
         self.fitted: list[dict[str, Any]] = []
@@ -127,9 +130,10 @@ class TableEncoder:
                 f"add it to data.source.categorical"
             )
         if not categorical and name in self.vocabulary:
+            example = self.odd.get(name, f"'{self.vocabulary[name][0]}'")
             raise ConfigError(
                 f"data.source.path: column '{name}' was a number when the model was trained, and "
-                f"this table has texts in it, such as '{self.vocabulary[name][0]}'"
+                f"this table has texts in it, such as {example}"
             )
 
     def _fit_column(self, name: str, column: Tensor) -> dict[str, Any]:
@@ -156,6 +160,23 @@ class TableEncoder:
         lookup = torch.tensor([*codes, place[part["fill"]]])
         index = lookup[torch.where(column.isnan(), len(codes), column).long()]
         return torch.nn.functional.one_hot(index, len(place) + 1)[:, :-1].to(column.dtype)
+
+
+def list_features(state: Mapping[str, Any]) -> list[str]:
+    """Return the names of the features in their order: a column, or COLUMN=CATEGORY one-hot.
+
+    Args:
+        state: of a `TableEncoder`.
+
+    >>> list_features({"columns": [{"name": "a"}, {"name": "b", "categories": ["x", "y"]}]})
+    ['a', 'b=x', 'b=y']
+    """
+    names: list[str] = []
+    for part in state.get("columns", []):
+        column = part["name"]
+        words = part.get("categories")
+        names += [str(column)] if words is None else [f"{column}={word}" for word in words]
+    return names
 
 
 def build_matrix(

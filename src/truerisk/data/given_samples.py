@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -109,6 +110,9 @@ def read_data(data: Any, seed: int = 0) -> GivenData | GivenFrame:
             splits = [read_samples(one) for one in data]
             kind = "Datasets"
         elif isinstance(data, tuple | list) and len(data) in (2, 4, 6):
+            for k, one in enumerate(data):
+                if k % 2 == 0 and hasattr(one, "columns"):
+                    check_frame(one)
             arrays = [to_array(one) for one in data]
             splits = list(zip(arrays[::2], arrays[1::2], strict=True))
             kind = "arrays"
@@ -120,6 +124,8 @@ def read_data(data: Any, seed: int = 0) -> GivenData | GivenFrame:
         raise ConfigError(f"data has {len(splits)} splits: give {FORMS}")
     named = dict(zip(SPLITS, splits, strict=False))
     for name, (x, y) in named.items():
+        if not x.ndim or not y.ndim:
+            raise ConfigError(f"data: {name} has one number for samples: give a row a sample")
         if not len(x) or len(x) != len(y):
             raise ConfigError(f"data: {name} has {len(x)} inputs and {len(y)} targets")
     return GivenData(kind, named, hash_arrays(one for pair in splits for one in pair))
@@ -128,6 +134,33 @@ def read_data(data: Any, seed: int = 0) -> GivenData | GivenFrame:
 def is_dataset(data: Any) -> bool:
     """Tell whether something is a map-style dataset of pairs."""
     return isinstance(data, torch.utils.data.Dataset) and hasattr(data, "__len__")
+
+
+def check_frame(frame: Any) -> None:
+    """Refuse inputs in a DataFrame whose columns are not all of numbers.
+
+    Args:
+        frame: the inputs.
+
+    Raises:
+        ConfigError: a column holds texts, or has gaps.
+    """
+    from pandas.api.types import is_numeric_dtype
+
+    for name in frame.columns:
+        column = frame[name]
+        what = ""
+        if gaps := int(column.isna().sum()):
+            what = f"has {gaps} gap{'s' * (gaps > 1)}"
+        elif not is_numeric_dtype(column):
+            what = f"holds {column.dtype}, such as {column.iloc[0]!r}"
+        if what:
+            raise ConfigError(
+                f"data: column '{name}' of the inputs {what}, and a pair (x, y) is of numbers "
+                "alone: give one DataFrame, as in data=x.assign(target=y) with "
+                "data.source.target=target, whose texts are categories, and whose gaps "
+                "data.source.missing fills"
+            )
 
 
 def to_array(values: Any) -> Any:
@@ -139,7 +172,11 @@ def to_array(values: Any) -> Any:
     if isinstance(values, Tensor):
         return values.detach().cpu().numpy()
     try:
-        return np.asarray(values)
+        array = np.asarray(values)
+        if array.dtype == object and hasattr(values, "columns"):
+            with suppress(TypeError, ValueError):  # truth values beside numbers
+                return values.to_numpy(dtype="float64")
+        return array
     except ValueError:  # lists of labels, of several lengths
         return np.asarray([None, *values], dtype=object)[1:]
 

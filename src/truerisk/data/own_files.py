@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from truerisk.data.table_columns import (
     drop_gaps,
     find_counters,
     find_slips,
+    find_texts,
     is_number_column,
     read_columns,
     read_table,
@@ -242,8 +244,12 @@ def read_inputs(values: Any, name: str | None, integers: bool) -> Tensor:
             f"data.source: array '{name}' has shape {list(values.shape)}: no number is in it"
         )
     # kinds of NumPy: floating-point, signed, unsigned, truth values
-    if values.dtype.kind not in "fiub" or not values.ndim:
-        raise ConfigError(f"data.source: array '{name}' holds {values.dtype}, not numbers")
+    if not values.ndim:
+        raise ConfigError(f"data.source: array '{name}' is one number: give a row a sample")
+    if values.dtype.kind not in "fiub":
+        raise ConfigError(
+            f"data.source: array '{name}' holds {values.dtype}, not numbers{_find_text(values)}"
+        )
     kind = "float32"
     if integers and values.dtype.kind in "iu":
         kind = "int64"
@@ -262,6 +268,19 @@ def read_inputs(values: Any, name: str | None, integers: bool) -> Tensor:
             f"in row {sample + 1}, which cannot be computed with: correct or divide them"
         )
     return x.reshape(len(x), *(x.shape[1:] or (1,)))
+
+
+def _find_text(values: Any) -> str:
+    """Tell where an array has a first value that is no number; empty where none is found."""
+    import numpy as np
+
+    for place, value in np.ndenumerate(values):
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            column = f", column {place[1] + 1}" if len(place) == 2 else ""
+            return f": {value!r} stands in row {place[0] + 1}{column}"
+    return ""
 
 
 def describe_integers(values: Any, name: str, stay: bool) -> list[str]:
@@ -409,6 +428,11 @@ def table(
     kept = frame[check_asides(frame.columns, aside)]
     left_out = [*drop, *(name for name in aside if name not in drop)]
     names = _choose_features(frame, goals, columns, left_out, categorical)
+    if expected is not None and expected.columns:
+        # lists have a column for each of their places
+        learned_from = {re.sub(r"\[\d+\]$", "", name) for name in expected.columns}
+        learned_from |= set(expected.columns)
+        names = [name for name in names if name in learned_from] or names
     slips = find_slips(frame[[*names, *goals]], categorical)
     frame = spread_lists(frame, names).join(frame[goals])
     names = [name for name in frame.columns if name not in goals]
@@ -416,7 +440,8 @@ def table(
     frame = drop_gaps(frame, goals, missing, read.gaps)
     texts = [n for n in names if n in categorical or not is_number_column(frame[n])]
     x, vocabulary = build_matrix(frame[names], texts, max_categories)
-    encoder = TableEncoder(names, vocabulary, missing, dates)
+    odd = {} if expected is None else find_texts(frame, texts)
+    encoder = TableEncoder(names, vocabulary, missing, dates, odd)
     values = expected.make_targets(frame) if expected and not goals else _read_goals(frame, goals)
     learned = infer_task(values, task, MAX_LABELS, suited)
     # columns of one-hot classes have their names
@@ -497,6 +522,11 @@ def _check_columns(frame: DataFrame, names: Sequence[str], key: str) -> list[str
             hint = suggest(str(name), frame.columns)
             if all(re.fullmatch(r"[+-]?\d+([.,]\d*)?", str(known)) for known in frame.columns):
                 hint = "its first line holds numbers: give it a header"
+            if len(frame.columns) == 1 and re.search(r"[^\w.\s-]", str(frame.columns[0])):
+                hint = (
+                    f"its lines are read as one field each, '{frame.columns[0]}': set "
+                    "data.source.delimiter to the sign between fields"
+                )
             raise ConfigError(f"data.source.{key}: the table has no column '{name}'; {hint}")
     return list(names)
 
@@ -555,6 +585,9 @@ def encode_frame(frame: DataFrame, state: Mapping[str, Any]) -> Tensor:
         n for n, part in parts.items() if "categories" in part or not is_number_column(frame[n])
     ]
     x, vocabulary = build_matrix(frame, texts, max(1, len(frame)))
-    encoder = TableEncoder(list(parts), vocabulary, "mean")
+    odd = find_texts(frame.reset_index(drop=True), texts)
+    encoder = TableEncoder(list(parts), vocabulary, "mean", odd=odd)
     encoder.load_state_dict(state)
+    for line in encoder.describe_unseen(x, "given"):
+        warnings.warn(line, stacklevel=4)  # where inputs were given
     return encoder(x)

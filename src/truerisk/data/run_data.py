@@ -278,7 +278,9 @@ class RunData:
         if "num_outputs" in self._given:
             facts = {key: self._given[key] for key in ("task", "num_outputs")}
             names = self._given.get("class_names") or ()
-            self.expected = Expected(**facts, classes=names, may_lack_targets=self.predicting)
+            parts = (self._given.get("encoder") or {}).get("columns", [])
+            facts |= {"classes": names, "columns": [part["name"] for part in parts]}
+            self.expected = Expected(**facts, may_lack_targets=self.predicting)
         return self.expected
 
     def _split_samples(self, samples: Samples) -> dict[str, _Part]:
@@ -411,7 +413,8 @@ class RunData:
         """Return a column [n] that the source was asked to read aside."""
         if column not in samples.asides:
             raise ConfigError(
-                f"{key}: this source reads no such column; data=table, data=arrays and data=hub do"
+                f"{key}: this source reads no such column; data=table, data=arrays and data=hub "
+                "do, and so does a DataFrame given from Python with data.source.target=COLUMN"
             )
         return check_column(samples.asides[column], key, column)
 

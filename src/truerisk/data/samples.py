@@ -90,6 +90,7 @@ class Expected:
         task: what the run has learned.
         num_outputs: its number of classes, labels or target columns.
         classes: their names where it has any.
+        columns: of a table, that it has learned from.
         may_lack_targets: whether samples without targets will do, as for predictions.
 
     Attributes:
@@ -99,6 +100,7 @@ class Expected:
     task: str
     num_outputs: int
     classes: Sequence[str] = ()
+    columns: Sequence[str] = ()
     may_lack_targets: bool = False
     lacks_targets: bool = False
 

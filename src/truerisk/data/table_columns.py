@@ -383,6 +383,24 @@ def find_slips(frame: DataFrame, texts: Sequence[str]) -> list[str]:
     return lines
 
 
+def find_texts(frame: DataFrame, texts: Sequence[str]) -> dict[str, str]:
+    """Return the first text that is no number of each column, and its row, for people.
+
+    Args:
+        frame: a table.
+        texts: its columns that are categories.
+    """
+    import pandas as pd
+
+    found = {}
+    for name in texts:
+        tokens = frame[name].dropna().astype(str)  # texts may stand beside numbers
+        odd = tokens[pd.to_numeric(tokens, errors="coerce").isna()]
+        if len(odd):
+            found[name] = f"'{odd.iloc[0]}' in row {odd.index[0] + 1}"
+    return found
+
+
 def spread_lists(frame: DataFrame, names: Sequence[str]) -> DataFrame:
     """Give each place of a column of lists of numbers a column of its own, ``name[k]``.
 

@@ -197,11 +197,31 @@ def read_text_table(
             **engine,
         )
     except (OSError, ValueError) as error:
+        opened = _find_open_quote(file, dialect, layout)
+        if opened and "EOF inside string" in str(error):
+            raise ConfigError(_describe_open_quote(file, layout, opened)) from None
         suffix = find_suffix(file)
         raise ConfigError(
             f"data.source.path: {file} cannot be read as {suffix} ({first_line(error)})"
         ) from None
     return frame[[name for name in layout.names if name != ROW_NAMES]]
+
+
+def _find_open_quote(file: Path, dialect: Dialect, layout: FileLayout) -> int:
+    """Return the line in which the last quote is opened; 0 where quotes come in pairs."""
+    opened = 0
+    with _open_text(file, dialect) as lines:
+        for number, line in enumerate(lines, 1):
+            if number > layout.skip and line.count(layout.quote) % 2:
+                opened = 0 if opened else number
+    return opened
+
+
+def _describe_open_quote(file: Path, layout: FileLayout, line: int) -> str:
+    return (
+        f"data.source.path: {file} cannot be read, as the quote {layout.quote} that is opened in "
+        f"line {line} is not closed: close it, or double it where it is part of a text"
+    )
 
 
 def read_parquet(file: Path) -> DataFrame:
@@ -394,6 +414,9 @@ def _check_rows(file: Path, dialect: Dialect, layout: FileLayout) -> FileLayout:
             comments.append(layout.skip + number - 1)
         elif len(fields) != count:
             if len(fields) < count or any(map(str.strip, fields[count:])):
+                opened = _find_open_quote(file, dialect, layout)
+                if 0 < opened < layout.skip + number:  # it has swallowed lines
+                    raise ConfigError(_describe_open_quote(file, layout, opened))
                 raise ConfigError(_describe_misfit(file, layout, number, fields))
             width, trailing = max(width, len(fields)), trailing + 1
     told = []

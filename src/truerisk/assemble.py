@@ -21,7 +21,15 @@ from truerisk.config.contents import hash_contents
 from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
 from truerisk.config.targets import FILLED_IN, locate_target
 from truerisk.core import rng
-from truerisk.core.errors import ConfigError, UserError, first_line
+from truerisk.core.errors import (
+    ConfigError,
+    PartFault,
+    UserError,
+    describe_fault,
+    first_line,
+    list_own_lines,
+    locate_code,
+)
 from truerisk.core.seeds import derive_streams
 from truerisk.data import DataInfo, RunData
 from truerisk.diagnostics import Diagnostic
@@ -239,9 +247,17 @@ def build(node: DictConfig, **available: Any) -> Any:
         raise TypeError(f"{sorted(undeclared)} are not in FILLED_IN[{group!r}]")
     names = inspect.signature(locate_part(str(node["_target_"]), node)).parameters
     try:
-        return make_factory(node)(**{k: v for k, v in available.items() if k in names})
-    except (InstantiationException, ValueError) as error:
-        raise _user_error(error, node) from error
+        built = make_factory(node)(**{k: v for k, v in available.items() if k in names})
+    except Exception as error:  # a user's class may raise anything
+        if (told := _user_error(error, node)) is error:
+            raise
+        raise told from error
+    if isinstance(built, nn.Module) and "_parameters" not in vars(built):
+        raise ConfigError(
+            f"{node._get_full_key('')}: {node._target_}: __init__ does not call "
+            f"super().__init__(), which every torch.nn.Module needs first{locate_code(type(built))}"
+        )
+    return built
 
 
 def build_with(node: DictConfig, **objects: Any) -> Any:
@@ -325,14 +341,23 @@ def _find_targets(node: Any) -> Iterator[str]:
             yield from _find_targets(below)
 
 
-def _user_error(error: BaseException, node: DictConfig) -> Exception:
+def _user_error(error: Exception, node: DictConfig) -> Exception:
     """The error to show where a target refused its numbers."""
     # Hydra wraps what a constructor raises into errors of its own
-    while error.__cause__ is not None and not isinstance(error, UserError):
+    while isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    if isinstance(error, ValueError):
-        return ConfigError(f"{node._get_full_key('')}: {node._target_}: {error}")
-    return error if isinstance(error, Exception) else ConfigError(str(error))
+    if isinstance(error, UserError) or lacks_memory(error):
+        return error
+    what = f"{node._get_full_key('')}: {node._target_}"
+    if list_own_lines(error):
+        return PartFault(f"{what}: {describe_fault(error)}")
+    return ConfigError(f"{what}: {error}") if isinstance(error, ValueError) else error
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Tell whether an error says that there is no memory for a tensor."""
+    kinds = MemoryError, torch.OutOfMemoryError
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def build_loss(node: DictConfig, info: DataInfo) -> tuple[Any, list[float] | None]:
@@ -437,10 +462,15 @@ def _build_network(cfg: DictConfig, **available: Any) -> nn.Module:
     refuse_too_large(make, plain(node), option)
     try:
         model = make()
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or isinstance(error, torch.OutOfMemoryError):
+    except (RuntimeError, MemoryError) as error:
+        if lacks_memory(error):
             raise ConfigError(f"{option} does not fit into memory: {first_line(error)}") from error
         raise
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"{option}: {node._target_} makes a {type(model).__name__}, which is no torch.nn.Module"
+            f"{locate_code(type(model))}"
+        )
     refuse_lightning(model)
     if chooses and output is not None:
         choose_output(model, output)
@@ -457,12 +487,23 @@ def _look_first(
     if data is not None and data.train is not None:
         x = first_inputs(data, 2)
     own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    if x.is_floating_point() and own is not None:
+    if cfg.trainer.get("precision") != "64-true" and own not in (None, torch.get_default_dtype()):
+        # as the run does it, so that a forward pass that relies on its own type fails here
+        model.to(torch.get_default_dtype())
+        kinds = [str(kind).removeprefix("torch.") for kind in (own, torch.get_default_dtype())]
+        note = f"{option}: weights of {kinds[0]} are trained in {kinds[1]}"
+        if own == torch.float64:
+            note += " (trainer.precision=64-true keeps them)"
+        option = note
+        if data is not None:
+            data.notes.append(note)
+    elif x.is_floating_point() and own is not None:
         x = x.to(own)
     fill_lazy_layers(model, x, option)
     if data is not None and len(x) > 1:
         needed = fitted.task.try_outputs(torch.zeros(()), len(x), fitted.output_size).shape
-        try_forward(model, x, needed, option)
+        gradient = needs_of(get_object(cfg.optimizer._target_)).gradient
+        try_forward(model, x, needed, option, gradient)
 
 
 def first_inputs(data: RunData, count: int | str) -> Tensor:

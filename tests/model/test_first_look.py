@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import types
 
@@ -10,7 +11,9 @@ import torch
 from torch import nn
 
 import truerisk
+from truerisk.assemble import assemble
 from truerisk.cli import main
+from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
 from truerisk.evaluate import evaluate
 from truerisk.result import load_run
@@ -69,12 +72,79 @@ class Misshapen(Plain):
         return self.layer(x[..., None])  # a line of the user's
 
 
+class Writing(Plain):
+    def forward(self, x):
+        hidden = x.flatten(1)
+        hidden += 1  # a view of the data
+        return super().forward(hidden)
+
+
+class Clipped(nn.Module):
+    def __init__(self, input_shape, output_size):
+        super().__init__()
+        # nothing changes where all inputs are positive
+        self.net = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(input_shape[-1], output_size))
+
+    def forward(self, x):
+        return self.net(x)
+
+
+class Cut(Plain):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
+class Silent(Plain):
+    def forward(self, x):
+        super().forward(x)
+
+
+class Double(Plain):
+    def __init__(self, input_shape, output_size):
+        super().__init__(input_shape, output_size)
+        self.double()
+
+
+class Doubling(Double):
+    def forward(self, x):
+        return super().forward(x.double())
+
+
+class Unmade(nn.Module):
+    def __init__(self, input_shape, output_size):
+        super().__init__()
+        self.layer = nn.Linear(input_shape[-1], str(output_size))
+
+
+class Unfounded(nn.Module):
+    def __init__(self, input_shape, output_size):
+        self.layer = nn.Linear(input_shape[-1], output_size)
+
+
+class Bare(nn.Module):
+    def __init__(self, input_shape, output_size):
+        self.size = output_size
+
+
+class Object:
+    def __init__(self, input_shape, output_size):
+        self.size = output_size
+
+
+def as_function(x):
+    return x
+
+
+KINDS = [Plain, Named, Paired, Lazy, Wide, Flat, Masked, Misshapen, Writing, Clipped, Cut, Silent]
+KINDS += [Double, Doubling, Unmade, Unfounded, Bare, Object, as_function]
+
+
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     """The classes above as options of the user's, in a module of their own."""
     monkeypatch.chdir(tmp_path)
     module = types.ModuleType("zoo_of_models")
-    for kind in (Plain, Named, Paired, Lazy, Wide, Flat, Masked, Misshapen):
+    for kind in KINDS:
         setattr(module, kind.__name__, kind)
         file = tmp_path / "mine" / "model" / f"{kind.__name__.lower()}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +161,12 @@ NAMED = {
     "wide": ["returns [2, 7] for inputs [2, 4]", "[n, 3] is needed", "output_size=3"],
     "flat data=diabetes loss=mse": ["returns [2]", "[n, 1] is needed", ".unsqueeze(-1)"],
     "masked": ["forward takes (x, mask)"],
+    "writing": ["forward changes its inputs in place", "hidden += 1  # a view of the data"],
+    "clipped": ["forward changes its inputs in place", "return self.net(x)"],
+    "cut": ["returns outputs without a gradient", "Cut.forward"],
+    "silent": ["in training mode, returns None: does forward end in a return?"],
+    "doubling": ["float64 are trained in float32 (trainer.precision=64-true", "x.double()"],
+    "object": ["zoo_of_models.Object makes a Object, which is no torch.nn.Module", "Object"],
     "misshapen": ["inputs [2, 4] (float32)", "mat1 and mat2", "a line of the user's"],
 }
 
@@ -103,6 +179,60 @@ def test_what_cannot_be_trained_is_named_before_training(mine, tmp_path, capsys,
     assert err.startswith(f"error: model={option}" if "logit" not in given else "error: model.out")
     assert [word for word in NAMED[given] if word not in err] == []
     assert "Traceback" not in err and not list(tmp_path.glob("outputs/*/*"))
+
+
+UNBUILT = {
+    "unmade": r"model: zoo_of_models\.Unmade: TypeError: .*\n.*in __init__: self\.layer = ",
+    "unfounded": r"AttributeError: cannot assign module before .*\n.*in __init__: self\.layer = ",
+    "bare": r"__init__ does not call super\(\)\.__init__\(\).*\n.*test_first_look\.py, .*Bare$",
+    "as_function": r"model: .*\.as_function is a function of \(x\), and a model is a class: ",
+}
+
+
+@pytest.mark.parametrize("option", UNBUILT)
+def test_a_class_that_cannot_be_built_shows_its_line(mine, option):
+    with pytest.raises(ConfigError, match=UNBUILT[option]) as told:
+        truerisk.build_module([*SMALL, f"model={option}"], config_dir=mine)
+    assert len(str(told.value).splitlines()) <= 2
+
+
+def test_a_loss_that_cannot_be_built_shows_its_line(mine, tmp_path):
+    for kind in ("Unmade", "Bare", "as_function"):
+        file = tmp_path / "mine" / "loss" / f"{kind.lower()}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"# A loss\n_target_: zoo_of_models.{kind}\n_partial_: true\n")
+    given = {"unmade": ["+loss.input_shape=[2]", "+loss.output_size=3"]}
+    given["bare"] = given["unmade"]
+    for option, word in {
+        "unmade": r"loss: .*TypeError: .*\n.*in __init__: self\.layer = ",
+        "bare": r"loss: .*Bare: __init__ does not call super\(\)\.__init__\(\)",
+        "as_function": r"a loss is a class: .*forward\(self, outputs, y\)",
+    }.items():
+        with pytest.raises(ConfigError, match=word):
+            overrides = [*SMALL, f"loss={option}", *given.get(option, [])]
+            truerisk.build_module(overrides, config_dir=mine)
+
+
+def test_a_model_in_double_precision_is_told_what_it_is_trained_in(mine):
+    recipe = assemble(compose([*SMALL, "model=double"], mine))
+    note = "weights of float64 are trained in float32 (trainer.precision=64-true keeps them)"
+    assert f"model=double: {note}" in recipe.data.notes
+    assert {p.dtype for p in recipe.model.parameters()} == {torch.float32}
+    wide = [*SMALL, "model=doubling", "trainer.precision=64-true"]
+    assert truerisk.train(wide, config_dir=mine, folder="wide").status == "finished"
+
+
+def test_what_a_look_leaves_has_no_graph(mine):
+    """A copy of a model is made later, and torch copies no tensor that is part of a graph."""
+
+    class Keeping(Plain):
+        def forward(self, x):
+            self.last = super().forward(x)
+            return self.last
+
+    sys.modules["zoo_of_models"].Plain = Keeping
+    module, _ = truerisk.build_module([*SMALL, "model=plain"], config_dir=mine)
+    assert not copy.deepcopy(module.model).last.requires_grad
 
 
 def sweep(mine, *more):

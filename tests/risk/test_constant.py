@@ -91,3 +91,20 @@ def test_a_run_tells_it_and_the_share_of_the_variance_explained(run):
     assert result.summary["r2/test"].stderr == pytest.approx(metric.stderr, rel=1e-5)
     assert result.summary["r2/train"].stderr == 0
     assert {"constant/risk/val", "r2/test"} <= set(result.history.name)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_loss_that_falls_without_end_has_no_best_constant(classes):
+    def reversed_sign(o, y):
+        return -nn.functional.cross_entropy(o, y, reduction="none")
+
+    y = torch.arange(60) % classes
+    assert fit_constant(adapt_loss(reversed_sign, "classification", classes), y) is None
+
+    def log_cosh(o, y):  # it does have one, far from 0 as it may be
+        return (o - y).square().add(1).sqrt().mean(1)
+
+    for shift in (0.0, 1e10):
+        values = torch.randn(99, 1, dtype=torch.float64) + shift
+        best = fit_constant(adapt_loss(log_cosh, "regression", 1), values)
+        assert best is not None and float(best[0]) == pytest.approx(shift, abs=1 + 1e-6 * shift)

@@ -188,3 +188,9 @@ def test_the_loss_of_batches_is_the_one_that_training_lowers(run, series):
     still = [*SMOOTHED, "data.batch_size=full", "optimizer=gd", "optimizer.lr=1e-12"]
     result = run(*still, "trainer.max_epochs=1", "risk.train_samples=1000")
     assert series(result, "batch/loss")[1] == pytest.approx(series(result, "objective")[1])
+
+
+def test_a_gap_of_what_is_no_number_has_no_size():
+    broken = Measured(math.nan, math.nan, 0, 10)
+    gap = estimate_gap(broken, broken)
+    assert gap.size is None and math.isnan(gap.value)

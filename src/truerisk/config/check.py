@@ -28,6 +28,8 @@ from truerisk.core.errors import ConfigError, suggest
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 OPTIONS = TypeAdapter(Options)
+CALLED = {"loss": "outputs, y", "model": "x"}
+"""Groups whose parts are called with each batch, and with what."""
 
 
 def check_config(cfg: DictConfig | Mapping[str, Any]) -> None:
@@ -122,10 +124,25 @@ def _check_target(group: str, node: Mapping[str, Any], key: str) -> Iterator[str
             yield from find_mismatches(node, key, filled_in, target=_serving_trainer(node))
         else:
             skip = ("output",) if group == "model" else ()  # which of several outputs is meant
-            yield from find_mismatches(node, key, filled_in, skip=skip)
+            wrong = list(_check_class(group, node, filled_in)) if group in CALLED else []
+            yield from wrong or find_mismatches(node, key, filled_in, skip=skip)
         yield from _check_inside(node, key)
     except ConfigError as error:
         yield str(error)
+
+
+def _check_class(group: str, node: Mapping[str, Any], filled_in: Collection[str]) -> Iterator[str]:
+    """Find a function in the place of a class: what is to be called with each batch itself."""
+    target = locate_target(node["_target_"], f"{group}._target_")
+    if not inspect.isfunction(target):
+        return
+    needed = [n for n, p in inspect.signature(target).parameters.items() if p.default is p.empty]
+    if node.get("_partial_") or any(n not in node and n not in filled_in for n in needed):
+        yield (
+            f"{group}: {node['_target_']} is a function of ({', '.join(needed)}), and a {group} is "
+            f"a class: write a torch.nn.Module with forward(self, {CALLED[group]}) that calls it "
+            "(docs/your_own.md)"
+        )
 
 
 def _serving_trainer(node: Mapping[str, Any]) -> type | None:

@@ -27,6 +27,10 @@ class ProcessLost(Exception):
     """Another process of the run has failed or was killed: shown without a traceback."""
 
 
+class PartFault(ConfigError):
+    """A class of the user's raised an error while it was built; that is the cause of this one."""
+
+
 class Diverged(Exception):
     """A loss, gradient or weight is no longer finite."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from truerisk.core import rng
 from truerisk.core.deterministic import (
@@ -20,7 +22,7 @@ from truerisk.core.deterministic import (
     still_statistics,
     train_mode,
 )
-from truerisk.core.errors import ConfigError, describe_fault
+from truerisk.core.errors import ConfigError, describe_fault, locate_code, read_own_lines
 
 MANY = 10_000
 """A number of a model's from which on its size is worked out before memory is asked for."""
@@ -93,7 +95,9 @@ def fill_lazy_layers(model: nn.Module, x: Tensor, option: str) -> None:
             model(x)
 
 
-def try_forward(model: nn.Module, x: Tensor, needed: Sequence[int], option: str) -> None:
+def try_forward(
+    model: nn.Module, x: Tensor, needed: Sequence[int], option: str, gradient: bool = True
+) -> None:
     """Call a model on a few samples, in both modes, and compare its outputs with what is needed.
 
     Nothing is drawn from the run's streams, and buffers are given back as they were.
@@ -103,20 +107,83 @@ def try_forward(model: nn.Module, x: Tensor, needed: Sequence[int], option: str)
         x: inputs [n, *input_shape], as training will have them.
         needed: the shape of outputs [n, …, outputs]; what lies between is not compared.
         option: how the model was chosen, for messages.
+        gradient: whether it is to be trained by gradients.
 
     Raises:
-        ConfigError: the forward pass fails, needs other arguments, or returns something else.
+        ConfigError: the forward pass fails, needs other arguments, writes into its inputs, or
+            returns something else, or without a gradient.
     """
     _refuse_arguments(model, option)
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with torch.no_grad(), rng.fork_seeded(0), still_statistics(model):
+    gradient = gradient and any(p.requires_grad for p in model.parameters())
+    with rng.fork_seeded(0), still_statistics(model):
         modes = {"training": train_mode(model, frozen_modules(model)), "eval": eval_mode(model)}
         for mode, context in modes.items():
-            with context, telling_faults(option, x):
-                output = model(x)
+            given, learns = x.clone(), gradient and mode == "training"
+            watch = WriteWatch(given)
+            with context, telling_faults(option, x), torch.set_grad_enabled(learns), watch:
+                output = model(given)
+            watch.refuse_writes(x, option)
             _check_output(output, x, needed, f"{option}, in {mode} mode,")
+            if learns and not output.requires_grad:
+                raise ConfigError(
+                    f"{option} returns outputs without a gradient, so nothing could be learned: "
+                    "forward must not .detach() them, nor compute under torch.no_grad()"
+                    f"{locate_code(type(model).forward)}"
+                )
+    _cut_graphs(model)
     for buffer, before in kept:
         buffer.detach().copy_(before)
+
+
+class WriteWatch(TorchDispatchMode):
+    """Remembers which lines first wrote into a tensor inside the block.
+
+    Args:
+        watched: the tensor.
+    """
+
+    def __init__(self, watched: Tensor) -> None:
+        super().__init__()
+        self.watched, self.version = watched, watched._version
+        self.lines: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call an operation of torch, and look whether it writes into the tensor."""
+        into = args[0] if args else None
+        if func._schema.is_mutable and isinstance(into, Tensor) and not self.lines:
+            storage = self.watched.untyped_storage().data_ptr()
+            if into.untyped_storage().data_ptr() == storage:
+                self.lines = read_own_lines(traceback.extract_stack())[-1:]
+        return func(*args, **(kwargs or {}))
+
+    def refuse_writes(self, before: Tensor, option: str) -> None:
+        """Refuse a forward pass that has changed its inputs.
+
+        Args:
+            before: what the tensor was.
+            option: how the model was chosen.
+
+        Raises:
+            ConfigError: it has, or would have with other numbers.
+        """
+        same = torch.equal(self.watched, before) or bool(before.isnan().any())
+        if same and self.watched._version == self.version:
+            return
+        lines = "".join(f"\n  {line}" for line in self.lines)
+        raise ConfigError(
+            f"{option}: forward changes its inputs in place, which are the data: "
+            f"write x = x + 1 for x += 1, and no inplace=True in the first layer{lines}"
+        )
+
+
+def _cut_graphs(model: nn.Module) -> None:
+    """Detach what modules have kept of a pass: a copy of a model takes no graph along."""
+    for module in model.modules():
+        for places in (vars(module), module._buffers):
+            for name, value in places.items():
+                if isinstance(value, Tensor) and value.grad_fn is not None:
+                    places[name] = value.detach()
 
 
 def _refuse_arguments(model: nn.Module, option: str) -> None:
@@ -139,6 +206,8 @@ def _refuse_arguments(model: nn.Module, option: str) -> None:
 
 def _check_output(output: Any, x: Tensor, needed: Sequence[int], option: str) -> None:
     wanted = ", ".join(["n", *(["…"] * (len(needed) > 2)), str(needed[-1])])
+    if output is None:
+        raise ConfigError(f"{option} returns None: does forward end in a return?")
     if not isinstance(output, Tensor):
         raise ConfigError(
             f"{option} returns {describe_output(output)} where a tensor [{wanted}] is needed: name "

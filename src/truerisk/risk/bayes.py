@@ -39,6 +39,8 @@ CLOSED = (
 """Losses whose best constant is among those that a task names."""
 ROUNDS = 3
 """Times that every output of a constant is tuned in turn, where there is no formula."""
+FAR = 1e9
+"""How much larger than at its start, or than 1, a constant gets that would grow without end."""
 MOST_OUTPUTS = 32
 """Outputs up to which they are."""
 
@@ -55,7 +57,8 @@ def fit_constant(surrogate: Surrogate, y: Tensor) -> tuple[Tensor, Tensor] | Non
         y: the training targets [n, …].
 
     Returns:
-        Outputs [1, …] for the risk and for the errors; None where the task names no constant.
+        Outputs [1, …] for the risk and for the errors; None where the task names no constant, or
+        the loss falls without end.
     """
     candidates = surrogate.task.constant_outputs(surrogate, y)
     if not candidates:
@@ -63,7 +66,10 @@ def fit_constant(surrogate: Surrogate, y: Tensor) -> tuple[Tensor, Tensor] | Non
     candidates = [one.to(y.device, torch.get_default_dtype()) for one in candidates]
     best = min(candidates, key=lambda c: mean_loss(surrogate, c, y))
     if not isinstance(surrogate.loss, CLOSED) and best.numel() <= MOST_OUTPUTS:
-        best = _tune_constant(surrogate, best, y)
+        tuned = _tune_constant(surrogate, best, y)
+        if tuned is None:
+            return None
+        best = tuned
     fewest = min(candidates, key=lambda c: mean_error(surrogate, c, y))
     return best, fewest
 
@@ -91,15 +97,20 @@ def mean_error(surrogate: Surrogate, outputs: Tensor, y: Tensor) -> float:
     return 0.0 if errors is None else errors.double().mean().item()
 
 
-def _tune_constant(surrogate: Surrogate, start: Tensor, y: Tensor) -> Tensor:
-    """Lower the risk of constant outputs by changing one of them at a time."""
+def _tune_constant(surrogate: Surrogate, start: Tensor, y: Tensor) -> Tensor | None:
+    """Lower the risk of constant outputs by changing one of them at a time.
+
+    Returns:
+        The outputs; None where one of them would grow without end.
+    """
     from scipy.optimize import minimize_scalar
 
-    best = start.clone()
+    best, far = start.clone(), FAR * max(1.0, float(start.abs().max()))
 
     def risk(value: float, place: int) -> float:
+        # a search along a loss that falls without end goes beyond any number
         tried = best.clone()
-        tried.view(-1)[place] = value
+        tried.view(-1)[place] = min(max(value, -2 * far), 2 * far)
         return mean_loss(surrogate, tried, y)
 
     for _ in range(ROUNDS):
@@ -108,6 +119,8 @@ def _tune_constant(surrogate: Surrogate, start: Tensor, y: Tensor) -> Tensor:
             now = float(best.view(-1)[place])
             found = minimize_scalar(risk, bracket=(now - 0.5, now + 0.5), args=(place,))
             if found.fun < mean_loss(surrogate, best, y):
+                if not abs(float(found.x)) < far:
+                    return None
                 best.view(-1)[place] = float(found.x)
         if before - mean_loss(surrogate, best, y) <= 1e-9 * abs(before):
             break

@@ -364,5 +364,6 @@ def estimate_gap(train: Measured, val: Measured) -> Measured:
     size = None
     if parts and all(m.size is not None and m.size > 1 for m in parts):
         below = sum((m.stderr or 0.0) ** 4 / ((m.size or 0) - 1) for m in parts)
-        size = 1 + int(stderr**4 / below)
+        if math.isfinite(stderr):  # those of weights that are not numbers are none
+            size = 1 + int(stderr**4 / below)
     return Measured(val.value - train.value, stderr, val.epoch, size)

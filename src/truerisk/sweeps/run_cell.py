@@ -21,7 +21,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from truerisk.core.atomic_files import spell_numbers, write_atomic
-from truerisk.core.errors import ProcessLost, UserError
+from truerisk.core.errors import PartFault, ProcessLost, UserError
 from truerisk.core.stop import read_stop
 from truerisk.engine.peers import Peers, join_peers
 from truerisk.engine.signals import on_stop
@@ -91,16 +91,18 @@ def _catch_errors(
     """Train, with a mistake or a bug turned into the outcome of this cell."""
     try:
         return train(cfg, folder, facts)
-    except UserError as error:
-        end = Outcome(math.nan, "refused", str(error))
-        trace = end.reason
     except ProcessLost as error:
         end = Outcome(math.nan, "failed", str(error), lost=True)
         trace = end.reason
     except Exception as error:
-        traceback.print_exc()
-        end = Outcome(math.nan, "failed", f"{type(error).__name__}: {error}")
-        trace = traceback.format_exc()
+        bug = error.__cause__ if isinstance(error, PartFault) and error.__cause__ else error
+        if isinstance(bug, UserError):
+            end = Outcome(math.nan, "refused", str(bug))
+            trace = end.reason
+        else:
+            trace = "".join(traceback.format_exception(bug))
+            print(trace, end="", file=sys.stderr)
+            end = Outcome(math.nan, "failed", f"{type(bug).__name__}: {bug}")
     if rank() == 0:
         config = OmegaConf.to_yaml(cfg, resolve=True)
         RunFolder(folder).record_failure(end.status, trace, config, facts)

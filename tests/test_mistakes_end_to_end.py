@@ -183,6 +183,15 @@ def test_without_data(case):
     assert [part for part in named if part not in message] == [], message
 
 
+def test_compiling_without_a_compiler(tiny, tmp_path, monkeypatch):
+    inductor = pytest.importorskip("torch._inductor.config")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing compiled before
+    with inductor.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        message = complaint([*tiny.overrides, "compile=true"])
+    assert "\n" not in message
+    assert "compile=true" in message and "C++ compiler" in message and "no-such-comp" in message
+
+
 FILES = [
     ("arrays", "data.source.path=nowhere.npz", None, "data.source.path", "nowhere.npz"),
     ("arrays", "data.source.path=x.npz", b"not an npz", "data.source.path", "x.npz"),

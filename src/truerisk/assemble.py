@@ -443,8 +443,28 @@ def build_model(
             model = regularizer.edit_model(model)
     # last: a regularizer may return another module, whose calls are those to compile
     if cfg.compile:
+        _try_compiler(cfg.trainer.get("accelerator", "auto"))
         model.compile()
     return model
+
+
+def _try_compiler(accelerator: str) -> None:
+    """Compile an addition, so that what this machine lacks is told before anything is trained.
+
+    Raises:
+        ConfigError: torch.compile does not work here.
+    """
+    device = accelerator
+    if accelerator not in ("cpu", "mps"):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(1, device=device))
+    except Exception as error:  # of torch, of its compilers, or of the system
+        reason = str(error.__cause__ or error.__context__ or error).partition("\n")[0]
+        raise ConfigError(
+            "compile=true: torch.compile needs a C++ compiler that works, such as g++ (CXX=… names "
+            f"another), or set compile=false: {reason}"
+        ) from error
 
 
 def _build_network(cfg: DictConfig, **available: Any) -> nn.Module:

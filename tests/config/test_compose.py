@@ -59,10 +59,14 @@ def refused(overrides, config_dir=None):
         ("seed=range(3)", ["--multirun"]),
         ("hydra.run.dirr=x", ["hydra.run.dirr"]),
         ("=3", ["'=3' has no key: write key=value"]),
-        ("~step.clip", ["~step.clip: every run has this key", "null"]),
-        ("~step.clip.norm", ["~step.clip.norm: every run has this key"]),
+        ("~step.clip.norm=2", ["~step.clip.norm=2: every run has this key", "so: ~step.clip.norm"]),
+        ("~halving", ["~halving: every run has this key", "~halving.first"]),
         ("~checkpoint_seconds", ["every run has this key; leave it out"]),
-        ("~regularizer", ["write regularizer=[]"]),
+        ("~regularizer=l2", ["~regularizer.NAME"]),
+        ("~optimizr", ["there is no group or key 'optimizr'"]),
+        ("optimizer=glob(ad*)", ["add --multirun"]),
+        ("optimizer=glob(zz*)", ["no option has such a name"]),
+        ("optimizer.lr=glob(a*)", ["optimizer.lr is no group"]),
         ("hydra/launcher=jobli", ["known: basic, joblib"]),
     ],
 )
@@ -149,6 +153,37 @@ def test_the_environment_gives_numbers_where_numbers_belong(mine, monkeypatch):
         cell = CellComposer(ConfigLoader())(["seed.base=${oc.env:SEED}", "optimizer.lr=0.1"])
     assert cell.config["seed"]["base"] == 3
     assert "'NOWHERE' not found" in refused("seed=${oc.env:NOWHERE}")
+
+
+def test_the_environment_gives_what_the_key_takes(monkeypatch):
+    for name, text in {"RATE": "1e-2", "COUNT": "2", "ZEROS": "012", "OFF": "off"}.items():
+        monkeypatch.setenv(name, text)
+    cfg = compose(["optimizer.lr=${oc.env:RATE}", "optimizer.betas=[${oc.env:RATE},0.9]"])
+    assert cfg.optimizer.lr == 0.01 and list(cfg.optimizer.betas) == [0.01, 0.9]
+    # a number in place of a word, and the word
+    cfg = compose(["optimizer=gd", "data.batch_size=${oc.env:COUNT}", "threads=${oc.env:COUNT}"])
+    assert cfg.data.batch_size == 2 and cfg.threads == 2
+    assert compose(["threads=${oc.env:NONE,auto}"]).threads == "auto"
+    # no octal number, as it is none on the command line
+    cfg = compose(["study=${oc.env:ZEROS}", "figures=${oc.env:OFF}"])
+    assert cfg.study == "012" and cfg.figures is False
+
+
+def test_what_is_taken_away_is_off(mine):
+    text = "# @package _global_\n# A\nstep:\n  clip:\n    norm: 2.0\nscheduler:\n  warmup: 3\n"
+    text += "defaults:\n  - override /regularizer: [l2, dropout]\n  - override /scheduler: cosine\n"
+    folder = mine("experiment/held", text)
+    held = compose(["experiment=held"], folder)
+    assert held.step.clip.norm == 2 and list(held.regularizer) == ["l2", "dropout"]
+    taken = ["experiment=held", "~step.clip", "~regularizer", "~logger", "~stop"]
+    cfg = compose(taken, folder)
+    assert cfg.step.clip == {"norm": None, "value": None} and cfg.step.accumulate == 1
+    assert cfg.regularizer == {} and cfg.logger == {}
+    assert compose(["experiment=held", "~step.clip.norm"], folder).step == cfg.step
+    assert list(compose(["experiment=held", "~regularizer.l2"], folder).regularizer) == ["dropout"]
+    cfg = compose(["experiment=held", "~scheduler"], folder)
+    assert cfg.scheduler._target_ == "truerisk.scheduler.Constant"
+    assert "weight_decay" not in compose(["~optimizer.weight_decay"]).optimizer
 
 
 def test_a_group_of_the_users_that_nothing_chooses_from(mine):

@@ -75,6 +75,12 @@ def test_a_list_pairs_values(points):
         points(Zipped(), "a=1,2", "b=1,2,3")
 
 
+def test_every_sweeper_knows_globs_and_what_is_taken_away(points):
+    line = ("optimizer=glob([s*],exclude=[*sam*,sg*,so*,sc*])", "~optimizer.eps", "study=")
+    whole = ["optimizer=shampoo ~optimizer.eps=null study="]
+    assert points(GridSweeper(), *line) == points(Zipped(), *line) == whole
+
+
 def test_grids_follow_each_other(points):
     grids = [{"optimizer": "sgd", "optimizer.lr": "0.1,1"}, {"optimizer": "adam"}]
     assert points(Grids(grids), "seed=1,2") == [

@@ -9,6 +9,7 @@ import argparse
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -23,7 +24,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException, OverrideParseException
@@ -64,9 +65,14 @@ VERSION_BASE = "1.3"
 """The behaviour asked of Hydra 1.3; later versions have no other, and will not be asked."""
 LISTS = ("regularizer", "metric", "diagnostics", "logger")
 """Groups of which any number of options is chosen; there may be none yet."""
+NEUTRAL = {"scheduler": "constant", "initializer": "default", "param_groups": "all"}
+NEUTRAL |= dict.fromkeys(LISTS, "[]")
+"""What is chosen of a group that is taken away, as in ``~scheduler``."""
 ASKS_BASE = tuple(map(int, hydra.__version__.split(".")[:2])) < (1, 4)
 STATE = (GlobalHydra, HydraConfig, JobRuntime, *([version.VersionBase] if ASKS_BASE else []))
 """Hydra's global state."""
+WORDS = ("auto", "full")
+"""Texts that options have where a number may stand too."""
 ENVIRONMENT = re.compile(r"\$\{oc\.env:[^{}]*\}")
 Defaults = tuple[Any, Any]
 """Hydra's list of options, and the repository they are read from."""
@@ -170,15 +176,20 @@ class ConfigLoader(ConfigLoaderImpl):
             key = override.key_or_group
             if not key:
                 raise ConfigError(f"'{override.input_line}' has no key: write key=value")
-            if override.is_delete():
-                head, below = key.partition(".")[0], "." in key
-                if key in LISTS:
-                    raise ConfigError(f"~{key}: for none of this group write {key}=[]")
-                if head not in groups and head != "hydra":
-                    remedy = f"set what is to be off to null, as in {key}=null or a key below it"
-                    if not below:
-                        remedy = "leave it out to have what conf/train.yaml says"
-                    raise ConfigError(f"~{key}: every run has this key; {remedy}")
+            if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+                if not self.repository.group_exists(key):
+                    raise ConfigError(f"{override.input_line}: {key} is no group of options")
+                if not list(override.sweep_string_iterator()):
+                    raise ConfigError(f"{override.input_line}: no option has such a name")
+            if override.is_delete() and key in LISTS:
+                remedy = f"one of several is taken away by ~{key}.NAME"
+                raise ConfigError(f"{override.input_line}: {remedy}, all are by ~{key}")
+            if override.is_delete() and key.partition(".")[0] not in (*groups, "hydra"):
+                remedy = f"leave it out to have what conf/{PRIMARY}.yaml says"
+                if inner := [inner for inner, value in _list_leaves(key) if value is None]:
+                    remedy = f"what may be off is taken away so: ~{', ~'.join(inner)}"
+                if _list_leaves(key):
+                    raise ConfigError(f"{override.input_line}: every run has this key; {remedy}")
 
     def refuse_files(self, overrides: Sequence[Override]) -> None:
         """Refuse options of the user's own that overrides choose, if they lack what makes them one.
@@ -213,7 +224,8 @@ class ConfigLoader(ConfigLoaderImpl):
             ConfigError: one of them cannot be read.
         """
         try:
-            return list(OverridesParser.create().parse_overrides(list(overrides)))
+            # the loader lists the options that glob(…) means
+            return list(OverridesParser.create(self).parse_overrides(list(overrides)))
         except MISTAKES as error:
             raise explain_error(error, self.where) from error
 
@@ -376,18 +388,28 @@ def decode_environment(cfg: DictConfig, read_defaults: Callable[[], Any]) -> Dic
     for path in found:
         node: Any = defaults
         for part in path:
+            if isinstance(node, list):
+                node = {str(i): value for i, value in enumerate(node)}
             node = node.get(part) if isinstance(node, dict) else None
-        if isinstance(node, str) and not ENVIRONMENT.fullmatch(node):
+        if isinstance(node, str) and node not in WORDS and not ENVIRONMENT.fullmatch(node):
             continue
         key = ".".join(path)
-        try:
-            text = OmegaConf.select(cfg, key)
-            value = None if text is None else yaml.safe_load(text)
-        except (OmegaConfBaseException, YAMLError):  # a variable that is not set is told later
-            continue
-        if isinstance(value, int | float | None):
-            OmegaConf.update(cfg, key, value)
+        with suppress(OmegaConfBaseException):  # a variable that is not set is told later
+            value = _read_scalar(OmegaConf.select(cfg, key))
+            if isinstance(value, int | float | None):
+                OmegaConf.update(cfg, key, value)
     return cfg
+
+
+def _read_scalar(text: str | None) -> Any:
+    """Read a number, a switch or null as a configuration does: ``1e-2`` is one, ``012`` is none."""
+    try:
+        value = OmegaConf.create({"text": text, "value": "${oc.decode:${text}}"}).value
+    except OmegaConfBaseException:
+        return text
+    if isinstance(value, str) and value.lower() in ("yes", "no", "on", "off"):
+        return value.lower() in ("yes", "on")  # in YAML, though not in Hydra's grammar
+    return value
 
 
 def _find_environment(node: Any, path: list[str]) -> Iterator[list[str]]:
@@ -396,6 +418,9 @@ def _find_environment(node: Any, path: list[str]) -> Iterator[list[str]]:
         for name, value in node.items():
             if name != "hydra":
                 yield from _find_environment(value, [*path, str(name)])
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from _find_environment(value, [*path, str(i)])
     elif isinstance(node, str) and ENVIRONMENT.fullmatch(node):
         yield path
 
@@ -522,12 +547,48 @@ def override_config(
 
 
 def expand_short_forms(overrides: Sequence[str]) -> list[str]:
-    """Rewrite ``seed=3`` (also ``seed=1,2`` and ``seed=range(20)``) as ``seed.base=3``.
+    """Rewrite ``seed=3`` (also ``seed=1,2`` and ``seed=range(20)``), and what is taken away.
+
+    Hydra takes a key away with ``~``; here every run has every key, so what may be off is off.
 
     >>> expand_short_forms(["seed=range(20)", "optimizer=sgd"])
     ['seed.base=range(20)', 'optimizer=sgd']
+    >>> expand_short_forms(["~step.clip", "~scheduler"])
+    ['step.clip.norm=null', 'step.clip.value=null', 'scheduler=constant']
     """
-    return [re.sub(r"^(\+{0,2})seed=(?!\s*\{)", "seed.base=", text) for text in overrides]
+    expanded = []
+    for text in overrides:
+        key = text.removeprefix("~")
+        leaves = [] if "=" in key else _list_leaves(key)
+        if key == text:
+            expanded.append(re.sub(r"^(\+{0,2})seed=(?!\s*\{)", "seed.base=", text))
+        elif key in NEUTRAL:
+            expanded.append(f"{key}={NEUTRAL[key]}")
+        elif leaves and all(value is None for _, value in leaves):
+            expanded += [f"{leaf}=null" for leaf, _ in leaves]
+        else:
+            expanded.append(text)
+    return expanded
+
+
+@cache
+def _list_leaves(key: str) -> list[tuple[str, Any]]:
+    """List the keys of conf/train.yaml at and below one, no groups, each with its value."""
+    node = yaml.safe_load((conf_dir() / f"{PRIMARY}.yaml").read_text(encoding="utf-8"))
+    for part in ("hydra", "defaults"):
+        del node[part]
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return []
+        node = node[part]
+    leaves, inner = [], [(key, node)]
+    while inner:
+        name, value = inner.pop(0)
+        if isinstance(value, dict):
+            inner += [(f"{name}.{part}", below) for part, below in value.items()]
+        else:
+            leaves.append((name, value))
+    return leaves
 
 
 def quote_override(text: str) -> str:

@@ -92,3 +92,39 @@ def test_every_recipe_takes_ten_lines_or_so():
         for _, text in FENCES.findall(section):
             lines = [line for line in text.splitlines() if line.strip()]
             assert len(lines) <= 11, section.partition("\n")[0]
+
+
+FAULTY = """
+import torch
+from torch import nn
+from truerisk.metric import Metric
+
+
+class Nowhere(nn.Module):
+    def forward(self, outputs, y):
+        losses = nn.functional.cross_entropy(outputs, y, reduction="none")
+        return losses.where(torch.rand(()) > 2, torch.nan)
+
+
+class Share(Metric):
+    def compute_values(self, seen):
+        return seen["predicted"].double().mean().reshape(1)
+"""
+
+
+def test_a_run_that_ends_before_it_began_names_the_loss_and_promises_no_numbers(here, capsys):
+    for group, text in {"loss": "_target_", "metric": "share: {_target_"}.items():
+        (here / "conf" / group).mkdir(parents=True)
+        name = {"loss": "Nowhere", "metric": "Share}"}[group]
+        (here / "conf" / group / f"{name.strip('}').lower()}.yaml").write_text(
+            f"# Mine\n{text}: mine.{name}\n"
+        )
+    (here / "mine.py").write_text(FAULTY)
+    command = ["train", "--config-dir", "conf", "data=iris", *SHORT]
+    assert main([*command, "loss=nowhere"]) == 3
+    told = capsys.readouterr().out
+    assert "diverged at step 0: the validation risk of loss=Nowhere is not finite; no epoch" in told
+    assert "there are no numbers" in told and "the best epoch" not in told
+    # a metric that does not say which way is better
+    assert main([*command, "metric=[share]", "monitor=metric/share/val"]) == 2
+    assert "set higher_is_better = True (or False) in the class Share" in capsys.readouterr().err

@@ -35,7 +35,7 @@ from truerisk.data import DataInfo, RunData
 from truerisk.diagnostics import Diagnostic
 from truerisk.loss import Surrogate, adapt_loss, find_suited_tasks, read_class_weights
 from truerisk.loss.surrogate import check_fit
-from truerisk.loss.trial import check_gradient
+from truerisk.loss.trial import check_gradient, describe_untrained
 from truerisk.metric import fit_metrics
 from truerisk.metric.metric import Metric
 from truerisk.model.first_look import (
@@ -215,6 +215,7 @@ def _join_parts(cfg: DictConfig, data: RunData, info: DataInfo, initial: RunData
         check_fit(surrogate, initial.train.y, None if ordered else info.class_names)
         if needs_of(get_object(cfg.optimizer._target_)).gradient:
             check_gradient(surrogate)
+        initial.notes += describe_untrained(surrogate)
     check_scores(surrogate, regularizers)
     recipe = Recipe(
         data=data,

@@ -66,10 +66,16 @@ class Recipe:
             )
         if self.monitor.startswith("metric/"):
             name = self.monitor.split("/")[1]
-            if self.metrics[name].higher_is_better is None:
+            metric = self.metrics[name]
+            if metric.higher_is_better is None:
+                remedy = "follow another"
+                kind = type(getattr(metric, "metric", metric))
+                library = kind.__module__.partition(".")[0]
+                if library not in ("builtins", "truerisk", "torchmetrics"):
+                    remedy = f"set higher_is_better = True (or False) in the class {kind.__name__}"
                 raise ConfigError(
                     f"monitor={self.monitor}: the metric does not say whether higher is better; "
-                    "follow another"
+                    f"{remedy}"
                 )
 
     def orient(self, name: str, value: float) -> float:

@@ -10,7 +10,7 @@ from torch import nn
 from truerisk.core.errors import ConfigError
 from truerisk.loss import adapt_loss
 from truerisk.loss.surrogate import check_fit
-from truerisk.loss.trial import check_gradient
+from truerisk.loss.trial import check_gradient, describe_untrained
 
 QUANTITIES = torch.linspace(-1, 3, 40)[
     torch.randperm(40, generator=torch.Generator().manual_seed(0))
@@ -161,3 +161,19 @@ def test_a_loss_without_a_gradient_is_refused():
     check_fit(fitted, LABELS, None)  # an optimizer that needs none may lower it
     with pytest.raises(ConfigError, match=r"loss=cut returns numbers without a gradient.*\n.*cut$"):
         check_gradient(fitted)
+
+
+def test_parameters_of_a_loss_are_told_to_stay():
+    class Tempered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.temperature = nn.Parameter(torch.ones(()))
+            self.fixed = nn.Parameter(torch.ones(()), requires_grad=False)
+
+        def forward(self, o, y):
+            return F.cross_entropy(o * self.temperature, y, reduction="none")
+
+    (line,) = describe_untrained(adapt_loss(Tempered(), "classification", 3))
+    assert line.startswith("loss=Tempered: its parameters (temperature) are not trained")
+    weighted = nn.CrossEntropyLoss(reduction="none", weight=torch.ones(3))
+    assert describe_untrained(adapt_loss(weighted, "classification", 3)) == []

@@ -208,7 +208,7 @@ class ModelBackend:
 
     def explain_divergence(self, row: int) -> Diverged:
         """Say what is no longer finite where the validation risk is not."""
-        bad = nonfinite.first_bad_weight(self.model) or self.recipe.surrogate.task.val_title
+        bad = nonfinite.first_bad_weight(self.model) or self.recipe.surrogate.val_title
         return Diverged(self.run.state.step, bad)
 
     # --- checkpoints --------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from truerisk.core.errors import ConfigError
 from truerisk.loss.trial import (
     check_independence,
     fitting_options,
+    is_own_loss,
     loss_name,
     reference_tensor,
     try_loss,
@@ -105,6 +106,13 @@ class Surrogate(nn.Module):
     def is_scaled(self) -> bool:
         """Whether outputs stand for standardized targets."""
         return self.scale is not None or hasattr(self, "scales")
+
+    @property
+    def val_title(self) -> str:
+        """What the validation risk is called in a sentence that names a loss of one's own."""
+        if not is_own_loss(self.loss):
+            return self.task.val_title
+        return f"{self.task.val_title} of loss={loss_name(self.loss)}"
 
     @property
     def reports_others(self) -> bool:

@@ -126,6 +126,27 @@ def _locate_forward(loss: Any) -> str:
     return locate_code(getattr(type(loss), "forward", loss))
 
 
+def describe_untrained(surrogate: Surrogate) -> list[str]:
+    """Say that a loss has parameters, which no optimizer is given.
+
+    Args:
+        surrogate: the loss, fitted to a task.
+
+    Returns:
+        A line, or none.
+    """
+    loss = surrogate.loss
+    named = loss.named_parameters() if isinstance(loss, nn.Module) else ()
+    names = [name for name, parameter in named if parameter.requires_grad]
+    if not names:
+        return []
+    told = ", ".join(names[:3]) + (", …" * (len(names) > 3))
+    return [
+        f"loss={loss_name(loss)}: its parameters ({told}) are not trained, and stay as __init__ "
+        "made them: what is to be learned belongs to the model"
+    ]
+
+
 def check_gradient(surrogate: Surrogate) -> None:
     """Refuse a loss that no gradient goes through.
 

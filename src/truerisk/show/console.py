@@ -260,7 +260,10 @@ def print_report(run: RunResult) -> None:
         print(f"\nstopped by {run.reason}; go on with: truerisk train resume={folder}")
         return
     if run.status == "diverged":
-        print(f"\ndiverged at {run.reason}; the numbers are those of the best epoch before it")
+        told = "the numbers are those of the best epoch before it"
+        if not run.summary:
+            told = "no epoch before it was measured, so there are no numbers"
+        print(f"\ndiverged at {run.reason}; {told}")
     # a run that ends for a reason of its own has finished too
     if run.status == "finished" and run.reason:
         print(f"\nstopped early: {run.reason}")

@@ -312,7 +312,7 @@ class StackedBackend:
         """Say what is no longer finite where the validation risk is not."""
         self.stack.write_back(row)
         run = self.runs[row]
-        title = run.recipe.surrogate.task.val_title
+        title = run.recipe.surrogate.val_title
         bad = nonfinite.first_bad_weight(run.recipe.model) or title
         return Diverged(run.state.step, bad)
 

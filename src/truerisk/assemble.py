@@ -130,8 +130,8 @@ def refuse_leak(cfg: DictConfig, data: RunData) -> None:
         ConfigError: ``initializer.path`` is such a run.
     """
     path = cfg.initializer.get("path")
-    run = None if path is None else find_run(Path(str(path)).expanduser())
-    if run is None:
+    run = find_run(Path(str(path)).expanduser())
+    if path is None or run is None:
         return
     earlier = run.load_config()
     mine, theirs = derive_streams(cfg.seed).data, derive_streams(earlier.seed).data

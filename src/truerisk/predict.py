@@ -382,11 +382,15 @@ def measure_table(
             weights = weights * of_class[y].to(weights)
         if numbers is None:
             numbers = torch.arange(len(table))  # independent: each its own group
-    marks = () if numbers is None else (numbers, weights)
-    population = len(table) if predictor.task.is_exact(name) else math.inf
+    marks: tuple[Tensor | None, ...] = ()
+    groups, population = 0, math.inf
+    if numbers is not None:
+        marks, groups = (numbers, weights), int(numbers.max()) + 1
+    if predictor.task.is_exact(name):
+        population = len(table)
     found = {}
     for key, one in values.items():
-        estimate = make_estimate("cpu", 0 if numbers is None else int(numbers.max()) + 1)
+        estimate = make_estimate("cpu", groups)
         estimate.update(one, *marks)
         found[key] = [float(number) for number in estimate.to_measured(population)[:2]]
     return found
@@ -428,8 +432,7 @@ def describe_table(table: DataFrame) -> str:
     """
     parts, counts = [], table["split"].value_counts()
     for name, measured in table.attrs["measured"].items():
-        what = "samples" if counts[name] > 1 else "sample"
-        parts.append(f"{counts[name]} {what} ({name})")
+        parts.append(f"{counts[name]} sample{'s' * int(counts[name] != 1)} ({name})")
         if "loss" in measured:
             value, spread = measured["loss"]
             parts.append(f"mean loss {value:.4g} ± {spread:.2g}")

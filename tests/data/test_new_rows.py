@@ -42,8 +42,8 @@ def test_columns_that_were_not_learned_from_are_left_out(learned, tmp_path):
     one.to_csv(tmp_path / "n.csv", index=False)
     found = predict([learned.folder], [f"data.source.path={tmp_path}/n.csv"])
     assert found.attrs["notes"] == [
-        "n.csv: 1 row, 1 numeric and 1 categorical columns, no target (a classification, 2 "
-        "classes); left out: extra, more"
+        "n.csv: 1 row, 1 numeric and 1 categorical columns, target not given (a "
+        "classification, 2 classes); left out: extra, more"
     ]
     assert describe_table(found) == "1 sample (test)"
 
@@ -103,7 +103,7 @@ def test_a_pair_whose_inputs_are_no_numbers_is_refused_by_column():
         read_data((x[["a"]].drop(index=2).reindex(range(60)), y))
     flags = read_data((x[["a"]].assign(flag=FRAME["a"] > 0), y)).splits["train"][0]
     assert flags.dtype == np.float64 and (flags[:, 1] == (FRAME["a"] > 0)).all()
-    with pytest.raises(ConfigError, match="'Rome' stands in row 1, column 2"):
+    with pytest.raises(ConfigError, match="'Rome' stands at place 1, 2"):
         read_inputs(x.to_numpy(), "x", False)
     with pytest.raises(ConfigError, match="one number for samples"):
         read_data((np.float32(3), y))

@@ -278,8 +278,8 @@ def _find_text(values: Any) -> str:
         try:
             float(value)
         except (TypeError, ValueError):
-            column = f", column {place[1] + 1}" if len(place) == 2 else ""
-            return f": {value!r} stands in row {place[0] + 1}{column}"
+            where = ", ".join(str(k + 1) for k in place)
+            return f": {value!r} stands at place {where}"
     return ""
 
 
@@ -440,8 +440,7 @@ def table(
     frame = drop_gaps(frame, goals, missing, read.gaps)
     texts = [n for n in names if n in categorical or not is_number_column(frame[n])]
     x, vocabulary = build_matrix(frame[names], texts, max_categories)
-    odd = {} if expected is None else find_texts(frame, texts)
-    encoder = TableEncoder(names, vocabulary, missing, dates, odd)
+    encoder = TableEncoder(names, vocabulary, missing, dates, find_texts(frame, texts))
     values = expected.make_targets(frame) if expected and not goals else _read_goals(frame, goals)
     learned = infer_task(values, task, MAX_LABELS, suited)
     # columns of one-hot classes have their names
@@ -452,10 +451,11 @@ def table(
     phrase = learned.phrase
     if learned.has_classes and class_names:
         phrase = f"{phrase}, {len(class_names)} classes"
+        if expected is None:
+            slips += describe_minus_ones(values, None)
     notes = [
         describe_table(file, whole, frame, texts, goals, phrase, read, missing),
         *slips,
-        *(describe_minus_ones(values, None) if learned.has_classes and expected is None else ()),
         *find_counters(frame, names),
     ]
     identities = {"row": frame.index.to_numpy()}

@@ -467,9 +467,9 @@ def describe_table(
     """
     features = whole.columns.difference(goals)
     name = getattr(file, "name", "DataFrame")
-    goal = f"target {', '.join(goals)}" if goals else "no target"
+    goal = f"target {', '.join(goals) or 'not given'}"
     parts = [
-        f"{name}: {len(frame)} {'rows' if len(frame) != 1 else 'row'}, "
+        f"{name}: {len(frame)} row{'s' * (len(frame) != 1)}, "
         f"{len(features) - len(texts)} numeric and {len(texts)} categorical columns, {goal} "
         f"({phrase})"
     ]

@@ -213,7 +213,7 @@ def _find_open_quote(file: Path, dialect: Dialect, layout: FileLayout) -> int:
     with _open_text(file, dialect) as lines:
         for number, line in enumerate(lines, 1):
             if number > layout.skip and line.count(layout.quote) % 2:
-                opened = 0 if opened else number
+                opened = number * (not opened)
     return opened
 
 

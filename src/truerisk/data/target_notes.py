@@ -27,11 +27,14 @@ def name_targets(keywords: Mapping[str, Any], count: int) -> list[str]:
     >>> name_targets({"target": ["height", "weight"]}, 2), name_targets({}, 1)
     (["'height'", "'weight'"], ['y'])
     """
-    given = keywords.get("target", keywords.get("y"))
-    listed = [given] if isinstance(given, str) else list(given or ())
-    if len(listed) == count:
-        return [f"'{name}'" for name in listed]
-    return ["y"] if count == 1 else [f"y[{k}]" for k in range(count)]
+    given = keywords.get("target", keywords.get("y")) or ()
+    if isinstance(given, str):
+        given = [given]
+    if len(given) == count:
+        return [f"'{name}'" for name in given]
+    if count == 1:
+        return ["y"]
+    return [f"y[{k}]" for k in range(count)]
 
 
 def check_range(y: Tensor, names: Sequence[str], rows: Sequence[int], single: bool) -> None:
@@ -46,7 +49,9 @@ def check_range(y: Tensor, names: Sequence[str], rows: Sequence[int], single: bo
     Raises:
         ConfigError: one is too large.
     """
-    bound = torch.finfo(torch.float32).max if single else LARGEST
+    bound = LARGEST
+    if single:
+        bound = torch.finfo(torch.float32).max
     for k, name in enumerate(names):
         large = torch.nonzero(y[:, k].abs() > bound).flatten().tolist()
         if large:
@@ -111,7 +116,4 @@ def describe_alike(names: Sequence[str] | None) -> list[str]:
     if not twins:
         return []
     listed = ", ".join(" and ".join(map(repr, alike)) for alike in twins[:3])
-    more = f" (and {len(twins) - 3} more)" if len(twins) > 3 else ""
-    return [
-        f"classes {listed}{more} differ in blanks or case alone: write them alike if they are one"
-    ]
+    return [f"classes {listed} differ in blanks or case alone: write them alike if they are one"]

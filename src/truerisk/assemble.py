@@ -352,7 +352,9 @@ def _user_error(error: Exception, node: DictConfig) -> Exception:
     what = f"{node._get_full_key('')}: {node._target_}"
     if list_own_lines(error):
         return PartFault(f"{what}: {describe_fault(error)}")
-    return ConfigError(f"{what}: {error}") if isinstance(error, ValueError) else error
+    if isinstance(error, ValueError):
+        return ConfigError(f"{what}: {error}")
+    return error
 
 
 def lacks_memory(error: BaseException) -> bool:

@@ -89,7 +89,9 @@ class Recipe:
             return math.inf
         head, _, rest = name.partition("/")
         metric = self.metrics.get(rest.partition("/")[0]) if head == "metric" else None
-        return -value if metric is not None and metric.higher_is_better else value
+        if metric is not None and metric.higher_is_better:
+            return -value
+        return value
 
     def plan(self, rank: int = 0, world: int = 1) -> BatchPlan:
         """The order of the training batches, for one of ``world`` processes."""

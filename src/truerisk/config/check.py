@@ -124,7 +124,7 @@ def _check_target(group: str, node: Mapping[str, Any], key: str) -> Iterator[str
             yield from find_mismatches(node, key, filled_in, target=_serving_trainer(node))
         else:
             skip = ("output",) if group == "model" else ()  # which of several outputs is meant
-            wrong = list(_check_class(group, node, filled_in)) if group in CALLED else []
+            wrong = list(_check_class(group, node, filled_in))
             yield from wrong or find_mismatches(node, key, filled_in, skip=skip)
         yield from _check_inside(node, key)
     except ConfigError as error:
@@ -133,6 +133,8 @@ def _check_target(group: str, node: Mapping[str, Any], key: str) -> Iterator[str
 
 def _check_class(group: str, node: Mapping[str, Any], filled_in: Collection[str]) -> Iterator[str]:
     """Find a function in the place of a class: what is to be called with each batch itself."""
+    if group not in CALLED:
+        return
     target = locate_target(node["_target_"], f"{group}._target_")
     if not inspect.isfunction(target):
         return
@@ -149,7 +151,9 @@ def _serving_trainer(node: Mapping[str, Any]) -> type | None:
     """Return what stands for Lightning's Trainer where our own loop serves all that is asked."""
     served = {"_target_", *(f.name for f in fields(TrainerOptions))}
     ours = node["_target_"] == "lightning.Trainer" and node.keys() <= served
-    return TrainerOptions if ours else None
+    if ours:
+        return TrainerOptions
+    return None
 
 
 def _check_scheduler(node: Mapping[str, Any]) -> Iterator[str]:

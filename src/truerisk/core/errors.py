@@ -114,7 +114,9 @@ def read_own_lines(frames: Iterable[traceback.FrameSummary]) -> list[str]:
 def _shorten_path(path: str) -> str:
     """Return a path from here on, unless that leads upwards."""
     relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
+    if relative.startswith(".."):
+        return path
+    return relative
 
 
 def locate_code(code: Any) -> str:

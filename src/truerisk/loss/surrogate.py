@@ -169,7 +169,9 @@ class Surrogate(nn.Module):
             ]
         except Exception:  # a loss of somebody's own, which takes other numbers than these
             return None
-        return degree if all(agree) and degree > 0 else None
+        if all(agree) and degree > 0:
+            return degree
+        return None
 
     def scale_targets(self, y: Tensor) -> Tensor:
         """Return targets [n, …] in the units of the outputs, (y − mean) / scale."""
@@ -358,7 +360,9 @@ def find_suited_tasks(kind: Any) -> tuple[str, ...]:
 
 def _check_task(loss: Loss, task: Task) -> None:
     """Refuse a loss that says, or is known, to be for other tasks."""
-    kind = type(loss) if isinstance(loss, nn.Module) else loss
+    kind: Any = loss
+    if isinstance(loss, nn.Module):
+        kind = type(loss)
     meant = getattr(loss, "task", None) or " or ".join(find_suited_tasks(kind))
     if meant and task.name not in meant.split(" or "):
         raise ConfigError(

@@ -34,7 +34,9 @@ def fitting_options(task: Task) -> str:
 
 def reference_tensor(loss: Any) -> Tensor:
     """Return a tensor of the dtype and device of the loss's own, such as class weights."""
-    tensors = [*loss.parameters(), *loss.buffers()] if isinstance(loss, nn.Module) else []
+    if not isinstance(loss, nn.Module):
+        return torch.zeros(())
+    tensors = [*loss.parameters(), *loss.buffers()]
     return next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
 
 
@@ -100,7 +102,9 @@ def _explain_fault(
 
 def _check_shape(name: str, losses: Tensor, n: int) -> None:
     """Refuse a loss that gives one number for a batch, or another number of losses than n."""
-    shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+    shape: Any = type(losses).__name__
+    if isinstance(losses, Tensor):
+        shape = tuple(losses.shape)
     if shape == ():
         raise ConfigError(
             f"loss={name} returns one number a batch; risks and their standard errors need one "
@@ -118,8 +122,7 @@ def _check_shape(name: str, losses: Tensor, n: int) -> None:
 
 def is_own_loss(loss: Any) -> bool:
     """Tell whether a loss is neither torch's nor this package's, whose losses are known."""
-    kind = type(loss) if isinstance(loss, nn.Module) else loss
-    return getattr(kind, "__module__", "").partition(".")[0] not in ("torch", "truerisk")
+    return getattr(loss, "__module__", "").partition(".")[0] not in ("torch", "truerisk")
 
 
 def _locate_forward(loss: Any) -> str:
@@ -136,8 +139,9 @@ def describe_untrained(surrogate: Surrogate) -> list[str]:
         A line, or none.
     """
     loss = surrogate.loss
-    named = loss.named_parameters() if isinstance(loss, nn.Module) else ()
-    names = [name for name, parameter in named if parameter.requires_grad]
+    if not isinstance(loss, nn.Module):
+        return []
+    names = [name for name, parameter in loss.named_parameters() if parameter.requires_grad]
     if not names:
         return []
     told = ", ".join(names[:3]) + (", …" * (len(names) > 3))
@@ -256,7 +260,9 @@ def _find_numbers(
     for dtype in dict.fromkeys((torch.float64, own)):
         like = task.try_outputs(torch.zeros((), dtype=dtype), len(y), surrogate.output_size)
         # of sequences, as many tokens as the trial has
-        targets = y[:, : like.shape[1]] if like.ndim > 2 else y
+        targets = y
+        if like.ndim > 2:
+            targets = y[:, : like.shape[1]]
         if targets.is_floating_point():
             targets = targets.to(dtype)
         draw = torch.Generator().manual_seed(0)

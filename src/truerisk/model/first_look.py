@@ -150,7 +150,7 @@ class WriteWatch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call an operation of torch, and look whether it writes into the tensor."""
-        into = args[0] if args else None
+        into = next(iter(args), None)
         if func._schema.is_mutable and isinstance(into, Tensor) and not self.lines:
             storage = self.watched.untyped_storage().data_ptr()
             if into.untyped_storage().data_ptr() == storage:
@@ -277,5 +277,6 @@ def refuse_too_large(
 
 
 def _largest(value: Any) -> int:
-    values = value if isinstance(value, list) else [value]
-    return max((v for v in values if isinstance(v, int)), default=0)
+    if not isinstance(value, list):
+        value = [value]
+    return max((v for v in value if isinstance(v, int)), default=0)

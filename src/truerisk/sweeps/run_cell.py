@@ -95,7 +95,9 @@ def _catch_errors(
         end = Outcome(math.nan, "failed", str(error), lost=True)
         trace = end.reason
     except Exception as error:
-        bug = error.__cause__ if isinstance(error, PartFault) and error.__cause__ else error
+        bug: BaseException = error
+        if isinstance(error, PartFault):
+            bug = error.__cause__ or error
         if isinstance(bug, UserError):
             end = Outcome(math.nan, "refused", str(bug))
             trace = end.reason

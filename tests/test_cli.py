@@ -356,8 +356,24 @@ def test_the_target_of_a_report_may_lie_below_zero(given, capsys):
     assert "report: there is no folder nowhere" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])
-def test_one_process_of_a_machine_tells_of_a_refusal(rank, said, monkeypatch, capsys):
-    monkeypatch.setenv("LOCAL_RANK", rank)
-    assert main(["report", "nowhere"]) == 2
+AGENT = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0"}  # on the second of two machines
+
+
+@pytest.mark.parametrize(
+    ("variables", "args", "said"),
+    [
+        ({"LOCAL_RANK": "0"}, [], 1),
+        ({"LOCAL_RANK": "1"}, [], 0),
+        ({**AGENT, "RANK": "0"}, [], 1),
+        ({**AGENT, "RANK": "4"}, [], 0),
+        ({"SLURM_PROCID": "0"}, ["trainer=ddp"], 1),
+        ({"SLURM_PROCID": "1"}, ["trainer=ddp"], 0),
+        # a run of its own
+        ({"SLURM_PROCID": "1"}, [], 1),
+    ],
+)
+def test_the_first_of_the_processes_tells_of_a_refusal(variables, args, said, monkeypatch, capsys):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["train", "optimizer=adm", *args]) == 2
     assert capsys.readouterr().err.count("error: ") == said

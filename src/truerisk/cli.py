@@ -394,8 +394,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # told where it was met, and mended where it could be
         return code or (BAD_REQUEST if DAMAGED else 0)
     except UserError as error:
-        # the processes of a run are refused alike, and the first of a machine says so
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if _speaks(sys.argv[1:] if argv is None else argv):
             print(f"error: {error}", file=sys.stderr)
         return BAD_REQUEST
     except ProcessLost as error:
@@ -408,3 +407,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python would complain once more when it flushes stdout at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+
+
+def _speaks(args: Sequence[str]) -> bool:
+    """Tell whether this process, of those that were started together, tells of a mistake of all."""
+    rank = os.environ.get("LOCAL_RANK", "0")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        rank = os.environ["RANK"]
+    # tasks of SLURM's that do not share a run may each have made their own
+    elif any(re.match(r"trainer(=(ddp|fsdp)|\.(strategy|num_nodes)=)", arg) for arg in args):
+        rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0"))
+    return rank == "0"

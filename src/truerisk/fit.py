@@ -222,7 +222,7 @@ def train_config(
             if not peers.join_run():
                 return RunResult(run.path)
             run = RunFolder(peers.told.get("folder", run.path))
-            peers.folder = str(run.path)
+            peers.name_folder(str(run.path))
         return _train_in(run, cfg, callbacks)
 
 
@@ -273,7 +273,7 @@ def train_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = 
     run = RunFolder(folder)
     with run_with_peers(cfg.trainer) as peers:
         if peers is not None:
-            peers.folder = str(run.path)
+            peers.name_folder(str(run.path))
         resumed = run.begun
         check_config(cfg)
         with quiet(), refusing_full_disk(run):

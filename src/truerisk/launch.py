@@ -196,8 +196,10 @@ def _unwritable_folder(key: str, error: OSError) -> ConfigError:
 
 def _run_sweep(loader: ConfigLoader, name: str, overrides: list[str], shared: DictConfig) -> int:
     """Run a sweep and count how its runs ended; it fails if one failed or none finished."""
+    from truerisk.engine.peers import refuse_sweep
     from truerisk.sweeps.sweep import Sweep, is_own_sweeper
 
+    refuse_sweep([shared.get("trainer") or {}])
     try:
         if is_own_sweeper(shared.hydra.sweeper):
             outcomes = Sweep(loader, name, overrides, shared).run(train_job)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from truerisk import load_run, train
+from truerisk.cli import main
 from truerisk.core.errors import ConfigError
-from truerisk.engine.peers import Place, find_place
+from truerisk.engine.peers import Peers, Place, find_place
 
 RECIPE = ["data=iris", "data.batch_size=30", "model.width=8", "optimizer=momentum"]
 RECIPE += ["trainer.max_epochs=60", "risk.every=10", "checkpoint_seconds=0", "figures=false"]
@@ -95,6 +98,44 @@ def test_several_machines_need_a_starter(tmp_path):
     with pytest.raises(ConfigError, match=r"trainer.num_nodes=2: .*srun --nodes=2"):
         train([*RECIPE, *DDP, "trainer.num_nodes=2"], folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_run_of_a_first_process_that_is_killed_before_it_trains_has_failed(fork, tmp_path):
+    """Between its folder and the first step; the others have not joined it yet."""
+
+    def work(rank):
+        os.environ.update(AGENT, WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank))
+        os.environ.update(GROUP_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        Peers.open_run = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        train([*RECIPE, *DDP], folder=tmp_path / "run")
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    first, second = (fork(partial(work, rank), f"{rank}.txt") for rank in (0, 1))
+    assert first.wait(60).code == -signal.SIGKILL
+    end = second.wait(60)
+    why = "process 0 of 2 was killed"
+    assert (end.code, end.text) == (1, f"error: {why}\n")
+    found = load_run(tmp_path / "run")
+    assert (found.status, found.reason) == ("failed", why)
+
+
+@pytest.mark.parametrize("option", ["trainer=ddp", "trainer=ddp,cpu"])
+def test_a_sweep_of_such_runs_is_started_once(option, here, monkeypatch, capsys):
+    command = ["train", "-m", *RECIPE, "seed=1", "trainer.devices=2", option]
+    for rank, said in (("0", ["error: 2 processes were started for a sweep"]), ("1", [])):
+        for name, value in {**TASK, "SLURM_PROCID": rank, "MASTER_ADDR": "a"}.items():
+            monkeypatch.setenv(name, value)
+        code, error = main_code(command), capsys.readouterr().err
+        assert code == 2 and [line[:43] for line in error.splitlines()] == said
+    assert not list(here.iterdir())
+
+
+def main_code(command):
+    try:
+        return main(command)
+    except SystemExit as end:
+        return end.code
 
 
 @pytest.mark.parametrize("start", ["torchrun", "submitit", pytest.param("srun", marks=everywhere)])

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from multiprocessing.connection import Client, Connection, Listener, wait
@@ -80,9 +80,9 @@ def _find_address(node: str) -> str:
 class Peers:
     """The processes of a job, each with a connection to the first of them.
 
-    The first one opens a run as a single process would. When it begins to train it tells the
-    others the folder, and they join it there; at the end it tells them the exit code. A connection
-    that breaks before that is a process that was killed, and nobody waits for it.
+    The first one opens a run as a single process would, in a folder that it tells the others at
+    once. When it begins to train they join it there; at the end it tells them the exit code. A
+    connection that breaks before that is a process that was killed, and nobody waits for it.
 
     Args:
         place: of this process.
@@ -102,9 +102,27 @@ class Peers:
 
     def hear(self) -> dict[str, Any]:
         """Wait for the first process: it opens a run, or ends without one."""
-        if not self.told:
-            self.told = _receive(self._links[0]) or {"code": 1}
+        while not self.told:
+            said = _receive(self._links[0])
+            if said is None:
+                self.told, self.fault = {"code": 1}, f"process 0 of {self.place.size} was killed"
+                if self.rank == 1:
+                    self._tell_lost(self.folder)
+            elif "opens" in said:
+                self.folder = said["opens"]
+            else:
+                self.told = said
         return self.told
+
+    def name_folder(self, folder: str) -> None:
+        """Take down where the run is; where the first process dies, the next one writes it there.
+
+        Args:
+            folder: of the run, which need not have begun.
+        """
+        if self.rank == 0 and folder != self.folder:
+            self._tell({"opens": folder})
+        self.folder = folder
 
     def join_run(self) -> bool:
         """Wait, on all but the first process, for a run to join; False where nothing is left to do.
@@ -253,20 +271,20 @@ class Peers:
         """End this process, unless it does so by itself: it may wait in a collective operation."""
         orphan = self.rank == 1 and bool(self.fault)
         if orphan:
-            self._tell_lost()
+            self._tell_lost(self.told.get("folder"))
         if self._leaving.wait(GRACE):
             return
         if self.rank == 0:
-            self._tell_lost()
+            self._tell_lost(self.told.get("folder"))
             self._tell({"code": self.code})
         sys.stdout.flush()
         os._exit(self.told.get("code", self.code))
 
-    def _tell_lost(self) -> None:
+    def _tell_lost(self, folder: str | None) -> None:
         """Write into the run's folder why it ended, in place of a process that cannot."""
         print(f"error: {self.fault}", file=sys.stderr, flush=True)
-        if self.told.get("folder"):
-            run = RunFolder(self.told["folder"])
+        if folder:
+            run = RunFolder(folder)
             if run.status().get("status") == "running":
                 run.set_status("failed", self.fault)
 
@@ -332,6 +350,28 @@ def _find_code(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED["SIGINT"]
     return EXIT["refused"] if isinstance(error, UserError) else EXIT["failed"]
+
+
+def refuse_sweep(trainers: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse runs of several processes in a sweep that several processes were started for.
+
+    Args:
+        trainers: the ``trainer`` nodes of its cells.
+
+    Raises:
+        ConfigError: there is such a run; on the first of the processes.
+        SystemExit: on the others.
+    """
+    place = find_place()
+    if place is None or not any(map(spans_processes, trainers)):
+        return
+    if place.rank > 0:
+        raise SystemExit(EXIT["refused"])
+    raise ConfigError(
+        f"{place.size} processes were started for a sweep of runs that each take several: start "
+        "one, which starts those of each run (hydra/launcher=submitit_slurm "
+        f"hydra.launcher.tasks_per_node={place.size} in SLURM), or give each run a command"
+    )
 
 
 _joined: list[Peers] = []

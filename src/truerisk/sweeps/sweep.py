@@ -22,6 +22,7 @@ from truerisk.config.compose import (
 )
 from truerisk.config.targets import locate_target
 from truerisk.core.errors import ConfigError
+from truerisk.engine.peers import refuse_sweep
 from truerisk.outcome import Outcome
 from truerisk.run import RunFolder
 from truerisk.sweeps.cell_composer import CellComposer
@@ -225,6 +226,7 @@ class Sweep:
         """Run the cells that are not done and can work; gives the outcomes of all, by folder."""
         outcomes = {cell.folder: cell.read_outcome() for cell in cells}
         missing = [cell for cell in cells if outcomes[cell.folder].status not in DONE]
+        refuse_sweep(cell.config.get("trainer", {}) for cell in missing)
         for line in (*describe_changes(missing), *self.study.describe_other_data(missing)):
             print(line, file=sys.stderr)
         for cell in cells:

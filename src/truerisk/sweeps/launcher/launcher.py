@@ -243,7 +243,7 @@ def lost_outcome(cell: SweepCell, error: BaseException | str) -> Outcome:
     outcome = cell.read_outcome()
     # "running" is what a killed process leaves behind
     if outcome.status not in ("missing", "running"):
-        return outcome
+        return replace(outcome, new=True)
     return Outcome(math.nan, "failed", describe_error(error), lost=True)
 
 

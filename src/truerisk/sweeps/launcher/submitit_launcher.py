@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import ConfigError, ProcessLost
 from truerisk.outcome import Outcome
 from truerisk.sweeps.launcher.launcher import CellWork, Launcher, SerialLauncher, lost_outcome
 from truerisk.sweeps.launcher.vectorized import Vectorized
@@ -19,6 +21,8 @@ GENERAL = (
 """Options that submitit has for every cluster; those of one bear its name before theirs."""
 TASKS = 1000
 """Tasks in one array of jobs: SLURM's own limit, where ``MaxArraySize`` is as it comes."""
+LATE = 15
+"""Seconds after which a file that was written on another machine is seen here."""
 
 
 class SlurmLauncher(Launcher):
@@ -114,10 +118,52 @@ def send_shares(
     for share, task in zip(shares, sent, strict=True):
         cells = [work.cell for work in share]
         try:
+            if cluster == "slurm":
+                wait_for_slurm(task, cells)
             outcomes = task.results()[0]  # the first process of several speaks for all
         except Exception as error:  # submitit raises what the task did, or that it was lost
             outcomes = [lost_outcome(cell, error) for cell in cells]
         yield from zip(cells, outcomes, strict=True)
+
+
+def wait_for_slurm(task: Any, cells: Sequence[SweepCell]) -> None:
+    """Wait for a task that may be killed on a cluster that keeps no accounts.
+
+    Submitit knows a task without a result to have ended from ``sacct`` alone.
+
+    Args:
+        task: submitit's job.
+        cells: that it trains.
+
+    Raises:
+        ProcessLost: it is in the queue no more, and has left no result.
+    """
+    began = asked = time.monotonic()
+    while not task.done():
+        time.sleep(1)
+        now = time.monotonic()
+        if now - asked < min(60, max(2, (now - began) / 10)):
+            continue
+        asked = now
+        if not is_queued(task.job_id):
+            # a shared folder may show the result late, unless it shows how the cells ended
+            limit = now + LATE
+            while not task.done() and any(map(_is_open, cells)) and time.monotonic() < limit:
+                time.sleep(1)
+            if not task.done():
+                raise ProcessLost(f"job {task.job_id} ended without a result: {task.paths.stderr}")
+
+
+def is_queued(job: str) -> bool:
+    """Ask SLURM whether a job still waits, runs or ends; True where it does not answer."""
+    asked = subprocess.run(["squeue", "-h", "-j", job], capture_output=True, text=True)
+    if asked.returncode:
+        return "Invalid job id" not in asked.stderr
+    return bool(asked.stdout.strip())
+
+
+def _is_open(cell: SweepCell) -> bool:
+    return cell.read_outcome().status in ("missing", "running")
 
 
 def make_executor(cluster: str, job: Mapping[str, Any]) -> Any:

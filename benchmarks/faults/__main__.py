@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-PARTS = ("tuning", "postgres", "overlapping", "stacked_ends")
+PARTS = ("single_runs", "stacked_ends", "tuning", "postgres", "overlapping")
 """Modules of this folder, each with ``tallies(place, quick)``."""
 
 

@@ -9,8 +9,9 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+Item = TypeVar("Item")
 Work = Callable[[Path], int | None]
 """Works in a folder, and returns an exit code; the same again goes on with it."""
 
@@ -193,9 +194,9 @@ def kill_everywhere(
     return Tally(name, kills, *sums, places=tuple(places))
 
 
-def spread(numbers: Iterable[int], most: int) -> list[int]:
-    """Return some of the numbers, as even as can be, the first and the last among them."""
-    every = list(numbers)
+def spread(items: Iterable[Item], most: int) -> list[Item]:
+    """Return some of the items, as even as can be, the first and the last among them."""
+    every = list(items)
     if len(every) <= most:
         return every
-    return sorted({every[round(i * (len(every) - 1) / (most - 1))] for i in range(most)})
+    return [every[round(i * (len(every) - 1) / (most - 1))] for i in range(most)]

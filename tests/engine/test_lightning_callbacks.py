@@ -397,8 +397,8 @@ def test_a_number_that_is_not_measured(host, tmp_path):
 
 
 def test_what_is_no_callback_at_all(run):
-    with pytest.raises(ConfigError, match=r"diagnostics\.odd: PurePosixPath is neither"):
-        run("data=iris", "+diagnostics.odd={_target_: pathlib.PurePath}")
+    with pytest.raises(ConfigError, match=r"diagnostics\.odd: Identity is neither"):
+        run("data=iris", "+diagnostics.odd={_target_: torch.nn.Identity}")
 
 
 def test_several_processes_are_refused(run):

@@ -104,7 +104,7 @@ def test_a_second_ctrl_c_does_not_wait(tiny, fork, tmp_path, monkeypatch):
 def test_ctrl_c_before_training(tiny, fork, tmp_path, monkeypatch):
     def work():
         monkeypatch.setattr(
-            "truerisk.data.DataModule.prepare", lambda *_: os.kill(os.getpid(), signal.SIGINT)
+            "truerisk.data.RunData.prepare", lambda *_: os.kill(os.getpid(), signal.SIGINT)
         )
         return main(["train", *tiny.overrides, f"hydra.run.dir={tmp_path / 'a' / 'run'}"])
 

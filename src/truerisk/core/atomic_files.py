@@ -32,7 +32,8 @@ def naming_file(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)
+        if error.errno is not None:  # one that is no system's would lose its words
+            error.filename = error.filename or str(path)
         raise
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,8 @@ from hydra.core.plugins import Plugins
 from truerisk.run import RunFolder
 from truerisk.sweeps.launcher.launcher import HydraPlugin
 from truerisk.sweeps.sweep_cell import SweepCell
+
+EARLIER = Path(__file__).parents[1] / "earlier_runs" / "finished"
 
 
 @pytest.fixture
@@ -35,10 +39,10 @@ def launched(monkeypatch):
 
 def test_a_lost_job_leaves_the_others_outcomes(launched, tmp_path, capsys):
     folders = [tmp_path / f"seed={seed}-0123456789" for seed in (1, 2, 3)]
-    for folder, status in zip(folders, ("finished", "running"), strict=False):
-        folder.mkdir()
-        (folder / "config.yaml").touch()
-        RunFolder(folder).set_status(status)
+    shutil.copytree(EARLIER, folders[0])
+    folders[1].mkdir()
+    (folders[1] / "config.yaml").touch()
+    RunFolder(folders[1]).set_status("running")
     cells = [SweepCell(("a=1",), (), {}, folder) for folder in folders]
     outcomes, seen = launched(cells)
     assert [o.status for o in outcomes] == ["finished", "failed", "failed"]

@@ -167,7 +167,9 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
         ConfigError: it is missing or cannot be read.
     """
     if not path.exists():
-        raise ConfigError(f"{path} does not exist: the run was cut off before its first checkpoint")
+        raise ConfigError(
+            f"{path} does not exist: it is lost, or the run was cut off before its first checkpoint"
+        )
     remedy = "; train the run again"
     if path.with_name("last.ckpt").exists():
         remedy = "; delete it, and truerisk train resume=FOLDER of the run writes it again"

@@ -9,7 +9,8 @@ from benchmarks.process import output
 from benchmarks.rounds import interleaved
 from benchmarks.row import Row
 
-TASKS = {"step": "MNIST-1D MLP", "large": "55,000 × 784, MLP"}
+TASKS = {"step": ("MNIST-1D MLP", 1.2), "large": ("55,000 × 784, MLP", 1.25)}
+"""What is trained, and the ratio asked for."""
 
 
 def peak(loop: str, task: str) -> float:
@@ -19,9 +20,12 @@ def peak(loop: str, task: str) -> float:
 
 def rows(quick: bool) -> Iterator[Row]:
     """truerisk and lightning-hydra-template's style against the bare loop."""
-    for task, what in TASKS.items():
+    for task, (what, most) in TASKS.items():
         contenders = {what: partial(peak, "ours", task)}
         if not quick:
             contenders["… template's style"] = partial(peak, "template", task)
         for name, pairs in interleaved(partial(peak, "bare", task), contenders, rounds=1).items():
-            yield Row(name, "bare loop", "MiB", pairs)
+            target = None
+            if name == what:
+                target = most
+            yield Row(name, "bare loop", "MiB", pairs, target)

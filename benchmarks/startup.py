@@ -32,4 +32,4 @@ def rows(quick: bool) -> Iterator[Row]:
     first = {"truerisk train, first step": partial(seconds, "-m", "benchmarks.first_step")}
     data = partial(seconds, "-c", "\n".join([LIGHTNING, DATA, LEAVE]))
     for what, pairs in interleaved(data, first, rounds).items():
-        yield Row(what, "… and making the data", "s", pairs, target=1.3)
+        yield Row(what, "… and making the data", "s", pairs, target=0.7)

@@ -23,7 +23,7 @@ def rows(quick: bool) -> Iterator[Row]:
         "… checkpoints every epoch": partial(ours.timed, STEP, epochs, "checkpoint_seconds=0"),
         "… template's style": partial(template.timed, STEP, TEMPLATE_EPOCHS),
     }
-    targets = [2.0, None, None]
+    targets = [1.35, None, None]
     found = beside_bare(contenders, 3 if quick else 5)
     for (what, pairs), target in zip(found.items(), targets, strict=True):
         yield Row(what, "bare loop", "µs", pairs, target)

@@ -14,7 +14,7 @@ import pytest
 import truerisk
 from truerisk.cli import main
 from truerisk.config.check import check_config
-from truerisk.verdicts.reproduction import load_reproduction, reproduction_names
+from truerisk.verdicts.reproduction import load_reproduction, reproduction_names, sort_by_topic
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -36,7 +36,14 @@ def test_the_reference_has_every_name():
 def test_the_gallery_has_every_claim():
     """With its sentence, and the verdict that the README tells."""
     gallery, readme = ((p).read_text() for p in (DOCS / "gallery.md", ROOT / "README.md"))
-    assert re.findall(r"^## (\S+)$", gallery, re.M) == list(reproduction_names())
+    ordered = sort_by_topic(reproduction_names())
+    assert re.findall(r"^### (\S+)$", gallery, re.M) == [r.name for r in ordered]
+    topics = list(dict.fromkeys(reproduction.topic for reproduction in ordered))
+    assert re.findall(r"^## (.+)$", gallery, re.M) == topics
+    for page in (gallery, readme):  # a table of contents, topic by topic
+        assert re.findall(r"^\| \*\*(.+)\*\* \| \| \|$", page, re.M) == topics
+        rows = re.findall(r"^\| \[?`(\w+)`", page, re.M)
+        assert [row for row in rows if row in reproduction_names()] == [r.name for r in ordered]
     for name in reproduction_names():
         row = re.search(rf"^\| `{name}` (\|.*\|)$", readme, re.M)
         assert row and load_reproduction(name).sentence in row[1]

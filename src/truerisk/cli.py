@@ -45,7 +45,7 @@ truerisk finds out which training recipe lowers the risk on data it has not seen
   truerisk draw FOLDER…                   the figures of runs, and of every run of a sweep
 
   truerisk train --help                   groups, keys and Hydra's options
-  truerisk reproduce --list               the claims, with their source and cost
+  truerisk reproduce --list               the claims, and how long each takes
   truerisk --version
 
 Tab completion in bash: eval "$(truerisk train -sc install=bash)"
@@ -286,7 +286,7 @@ def run_reproduce(args: Sequence[str]) -> int:
         action="store_true",
         help="smaller studies, which say what they leave undecided",
     )
-    parser.add_argument("--list", action="store_true", help="list them with their source and cost")
+    parser.add_argument("--list", action="store_true", help="list them, and how long each takes")
     given = parser.parse_intermixed_args(args)
     overrides = [arg for arg in given.names if "=" in arg]
     chosen = [arg for arg in given.names if "=" not in arg]

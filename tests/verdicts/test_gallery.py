@@ -75,6 +75,20 @@ def test_a_figure_for_print_and_for_a_dark_screen(studied):
 def test_the_table_and_the_sheet_beside_the_page(studied):
     folder, _ = studied
     rows = (folder.parent / "gallery.md").read_text().splitlines()
-    assert rows[2].startswith("| `condition_number` | The condition number sets")
-    assert rows[2].endswith("| 1 of 2 hold |") and len(rows) == 3
+    assert rows[2] == "| **Descent** | | |"
+    assert rows[3].startswith("| `condition_number` | The condition number sets")
+    assert rows[3].endswith("| 1 of 2 hold |") and rows[4] == ""
     assert (folder.parent / "gallery.png").stat().st_size > 1000
+
+
+def test_the_contents_show_every_verdict_below_its_topic(studied):
+    folder, page = studied
+    contents, sections = page.split("</nav>")
+    assert '<th colspan="3">Descent</tr>' in contents and "<h1>Descent</h1>" in sections
+    assert re.findall(r'<span class="(\w+)" title="[^"]+">(.)<', contents) == [
+        *(("holds", "✓"), ("does", "✗"))
+    ]
+    text = (folder.parent / "gallery.md").read_text()
+    assert "## Descent\n\n### condition_number\n" in text
+    assert '<img src="condition_number/figure.png"' in text
+    assert "| 1 < 2 & 3 | 1 ± 0.5 | 3 [2.5, 3.5] | does not hold |" in text

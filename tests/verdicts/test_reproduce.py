@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,6 +17,8 @@ from truerisk.verdicts import reproduce as command
 from truerisk.verdicts.claim import Finding
 from truerisk.verdicts.gallery import RecordedStudy, markdown_table
 from truerisk.verdicts.reproduction import (
+    TOPICS,
+    JudgedClaim,
     decode_finding,
     encode_finding,
     load_reproduction,
@@ -42,6 +45,50 @@ def test_the_list_has_them_all(capsys):
     printed = capsys.readouterr().out
     for name in reproduction_names():
         assert name in printed and load_reproduction(name).source in printed
+
+
+CLAIMED = load_reproduction("condition_number").claims["exact_line_search"]
+JUDGED = {"exact_line_search": JudgedClaim(CLAIMED, Finding(0.0, 0.0, 0.0), "holds")}
+
+
+def test_the_list_says_how_long_each_takes_here(tmp_path, monkeypatch, capsys):
+    """… once one of them has been timed: the machine is half as fast, as that one took twice."""
+    monkeypatch.chdir(tmp_path)
+    main(["reproduce", "--list"])
+    assert "here\n" not in capsys.readouterr().out
+    (tmp_path / "outputs" / "condition_number").mkdir(parents=True)
+    cost = load_reproduction("condition_number").cost_seconds
+    assert cost == 20
+    write_verdict(JUDGED, tmp_path / "outputs" / "condition_number", 2 * cost)
+    main(["reproduce", "--list"])
+    told = capsys.readouterr().out
+    assert "20 s; took 40 s here" in told and "3 min; about 6 min here" in told
+    topics = [line for line in told.splitlines() if not line.startswith(" ")]
+    assert topics == [topic for topic in TOPICS if topic in topics]
+
+
+def test_only_a_whole_study_is_timed(tmp_path, monkeypatch):
+    """… not one that is there already, nor another one made of it."""
+    monkeypatch.chdir(tmp_path)
+    study = load_reproduction("softmax_overflow")
+    folder, timed = tmp_path / "outputs" / "softmax_overflow", []
+    monkeypatch.setattr(
+        "truerisk.launch.launch_training",
+        lambda arguments: folder.mkdir(parents=True, exist_ok=True),
+    )
+    monkeypatch.setattr(command, "list_cell_folders", lambda arguments: [])
+    monkeypatch.setattr(command, "Runs", SimpleNamespace(in_folders=list))
+
+    def judge(reproduction, runs, where, quick, seconds):
+        timed.append(seconds)
+        write_verdict(JUDGED, where, seconds)
+
+    monkeypatch.setattr(command, "judge_study", judge)
+    command._reproduce_one(study, False, ["trainer.max_epochs=1"])
+    shutil.rmtree(folder)
+    command._reproduce_one(study, False, ["hydra/launcher=pool"])
+    command._reproduce_one(study, False, [])
+    assert timed[0] is None and timed[1] >= 0 and timed[2] == timed[1]
 
 
 def test_a_name_that_there_is_not(capsys):

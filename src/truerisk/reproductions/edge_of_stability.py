@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 FORMULA = "w ← w − η ∇J(w)   with   η λmax(∇²J) → 2"
 SOURCE = "Cohen, Kaur, Li, Kolter & Talwalkar 2021, Gradient Descent … at the Edge of Stability"
+TOPIC = "Descent"
 COST = "3 min"
 QUICK = [
     write_grids(

@@ -38,6 +38,7 @@ FORMULA = (
     "1 + ‖U‖ max φ′"
 )
 SOURCE = "Pascanu, Mikolov & Bengio 2013, On the Difficulty of Training Recurrent Neural Networks"
+TOPIC = "Depth, recurrence and initialization"
 COST = "1 min"
 GAIN, STD = "initializer.recurrent.gain", "initializer.weight.std"
 QUICK = [

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FORMULA = "E ĝₘ = ∇g,   E‖ĝₘ − ∇g‖² = tr Σ/m · (N − m)/(N − 1)   (with replacement: tr Σ/m)"
 SOURCE = "McCandlish, Kaplan, Amodei et al. 2018, An Empirical Model of Large-Batch Training"
+TOPIC = "Descent"
 COST = "1 min"
 QUICK = [
     write_grids(

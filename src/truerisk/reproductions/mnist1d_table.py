@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FORMULA = "accuracy = 1 − 1/n Σ 1[argmax f(xᵢ) ≠ yᵢ],  n = 1000 held-out samples"
 SOURCE = "Greydanus & Kobak 2020, Scaling Down Deep Learning with MNIST-1D, figure 2"
+TOPIC = "Depth, recurrence and initialization"
 COST = "3 min"
 QUICK = ["model=linear", "seed=range(10)", "trainer.max_steps=1000"]
 NAMES = {"linear": "logistic regression", "mlp_residual": "MLP", "cnn1d": "CNN", "gru": "GRU"}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FORMULA = "softmax(w)ₖ = exp wₖ / Σ exp wⱼ = exp(wₖ − m) / Σ exp(wⱼ − m);   m = max w"
 SOURCE = "Goodfellow, Bengio & Courville 2016, Deep Learning, §4.1"
+TOPIC = "Numbers"
 COST = "30 s"
 QUICK: list[str] = []
 BLANCHARD = "Blanchard, Higham & Higham 2021, §4"

@@ -39,6 +39,7 @@ FORMULA = (
     "L2: w ← w − η A(∇g + λw)   decoupled: w ← w − η A(∇g) − ηλw   A: Adam's, or SGD's identity"
 )
 SOURCE = "Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization"
+TOPIC = "Risk and generalization"
 COST = "3 min"
 WHOLE_SET = {
     "data.batch_size": "full",

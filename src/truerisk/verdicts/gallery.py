@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
@@ -12,7 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truerisk.core.atomic_files import write_atomic
 from truerisk.show.style import GALLERY_COLORS, SERIES_COLORS, THEMES, write_css_colors
-from truerisk.verdicts.reproduction import Reproduction, decode_finding, load_reproduction
+from truerisk.verdicts.reproduction import (
+    Reproduction,
+    decode_finding,
+    read_verdict,
+    sort_by_topic,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -95,6 +99,9 @@ def set_decimal_ticks(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+SIGNS = {"holds": "✓", "does not hold": "✗", "inconclusive": "?", "not run with --quick": "–"}
+"""The verdict on a claim in the table of contents."""
+
 LAYOUT = """
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground);
@@ -110,6 +117,8 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere }
 .holds { color: var(--holds) }
 .does { color: var(--fails); font-weight: bold }
 .inconclusive { color: var(--open) }
+nav td:last-child { white-space: nowrap }
+.signs { letter-spacing: .15em; cursor: default }
 """
 
 
@@ -127,7 +136,7 @@ class RecordedStudy(NamedTuple):
 
 
 def write_gallery(names: Sequence[str], outputs: Path) -> Path:
-    """Write ``gallery.html``, its table as ``gallery.md`` and its figures as ``gallery.png``.
+    """Write ``gallery.html``, the same as ``gallery.md``, and its figures as ``gallery.png``.
 
     Args:
         names: of reproductions; those that have not been run are left out.
@@ -140,7 +149,8 @@ def write_gallery(names: Sequence[str], outputs: Path) -> Path:
     outputs.mkdir(exist_ok=True)
     path = outputs / "gallery.html"
     write_atomic(path, html_page(studies))
-    write_atomic(path.with_suffix(".md"), markdown_table(studies))
+    text = f"{markdown_table(studies)}\n{markdown_sections(studies)}"
+    write_atomic(path.with_suffix(".md"), text)
     if studies:
         pictures = [study.folder / "figure.png" for study in studies]
         save_contact_sheet(pictures, path.with_suffix(".png"))
@@ -154,28 +164,70 @@ def find_studies(names: Sequence[str], outputs: Path) -> Iterator[RecordedStudy]
         names: of reproductions.
         outputs: the folder with their studies.
     """
-    for reproduction in map(load_reproduction, names):
+    for reproduction in sort_by_topic(names):
         # the full study says more than the quick one, and may have been run after it
         for quick in (False, True):
             folder = outputs / reproduction.study_name(quick)
-            record = folder / "verdict.json"
-            if record.exists():
-                yield RecordedStudy(reproduction, folder, json.loads(record.read_text()))
+            if verdict := read_verdict(folder):
+                yield RecordedStudy(reproduction, folder, verdict)
                 break
 
 
+def group_by_topic(studies: Sequence[RecordedStudy]) -> dict[str, list[RecordedStudy]]:
+    """Group studies by topic, in their order."""
+    topics = dict.fromkeys(study.reproduction.topic for study in studies)
+    return {t: [study for study in studies if study.reproduction.topic == t] for t in topics}
+
+
 def markdown_table(studies: Sequence[RecordedStudy]) -> str:
-    """Write the verdicts in Markdown."""
+    """Write the verdicts in Markdown, topic by topic."""
     rows = ["| `truerisk reproduce …` | what is claimed | verdict |", "|---|---|---|"]
-    for study in studies:
-        claims = study.verdict["claims"].values()
-        holding = [claim["verdict"] for claim in claims].count("holds")
-        left_out = [claim["verdict"] for claim in claims].count("not run with --quick")
-        count = f"{holding} of {len(claims)} hold"
-        if left_out:
-            count += f", {left_out} not run with --quick"
-        rows.append(f"| `{_arguments(study)}` | {study.reproduction.sentence} | {count} |")
+    for topic, group in group_by_topic(studies).items():
+        rows.append(f"| **{topic}** | | |")
+        rows += [
+            f"| `{_arguments(study)}` | {study.reproduction.sentence} | {count_verdicts(study)} |"
+            for study in group
+        ]
     return "\n".join(rows) + "\n"
+
+
+def count_verdicts(study: RecordedStudy) -> str:
+    """Write how many of a study's claims hold, and how many it left out."""
+    verdicts = [claim["verdict"] for claim in study.verdict["claims"].values()]
+    count = f"{verdicts.count('holds')} of {len(verdicts)} hold"
+    if left_out := verdicts.count("not run with --quick"):
+        count += f", {left_out} not run with --quick"
+    return count
+
+
+def markdown_sections(studies: Sequence[RecordedStudy]) -> str:
+    """Write each study in Markdown: what the page has of it, below a heading of its topic."""
+    parts = []
+    for topic, group in group_by_topic(studies).items():
+        parts += [f"## {topic}", *map(_markdown_section, group)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_section(study: RecordedStudy) -> str:
+    reproduction = study.reproduction
+    table = ["| claim | source says | measured, 95 % | verdict |", "|---|---|---|---|"]
+    for claim in study.verdict["claims"].values():
+        # a bar, as in |λ|, would end the cell
+        says, measured = claim["says"].replace("|", "\\|"), decode_finding(claim["finding"])
+        table.append(f"| {says} | {claim['range']} | {measured} | {claim['verdict']} |")
+    picture = f"{study.folder.name}/figure.png"
+    alt = f"What was measured for {reproduction.name}, beside the theory"
+    return "\n\n".join(
+        [
+            f"### {reproduction.name}",
+            reproduction.sentence,
+            f"    {reproduction.formula}",
+            f"Source: {reproduction.source}. Takes about {reproduction.cost}.",
+            f'<img src="{picture}" width="640" alt="{alt}">',
+            "\n".join(table),
+            *reproduction.remarks,
+        ]
+    )
 
 
 def _arguments(study: RecordedStudy) -> str:
@@ -212,7 +264,10 @@ def save_contact_sheet(pictures: Sequence[Path], path: Path, columns: int = 4) -
 def html_page(studies: Sequence[RecordedStudy]) -> str:
     """Write the whole page: a table of all verdicts, then a section a reproduction."""
     style = f"{write_css_colors(GALLERY_COLORS)}{LAYOUT}"
-    rows, sections = map(_index_row, studies), map(_html_section, studies)
+    rows, sections = [], []
+    for topic, group in group_by_topic(studies).items():
+        rows += [f'<tr><th colspan="3">{escape(topic)}</tr>', *map(_index_row, group)]
+        sections += [f"<h1>{escape(topic)}</h1>", *map(_html_section, group)]
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -224,7 +279,16 @@ def html_page(studies: Sequence[RecordedStudy]) -> str:
 def _index_row(study: RecordedStudy) -> str:
     name, sentence = study.reproduction.name, escape(study.reproduction.sentence)
     verdict = _mark_verdict(study.verdict["verdict"])
-    return f'<tr><td><a href="#{name}">{name}</a><td>{sentence}<td>{verdict}</tr>'
+    # one sign a claim, which says the rest where a mouse rests on it
+    signs = "".join(
+        f'<span class="{c["verdict"].split()[0]}" title="{escape(c["says"])}: {c["verdict"]}">'
+        f"{SIGNS[c['verdict']]}</span>"
+        for c in study.verdict["claims"].values()
+    )
+    return (
+        f'<tr><td><a href="#{name}">{name}</a><td>{sentence}<td>{verdict}'
+        f'<br><span class="signs">{signs}</span></tr>'
+    )
 
 
 def _html_section(study: RecordedStudy) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
 from truerisk.core.errors import UserError, first_line
 from truerisk.verdicts.gallery import save_themes, write_gallery
@@ -12,7 +14,9 @@ from truerisk.verdicts.reproduction import (
     Reproduction,
     load_reproduction,
     overall_verdict,
+    read_verdict,
     reproduction_names,
+    sort_by_topic,
     write_verdict,
 )
 from truerisk.verdicts.runs import Runs
@@ -51,14 +55,20 @@ def _reproduce_one(reproduction: Reproduction, quick: bool, overrides: Sequence[
 
     folder = OUTPUTS / reproduction.study_name(quick)
     arguments = [*reproduction.study_overrides(quick), *overrides]
+    begun, earlier = time.monotonic(), read_verdict(folder) or {}
+    # the rest of a study that was cut off is not its time, nor is another study's
+    is_whole = not folder.is_dir() and all(given.startswith("hydra") for given in overrides)
     # the reproduction has a page of its own
     code = launch_training(["--multirun", *arguments, "report=false"])
     # a study with failed cells is judged by the others; one that was refused has no folder
     if not folder.is_dir():
         raise UserError(f"{reproduction.name}: the study ended with exit code {code}; see above")
+    seconds = earlier.get("seconds")
+    if is_whole:
+        seconds = round(time.monotonic() - begun, 1)
     runs = Runs.in_folders(list_cell_folders(arguments))
     try:
-        return judge_study(reproduction, runs, folder, quick)
+        return judge_study(reproduction, runs, folder, quick, seconds)
     except (ArithmeticError, LookupError, ValueError) as error:
         if not overrides:
             raise
@@ -87,7 +97,13 @@ def list_cell_folders(overrides: Sequence[str]) -> list[Path]:
         return [cell.folder for cell in sweep.study.compose_cells(next(sweep.propose_batches()))]
 
 
-def judge_study(reproduction: Reproduction, runs: Runs, folder: Path, quick: bool = False) -> str:
+def judge_study(
+    reproduction: Reproduction,
+    runs: Runs,
+    folder: Path,
+    quick: bool = False,
+    seconds: float | None = None,
+) -> str:
     """Judge the runs of a study, write its verdict and figure, and print both.
 
     Args:
@@ -95,12 +111,13 @@ def judge_study(reproduction: Reproduction, runs: Runs, folder: Path, quick: boo
         runs: the study's.
         folder: the study's.
         quick: whether it is the smaller study.
+        seconds: how long its runs took, where they were timed.
 
     Returns:
         The verdict on all claims together.
     """
     judged = reproduction.judge_claims(runs, quick)
-    write_verdict(judged, folder)
+    write_verdict(judged, folder, seconds)
     written = save_themes(lambda figure: reproduction.draw_figure(runs, figure), folder)
     print_verdicts(reproduction, judged)
     print(f"figure   {written[1].absolute()}")
@@ -130,7 +147,41 @@ def print_verdicts(reproduction: Reproduction, judged: Mapping[str, JudgedClaim]
     Console(highlight=False).print(table)
 
 
-def describe_reproductions() -> str:
-    """Describe every reproduction with its source and what it costs on one core."""
-    loaded = [load_reproduction(name) for name in reproduction_names()]
-    return "\n".join(f"{r.name}\n  {r.sentence}\n  {r.source}\n  {r.cost}" for r in loaded)
+def describe_reproductions(outputs: Path = OUTPUTS) -> str:
+    """Describe every reproduction, topic by topic, with its source and how long it takes.
+
+    Args:
+        outputs: the folder with studies. Once one of them has been timed, so that the machine's
+            speed is known, the others' costs are told for it too.
+    """
+    loaded = sort_by_topic(reproduction_names())
+    timed = {}
+    for reproduction in loaded:
+        if seconds := (read_verdict(outputs / reproduction.name) or {}).get("seconds"):
+            timed[reproduction.name] = seconds
+    # the machine's speed: the median, as a study may have waited for something else that ran
+    ratios = [timed[r.name] / r.cost_seconds for r in loaded if r.name in timed]
+    lines, topic = [], ""
+    for reproduction in loaded:
+        if reproduction.topic != topic:
+            topic = reproduction.topic
+            lines.append(topic)
+        cost = reproduction.cost
+        if reproduction.name in timed:
+            cost += f"; took {_in_words(timed[reproduction.name])} here"
+        elif ratios:
+            cost += f"; about {_in_words(reproduction.cost_seconds * median(ratios))} here"
+        told = (reproduction.sentence, reproduction.source, cost)
+        lines += [f"  {reproduction.name}", *(f"    {text}" for text in told)]
+    return "\n".join(lines)
+
+
+def _in_words(seconds: float) -> str:
+    """Write a duration in seconds or minutes, to two digits.
+
+    >>> _in_words(7.2), _in_words(154)
+    ('7 s', '2.6 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.2g} min"

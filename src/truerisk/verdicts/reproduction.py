@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +26,14 @@ WORST_FIRST: tuple[Verdict, ...] = (
     "not run with --quick",
 )
 """Verdicts, in the order in which one decides for all."""
+TOPICS = (
+    "Risk and generalization",
+    "Descent",
+    "Depth, recurrence and initialization",
+    "Numbers",
+)
+"""What a reproduction may name as its ``TOPIC``, in the gallery's order."""
+UNITS = {"s": 1.0, "min": 60.0}
 
 
 class JudgedClaim(NamedTuple):
@@ -46,7 +54,8 @@ class Reproduction:
         remarks: what more there is to know: the other paragraphs.
         formula: the module's ``FORMULA``.
         source: its ``SOURCE``.
-        cost: its ``COST``: how long the study takes.
+        topic: its ``TOPIC``, one of ``TOPICS``.
+        cost: its ``COST``: how long the study takes, such as ``20 s`` or ``3 min``.
         quick: its ``QUICK``: overrides that make the study smaller.
         claims: those that it defines, by name.
         draw_figure: its function of that name.
@@ -57,10 +66,17 @@ class Reproduction:
     remarks: tuple[str, ...]
     formula: str
     source: str
+    topic: str
     cost: str
     quick: tuple[str, ...]
     claims: dict[str, Claim]
     draw_figure: Callable[[Runs, Figure], None]
+
+    @property
+    def cost_seconds(self) -> float:
+        """The cost as a number."""
+        number, unit = self.cost.split()
+        return float(number) * UNITS[unit]
 
     def study_name(self, quick: bool) -> str:
         """Name the study's folder below ``outputs/``."""
@@ -117,11 +133,22 @@ def load_reproduction(name: str) -> Reproduction:
         remarks=tuple(remarks),
         formula=module.FORMULA,
         source=module.SOURCE,
+        topic=module.TOPIC,
         cost=module.COST,
         quick=tuple(module.QUICK),
         claims=list_claims(module),
         draw_figure=module.draw_figure,
     )
+
+
+def sort_by_topic(names: Iterable[str]) -> list[Reproduction]:
+    """Load reproductions in the order of the gallery: topic by topic, and by name within.
+
+    Raises:
+        ConfigError: there is no such reproduction.
+    """
+    loaded = map(load_reproduction, sorted(names))
+    return sorted(loaded, key=lambda reproduction: TOPICS.index(reproduction.topic))
 
 
 def write_grids(*grids: Mapping[str, Any]) -> str:
@@ -180,12 +207,24 @@ def decode_finding(fields: Mapping[str, float | str | None]) -> Finding:
     return Finding(**{k: math.nan if v is None else float(v) for k, v in fields.items()})
 
 
-def write_verdict(judged: Mapping[str, JudgedClaim], folder: Path) -> None:
+def read_verdict(folder: Path) -> dict[str, Any] | None:
+    """Read what `write_verdict` left in a study's folder; None where nothing did."""
+    record = folder / "verdict.json"
+    if not record.exists():
+        return None
+    read: dict[str, Any] = json.loads(record.read_text())
+    return read
+
+
+def write_verdict(
+    judged: Mapping[str, JudgedClaim], folder: Path, seconds: float | None = None
+) -> None:
     """Write ``verdict.json``: for each claim the source's range, the finding, and the verdict.
 
     Args:
         judged: claims by name.
         folder: the study's.
+        seconds: how long its runs took; None where they were not timed, as where they were cut off.
     """
     rows = {
         name: {
@@ -198,6 +237,6 @@ def write_verdict(judged: Mapping[str, JudgedClaim], folder: Path) -> None:
         }
         for name, j in judged.items()
     }
-    record = {"verdict": overall_verdict(judged), "claims": rows}
+    record = {"verdict": overall_verdict(judged), "seconds": seconds, "claims": rows}
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(folder / "verdict.json", text + "\n")

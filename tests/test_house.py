@@ -23,10 +23,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 
 BOUNDS = {
-    "files": (255, 230),
+    "files": (256, 230),
     "median lines": (110, 110),
-    "lines": (54_330, 29_502),
-    "code lines": (30_810, 17_310),
+    "lines": (54_610, 29_502),
+    "code lines": (30_970, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),
     "one-word names, %": (30, 30),

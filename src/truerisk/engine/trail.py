@@ -41,6 +41,9 @@ class TrajectoryLogger(Observer):
         far = FAR * backend.model.reach
         if backend.model.w.abs().max() > far:
             fault = f"has come further than {far:g}"
+            # no fault of the step length alone, as it would be in a bowl
+            if not backend.model.bounded:
+                fault += ", and the function is unbounded below"
             loop.diverge({0: Diverged(loop.first.state.step, "the path", fault)})
 
     def log_weights(self, loop: TrainingLoop, epoch: int) -> None:

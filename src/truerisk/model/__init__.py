@@ -4,7 +4,7 @@ A `Function` of its weights alone takes the place of model and data both.
 """
 
 from truerisk.model.cnn import CNN, CNN1d, ResNet
-from truerisk.model.convex import QuadraticBowl, SoftmaxLoss
+from truerisk.model.convex import ExponentialSum, Lessard, QuadraticBowl, SoftmaxLoss
 from truerisk.model.feedforward import MLP, Linear, Polynomial
 from truerisk.model.functions import (
     Ackley,
@@ -35,8 +35,10 @@ __all__ = [
     "Booth",
     "CNN1d",
     "Cubic",
+    "ExponentialSum",
     "Function",
     "Himmelblau",
+    "Lessard",
     "Linear",
     "MonkeySaddle",
     "Paraboloid",

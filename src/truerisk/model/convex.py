@@ -1,4 +1,4 @@
-"""Test functions that are convex: a quadratic of any spectrum, and softmax in small formats."""
+"""Test functions that are convex: quadratics, sums of exponentials, softmax in small formats."""
 
 from __future__ import annotations
 
@@ -128,6 +128,97 @@ def square_region(start: Tensor) -> Sequence[Range]:
     """Return a square around the origin that holds the start."""
     half = 1.3 * float(start.abs().max()) or 1.0
     return [(-half, half)] * 2
+
+
+class Lessard(Function):
+    """f(x) = 12.5 x² − 12 max(x − 1, 0)² + 12 max(x − 2, 0)². Minimum 0 at 0; 1 ≤ f″ ≤ 25.
+
+    A parabola of curvature 25 that is nearly straight between 1 and 2. With the step length and
+    momentum that are best for quadratics of these curvatures, heavy ball does not converge from
+    3.07 … 3.46: it goes round and round three points.
+
+    Source: Lessard, Recht & Packard, "Analysis and Design of Optimization Algorithms via Integral
+    Quadratic Constraints", SIAM Journal on Optimization 26 (2016), eq. 4.11.
+
+    >>> Lessard([3.3]).value(torch.tensor([[1.0], [2.0], [3.0]]))
+    tensor([12.5000, 38.0000, 76.5000])
+    """
+
+    size = 1
+    known = ((0.0,),)
+    minimum = 0.0
+    region = ((-4.0, 4.0),)
+
+    def value(self, w: Tensor) -> Tensor:
+        """Return f at points [..., 1], of shape [...]."""
+        x = w.squeeze(-1)
+        bent = (x - 2).relu().square() - (x - 1).relu().square()
+        return 12.5 * x.square() + 12 * bent
+
+
+class ExponentialSum(Function):
+    """f(w) = e^(x + 3y − 0.1) + e^(x − 3y − 0.1) + e^(−x − 0.1) with (x, y) = T w.
+
+    Minimum 2√2 e^(−0.1) at (x, y) = (−½ ln 2, 0), where the Hessian's eigenvalues are 2√2 e^(−0.1)
+    and 9√2 e^(−0.1) for T = I.
+
+    Source: Boyd & Vandenberghe, *Convex Optimization* (2004), eq. 9.20.
+
+    Args:
+        start: w before the first step, 2 numbers.
+        change: the rows of T, a linear change of variables; None for T = I.
+        dtype: of ``w`` and T; None for torch's default.
+
+    Raises:
+        ConfigError: T is not 2 × 2, or has no inverse.
+
+    >>> ExponentialSum([0.0, 0.0], change=[[2.0, 0.0], [0.0, 1.0]]).minima.round(decimals=4)
+    tensor([[-0.1733,  0.0000]], dtype=torch.float64)
+    """
+
+    change: Tensor
+    minimum = 2 * math.sqrt(2) * math.exp(-0.1)
+    region = ((-2.0, 2.0), (-2.0, 2.0))
+
+    def __init__(
+        self,
+        start: list[float],
+        change: list[list[float]] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(start, dtype)
+        rows = [[1.0, 0.0], [0.0, 1.0]] if change is None else change
+        self.register_buffer("change", check_square(rows, self.size).to(self.w.dtype))
+
+    def value(self, w: Tensor) -> Tensor:
+        """Return f at points [..., 2], of shape [...]."""
+        x, y = (w @ self.change.T).unbind(-1)
+        return (x + 3 * y - 0.1).exp() + (x - 3 * y - 0.1).exp() + (-x - 0.1).exp()
+
+    @property
+    def minima(self) -> Tensor:
+        """The minimizer T⁻¹ (−½ ln 2, 0), [1, 2]."""
+        lowest = torch.tensor([-math.log(2) / 2, 0.0], dtype=torch.float64)
+        return torch.linalg.solve(self.change.cpu().double(), lowest).unsqueeze(0)
+
+
+def check_square(rows: list[list[float]], size: int) -> Tensor:
+    """Return a matrix [d, d] in float64.
+
+    Args:
+        rows: its rows.
+        size: d.
+
+    Raises:
+        ConfigError: they are others than d lists of d finite numbers, or depend on each other.
+    """
+    shapes = [len(row) if isinstance(row, Sequence) else 1 for row in rows]
+    if shapes != [size] * size:
+        raise ConfigError(f"model.change takes {size} rows of {size} numbers, not {rows!r}")
+    matrix = torch.tensor([check_start(row) for row in rows], dtype=torch.float64)
+    if torch.linalg.matrix_rank(matrix) < size:
+        raise ConfigError(f"model.change={rows!r} has no inverse: a change of variables needs one")
+    return matrix
 
 
 FORMATS = {

@@ -1,11 +1,11 @@
-"""``python -m benchmarks [NAME…] [--quick]``."""
+"""``python -m benchmarks [NAME…] [--quick]``; ``faults`` has a table of its own."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from importlib import import_module
 
+from benchmarks.arguments import read_arguments
 from benchmarks.table import show
 
 BENCHMARKS = (
@@ -15,21 +15,20 @@ BENCHMARKS = (
 """Modules of this folder, each with ``rows(quick)``."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    given = parser.parse_args()
-    unknown = set(given.names) - set(BENCHMARKS)
-    if unknown:
-        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+def main() -> int | None:
+    if sys.argv[1:2] == ["faults"]:
+        from benchmarks.faults.__main__ import main as show_faults
+
+        return show_faults(sys.argv[2:])
+    names, quick = read_arguments("python -m benchmarks", __doc__, BENCHMARKS, sys.argv[1:])
     import torch
 
     torch.set_num_threads(1)
-    for name in given.names or BENCHMARKS:
+    for name in names:
         print(f"{name} …", file=sys.stderr, flush=True)
-        show(list(import_module(f"benchmarks.{name}").rows(given.quick)), name, given.quick)
+        show(list(import_module(f"benchmarks.{name}").rows(quick)), name, quick)
+    return None
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from benchmarks.arguments import read_arguments
 
 PARTS = ("single_runs", "stacked_ends", "tuning", "postgres", "overlapping")
 """Modules of this folder, each with ``tallies(place, quick)``."""
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser("python -m benchmarks.faults", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PARTS))
-    parser.add_argument("--quick", action="store_true", help="some of the kills only")
-    given = parser.parse_args()
-    unknown = set(given.names) - set(PARTS)
-    if unknown:
-        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+def main(given: Sequence[str]) -> int:
+    names, quick = read_arguments("python -m benchmarks faults", __doc__, PARTS, given)
     import torch
 
     torch.set_num_threads(1)  # forks keep no threads
     wrong = 0
     print(f"{'what is done':<52}{'kills':>7}{'lost':>7}{'doubled':>9}{'changed':>9}", flush=True)
-    for name in given.names or PARTS:
+    for name in names:
         with TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as place:
-            for row in import_module(f"benchmarks.faults.{name}").tallies(Path(place), given.quick):
+            for row in import_module(f"benchmarks.faults.{name}").tallies(Path(place), quick):
                 bad = row.lost + row.doubled + row.changed
                 counts = f"{row.kills:>7}{row.lost:>7}{row.doubled:>9}{row.changed:>9}"
                 print(f"{row.name:<52}{counts}", flush=True)
@@ -38,4 +34,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

@@ -16,7 +16,7 @@ from benchmarks.faults.kills import Tally, Verdict, Work, kill_everywhere, run_f
 from benchmarks.faults.stacked_ends import judge_stack
 
 CELL = [
-    *("data=iris", "data.batch_size=50", "model.width=8", "trainer.max_epochs=2", "threads=1"),
+    *("data=iris", "model.width=8", "trainer.max_epochs=2", "threads=1"),
     *("study=s", "report=false", "figures=false", "checkpoint_seconds=0", "seed=1"),
 ]
 RECIPES = {
@@ -37,7 +37,8 @@ def train_with(*overrides: str) -> Work:
     """Return the work of a run, or of what is left of it; a study of one goes on by itself."""
     from truerisk.cli import main
 
-    return lambda folder: main(["train", "-m", *CELL, *overrides])
+    size = [] if any("batch_size" in text for text in overrides) else ["data.batch_size=50"]
+    return lambda folder: main(["train", "-m", *CELL, *size, *overrides])
 
 
 def act_at(moment: int, act: Callable[[Any, bytes | None], None], work: Work) -> Work:

@@ -1,4 +1,4 @@
-"""Two cells trained as one stack, killed at every operation on a file."""
+"""Two cells trained as one stack, killed at every operation on a file; ones that diverge too."""
 
 from __future__ import annotations
 
@@ -15,11 +15,20 @@ CELLS = [
 ]
 
 
-def train_stack(folder: Path) -> int:
+DIVERGING = ("optimizer=sgd", "optimizer.lr=300", "model.activation=identity")
+"""Both are no longer finite in their third epoch."""
+
+
+def train_stack(folder: Path, *overrides: str) -> int:
     """Train both, or what is left of them."""
     from truerisk.cli import main
 
-    return main(["train", "-m", *CELLS])
+    return main(["train", "-m", *CELLS, *overrides])
+
+
+def lose_stack(folder: Path) -> int:
+    """Train both until they diverge; exit code 3 says that they have."""
+    return train_stack(folder, *DIVERGING) ^ 3
 
 
 def read_numbers(folder: Path) -> dict[str, str]:
@@ -37,9 +46,11 @@ def judge_stack(folder: Path, whole: Path) -> Verdict:
 
 
 def tallies(place: Path, quick: bool) -> Iterator[Tally]:
-    """Kill the stack at each operation in turn."""
+    """Kill both stacks at each operation in turn."""
     from truerisk.sweeps.launcher.pool import warm_up
 
     warm_up()
     most = 16 if quick else 10**6
     yield kill_everywhere("two stacked cells", train_stack, judge_stack, place / "s", most=most)
+    name = "two stacked cells that diverge"
+    yield kill_everywhere(name, lose_stack, judge_stack, place / "d", most=most)

@@ -122,15 +122,17 @@ def test_what_a_schedule_does_not_reach_is_told_once_a_sweep(sweep, monkeypatch,
     assert (code, shown.err.count("so nothing drops there")) == (0, 1)
 
 
-def test_a_stack_killed_in_its_last_writes_ends_in_the_same_digits(tmp_path, monkeypatch):
+@pytest.mark.parametrize("work", ["train_stack", "lose_stack"])
+def test_a_stack_killed_in_its_last_writes_ends_in_the_same_digits(work, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    from benchmarks.faults import stacked_ends
     from benchmarks.faults.kills import kill_everywhere
-    from benchmarks.faults.stacked_ends import judge_stack, train_stack
 
     ends = ("os.rename", "status.json.part", "seed=2")  # after the first has been written down
 
     def wanted(operation):
         return all(word in operation for word in ends)
 
-    tally = kill_everywhere("", train_stack, judge_stack, tmp_path, wanted, most=2)
+    train, judge = getattr(stacked_ends, work), stacked_ends.judge_stack
+    tally = kill_everywhere("", train, judge, tmp_path, wanted, most=2)
     assert tally == ("", 2, 0, 0, 0, ())

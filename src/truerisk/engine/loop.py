@@ -147,6 +147,9 @@ class TrainingLoop:
             if not run.is_over:  # it goes on to another end
                 run.state.final = {}
         # A run that was killed after its last checkpoint has only its end left.
+        stops = [run.state.stop for run in self.backend.runs]
+        gone = [k for k, stop in enumerate(stops) if stop and stop.kind == "divergence"]
+        self.give_up(gone, measured=True)
         self.finish([k for k, run in enumerate(self.backend.runs) if run.is_over])
 
     @contextmanager
@@ -290,11 +293,17 @@ class TrainingLoop:
         for k, error in errors.items():
             detail = {"what": error.what, "fault": error.fault}
             self.backend.runs[k].state.stop = Stop("divergence", error.step, detail)
+        self.give_up(list(errors), self._keep_measurement(list(errors)))
+
+    def give_up(self, rows: Sequence[int], measured: bool) -> None:
+        """Conclude runs that have diverged."""
+        if not rows:
+            return
         # observers look at all runs at once: they go on while one of them does
-        if len(errors) == len(self.backend.runs):
+        if len(rows) == len(self.backend.runs):
             for observer in self.observers:
                 observer.on_break(self)
-        self.conclude(list(errors), "diverged")
+        self.conclude(rows, "diverged", measured)
 
     def finish(self, rows: Sequence[int]) -> None:
         """End the runs that have come to their end."""
@@ -302,13 +311,19 @@ class TrainingLoop:
             return
         for observer in self.observers:
             observer.on_end(self)
-        # Of a stack the measurement is kept too: its last digits are those of all rows at once,
-        # of which some may be done when the others are resumed.
-        together = len(rows) > 1
-        if together:
+        measured = self._keep_measurement(rows)
+        if not measured:
+            self.save(rows)
+        self.conclude(rows, "finished", measured)
+
+    def _keep_measurement(self, rows: Sequence[int]) -> bool:
+        """Measure runs that end together, and save that with them; whether there are several."""
+        # its last digits are those of all rows at once, of which some may be done when the others
+        # are resumed
+        if len(rows) > 1:
             self.measure_best(rows)
-        self.save(rows)
-        self.conclude(rows, "finished", measured=together)
+            self.save(rows)
+        return len(rows) > 1
 
     def measure_best(self, rows: Sequence[int]) -> None:
         """Measure the best weights of some runs, each for once and all."""

@@ -11,8 +11,10 @@ from rich.console import Console
 
 from truerisk.cli import main
 from truerisk.reports import figures, tables
-from truerisk.reports.charts import ChartLine, LineChart
+from truerisk.reports.charts import ChartLine, LineChart, draw_problem
 from truerisk.reports.findings import analyze_problem, summarize_findings
+from truerisk.reports.learning_problem import build_study
+from truerisk.reports.run_records import CollectedRuns
 from truerisk.reports.study_report import write_report
 from truerisk.reports.tables import TextTable, render_markdown, render_terminal, tabulate_recipes
 
@@ -199,3 +201,27 @@ def test_epochs_are_counted_in_whole_numbers(x, whole):
     figure = figures.draw_lines(LineChart("c", "C", "epoch", "risk", [ChartLine("sgd", x, x, 0)]))
     ticks = figure.axes[0].get_xticks()
     assert all(float(tick).is_integer() for tick in ticks) == whole
+
+
+def test_the_best_constant_is_a_line_of_every_chart_and_a_sentence_where_it_wins(synthetic):
+    def study(level):
+        names = ("risk/train", "risk/val", "risk/test", "constant/risk/val", "constant/risk/test")
+        runs = [
+            synthetic.run(seed, dict(zip(names, (1.0, 1.0 + lr, 1.0 + lr, level, level + 0.1))),
+                          val=[2.0, 1.0 + lr], lr=lr)
+            for lr in (0.1, 0.2, 0.4) for seed in range(3)
+        ]  # fmt: skip
+        return build_study(CollectedRuns(runs, []))
+
+    for level, wins in ((0.5, True), (1.15, False)):
+        built = study(level)
+        found = analyze_problem(built.problems[0])
+        charts, _ = draw_problem(found, built)
+        assert [chart.key for chart in charts] == ["curves", "swept-lr", "trials"]
+        for chart in charts:
+            (line,) = [line for line in chart.lines if line.reference]
+            assert line.name == "best constant" and set(line.y) == {level}
+            assert (min(line.x), max(line.x)) == (min(chart.lines[0].x), max(chart.lines[0].x))
+        said = " ".join(summarize_findings(found))
+        sentence = "No recipe does better than the best constant, which looks at no input: its test"
+        assert (sentence in said) == wins

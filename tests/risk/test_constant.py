@@ -7,11 +7,20 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error, r2_score
+from sklearn.metrics import (
+    accuracy_score,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    mean_absolute_error,
+    mean_squared_error,
+    r2_score,
+)
 from torch import nn
 
 import truerisk
 from truerisk.loss import Hinge, adapt_loss
+from truerisk.metric import TorchMetric
 from truerisk.risk.bayes import fit_constant, mean_error, mean_loss
 
 EACH = {"reduction": "none"}
@@ -108,3 +117,50 @@ def test_a_loss_that_falls_without_end_has_no_best_constant(classes):
         values = torch.randn(99, 1, dtype=torch.float64) + shift
         best = fit_constant(adapt_loss(log_cosh, "regression", 1), values)
         assert best is not None and float(best[0]) == pytest.approx(shift, abs=1 + 1e-6 * shift)
+
+
+def test_metrics_have_a_best_constant_too(run):
+    asked = "metric=[accuracy,balanced_accuracy,f1,nll,brier,roc_auc,matthews,confusion_matrix]"
+    result = run("data=breast_cancer", asked, *QUICK)
+    _, data = truerisk.build_module(["data=breast_cancer", *QUICK])
+    y, x = data.test.y.numpy(), np.zeros((len(data.test), 1))
+    prior = DummyClassifier(strategy="prior").fit(np.zeros((len(data.train), 1)), data.train.y)
+    p, predicted = prior.predict_proba(x), prior.predict(x)
+    known = {
+        "accuracy": accuracy_score(y, predicted),
+        "balanced_accuracy": 0.5,
+        "f1": f1_score(y, predicted),
+        "nll": log_loss(y, p),
+        "brier": np.square(p - np.eye(2)[y]).sum(1).mean(),
+        "roc_auc": 0.5,
+    }
+    found = {name: result.summary[f"constant/metric/{name}/test"].value for name in known}
+    assert found == pytest.approx(known, rel=1e-5)
+    # a correlation with what does not vary is none
+    assert not [name for name in result.summary if name.startswith("constant/metric/matthews")]
+    assert "constant/metric/accuracy/val" in result.summary
+
+
+def test_each_metric_of_quantities_has_its_own_best_constant(run):
+    result = run("data=diabetes", "loss=mse", "metric=[mae,rmse,r2,spearman]", *QUICK)
+    _, data = truerisk.build_module(["data=diabetes", "loss=mse", *QUICK])
+    y, train = data.test.y.numpy(), data.train.y.numpy()
+    mean, median = np.full_like(y, train.mean()), np.full_like(y, np.median(train))
+    found = {m: result.summary[f"constant/metric/{m}/test"].value for m in ("mae", "rmse", "r2")}
+    known = {
+        "mae": mean_absolute_error(y, median),
+        "rmse": mean_squared_error(y, mean) ** 0.5,
+        "r2": r2_score(y, mean),
+    }
+    # of an even number of samples any value between the middle two is a median
+    assert found == pytest.approx(known, rel=2e-3)
+    assert "constant/metric/spearman/test" not in result.summary
+
+
+def test_where_all_predictions_are_alike_matthews_correlation_is_zero():
+    surrogate = adapt_loss(nn.CrossEntropyLoss(**EACH), "classification", 2)
+    metric = TorchMetric("MatthewsCorrCoef").fit_task("matthews", surrogate, 2, None)
+    y = torch.tensor([0] * 42 + [1] * 72)
+    seen = {"target": y, "predicted": torch.ones_like(y)}
+    assert matthews_corrcoef(y, seen["predicted"]) == 0
+    assert float(metric.compute_values(seen)) == 0

@@ -14,6 +14,7 @@ from truerisk.show import risk_table
 from truerisk.show.console import (
     INTERVAL,
     OPTIMISM,
+    describe_constant,
     describe_weights,
     function_table,
     list_footnotes,
@@ -81,6 +82,26 @@ def test_metrics_have_a_table_of_their_own():
         ["rate a class", "0.50 ± 0.10"],
     ]
     assert metric_table(SUMMARY) is None
+
+
+def test_the_best_constant_of_a_metric_stands_beside_it():
+    summary = {
+        "risk/test": Measured(1.2, 0.1, 3, 200),
+        "constant/risk/test": Measured(1.0, 0.1, None, 200),
+        "metric/f1/test": Measured(0.9, 0.02, 3, 200),
+        "metric/f1/a class/test": Measured(0.8, 0.02, 3, 200),
+        "metric/spearman/test": Measured(0.7, 0.02, 3, 200),
+        "constant/metric/f1/test": Measured(0.6, 0.03, None, 200),
+        "constant/metric/f1/a class/test": Measured(0.0, 0.0, None, 200),
+    }
+    assert [cells(line) for line in shown(metric_table(summary)) if "0." in line] == [
+        ["f1", "0.900 ± 0.020", "0.600 ± 0.030"],
+        ["f1 a class", "0.800 ± 0.020", "0.000 exact"],
+        ["spearman", "0.700 ± 0.020", "–"],
+    ]
+    told = describe_constant(summary)
+    assert told.endswith("has a test risk of 1.000, and this run one of 1.200: it does no better")
+    assert describe_constant(summary | {"risk/test": Measured(0.9, 0.1, 3, 200)}) is None
 
 
 def test_footnotes_say_what_an_interval_is_and_what_is_optimistic():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from truerisk.data import RunData
 from truerisk.metric import Collector
 from truerisk.metric.collector import deal_back
 from truerisk.metric.functionals import combine_influences
+from truerisk.metric.metric import MetricEstimate
 from truerisk.model import Function
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
@@ -141,7 +142,8 @@ class RiskEstimator:
         """Measure the constant that is best on the training targets: what no learning comes to.
 
         Returns:
-            Its risks and errors by name, below ``constant/``; nothing where the task has none.
+            Its risks, errors and metrics by name, below ``constant/``; nothing where the task has
+            none. Each metric is that of the constant which is best by it on the training targets.
         """
         surrogate, risks = self.recipe.surrogate, dict[str, Measured]()
         if self.data.train is None or not surrogate.task.has_samples:
@@ -162,9 +164,25 @@ class RiskEstimator:
             if wrong is not None:
                 errors = make_estimate(self.device, groups)
                 errors.update(wrong, *mark)
-            measured = Measurement(risk, errors, {})
+            metrics = self._constant_metrics(found, y, *mark[:1])
+            measured = Measurement(risk, errors, {}, None, metrics)
             risks |= measured.name_risks(name, None, self.population_size(name))
         return {f"{CONSTANT}{name}": risk for name, risk in risks.items()}
+
+    def _constant_metrics(
+        self, found: Sequence[Tensor], y: Tensor, groups: Tensor | None = None
+    ) -> dict[str, MetricEstimate]:
+        """Measure the constants that are best by each metric on some targets of this process's."""
+        surrogate, measured = self.recipe.surrogate, dict[str, MetricEstimate]()
+        for name, metric in self.recipe.metrics.items():
+            if not metric.parts:  # a table
+                continue
+            outputs = bayes.choose_constant(surrogate, metric, found, self.data.train.y)
+            if outputs is not None:
+                collector = Collector({name: metric}, surrogate)
+                collector.add(outputs.expand(len(y), *outputs.shape[1:]), y, groups)
+                measured |= collector.estimate(gather=self.gather)
+        return measured
 
     def shares_explained(self, risks: Mapping[str, Measured]) -> dict[str, Measured]:
         """Return R² = 1 − Σ(y − f)² / Σ(y − ȳ)² on each split, ȳ its own mean, for squared error.

@@ -37,6 +37,9 @@ FIRST_DRAWN = 5
 MOST_POINTS = 200
 """The most points of a curve that is drawn."""
 
+BEST_CONSTANT = "best constant"
+"""What the line of the best constant predictor is called."""
+
 MOST_JOINED = 25
 """The most values of a number that a line joins: more were drawn at random, each by itself."""
 
@@ -56,6 +59,7 @@ class ChartLine:
         dashed: whether it is the second of its color.
         steps: whether it is constant up to the next point.
         dots: whether points are drawn that no line joins.
+        reference: whether it is what the others are held against: thin, grey and dotted.
     """
 
     name: str
@@ -68,6 +72,7 @@ class ChartLine:
     dashed: bool = False
     steps: bool = False
     dots: bool = False
+    reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -262,9 +267,27 @@ def chart_curves(problem: LearningProblem, recipes: Sequence[RecipeRuns]) -> Lin
                 epoch, mean, low, high, n = (part.tolist() for part in band)
                 dashed = metric.endswith("/train")
                 lines.append(ChartLine(name, epoch, mean, color, low, high, n, dashed=dashed))
+    lines += level_constant(problem, lines)
     log_y = needs_log_scale([line.y for line in lines])
     y = f"{name_quantity(problem)}; – – train, —— validation"
     return LineChart("curves", "Curves", "epoch", y, lines, log_y=log_y)
+
+
+def level_constant(problem: LearningProblem, lines: Sequence[ChartLine]) -> list[ChartLine]:
+    """Draw what the best constant comes to across a chart's range, measured as recipes are picked.
+
+    Args:
+        problem: the problem.
+        lines: of the chart.
+
+    Returns:
+        One line; none where there is nothing to draw it across, or no constant.
+    """
+    constant, x = problem.constants.get(problem.monitor.name), [x for line in lines for x in line.x]
+    if constant is None or not x:
+        return []
+    ends, level = [min(x), max(x)], [constant.mean] * 2
+    return [ChartLine(BEST_CONSTANT, ends, level, 0, reference=True)]
 
 
 # Swept numbers
@@ -297,6 +320,7 @@ def chart_swept_number(
             if not problem.monitor.higher_is_better:  # it is defined of a risk
                 sensitivity = compute_sensitivity(points, average_initial_risk(recipes))
             notes.append((method.name, points, sensitivity))
+    lines += trace_constant(problem, key, lines)
     title = f"{name_quantity(problem).capitalize()} against {name}"
     if len(_swept_keys(problem)) > 1:
         title += ", at the best of the rest"
@@ -310,6 +334,30 @@ def chart_swept_number(
         log_x=needs_log_scale([line.x for line in lines], 8),
         log_y=needs_log_scale([line.y for line in lines]),
     )
+
+
+def trace_constant(
+    problem: LearningProblem, key: str, lines: Sequence[ChartLine]
+) -> list[ChartLine]:
+    """Draw what the best constant comes to at each value of a swept number.
+
+    It is level but where the number is of the data, such as that of the training samples.
+
+    Args:
+        problem: the problem.
+        key: the dotted key of the number.
+        lines: of the chart.
+    """
+    name = f"constant/{problem.monitor.name}"
+    at: dict[float, list[float]] = {}
+    for recipe in problem.recipes if lines else ():
+        values = [run.get_value(name) for run in recipe.runs]
+        kept = [value for value in values if np.isfinite(value)]
+        if key in recipe.numbers and kept:
+            at.setdefault(recipe.numbers[key], []).extend(kept)
+    x = sorted(at)
+    y = [float(np.mean(at[value])) for value in x]
+    return [ChartLine(BEST_CONSTANT, x, y, 0, reference=True)] if len(x) > 1 else []
 
 
 def _swept_keys(problem: LearningProblem) -> set[str]:
@@ -423,6 +471,7 @@ def chart_trials(findings: ProblemFindings) -> LineChart:
     most = max((len(line.x) for line in lines), default=0)
     if most == 1:
         lines = []  # a single setting is the best of one at any budget
+    lines += level_constant(findings.problem, lines)
     picked_by = title_metric(findings.problem.monitor.name)
     return LineChart(
         key="trials",

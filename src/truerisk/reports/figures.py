@@ -12,7 +12,7 @@ import numpy as np
 from truerisk.core.atomic_files import replacing
 from truerisk.reports.charts import ChartLine, HeatMap, LineChart
 from truerisk.show.panel import frame_axes, label_ends, new_figure, set_plain_ticks
-from truerisk.show.style import DASHES, INK, LINE_COLORS, SIZE
+from truerisk.show.style import DASHES, FAINT, INK, LINE_COLORS, SIZE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,12 +91,14 @@ def draw_line(axes: Axes, line: ChartLine, log: bool) -> None:
     stroke, width, marker, steps = "-", 2.6, "None", "default"
     if line.dashed:
         stroke, width = DASHES[1], 1.8
+    if line.reference:
+        color, stroke, width = FAINT, ":", 2.0
     if line.dots:
         stroke = ""
     if line.steps:
         steps = "steps-post"
     # of few points a reader sees which were measured
-    if line.dots or (len(x) < 12 and not line.steps):
+    if line.dots or (len(x) < 12 and not line.steps and not line.reference):
         marker = "o"
     axes.plot(
         x, y, color=color, zorder=3, linestyle=stroke, linewidth=width, marker=marker, markersize=6,
@@ -158,7 +160,9 @@ def find_ends(lines: Sequence[ChartLine]) -> list[tuple[float, str, str]]:
     ends: dict[int, tuple[float, str, str]] = {}
     for line in sorted(lines, key=lambda line: line.dashed):
         finite = [y for y in line.y if np.isfinite(y)]
-        if finite and line.color not in ends:
+        if finite and line.reference:
+            ends[-1] = (finite[-1], line.name, FAINT)
+        elif finite and line.color not in ends:
             # both lines of a color share a name, which ends in the risk that they show
             name = line.name.rpartition(", ")[0] or line.name
             ends[line.color] = (finite[-1], name, LINE_COLORS[line.color % len(LINE_COLORS)])

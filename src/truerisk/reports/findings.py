@@ -239,6 +239,7 @@ def summarize_findings(findings: ProblemFindings) -> list[str]:
         describe_unseen_risk(selection, unseen, findings.problem.monitor),
         describe_mismatch(findings.problem),
         describe_kept_epoch(findings.problem),
+        describe_constant_wins(findings.problem),
         describe_optimism(selection, findings.problem.monitor),
     ]
     if unseen in findings.comparisons:
@@ -277,6 +278,20 @@ def describe_kept_epoch(problem: LearningProblem) -> str:
     title = title_metric(problem.monitor.name)
     other = " and gap are" if "risk/gap" in problem.metrics else " is"
     return f"The {title}{other} optimistic: the same samples chose the epoch of each run."
+
+
+def describe_constant_wins(problem: LearningProblem) -> str:
+    """Say that the best constant beats every recipe on unseen data; nothing where one beats it."""
+    metric, monitor = problem.unseen_metric, problem.monitor
+    constant = problem.constants.get(metric)
+    means = [recipe.estimate(metric) for recipe in problem.recipes]
+    scores = [monitor.orient(found.mean) for found in means if found.n]
+    if constant is None or not scores or min(scores) < monitor.orient(constant.mean):
+        return ""
+    return (
+        f"No recipe does better than the best constant, which looks at no input: its "
+        f"{title_metric(metric)} is {format_mean(constant)}."
+    )
 
 
 def describe_resplits(problem: LearningProblem) -> list[str]:

@@ -213,17 +213,19 @@ class LearningProblem:
     def constants(self) -> dict[str, SeedMean]:
         """What the best constant predictor comes to, over seeds, by metric.
 
-        It knows the training targets alone, so that it is the same for all recipes of a seed.
+        It knows the training targets alone, so that it is the same for all recipes of a seed; of
+        several numbers of training samples it is their mean.
         """
         found = {}
         for metric in self.metrics:
-            values = {}
+            values: dict[Seed, list[float]] = {}
             for run in (run for recipe in self.recipes for run in recipe.runs):
                 value = run.get_value(f"constant/{metric}")
                 if math.isfinite(value):
-                    values[run.seed] = value
+                    values.setdefault(run.seed, []).append(value)
             if values:
-                found[metric] = estimate_mean(list(values.values()), overlap=self.overlap)
+                means = [sum(each) / len(each) for each in values.values()]
+                found[metric] = estimate_mean(means, overlap=self.overlap)
         return found
 
     @property

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from truerisk.core.atomic_files import replacing
 from truerisk.reports.comparison import describe_verdict
 from truerisk.reports.findings import (
+    MISSING,
     ProblemFindings,
     describe_endings,
     format_interval,
@@ -74,7 +75,8 @@ def tabulate_recipes(findings: ProblemFindings, metrics: Sequence[str] | None = 
     constants = problem.constants
     if constants and rows:
         means = [
-            format_mean(constants[m], metric_scale(m)) if m in constants else "" for m in metrics
+            format_mean(constants[m], metric_scale(m)) if m in constants else MISSING
+            for m in metrics
         ]
         rows.append(["best constant", "", *means])
     headings = ["recipe", "runs", *map(metric_heading, metrics)]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from truerisk.data import RunData
 from truerisk.loss import Ordinal, Poisson, Quantile, Surrogate
+from truerisk.metric import Collector, Metric
 
 Exact = nn.MSELoss | nn.L1Loss | nn.HuberLoss | nn.CrossEntropyLoss | nn.BCEWithLogitsLoss | Ordinal
 
@@ -95,6 +99,41 @@ def mean_error(surrogate: Surrogate, outputs: Tensor, y: Tensor) -> float:
     """Return the share of targets that constant outputs get wrong; 0 without such errors."""
     errors = surrogate.compute_errors(outputs.expand(len(y), *outputs.shape[1:]), y)
     return 0.0 if errors is None else errors.double().mean().item()
+
+
+@torch.no_grad()
+def choose_constant(
+    surrogate: Surrogate, metric: Metric, found: Sequence[Tensor], y: Tensor
+) -> Tensor | None:
+    """Choose the constant outputs that are best by a metric on training targets.
+
+    Args:
+        surrogate: the loss.
+        metric: fitted to the task.
+        found: what `fit_constant` returned.
+        y: the training targets [n, …].
+
+    Returns:
+        Outputs [1, …], among those of `fit_constant` and those that the task names; None where the
+        metric of a constant is no number, as a correlation is none.
+    """
+    best, score = None, math.inf
+    for one in (*found, *surrogate.task.constant_outputs(surrogate, y)):
+        outputs = one.to(y.device, torch.get_default_dtype())
+        collector = Collector({"": metric}, surrogate)
+        collector.add(outputs.expand(len(y), *outputs.shape[1:]), y)
+        try:
+            estimate = collector.estimate()[""]
+        except Exception:  # a metric of the user's may fail where all predictions are alike
+            return None
+        values = list(estimate.values.values())
+        # torchmetrics has correlations of a constant, which no small change of a sample leaves
+        mean = sum(values) / len(values) + 0 * sum(estimate.stderrs.values())
+        if metric.higher_is_better:
+            mean = -mean
+        if mean < score:
+            best, score = outputs, mean
+    return best
 
 
 def _tune_constant(surrogate: Surrogate, start: Tensor, y: Tensor) -> Tensor | None:

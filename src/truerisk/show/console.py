@@ -115,7 +115,7 @@ def risk_table(
         if has_shares:
             cells.append(format_share(summary.get(f"r2/{key}")))
         table.add_row(*cells, format_epoch(epoch))
-    unseen = next((s for s in ("test", "val") if f"constant/risk/{s}" in summary), None)
+    unseen = find_constant_split(summary)
     if unseen is not None:
         risk, error = (summary.get(f"constant/{kind}/{unseen}") for kind in ("risk", "error"))
         cells = ["best constant", format_risk(risk)]
@@ -123,6 +123,30 @@ def risk_table(
             cells.append(format_percent(error, risk))
         table.add_row(*cells, *[""] * (len(table.columns) - len(cells)))
     return table
+
+
+def find_constant_split(summary: Mapping[str, Measured]) -> str | None:
+    """Find the split on which the best constant is shown; None where it was not measured."""
+    return next((s for s in ("test", "val") if f"constant/risk/{s}" in summary), None)
+
+
+def describe_constant(summary: Mapping[str, Measured]) -> str | None:
+    """Say that the best constant has the lower risk on unseen data; None where it has not.
+
+    Args:
+        summary: measured numbers by name.
+    """
+    split = find_constant_split(summary)
+    if split is None or f"risk/{split}" not in summary:
+        return None
+    risk, constant = summary[f"risk/{split}"], summary[f"constant/risk/{split}"]
+    if math.isfinite(risk.value) and risk.value < constant.value:
+        return None
+    return (
+        f"the best constant, which looks at no input, has a {ROWS[split]} risk of "
+        f"{format_significant(constant.value)}, and this run one of "
+        f"{format_significant(risk.value)}: it does no better"
+    )
 
 
 def function_table(summary: Mapping[str, Measured], title: str | None = None) -> Table:
@@ -183,13 +207,23 @@ def metric_table(summary: Mapping[str, Measured]) -> Table | None:
         head, _, rest = key.partition("/")
         if head == "metric":
             name, _, split = rest.rpartition("/")
-            rows.setdefault(name.replace("/", " "), {})[split] = measured
+            rows.setdefault(name, {})[split] = measured
     splits = [key for key in ROWS if any(key in row for row in rows.values())]
     if not rows:
         return None
-    table = _empty_table("metrics ± s.e.", ["", *(ROWS[split] for split in splits)])
+    headings = ["", *(ROWS[split] for split in splits)]
+    unseen = find_constant_split(summary)
+    if unseen is not None:
+        headings.append("best constant")
+    table = _empty_table("metrics ± s.e.", headings)
+    # rather than a number, a name is what a narrow window breaks
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
     for name, row in rows.items():
-        table.add_row(name, *(format_risk(row.get(split)) for split in splits))
+        cells = [format_risk(row.get(split)) for split in splits]
+        if unseen is not None:
+            constant = summary.get(f"constant/metric/{name}/{unseen}")
+            cells.append(format_risk(constant) or "–")
+        table.add_row(name.replace("/", " "), *cells)
     return table
 
 
@@ -212,6 +246,9 @@ def print_table(summary: Mapping[str, Measured], title: str, task: str) -> None:
     console.print(table)
     for note in list_footnotes(summary) if learned.has_samples else ():
         print(note)
+    constant = describe_constant(summary)
+    if constant is not None:
+        print(constant)
     metrics = metric_table(summary)
     if metrics is not None:
         console.print(metrics)

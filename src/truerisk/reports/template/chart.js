@@ -1,7 +1,8 @@
 // Line charts with bands and values under the pointer, and heat maps.
 
 const color = (i) => `var(--c${i % 8})`;
-const dash = (line) => (line.dashed ? "5 3" : null);
+const dash = (line) => (line.reference ? "2 3" : line.dashed ? "5 3" : null);
+const ink = (line) => (line.reference ? "var(--faint)" : color(line.color));
 
 function scale(values, log, from, to) {
   const seen = values.filter((v) => v !== null && isFinite(v) && (!log || v > 0)).map((v) => (log ? Math.log10(v) : v));
@@ -49,7 +50,7 @@ function drawInto(place, chart) {
   const box = { left: 58, right: width - 12, top: 22, bottom: height - 40 };
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", tabindex: 0, "aria-label": chart.title || chart.y });
   const lines = chart.lines.filter((line) => line.y.some((v) => v !== null));
-  const solid = lines.filter((line) => !line.dashed), first = solid.filter((line, i) => solid.findIndex((other) => other.color === line.color) === i);
+  const solid = lines.filter((line) => !line.dashed), first = solid.filter((line, i) => solid.findIndex((other) => ink(other) === ink(line)) === i);
   const legend = make("ul", { class: "legend" }, ...first.map((line) => make("li", {}, swatch(line), line.name.replace(/, [^,]*$/, ""))));
   place.replaceChildren(legend, svg);
   if (!lines.length) { svg.append(make("text", { x: 20, y: 40 }, "nothing to draw: tick a recipe above")); return; }
@@ -66,7 +67,7 @@ function drawInto(place, chart) {
 }
 
 function swatch(line) {
-  return make("svg", { viewBox: "0 0 28 10" }, make("line", { x1: 0, x2: 28, y1: 5, y2: 5, stroke: color(line.color),
+  return make("svg", { viewBox: "0 0 28 10" }, make("line", { x1: 0, x2: 28, y1: 5, y2: 5, stroke: ink(line),
     "stroke-width": line.dashed ? 2 : 3, "stroke-dasharray": dash(line) }));
 }
 
@@ -91,9 +92,9 @@ function linePath(line, x, y, log) {
     pen = true;
     before = line.y[i];
   });
-  const path = make("path", { d, fill: "none", stroke: color(line.color), "stroke-width": line.dashed ? 1.6 : 2.4,
+  const path = make("path", { d, fill: "none", stroke: ink(line), "stroke-width": line.dashed ? 1.6 : 2.4,
     "stroke-dasharray": dash(line), "stroke-linejoin": "round" });
-  const few = line.dots || (line.x.length < 12 && !line.steps);
+  const few = line.dots || (line.x.length < 12 && !line.steps && !line.reference);
   const dots = few ? line.x.map((at, i) => drawable(line.y[i], log)
     ? make("circle", { cx: x.at(at), cy: y.at(line.y[i]), r: 3, fill: color(line.color) }) : "") : [];
   return [...(line.dots ? [] : [path]), ...dots.filter(Boolean)];
@@ -119,9 +120,9 @@ function hover(svg, box, x, y, lines, chart) {
     cursor.replaceChildren(make("line", { class: "cursor", x1: x.at(at), x2: x.at(at), y1: box.top, y2: box.bottom }));
     const rows = [];
     for (const line of lines) {
-      const k = line.steps ? line.x.findLastIndex((v) => v <= at) : line.x.indexOf(at);
+      const k = line.steps || line.reference ? line.x.findLastIndex((v) => v <= at) : line.x.indexOf(at);
       if (k < 0 || line.y[k] === null) continue;
-      if (drawable(line.y[k], chart.log_y)) cursor.append(make("circle", { cx: x.at(at), cy: y.at(line.y[k]), r: 4, fill: color(line.color) }));
+      if (drawable(line.y[k], chart.log_y)) cursor.append(make("circle", { cx: x.at(at), cy: y.at(line.y[k]), r: 4, fill: ink(line) }));
       const band = line.low.length ? interval([line.y[k], 0, line.low[k], line.high[k]]) : digits(line.y[k]);
       rows.push([line.y[k], make("tr", {}, make("td", {}, swatch(line)), make("td", { class: "name" }, line.name),
         make("td", {}, band), make("td", {}, line.n.length ? `n = ${line.n[k]}` : ""))]);

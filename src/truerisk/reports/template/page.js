@@ -45,7 +45,7 @@ function showRecipes(problem, picked, changed) {
       cell: (r) => withError(r.estimates[metric], scaleOf(metric)),
     })),
   ];
-  const constant = (m) => (problem.constants[m] ? withError(problem.constants[m], scaleOf(m)) : "");
+  const constant = (m) => (problem.constants[m] ? withError(problem.constants[m], scaleOf(m)) : "–");
   sortable(find("#recipes .table"), columns, problem.recipes, {
     foot: Object.keys(problem.constants).length ? ["best constant", "", ...problem.metrics.map(constant)] : null,
     opens: (recipe) => runsOf(problem, recipe), chosen: (r) => problem.recipes.indexOf(r) === problem.selected,
@@ -119,6 +119,10 @@ function showCurves(problem, picked) {
       const name = split === "val" ? "validation" : split;
       return curve && { ...curve, name: `${problem.recipes[i].label}, ${name}`, color: k, dashed: split === "train" };
     })).filter(Boolean);
+    const constant = problem.constants[`${kind.value}/val`], across = lines.flatMap((line) => line.x);
+    if (constant && across.length) {
+      lines.push({ name: "best constant", reference: true, x: [Math.min(...across), Math.max(...across)], y: [constant[0], constant[0]], low: [], high: [], n: [] });
+    }
     return { x: "epoch", y: `${kind.value.replace("metric/", "").replaceAll("/", " ")}; – – train, —— validation`, lines, log_y: log.checked };
   };
   const names = new Set(problem.recipes.flatMap((r) => Object.keys(r.curves)));

@@ -20,9 +20,13 @@ ROOT = Path(__file__).parents[1]
 NEXT = ["hydra-core==1.4.0rc3", "omegaconf==2.4.1rc1"]
 SHORT = [
     "tests/config/test_compose.py",
+    "tests/test_assemble.py",
     "tests/test_launchers.py",
     "tests/optimizer/test_config.py",
+    "tests/data/test_population.py",
 ]
+EXTRAS = ["tests/logger", "tests/data/test_hub.py", "tests/test_export.py"]
+"""What the extras are for, where these have other versions too."""
 CUDA = ("nvidia", "torch==", "triton")
 """How packages begin that come with torch."""
 
@@ -40,22 +44,25 @@ def read_requirements() -> str:
 
 def make_environment(folder: Path) -> Path:
     """Make an environment that finds this one's packages after its own; gives its Python."""
-    venv.create(folder, with_pip=True)
+    venv.create(folder, symlinks=True)
     place = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)}))
-    here = sysconfig.get_path("purelib")
+    here = [path for path in sys.path if path.endswith("site-packages")]
     (place / "own.pth").write_text(f"{ROOT / 'src'}\n")
     # a line that is code: .pth files in folders so added are not read twice
-    (place / "zzz.pth").write_text(f"import sys; sys.path.append({here!r})\n")
+    (place / "zzz.pth").write_text(f"import sys; sys.path.extend({here!r})\n")
     return folder / "bin" / "python"
 
 
 def run(*command: object) -> None:
-    subprocess.run([str(part) for part in command], cwd=ROOT, check=True)
+    """Run a command, whose words are only shown in the error that it ends in."""
+    words = [str(part) for part in command]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
 
 
 def install(python: Path, which: str, keep_torch: bool) -> None:
     """Install versions: the coming pair, or what uv finds for all requirements."""
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
+    pip += ["--disable-pip-version-check"]
     if which == "next":
         run(*pip, "--no-deps", *NEXT)
         return
@@ -77,7 +84,7 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.versions", description=__doc__)
     parser.add_argument("which", nargs="+", choices=["lowest", "newest", "next"])
     parser.add_argument("--keep-torch", action="store_true", help="the one of this environment")
-    parser.add_argument("--tests", nargs="+", default=SHORT, help="in place of the short part")
+    parser.add_argument("--tests", nargs="+", help="in place of the short part")
     given = parser.parse_args()
     failed = []
     for which in given.which:
@@ -85,11 +92,15 @@ def main() -> int:
             python = make_environment(Path(folder))
             try:
                 install(python, which, given.keep_torch)
-            except subprocess.CalledProcessError:
-                print(f"versions: {which} could not be installed here, and was not tested")
+            except subprocess.CalledProcessError as error:
+                why = (error.stderr.strip().splitlines() or ["no word why"])[-1]
+                print(f"versions: {which} could not be installed, and is not tested: {why}")
                 continue
+            tests = given.tests or (SHORT if which == "next" else [*SHORT, *EXTRAS])
             # a cache of its own: `--lf` of the usual run stays what it was
-            command = [str(python), "-m", "pytest", "-p", "no:cacheprovider", *given.tests]
+            options = ["-p", "no:cacheprovider", "--disable-warnings"]
+            command = [str(python), "-m", "pytest", *options, *tests]
+            print(f"versions: {which}", flush=True)
             if subprocess.run(command, cwd=ROOT).returncode:
                 failed.append(which)
     print(f"versions: failed with {', '.join(failed)}" if failed else "versions: none failed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from truerisk.combinations import check_averages, check_combinations, check_function, check_scores
 from truerisk.config.contents import hash_contents
 from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
-from truerisk.config.targets import FILLED_IN, locate_target
+from truerisk.config.targets import FILLED_IN, find_called, locate_target, permit_targets
 from truerisk.core import rng
 from truerisk.core.errors import (
     ConfigError,
@@ -56,8 +56,6 @@ from truerisk.task import get_task
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
-PACKAGES = ("truerisk", "torch", "torchmetrics", "lightning", "pytorch_optimizer")
-"""Packages that any option may name a part of; others are those that the options at hand name."""
 INITIAL_SAMPLES = 1000
 """Training inputs shown to a data-dependent initializer."""
 READINGS = frozenset(
@@ -295,14 +293,14 @@ def instantiate_values(node: Any) -> Any:
     Raises:
         ConfigError: a target cannot be found, or is of the standard library.
     """
-    targets = list(_find_targets(plain(node)))
-    for target in targets:
-        locate_part(target, node)
-    options: dict[str, Any] = {}
-    if "_execution_whitelist_" in inspect.signature(instantiate).parameters:  # from Hydra 1.4 on
-        packages = dict.fromkeys((*PACKAGES, *(target.partition(".")[0] for target in targets)))
-        options["_execution_whitelist_"] = [f"{package}.*" for package in packages]
-    return instantiate(node, _convert_="all", **options)
+    values = plain(node)
+    called = list(find_called(values))
+    if not called:
+        return values
+    for below in called:
+        locate_part(str(below["_target_"]), node)
+    with permit_targets(values):
+        return instantiate(node, _convert_="all")
 
 
 def locate_part(path: str, node: Any) -> Callable[..., Any]:
@@ -329,17 +327,6 @@ def locate_part(path: str, node: Any) -> Callable[..., Any]:
                 "name a class or function of yours that calls it"
             )
     return found
-
-
-def _find_targets(node: Any) -> Iterator[str]:
-    """Find the targets in plain containers, that of the top first."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for below in node:
-            yield from _find_targets(below)
 
 
 def _user_error(error: Exception, node: DictConfig) -> Exception:

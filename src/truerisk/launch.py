@@ -16,11 +16,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from truerisk.config.compose import (
-    Callbacks,
     ConfigLoader,
     expand_resume,
     expand_short_forms,
     hydra_session,
+    make_callbacks,
     make_hydra,
     make_parser,
     quote_override,
@@ -171,7 +171,7 @@ def _run_job(loader: ConfigLoader, name: str, cfg: DictConfig) -> int:
     # Hydra leaves it open until it runs the job itself
     cfg.hydra.mode = RunMode.RUN
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
-    callbacks = Callbacks(cfg)
+    callbacks = make_callbacks(cfg)
     callbacks.on_run_start(config=cfg, config_name=name)
     try:
         job = run_job(

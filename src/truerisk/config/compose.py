@@ -51,13 +51,14 @@ from truerisk.config.parts import (
     list_options,
     option_folders,
 )
+from truerisk.config.targets import permit_targets
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.core.seeds import Streams
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
 
-__all__ = ["Callbacks", "ConfigLoader", "compose", "override_config", "resolve_config"]
+__all__ = ["ConfigLoader", "compose", "make_callbacks", "override_config", "resolve_config"]
 
 BASIC_PLUGINS = "hydra._internal.core_plugins.basic_"
 """How the paths of Hydra's basic launcher and sweeper begin, which ours take the place of."""
@@ -388,7 +389,7 @@ def decode_environment(cfg: DictConfig, read_defaults: Callable[[], Any]) -> Dic
     for path in found:
         node: Any = defaults
         for part in path:
-            if isinstance(node, list):
+            if isinstance(node, list | tuple):
                 node = {str(i): value for i, value in enumerate(node)}
             node = node.get(part) if isinstance(node, dict) else None
         if isinstance(node, str) and node not in WORDS and not ENVIRONMENT.fullmatch(node):
@@ -418,7 +419,7 @@ def _find_environment(node: Any, path: list[str]) -> Iterator[list[str]]:
         for name, value in node.items():
             if name != "hydra":
                 yield from _find_environment(value, [*path, str(name)])
-    elif isinstance(node, list):
+    elif isinstance(node, list | tuple):
         for i, value in enumerate(node):
             yield from _find_environment(value, [*path, str(i)])
     elif isinstance(node, str) and ENVIRONMENT.fullmatch(node):
@@ -431,6 +432,12 @@ def _keep_choices(cfg: DictConfig) -> DictConfig:
     with open_dict(cfg):
         cfg.choices = {k: v for k, v in chosen.items() if "_target_" in (cfg.get(k) or {})}
     return cfg
+
+
+def make_callbacks(cfg: DictConfig) -> Callbacks:
+    """Make the callbacks that Hydra is to call at its jobs, those of ``hydra.callbacks``."""
+    with permit_targets(OmegaConf.to_container(cfg.hydra.callbacks, resolve=True)):
+        return Callbacks(cfg)
 
 
 def make_hydra(loader: ConfigLoader) -> Hydra:

@@ -8,9 +8,11 @@ import json
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
+import hydra.utils
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from truerisk.config.parts import conf_dir
@@ -66,6 +68,38 @@ def locate_target(path: str, key: str) -> Callable[..., Any]:
         kind = type(target).__name__
         raise ConfigError(f"{key}={path}: it is a {kind}, nothing that can be called")
     return target
+
+
+def find_called(node: Any) -> Iterator[Mapping[str, Any]]:
+    """Find the nodes of plain containers that say what is to be called, that of the top first."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield node
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for below in node:
+            yield from find_called(below)
+
+
+def permit_targets(node: Any) -> AbstractContextManager[Any]:
+    """Name to Hydra what it may call while the context lasts; before version 1.4 it does not ask.
+
+    That is what the node names, and for what this returns every library that is imported by now,
+    but for Python's own.
+
+    Args:
+        node: plain containers, whose targets have been imported.
+    """
+    if not hasattr(hydra.utils, "execution_whitelist"):
+        return nullcontext()
+    libraries = {name.partition(".")[0] for name in list(sys.modules)} - sys.stdlib_module_names
+    # the last is how functions of C are called that know no name of their own, as torch's
+    allowed = [*(f"{name}.*" for name in libraries), "builtins.builtin_function_or_method"]
+    for called in find_called(node):
+        allowed.append(str(called["_target_"]))
+        if allowed[-1].startswith("hydra.utils.get_"):  # whose name is looked up
+            allowed += [called["path"]] if "path" in called else called["_args_"][:1]
+    return hydra.utils.execution_whitelist(allowed)
 
 
 def _is_module(name: str) -> bool:
@@ -208,7 +242,7 @@ def _find_wrong_type(
     """Find a value that the parameter's annotation does not admit, as far as that can be told."""
     # a default is right whatever the annotation says, and needs no look at it
     is_default = type(value) is type(parameter.default) and value == parameter.default
-    if parameter.kind in VARIADIC or is_default or _holds_target(value):
+    if parameter.kind in VARIADIC or is_default or any(find_called(value)):
         return
     hint = _evaluate_annotation(parameter.annotation, target)
     if hint is not inspect.Parameter.empty and not fits_type(value, hint):
@@ -216,12 +250,6 @@ def _find_wrong_type(
         if isinstance(value, float) and value.is_integer() and fits_type(int(value), hint):
             whole = f": write {int(value)}"
         yield f"{key} is {format_value(value)}, but {path} takes {_format_type(hint)}{whole}"
-
-
-def _holds_target(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return "_target_" in value or any(map(_holds_target, value.values()))
-    return isinstance(value, list) and any(map(_holds_target, value))
 
 
 def _evaluate_annotation(annotation: Any, target: Callable[..., Any]) -> Any:

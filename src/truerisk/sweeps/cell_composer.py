@@ -131,7 +131,7 @@ def _is_settled(node: Any) -> bool:
     """Tell whether nothing in plain containers is missing or refers to anything."""
     if isinstance(node, Mapping):
         return all(map(_is_settled, node.values()))
-    if isinstance(node, list):
+    if isinstance(node, list | tuple):
         return all(map(_is_settled, node))
     return not isinstance(node, str) or (node != "???" and "${" not in node)
 

@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from truerisk.config.compose import (
     BASIC_PLUGINS,
-    Callbacks,
     ConfigLoader,
     expand_short_forms,
+    make_callbacks,
     quote_override,
 )
 from truerisk.config.targets import locate_target
@@ -197,7 +197,7 @@ class Sweep:
         Returns:
             How every cell of it ended.
         """
-        callbacks = Callbacks(self.shared)
+        callbacks = make_callbacks(self.shared)
         callbacks.on_multirun_start(config=self.shared, config_name=self.name)
         jobs = HydraJobs(HydraContext(self.loader, callbacks), task, self.shared)
         outcomes = list(self._run_batches(jobs))

@@ -146,7 +146,9 @@ def _drop_numbers(node: Any, keep: Collection[str]) -> Any:
     if isinstance(node, Mapping):
         kept = {k: v for k, v in node.items() if k in keep or not _is_number(v)}
         return {k: _drop_numbers(v, keep) for k, v in kept.items()}
-    return [_drop_numbers(value, keep) for value in node] if isinstance(node, list) else node
+    if isinstance(node, list | tuple):
+        return [_drop_numbers(value, keep) for value in node]
+    return node
 
 
 def _is_number(value: Any) -> bool:

@@ -114,8 +114,8 @@ def test_holm_by_hand():
 @pytest.mark.parametrize(
     ("a", "b", "words"),
     [
-        ([1, 2, 3], [1, 2, 3], "the same on every seed"),
-        ([1, 2, 3], [2, 3, 4], "differ by the same on every seed"),
+        ([1, 2, 3], [1, 2, 3], "the same in every run"),
+        ([1, 2, 3], [2, 3, 4], "differ by the same in every run"),
         ([1], [2], "too few runs to tell"),
         ([1, 2, 3], [2.1, 2.9, 4.0], "lower"),
         ([2.1, 2.9, 4.0], [1, 2, 3], "higher"),
@@ -173,3 +173,14 @@ def test_a_run_that_diverged_loses():
     lost = np.array([math.inf, 1.0])
     assert estimate_improvement(lost, np.array([2.0, 2.0])).probability == 0.5
     assert estimate_improvement(lost, np.array([math.inf])).probability == 0.75
+
+
+def test_wins_and_improvement_count_in_the_direction_that_is_better():
+    a, b = by_seed([0.9, 0.8, 0.7, 0.95]), by_seed([0.5, 0.6, 0.75, 0.55])
+    low, high = compare_recipes("a", "b", a, b), compare_recipes("a", "b", a, b, higher=True)
+    assert high.wins == 0.75 == 1 - low.wins
+    assert high.improvement.probability == 1 - low.improvement.probability == 15 / 16
+    assert high.improvement.low == pytest.approx(1 - low.improvement.high)
+    assert high.difference == low.difference
+    lost = (a | {9: -math.inf}, b)  # a run that diverged is worse than any
+    assert compare_recipes("a", "b", a, b, lost, higher=True).improvement.probability == 15 / 20

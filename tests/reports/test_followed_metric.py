@@ -73,7 +73,7 @@ def test_tables_begin_with_the_highest_and_methods_with_the_best(findings):
 def test_comparisons_are_by_the_metric_first_and_a_diverged_run_is_the_worst(findings):
     assert list(findings.comparisons) == [f"{F1}/test", "risk/test"]
     first = findings.comparisons[f"{F1}/test"][0]
-    assert first.difference.mean > 0 and first.improvement.probability == 0
+    assert first.difference.mean > 0 and first.improvement.probability == 1
     lost = make_run(0.9, 0, 0.99, status="diverged")
     kept = [make_run(0.1, seed, v) for seed, v in enumerate(AREAS[0.1])]
     problem = build_study(CollectedRuns([lost, *kept], [])).problems[0]

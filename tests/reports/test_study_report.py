@@ -1,6 +1,7 @@
 """`truerisk report` from real runs to files."""
 
 import csv
+import dataclasses
 import importlib.util
 import math
 import warnings
@@ -14,9 +15,15 @@ from truerisk.reports import figures, tables
 from truerisk.reports.charts import ChartLine, LineChart, draw_problem
 from truerisk.reports.findings import analyze_problem, summarize_findings
 from truerisk.reports.learning_problem import build_study
-from truerisk.reports.run_records import CollectedRuns
+from truerisk.reports.run_records import CollectedRuns, read_seeds
 from truerisk.reports.study_report import write_report
-from truerisk.reports.tables import TextTable, render_markdown, render_terminal, tabulate_recipes
+from truerisk.reports.tables import (
+    TextTable,
+    render_markdown,
+    render_terminal,
+    tabulate_comparisons,
+    tabulate_recipes,
+)
 
 GRID = [("iris", o, lr, s) for o in ("sgd", "adam") for lr in (0.01, 0.1) for s in range(3)]
 GRID += [("wine", o, 0.1, s) for o in ("sgd", "adam") for s in range(2)]
@@ -225,3 +232,40 @@ def test_the_best_constant_is_a_line_of_every_chart_and_a_sentence_where_it_wins
         said = " ".join(summarize_findings(found))
         sentence = "No recipe does better than the best constant, which looks at no input: its test"
         assert (sentence in said) == wins
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_long_names_can_be_read_in_a_terminal(width, capsys):
+    names = ["regularizer=[l2,dropout] model=cnn1d lr=0.003 batch_size=256", "sam+adamw cosine"]
+    rows = [[name, "8 of 10, 2 diverged", *["1.0491 ± 0.0028"] * 3] for name in names]
+    headings = ["recipe", "runs", "validation risk", "test risk", "test error, %"]
+    sheet = TextTable("mnist1d", headings, rows)
+    Console(width=width).print(render_terminal(sheet, width=width))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, map(str.rstrip, lines))) <= width and "…" not in "".join(lines)
+    for part in ("regularizer=[l2,dropout]", "model=cnn1d", "batch_size=256", "sam+adamw cosine"):
+        assert any(part in line for line in lines), part
+    left_out = [line for line in lines if line.startswith("no room here")]
+    assert bool(left_out) == (width < 120)
+
+
+def test_folds_are_called_folds_and_few_seeds_are_told(synthetic):
+    def study(**data):
+        runs = []
+        for lr in (0.1, 0.2):
+            for k in range(3):
+                config = synthetic.config(lr=lr, seed=0 if data else k)
+                if data:
+                    config["data"] |= {"folds": 3, "fold": k}
+                values = {f"risk/{s}": lr + 0.01 * k * k for s in ("train", "val", "test")}
+                run = synthetic.run(0, values, config=config)
+                runs.append(dataclasses.replace(run, seed=read_seeds(config)))
+        return analyze_problem(build_study(CollectedRuns(runs, [])).problems[0])
+
+    folds, seeds = study(folds=3), study()
+    told = " ".join(summarize_findings(folds))
+    assert "over 3 folds" in told and "paired by fold where folds" in told and "seed" not in told
+    assert "over folds" in tabulate_recipes(folds).title
+    assert tabulate_comparisons(folds, "risk/test").headings[1] == "folds"
+    told = " ".join(summarize_findings(seeds))
+    assert "Intervals of 3 seeds are Student's: read 95 % as 86" in told and "fold" not in told

@@ -51,7 +51,7 @@ class RecipeComparison(NamedTuple):
     effect: float
     """the difference in standard deviations over seeds, corrected for small n (Hedges 1981)"""
     wins: float
-    """share of paired seeds on which the first is lower, ties counting half"""
+    """share of paired seeds on which the first is better, ties counting half"""
     improvement: ImprovementProbability
     p: float
     adjusted: float = math.nan
@@ -68,8 +68,9 @@ def compare_recipes(
     scores: tuple[SeedValues, SeedValues] | None = None,
     overlap: float = 0.0,
     losses: tuple[FoldLosses | None, FoldLosses | None] = (None, None),
+    higher: bool = False,
 ) -> RecipeComparison:
-    """Compare two recipes by a metric of which less is better.
+    """Compare two recipes by a metric.
 
     Runs with the same seed share initial weights, data and order, which cancels in their
     difference: with two or more shared seeds the test is Student's on the differences, with fewer
@@ -83,6 +84,7 @@ def compare_recipes(
         scores: both with runs that diverged as infinite, for the probability of improvement.
         overlap: see `truerisk.reports.seed_mean.estimate_mean`.
         losses: of each sample, where runs are of folds that kept them.
+        higher: whether higher is better, in which direction wins and improvement are counted.
 
     Returns:
         The comparison, not yet adjusted for others.
@@ -103,6 +105,8 @@ def compare_recipes(
     if shared:
         wins = float(((paired_a < paired_b) + 0.5 * (paired_a == paired_b)).mean())
     score_a, score_b = (np.array(list(s.values())) for s in scores or (a, b))
+    if higher:
+        wins, score_a, score_b = 1 - wins, -score_a, -score_b
     improvement = estimate_improvement(score_a, score_b)
     return RecipeComparison(first, second, difference, paired, effect, wins, improvement, p)
 
@@ -271,9 +275,9 @@ def describe_verdict(comparison: RecipeComparison) -> str:
     """
     difference = comparison.difference
     if comparison.p == 1.0 and difference.stderr == 0:
-        return "the same on every seed"
+        return "the same in every run"
     if not math.isfinite(comparison.p):
-        return "differ by the same on every seed" if difference.stderr == 0 else TOO_FEW
+        return "differ by the same in every run" if difference.stderr == 0 else TOO_FEW
     if difference.low <= 0 <= difference.high:
         return "no difference shown"
     if not comparison.adjusted <= 1 - LEVEL:  # a nan must not pass as significant
@@ -295,7 +299,7 @@ def compare_pairs(
 
     Args:
         problem: whose recipes are compared.
-        metric: of which less is better.
+        metric: by which they are compared.
         selected: the recipe whose pairs come first.
         baseline: the label of a recipe.
 
@@ -324,7 +328,8 @@ def _compare_pair(a: RecipeRuns, b: RecipeRuns, metric: str) -> RecipeComparison
     scores = (a.get_scores(metric), b.get_scores(metric))
     values = a.get_values(metric), b.get_values(metric)
     losses = a.get_losses(metric), b.get_losses(metric)
-    return compare_recipes(a.label, b.label, *values, scores, max(a.overlap, b.overlap), losses)
+    overlap, higher = max(a.overlap, b.overlap), a.prefers_higher(metric)
+    return compare_recipes(a.label, b.label, *values, scores, overlap, losses, higher)
 
 
 def find_recipe(problem: LearningProblem, label: str) -> RecipeRuns:

@@ -256,17 +256,24 @@ def tune_methods(problem: LearningProblem) -> list[TunedMethod]:
     return sorted(methods, key=lambda method: orient(method.selection.val.mean))
 
 
-def compare_methods(methods: list[TunedMethod]) -> list[RecipeComparison]:
-    """Compare all pairs of methods as tuned, adjusted for their number."""
-    return adjust_comparisons([compare_two_methods(a, b) for a, b in combinations(methods, 2)])
+def compare_methods(methods: list[TunedMethod], higher: bool = False) -> list[RecipeComparison]:
+    """Compare all pairs of methods as tuned, adjusted for their number.
+
+    Args:
+        methods: on one problem.
+        higher: whether what they are compared by is better where it is higher.
+    """
+    pairs = combinations(methods, 2)
+    return adjust_comparisons([compare_two_methods(a, b, higher) for a, b in pairs])
 
 
-def compare_two_methods(a: TunedMethod, b: TunedMethod) -> RecipeComparison:
+def compare_two_methods(a: TunedMethod, b: TunedMethod, higher: bool = False) -> RecipeComparison:
     """Compare two methods by their cross-fitted risks on unseen data.
 
     Args:
         a: a method.
         b: another one on the same problem.
+        higher: whether what they are compared by is better where it is higher.
 
     Returns:
         The comparison; where one was tuned over several settings and seeds are shared, its
@@ -275,7 +282,7 @@ def compare_two_methods(a: TunedMethod, b: TunedMethod) -> RecipeComparison:
     overlap = max(a.unseen.overlap, b.unseen.overlap)
     risks = a.risk_by_seed, b.risk_by_seed
     losses = a.losses, b.losses
-    comparison = compare_recipes(a.name, b.name, *risks, overlap=overlap, losses=losses)
+    comparison = compare_recipes(a.name, b.name, *risks, None, overlap, losses, higher)
     if not comparison.paired or max(a.trials, b.trials) == 1:
         return comparison
     difference = a.unseen.subtract(b.unseen).estimate_mean()

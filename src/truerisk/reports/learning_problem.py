@@ -234,6 +234,11 @@ class LearningProblem:
         return max((recipe.overlap for recipe in self.recipes), default=0.0)
 
     @property
+    def unit(self) -> str:
+        """What its runs are of: a seed, or a fold of one."""
+        return "fold" if self.overlap else "seed"
+
+    @property
     def unseen_metric(self) -> str:
         """The metric that estimates the risk on unseen data: test, else true, else validation."""
         measured, monitor = self.metrics, self.monitor

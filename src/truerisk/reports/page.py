@@ -143,6 +143,7 @@ def _problem_data(
         "metrics": problem.metrics,
         "unseen": problem.unseen_metric,
         "followed": problem.monitor.name,
+        "unit": problem.unit,
         "constants": problem.constants,
         "recipes": [_recipe_data(folder, recipe, problem) for recipe in recipes],
         "selected": row[id(findings.selection.recipe)] if findings.selection else None,

@@ -135,7 +135,7 @@ def print_summary(report: StudyReport) -> None:
         print(line, file=sys.stderr)
     print(describe_study(report.study))
     for findings in report.findings:
-        console.print(render_terminal(tabulate_main_metrics(findings)))
+        console.print(render_terminal(tabulate_main_metrics(findings), width=console.width))
         # labels such as [l2,dropout] are no markup of rich's
         console.print("\n".join(summarize_findings(findings)), markup=False)
     if not (report.folder / "results.parquet").exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -80,7 +81,7 @@ def tabulate_recipes(findings: ProblemFindings, metrics: Sequence[str] | None = 
         ]
         rows.append(["best constant", "", *means])
     headings = ["recipe", "runs", *map(metric_heading, metrics)]
-    return TextTable(f"{problem.name}: mean ± standard error over seeds", headings, rows)
+    return TextTable(f"{problem.name}: mean ± standard error over {problem.unit}s", headings, rows)
 
 
 def tabulate_main_metrics(findings: ProblemFindings) -> TextTable:
@@ -128,14 +129,15 @@ def tabulate_comparisons(findings: ProblemFindings, metric: str) -> TextTable:
     for c in findings.comparisons[metric]:
         difference = format_interval(c.difference, metric_scale(metric))
         p_values = [format_p_value(c.p), format_p_value(c.adjusted)]
-        lower = f"{c.improvement.probability:.2f}"
+        better = f"{c.improvement.probability:.2f}"
         if math.isfinite(c.improvement.low):
-            lower += f" [{c.improvement.low:.2f}, {c.improvement.high:.2f}]"
-        effects = [f"{c.effect:.2f}", lower]
+            better += f" [{c.improvement.low:.2f}, {c.improvement.high:.2f}]"
+        effects = [f"{c.effect:.2f}", better]
         name, n = f"{c.first} − {c.second}", str(c.difference.n)
         rows.append([name, n, difference, *p_values, *effects, describe_verdict(c)])
-    headings = ["difference", "seeds", "mean [95 %]", "p", "p, Holm", "effect"]
-    headings += ["P(first lower) [95 %]", ""]
+    unit = findings.problem.unit
+    headings = ["difference", f"{unit}s", "mean [95 %]", "p", "p, Holm", "effect"]
+    headings += ["P(first better) [95 %]", ""]
     title = f"{findings.problem.name}: differences in {metric_heading(metric)}"
     return TextTable(title, headings, rows)
 
@@ -218,29 +220,87 @@ def escape_latex(text: str) -> str:
     return "".join(LATEX.get(letter, letter) for letter in text)
 
 
-def render_terminal(table: TextTable, most: int = 12) -> Table:
+def render_terminal(table: TextTable, most: int = 12, width: int = 80) -> Table:
     """Render a table's first rows for the terminal.
+
+    Names too long for a narrow window are broken where their parts meet; where that would leave
+    less than `LEAST_NAME` letters of a line, the last columns are left out, and named below.
 
     Args:
         table: the table.
         most: the number of rows.
+        width: letters of a line of the terminal.
 
     Returns:
         What rich prints.
     """
     from rich.table import Table, box
+    from rich.text import Text
 
+    headings, rows = table.headings, table.rows[:most]
+    longest = max((len(row[0]) for row in rows), default=0)
+    room = _name_width(headings, rows, width)
+    if longest > room:
+        # in two lines they take less
+        headings = [headings[0], *(heading.replace(" ", "\n", 1) for heading in headings[1:])]
+        rows = [[row[0], *(cell.replace(", ", ",\n") for cell in row[1:])] for row in rows]
+    while longest > (room := _name_width(headings, rows, width)) and room < LEAST_NAME:
+        if len(headings) <= 3:
+            break
+        headings = headings[:-1]
     rendered = Table(title=table.title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    first, *others = table.headings
-    rendered.add_column(first, overflow="fold")
-    for name in others:
+    room = min(longest, max(room, LEAST_NAME))
+    rendered.add_column(headings[0], overflow="fold", min_width=room)
+    for name in headings[1:]:
         # numbers are never cut; where the window is narrow the count of runs folds, then the names
         rendered.add_column(name, justify="right", no_wrap=name != "runs")
-    for row in table.rows[:most]:
-        rendered.add_row(*row)
+    for name, *cells in rows:
+        # a name such as [l2,dropout] is no markup of rich's
+        rendered.add_row(Text(break_name(name, room)), *cells[: len(headings) - 1])
+    left_out = table.headings[len(headings) :]
+    if left_out:
+        rendered.caption = f"no room here, but on the page: {'; '.join(left_out)}"
+        rendered.caption_justify = "left"
     if len(table.rows) > most:
         rendered.add_row(f"… {len(table.rows) - most} more")
     return rendered
+
+
+LEAST_NAME = 24
+"""Letters of a recipe's name that a line of the terminal has room for."""
+
+
+def _name_width(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> int:
+    """Return the letters that the other columns leave for names."""
+    taken = 2
+    for i, heading in enumerate(headings[1:], 1):
+        cells = [heading, *(row[i] for row in rows)]
+        taken += 3 + max(len(line) for cell in cells for line in cell.split("\n"))
+    return width - taken
+
+
+def break_name(name: str, width: int) -> str:
+    """Break a recipe's name into lines where its parts meet, the later ones set in.
+
+    Args:
+        name: of a recipe.
+        width: letters of a line.
+
+    >>> print(break_name("adam regularizer=[l2,dropout] lr=0.1", 26))
+    adam
+      regularizer=[l2,dropout]
+      lr=0.1
+    """
+    lines: list[str] = [""]
+    parts: list[str] = []
+    for word in name.split(" "):
+        # only what is longer than a line is broken inside
+        parts += re.split(r"(?<=[_+,=/])", f"{word} ") if len(word) > width - 2 else [f"{word} "]
+    for part in parts:
+        if lines[-1].strip() and len((lines[-1] + part).rstrip()) > width:
+            lines.append("  ")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def tidy_results(study: StudyResults) -> pd.DataFrame:

@@ -5,6 +5,7 @@ const find = (query) => document.querySelector(query);
 
 function showProblem(problem) {
   find("#said ul").replaceChildren(...problem.said.map((line) => make("li", {}, line)));
+  document.querySelectorAll(".unit").forEach((word) => { word.textContent = problem.unit; });
   const picked = new Set(problem.picked);
   showRecipes(problem, picked, () => showCurves(problem, picked));
   showCurves(problem, picked);
@@ -134,7 +135,7 @@ function showCurves(problem, picked) {
   drawChart(place, chart());
 }
 
-function differences(place, rows, metric, options = {}) {
+function differences(place, rows, metric, unit, options = {}) {
   const reach = Math.max(...rows.flatMap((c) => c.difference.slice(2, 4).map(Math.abs)), 1e-30);
   const order = rows.map((c) => Math.abs(c.difference[0])).sort((a, b) => a - b);
   const near = Math.min(reach, 4 * (order[Math.floor(order.length / 2)] || reach));
@@ -145,12 +146,12 @@ function differences(place, rows, metric, options = {}) {
     { title: "first − second", sort: (c) => c.difference[0], cell: (c) => interval(c.difference, scaled) },
     { title: "95 %", bar: true, cell: (c) => bar(c.difference, near, ["lower", "higher"].includes(c.verdict)) },
     { title: "verdict: the first is", name: true, sort: (c) => c.verdict, cell: (c) => make("span", { class: `said ${c.verdict}` }, c.verdict) },
-    { title: "seeds", sort: (c) => c.difference[4], cell: (c) => `${c.difference[4]}${c.paired ? "" : ", unpaired"}` },
+    { title: `${unit}s`, sort: (c) => c.difference[4], cell: (c) => `${c.difference[4]}${c.paired ? "" : ", unpaired"}` },
     { title: "p", sort: (c) => c.p, cell: (c) => chance(c.p) },
     { title: "p, Holm", sort: (c) => c.adjusted, cell: (c) => chance(c.adjusted) },
     { title: "effect", sort: (c) => c.effect, cell: (c) => digits(c.effect, 3) },
-    { title: "P(first lower)", sort: (c) => c.improvement[0], cell: (c) => interval([c.improvement[0], 0, c.improvement[1], c.improvement[2]]) },
-    { title: "lower on", sort: (c) => c.wins, cell: (c) => (c.wins === null ? "–" : `${Math.round(100 * c.wins)} %`) },
+    { title: "P(first better)", sort: (c) => c.improvement[0], cell: (c) => interval([c.improvement[0], 0, c.improvement[1], c.improvement[2]]) },
+    { title: "better on", sort: (c) => c.wins, cell: (c) => (c.wins === null ? "–" : `${Math.round(100 * c.wins)} %`) },
   ], rows, { text: (c) => `${c.first} ${c.second} ${c.verdict}`, ...options });
 }
 
@@ -158,7 +159,7 @@ function showComparisons(problem) {
   const pick = find("#comparisons select"), metrics = Object.keys(problem.comparisons).filter((m) => problem.comparisons[m].length);
   pick.replaceChildren(...metrics.map((m) => make("option", { value: m }, headingOf(m))));
   find("#comparisons").hidden = !metrics.length;
-  const show = () => differences(find("#comparisons .table"), problem.comparisons[pick.value], pick.value, { filter: find("#comparisons input") });
+  const show = () => differences(find("#comparisons .table"), problem.comparisons[pick.value], pick.value, problem.unit, { filter: find("#comparisons input") });
   pick.onchange = show;
   if (metrics.length) show();
 }
@@ -167,7 +168,7 @@ function showMethods(problem) {
   const section = find("#methods"), unseen = DATA.titles[problem.unseen];
   section.hidden = problem.methods.length < 2 || problem.methods.every((m) => m.trials < 2);
   if (section.hidden) return;
-  const reached = (m) => (m.reached ? ` (${m.reached[0]} of ${m.reached[1]} seeds)` : "");
+  const reached = (m) => (m.reached ? ` (${m.reached[0]} of ${m.reached[1]} ${problem.unit}s)` : "");
   sortable(find("#methods .table"), [
     { title: "method", name: true, sort: (m) => m.name, cell: (m) => breakable(m.name) },
     { title: "settings tried", sort: (m) => m.trials, cell: (m) => String(m.trials) },
@@ -177,9 +178,9 @@ function showMethods(problem) {
     { title: `steps to ${digits(problem.target, 3)}`, sort: (m) => m.steps, cell: (m) => `${m.steps === null ? "not reached" : digits(m.steps)}${reached(m)}` },
   ], problem.methods);
   find("#methods .note").textContent = `A method is what differs by more than numbers. Each is tuned on the ${DATA.titles[problem.followed]} of
-    all seeds but one and its ${unseen} taken on that one, in turn. Steps: median over seeds until the ${DATA.titles[problem.followed]}
+    all ${problem.unit}s but one and its ${unseen} taken on that one, in turn. Steps: median over ${problem.unit}s until the ${DATA.titles[problem.followed]}
     first comes to ${digits(problem.target, 3)}.`;
-  differences(find("#methods .contest"), problem.contest, problem.unseen);
+  differences(find("#methods .contest"), problem.contest, problem.unseen, problem.unit);
 }
 
 function start() {

@@ -223,8 +223,8 @@ def test_folders_with_a_test_split(pictures, tmp_path):
 
 def test_data_sets_saved_to_disk(tmp_path):
     rows = datasets.Dataset.from_dict({"a": [1.0, 2.0, 3.0], "label": [0, 1, 0]})
-    rows.save_to_disk(tmp_path / "one")
-    datasets.DatasetDict(train=rows, test=rows).save_to_disk(tmp_path / "two")
+    rows.save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict(train=rows, test=rows).save_to_disk(str(tmp_path / "two"))
     assert hub(str(tmp_path / "one")).test is None
     assert torch.equal(hub(str(tmp_path / "two")).test[1], torch.tensor([0, 1, 0]))
 

@@ -51,7 +51,6 @@ from truerisk.config.parts import (
     list_options,
     option_folders,
 )
-from truerisk.config.targets import permit_targets
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.core.seeds import Streams
 
@@ -436,6 +435,9 @@ def _keep_choices(cfg: DictConfig) -> DictConfig:
 
 def make_callbacks(cfg: DictConfig) -> Callbacks:
     """Make the callbacks that Hydra is to call at its jobs, those of ``hydra.callbacks``."""
+    # here, as it imports pydantic, which --cfg has no need of
+    from truerisk.config.targets import permit_targets
+
     with permit_targets(OmegaConf.to_container(cfg.hydra.callbacks, resolve=True)):
         return Callbacks(cfg)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -196,26 +197,45 @@ def test_pooled_losses_in_groups_and_of_folds_that_differ():
     )
 
 
-def test_a_trainer_of_ones_own_tells_that_it_does_not_cluster(tmp_path):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_trainer_of_ones_own_clusters_and_weighs_as_a_run_does(tmp_path, weighted):
+    draw = np.random.default_rng(0)
+    patient = np.repeat(np.arange(30), 4)
+    x = np.repeat(draw.normal(size=(30, 2)), 4, 0)
+    y = np.repeat(draw.normal(size=30), 4) + 0.1 * draw.normal(size=120)
+    np.savez(tmp_path / "f.npz", x=x, y=y, patient=patient, w=draw.uniform(0.2, 3, 120))
+    given = [
+        "data=arrays", f"data.source.path={tmp_path}/f.npz", "model=linear", "loss=mse",
+        "data.split=group:patient", "metric=[rmse]", "trainer.max_epochs=1", "data.batch_size=7",
+        *(["risk.weighted=true", "+data.source.weight=w"] if weighted else []),
+    ]  # fmt: skip
     import lightning as L
 
-    draw, n = np.random.default_rng(0), 60
-    x, patient = draw.normal(size=(n, 3)), np.repeat(np.arange(20), 3)
-    np.savez(tmp_path / "f.npz", x=x, y=x.sum(1), patient=patient)
-    module, data = truerisk.build_module([
-        "data=arrays", f"data.source.path={tmp_path}/f.npz", "model=linear", "loss=mse",
-        "data.split=group:patient",
-    ])  # fmt: skip
+    ours = truerisk.train(given, folder=tmp_path / "run")
+    module, data = truerisk.build_module(given)
+    module.model.load_state_dict(ours.network.state_dict())
     trainer = L.Trainer(logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
-    with pytest.warns(UserWarning, match="data.split=group: under a Trainer of your own"):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*independent samples")
         trainer.validate(module, datamodule=data, verbose=False)
+        told = dict(trainer.callback_metrics)
+        trainer.test(module, verbose=False)  # its own dataloaders
+        told |= trainer.callback_metrics
+    for name in ("risk/val", "risk/test", "metric/rmse/test"):
+        measured = ours.summary[name]
+        assert told[name].item() == pytest.approx(measured.value, rel=1e-5)
+        assert told[f"{name}/stderr"].item() == pytest.approx(measured.stderr, rel=1e-5)
+    pairs = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(data.test.x, data.test.y))
+    with pytest.warns(UserWarning, match="not those of the module's own data"):
+        trainer.test(module, pairs, verbose=False)
+    assert trainer.callback_metrics["risk/test/stderr"] < 0.8 * told["risk/test/stderr"]
 
 
 def test_losses_that_two_processes_measured_are_put_into_order():
     x = torch.arange(7.0)
     processes = SimpleNamespace(
         gather=lambda own: [own, {"risk": x[1::2]}],
-        read_weights=lambda name: None,
+        recipe=SimpleNamespace(risk=SimpleNamespace(weighted=False)),
         data=SimpleNamespace(groups={}),
     )
     whole = RiskEstimator.spread_losses(processes, "test", {"risk": x[::2]})

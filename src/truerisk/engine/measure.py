@@ -74,6 +74,43 @@ def is_final(name: str) -> bool:
     return name.rpartition("/")[2] in FINAL or name.startswith((CONSTANT, EXPLAINED))
 
 
+def mark_samples(recipe: Recipe, name: str) -> tuple[Callable[[Tensor], Marks], int]:
+    """Return what tells the groups of a split's samples, and how many groups it has.
+
+    Args:
+        recipe: with the data, and whether risks are weighted.
+        name: of the split.
+    """
+    numbers, weights = recipe.data.groups.get(name), read_shares(recipe, name)
+    if numbers is None:
+        if weights is None:
+            return lambda index: (index, None), 0
+        numbers = torch.arange(len(weights))  # independent: each its own group
+    groups = int(numbers.max()) + 1
+    if weights is None:
+        return lambda index: (numbers[index], None), groups
+    return lambda index: (numbers[index], weights[index]), groups
+
+
+def read_shares(recipe: Recipe, name: str) -> Tensor | None:
+    """Return how much each sample of a split counts in what is reported; None for all alike.
+
+    Args:
+        recipe: with the data and the loss.
+        name: of the split.
+    """
+    if not recipe.risk.weighted:
+        return None
+    weights, of_class = recipe.data.weights.get(name), recipe.surrogate.class_weight
+    y = getattr(recipe.data, name).y
+    if weights is None:
+        weights = torch.ones(len(y), dtype=torch.float64)
+    if of_class is not None and y.ndim == 1:
+        # a Trainer of the user's may have brought the loss to another device
+        weights = weights * of_class.to(y.device)[y].to(weights)
+    return weights
+
+
 class RiskEstimator:
     """Estimate what a run reports; every process takes its share of the samples.
 
@@ -156,7 +193,7 @@ class RiskEstimator:
             # every process has all the targets, so each counts its share of them
             own = torch.arange(len(y))[self.rank :: self.world]
             y = y[own.to(y.device)]
-            marks, groups = self.mark_samples(name)
+            marks, groups = mark_samples(self.recipe, name)
             mark = marks(own) if groups else ()
             risk, errors = make_estimate(self.device, groups), None
             risk.update(bayes.constant_losses(surrogate, found[0], y), *mark)
@@ -196,7 +233,7 @@ class RiskEstimator:
         """
         shares: dict[str, Measured] = {}
         for name in split_names(self.data) if self._explains else ():
-            y, weights = getattr(self.data, name).y.double().cpu(), self.read_weights(name)
+            y, weights = getattr(self.data, name).y.double().cpu(), read_shares(self.recipe, name)
             share = torch.ones(len(y), dtype=y.dtype) if weights is None else weights.double().cpu()
             share = share / share.mean()
             wide = share.view(-1, *[1] * (y.ndim - 1))
@@ -257,7 +294,7 @@ class RiskEstimator:
         """
         shares = self.gather({key: value.double().cpu() for key, value in samples.items()})
         whole = {key: deal_back([share[key] for share in shares]) for key in samples}
-        weights = self.read_weights(name)
+        weights = read_shares(self.recipe, name)
         if weights is not None:
             share = weights.double().cpu() / weights.double().mean().cpu()
             for key, values in whole.items():
@@ -294,42 +331,10 @@ class RiskEstimator:
         split = getattr(self.data, name)
         index = torch.arange(len(split)) if index is None else index
         plan = index[self.rank :: self.world].split(BATCH)
-        marks, groups = self.mark_samples(name)
+        marks, groups = mark_samples(self.recipe, name)
         parts = (marks(one) for one in plan) if groups else None
         keep = thorough and self.keeps_losses(name)
         return self._measured(state, split.batches(plan), thorough, None, parts, groups, keep)
-
-    def mark_samples(self, name: str) -> tuple[Callable[[Tensor], Marks], int]:
-        """Return what tells the groups of a split's samples, and how many groups it has.
-
-        Args:
-            name: of the split.
-        """
-        numbers, weights = self.data.groups.get(name), self.read_weights(name)
-        if numbers is None:
-            if weights is None:
-                return lambda index: (index, None), 0
-            numbers = torch.arange(len(weights))  # independent: each its own group
-        groups = int(numbers.max()) + 1
-        if weights is None:
-            return lambda index: (numbers[index], None), groups
-        return lambda index: (numbers[index], weights[index]), groups
-
-    def read_weights(self, name: str) -> Tensor | None:
-        """Return how much each sample of a split counts in what is reported; None for all alike.
-
-        Args:
-            name: of the split.
-        """
-        if not self.recipe.risk.weighted:
-            return None
-        weights, of_class = self.data.weights.get(name), self.recipe.surrogate.class_weight
-        if weights is None:
-            weights = torch.ones(len(getattr(self.data, name)), dtype=torch.float64)
-        y = getattr(self.data, name).y
-        if of_class is not None and y.ndim == 1:
-            weights = weights * of_class[y].to(weights)
-        return weights
 
     def make_collector(self, limit: int | None = None) -> Collector | None:
         """Make what keeps predictions for metrics; None where there are no metrics.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from lightning.fabric.utilities import rank_zero_warn
 from torch import Tensor
+from torch.utils.data import SequentialSampler
 
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
@@ -20,10 +21,17 @@ from truerisk.data import DataInfo, DataModule, RunData
 from truerisk.data.plan import SplitDataset
 from truerisk.engine.callback_rules import refuse_callbacks
 from truerisk.engine.host import TrainerHost
+from truerisk.engine.measure import mark_samples
 from truerisk.engine.state import plain_info
 from truerisk.metric import Collector
 from truerisk.recipe import Recipe
-from truerisk.risk.estimate import MeanEstimate, Measurement, flatten_metrics
+from truerisk.risk.estimate import (
+    Marks,
+    MeanEstimate,
+    Measurement,
+    flatten_metrics,
+    make_estimate,
+)
 
 if TYPE_CHECKING:
     from truerisk.engine.lightning import ModelBackend
@@ -86,9 +94,12 @@ class RiskModule(L.LightningModule):
         self.resumed: Mapping[str, Any] | None = None
         self._held = ExitStack()
         # in a dict, as estimates that are submodules would join the checkpoints
-        self._estimates: dict[str, MeanEstimate] = {}
+        self._estimates: dict[str, Any] = {}
         self._averaged: Mapping[str, Tensor] | None = None
         self._told_plain = hosted  # a loop of ours knows the groups
+        self._given_data: RunData = recipe.data
+        self._marks: Callable[[Tensor], Marks] | None = None
+        self._groups = self._seen = 0
         self._collector = Collector(recipe.metrics, self.surrogate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,6 +137,7 @@ class RiskModule(L.LightningModule):
             data = self.recipe.data
         if stage == "fit":
             data.prepare()
+        self._given_data = data
         # a copy, whose splits are brought to the device while dataloaders read where they did
         self.recipe = replace(self.recipe, data=copy.copy(data))
 
@@ -235,9 +247,13 @@ class RiskModule(L.LightningModule):
 
     # --- measuring ------------------------------------------------------------------------------
 
-    def hold_weights(self) -> None:
-        """Begin to measure the weights that count: an average's, where a regularizer keeps one."""
-        self._tell_plain_errors()
+    def hold_weights(self, name: str = "") -> None:
+        """Begin to measure the weights that count: an average's, where a regularizer keeps one.
+
+        Args:
+            name: of the split that is measured, if one is.
+        """
+        self._mark_batches(name)
         self._estimates = {}
         self._collector = Collector(self.recipe.metrics, self.surrogate)
         averages = (r.averaged() for r in self.recipe.regularizers.values())
@@ -253,18 +269,38 @@ class RiskModule(L.LightningModule):
             self._held.enter_context(self.backend.evaluating())
             self._averaged = self.backend.measured
 
-    def _tell_plain_errors(self) -> None:
-        """Tell once that a Trainer's batches do not say which group or weight a sample has."""
+    def _mark_batches(self, name: str) -> None:
+        """Find the groups and weights of the samples that a Trainer is about to show, in order.
+
+        Pairs (x, y) do not tell them; the place of a sample in a split of ours does. Of other
+        batches it is told once that they count alike.
+        """
         recipe = self.recipe
+        self._marks, self._groups, self._seen = None, 0, 0
         grouped, weighted = getattr(recipe.data, "groups", None), recipe.risk.weighted
-        if self._told_plain or not (grouped or weighted):
+        if not name or not (grouped or weighted):
             return
-        self._told_plain = True
-        what = "risk.weighted=true" if weighted else "data.split=group"
-        rank_zero_warn(
-            f"{what}: under a Trainer of your own validation and test count samples alike, and "
-            "their errors are those of independent samples; truerisk evaluate does as it says"
-        )
+        if self._shows_split(name):
+            self._marks, self._groups = mark_samples(recipe, name)
+        elif not self._told_plain:
+            self._told_plain = True
+            what = "risk.weighted=true" if weighted else "data.split=group"
+            rank_zero_warn(
+                f"{what}: of batches that are not those of the module's own data, samples count "
+                "alike, and errors are those of independent samples; truerisk evaluate does as it "
+                "says"
+            )
+
+    def _shows_split(self, name: str) -> bool:
+        """Tell whether the Trainer's batches are a split of our data, in its order."""
+        loader = getattr(self.trainer, f"{name}_dataloaders", None)
+        if isinstance(loader, list | tuple) and len(loader) == 1:
+            loader = loader[0]
+        dataset, sampler = getattr(loader, "dataset", None), getattr(loader, "sampler", None)
+        if self.trainer.world_size > 1 or not isinstance(sampler, SequentialSampler):
+            return False
+        own = SplitDataset(getattr(self._given_data, name))
+        return isinstance(dataset, SplitDataset) and dataset.split is own.split
 
     def release_weights(self) -> None:
         """End what `hold_weights` began; training goes on as it was."""
@@ -283,14 +319,18 @@ class RiskModule(L.LightningModule):
         outputs = self.predict_outputs(pair.x)
         trained = surrogate(outputs, pair.y)
         losses = surrogate.report_losses(trained, outputs, pair.y)
-        self._collector.add(outputs, pair.y)
+        mark: tuple[Any, ...] = ()
+        if self._marks is not None and self._groups:
+            mark = self._marks(torch.arange(self._seen, self._seen + len(pair.y)))
+        self._seen += len(pair.y)
+        self._collector.add(outputs, pair.y, *mark[:1])
         values: dict[str, Any] = {"risk": losses}
         if surrogate.task.error_title is not None:
             values["error"] = surrogate.compute_errors(outputs, pair.y)
         for name, value in values.items():
             if name not in self._estimates:
-                self._estimates[name] = MeanEstimate(self.device)
-            self._estimates[name].update(value)
+                self._estimates[name] = make_estimate(self.device, self._groups)
+            self._estimates[name].update(value, *mark)
         if losses is not trained:
             self._estimates.setdefault("trained", MeanEstimate(self.device)).update(trained)
         return losses.mean()
@@ -321,7 +361,7 @@ class RiskModule(L.LightningModule):
 
     def on_validation_start(self) -> None:
         """Hold the weights still."""
-        self.hold_weights()
+        self.hold_weights("val")
 
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Measure a batch; returns the mean loss of its samples, a scalar."""
@@ -352,7 +392,7 @@ class RiskModule(L.LightningModule):
 
     def on_test_start(self) -> None:
         """Hold the weights still."""
-        self.hold_weights()
+        self.hold_weights("test")
 
     def test_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Measure a batch; returns the mean loss of its samples, a scalar."""

@@ -1,3 +1,5 @@
+import argparse
+
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir, version
@@ -11,6 +13,7 @@ from truerisk.config.compose import (
     ConfigLoader,
     compose,
     hydra_session,
+    make_parser,
     override_config,
 )
 from truerisk.config.parts import conf_dir
@@ -245,6 +248,25 @@ def test_a_swept_option_may_have_keys_the_default_has_not():
         ConfigLoader().load_configuration(
             "train", ["optimizer=adam,sgd", given[1]], RunMode.MULTIRUN
         )
+
+
+def test_the_parser_is_made_where_help_is_checked_when_added(monkeypatch):
+    """As Python 3.14 does, and one help of Hydra 1.3's is an object that is a text when shown."""
+    add = argparse.ArgumentParser.add_argument
+
+    def check_help(parser, action):
+        assert action.help is None or "%" not in action.help
+
+    def add_checked(parser, *names, **options):
+        action = add(parser, *names, **options)
+        parser._check_help(action)
+        return action
+
+    monkeypatch.setattr(argparse._ActionsContainer, "_check_help", check_help, raising=False)
+    monkeypatch.setattr(argparse.ArgumentParser, "add_argument", add_checked)
+    assert make_parser("truerisk train").prog == "truerisk train"
+    with pytest.raises(TypeError):
+        make_parser("again").add_argument("--own", help=object())
 
 
 def test_a_surrounding_hydra_program_keeps_its_state(tmp_path):

@@ -455,7 +455,13 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     Args:
         program: what its usage calls the command.
     """
-    parser = get_args_parser()
+    # Python 3.14 checks help texts when they are added, and one of Hydra 1.3's is none until shown
+    kind: Any = argparse.ArgumentParser
+    kind._check_help = lambda parser, action: None
+    try:
+        parser = get_args_parser()
+    finally:
+        del kind._check_help  # what it inherits is there again
     parser.prog = program
     return parser
 

@@ -160,6 +160,7 @@ DATA = {
     "diabetes": ["data=diabetes", "loss=mse", *SMALL[1:]],
     "digits": ["data=digits", "data.batch_size=200", *SMALL[2:]],
     "gaussians": ["data=gaussians", "risk.true_samples=20000", *SMALL[1:]],
+    "noisy_linear": ["data=noisy_linear", "loss=mse", *SMALL[2:]],
     "polynomial": ["data=polynomial", "loss=mse", "risk.true_samples=20000", *SMALL[2:]],
     "teacher": ["data=teacher", "loss=mse", "risk.true_samples=20000", *SMALL[2:]],
     "wine": ["data=wine", "data.label_noise=0.2", *SMALL[1:]],

@@ -15,6 +15,7 @@ from truerisk.data import (
     gaussians,
     iris,
     mnist1d,
+    noisy_linear,
     polynomial,
     teacher,
     wine,
@@ -154,7 +155,23 @@ def test_a_polynomial_s_targets_are_its_mean_plus_noise():
     assert x.abs().max() <= 1 and x.var() == pytest.approx(1 / 3, rel=0.02)
 
 
-@pytest.mark.parametrize("source", [gaussians, teacher, polynomial])
+def test_a_noisy_line_has_the_covariance_and_the_noise_asked_for():
+    samples = noisy_linear(100_000, dimension=4, condition=9.0, signal=2.0, noise=0.5, seed=3)
+    p = samples.population
+    covariance = p.mixing @ p.mixing.T
+    found = torch.linalg.eigvalsh(covariance.double())
+    torch.testing.assert_close(
+        found[[0, -1]], torch.tensor([1 / 9, 1.0]).double(), rtol=1e-5, atol=0
+    )
+    torch.testing.assert_close(torch.cov(samples.x.T), covariance, rtol=0.03, atol=0.01)
+    assert float(p.weights.norm()) == pytest.approx(2.0, rel=1e-6)
+    residual = samples.y - p.mean(samples.x)
+    assert residual.var() == pytest.approx(0.25, rel=0.02)
+    spectrum = noisy_linear(spectrum=[4.0, 1.0]).population.mixing
+    torch.testing.assert_close(torch.linalg.svdvals(spectrum), torch.tensor([2.0, 1.0]))
+
+
+@pytest.mark.parametrize("source", [gaussians, noisy_linear, teacher, polynomial])
 def test_samples_depend_on_the_seed_and_p_does_not(source):
     a, b, c = (source(seed=s) for s in (1, 1, 2))
     assert torch.equal(a.x, b.x) and torch.equal(a.y, b.y) and not torch.equal(a.x, c.x)
@@ -181,6 +198,8 @@ def test_samples_depend_on_the_seed_and_p_does_not(source):
         (lambda: teacher(noise=-1), "data.source.noise is -1"),
         (lambda: polynomial(coefficients=[]), "data.source.coefficients is empty"),
         (lambda: polynomial(noise=-0.1), "data.source.noise is -0.1"),
+        (lambda: noisy_linear(spectrum=[1, -1]), "data.source.spectrum is [1, -1]"),
+        (lambda: noisy_linear(dimension=0), "data.source.dimension is 0: give at least 1"),
         (lambda: polynomial(0), "data.source.num_samples is 0"),
     ],
 )

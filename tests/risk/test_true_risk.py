@@ -11,7 +11,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from numpy.polynomial.legendre import leggauss
 from scipy.stats import norm
 
-from truerisk.data import gaussians
+from truerisk.data import gaussians, noisy_linear
 
 DISTANCE = 1.5
 GAUSSIANS = ["data=gaussians", f"data.source.distance={DISTANCE}", "data.source.condition=5"]
@@ -101,3 +101,20 @@ def test_no_true_risk_where_p_is_unknown(run):
     result = run("data=iris", "model=linear", "trainer.max_epochs=1")
     assert {"risk/test", "error/test"} <= set(result.summary)
     assert not [name for name in result.summary if name.endswith(("true", "bayes"))]
+
+
+@pytest.mark.parametrize(
+    "scaled", [[], ["data.standardize=feature", "data.standardize_target=true"]]
+)
+def test_the_true_risk_of_a_linear_model_is_an_integral(run, scaled):
+    """As many fresh samples come to the same, in the units of the source."""
+    given = ["data=noisy_linear", "data.source.condition=9", "loss=mse", "model=linear"]
+    result = run(*given, *scaled, "optimizer=newton", "trainer.max_epochs=1")
+    found = result.summary["risk/true"]
+    assert found.stderr == 0 and result.summary["risk/bayes"].value == 1.0
+    population = noisy_linear(condition=9).population
+    x, y = population.sample(400_000, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        losses = (result.model(x) - y).double().square()
+    assert abs(losses.mean() - found.value) < 4 * losses.std() / 400_000**0.5
+    assert found.value > 1.05

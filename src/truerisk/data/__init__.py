@@ -21,9 +21,11 @@ from truerisk.data.samples import (
 from truerisk.data.split import LoaderSplit, Split, TensorSplit
 from truerisk.data.synthetic import (
     GaussianPopulation,
+    LinearPopulation,
     PolynomialPopulation,
     TeacherPopulation,
     gaussians,
+    noisy_linear,
     polynomial,
     teacher,
 )
@@ -38,6 +40,7 @@ __all__ = [
     "DataModule",
     "GaussianPopulation",
     "Inputs",
+    "LinearPopulation",
     "LoaderSplit",
     "NoData",
     "PolynomialPopulation",
@@ -57,6 +60,7 @@ __all__ = [
     "hub",
     "iris",
     "mnist1d",
+    "noisy_linear",
     "polynomial",
     "table",
     "teacher",

@@ -228,7 +228,7 @@ class RunData:
         if self.population is None:
             raise ConfigError(
                 "the distribution of this data is not known, so it has no true risk; data with a "
-                "known one: gaussians, teacher, polynomial"
+                "known one: gaussians, teacher, polynomial, noisy_linear"
             )
         x, y = self.population.sample(n, generator)
         like = next(s for s in (self.test, self.val, self.train) if s is not None)

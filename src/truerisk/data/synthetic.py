@@ -1,4 +1,4 @@
-"""Samples drawn from a P that is known: Gaussian classes, a noisy polynomial, a random network."""
+"""Samples of a P that is known: Gaussian classes, noisy lines and polynomials, random networks."""
 
 from __future__ import annotations
 
@@ -206,6 +206,101 @@ def polynomial(
     if noise < 0:
         raise ConfigError(f"data.source.noise is {noise}: a standard deviation is not negative")
     population = PolynomialPopulation(tuple(float(c) for c in coefficients), float(noise))
+    x, y = population.sample(num_samples, named_generator(seed or 0, "samples"))
+    return Samples(x, y, "regression", population=population)
+
+
+@dataclass(frozen=True)
+class LinearPopulation:
+    """x ~ N(0, Σ) with Σ = A Aᵀ, y = βᵀx + noise · z with z ~ N(0, 1).
+
+    ``weights`` β [d, 1]; ``mixing`` is A [d, d].
+    """
+
+    weights: Tensor
+    mixing: Tensor
+    noise: float
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Compute E[y | x] = βᵀx, [n, 1], at raw x [n, d]."""
+        return x @ self.weights.to(x)
+
+    @property
+    def noise_variance(self) -> float:
+        """The variance of y given x."""
+        return self.noise**2
+
+    def expect_squared_error(self, weights: Tensor, bias: Tensor) -> float:
+        """Compute E (wᵀx + b − y)² = (w − β)ᵀΣ(w − β) + b² + σ².
+
+        Args:
+            weights: w [d, 1].
+            bias: b, one number.
+        """
+        off = self.mixing.double().T @ (weights.double().cpu() - self.weights.double())
+        return float(off.square().sum() + bias.double().cpu().square().sum()) + self.noise**2
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw x float32 [n, d] and y [n, 1].
+
+        Args:
+            n: how many.
+            generator: on whose device they are drawn.
+        """
+        device = generator.device
+        size = (n, len(self.weights))
+        white = torch.randn(size, generator=generator, device=device, dtype=torch.float32)
+        x = white @ self.mixing.to(device).T
+        z = torch.randn(n, 1, generator=generator, device=device, dtype=torch.float32)
+        return x, self.mean(x) + self.noise * z
+
+
+def noisy_linear(
+    num_samples: int = 200,
+    dimension: int = 20,
+    condition: float = 1.0,
+    spectrum: Sequence[float] | None = None,
+    signal: float = 1.0,
+    noise: float = 1.0,
+    population_seed: int = 0,
+    seed: int | None = None,
+) -> Samples:
+    """Draw samples of a linear function and noise, at Gaussian inputs of a given covariance.
+
+    Args:
+        num_samples: of all splits together.
+        dimension: d, the number of features.
+        condition: condition number of the covariance, whose largest eigenvalue is 1.
+        spectrum: all eigenvalues of it, in place of ``dimension`` and ``condition``.
+        signal: ‖β‖, whose direction is drawn, as are the covariance's axes.
+        noise: standard deviation of what is added.
+        population_seed: fixes P.
+        seed: of the samples.
+
+    Returns:
+        Samples with their population.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+    values = list(spectrum or [])
+    if values and not min(values) >= 0:
+        raise ConfigError(f"data.source.spectrum is {values}: a variance is not negative")
+    least = {"num_samples": 1, "dimension": 1, "condition": 1, "signal": 0, "noise": 0}
+    given = (num_samples, dimension, condition, signal, noise)
+    for (key, bound), value in zip(least.items(), given, strict=True):
+        if value < bound:
+            raise ConfigError(f"data.source.{key} is {value}: give at least {bound}")
+    draw = named_generator(population_seed, "noisy_linear")
+    if values:
+        variances = torch.tensor(values, dtype=torch.float64)
+    else:
+        variances = torch.logspace(0, -1, dimension, base=float(condition), dtype=torch.float64)
+    mixing = _draw_rotation(len(variances), draw) * variances.sqrt()
+    direction = torch.randn(len(variances), 1, generator=draw, dtype=torch.float64)
+    weights = signal * direction / direction.norm()
+    # single precision from here on, so that samples and risks belong to one P
+    population = LinearPopulation(weights.float(), mixing.float(), float(noise))
     x, y = population.sample(num_samples, named_generator(seed or 0, "samples"))
     return Samples(x, y, "regression", population=population)
 

@@ -23,7 +23,7 @@ from truerisk.metric import Collector
 from truerisk.metric.collector import deal_back
 from truerisk.metric.functionals import combine_influences
 from truerisk.metric.metric import MetricEstimate
-from truerisk.model import Function
+from truerisk.model import Function, Linear
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
 from truerisk.risk import bayes
@@ -402,11 +402,21 @@ class RiskEstimator:
 
         A pilot gives the variance, and the answer comes from fresh draws (Stein 1945); should they
         vary more than the pilot, from more of them. Beside it, on the same draws, the risk of the
-        Bayes predictor. Nothing where P is not known.
+        Bayes predictor. Nothing where P is not known; without samples where it is an integral in
+        closed form.
         """
         # under P there are no weights
         if self.data.population is None or self.recipe.risk.weighted:
             return {}
+        if self._explains and not self.recipe.metrics and isinstance(self.objective.model, Linear):
+            model, surrogate = self.objective.model, self.recipe.surrogate
+            exact = bayes.integrate_squared_error(self.data, surrogate, model)
+            if exact is not None:
+                risk, least = exact
+                return {
+                    "risk/true": Measured(risk, 0.0, epoch),
+                    "risk/bayes": Measured(least, 0.0, None),
+                }
         drawn, found = 0, self._measured(None, self._fresh(PILOT, "pilot"), limit=0)
         while drawn < self._samples(found):
             drawn = self._samples(found, spare=1.05)  # so that a second try is rare

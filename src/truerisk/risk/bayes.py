@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,31 @@ def predict_bayes(data: RunData, surrogate: Surrogate, x: Tensor) -> Tensor:
         x: inputs [n, *shape] as the model sees them.
     """
     return surrogate.task.bayes_outputs(data.population, data.raw(x), surrogate).to(x)
+
+
+@torch.no_grad()
+def integrate_squared_error(
+    data: RunData, surrogate: Surrogate, model: nn.Module
+) -> tuple[float, float] | None:
+    """Return the true risk of a linear model under squared error in closed form, and Bayes'.
+
+    Args:
+        data: whose population may know it.
+        surrogate: the loss that the outputs are for.
+        model: affine in its inputs, in eval mode.
+
+    Returns:
+        Both in the targets' own units; None where the population gives samples alone.
+    """
+    population: Any = data.population
+    if not hasattr(population, "expect_squared_error"):
+        return None
+    size = data.info.input_shape[0]
+    # an affine function is known by its values at the origin and at a point on each axis
+    points = torch.cat([torch.zeros(1, size), torch.eye(size)]).to(next(model.parameters()))
+    outputs = surrogate.decode_outputs(model(data.standardizer(points))).double()
+    risk = population.expect_squared_error(outputs[1:] - outputs[:1], outputs[:1])
+    return risk, population.noise_variance
 
 
 CLOSED = (

@@ -289,6 +289,7 @@ def test_a_report_pools_folds(tmp_path, monkeypatch):
             "train", "-m", "data=iris", "model=linear", "data.folds=3", "data.fold=range(3)",
             "optimizer.lr=0.01,0.1", "trainer.max_epochs=2", "hydra.sweep.dir=s", "report=false",
             "hydra/launcher=vectorized", "figures=false",
+            "metric=[accuracy,f1_macro,torchmetrics]", "metric.torchmetrics.metric=JaccardIndex",
         ])  # fmt: skip
     assert not code
     study = build_study(collect_runs(["s"]))
@@ -320,3 +321,17 @@ def test_a_report_pools_folds(tmp_path, monkeypatch):
         assert told.value == pytest.approx(run.losses["risk"].mean(), rel=1e-6)
         assert told.stderr == pytest.approx(run.losses["risk"].std(ddof=1) / 50**0.5, rel=1e-5)
         assert run.summary["error/test"].value == pytest.approx(run.losses["error"].mean())
+    # of a mean of samples their own scores are paired, of others influences
+    error, accuracy = (recipe.estimate(m) for m in ("error/test", "metric/accuracy/test"))
+    assert accuracy.mean == pytest.approx(1 - error.mean, abs=1e-6)
+    assert accuracy[1:4] == pytest.approx((error.stderr, 1 - error.high, 1 - error.low), abs=1e-6)
+    found = analyze_problem(study.problems[0])
+    pairs = [found.comparisons[m][0] for m in ("error/test", "metric/accuracy/test")]
+    assert pairs[1].difference.mean == pytest.approx(-pairs[0].difference.mean, abs=1e-6)
+    assert pairs[1].p == pytest.approx(pairs[0].p, rel=1e-4)
+    kept, told = recipe.runs[0].losses, recipe.runs[0].summary["metric/f1_macro/test"]
+    scores = kept["metric/f1_macro"].astype(float)
+    assert scores.mean() == pytest.approx(told.value, rel=1e-5)
+    assert scores.std(ddof=1) / len(scores) ** 0.5 == pytest.approx(told.stderr, rel=1e-4)
+    said = " ".join(summarize_findings(found))
+    assert "each sample's influence" in said and "Of test torchmetrics it is that of folds" in said

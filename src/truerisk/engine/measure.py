@@ -265,7 +265,11 @@ class RiskEstimator:
             whole = self.spread_losses(name, split.samples)
             self._squared[name] = whole["risk"].double()
             if name == "test" and self.data.folds is not None:
-                self.losses = whole
+                self.losses = whole | {
+                    "/".join(filter(None, ["metric", key, part])): values.float()
+                    for key, estimate in split.metrics.items()
+                    for part, values in estimate.samples.items()
+                }
         return split.name_risks(name, epoch, self.population_size(name))
 
     def keeps_losses(self, name: str) -> bool:

@@ -7,6 +7,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -50,12 +51,15 @@ class MetricEstimate(NamedTuple):
         stderrs: likewise; empty where they are not known.
         size: of how many samples.
         table: rows of numbers, where the metric is a table rather than values.
+        samples: each value plus each sample's influence on it, [n], where those are known and
+            asked for: their mean is the value, their spread its error.
     """
 
     values: dict[str, float]
     stderrs: dict[str, float]
     size: int
     table: list[list[float]] | None = None
+    samples: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Metric:
@@ -133,31 +137,34 @@ class Metric:
             # torchmetrics warns of classes that a split, or a draw of the bootstrap, does not have
             warnings.simplefilter("ignore")
             values = self.compute_values(seen).double().reshape(-1)
-            stderrs = self._estimate_stderrs(seen, values, thorough, groups)
+            stderrs, influences = self._estimate_stderrs(seen, values, thorough, groups)
         named = dict(zip(self.parts, values.tolist(), strict=True))
         if stderrs is None:
             return MetricEstimate(named, {}, n)
         # what rounding leaves of errors that cancel
         stderrs = torch.where(stderrs < 1e-12, 0.0, stderrs)
-        return MetricEstimate(named, dict(zip(self.parts, stderrs.tolist(), strict=True)), n)
+        told, samples = dict(zip(self.parts, stderrs.tolist(), strict=True)), {}
+        if thorough and influences is not None and bool(influences.isfinite().all()):
+            samples = dict(zip(self.parts, (values + influences).T, strict=True))
+        return MetricEstimate(named, told, n, None, samples)
 
     def _estimate_stderrs(
         self, seen: Seen, values: Tensor, thorough: bool, groups: Tensor | None
-    ) -> Tensor | None:
+    ) -> tuple[Tensor | None, Tensor | None]:
         n = len(seen["target"])
         functional = self.find_functional(seen)
         if functional is not None:
             same, influences = find_influences(functional, n)
             # arguments of torchmetrics' that the functional does not know give other values
             if torch.allclose(same, values, rtol=1e-4, atol=1e-6, equal_nan=True):
-                return combine_influences(influences, groups)
+                return combine_influences(influences, groups), influences
         if not thorough:
-            return None
+            return None, None
 
         def resample(index: Tensor) -> Tensor:
             return self.compute_values({key: part[index] for key, part in seen.items()})
 
-        return bootstrap_stderr(resample, n, groups)
+        return bootstrap_stderr(resample, n, groups), None
 
 
 class SampleMean(Metric):

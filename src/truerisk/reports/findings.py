@@ -267,6 +267,15 @@ def describe_folds(findings: ProblemFindings) -> list[str]:
             "sample (as Bayle et al. 2020 estimate it), unless folds differ by more than their "
             "samples explain"
         )
+    tested = [m for m in problem.metrics if m.startswith("metric/") and m.endswith("/test")]
+    apart = [m for m in tested if all(r.get_losses(m) is None for r in problem.recipes)]
+    if len(tested) > len(apart):
+        text += (
+            ". Of test metrics it is that of each sample's influence on its fold's value (of a "
+            "mean of samples its own score), paired by sample too"
+        )
+    if apart:
+        text += f". Of {', '.join(map(title_metric, apart))} it is that of folds"
     return [f"{text}."]
 
 

@@ -153,8 +153,11 @@ class RecipeRuns:
         return {seed: value for seed, value in values.items() if math.isfinite(value)}
 
     def get_losses(self, metric: str) -> FoldLosses | None:
-        """Look up the losses of the samples that folds tested, where every run has kept them."""
-        kind, _, split = metric.partition("/")
+        """Look up the losses of the samples that folds tested, where every run has kept them.
+
+        Of a metric they are its value on the fold plus each sample's influence on it.
+        """
+        kind, _, split = metric.rpartition("/")
         seeds = self.get_values(metric)
         runs = [run for run in self.runs if run.seed in seeds]
         if split != "test" or not runs or any(kind not in run.losses for run in runs):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hydra.core.config_store import ConfigStore
@@ -66,16 +68,49 @@ def alive(pid):
 
 @pytest.mark.parametrize(
     ("launcher", "option"),
-    [("joblib", "hydra.launcher.n_jobs=2"), ("pool", "hydra.launcher.slots=2")],
+    [
+        ("joblib", "hydra.launcher.n_jobs=2"),
+        ("pool", "hydra.launcher.slots=2"),
+        ("ray", "hydra.launcher.cpus=1"),
+    ],
 )
 def test_workers_end_with_a_parent_that_is_killed(started, launcher, option):
     """Whoever goes on with the cells must find nobody at them."""
+    if launcher == "ray":
+        pytest.importorskip("ray", reason="Ray is large, and so no part of the extra for tests")
     process, workers = started(launcher, option)
     assert len({*workers, process.pid}) == 3
     process.kill()
     process.wait()
     gone = wait_until(lambda: not any(map(alive, workers)), 5)
     for pid in filter(alive, workers):
+        os.kill(pid, signal.SIGKILL)
+    assert gone
+
+
+def test_the_processes_of_a_cell_end_with_it(here):
+    """Of `trainer=ddp` below a worker of the pool: all are gone once the first of all is killed."""
+    ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "seed=1,2"]
+    command = [sys.executable, "-m", "truerisk", "train", "-m", *RECIPE, *ddp]
+    command += ["hydra/launcher=pool", "hydra.launcher.slots=1"]
+    sweep = subprocess.Popen(command, cwd=here, stdout=subprocess.DEVNULL)
+
+    def processes():
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (path / "cwd").readlink() == here:
+                    found.append(int(path.name))
+        return set(found) - {os.getpid()}
+
+    try:
+        assert wait_until(lambda: list(here.glob("outputs/s/*/checkpoints/last.ckpt")), 120)
+        assert len(processes()) == 4  # of the sweep, the pool, and the cell's two
+    finally:
+        sweep.kill()
+        sweep.wait()
+    gone = wait_until(lambda: not processes(), 10)
+    for pid in processes():
         os.kill(pid, signal.SIGKILL)
     assert gone
 

@@ -9,7 +9,7 @@ import time
 from truerisk.result import load_run
 
 RECIPE = ["data=iris", "data.batch_size=30", "model.width=8", "checkpoint_seconds=0"]
-RECIPE += ["report=false", "trainer.max_epochs=800", "risk.every=10"]
+RECIPE += ["report=false", "trainer.max_epochs=300", "risk.every=10"]
 
 
 def going(study, seed):

@@ -1,9 +1,12 @@
-"""SIGTERM and Ctrl-C ask a run to stop; the run saves itself first."""
+"""SIGTERM and Ctrl-C ask a run to stop, which saves itself first; a parent's death ends it."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,6 +14,8 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NOTICE = getattr(signal, "SIGUSR2", None)
 """What SLURM sends a job before its time limit, as submitit asks it to."""
+LOOK = 0.5
+"""Seconds between two looks at whether a parent is still there."""
 
 
 @contextmanager
@@ -52,3 +57,24 @@ def on_stop(ask: Callable[[str], None]) -> Iterator[None]:
 
 def _awaited() -> list[int]:
     return [NOTICE] if NOTICE is not None and callable(signal.getsignal(NOTICE)) else []
+
+
+def end_with_parent(parent: int | None = None) -> None:
+    """End this process when its parent is gone, and with it whoever would count its outcome.
+
+    Args:
+        parent: the process that started this one, where `multiprocessing` does not know it.
+    """
+    known = multiprocessing.parent_process()
+    if parent is None and known is not None:
+        parent = known.pid
+
+    def watch() -> None:
+        # not by a signal of the system's at the parent's death: that one is of the thread that
+        # started this process, which may end long before
+        while os.getppid() == parent:
+            time.sleep(LOOK)
+        os._exit(1)
+
+    if parent not in (None, os.getpid()):
+        threading.Thread(target=watch, daemon=True).start()

@@ -1,13 +1,14 @@
 """One cell, run once: begun, gone on with, or left alone; in several processes if it asks so.
 
-As a program, ``python -m truerisk.sweeps.run_cell FOLDER SCRATCH``, this is one process of a cell
-that trains in several (DDP, FSDP).
+As a program, ``python -m truerisk.sweeps.run_cell FOLDER SCRATCH PARENT``, this is one process of a
+cell that trains in several (DDP, FSDP).
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from truerisk.core.atomic_files import spell_numbers, write_atomic
 from truerisk.core.errors import PartFault, ProcessLost, UserError
 from truerisk.core.stop import read_stop
 from truerisk.engine.peers import Peers, join_peers
-from truerisk.engine.signals import on_stop
+from truerisk.engine.signals import end_with_parent, on_stop
 from truerisk.outcome import Outcome
 from truerisk.risk.measured import read_monitor
 from truerisk.run import RunFolder, rank
@@ -153,7 +154,7 @@ def spawn_distributed(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -
     with TemporaryDirectory(prefix="truerisk-") as scratch:
         Path(scratch, "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
         Path(scratch, "facts.json").write_text(json.dumps(facts))
-        command = [sys.executable, "-m", __name__, str(folder), scratch]
+        command = [sys.executable, "-m", __name__, str(folder), scratch, str(os.getpid())]
         # a session of its own: Ctrl-C would reach it beside the signal that is passed on
         process = subprocess.Popen(command, start_new_session=True)
         with on_stop(lambda name: process.send_signal(signal.Signals[name])):
@@ -182,7 +183,11 @@ def _decode_outcome(text: str) -> Outcome:
 
 def main() -> int:
     """Train in one of a cell's processes; the first one writes down how it ended."""
-    folder, scratch = map(Path, sys.argv[1:])
+    folder, scratch = map(Path, sys.argv[1:3])
+    parent = int(sys.argv[3])
+    if rank() > 0:  # the first one has started this one, with the same command
+        parent = os.getppid()
+    end_with_parent(parent)
     cfg = OmegaConf.load(scratch / "config.yaml")
     assert isinstance(cfg, DictConfig)
     facts = json.loads((scratch / "facts.json").read_text())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from truerisk.core.errors import Interrupted
-from truerisk.engine.signals import NOTICE, SIGNALS, on_stop
+from truerisk.engine.signals import NOTICE, SIGNALS, end_with_parent, on_stop
 from truerisk.show.progress_line import (
     REFRESH,
     fit_line,
@@ -21,7 +21,6 @@ from truerisk.show.progress_line import (
     format_speed,
     open_live_line,
 )
-from truerisk.sweeps.launcher.launcher import end_with_parent
 from truerisk.sweeps.launcher.stacked_group import GroupJob, StackedGroup
 from truerisk.sweeps.sweep_cell import SweepCell
 

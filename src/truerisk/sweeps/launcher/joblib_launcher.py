@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import signal
@@ -10,13 +9,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from truerisk.core.errors import ConfigError
-from truerisk.engine.signals import SIGNALS
-from truerisk.outcome import INTERRUPTED, Outcome
-from truerisk.sweeps.launcher.launcher import CellWork, Launcher, end_with_parent, tell_lost
+from truerisk.engine.signals import end_with_parent
+from truerisk.outcome import Outcome
+from truerisk.sweeps.launcher.launcher import (
+    CellWork,
+    Launcher,
+    SerialLauncher,
+    WorkShare,
+    note_signals,
+    tell_lost,
+)
 from truerisk.sweeps.sweep_cell import SweepCell
-
-_stopped: list[str] = []
-"""In a worker: the signal that it was sent, after which it begins no other cell."""
 
 
 class JoblibLauncher(Launcher):
@@ -69,17 +72,13 @@ def begin_worker(parent: int) -> None:
     os.setpgrp()
     end_with_parent(parent)
     silence_progress()  # several lines would overwrite each other
-    for number in SIGNALS:  # a cell that is at work has handlers of its own
-        signal.signal(number, lambda n, _: _stopped.append(signal.Signals(n).name))
+    note_signals()
 
 
 def run_work(work: CellWork) -> tuple[int, Outcome]:
     """Run a cell, in a worker; gives its number and outcome, for an error too."""
     try:
-        if not _stopped:
-            return work.number, work()
-    except SystemExit as end:  # the cell has saved itself
-        _stopped.append(next(name for name, code in INTERRUPTED.items() if code == end.code))
+        (outcome,) = WorkShare([work], SerialLauncher()).run_until_stopped()
     except Exception as error:
-        return work.number, tell_lost(work.cell, error)
-    return work.number, Outcome(math.nan, "interrupted", _stopped[0])
+        outcome = tell_lost(work.cell, error)
+    return work.number, outcome

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-import multiprocessing
-import os
+import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -23,15 +20,12 @@ from omegaconf import DictConfig, open_dict
 
 from truerisk.config.compose import quote_override
 from truerisk.core.errors import Interrupted
-from truerisk.engine.signals import on_stop
+from truerisk.engine.signals import SIGNALS, on_stop
 from truerisk.outcome import INTERRUPTED, Outcome
 from truerisk.run import RunFolder
 from truerisk.sweeps.locks import find_begun, lock_cells
 from truerisk.sweeps.run_cell import ELSEWHERE, tell_outcome
 from truerisk.sweeps.sweep_cell import DONE, SweepCell, read_outcome
-
-LOOK = 0.5
-"""Seconds between two looks at whether a parent is still there."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +131,12 @@ class Launcher:
         """Say which cells are trained together; a cell that runs by itself is a list of one."""
         return [[cell] for cell in cells]
 
+    def share_works(self, works: Sequence[CellWork]) -> list[list[CellWork]]:
+        """Split works as `group_cells` says: into those that one worker does."""
+        work_of = {work.cell.folder: work for work in works}
+        groups = self.group_cells([work.cell for work in works])
+        return [[work_of[cell.folder] for cell in group] for group in groups]
+
     def launch(self, cells: Sequence[SweepCell], jobs: HydraJobs) -> list[Outcome]:
         """Run cells.
 
@@ -182,6 +182,36 @@ class SerialLauncher(Launcher):
             yield work.cell, work()
 
 
+_stopped: list[str] = []
+"""In a worker: the signal that it was sent, after which it begins no other cell."""
+
+
+@dataclass(frozen=True)
+class WorkShare:
+    """What one worker of joblib's, submitit's or Ray's does.
+
+    Attributes:
+        works: of its cells.
+        launcher: runs them there.
+    """
+
+    works: Sequence[CellWork]
+    launcher: Launcher
+
+    def __call__(self) -> list[Outcome]:
+        """Train the cells, in the worker's own process."""
+        return self.launcher.run_works(self.works)
+
+    def run_until_stopped(self) -> list[Outcome]:
+        """Train the cells, unless a signal has come; ones that it stops save themselves."""
+        try:
+            if not _stopped:
+                return self()
+        except SystemExit as end:
+            _stopped.append(next(name for name, code in INTERRUPTED.items() if code == end.code))
+        return [Outcome(math.nan, "interrupted", _stopped[0]) for _ in self.works]
+
+
 @contextmanager
 def claim_cells(
     cells: Sequence[SweepCell],
@@ -209,25 +239,10 @@ def claim_cells(
         yield [replace(cell, folder=begun[cell.folder]) for cell in waiting], decided
 
 
-def end_with_parent(parent: int | None = None) -> None:
-    """End this process when its parent is gone, and with it whoever would count its outcome.
-
-    Args:
-        parent: the process that started this one, where `multiprocessing` does not know it.
-    """
-    known = multiprocessing.parent_process()
-    if parent is None and known is not None:
-        parent = known.pid
-
-    def watch() -> None:
-        # not by a signal of the system's at the parent's death: that one is of the thread that
-        # started this process, which may end long before
-        while os.getppid() == parent:
-            time.sleep(LOOK)
-        os._exit(1)
-
-    if parent not in (None, os.getpid()):
-        threading.Thread(target=watch, daemon=True).start()
+def note_signals() -> None:
+    """Have this worker begin no other cell after a signal; one at work has handlers of its own."""
+    for number in SIGNALS:
+        signal.signal(number, lambda n, _: _stopped.append(signal.Signals(n).name))
 
 
 def lost_outcome(cell: SweepCell, error: BaseException | str) -> Outcome:

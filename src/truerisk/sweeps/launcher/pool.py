@@ -19,8 +19,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 from truerisk.core.checks import check_int
+from truerisk.engine.signals import end_with_parent
 from truerisk.outcome import INTERRUPTED, Outcome
-from truerisk.sweeps.launcher.launcher import CellWork, Launcher, end_with_parent
+from truerisk.sweeps.launcher.launcher import CellWork, Launcher
 from truerisk.sweeps.run_cell import tell_outcome
 from truerisk.sweeps.sweep_cell import SweepCell
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from truerisk.core.errors import ConfigError, ProcessLost
 from truerisk.outcome import Outcome
-from truerisk.sweeps.launcher.launcher import CellWork, Launcher, SerialLauncher, lost_outcome
+from truerisk.sweeps.launcher.launcher import (
+    CellWork,
+    Launcher,
+    SerialLauncher,
+    WorkShare,
+    lost_outcome,
+)
 from truerisk.sweeps.launcher.vectorized import Vectorized
 from truerisk.sweeps.sweep_cell import SweepCell
 
@@ -39,7 +44,8 @@ class SlurmLauncher(Launcher):
 
     def run_cells(self, works: Sequence[CellWork]) -> Iterator[tuple[SweepCell, Outcome]]:
         """Send a task for each cell, and wait for all of them."""
-        yield from send_shares([[w] for w in works], SerialLauncher(), self.cluster, self.job)
+        shares = self.share_works(works)
+        yield from send_shares(shares, SerialLauncher(), self.cluster, self.job)
 
 
 class LocalLauncher(SlurmLauncher):
@@ -67,24 +73,13 @@ class VectorizedSlurm(Vectorized):
 
     def run_cells(self, works: Sequence[CellWork]) -> Iterator[tuple[SweepCell, Outcome]]:
         """Send a task a group, and wait for all of them."""
-        work_of = {work.cell.folder: work for work in works}
-        groups = self.group_cells([work.cell for work in works])
-        shares = [[work_of[cell.folder] for cell in group] for group in groups]
         # a task groups its cells once more, which gives the same single group
         here = Vectorized(self.size or "auto", self.processes)
-        yield from send_shares(shares, here, self.cluster, self.job)
+        yield from send_shares(self.share_works(works), here, self.cluster, self.job)
 
 
-@dataclass(frozen=True)
-class ClusterTask:
-    """What a task of the cluster does, once more after it has been put back in line."""
-
-    works: Sequence[CellWork]
-    launcher: Launcher
-
-    def __call__(self) -> list[Outcome]:
-        """Train the cells, in the task's own process."""
-        return self.launcher.run_works(self.works)
+class ClusterTask(WorkShare):
+    """A share that is put back in line at a time limit."""
 
     def checkpoint(self) -> Any:
         """Answer submitit at a time limit: the same again, which goes on from checkpoints."""

@@ -24,6 +24,7 @@ DATA = {
     "breast_cancer": ["data.test=30"],
     "gaussians": ["data.source.num_samples=60"],
     "teacher": ["data.source.num_samples=60"],
+    "noisy_linear": ["data.source.num_samples=60"],
     "polynomial": ["data.source.num_samples=60"],
     "table": ["data.source.path={files}/table.csv", "data.source.target=price"],
     "arrays": ["data.source.path={files}/images.npz"],

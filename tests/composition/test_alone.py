@@ -15,6 +15,7 @@ from truerisk.core.errors import ConfigError
 NEAREST = {
     ("data", "diabetes"): ["loss=mse"],
     ("data", "teacher"): ["loss=mse"],
+    ("data", "noisy_linear"): ["loss=mse"],
     ("data", "polynomial"): ["loss=mse"],
     ("data", "table"): ["loss=mse"],
     ("data", "arrays"): ["loss=mse"],

@@ -20,7 +20,8 @@ DATA = {"cnn": "digits"} | SHORT_SEQUENCES
 def refused(model, function):
     """What cannot look at a model, and the reason that is given."""
     if function:
-        alone = {"landscape": "no plane through a single weight"} if model == "cubic" else {}
+        flat = model in {"cubic", "lessard"}  # of one variable
+        alone = {"landscape": "no plane through a single weight"} if flat else {}
         return dict.fromkeys(LAYERS, "a test function has neither") | alone
     found = {} if model in RECURRENT else {"recurrence": "no recurrent layer"}
     if model in WITHOUT_ACTIVATION:

@@ -37,7 +37,7 @@ def read_requirements() -> str:
     extras = project["optional-dependencies"]
     names = [
         *project["dependencies"],
-        *(name for key in extras if key != "dev" for name in extras[key]),
+        *(name for key in extras if key not in ("dev", "ray") for name in extras[key]),
     ]
     return "\n".join(name for name in names if not name.startswith("truerisk"))
 

@@ -25,6 +25,7 @@ from truerisk.config.compose import (
     make_parser,
     quote_override,
     resolve_config,
+    unread_help,
 )
 from truerisk.config.mistakes import explain_unresolved
 from truerisk.config.parts import PRIMARY
@@ -144,7 +145,8 @@ def _show_information(
         except OmegaConfBaseException as error:
             raise explain_unresolved(error) from error
     elif given.shell_completion:
-        hydra.shell_completion(name, given.overrides)
+        with unread_help():
+            hydra.shell_completion(name, given.overrides)
     else:
         hydra.show_info(given.info, name, given.overrides)
 

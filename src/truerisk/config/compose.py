@@ -449,19 +449,25 @@ def make_hydra(loader: ConfigLoader) -> Hydra:
     return Hydra("truerisk", loader)
 
 
+@contextmanager
+def unread_help() -> Iterator[None]:
+    """Let Hydra 1.3 make its parser on Python 3.14: one help is no text before it is shown."""
+    kind: Any = argparse.ArgumentParser
+    kind._check_help = lambda parser, action: None
+    try:
+        yield
+    finally:
+        del kind._check_help  # what it inherits is there again
+
+
 def make_parser(program: str) -> argparse.ArgumentParser:
     """Make Hydra's parser of a command line.
 
     Args:
         program: what its usage calls the command.
     """
-    # Python 3.14 checks help texts when they are added, and one of Hydra 1.3's is none until shown
-    kind: Any = argparse.ArgumentParser
-    kind._check_help = lambda parser, action: None
-    try:
+    with unread_help():
         parser = get_args_parser()
-    finally:
-        del kind._check_help  # what it inherits is there again
     parser.prog = program
     return parser
 

@@ -85,7 +85,13 @@ def test_a_mistake_in_the_overrides_leaves_one_line_and_nothing_else(here, runs,
     assert list(here.rglob("*.*")) == [] and runs == []
 
 
-def test_a_bug_is_not_taken_for_a_mistake(runs):
+def test_a_bug_is_not_taken_for_a_mistake(runs, capsys, monkeypatch):
+    # this file is no part of the package, so its lines are told as those of a user's own code
+    assert main(["train", "seed=9"]) == 1
+    err = capsys.readouterr().err
+    assert "error: FileNotFoundError: [Errno 2] a bug" in err and "test_cli.py, line" in err
+    monkeypatch.setattr("truerisk.core.errors.list_own_lines", lambda error: [])
+    monkeypatch.setattr("truerisk.cli.list_own_lines", lambda error: [])
     with pytest.raises(FileNotFoundError, match="a bug"):
         main(["train", "seed=9"])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truerisk.core.atomic_files import DAMAGED
-from truerisk.core.errors import ProcessLost, UserError, suggest
+from truerisk.core.errors import ProcessLost, UserError, describe_bug, list_own_lines, suggest
 
 if TYPE_CHECKING:
     import argparse
@@ -407,6 +407,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python would complain once more when it flushes stdout at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except Exception as error:
+        if not list_own_lines(error):
+            raise
+        print(f"error: {describe_bug(error)}", file=sys.stderr)
+        return 1
 
 
 def _speaks(args: Sequence[str]) -> bool:

@@ -110,6 +110,12 @@ def test_whole_numbers_that_may_be_tokens_are_told(save):
     assert not arrays(save(x=tokens, y=tokens), task="next_token").notes
 
 
+def test_images_with_their_channels_last_are_told(save):
+    (note,) = arrays(save(x=np.zeros((40, 16, 12, 3)), y=Y)).notes
+    assert "[16, 12, 3]" in note and "transposed to [3, 16, 12]" in note
+    assert not arrays(save(x=np.zeros((40, 3, 16, 12)), y=Y)).notes
+
+
 @pytest.mark.parametrize("gap", [np.nan, "", -1])
 def test_samples_without_a_label_are_counted_and_left_out(save, gap):
     whole = np.arange(40) % 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -96,6 +98,34 @@ def test_a_loss_that_draws_passes_and_nothing_of_it_moves():
     check_gradient(fitted)
     assert torch.equal(before, torch.get_rng_state())
     assert loss.calls == calls and torch.equal(loss.draw.get_state(), drawn)
+
+
+class Keeping(nn.Module):
+    """It counts its calls, beside what no copy can be made of."""
+
+    def __init__(self):
+        super().__init__()
+        self.library, self.lock, self.inner = F, threading.Lock(), nn.Module()
+        self.inner.lock, self.inner.seen = threading.Lock(), []
+        self.calls, self.sizes = 0, []
+        self.register_buffer("total", torch.zeros(()))
+
+    def forward(self, o, y):
+        with self.lock:
+            self.calls += 1
+            self.total += len(o)
+            self.sizes.append(len(o))
+            self.inner.seen.append(y)
+        return self.library.cross_entropy(o, y, reduction="none")
+
+
+def test_a_loss_that_cannot_be_copied_whole_keeps_nothing_of_a_trial():
+    loss = Keeping()
+    fitted = adapt_loss(loss, "classification", 3)
+    check_fit(fitted, LABELS, None)
+    check_gradient(fitted)
+    assert fitted.loss is loss and loss.total == 0 and loss.total.dtype == torch.float32
+    assert (loss.calls, loss.sizes, loss.inner.seen) == (0, [], [])
 
 
 class Levels(nn.Module):

@@ -79,6 +79,13 @@ class Writing(Plain):
         return super().forward(hidden)
 
 
+class Tiring(Plain):
+    def forward(self, x):
+        if self.training and self.calls > 8:
+            raise KeyError("it is late")
+        return super().forward(x)
+
+
 class Clipped(nn.Module):
     def __init__(self, input_shape, output_size):
         super().__init__()
@@ -136,7 +143,7 @@ def as_function(x):
 
 
 KINDS = [Plain, Named, Paired, Lazy, Wide, Flat, Masked, Misshapen, Writing, Clipped, Cut, Silent]
-KINDS += [Double, Doubling, Unmade, Unfounded, Bare, Object, as_function]
+KINDS += [Tiring, Double, Doubling, Unmade, Unfounded, Bare, Object, as_function]
 
 
 @pytest.fixture
@@ -194,6 +201,19 @@ def test_a_class_that_cannot_be_built_shows_its_line(mine, option):
     with pytest.raises(ConfigError, match=UNBUILT[option]) as told:
         truerisk.build_module([*SMALL, f"model={option}"], config_dir=mine)
     assert len(str(told.value).splitlines()) <= 2
+
+
+def test_a_fault_in_the_midst_of_training_shows_its_line(mine, tmp_path, capsys, monkeypatch):
+    words = ["train", "--config-dir", mine, "model=tiring", *SMALL]
+    assert main([*words, f"hydra.run.dir={tmp_path / 'run'}"]) == 1
+    err = capsys.readouterr().err
+    assert "error: KeyError: 'it is late'\n" in err and "Traceback" not in err
+    assert 'in forward: raise KeyError("it is late")\n' in err
+    result = load_run(tmp_path / "run")
+    assert result.status == "failed" and "Traceback" in result.reason
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert main([*words, f"hydra.run.dir={tmp_path / 'again'}"]) == 1
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_a_loss_that_cannot_be_built_shows_its_line(mine, tmp_path):

@@ -88,6 +88,17 @@ def describe_fault(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}{lines}"
 
 
+def describe_bug(error: BaseException) -> str:
+    """Describe an error for the screen: by its author's lines, or else by the whole traceback.
+
+    Args:
+        error: as it was caught; with ``HYDRA_FULL_ERROR=1`` all of its traceback is shown.
+    """
+    if list_own_lines(error) and os.environ.get("HYDRA_FULL_ERROR") != "1":
+        return f"{describe_fault(error)}\n  (HYDRA_FULL_ERROR=1 shows the whole traceback)"
+    return "".join(traceback.format_exception(error)).rstrip()
+
+
 def list_own_lines(error: BaseException) -> list[str]:
     """List where an error went through code that is neither this package's nor installed."""
     return read_own_lines(traceback.extract_tb(error.__traceback__))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from truerisk.core import rng
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import ConfigError, PartFault, UserError, describe_fault
 from truerisk.core.python_objects import hash_arrays, take_object
-from truerisk.data.own_files import FRAME, check_widths, describe_integers, read_inputs
+from truerisk.data.own_files import FRAME, check_widths, describe_inputs, read_inputs
 from truerisk.data.samples import Samples
 from truerisk.data.source_files import read_labels
 
@@ -187,16 +187,76 @@ def read_samples(dataset: Any) -> Pair:
     Args:
         dataset: of pairs (x, y).
     """
-    return join_batches(([x], [y]) for x, y in (dataset[i] for i in range(len(dataset))))
+    kind, pairs = type(dataset).__name__, []
+    for k in range(len(dataset)):
+        with telling_faults(f"sample {k} of {kind} cannot be read"):
+            sample = dataset[k]
+        x, y = split_pair(sample, f"sample {k} of {kind}")
+        pairs.append(([x], [y]))
+    return join_batches(pairs, kind)
 
 
-def join_batches(batches: Iterable[tuple[Any, Any]]) -> Pair:
+@contextmanager
+def telling_faults(what: str) -> Iterator[None]:
+    """Turn an error of somebody's data into one message that ends with their own lines.
+
+    Args:
+        what: has failed.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise PartFault(f"data: {what}: {describe_fault(error)}") from error
+
+
+def split_pair(sample: Any, what: str) -> Pair:
+    """Return the inputs and targets of a sample or a batch.
+
+    Args:
+        sample: as it was read.
+        what: it is.
+
+    Raises:
+        ConfigError: it is no pair, or holds several inputs.
+    """
+    found = type(sample).__name__
+    if isinstance(sample, Mapping):
+        found += f" ({', '.join(map(str, sample))})"
+    elif isinstance(sample, tuple | list):
+        x = sample[0] if sample else None
+        if len(sample) == 2 and not isinstance(x, Mapping):
+            return sample[0], sample[1]
+        found += f" of {len(sample)}"
+        if isinstance(x, Mapping):
+            found += f" whose inputs are a {type(x).__name__} ({', '.join(map(str, x))})"
+    raise ConfigError(
+        f"data: {what} is {found}, and a pair (x, y) is needed: join what else forward takes, "
+        "such as a mask, to x in one tensor, and take it apart in forward"
+    )
+
+
+def join_batches(batches: Iterable[tuple[Any, Any]], kind: str) -> Pair:
     """Join batches into inputs [n, …] and targets [n, …].
 
     Args:
         batches: pairs (x, y).
+        kind: what they are read from.
+
+    Raises:
+        ConfigError: there are none, or their shapes differ.
     """
     pairs = [(stack_values(x), stack_values(y)) for x, y in batches]
+    if not pairs:
+        raise ConfigError(f"data: {kind} has no samples")
+    for k, name in enumerate(("inputs", "targets")):
+        shapes = {pair[k].shape[1:]: pair[k].dtype for pair in pairs}
+        if len(shapes) > 1:
+            told = " and ".join(str(list(shape)) for shape in list(shapes)[:2])
+            raise ConfigError(
+                f"data: {kind} has {name} of shapes {told}: all need one, as by padding or cropping"
+            )
     return np.concatenate([x for x, _ in pairs]), np.concatenate([y for _, y in pairs])
 
 
@@ -220,14 +280,19 @@ def read_data_module(module: Any) -> list[Pair]:
     Raises:
         ConfigError: it has a test set without a validation set.
     """
-    module.prepare_data()
+    kind = type(module).__name__
+    with telling_faults(f"{kind}.prepare_data fails"):
+        module.prepare_data()
     found: dict[str, Pair] = {}
     for name, stage in zip(SPLITS, ("fit", "fit", "test"), strict=True):
         if name != "val":
-            module.setup(stage)
+            with telling_faults(f"{kind}.setup fails"):
+                module.setup(stage)
         loader = read_loader(module, f"{name}_dataloader")
         if loader is not None:
             found[name] = read_loader_samples(loader)
+    if "train" not in found:
+        raise ConfigError(f"data: {kind} has no train_dataloader, which is to give a loader")
     if "val" not in found:
         if "test" in found:
             raise ConfigError("data has a test set and no validation set: give both, or neither")
@@ -251,6 +316,8 @@ def read_loader(module: Any, name: str) -> Any:
         loader = getattr(module, name)()
     except (MisconfigurationException, NotImplementedError):
         return None
+    except Exception as error:
+        raise PartFault(f"data: {name} fails: {describe_fault(error)}") from error
     if isinstance(loader, Sequence):
         if len(loader) > 1:
             raise ConfigError(f"data: {name} gives {len(loader)} loaders, where one can be read")
@@ -268,7 +335,9 @@ def read_loader_samples(loader: Any) -> Pair:
     if dataset is not None and is_dataset(dataset):
         # Not through the loader, which may shuffle them and leave some out.
         return read_samples(dataset)
-    return join_batches(loader)
+    with telling_faults("a batch of the loader cannot be read"):
+        batches = list(loader)
+    return join_batches((split_pair(batch, "a batch") for batch in batches), "the loader")
 
 
 def given_samples(
@@ -297,7 +366,7 @@ def given_samples(
     learned, notes = labels.task, labels.notes
     x = np.concatenate([x for x, _ in pairs])
     inputs = read_inputs(x, "x", learned.integer_inputs)
-    notes += describe_integers(x, "x", learned.integer_inputs)
+    notes += describe_inputs(x, "x", learned.integer_inputs)
     targets, names = learned.read_targets(y)
     test = None
     if "test" in given.splits:

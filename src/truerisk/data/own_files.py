@@ -91,7 +91,7 @@ def arrays(
     labels = read_labels(values, task, suited, unlabelled)
     learned, notes = labels.task, labels.notes
     inputs = read_inputs(_find_array(found, x, "x"), x, learned.integer_inputs)
-    notes += describe_integers(_find_array(found, x, "x"), x, learned.integer_inputs)
+    notes += describe_inputs(_find_array(found, x, "x"), x, learned.integer_inputs)
     _check_lengths(inputs, values)
     if learned.has_classes:
         _check_classes(labels.values, y)
@@ -283,20 +283,29 @@ def _find_text(values: Any) -> str:
     return ""
 
 
-def describe_integers(values: Any, name: str, stay: bool) -> list[str]:
-    """Tell that whole numbers of many bits are standardized, which tokens must not be.
+def describe_inputs(values: Any, name: str, stay: bool) -> list[str]:
+    """Tell of images with their channels last, and of whole numbers, which tokens may be.
 
     Args:
         values: the inputs as they were read.
         name: what messages call them.
         stay: whether the task leaves them as they are.
     """
+    notes = []
+    shape = list(values.shape[1:])
+    if len(shape) == 3 and shape[2] in (1, 3, 4) and min(shape[:2]) > 4:
+        first = [shape[2], *shape[:2]]
+        notes.append(
+            f"array '{name}' has samples {shape}: images with their channels last are to be "
+            f"transposed to {first}, as convolutions take channels first"
+        )
     # images are bytes
     if stay or values.dtype.kind not in "iu" or values.dtype.itemsize < 2:
-        return []
+        return notes
     return [
+        *notes,
         f"array '{name}' holds whole numbers, which are standardized as quantities are: set "
-        "data.standardize=none if they are tokens or places in a table (torch.nn.Embedding)"
+        "data.standardize=none if they are tokens or places in a table (torch.nn.Embedding)",
     ]
 
 

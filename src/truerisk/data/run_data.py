@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from truerisk.core.batch import Batch
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import (
+    ConfigError,
+    PartFault,
+    UserError,
+    describe_fault,
+    list_own_lines,
+)
 from truerisk.core.rng import named_generator
 from truerisk.data.encoder import Standardizer, check_kind
 from truerisk.data.partition import Rows, choose_subset, partition_rows
@@ -702,7 +708,21 @@ def _call_source(source: Callable[..., Samples], **known: Any) -> Samples:
     # those of a partial, as which Hydra builds a source
     given = getattr(source, "keywords", {})
     takes = inspect.signature(source).parameters
-    return source(**{k: v for k, v in known.items() if k in takes and given.get(k) is None})
+    try:
+        samples = source(**{k: v for k, v in known.items() if k in takes and given.get(k) is None})
+    except Exception as error:
+        # of ours that fails, all of the traceback is wanted
+        if isinstance(error, UserError) or not list_own_lines(error):
+            raise
+        raise PartFault(f"data.source: {describe_fault(error)}") from error
+    if not isinstance(samples, Samples):
+        name = getattr(getattr(source, "func", source), "__name__", "it")
+        raise ConfigError(
+            f"data.source: {name} returns a {type(samples).__name__}, and a source returns "
+            "truerisk.data.Samples(x, y, task); a Dataset is given from Python, as in "
+            "truerisk.train(data=dataset)"
+        )
+    return samples
 
 
 def _describe_data(samples: Samples, x: Tensor | Inputs) -> DataInfo:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from truerisk.core.batch import Batch
+from truerisk.core.errors import ConfigError, PartFault, UserError, describe_fault
 from truerisk.data.encoder import Standardizer
 from truerisk.data.samples import Inputs
 
@@ -254,7 +255,34 @@ class InputRows:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.inputs[self.rows[index]]
+        return read_sample(self.inputs, self.rows[index])
+
+
+def read_sample(inputs: Inputs, index: int) -> Tensor:
+    """Read one sample, whose class may be anybody's.
+
+    Args:
+        inputs: read one at a time.
+        index: of the sample.
+
+    Raises:
+        ConfigError: it cannot be read, or is of another shape than the others.
+    """
+    try:
+        x = inputs[index]
+    except UserError:
+        raise
+    except Exception as error:
+        raise PartFault(
+            f"data.source: sample {index} cannot be read: {describe_fault(error)}"
+        ) from error
+    shape = list(getattr(x, "shape", ()))
+    if not isinstance(x, Tensor) or shape != list(inputs.shape):
+        raise ConfigError(
+            f"data.source: sample {index} is a {type(x).__name__} of shape {shape}, and a tensor "
+            f"{list(inputs.shape)} is needed, as its source's .shape says"
+        )
+    return x
 
 
 def sample_shape(x: Tensor | Inputs) -> tuple[int, ...]:
@@ -271,7 +299,7 @@ def stack_inputs(x: Tensor | Inputs) -> Tensor:
     # filled one by one: `torch.stack` of a list would hold every sample twice
     stacked = torch.empty(len(x), *x.shape)
     for i in range(len(x)):
-        stacked[i] = x[i]
+        stacked[i] = read_sample(x, i)
     return stacked
 
 
@@ -282,10 +310,13 @@ class _PairDataset(Dataset):
         self.x, self.y = x, y
 
     # torch's loader asks for a whole batch by this name where a dataset has it
-    def __getitems__(self, index: list[int]) -> tuple[Tensor, Tensor]:
+    def __getitems__(self, index: list[int]) -> tuple[Any, Tensor]:
         if isinstance(self.x, Tensor):
             return self.x[index], self.y[index]
-        return torch.stack([self.x[i] for i in index]), self.y[index]
+        try:
+            return torch.stack([read_sample(self.x, i) for i in index]), self.y[index]
+        except UserError as error:  # raised in a worker, it would come back as a traceback in words
+            return error, self.y[index]
 
 
 class _PlanSampler:
@@ -353,6 +384,8 @@ class LoaderSplit:
         """Yield one batch for every index tensor of the plan."""
         self._sampler.plan = plan
         for x, y in self._open_loader():
+            if isinstance(x, UserError):
+                raise x
             batch = self.place_samples(x, y)
             yield Batch(self.standardizer(batch.x), batch.y)
 
@@ -369,6 +402,8 @@ class LoaderSplit:
     def fetch_samples(self, index: list[int]) -> tuple[Tensor, Tensor]:
         """Read samples in this process: standardized inputs [m, *shape] and targets [m, …]."""
         x, y = _PairDataset(self.x, self.y).__getitems__(index)
+        if isinstance(x, UserError):
+            raise x
         return self.standardizer(x), y
 
     def _open_loader(self) -> DataLoader:

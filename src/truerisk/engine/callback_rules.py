@@ -64,8 +64,12 @@ def refuse_callbacks(callbacks: Iterable[Callback], hosted: bool = False) -> Non
     Raises:
         ConfigError: in one line, with the callback, the reason and what to write instead.
     """
+    from lightning.pytorch import Callback
+
     for callback in callbacks:
         kind = type(callback).__name__
+        if not isinstance(callback, Callback):
+            raise ConfigError(f"callbacks: {kind} is no Lightning callback")
         instead = {**INSTEAD, **(HERE_INSTEAD if hosted else {})}
         names = [base.__name__ for base in type(callback).__mro__]
         for name in (name for name in names if name in instead):

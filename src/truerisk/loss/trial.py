@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ def _try_batch(surrogate: Surrogate, n: int) -> tuple[Tensor, int]:
     outputs, targets = _make_batch(surrogate, n)
     try:
         with torch.no_grad():
-            losses = surrogate.task.compute_losses(surrogate, outputs, targets)
+            losses = surrogate.task.compute_losses(_copy_loss(surrogate), outputs, targets)
     except Exception as error:  # a user's loss may raise anything
         raise _explain_fault(surrogate, error, outputs, targets) from error
     return losses, max(outputs[0].numel(), targets[0].numel())
@@ -236,11 +237,21 @@ def _refuse_dependence(surrogate: Surrogate, place: int, cause: str, targets: Te
 
 
 def _copy_loss(surrogate: Surrogate) -> Surrogate:
-    """Return a copy to be called, so that a loss that keeps something keeps nothing of a trial."""
-    try:
+    """Return a copy to be called, so that a loss that keeps something keeps nothing of a trial.
+
+    What cannot be copied, such as a library that it holds, is the copy's as well.
+    """
+    shared: dict[int, Any] = {}
+    with suppress(Exception):
         return copy.deepcopy(surrogate)
-    except Exception:  # some objects cannot be copied
-        return surrogate
+    # the innermost first: what holds one that has such a part is copied all the same
+    for holder in [*reversed(list(surrogate.modules())[1:]), surrogate.loss]:
+        for value in getattr(holder, "__dict__", {}).values():
+            try:
+                copy.deepcopy(value, dict(shared))
+            except Exception:  # objects may refuse in any way
+                shared[id(value)] = value
+    return copy.deepcopy(surrogate, shared)
 
 
 def _find_numbers(
@@ -288,7 +299,7 @@ def _compute_losses(
 ) -> Tensor:
     """Return losses [n] of a copy, whose draws are those of the seed."""
     copied = _copy_loss(surrogate)
-    if copied is not surrogate:
+    if not {*copied.modules()} & {*surrogate.modules()}:
         copied = copied.to(dtype)
     with rng.fork_seeded(seed):
         return copied.compute_plain(outputs, targets)

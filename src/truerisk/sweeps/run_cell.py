@@ -22,7 +22,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from truerisk.core.atomic_files import spell_numbers, write_atomic
-from truerisk.core.errors import PartFault, ProcessLost, UserError
+from truerisk.core.errors import PartFault, ProcessLost, UserError, describe_bug
 from truerisk.core.stop import read_stop
 from truerisk.engine.peers import Peers, join_peers
 from truerisk.engine.signals import end_with_parent, on_stop
@@ -104,7 +104,7 @@ def _catch_errors(
             trace = end.reason
         else:
             trace = "".join(traceback.format_exception(bug))
-            print(trace, end="", file=sys.stderr)
+            print(describe_bug(bug), file=sys.stderr)
             end = Outcome(math.nan, "failed", f"{type(bug).__name__}: {bug}")
     if rank() == 0:
         config = OmegaConf.to_yaml(cfg, resolve=True)

@@ -72,6 +72,8 @@ def refused(overrides, config_dir=None):
         ("~step.clip.norm=2", ["~step.clip.norm=2: every run has this key", "so: ~step.clip.norm"]),
         ("~halving", ["~halving: every run has this key", "~halving.first"]),
         ("~checkpoint_seconds", ["every run has this key; leave it out"]),
+        ("~trainer.max_epochs", ["every run has this key; leave it out", "trainer.max_epochs=…"]),
+        ("~trainer.precision", ["every run has this key; leave it out"]),
         ("~regularizer=l2", ["~regularizer.NAME"]),
         ("~optimizr", ["there is no group or key 'optimizr'"]),
         ("optimizer=glob(ad*)", ["add --multirun"]),

@@ -65,6 +65,9 @@ VERSION_BASE = "1.3"
 """The behaviour asked of Hydra 1.3; later versions have no other, and will not be asked."""
 LISTS = ("regularizer", "metric", "diagnostics", "logger")
 """Groups of which any number of options is chosen; there may be none yet."""
+ALWAYS = ("trainer.accelerator", "trainer.max_epochs", "trainer.max_steps", "trainer.precision")
+ALWAYS += ("data.batch_size",)
+"""Keys of options that every run has."""
 NEUTRAL = {"scheduler": "constant", "initializer": "default", "param_groups": "all"}
 NEUTRAL |= dict.fromkeys(LISTS, "[]")
 """What is chosen of a group that is taken away, as in ``~scheduler``."""
@@ -184,6 +187,11 @@ class ConfigLoader(ConfigLoaderImpl):
             if override.is_delete() and key in LISTS:
                 remedy = f"one of several is taken away by ~{key}.NAME"
                 raise ConfigError(f"{override.input_line}: {remedy}, all are by ~{key}")
+            if override.is_delete() and key in ALWAYS:
+                raise ConfigError(
+                    f"{override.input_line}: every run has this key; leave it out to have what the "
+                    f"option's file says, or set it: {key}=…"
+                )
             if override.is_delete() and key.partition(".")[0] not in (*groups, "hydra"):
                 remedy = f"leave it out to have what conf/{PRIMARY}.yaml says"
                 if inner := [inner for inner, value in _list_leaves(key) if value is None]:

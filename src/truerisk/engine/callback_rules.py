@@ -64,9 +64,9 @@ def refuse_callbacks(callbacks: Iterable[Callback], hosted: bool = False) -> Non
     Raises:
         ConfigError: in one line, with the callback, the reason and what to write instead.
     """
-    from lightning.pytorch import Callback
-
     for callback in callbacks:
+        from lightning.pytorch import Callback  # a run without any does without Lightning
+
         kind = type(callback).__name__
         if not isinstance(callback, Callback):
             raise ConfigError(f"callbacks: {kind} is no Lightning callback")

@@ -65,8 +65,8 @@ VERSION_BASE = "1.3"
 """The behaviour asked of Hydra 1.3; later versions have no other, and will not be asked."""
 LISTS = ("regularizer", "metric", "diagnostics", "logger")
 """Groups of which any number of options is chosen; there may be none yet."""
-ALWAYS = ("trainer.accelerator", "trainer.max_epochs", "trainer.max_steps", "trainer.precision")
-ALWAYS += ("data.batch_size",)
+TRAINER_KEYS = ("accelerator", "max_epochs", "max_steps", "precision")
+ALWAYS = ("data.batch_size", *(f"trainer.{name}" for name in TRAINER_KEYS))
 """Keys of options that every run has."""
 NEUTRAL = {"scheduler": "constant", "initializer": "default", "param_groups": "all"}
 NEUTRAL |= dict.fromkeys(LISTS, "[]")

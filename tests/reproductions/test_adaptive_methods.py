@@ -15,7 +15,7 @@ REDDI = (
     "seed:'range(3)'}]"
 )
 AXES = write_grids(
-    {"optimizer": "gd", "optimizer.lr": 1.99, **SMALL, "model.rotation": None},
+    {"optimizer": "gd", "optimizer.lr": 1.5, **SMALL, "model.rotation": None},
     {"optimizer": "adagrad", "optimizer.lr": 1, **SMALL, "model.rotation": None},
 )
 

@@ -35,10 +35,8 @@ from truerisk.verdicts import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMULA = (
-    "w ← w − η m/√v,   v = Σ g² (AdaGrad)  or  β₂v + (1 − β₂) g²;   sign descent: w − η sign m"
-)
-SOURCE = "Duchi et al. 2011; Reddi, Kale & Kumar 2018; Kunstner et al. 2024"
+FORMULA = "w ← w − η m/√v:   v = Σ g² (AdaGrad), a running mean (Adam), or its maximum (AMSGrad)"
+SOURCE = "Duchi, Hazan & Singer 2011; Reddi, Kale & Kumar 2018; Maes et al. 2024"
 TOPIC = "Descent"
 COST = "1 min"
 BOWL: dict[str, Any] = {

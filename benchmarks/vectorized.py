@@ -1,13 +1,21 @@
-"""A step of one of many members trained together, with all that a run has around its steps."""
+"""A step of one of many members trained together, with all that a run has around its steps.
+
+Beside a bare loop, and beside JAX where an environment has it: ``JAX_PYTHON``, by default that of
+``.venv-jax`` in the project's folder (``pip install jax optax``).
+"""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import process_time
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.process import ROOT
 from benchmarks.rounds import Pairs
 from benchmarks.row import Row
 
@@ -15,52 +23,92 @@ if TYPE_CHECKING:
     from torch import nn
 
 TARGETS = {
-    "MLP 40-100-10": (["model=mlp", "model.depth=1"], 0.35),
-    "MLP 40-100-100-10": (["model=mlp"], 0.45),
-    "softmax regression": (["model=linear"], 0.13),
-    "CNN1D": (["model=cnn1d"], 0.5),
-    "GRU": (["model=gru"], 0.3),
+    "MLP 40-100-10": (["model=mlp", "model.depth=1"], 0.35, 0.6),
+    "MLP 40-100-100-10": (["model=mlp"], 0.45, 0.6),
+    "softmax regression": (["model=linear"], 0.13, 0.6),
+    "CNN1D": (["model=cnn1d"], 0.5, 0.12),
+    "GRU": (["model=gru"], 0.3, 0.7),
 }
+"""Overrides, and the ratios asked for: over the bare loop and over JAX."""
 WARM = 3
 """Epochs before the clock starts: steps are recorded in them."""
 
 
 def rows(quick: bool) -> Iterator[Row]:
     """Validation each epoch, best weights and records on; the bare loop has none of them."""
-    for what, (overrides, target) in TARGETS.items():
+    python = Path(os.environ.get("JAX_PYTHON", ROOT / ".venv-jax" / "bin" / "python"))
+    if not python.exists():
+        print("no JAX: name a Python that has it and optax by JAX_PYTHON", file=sys.stderr)
+    for what, (overrides, over_bare, over_jax) in TARGETS.items():
         for members in (32,) if quick else (32, 128):
-            pairs = _pairs(overrides, members, WARM + (3 if quick else 7))
-            yield Row(f"{what}, {members} members", "bare loop", "µs", pairs, target)
+            jax = JaxPeer(python, what, members) if python.exists() else None
+            bare, beside = _measure(overrides, members, WARM + (3 if quick else 7), jax)
+            row = f"{what}, {members} members"
+            yield Row(row, "bare loop", "µs", bare, over_bare)
+            if beside.measured:
+                yield Row(row, "JAX", "µs", beside, over_jax)
 
 
-def _pairs(overrides: list[str], members: int, epochs: int) -> Pairs:
-    """Microseconds a member-step, epoch by epoch, each beside an epoch of the bare loop."""
+def _measure(
+    overrides: list[str], members: int, epochs: int, jax: JaxPeer | None
+) -> tuple[Pairs, Pairs]:
+    """Microseconds a member-step, epoch by epoch, each beside an epoch of the peers."""
     from omegaconf import OmegaConf
 
     from truerisk.config.compose import compose
     from truerisk.sweeps.launcher.stacked_group import GroupJob, StackedGroup
 
     given = [*overrides, f"trainer.max_epochs={epochs}", "checkpoint_seconds=1000", "threads=1"]
-    pairs = Pairs()
     with TemporaryDirectory() as folder:
         cfg = compose(given)
         cells = [OmegaConf.merge(cfg, {"seed": {"base": i}}) for i in range(members)]
         jobs = [GroupJob(cell, Path(folder) / str(i), {}) for i, cell in enumerate(cells)]
-        watch = Watch(jobs[0].cfg, epochs, pairs)
+        watch = Watch(jobs[0].cfg, epochs, jax)
         StackedGroup(jobs, tell=watch.tell).train()
-    return pairs
+    return watch.over_bare, watch.over_jax
+
+
+class JaxPeer:
+    """A block in JAX, in a process of its own, which takes an epoch when it is asked to.
+
+    Args:
+        python: an interpreter that has JAX and optax.
+        model: one of ``TARGETS``.
+        members: of the block.
+    """
+
+    def __init__(self, python: Path, model: str, members: int) -> None:
+        alone = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        script = Path(__file__).parent / "peers" / "jax_block.py"
+        self.process = subprocess.Popen(
+            [python, script, model, str(members)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "XLA_FLAGS": alone, "OMP_NUM_THREADS": "1"},
+        )
+        for _ in range(WARM):  # it compiles in the first two
+            self.epoch()
+
+    def epoch(self) -> float:
+        """Take an epoch; gives seconds a member-step."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
 
 
 class Watch:
-    """Times each epoch of a block, and lets the bare loop take an epoch after it.
+    """Times each epoch of a block, and lets the peers take an epoch after it.
 
-    Both are computing time of their one thread, which others on the machine change least.
+    All are computing time of their one thread, which others on the machine change least.
     """
 
-    def __init__(self, cfg: Any, epochs: int, pairs: Pairs) -> None:
+    def __init__(self, cfg: Any, epochs: int, jax: JaxPeer | None) -> None:
         from truerisk.assemble import assemble
 
-        self.bare, self.pairs, self.epochs = Bare(assemble(cfg)), pairs, epochs
+        self.bare, self.jax, self.epochs = Bare(assemble(cfg)), jax, epochs
+        self.over_bare, self.over_jax = Pairs(), Pairs()
         self.steps, self.members, self.began = 0, 0, 0.0
 
     def tell(self, taken: int, _done: float) -> None:
@@ -71,7 +119,9 @@ class Watch:
         epoch = self.steps // self.bare.steps % self.epochs
         if epoch > WARM:
             took = (process_time() - self.began) / (self.bare.steps * taken)
-            self.pairs.add(1e6 * took, 1e6 * self.bare.epoch())
+            self.over_bare.add(1e6 * took, 1e6 * self.bare.epoch())
+            if self.jax is not None:
+                self.over_jax.add(1e6 * took, 1e6 * self.jax.epoch())
         self.began = process_time()
 
 

@@ -164,3 +164,12 @@ def test_where_all_predictions_are_alike_matthews_correlation_is_zero():
     seen = {"target": y, "predicted": torch.ones_like(y)}
     assert matthews_corrcoef(y, seen["predicted"]) == 0
     assert float(metric.compute_values(seen)) == 0
+    # arguments of torchmetrics' own are as it has them
+    y = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2, 2])
+    f = torch.tensor([0, 2, 1, 1, 0, 2, 2, 1, 0])
+    surrogate = adapt_loss(nn.CrossEntropyLoss(**EACH), "classification", 3)
+    metric = TorchMetric("MatthewsCorrCoef", {"ignore_index": 0})
+    metric = metric.fit_task("matthews", surrogate, 3, None)
+    right = matthews_corrcoef(y[2:], f[2:])
+    value = float(metric.compute_values({"target": y, "predicted": f}))
+    assert value == pytest.approx(right, abs=1e-6)

@@ -401,10 +401,12 @@ class TorchMetric(Metric):
         Args:
             seen: what was kept of each sample.
         """
-        if self.short == "MatthewsCorrCoef":
-            # torchmetrics 1.9 has 0.05 and the like where all predictions are alike, others 0
-            return super().compute_values(seen)
         value: Tensor = self._compute(self.make_metric(), seen)
+        if self.short == "MatthewsCorrCoef":
+            kept = seen["target"] != self.arguments.get("ignore_index", math.nan)
+            # torchmetrics 1.9 has 0.05 and the like where all predictions are alike, others 0
+            if min(len(part[kept].unique()) for part in seen.values()) < 2:
+                value = torch.zeros_like(value)
         return value.reshape(-1)
 
     def _compute(self, metric: Any, seen: Seen) -> Any:

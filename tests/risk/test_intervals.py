@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from truerisk.risk.estimate import GroupedEstimate, MeanEstimate, estimate_gap
-from truerisk.risk.intervals import student_bounds, wilson_bounds
+from truerisk.risk.intervals import bound_proportion, student_bounds, wilson_bounds
 from truerisk.risk.measured import Measured
 
 
@@ -136,3 +136,22 @@ def test_how_often_the_gap_at_the_kept_epoch_is_held(n, least, bias):
         away.append((mean - truth) / error)
     assert least <= np.mean(held) <= 0.97 and np.mean(held) >= np.mean(normal)
     assert np.mean(away) == pytest.approx(bias, abs=0.2)
+
+
+def test_wilsons_interval_of_a_share_of_some_samples_covers():
+    """Recall of 0.9 over about 30 positives of 200, with the error that influences have."""
+    draw, n, held, told = np.random.default_rng(0), 200, 0, 0
+    for _ in range(3000):
+        positives = draw.binomial(n, 0.15)
+        p = draw.binomial(positives, 0.9) / positives
+        stderr = (p * (1 - p) / positives * n / (n - 1)) ** 0.5
+        bounds = bound_proportion("metric/recall/test", Measured(p, stderr, None, n))
+        if bounds is not None:
+            told += 1
+            held += bounds[0] <= 0.9 <= bounds[1]
+        else:
+            assert p == 1
+    assert told > 2800 and 0.935 < held / told < 0.97
+    assert bound_proportion("metric/f1/test", Measured(0.9, 0.1, None, n)) is None
+    exact = Measured(1.0, 0.0, None, 20)
+    assert bound_proportion("metric/accuracy/test", exact)[0] == pytest.approx(0.8389, abs=1e-4)

@@ -95,9 +95,15 @@ def test_the_best_constant_of_a_metric_stands_beside_it():
         "constant/metric/f1/a class/test": Measured(0.0, 0.0, None, 200),
     }
     assert [cells(line) for line in shown(metric_table(summary)) if "0." in line] == [
-        ["f1", "0.900 ± 0.020", "0.600 ± 0.030"],
-        ["f1 a class", "0.800 ± 0.020", "0.000 exact"],
+        ["f1", "0.900 ± 0.020", "0.6000"],
+        ["f1 a class", "0.800 ± 0.020", "0.000"],
         ["spearman", "0.700 ± 0.020", "–"],
+    ]
+    shares = {"metric/accuracy/test": Measured(1.0, 0.0, 3, 20)}
+    shares |= {"metric/recall/test": Measured(1.0, 0.0, 3, 20)}
+    assert [cells(line) for line in shown(metric_table(shares)) if "1.0" in line] == [
+        ["accuracy", "1.00 [0.84, 1.00]"],
+        ["recall", "1.000"],
     ]
     told = describe_constant(summary)
     assert told.endswith("has a test risk of 1.000, and this run one of 1.200: it does no better")

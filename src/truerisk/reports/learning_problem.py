@@ -31,6 +31,7 @@ from truerisk.reports.seed_mean import (
     estimate_mean,
     pool_folds,
 )
+from truerisk.risk.intervals import SHARES
 from truerisk.risk.measured import FOLLOWED_RISK, Monitor
 
 METRIC_TITLES = {
@@ -58,10 +59,6 @@ def title_metric(metric: str) -> str:
     name, _, split = metric.removeprefix("metric/").rpartition("/")
     words = {"val": "validation"}
     return f"{words.get(split, split)} {name.replace('/', ' ')}"
-
-
-SHARES = ("error/", "metric/accuracy/", "metric/top_k/")
-"""How the names of metrics begin that are shares of samples."""
 
 
 def count_shared(runs: Sequence[RunRecord], metric: str) -> float | None:

@@ -8,6 +8,25 @@ from truerisk.risk.measured import Measured
 
 LEVEL = 0.95
 """The coverage of every interval that is shown."""
+SHARES = ("error/", "metric/accuracy/", "metric/top_k/")
+"""How the names begin of what is a share of all samples."""
+PARTIAL_SHARES = ("metric/recall/", "metric/precision/", "metric/balanced_accuracy/")
+"""Shares of some samples, or means of such: of how many, only the standard error tells."""
+
+
+def bound_proportion(name: str, measured: Measured) -> tuple[float, float] | None:
+    """Return Wilson's interval of what is a share by its name; None of others, or where unknown.
+
+    Args:
+        name: such as ``metric/accuracy/test``.
+        measured: its value.
+    """
+    # all or none of an unknown number of samples tell no interval
+    partial = name.startswith(PARTIAL_SHARES) and measured.stderr and 0 < measured.value < 1
+    if measured.size is None or not (name.startswith(SHARES) or partial):
+        return None
+    low, high = wilson_bounds(measured)
+    return (low, high) if math.isfinite(low) else None
 
 
 def find_quantile(freedom: float, level: float = LEVEL) -> float:

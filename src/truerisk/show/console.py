@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from truerisk.risk.intervals import wilson_bounds
+from truerisk.risk.intervals import PARTIAL_SHARES, bound_proportion, wilson_bounds
 from truerisk.risk.measured import Monitor, read_monitor
 from truerisk.run import rank
 from truerisk.show.style import format_bounds, format_significant, format_with_stderr
@@ -215,16 +215,29 @@ def metric_table(summary: Mapping[str, Measured]) -> Table | None:
     unseen = find_constant_split(summary)
     if unseen is not None:
         headings.append("best constant")
-    table = _empty_table("metrics ± s.e.", headings)
+    table = _empty_table("metrics ± s.e. [95 % interval]", headings)
     # rather than a number, a name is what a narrow window breaks
     table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
     for name, row in rows.items():
-        cells = [format_risk(row.get(split)) for split in splits]
+        cells = [_format_metric(f"metric/{name}/{split}", row.get(split)) for split in splits]
         if unseen is not None:
             constant = summary.get(f"constant/metric/{name}/{unseen}")
-            cells.append(format_risk(constant) or "–")
+            cells.append("–" if constant is None else format_significant(constant.value))
         table.add_row(name.replace("/", " "), *cells)
     return table
+
+
+def _format_metric(name: str, measured: Measured | None) -> str:
+    """Write a metric with Wilson's interval where it is a share, else with its standard error."""
+    if measured is None:
+        return ""
+    bounds = bound_proportion(name, measured)
+    if bounds is not None:
+        return format_bounds(measured.value, *bounds)
+    # all of some samples alike: not exact, and how many these are is not known
+    if name.startswith(PARTIAL_SHARES) and measured.size is not None and measured.stderr == 0:
+        return format_with_stderr(measured.value, None)
+    return format_risk(measured)
 
 
 def print_table(summary: Mapping[str, Measured], title: str, task: str) -> None:

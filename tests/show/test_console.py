@@ -100,10 +100,11 @@ def test_the_best_constant_of_a_metric_stands_beside_it():
         ["spearman", "0.700 ± 0.020", "–"],
     ]
     shares = {"metric/accuracy/test": Measured(1.0, 0.0, 3, 20)}
-    shares |= {"metric/recall/test": Measured(1.0, 0.0, 3, 20)}
+    shares |= {f"metric/{n}/test": Measured(1.0, 0.0, 3, 20) for n in ("recall", "roc_auc")}
     assert [cells(line) for line in shown(metric_table(shares)) if "1.0" in line] == [
         ["accuracy", "1.00 [0.84, 1.00]"],
         ["recall", "1.000"],
+        ["roc_auc", "1.000"],
     ]
     told = describe_constant(summary)
     assert told.endswith("has a test risk of 1.000, and this run one of 1.200: it does no better")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from truerisk.risk.intervals import PARTIAL_SHARES, bound_proportion, wilson_bounds
+from truerisk.risk.intervals import bound_proportion, wilson_bounds
 from truerisk.risk.measured import Monitor, read_monitor
 from truerisk.run import rank
 from truerisk.show.style import format_bounds, format_significant, format_with_stderr
@@ -234,8 +234,8 @@ def _format_metric(name: str, measured: Measured | None) -> str:
     bounds = bound_proportion(name, measured)
     if bounds is not None:
         return format_bounds(measured.value, *bounds)
-    # all of some samples alike: not exact, and how many these are is not known
-    if name.startswith(PARTIAL_SHARES) and measured.size is not None and measured.stderr == 0:
+    # as of an area of 1 on few samples: not exact, and no error is known
+    if measured.size is not None and measured.stderr == 0:
         return format_with_stderr(measured.value, None)
     return format_risk(measured)
 

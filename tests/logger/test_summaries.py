@@ -13,7 +13,7 @@ from truerisk.cli import main
 
 RECIPE = [
     *("data=iris", "model.width=64", "optimizer.lr=0.1", "trainer.max_epochs=15", "seed=3"),
-    *("regularizer=[]", "figures=false", "logger=[wandb,tensorboard,mlflow]"),
+    *("regularizer=[]", "figures=true", "logger=[wandb,tensorboard,mlflow]"),
     *("logger.wandb.mode=offline", "logger.wandb.tags=[mine]", "logger.wandb.notes=a word"),
     *("logger.wandb.artifact=true", "logger.mlflow.artifacts=true"),
 ]
@@ -59,12 +59,16 @@ def test_wandb(run):
     assert (told["run_group"], told["notes"]) == ("study", "a word")
     assert told["job_type"] == "iris-mlp-adam optimizer.lr=0.1"
     assert told["tags"] == ["iris", "mlp", "adam", "seed=3", "mine"]
+    config = told["config"]["update"]
+    assert (config["optimizer"]["lr"], config["choices"]["data"]) == (0.1, "iris")
     metrics = {m.get("glob_name") or m.get("name"): m for m in inspect(run, "metric")}
     assert metrics["risk/*"]["step_metric"] == "epoch"
     assert metrics["objective"]["summary"] == {"none": True}
     (weights,) = (a for a in inspect(run, "artifact") if a["type"] == "model")
     assert {file["path"] for file in weights["manifest"]["contents"]} >= {"best.ckpt"}
     (table,) = run.folder.rglob("wandb/offline-run-*/files/media/table/*.json")
+    (figure,) = run.folder.rglob("wandb/offline-run-*/files/media/images/figures/risk_*.png")
+    assert figure.read_bytes() == run.figure.read_bytes()
     rows = {row[0]: row[1:] for row in json.loads(table.read_text())["data"]}
     assert rows["risk/test"] == list(run.summary["risk/test"])
 
@@ -102,7 +106,7 @@ def test_mlflow(run):
     assert tags["truerisk.folder"] == str(run.folder) and tags["truerisk.status"] == "finished"
     assert tags["truerisk.weights"] == str(run.run.best)
     kept = {file.path for file in client.list_artifacts(stored.info.run_id)}
-    assert kept == {"best.ckpt", "config.yaml", "summary.json"}
+    assert kept == {"best.ckpt", "config.yaml", "summary.json", "risk.png"}
     assert list((run.folder.parent / "mlruns").rglob("best.ckpt"))
     curve = [(m.step, m.value) for m in client.get_metric_history(stored.info.run_id, "risk/val")]
     assert [step for step, _ in curve] == [*range(16), 15]

@@ -33,7 +33,7 @@ def test_the_formats_are_those_of_the_command():
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_format_gives_the_models_outputs_on_raw_inputs(tiny, tmp_path, recipe):
+def test_every_format_gives_the_models_outputs_on_raw_inputs(tiny, tmp_path, recipe, recwarn):
     run = tiny(tmp_path / "run", [*RECIPES[recipe].split(), "trainer.max_epochs=1"])
     for form, written in FORMATS.items():
         if any(p not in sys.modules and not _has(p) for p in written.packages):
@@ -50,6 +50,7 @@ def test_every_format_gives_the_models_outputs_on_raw_inputs(tiny, tmp_path, rec
         with torch.no_grad():
             bound = 0.04 if recipe == "half" else 1e-5
             assert torch.allclose(found, run.model(x), rtol=0, atol=bound * found.abs().max())
+    assert not [told for told in recwarn if "treespec" in str(told.message)]
 
 
 def _has(package):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -286,14 +287,16 @@ def write_onnx(predictor: Predictor, x: Tensor, facts: dict[str, str], path: Pat
     names: dict[str, Any] = {"input_names": ["x"], "output_names": ["outputs"]}
     shapes = ({0: torch.export.Dim("batch", min=1)},)
     names |= {"dynamic_shapes": shapes, "opset_version": OPSET, "verbose": False}
-    heard = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(
-        logging.ERROR
-    )  # it misses torchvision, which is no use
+    logger = logging.getLogger("torch.onnx")
+    heard = logger.level
+    logger.setLevel(logging.ERROR)  # it misses torchvision, which is no use
     try:
-        program: Any = torch.onnx.export(predictor, (x,), dynamo=True, **names)
+        with warnings.catch_warnings():
+            # torch copies trees by a test that it has deprecated itself
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec", FutureWarning)
+            program: Any = torch.onnx.export(predictor, (x,), dynamo=True, **names)
     finally:
-        logging.getLogger("torch.onnx").setLevel(heard)
+        logger.setLevel(heard)
     model = program.model_proto
     for key, value in facts.items():
         entry = model.metadata_props.add()

@@ -36,7 +36,7 @@ CELLS = [
     "step.clip.norm=null compile=true",
     "+trainer.benchmark=true seed.base=2",
     "+trainer.benchmark=true trainer.benchmark=false",
-    "trainer.max_epochs=3 ~trainer.precision",
+    "trainer.max_epochs=3 ~optimizer.betas",
     "++trainer.max_epochs=7 trainer.max_epochs=8",
     "optimizer.lr=${seed.base} seed.base=2",
     "+x=${seed.base} seed.base=2",

@@ -7,6 +7,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 from scipy import stats
 
+from truerisk.risk.measured import Measured
 from truerisk.show import risk_figure
 from truerisk.show.figure import draw_run
 from truerisk.show.panel import spread_apart
@@ -60,6 +61,23 @@ def test_lines_bands_best_epoch_and_test_risk():
     assert texts == [note, "train", "validation"]
     assert "risk, with 95 % intervals" in [text.get_text() for text in figure.findobj(Text)]
     assert top.get_yscale() == "linear" and figure.get_suptitle() == "a run"
+
+
+@pytest.mark.parametrize("kept", [0, 2, 5])
+def test_the_epoch_that_was_kept_is_marked_though_another_has_the_lowest_risk(
+    kept, tmp_path, monkeypatch
+):
+    """As in a run that follows a metric."""
+    drawn = []
+    monkeypatch.setattr("truerisk.show.figure.save_png", lambda figure, path: drawn.append(figure))
+    summary = {"risk/val": Measured(VAL[kept], 0.05, kept, 30)}
+    risk_figure(history(extra=TEST), tmp_path / "risk.png", summary=summary)
+    top = drawn[0].axes[0]
+    marked = {line.get_marker(): line.get_xydata().tolist() for line in top.lines[2:]}
+    assert marked["o"] == [[kept, VAL[kept]]] and marked["D"] == [[kept, 1.2]]
+    first, second, *_ = top.texts[0].get_text().splitlines()
+    assert first == f"best: epoch {kept}"
+    assert (second == "(optimistic)") == bool(kept)
 
 
 def test_labels_stand_at_the_ends_of_their_lines():

@@ -172,7 +172,7 @@ def write_note(axes: Axes, text: str, epoch: float, height: float, right: bool) 
 
 
 def mark_best(axes: Axes, epoch: float, risk: float) -> None:
-    """Mark the epoch with the lowest validation risk: a ring on the curve, and a thin line.
+    """Mark the epoch whose weights are the best: a ring on the curve, and a thin line.
 
     Args:
         axes: over epochs.
@@ -201,7 +201,10 @@ def mark_test(axes: Axes, epoch: float, test: EpochCurve) -> None:
 
 
 def draw_risks(
-    axes: Axes, history: MetricRows | DataFrame, sizes: Mapping[str, int | None] | None = None
+    axes: Axes,
+    history: MetricRows | DataFrame,
+    sizes: Mapping[str, int | None] | None = None,
+    kept: int | None = None,
 ) -> None:
     """Draw train and validation risk with bands, the best epoch, and the test risk there.
 
@@ -209,6 +212,7 @@ def draw_risks(
         axes: an empty panel over epochs.
         history: columns step, epoch, name, value.
         sizes: of the samples that risks were measured on, by name.
+        kept: the epoch whose weights were kept; None where none was yet.
     """
     sizes = sizes or {}
     # after an epoch as many training samples are measured as validation has, unless told otherwise
@@ -227,12 +231,16 @@ def draw_risks(
     middle = np.mean(axes.get_xlim())
     reference = curves.get("val", test)
     if len(reference.epoch):
-        best, risk = min(zip(reference.epoch, reference.value, strict=True), key=lambda p: p[1])
+        risks: dict[float, float] = dict(zip(reference.epoch, reference.value, strict=True))
+        best = min(risks, key=risks.__getitem__)
+        # a run that follows a metric may have kept another than that of the lowest risk
+        if kept is not None and kept in risks:
+            best = kept
         lines = []
         if "val" in curves:
-            mark_best(axes, best, risk)
+            mark_best(axes, best, risks[best])
             lines.append(f"best: epoch {best:g}")
-            # the lowest of many is too low, but not where no epoch improved on the initial weights
+            # the best of many looks too good, but not where none improved on the initial weights
             if best:
                 lines.append("(optimistic)")
         if len(test.epoch):
@@ -241,7 +249,7 @@ def draw_risks(
             risk, low, high = (float(part[-1]) for part in (test.value, test.low, test.high))
             # in two lines, as a note wider than half the panel runs over the axis
             lines.append(f"◆ test {format_bounds(risk, low, high)}".replace(" [", "\n["))
-        write_note(axes, "\n".join(lines), best, 1.0, right=best > middle)
+        write_note(axes, "\n".join(lines), best, 1.0, right=bool(best > middle))
     note_missing(axes, measured)
     ends = [(c.value[-1], RISK_LABELS[k], RISK_STYLES[k]["color"]) for k, c in curves.items()]
     if len(constant.epoch):
@@ -298,6 +306,7 @@ def draw_run(
     history: MetricRows | DataFrame,
     title: str = "",
     sizes: Mapping[str, int | None] | None = None,
+    kept: int | None = None,
 ) -> Figure:
     """Draw the figure of a run.
 
@@ -305,6 +314,7 @@ def draw_run(
         history: columns step, epoch, name, value.
         title: a line above the figure.
         sizes: of the samples that risks were measured on, by name.
+        kept: the epoch whose weights were kept; None where none was yet.
     """
     names = sorted({name for name in history.name if name.startswith("lr/")})
     rates = {name: read_curve(history, name, keep="last") for name in names}
@@ -320,7 +330,7 @@ def draw_run(
     if len(epochs):
         first, last = int(epochs.min()), int(epochs.max())
     set_integer_axis(axes[-1], first, last, "epoch")
-    draw_risks(axes[0], history, sizes)
+    draw_risks(axes[0], history, sizes, kept)
     if rates:
         draw_rates(axes[1], rates)
     for panel in axes:
@@ -337,18 +347,20 @@ def risk_figure(
 ) -> Path:
     """Draw a run's risks over its epochs and save them as a PNG; returns its path.
 
-    Train and validation risk have bands, Student's 95 % intervals; the epoch with the lowest
-    validation risk is marked, and the test risk, measured at its weights, stands there with its
-    own. The panel below shows the learning rate.
+    Train and validation risk have bands, Student's 95 % intervals; the epoch whose
+    weights were kept is marked (until there is one, that of the lowest validation risk), and the
+    test risk, measured at them, stands there with its own. The panel below shows the learning rate.
 
     Args:
         history: columns step, epoch, name, value, as ``read_metric_rows`` gives them.
         path: the file; its folder is made if it is not there.
         title: a line above the figure.
-        summary: of the run, which knows how many samples it was measured on.
+        summary: of the run, which knows its epoch and how many samples it was measured on.
     """
-    sizes = {name: measured.size for name, measured in (summary or {}).items()}
-    return save_png(draw_run(history, title, sizes), path)
+    summary = summary or {}
+    sizes = {name: measured.size for name, measured in summary.items()}
+    epochs = [summary[name].epoch for name in ("risk/val", "risk/test") if name in summary]
+    return save_png(draw_run(history, title, sizes, next(iter(epochs), None)), path)
 
 
 def matrix_figure(tables: Mapping[str, Any], names: Sequence[str], path: Path, title: str) -> Path:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 
 import numpy as np
@@ -199,7 +200,12 @@ def test_samples_depend_on_the_seed_and_p_does_not(source):
         (lambda: polynomial(coefficients=[]), "data.source.coefficients is empty"),
         (lambda: polynomial(noise=-0.1), "data.source.noise is -0.1"),
         (lambda: noisy_linear(spectrum=[1, -1]), "data.source.spectrum is [1, -1]"),
-        (lambda: noisy_linear(dimension=0), "data.source.dimension is 0: give at least 1"),
+        (lambda: noisy_linear(spectrum=[]), "data.source.spectrum is []: give variances"),
+        (lambda: noisy_linear(spectrum=[1, math.nan]), "data.source.spectrum is [1, nan]"),
+        (lambda: noisy_linear(dimension=0), "data.source.dimension must be a number"),
+        (lambda: noisy_linear(condition=math.nan), "data.source.condition must be a number"),
+        (lambda: noisy_linear(condition=math.inf), "data.source.condition must be a number"),
+        (lambda: noisy_linear(signal=math.nan), "data.source.signal must be a number"),
         (lambda: polynomial(0), "data.source.num_samples is 0"),
     ],
 )

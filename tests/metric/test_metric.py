@@ -115,6 +115,16 @@ def test_metrics_of_quantities_are_those_of_scikit_learn_and_scipy(option, colum
     assert all(0 < stderr < 0.3 for stderr in found.stderrs.values()) and found.stderrs
 
 
+def test_r2_of_quantities_far_from_zero_is_exact_and_has_its_known_error():
+    draw = torch.Generator().manual_seed(5)
+    y = torch.randn(150, 1, generator=draw) + 1000
+    f = y + torch.randn(150, 1, generator=draw)
+    loss = adapt_loss(nn.MSELoss(reduction="none"), "regression", 1)
+    found = measure(fit("r2", loss, 1), loss, f, y)
+    assert found.values[""] == pytest.approx(sk.r2_score(y.double(), f.double()), abs=1e-9)
+    assert 0.05 < found.stderrs[""] < 0.3
+
+
 def test_perplexity_of_tokens_is_that_of_torchmetrics_and_its_error_counts_sequences():
     from torchmetrics.text import Perplexity
 

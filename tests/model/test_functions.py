@@ -174,6 +174,10 @@ def test_distance_from_a_flat_bottom():
         (["model=quadratic_bowl", "model.spectrum=[]"], r"model\.spectrum"),
         (["model=exponential_sum", "model.change=[[1,2]]"], "takes 2 rows of 2 numbers"),
         (["model=exponential_sum", "model.change=[[1,2],[2,4]]"], "has no inverse"),
+        (
+            ["model=exponential_sum", "model.change=[[nan,0],[0,1]]"],
+            "model.change must be a number",
+        ),
         (["model=booth", "initializer=zeros"], r"model\.start"),
         (["model=booth", "regularizer=dropout"], "leave dropout out"),
         (["model=booth", "regularizer=l2"], r"regularizer\.l2\.rules"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from truerisk.core.checks import check_float
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.core.rng import named_generator
 from truerisk.data.samples import Samples
@@ -284,13 +287,12 @@ def noisy_linear(
         ConfigError: a number out of range.
     """
     values = list(spectrum or [])
-    if values and not min(values) >= 0:
-        raise ConfigError(f"data.source.spectrum is {values}: a variance is not negative")
+    if spectrum is not None and not (values and all(0 <= v < math.inf for v in values)):
+        raise ConfigError(f"data.source.spectrum is {values}: give variances, which are ≥ 0")
     least = {"num_samples": 1, "dimension": 1, "condition": 1, "signal": 0, "noise": 0}
     given = (num_samples, dimension, condition, signal, noise)
     for (key, bound), value in zip(least.items(), given, strict=True):
-        if value < bound:
-            raise ConfigError(f"data.source.{key} is {value}: give at least {bound}")
+        check_float(f"data.source.{key}", value, bound, sys.float_info.max)
     draw = named_generator(population_seed, "noisy_linear")
     if values:
         variances = torch.tensor(values, dtype=torch.float64)

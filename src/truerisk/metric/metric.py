@@ -419,8 +419,8 @@ class TorchMetric(Metric):
             shown, target = shown[:, 0], target[:, 0]
         if self.kind == "Multiclass" and target.ndim > 1:  # the tokens of sequences
             shown, target = shown.flatten(), target.flatten()
-        if self.kind:
-            target = target.long()
+        # not in single precision: squares of targets far from 0 cancel
+        target = target.long() if self.kind else target.double()
         # contiguous, as torchmetrics asks for views
         metric.update(shown.contiguous(), target.contiguous())
         return metric.compute()

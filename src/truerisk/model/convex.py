@@ -215,7 +215,7 @@ def check_square(rows: list[list[float]], size: int) -> Tensor:
     shapes = [len(row) if isinstance(row, Sequence) else 1 for row in rows]
     if shapes != [size] * size:
         raise ConfigError(f"model.change takes {size} rows of {size} numbers, not {rows!r}")
-    matrix = torch.tensor([check_start(row) for row in rows], dtype=torch.float64)
+    matrix = torch.tensor([check_start(row, "model.change") for row in rows], dtype=torch.float64)
     if torch.linalg.matrix_rank(matrix) < size:
         raise ConfigError(f"model.change={rows!r} has no inverse: a change of variables needs one")
     return matrix

@@ -111,16 +111,20 @@ class ScalableFunction(Function):
         return torch.full((1, self.size), self.entry, dtype=torch.float64)
 
 
-def check_start(start: Any) -> list[float]:
+def check_start(start: Any, key: str = "model.start") -> list[float]:
     """Return the start as floats.
+
+    Args:
+        start: a list of numbers.
+        key: of the configuration, for messages.
 
     Raises:
         ConfigError: it is no list of finite numbers.
     """
     if not isinstance(start, Sequence) or isinstance(start, str) or not start:
-        raise ConfigError(f"model.start must be a list of numbers, not {start!r}")
+        raise ConfigError(f"{key} must be a list of numbers, not {start!r}")
     top = torch.finfo(torch.float64).max  # from an infinite start no step leads back
-    return [float(check_float("model.start", number, -top, top)) for number in start]
+    return [float(check_float(key, number, -top, top)) for number in start]
 
 
 def repeat_start(start: list[float], size: int) -> list[float]:

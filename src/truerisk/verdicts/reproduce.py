@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import median
 
@@ -40,9 +41,8 @@ def reproduce_claims(which: Sequence[str], quick: bool, overrides: Sequence[str]
         UserError: there is no such reproduction, or a study could not be run.
     """
     names = reproduction_names()
-    if list(which) == ["all"]:
-        which = names
-    chosen = [load_reproduction(name) for name in which]
+    every = (names if name == "all" else [name] for name in which)
+    chosen = [load_reproduction(name) for name in dict.fromkeys(chain.from_iterable(every))]
     verdicts = [_reproduce_one(reproduction, quick, overrides) for reproduction in chosen]
     page = write_gallery(names, OUTPUTS)
     print(f"gallery  {page.absolute()}")

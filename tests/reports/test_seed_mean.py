@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from truerisk.reports.findings import format_mean
 from truerisk.reports.seed_mean import (
     bound_share,
     bound_skewed,
@@ -19,6 +20,18 @@ def test_it_is_the_interval_of_scipy():
     interval = stats.ttest_1samp(x, 0).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx(tuple(interval), rel=1e-12)
     assert (found.mean, found.stderr) == pytest.approx((x.mean(), stats.sem(x)), rel=1e-12)
+
+
+def test_what_rounding_leaves_between_equal_values_is_no_spread():
+    values = [0.44186046511627913, 0.44186046511627908, 0.44186046511627902]
+    assert len(set(values)) > 1
+    found = estimate_mean(values)
+    assert found.stderr == 0 and found.low == found.high == found.mean
+    assert format_mean(found) == "0.4419"
+    mean, low, high = estimate_columns(np.array(values)[:, None])
+    assert low == high == mean
+    # what is small but not of rounding is kept
+    assert estimate_mean([1.0, 1.0 + 1e-12, 1.0 - 1e-12]).stderr > 0
 
 
 def test_one_run_has_a_mean_and_no_interval():

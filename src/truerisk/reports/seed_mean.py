@@ -15,6 +15,9 @@ LEVEL = 0.95
 """The coverage of every interval in a report."""
 
 
+ROUNDING = 1e-14
+"""Values whose spread is a smaller share of them are one number, differently rounded."""
+
 SKEWED = 8
 """Values from which on their skewness is known well enough to allow for it."""
 
@@ -59,6 +62,8 @@ def estimate_mean(
     mean = float(x.mean())
     if n == 1:
         return SeedMean(mean, math.nan, math.nan, math.nan, 1)
+    if np.ptp(x) <= ROUNDING * abs(mean):
+        x = np.full(n, mean)
     stderr = float(x.std(ddof=1)) / math.sqrt(n) * math.sqrt(1 + n * overlap)
     low, high = student_interval(mean, stderr, n - 1, level)
     return SeedMean(mean, stderr, float(low), float(high), n)
@@ -85,6 +90,7 @@ def estimate_columns(
     n = finite.sum(0)
     mean = np.where(finite, values, 0.0).sum(0) / np.maximum(n, 1)
     rest = np.where(finite, values - mean, 0.0)
+    rest = np.where(np.abs(rest) <= ROUNDING * np.abs(mean), 0.0, rest)
     squares = (rest**2).sum(0)
     with np.errstate(divide="ignore", invalid="ignore"):  # n = 1 gives nan, as it should
         stderr = np.sqrt(squares / (n - 1) / n)

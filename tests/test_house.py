@@ -25,7 +25,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 BOUNDS = {
     "files": (264, 230),
     "median lines": (110, 110),
-    "lines": (56_920, 29_502),
+    "lines": (56_930, 29_502),
     "code lines": (32_450, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),

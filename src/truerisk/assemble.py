@@ -29,6 +29,7 @@ from truerisk.core.errors import (
     first_line,
     list_own_lines,
     locate_code,
+    read_message,
 )
 from truerisk.core.seeds import derive_streams
 from truerisk.data import DataInfo, RunData
@@ -347,7 +348,7 @@ def _user_error(error: Exception, node: DictConfig) -> Exception:
 def lacks_memory(error: BaseException) -> bool:
     """Tell whether an error says that there is no memory for a tensor."""
     kinds = MemoryError, torch.OutOfMemoryError
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+    return isinstance(error, kinds) or "can't allocate memory" in read_message(error)
 
 
 def build_loss(node: DictConfig, info: DataInfo) -> tuple[Any, list[float] | None]:
@@ -424,11 +425,8 @@ def build_model(
         if is_own(model) and surrogate.task.has_samples:
             _look_first(cfg, info, model, surrogate, data)
         if data is not None:
-            initialize = build(cfg.initializer)
-            shown = getattr(initialize, "needs_data", False) and data.train is not None
             # before regularizers edit the model, whose parametrizations hide the weights
-            initialize(model, first_inputs(data, INITIAL_SAMPLES) if shown else None)
-            data.notes += getattr(initialize, "notes", [])
+            _initialize(cfg.initializer, model, data)
         for regularizer in regularizers.values():
             model = regularizer.edit_model(model)
     # last: a regularizer may return another module, whose calls are those to compile
@@ -436,6 +434,21 @@ def build_model(
         _try_compiler(cfg.trainer.get("accelerator", "auto"))
         model.compile()
     return model
+
+
+def _initialize(node: DictConfig, model: nn.Module, data: RunData) -> None:
+    """Call the initializer on the model, and on inputs where it asks for them."""
+    initialize = build(node)
+    given: list[Tensor | None] = []
+    if getattr(initialize, "needs_data", False):
+        given = [None if data.train is None else first_inputs(data, INITIAL_SAMPLES)]
+    try:
+        initialize(model, *given)
+    except Exception as error:  # a user's class may raise anything
+        if (told := _user_error(error, node)) is error:
+            raise
+        raise told from error
+    data.notes += getattr(initialize, "notes", [])
 
 
 def _try_compiler(accelerator: str) -> None:

@@ -216,6 +216,35 @@ def test_a_fault_in_the_midst_of_training_shows_its_line(mine, tmp_path, capsys,
     assert "Traceback" in capsys.readouterr().err
 
 
+class SpeechlessError(Exception):
+    def __str__(self):
+        raise TypeError("no words")
+
+
+class Speechless(Plain):
+    def __init__(self, input_shape, output_size, late=False):
+        super().__init__(input_shape, output_size)
+        self.late = late
+        if not late:
+            raise SpeechlessError
+
+    def forward(self, x):
+        if self.training and self.calls > 8:
+            raise SpeechlessError
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_error_that_cannot_say_what_it_is_is_told_by_its_type(mine, tmp_path, capsys, late):
+    sys.modules["zoo_of_models"].Plain = Speechless
+    words = ["--config-dir", mine, *SMALL, "model=plain", f"+model.late={late}"]
+    assert main(["train", *words]) == (1 if late else 2)
+    err = capsys.readouterr().err
+    assert "SpeechlessError\n  " in err and "Traceback" not in err and "no words" not in err
+    assert main(["train", "-m", *words, "seed=1,2", "report=false"]) == 1
+    assert "failed (SpeechlessError)" in capsys.readouterr().out
+
+
 def test_a_loss_that_cannot_be_built_shows_its_line(mine, tmp_path):
     for kind in ("Unmade", "Bare", "as_function"):
         file = tmp_path / "mine" / "loss" / f"{kind.lower()}.yaml"
@@ -231,6 +260,41 @@ def test_a_loss_that_cannot_be_built_shows_its_line(mine, tmp_path):
         with pytest.raises(ConfigError, match=word):
             overrides = [*SMALL, f"loss={option}", *given.get(option, [])]
             truerisk.build_module(overrides, config_dir=mine)
+
+
+class Shrinking:
+    def __call__(self, model):
+        with torch.no_grad():
+            model.layer.weight.fill_(0.125)
+
+
+class Measuring:
+    needs_data = True
+
+    def __call__(self, model, inputs):
+        with torch.no_grad():
+            model.layer.weight.fill_(len(inputs))
+
+
+class Undone:
+    def __call__(self, model):
+        raise KeyError("no init")
+
+
+def test_an_initializer_is_called_as_it_asks_and_its_fault_told(mine, tmp_path, capsys):
+    for kind in (Shrinking, Measuring, Undone):
+        setattr(sys.modules["zoo_of_models"], kind.__name__, kind)
+        file = tmp_path / "mine" / "initializer" / f"{kind.__name__.lower()}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"# An initializer\n_target_: zoo_of_models.{kind.__name__}\n")
+    given = ["--config-dir", mine, *SMALL, "model=plain"]
+    for name, value in {"shrinking": 0.125, "measuring": 90}.items():
+        recipe = assemble(compose([*SMALL, "model=plain", f"initializer={name}"], mine))
+        assert recipe.model.layer.weight.unique().tolist() == [value]
+    assert main(["train", *given, "initializer=undone"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: initializer: zoo_of_models.Undone: KeyError: 'no init'\n  ")
+    assert err.count("\n") == 2 and 'in __call__: raise KeyError("no init")' in err
 
 
 def test_a_model_in_double_precision_is_told_what_it_is_trained_in(mine):

@@ -69,13 +69,35 @@ def suggest(word: str, options: Iterable[str]) -> str:
     return f"known: {', '.join(names[:MOST])}{more}" if names else "there is none"
 
 
+def read_message(error: BaseException) -> str:
+    """Return what an error says; nothing, where saying it fails."""
+    try:
+        return str(error).strip()
+    except Exception:  # its class may be somebody's own, with a __str__ that is no better
+        return ""
+
+
 def first_line(error: BaseException) -> str:
     """Return what an error of another library says, in one line.
 
     >>> first_line(ValueError("no such thing\\nat line 3")), first_line(KeyError())
     ('no such thing', 'KeyError')
     """
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (read_message(error) or type(error).__name__).splitlines()[0]
+
+
+def describe_error(error: BaseException | str) -> str:
+    """Describe an error in one line, its kind first.
+
+    >>> describe_error(ValueError("no such thing\\nat line 3")), describe_error(KeyError())
+    ('ValueError: no such thing', 'KeyError')
+    """
+    if isinstance(error, str):
+        return error.partition("\n")[0]
+    kind, said = type(error).__name__, first_line(error)
+    if said == kind:
+        return kind
+    return f"{kind}: {said}"
 
 
 def describe_fault(error: BaseException) -> str:
@@ -85,7 +107,7 @@ def describe_fault(error: BaseException) -> str:
         error: as it was caught.
     """
     lines = "".join(f"\n  {line}" for line in list_own_lines(error))
-    return f"{type(error).__name__}: {first_line(error)}{lines}"
+    return f"{describe_error(error)}{lines}"
 
 
 def describe_bug(error: BaseException) -> str:

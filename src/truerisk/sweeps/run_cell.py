@@ -22,7 +22,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from truerisk.core.atomic_files import spell_numbers, write_atomic
-from truerisk.core.errors import PartFault, ProcessLost, UserError, describe_bug
+from truerisk.core.errors import (
+    PartFault,
+    ProcessLost,
+    UserError,
+    describe_bug,
+    describe_error,
+)
 from truerisk.core.stop import read_stop
 from truerisk.engine.peers import Peers, join_peers
 from truerisk.engine.signals import end_with_parent, on_stop
@@ -105,7 +111,7 @@ def _catch_errors(
         else:
             trace = "".join(traceback.format_exception(bug))
             print(describe_bug(bug), file=sys.stderr)
-            end = Outcome(math.nan, "failed", f"{type(bug).__name__}: {bug}")
+            end = Outcome(math.nan, "failed", describe_error(bug))
     if rank() == 0:
         config = OmegaConf.to_yaml(cfg, resolve=True)
         RunFolder(folder).record_failure(end.status, trace, config, facts)

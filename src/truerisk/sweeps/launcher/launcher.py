@@ -19,7 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from truerisk.config.compose import quote_override
-from truerisk.core.errors import Interrupted
+from truerisk.core.errors import Interrupted, describe_error
 from truerisk.engine.signals import SIGNALS, on_stop
 from truerisk.outcome import INTERRUPTED, Outcome
 from truerisk.run import RunFolder
@@ -272,14 +272,6 @@ def tell_lost(cell: SweepCell, error: BaseException | str) -> Outcome:
     outcome = lost_outcome(cell, error)
     tell_outcome(outcome, cell.folder)
     return outcome
-
-
-def describe_error(error: BaseException | str) -> str:
-    """Write an error in one line, its kind first."""
-    text = str(error)
-    if isinstance(error, BaseException):
-        text = f"{type(error).__name__}: {error}"
-    return text.partition("\n")[0]
 
 
 def tell_reasons(reasons: Mapping[str, str], one: str, several: str) -> None:

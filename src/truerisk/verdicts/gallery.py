@@ -119,6 +119,8 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere }
 .inconclusive { color: var(--open) }
 nav td:last-child { white-space: nowrap }
 .signs { letter-spacing: .15em; cursor: default }
+@media (max-width: 34rem) {
+  nav td:first-child, nav td:last-child { white-space: normal; width: 5.5rem } }
 """
 
 
@@ -285,8 +287,9 @@ def _index_row(study: RecordedStudy) -> str:
         f"{SIGNS[c['verdict']]}</span>"
         for c in study.verdict["claims"].values()
     )
+    shown = name.replace("_", "_<wbr>")  # where a narrow window may break it
     return (
-        f'<tr><td><a href="#{name}">{name}</a><td>{sentence}<td>{verdict}'
+        f'<tr><td><a href="#{name}">{shown}</a><td>{sentence}<td>{verdict}'
         f'<br><span class="signs">{signs}</span></tr>'
     )
 

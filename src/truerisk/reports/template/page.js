@@ -42,7 +42,7 @@ function showRecipes(problem, picked, changed) {
     { title: "recipe", name: true, sort: (r) => r.label, cell: (r) => make("label", {}, tick(r), " ", breakable(r.label)) },
     { title: "runs", sort: (r) => r.runs.length, cell: (r) => make("button", { type: "button", class: "opener" }, r.endings) },
     ...problem.metrics.map((metric, i) => ({
-      title: headingOf(metric), line: beginsLine(metric, problem.metrics[i - 1]), sort: (r) => r.estimates[metric][0],
+      title: headingOf(metric), line: beginsLine(problem.metrics, i), sort: (r) => r.estimates[metric][0],
       cell: (r) => withError(r.estimates[metric], scaleOf(metric)),
     })),
   ];
@@ -54,9 +54,13 @@ function showRecipes(problem, picked, changed) {
   });
 }
 
-// A line for each split of the metrics, so that a metric's values stand below each other.
+// A line for each split of several metrics, so that a metric's values stand below each other.
 const splitOf = (metric) => (metric?.startsWith("metric/") ? metric.split("/").at(-1) : "");
-const beginsLine = (metric, before) => splitOf(metric) !== splitOf(before);
+function beginsLine(metrics, i) {
+  const [split, before] = [splitOf(metrics[i]), splitOf(metrics[i - 1])];
+  const several = metrics.filter((m) => splitOf(m) === split).length > 1;
+  return split !== before && (several || !split);
+}
 
 function runsOf(problem, recipe) {
   const rows = recipe.estimates;
@@ -66,7 +70,7 @@ function runsOf(problem, recipe) {
   sortable(place, [
     { title: "seed", sort: (r) => [r.seed, r.fold].join(), cell: (r) => r.seed + (r.fold === null ? "" : `, fold ${r.fold}`) },
     { title: "ended", name: true, sort: (r) => r.status, cell: (r) => r.status + (r.reason ? `: ${r.reason}` : "") },
-    ...problem.metrics.map((m, i) => ({ title: headingOf(m), line: beginsLine(m, problem.metrics[i - 1]), sort: (r) => r.values[i],
+    ...problem.metrics.map((m, i) => ({ title: headingOf(m), line: beginsLine(problem.metrics, i), sort: (r) => r.values[i],
       cell: (r) => digits(r.values[i] === null ? null : scaleOf(m) * r.values[i]) })),
     { title: "files", name: true, cell: (r) => links(r) },
   ], recipe.runs, { opens: figuresOf });

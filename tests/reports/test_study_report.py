@@ -22,6 +22,7 @@ from truerisk.reports.tables import (
     render_markdown,
     render_terminal,
     tabulate_comparisons,
+    tabulate_main_metrics,
     tabulate_recipes,
 )
 
@@ -115,6 +116,21 @@ def test_the_command_ends_with_a_table_words_and_the_page(study, tmp_path, capsy
     assert printed.startswith("17 runs of 7 recipes on 2 problems: 16 finished, 1 diverged")
     assert "adam lr=0.1" in printed and "lowest validation risk" in printed
     assert printed.rstrip().endswith(str(tmp_path / "out" / "index.html"))
+
+
+def test_a_long_table_counts_its_recipes_and_keeps_the_best_constant(synthetic, capsys):
+    names = ("risk/val", "risk/test", "constant/risk/val", "constant/risk/test")
+    runs = [
+        synthetic.run(seed, dict(zip(names, (lr, lr + 0.1, 77.5, 88.5), strict=True)), lr=lr)
+        for lr in range(1, 33)
+        for seed in range(2)
+    ]
+    findings = analyze_problem(build_study(CollectedRuns(runs, [])).problems[0])
+    Console(width=80).print(render_terminal(tabulate_main_metrics(findings)))
+    *shown, more, constant = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert sum(line.strip().startswith("lr=") for line in shown) == 12
+    assert more.strip() == "… 20 more"
+    assert constant.split() == ["best", "constant", "77.50", "88.50"]
 
 
 def test_a_tally_does_not_crush_the_names(capsys):

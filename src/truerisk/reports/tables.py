@@ -39,6 +39,8 @@ class TextTable(NamedTuple):
     title: str
     headings: list[str]
     rows: list[list[str]]
+    below: int = 0
+    """how many of the last rows stand below what the others are, and are always shown"""
 
 
 def metric_scale(metric: str) -> float:
@@ -81,7 +83,8 @@ def tabulate_recipes(findings: ProblemFindings, metrics: Sequence[str] | None = 
         ]
         rows.append(["best constant", "", *means])
     headings = ["recipe", "runs", *map(metric_heading, metrics)]
-    return TextTable(f"{problem.name}: mean ± standard error over {problem.unit}s", headings, rows)
+    title = f"{problem.name}: mean ± standard error over {problem.unit}s"
+    return TextTable(title, headings, rows, below=len(rows) - len(problem.recipes))
 
 
 def tabulate_main_metrics(findings: ProblemFindings) -> TextTable:
@@ -221,14 +224,14 @@ def escape_latex(text: str) -> str:
 
 
 def render_terminal(table: TextTable, most: int = 12, width: int = 80) -> Table:
-    """Render a table's first rows for the terminal.
+    """Render a table's first rows for the terminal, and those that stand below.
 
     Names too long for a narrow window are broken where their parts meet; where that would leave
     less than `LEAST_NAME` letters of a line, the last columns are left out, and named below.
 
     Args:
         table: the table.
-        most: the number of rows.
+        most: the number of rows, of those that do not stand below.
         width: letters of a line of the terminal.
 
     Returns:
@@ -237,7 +240,11 @@ def render_terminal(table: TextTable, most: int = 12, width: int = 80) -> Table:
     from rich.table import Table, box
     from rich.text import Text
 
-    headings, rows = table.headings, table.rows[:most]
+    headings, last = table.headings, len(table.rows) - table.below
+    rows = table.rows[: min(most, last)]
+    if last > most:
+        rows = [*rows, [f"… {last - most} more", *[""] * (len(headings) - 1)]]
+    rows = [*rows, *table.rows[last:]]
     longest = max((len(row[0]) for row in rows), default=0)
     room = _name_width(headings, rows, width)
     if longest > room:
@@ -261,8 +268,6 @@ def render_terminal(table: TextTable, most: int = 12, width: int = 80) -> Table:
     if left_out:
         rendered.caption = f"no room here, but on the page: {'; '.join(left_out)}"
         rendered.caption_justify = "left"
-    if len(table.rows) > most:
-        rendered.add_row(f"… {len(table.rows) - most} more")
     return rendered
 
 

@@ -229,6 +229,10 @@ def test_a_trainer_of_ones_own_clusters_and_weighs_as_a_run_does(tmp_path, weigh
     with pytest.warns(UserWarning, match="not those of the module's own data"):
         trainer.test(module, pairs, verbose=False)
     assert trainer.callback_metrics["risk/test/stderr"] < 0.8 * told["risk/test/stderr"]
+    module, _ = truerisk.build_module(given)
+    of_another = truerisk.build_module([*given[:4], "data.split=random"])[1]
+    with pytest.warns(UserWarning, match="not those of the module's own data"):
+        trainer.validate(module, datamodule=of_another, verbose=False)
 
 
 def test_losses_that_two_processes_measured_are_put_into_order():

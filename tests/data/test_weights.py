@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +99,39 @@ def test_a_table_keeps_its_weights_out_of_the_inputs(tmp_path):
     assert data.info.input_shape == (1,)
     odd = data.test.x[:, 0] % 2 == 1
     assert torch.equal(data.weights["test"], torch.where(odd, 3.0, 1.0).double())
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+def test_a_trainer_of_ones_own_weighs_samples_as_a_run_does(weighed, tmp_path, precision):
+    import lightning as L
+
+    plain = [*weighed[:2], "loss=mse", "model=linear", "data.batch_size=16", "figures=false",
+             "trainer.max_epochs=3", f"trainer.precision={precision}"]  # fmt: skip
+    given = [*plain, weighed[2]]
+    truerisk.train(given, folder=tmp_path / "run")
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=False)
+    quiet = dict(logger=False, enable_progress_bar=False, enable_checkpointing=False)
+
+    def fit(**data):
+        module, _ = truerisk.build_module(given)
+        torch.manual_seed(module.recipe.streams.noise)
+        trainer = L.Trainer(max_epochs=3, precision=precision, accelerator="cpu", **quiet)
+        trainer.fit(module, **data)
+        return module.state_dict(), last["state_dict"]
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=r"data\.source\.weight")
+        # in 64 bits Lightning widens what its dataloaders give in 32, ours does not round before
+        close = 0 if precision == "32-true" else 1e-7
+        tolerance = {"rtol": close, "atol": close}
+        torch.testing.assert_close(*fit(datamodule=read(given)), **tolerance)
+        torch.testing.assert_close(*fit(), **tolerance)  # its own dataloaders
+    with pytest.warns(UserWarning, match="samples count alike in training"):
+        alike, ours = fit(datamodule=read(plain))
+    assert not torch.allclose(alike["model.output.bias"], ours["model.output.bias"], atol=1e-4)
+    x, y = next(iter(read(plain).train_dataloader()))
+    pair = next(iter(read(given).train_dataloader()))
+    assert torch.equal(pair[0], x) and torch.equal([*pair][1], y) and pair.weight.shape == (16,)
 
 
 def test_draws_follow_their_chances():

@@ -36,7 +36,8 @@ class DataModule(RunData, LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Build batches (x, y) of the training split, in the order that seed.order gives an epoch.
 
-        They are those that our own runs take, where a step is one mini-batch.
+        They are those that our own runs take, where a step is one mini-batch. With
+        data.source.weight each also has the ``weight`` [m] of its samples.
         """
         self.prepare()
         draws = self.sampling_chances()

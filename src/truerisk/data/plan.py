@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -161,18 +162,39 @@ class BatchPlan:
         return local, len(local) * self.world / n_step
 
 
+# no tuple: of one, Lightning makes a plain pair when it moves or casts it, without the weights
+@dataclass
+class WeighedPair:
+    """A batch that unpacks as (x, y) like any other, and carries the weights [m] of its samples."""
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.x, self.y))
+
+    def __getitem__(self, index: int) -> Tensor:
+        return (self.x, self.y)[index]
+
+    def __len__(self) -> int:
+        return 2
+
+
 class SplitDataset(Dataset):
     """A split as a map-style dataset: pairs (x, y), floating numbers in torch's default type.
 
     A batch is fetched at once, ([m, *input_shape], [m, …]), standardized as a run of ours would
-    have it.
+    have it; a `WeighedPair` where its samples count unlike.
 
     Args:
         split: in memory, or read as it is needed.
     """
 
     def __init__(self, split: Split) -> None:
-        self.split = split.split if isinstance(split, WeightedSplit) else split
+        self.split, self.weights = split, None
+        if isinstance(split, WeightedSplit):
+            self.split, self.weights = split.split, split.weights
 
     def __len__(self) -> int:
         return len(self.split)
@@ -181,7 +203,7 @@ class SplitDataset(Dataset):
         x, y = self.__getitems__([index])
         return x[0], y[0]
 
-    def __getitems__(self, index: list[int]) -> tuple[Tensor, Tensor]:
+    def __getitems__(self, index: list[int]) -> tuple[Tensor, Tensor] | WeighedPair:
         split = self.split
         if isinstance(split, TensorSplit):
             batch = split.batch(torch.tensor(index))
@@ -190,7 +212,11 @@ class SplitDataset(Dataset):
             # not through its own loader, whose workers cannot be started by those of another
             x, y = split.fetch_samples(index)
         dtype = torch.get_default_dtype()
-        return cast(x, x.device, dtype), cast(y, y.device, dtype)
+        x, y = cast(x, x.device, dtype), cast(y, y.device, dtype)
+        if self.weights is None:
+            return x, y
+        at = torch.tensor(index, device=self.weights.device)
+        return WeighedPair(x, y, self.weights[at].to(y.device, dtype))
 
 
 class EpochSampler(Sampler[int]):

@@ -18,7 +18,7 @@ from torch.utils.data import SequentialSampler
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
 from truerisk.data import DataInfo, DataModule, RunData
-from truerisk.data.plan import SplitDataset
+from truerisk.data.plan import SplitDataset, WeighedPair
 from truerisk.engine.callback_rules import refuse_callbacks
 from truerisk.engine.host import TrainerHost
 from truerisk.engine.measure import mark_samples
@@ -96,7 +96,7 @@ class RiskModule(L.LightningModule):
         # in a dict, as estimates that are submodules would join the checkpoints
         self._estimates: dict[str, Any] = {}
         self._averaged: Mapping[str, Tensor] | None = None
-        self._told_plain = hosted  # a loop of ours knows the groups
+        self._told_plain = self._told_alike = hosted  # a loop of ours knows groups and weights
         self._given_data: RunData = recipe.data
         self._marks: Callable[[Tensor], Marks] | None = None
         self._groups = self._seen = 0
@@ -207,9 +207,24 @@ class RiskModule(L.LightningModule):
             Diverged: J or ∇J is no longer finite.
         """
         assert self.backend is not None
+        pair = self.as_batch(batch)
+        if pair.weight is None:
+            self._tell_alike()
         with self.counted_step():
-            self.backend.step([(self.as_batch(batch), 1.0)])
+            self.backend.step([(pair, 1.0)])
         return {"loss": torch.tensor(self.backend.run.state.sums.objective)}
+
+    def _tell_alike(self) -> None:
+        """Tell once that training goes without the weights that the recipe's samples have."""
+        own, told = self.own_data, self._told_alike
+        self._told_alike = True
+        # with data.sampler=weighted they are in the draw already
+        if told or "train" not in getattr(own, "weights", {}) or own.sampler == "weighted":
+            return
+        rank_zero_warn(
+            "data.source.weight: of batches that are not those of the module's own data, samples "
+            "count alike in training"
+        )
 
     @contextmanager
     def counted_step(self) -> Iterator[None]:
@@ -233,17 +248,19 @@ class RiskModule(L.LightningModule):
         """Return a pair (x, y) as a `Batch`, floating inputs in the type of the weights.
 
         Args:
-            batch: a pair, or a `Batch`.
+            batch: a pair, with weights or without, or a `Batch`.
         """
         if isinstance(batch, Batch):
             return batch
         x, y = batch
-        dtype = next(self.model.parameters()).dtype
+        dtype, weight = next(self.model.parameters()).dtype, None
+        if isinstance(batch, WeighedPair):
+            weight = batch.weight.to(dtype)
         if x.is_floating_point():
             x = x.to(dtype)
         if y.is_floating_point():
             y = y.to(dtype)
-        return Batch(x, y)
+        return Batch(x, y, weight=weight)
 
     # --- measuring ------------------------------------------------------------------------------
 
@@ -275,14 +292,21 @@ class RiskModule(L.LightningModule):
         Pairs (x, y) do not tell them; the place of a sample in a split of ours does. Of other
         batches it is told once that they count alike.
         """
-        recipe = self.recipe
+        recipe, own = self.recipe, self.own_data
         self._marks, self._groups, self._seen = None, 0, 0
-        grouped, weighted = getattr(recipe.data, "groups", None), recipe.risk.weighted
+        weighted = recipe.risk.weighted
+        grouped = getattr(recipe.data, "groups", None) or getattr(own, "groups", None)
         if not name or not (grouped or weighted):
             return
         if self._shows_split(name):
             self._marks, self._groups = mark_samples(recipe, name)
-        elif not self._told_plain:
+        # a data module of another recipe may have neither, where this one's has
+        lacks = [
+            what
+            for what in ("groups", "weights")[: 1 + weighted]
+            if getattr(own, what, None) and not getattr(recipe.data, what, None)
+        ]
+        if (self._marks is None or lacks) and not self._told_plain:
             self._told_plain = True
             what = "risk.weighted=true" if weighted else "data.split=group"
             rank_zero_warn(

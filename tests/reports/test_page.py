@@ -105,11 +105,41 @@ def test_a_row_opens_to_its_runs_their_files_and_their_commands(page, found):
 
 def test_comparisons_methods_and_tuning_are_there(found):
     assert found["metrics"] == ["test risk", "test error, %"]
-    assert len(found["verdicts"]) >= 15 and "lower" in found["verdicts"]
+    assert len(found["verdicts"]) >= 15 and "lower, better" in found["verdicts"]
     assert found["bars"] >= 15
     assert sorted(found["methods"]) == ["adam", "sgd"]
     assert found["charts"] == ["Risk against lr", "Best found against trials spent"]
     assert any(row.startswith("sgd, validation") for row in found["tuned"])
+
+
+def test_green_is_what_is_better_also_where_higher_is(synthetic, tmp_path):
+    """Of an accuracy the lower one is not; of a risk it is."""
+    for lr, level in ((0.1, 0.9), (0.2, 0.6), (0.3, 0.3)):
+        for seed in range(4):
+            value = level + 0.001 * (seed * lr) ** 2
+            config = synthetic.config(lr=lr, seed=seed)
+            summary = {"metric/accuracy/test": value, "risk/val": level, "risk/test": value}
+            folder = synthetic.write(tmp_path / f"{lr}-{seed}", config, summary)
+            facts = json.loads((folder / "metadata.json").read_text())
+            (folder / "metadata.json").write_text(
+                json.dumps({**facts, "metrics": {"accuracy": True}})
+            )
+    work = """async () => { const pick = document.querySelector("#comparisons select");
+      const found = {};
+      for (const { value } of pick.options) {
+        pick.value = value;
+        pick.onchange();
+        found[value] = all("#comparisons td .said")
+          .map((word) => [word.textContent, getComputedStyle(word).color]);
+      }
+      return found; }"""
+    found = browse(write_report([tmp_path]).page, work)
+    green, ink = "rgb(31, 122, 77)", "rgb(29, 31, 35)"
+    # the lowest risk is selected, which has the lowest accuracy
+    assert found["risk/test"] == [["lower, better", green]] * 2 + [["higher, worse", ink]]
+    assert found["metric/accuracy/test"] == [["lower, worse", ink]] * 2 + [
+        ["higher, better", green]
+    ]
 
 
 def test_a_phone_in_the_dark(page):

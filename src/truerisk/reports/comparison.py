@@ -58,6 +58,8 @@ class RecipeComparison(NamedTuple):
     """the p-value after Holm's adjustment"""
     family: int = 1
     """how many comparisons it was adjusted for"""
+    higher: bool = False
+    """whether higher is better"""
 
 
 def compare_recipes(
@@ -108,7 +110,8 @@ def compare_recipes(
     if higher:
         wins, score_a, score_b = 1 - wins, -score_a, -score_b
     improvement = estimate_improvement(score_a, score_b)
-    return RecipeComparison(first, second, difference, paired, effect, wins, improvement, p)
+    found = RecipeComparison(first, second, difference, paired, effect, wins, improvement, p)
+    return found._replace(higher=higher)
 
 
 def _test_paired(

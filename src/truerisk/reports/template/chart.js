@@ -170,11 +170,11 @@ function drawHeat(place, heat) {
 }
 
 // An interval on a common scale, with a line at zero.
-function bar([mean, , low, high], reach, sure) {
+function bar([mean, , low, high], reach, color) {
   if (mean === null || low === null) return "";
   const at = (v) => 60 + 58 * Math.max(-1, Math.min(1, v / reach));
   return make("svg", { width: 120, height: 18, viewBox: "0 0 120 18", "aria-hidden": true },
     make("line", { x1: 60, x2: 60, y1: 1, y2: 17, stroke: "var(--faint)" }),
-    make("line", { x1: at(low), x2: at(high), y1: 9, y2: 9, stroke: sure ? "var(--good)" : "var(--faint)", "stroke-width": 3 }),
-    make("circle", { cx: at(mean), cy: 9, r: 4, fill: sure ? "var(--good)" : "var(--faint)" }));
+    make("line", { x1: at(low), x2: at(high), y1: 9, y2: 9, stroke: color, "stroke-width": 3 }),
+    make("circle", { cx: at(mean), cy: 9, r: 4, fill: color }));
 }

@@ -139,6 +139,10 @@ function showCurves(problem, picked) {
   drawChart(place, chart());
 }
 
+// Whether a difference that is shown is for the better: of an accuracy it is where the first is higher.
+const worthOf = (c) => (["lower", "higher"].includes(c.verdict) ? ((c.verdict === "higher") === c.higher ? "better" : "worse") : "");
+const COLORS = { better: "var(--good)", worse: "var(--ink)", "": "var(--faint)" };
+
 function differences(place, rows, metric, unit, options = {}) {
   const reach = Math.max(...rows.flatMap((c) => c.difference.slice(2, 4).map(Math.abs)), 1e-30);
   const order = rows.map((c) => Math.abs(c.difference[0])).sort((a, b) => a - b);
@@ -148,15 +152,15 @@ function differences(place, rows, metric, unit, options = {}) {
     { title: "first", name: true, sort: (c) => c.first, cell: (c) => breakable(c.first) },
     { title: "second", name: true, sort: (c) => c.second, cell: (c) => breakable(c.second) },
     { title: "first − second", sort: (c) => c.difference[0], cell: (c) => interval(c.difference, scaled) },
-    { title: "95 %", bar: true, cell: (c) => bar(c.difference, near, ["lower", "higher"].includes(c.verdict)) },
-    { title: "verdict: the first is", name: true, sort: (c) => c.verdict, cell: (c) => make("span", { class: `said ${c.verdict}` }, c.verdict) },
+    { title: "95 %", bar: true, cell: (c) => bar(c.difference, near, COLORS[worthOf(c)]) },
+    { title: "verdict: the first is", name: true, sort: (c) => c.verdict, cell: (c) => make("span", { class: `said ${worthOf(c)}` }, c.verdict, worthOf(c) && `, ${worthOf(c)}`) },
     { title: `${unit}s`, sort: (c) => c.difference[4], cell: (c) => `${c.difference[4]}${c.paired ? "" : ", unpaired"}` },
     { title: "p", sort: (c) => c.p, cell: (c) => chance(c.p) },
     { title: "p, Holm", sort: (c) => c.adjusted, cell: (c) => chance(c.adjusted) },
     { title: "effect", sort: (c) => c.effect, cell: (c) => digits(c.effect, 3) },
     { title: "P(first better)", sort: (c) => c.improvement[0], cell: (c) => interval([c.improvement[0], 0, c.improvement[1], c.improvement[2]]) },
     { title: "better on", sort: (c) => c.wins, cell: (c) => (c.wins === null ? "–" : `${Math.round(100 * c.wins)} %`) },
-  ], rows, { text: (c) => `${c.first} ${c.second} ${c.verdict}`, ...options });
+  ], rows, { text: (c) => `${c.first} ${c.second} ${c.verdict} ${worthOf(c)}`, ...options });
 }
 
 function showComparisons(problem) {

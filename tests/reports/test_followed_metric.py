@@ -59,6 +59,15 @@ def test_the_highest_is_picked_and_said(findings):
     assert "Weights and recipe were chosen by the validation f1; risks are reported" in text
 
 
+def test_a_tie_for_the_first_place_is_said():
+    equal = {0.1: (0.5, 0.6, 0.7), 0.2: (0.7, 0.5, 0.6), 0.3: (0.6, 0.7, 0.5), 0.4: (0.1, 0.2, 0.3)}
+    runs = [make_run(lr, seed, v) for lr, row in equal.items() for seed, v in enumerate(row)]
+    runs += [make_run(0.5, seed, 0.6, status=s) for seed, s in enumerate(["finished", "diverged"])]
+    said = summarize_findings(analyze_problem(build_study(CollectedRuns(runs, [])).problems[0]))
+    first = "Of 5 recipes, 3 share the highest validation f1: 0.600 ± 0.058 over 3 seeds. lr=0.1, "
+    assert said[0].startswith(first)
+
+
 def test_tables_begin_with_the_highest_and_methods_with_the_best(findings):
     table = tabulate_main_metrics(findings)
     assert table.headings[2:4] == ["validation f1", "test f1"]

@@ -18,7 +18,13 @@ from truerisk.reports.comparison import (
     two_sided_p,
 )
 from truerisk.reports.learning_problem import LearningProblem, RecipeRuns, Seed
-from truerisk.reports.seed_mean import FoldLosses, SeedMean, estimate_mean, student_interval
+from truerisk.reports.seed_mean import (
+    ROUNDING,
+    FoldLosses,
+    SeedMean,
+    estimate_mean,
+    student_interval,
+)
 
 
 def choose_columns(total: np.ndarray, finite: np.ndarray, infinite: np.ndarray) -> np.ndarray:
@@ -168,6 +174,8 @@ class RecipeSelection(NamedTuple):
     """the unseen risk, on each seed, of what the other seeds pick"""
     optimism: float
     """the winner's curse: validation risk on seeds left out of the pick, minus that of the pick"""
+    tied: int = 1
+    """recipes with that very validation risk, itself one of them"""
 
 
 def select_recipe(
@@ -200,7 +208,17 @@ def select_recipe(
         difference=estimate_mean(_drop_nonfinite(best_unseen - best_val), overlap=problem.overlap),
         cross_fitted=cross_fit(val, unseen)._replace(overlap=problem.overlap),
         optimism=_estimate_optimism(cross_fit_scores(val, shown), best_val),
+        tied=_count_ties(val, best),
     )
+
+
+def _count_ties(val: np.ndarray, best: int) -> int:
+    """Count the recipes, of [seeds, recipes], with the mean and the diverged runs of the best."""
+    total, finite, infinite = (part.sum(0) for part in _summands(val))
+    shares = infinite * (finite[best] + infinite[best]) == infinite[best] * (finite + infinite)
+    means = total / np.maximum(finite, 1)
+    near = np.abs(means - means[best]) <= ROUNDING * np.abs(means[best])
+    return int((near & shares & (finite > 0)).sum())
 
 
 def _estimate_optimism(cross_fitted: np.ndarray, selected: np.ndarray) -> float:

@@ -354,6 +354,12 @@ def describe_selection(
         return f"The {title_metric(monitor.name)} of the only recipe, {label}, is {risk}."
     which = "highest" if monitor.higher_is_better else "lowest"
     title = f"{which} {title_metric(monitor.name)}"
+    if selection.tied > 1:
+        # the best of equals is the first met, which says nothing of it
+        return (
+            f"Of {selection.among} recipes, {selection.tied} share the {title}: {risk}. "
+            f"{label}, the first of them, stands for them here."
+        )
     return f"Of {selection.among} recipes, {label} has the {title}: {risk}."
 
 

@@ -25,6 +25,7 @@ class Outcome:
         stop: what ended it before its time, for programs.
         folder: of the run, where a sweep knows it.
         lost: whether its process was killed or vanished, which says nothing of the run itself.
+        fault: what its own process has printed of an error, for one that prints elsewhere.
     """
 
     value: float
@@ -34,6 +35,7 @@ class Outcome:
     stop: Stop | None = None
     folder: Path | None = None
     lost: bool = False
+    fault: str = ""
 
     def __float__(self) -> float:
         # sweepers that are Hydra plugins take ``float(job.return_value)`` as the objective

@@ -216,6 +216,37 @@ def test_a_fault_in_the_midst_of_training_shows_its_line(mine, tmp_path, capsys,
     assert "Traceback" in capsys.readouterr().err
 
 
+class Endless(Plain):
+    def forward(self, x):
+        return self.again(x)
+
+    def again(self, x):
+        return self.again(x)
+
+
+class Alternating(Endless):
+    def again(self, x):
+        return self.forward(x)
+
+
+@pytest.mark.parametrize("kind", [Endless, Alternating])
+def test_a_recursion_without_end_is_told_in_a_few_lines(mine, capsys, kind):
+    sys.modules["zoo_of_models"].Plain = kind
+    assert main(["train", "--config-dir", mine, *SMALL, "model=plain"]) == 2
+    err = capsys.readouterr().err
+    assert "RecursionError" in err and "in forward: return self.again(x)" in err
+    assert " more " in err and len(err.splitlines()) < 20
+
+
+@pytest.mark.parametrize("option", ["misshapen", "unmade"])
+def test_the_whole_traceback_is_told_of_what_is_refused_too(mine, capsys, monkeypatch, option):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert main(["train", "--config-dir", mine, *SMALL, f"model={option}"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: model") and "Traceback (most recent call last)" in err
+    assert "torch/nn/modules" in err and "test_first_look.py" in err
+
+
 class SpeechlessError(Exception):
     def __str__(self):
         raise TypeError("no words")

@@ -51,6 +51,19 @@ def sweep(*overrides):
     return main(["train", "-m", *own_model, *tiny, *overrides])
 
 
+@pytest.mark.parametrize("launcher", ["basic", "submitit_local"])
+def test_wherever_a_cell_fails_its_error_lines_and_folder_are_told(own, tmp_path, capfd, launcher):
+    own("True")
+    assert sweep("seed=1,2", "report=false", f"hydra/launcher={launcher}") == 1
+    out, err = capfd.readouterr()
+    for seed in (1, 2):
+        (folder,) = (tmp_path / "outputs" / "s").glob(f"seed={seed}-*")
+        assert f"seed={seed}: failed (RuntimeError: no model of width 1)  {folder}\n" in out
+    assert (
+        err.count("RuntimeError: no model of width 1\n  faulty_part.py, line 8, in __init__") == 2
+    )
+
+
 def statuses(study):
     files = study.glob("*/status.json")
     return {file.parent.name.rpartition("-")[0]: json.loads(file.read_text()) for file in files}

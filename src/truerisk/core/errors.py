@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import itertools
 import os
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 MOST = 50
 """Names that a hint lists."""
+REPEATS = 3
+"""How often a line of a traceback is shown that calls itself, as in Python's own."""
+ENDS = 8
+"""Lines of a long traceback that are shown of its beginning, and of its end."""
 
 
 class UserError(Exception):
@@ -104,9 +109,11 @@ def describe_fault(error: BaseException) -> str:
     """Describe an error of somebody's own code: its kind, what it says, and their lines below.
 
     Args:
-        error: as it was caught.
+        error: as it was caught; with ``HYDRA_FULL_ERROR=1`` all of its traceback is below.
     """
-    lines = "".join(f"\n  {line}" for line in list_own_lines(error))
+    if _wants_all():
+        return f"{describe_error(error)}\n{_format_traceback(error)}"
+    lines = "".join(f"\n  {line}" for line in shorten_lines(list_own_lines(error)))
     return f"{describe_error(error)}{lines}"
 
 
@@ -116,9 +123,38 @@ def describe_bug(error: BaseException) -> str:
     Args:
         error: as it was caught; with ``HYDRA_FULL_ERROR=1`` all of its traceback is shown.
     """
-    if list_own_lines(error) and os.environ.get("HYDRA_FULL_ERROR") != "1":
+    if list_own_lines(error) and not _wants_all():
         return f"{describe_fault(error)}\n  (HYDRA_FULL_ERROR=1 shows the whole traceback)"
+    return _format_traceback(error)
+
+
+def _wants_all() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def _format_traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)).rstrip()
+
+
+def shorten_lines(lines: Sequence[str]) -> list[str]:
+    """Leave out what a recursion repeats a thousand times, in the words of Python's tracebacks.
+
+    Args:
+        lines: the outermost first.
+
+    >>> shorten_lines(["a", *(["b"] * 5), "c"])
+    ['a', 'b', 'b', 'b', '[Previous line repeated 2 more times]', 'c']
+    """
+    short: list[str] = []
+    for line, group in itertools.groupby(lines):
+        again = len(list(group))
+        short += [line] * min(again, REPEATS)
+        if again > REPEATS:
+            short.append(f"[Previous line repeated {again - REPEATS} more times]")
+    # functions that call each other in turn repeat no single line
+    if len(short) > 2 * ENDS + 1:
+        short[ENDS:-ENDS] = [f"[{len(short) - 2 * ENDS} more lines]"]
+    return short
 
 
 def list_own_lines(error: BaseException) -> list[str]:

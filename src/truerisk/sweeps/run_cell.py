@@ -110,8 +110,9 @@ def _catch_errors(
             trace = end.reason
         else:
             trace = "".join(traceback.format_exception(bug))
-            print(describe_bug(bug), file=sys.stderr)
-            end = Outcome(math.nan, "failed", describe_error(bug))
+            fault = describe_bug(bug)
+            print(fault, file=sys.stderr)
+            end = Outcome(math.nan, "failed", describe_error(bug), fault=fault)
     if rank() == 0:
         config = OmegaConf.to_yaml(cfg, resolve=True)
         RunFolder(folder).record_failure(end.status, trace, config, facts)
@@ -178,13 +179,15 @@ def spawn_distributed(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -
 def _encode_outcome(outcome: Outcome) -> str:
     stop = outcome.stop and outcome.stop._asdict()
     fields = {"status": outcome.status, "reason": outcome.reason, "stop": stop}
+    fields["fault"] = outcome.fault
     return json.dumps(spell_numbers({"value": outcome.value, **fields}), allow_nan=False)
 
 
 def _decode_outcome(text: str) -> Outcome:
     record = json.loads(text)
     value = math.nan if record["value"] is None else float(record["value"])
-    return Outcome(value, record["status"], record["reason"], stop=read_stop(record))
+    told = {"stop": read_stop(record), "fault": record["fault"]}
+    return Outcome(value, record["status"], record["reason"], **told)
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from truerisk.sweeps.launcher.launcher import (
     SerialLauncher,
     claim_cells,
     lost_outcome,
+    tell_far,
     tell_lost,
     tell_reasons,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "SerialLauncher",
     "claim_cells",
     "lost_outcome",
+    "tell_far",
     "tell_lost",
     "tell_reasons",
 ]

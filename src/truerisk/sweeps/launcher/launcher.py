@@ -6,7 +6,7 @@ import copy
 import math
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -272,6 +272,21 @@ def tell_lost(cell: SweepCell, error: BaseException | str) -> Outcome:
     outcome = lost_outcome(cell, error)
     tell_outcome(outcome, cell.folder)
     return outcome
+
+
+def tell_far(
+    ended: Iterable[tuple[SweepCell, Outcome]],
+) -> Iterator[tuple[SweepCell, Outcome]]:
+    """Tell how cells ended whose workers print into files, errors included; yields them again.
+
+    Args:
+        ended: cells and their outcomes, each told as it comes.
+    """
+    for cell, outcome in ended:
+        if outcome.fault:
+            print(outcome.fault, file=sys.stderr)
+        tell_outcome(outcome, outcome.folder or cell.folder)
+        yield cell, outcome
 
 
 def tell_reasons(reasons: Mapping[str, str], one: str, several: str) -> None:

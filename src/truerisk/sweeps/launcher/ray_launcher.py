@@ -21,10 +21,10 @@ from truerisk.sweeps.launcher.launcher import (
     Launcher,
     SerialLauncher,
     WorkShare,
+    tell_far,
     tell_lost,
 )
 from truerisk.sweeps.launcher.vectorized import Vectorized
-from truerisk.sweeps.run_cell import tell_outcome
 from truerisk.sweeps.sweep_cell import SweepCell
 
 LOOK = 1.0
@@ -113,9 +113,7 @@ class RayLauncher(Launcher):
             if self.stopped:
                 return [Outcome(math.nan, "interrupted", self.stopped) for _ in cells]
             return [tell_lost(cell, error) for cell in cells]
-        for cell, outcome in zip(cells, outcomes, strict=True):
-            tell_outcome(outcome, outcome.folder or cell.folder)
-        return outcomes
+        return [outcome for _, outcome in tell_far(zip(cells, outcomes, strict=True))]
 
 
 def run_share(share: WorkShare, folder: str, sees_gpus: bool) -> list[Outcome]:

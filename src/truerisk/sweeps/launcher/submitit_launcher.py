@@ -15,6 +15,7 @@ from truerisk.sweeps.launcher.launcher import (
     SerialLauncher,
     WorkShare,
     lost_outcome,
+    tell_far,
 )
 from truerisk.sweeps.launcher.vectorized import Vectorized
 from truerisk.sweeps.sweep_cell import SweepCell
@@ -45,7 +46,7 @@ class SlurmLauncher(Launcher):
     def run_cells(self, works: Sequence[CellWork]) -> Iterator[tuple[SweepCell, Outcome]]:
         """Send a task for each cell, and wait for all of them."""
         shares = self.share_works(works)
-        yield from send_shares(shares, SerialLauncher(), self.cluster, self.job)
+        yield from tell_far(send_shares(shares, SerialLauncher(), self.cluster, self.job))
 
 
 class LocalLauncher(SlurmLauncher):
@@ -75,7 +76,8 @@ class VectorizedSlurm(Vectorized):
         """Send a task a group, and wait for all of them."""
         # a task groups its cells once more, which gives the same single group
         here = Vectorized(self.size or "auto", self.processes)
-        yield from send_shares(self.share_works(works), here, self.cluster, self.job)
+        shares = self.share_works(works)
+        yield from tell_far(send_shares(shares, here, self.cluster, self.job))
 
 
 class ClusterTask(WorkShare):

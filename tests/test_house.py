@@ -25,8 +25,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 BOUNDS = {
     "files": (264, 230),
     "median lines": (110, 110),
-    "lines": (57_100, 29_502),
-    "code lines": (32_560, 17_310),
+    "lines": (57_140, 29_502),
+    "code lines": (32_590, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),
     "one-word names, %": (30, 30),

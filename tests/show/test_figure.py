@@ -166,3 +166,14 @@ def test_the_note_of_the_best_epoch_stands_inside_the_panel():
         figure.draw_without_rendering()
         box, panel = figure.axes[0].texts[0].get_window_extent(), figure.axes[0].get_window_extent()
         assert panel.x0 <= box.x0 and box.x1 <= panel.x1, at
+
+
+@pytest.mark.parametrize("level", [1.9, 2.35])
+def test_the_line_of_the_best_constant_does_not_strike_out_the_note(level):
+    figure = draw_run(history(extra=[*TEST, (200, 5, "constant/risk/val", level)]))
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    note = next(text for text in axes.texts if text.get_text().startswith("best: epoch"))
+    across = axes.transData.transform((0, level))[1]
+    box = note.get_window_extent()
+    assert not box.y0 <= across <= box.y1

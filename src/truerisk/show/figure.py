@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from truerisk.risk.measured import Measured
 
 RISK_LABELS = {"train": "train", "val": "validation"}
+HIGH = 0.6
+"""A line above this share of the axes' height would cross a note at their top."""
 MOST_COUNTS = 20
 """Classes of a confusion matrix whose counts are written into it."""
 
@@ -227,6 +229,9 @@ def draw_risks(
     axes.set_yscale(choose_scale([*curves.values(), test, constant]))
     for key, curve in curves.items():
         draw_band(axes, curve, RISK_STYLES[key])
+    if len(constant.epoch):
+        level = constant.value[-1]
+        axes.axhline(level, color=FAINT, linewidth=1.4, linestyle=(0, (5, 2)), zorder=1)
     # a note stands on the side with more room
     middle = np.mean(axes.get_xlim())
     reference = curves.get("val", test)
@@ -249,14 +254,29 @@ def draw_risks(
             risk, low, high = (float(part[-1]) for part in (test.value, test.low, test.high))
             # in two lines, as a note wider than half the panel runs over the axis
             lines.append(f"◆ test {format_bounds(risk, low, high)}".replace(" [", "\n["))
-        write_note(axes, "\n".join(lines), best, 1.0, right=bool(best > middle))
+        top = find_top(axes, constant.value[-1:].tolist())
+        write_note(axes, "\n".join(lines), best, top, right=bool(best > middle))
     note_missing(axes, measured)
     ends = [(c.value[-1], RISK_LABELS[k], RISK_STYLES[k]["color"]) for k, c in curves.items()]
     if len(constant.epoch):
-        level = constant.value[-1]
-        axes.axhline(level, color=FAINT, linewidth=1.4, linestyle=(0, (5, 2)), zorder=1)
         ends.append((level, "best constant", FAINT))
     label_ends(axes, ends)
+
+
+def find_top(axes: Axes, levels: Sequence[float]) -> float:
+    """Find how high a note may stand: below a line across that would strike it out.
+
+    Args:
+        axes: with all its curves.
+        levels: where lines run across.
+
+    Returns:
+        The top of the note, as a share of the axes' height.
+    """
+    axes.get_ylim()  # limits are found when they are asked for
+    to_share = axes.transData - axes.transAxes
+    shares = [float(to_share.transform((0, level))[1]) for level in levels]
+    return min([1.0, *(share - 0.01 for share in shares if share > HIGH)])
 
 
 def note_missing(axes: Axes, measured: Mapping[str, EpochCurve]) -> None:

@@ -188,6 +188,7 @@ class RiskEstimator:
         found = bayes.fit_constant(surrogate, self.data.train.y)
         if found is None:
             return {}
+        chosen = self._choose_constants(found)
         for name in split_names(self.data):
             y = getattr(self.data, name).y
             # every process has all the targets, so each counts its share of them
@@ -201,24 +202,31 @@ class RiskEstimator:
             if wrong is not None:
                 errors = make_estimate(self.device, groups)
                 errors.update(wrong, *mark)
-            metrics = self._constant_metrics(found, y, *mark[:1])
+            metrics = self._constant_metrics(chosen, y, *mark[:1])
             measured = Measurement(risk, errors, {}, None, metrics)
             risks |= measured.name_risks(name, None, self.population_size(name))
         return {f"{CONSTANT}{name}": risk for name, risk in risks.items()}
 
-    def _constant_metrics(
-        self, found: Sequence[Tensor], y: Tensor, groups: Tensor | None = None
-    ) -> dict[str, MetricEstimate]:
-        """Measure the constants that are best by each metric on some targets of this process's."""
-        surrogate, measured = self.recipe.surrogate, dict[str, MetricEstimate]()
+    def _choose_constants(self, found: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Choose the constant that is best by each metric on the training targets."""
+        surrogate, chosen = self.recipe.surrogate, dict[str, Tensor]()
         for name, metric in self.recipe.metrics.items():
             if not metric.parts:  # a table
                 continue
             outputs = bayes.choose_constant(surrogate, metric, found, self.data.train.y)
             if outputs is not None:
-                collector = Collector({name: metric}, surrogate)
-                collector.add(outputs.expand(len(y), *outputs.shape[1:]), y, groups)
-                measured |= collector.estimate(gather=self.gather)
+                chosen[name] = outputs
+        return chosen
+
+    def _constant_metrics(
+        self, chosen: Mapping[str, Tensor], y: Tensor, groups: Tensor | None = None
+    ) -> dict[str, MetricEstimate]:
+        """Measure the constants chosen by each metric on some targets of this process's."""
+        measured = dict[str, MetricEstimate]()
+        for name, outputs in chosen.items():
+            collector = Collector({name: self.recipe.metrics[name]}, self.recipe.surrogate)
+            collector.add(outputs.expand(len(y), *outputs.shape[1:]), y, groups)
+            measured |= collector.estimate(gather=self.gather)
         return measured
 
     def shares_explained(self, risks: Mapping[str, Measured]) -> dict[str, Measured]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -126,6 +128,31 @@ def test_a_machine_that_is_lost_costs_no_cell(sweep, cells, here, scratch, capfd
     finally:
         cluster.shutdown()
     assert {run.status for run in cells().values()} == {"finished"}
+
+
+def test_a_cluster_whose_head_is_killed_costs_no_cell(cells, tiny, here, scratch):
+    """Ray ends the sweep's process then; the same command goes on with what is left."""
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "include_dashboard": False, "temp_dir": str(scratch)}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    command = [sys.executable, "-m", "truerisk", "train", "-m", *tiny.overrides, "study=s"]
+    command += ["seed=1,2", *LONG]
+    address = f"hydra.launcher.address='{cluster.address}'"
+    try:
+        with subprocess.Popen([*command, address], stderr=subprocess.DEVNULL) as sweep:
+            when(lambda: begun(here, 1), lambda _: cluster.head_node.kill_gcs_server(False))
+            assert sweep.wait(180) != 0
+    finally:
+        cluster.shutdown()
+    first = begun(here, 1).folder
+    again = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert again.returncode == 0 and "2 runs: 2 finished" in again.stdout, again.stderr
+    runs = cells()
+    assert runs["seed=1"].folder == first
+    assert len(list(here.glob("outputs/s/*/config.yaml"))) == 2
+    alone = tiny(here / "alone", ["seed=1", LONG[0], "figures=false"])
+    assert runs["seed=1"].run.metrics.read_bytes() == alone.run.metrics.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])

@@ -17,6 +17,7 @@ from truerisk.engine.step import Step
 from truerisk.reports.run_records import collect_runs
 from truerisk.result import load_run
 
+ROOT = Path(__file__).parents[1]
 TINY = ["data=iris", "data.batch_size=50", "model.width=4", "trainer.max_epochs=1"]
 SWEEP = ["train", "-m", *TINY, "figures=false", "report=false", "checkpoint_seconds=0", "study=s"]
 SWEEP += ["seed=1,2", "threads=1"]
@@ -61,19 +62,13 @@ def studies(tmp_path_factory):
 def damaged(studies, tmp_path, monkeypatch):
     """Harm a file of a study's second run; returns the folder and what the file holds then."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.faults.single_runs import harm_file
 
     def harm(kind, name, how):
         shutil.copytree(studies / kind, "outputs")
         (folder,) = Path("outputs/s").glob("seed=2-*")
-        path = folder / name
-        held = path.read_bytes()
-        path.unlink()
-        harmed = {"empty": b"", "half": held[: len(held) // 2], "junk": b"\xff{", "list": b"[1]\n"}
-        if how == "folder":
-            path.mkdir()
-        elif how != "missing":
-            path.write_bytes(harmed[how])
-        return folder, harmed.get(how)
+        return folder, harm_file(folder / name, how)
 
     return harm
 

@@ -30,7 +30,7 @@ ROOM = 600
 """Bytes that a file may have once the disk is full: a status fits, a checkpoint does not."""
 FILES = ("config.yaml", "metadata.json", "metrics.csv", "summary.json", "status.json")
 FILES += ("checkpoints/last.ckpt", "checkpoints/best.ckpt")
-HARMS = ("missing", "empty", "half", "junk", "folder")
+HARMS = ("missing", "empty", "half", "junk", "list", "folder")
 
 
 def train_with(*overrides: str) -> Work:
@@ -111,14 +111,16 @@ def break_writes(
     return Tally(name, kills, *sums, places=tuple(places))
 
 
-def harm_file(path: Path, how: str) -> None:
-    """Damage a file in one of the ways of `HARMS`."""
+def harm_file(path: Path, how: str) -> bytes | None:
+    """Damage a file in one of the ways of `HARMS`; gives what it holds then, if it is there."""
     held = path.read_bytes()
     path.unlink()
+    harmed = {"empty": b"", "half": held[: len(held) // 2], "junk": b"\xff{", "list": b"[1]\n"}
     if how == "folder":
         path.mkdir()
     elif how != "missing":
-        path.write_bytes({"empty": b"", "half": held[: len(held) // 2], "junk": b"\xff{"}[how])
+        path.write_bytes(harmed[how])
+    return harmed.get(how)
 
 
 def judge_damaged(folder: Path, whole: Path, name: str, code: int, said: str) -> Verdict:

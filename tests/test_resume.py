@@ -163,6 +163,8 @@ RECIPES = {
     "double": "trainer.precision=64-true regularizer=[dropout] optimizer=adam",
     "bfloat16": "trainer.precision=bf16-mixed regularizer=[dropout] optimizer=adam",
     "convolutions": "data=mnist1d data.num_train=90 model=cnn1d regularizer=[cutmix]",
+    "images": "data=digits data.num_train=90 model=cnn regularizer=[augment] "
+    "regularizer.augment.policy=randaugment regularizer.augment.white=16",
     "read in pieces": "data.in_memory=false regularizer=[dropout]",
     "rarely measured": "risk.every=2 regularizer=[early_stopping,dropout]",
     "steps": "trainer.max_steps=8 trainer.max_epochs=-1 regularizer=[dropout]",

@@ -204,7 +204,8 @@ def assemble_for_weights(cfg: DictConfig, info: DataInfo) -> Recipe:
 def _join_parts(cfg: DictConfig, data: RunData, info: DataInfo, initial: RunData | None) -> Recipe:
     """Build model, loss and all that moves the weights; ``initial`` data initializes them."""
     seeds = derive_streams(cfg.seed)
-    regularizers = {name: build(node) for name, node in cfg.regularizer.items()}
+    known = {"input_shape": tuple(info.input_shape), "standardizer": data.standardizer}
+    regularizers = {name: build(node, **known) for name, node in cfg.regularizer.items()}
     check_averages(regularizers)
     regularizers = get_task(info.task).select_regularizers(regularizers)
     model = build_model(cfg, info, regularizers, seeds.init, initial)

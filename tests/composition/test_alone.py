@@ -20,6 +20,7 @@ NEAREST = {
     ("data", "table"): ["loss=mse"],
     ("data", "arrays"): ["loss=mse"],
     ("model", "cnn"): ["data=digits"],
+    ("regularizer", "augment"): ["data=digits"],
     ("loss", "mse"): ["data=diabetes"],
     ("loss", "mae"): ["data=diabetes"],
     ("loss", "huber"): ["data=diabetes"],

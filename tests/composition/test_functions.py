@@ -28,7 +28,7 @@ NEEDED = {
     ("logger", "mlflow"): ["logger.mlflow.tracking_uri=sqlite:///{folder}/mlflow.db"],
 }
 VECTORS = ("elastic_net", "group_lasso", "l1", "l2", "max_norm", "orthogonality")
-SAMPLES = ("cutmix", "dropout", "entropy", "input_gradient", "input_noise", "mixup")
+SAMPLES = ("augment", "cutmix", "dropout", "entropy", "input_gradient", "input_noise", "mixup")
 LAYERS = ("activations", "gradient_flow", "gradient_noise", "lr_range", "numerics", "recurrence")
 REFUSED = {
     ("optimizer", "muon"): "found no matrix",

@@ -96,6 +96,9 @@ CLASHES = {
     ("data", "cutmix"): Clash(
         lambda data, on: on == "on" and data.dims == 1, "cutmix needs signals .* or images"
     ),
+    ("data", "augment"): Clash(
+        lambda data, on: on == "on" and data.dims != 3, "augment moves the pixels of images"
+    ),
     ("data", "entropy"): Clash(
         lambda data, on: on == "on" and data.task == "regression", "entropy needs class prob"
     ),

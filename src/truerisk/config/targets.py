@@ -21,6 +21,7 @@ from truerisk.core.errors import ConfigError, suggest
 FILLED_IN: Mapping[str, frozenset[str]] = {
     "data": frozenset({"seed"}),
     "model": frozenset({"input_shape", "output_size", "dtype"}),
+    "regularizer": frozenset({"input_shape", "standardizer"}),
     "metric": frozenset({"num_classes", "num_labels", "num_outputs"}),
     "logger": frozenset({"folder", "run_id", "config", "resume_step"}),
 }

@@ -1,6 +1,7 @@
 """Regularizers: brakes on overfitting, one hook each or several."""
 
 from truerisk.core.batch import Forward
+from truerisk.regularizer.augment import Augment
 from truerisk.regularizer.averaging import EMA, SWA
 from truerisk.regularizer.base import Regularizer
 from truerisk.regularizer.batch_edits import CutMix, InputNoise, Mixup
@@ -22,6 +23,7 @@ __all__ = [
     "L1",
     "L2",
     "SWA",
+    "Augment",
     "CutMix",
     "Dropout",
     "EarlyStopping",

@@ -147,6 +147,15 @@ def test_every_feature(same, feature):
     same(*([*FEW, f"seed={i}", *more] for i, more in enumerate(FEATURES[feature])))
 
 
+def test_augmented_images(same):
+    """Each member draws its own views; how far they go may differ."""
+    seen = "regularizer.augment."
+    recipe = [*IMAGES, "model=cnn", "model.width=3", "regularizer=[augment]", f"{seen}white=16"]
+    recipe += [f"{seen}policy=randaugment", f"{seen}brightness=0.3", "trainer.max_epochs=10"]
+    more = [f"{seen}crop=1", f"{seen}magnitude=20", f"{seen}cutout=3"]
+    same([*recipe, "seed=1"], [*recipe, "seed=2", *more])
+
+
 class TiedNet(nn.Module):
     """Two layers of one weight, and a batch norm that may be frozen."""
 

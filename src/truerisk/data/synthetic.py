@@ -44,6 +44,25 @@ class GaussianPopulation:
         z = self.means.new_empty(n, self.means.shape[1], device=device).normal_(generator=generator)
         return (self.means.to(device)[y] + z) @ self.mixing.to(device).T, y
 
+    def expect_errors(self, weights: Tensor, bias: float = 0.0) -> float:
+        """Compute the 0–1 risk of a linear rule for two classes, the second where wᵀx + b > 0.
+
+        wᵀx + b is normal in each class, of mean wᵀA m_k + b and deviation ‖Aᵀw‖.
+
+        Args:
+            weights: w [d].
+            bias: b.
+
+        >>> source = gaussians(num_samples=1, distance=2.0).population
+        >>> w = torch.linalg.solve(source.mixing.T, source.means[1] - source.means[0])
+        >>> round(source.expect_errors(w), 6)  # Φ(−Δ/2)
+        0.158655
+        """
+        along = self.mixing.double().T @ weights.double().cpu()
+        margins = (self.means.double() @ along + bias) / along.norm()
+        sides = torch.tensor([1.0, -1.0], dtype=torch.float64)
+        return float((self.prior.double() * torch.special.ndtr(sides * margins)).sum())
+
     def bayes(self, x: Tensor) -> Tensor:
         """Return p(k | x) = softmax(log prior_k − |A⁻¹x − m_k|²/2) at raw x, [n, K]."""
         # solved rather than inverted, as A may be badly conditioned

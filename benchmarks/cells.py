@@ -47,7 +47,9 @@ def finish(cells: Sequence[SweepCell]) -> None:
     """Folders as finished runs leave them, as far as skipping looks at them."""
     for cell in cells:
         cell.folder.mkdir(parents=True)
-        (cell.folder / "config.yaml").write_text("{}\n")
+        (cell.folder / "config.yaml").write_text("data:\n  name: iris\ntrainer: {}\n")
+        (cell.folder / "metadata.json").write_text("{}\n")
+        (cell.folder / "metrics.csv").write_text("step,epoch,name,value\n")
         (cell.folder / "status.json").write_text(json.dumps({"status": "finished"}))
         (cell.folder / "summary.json").write_text(json.dumps({"risk/val": {"value": 0.5}}))
 

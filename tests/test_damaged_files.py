@@ -119,6 +119,24 @@ def test_of_a_run_that_has_finished(studies, damaged, name, how):
     assert run_quietly(command)[0] == 0
 
 
+@pytest.mark.parametrize("kind", ["finished", "cut"])
+def test_of_a_run_whose_weights_were_taken_away(studies, tmp_path, monkeypatch, kind):
+    """To save room: what was measured stands, and what was cut off starts anew."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(studies / kind, "outputs")
+    (folder,) = Path("outputs/s").glob("seed=2-*")
+    shutil.rmtree(folder / "checkpoints")
+    held = {path.name: path.read_bytes() for path in folder.glob("*.*")}
+    code, err = run_quietly(SWEEP)
+    assert code == 0 and load_run(folder).summary == ended_as(studies)
+    if kind == "cut":
+        assert "the run starts anew" in err
+        return
+    assert not err and held == {path.name: path.read_bytes() for path in folder.glob("*.*")}
+    code, err = run_quietly(["evaluate", str(folder)])
+    assert code == 2 and "best.ckpt" in err
+
+
 @pytest.mark.parametrize("how", ["missing", "half", "junk"])
 @pytest.mark.parametrize("name", [name for name in FILES if name != "summary.json"])
 def test_of_a_run_that_was_cut_off(studies, damaged, name, how):

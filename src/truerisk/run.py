@@ -221,7 +221,8 @@ class RunFolder:
         if ended or self.last.exists():
             # rows may be torn by the kill that cut a run off
             checks.append((self.metrics, partial(find_fault, whole=ended, start=b"step,")))
-        if self.best.exists() or record.get("status") == "finished":
+        # without either, somebody took the weights away: what was measured stands
+        if self.best.exists() or (record.get("status") == "finished" and self.last.exists()):
             checks.append((self.best, partial(find_fault, start=b"PK", whole=False)))
         if ended and self.last.exists():
             checks.append((self.last, partial(find_fault, start=b"PK", whole=False)))
@@ -302,6 +303,8 @@ class RunFolder:
                 f"resume: the run in {self.path} is still going (process {status['pid']})"
             )
         self.seconds = status.get("seconds", 0.0)
+        for folder in (self.last.parent, self.figures):
+            folder.mkdir(exist_ok=True)
         for torn in self.last.parent.glob("*.part"):
             torn.unlink()
 

@@ -115,6 +115,16 @@ def test_a_study_is_refused_where_it_would_be_ignored(tiny, tmp_path, monkeypatc
     assert truerisk.train([*tiny.overrides, "study=mine"], folder="here").status == "finished"
 
 
+def test_what_only_the_command_line_heeds_is_refused(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"hydra.run.dir=mine .* folder=…\) says where"):
+        truerisk.train([*tiny.overrides, "hydra.run.dir=mine"])
+    for text in ("hydra/launcher=pool", "+hydra.launcher.slots=2"):
+        with pytest.raises(ConfigError, match=r"heeded on the command line; sweep\("):
+            truerisk.build_module([*tiny.overrides, text])
+    assert not list(tmp_path.iterdir())
+
+
 def test_twice_in_one_process(tiny, tmp_path):
     overrides = ["regularizer=[dropout,mixup]"]
     torch.manual_seed(1)

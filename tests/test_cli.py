@@ -264,6 +264,12 @@ def test_a_run_in_one_process_does_without_lightning_whose_import_takes_longer(h
         ("truerisk train --config-dir=mine model=od", "model=odd"),
         ("truerisk train nonsense=1 optimizer.l", ""),
         ("truerisk evaluate ", ""),
+        (
+            "truerisk train seed=1 ~s",
+            "~scheduler ~step.clip ~step.clip.norm ~step.clip.value ~stop "
+            "~stop.gradient_norm ~stop.relative_decrease",
+        ),
+        ("truerisk train ~o", ""),
     ],
 )
 def test_completion(here, monkeypatch, capsys, line, expected):

@@ -44,6 +44,13 @@ def test_two_jobs(tiny, here, capfd, launcher):
     assert (os.getpid() in pids) == (launcher == "basic")
 
 
+def test_a_single_run_tells_what_only_a_sweep_heeds(tiny, here, capfd):
+    words = ["hydra/launcher=pool", "hydra.launcher.slots=2"]
+    assert main(["train", *tiny.overrides, *words, "hydra.run.dir=run"]) == 0
+    out = capfd.readouterr().out
+    assert all(f"{word} has no effect on a single run: -m makes" in out for word in words)
+
+
 def test_a_bad_cell_does_not_stop_the_others(tiny, here, capfd):
     sweep = ["optimizer.lr=1e30,0.01", "optimizer=sgd", "hydra.sweep.dir=sweep"]
     assert main(["train", "-m", *tiny.overrides, *sweep]) == 0

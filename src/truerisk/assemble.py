@@ -22,9 +22,10 @@ from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
 from truerisk.config.targets import FILLED_IN, find_called, locate_target, permit_targets
 from truerisk.core import rng
 from truerisk.core.errors import (
+    FAULTS,
     ConfigError,
-    PartFault,
     UserError,
+    describe_error,
     describe_fault,
     first_line,
     list_own_lines,
@@ -57,6 +58,11 @@ from truerisk.task import get_task
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
+CALLS = {
+    "initializer": "; an initializer is a class whose objects are called on the model, and on "
+    "inputs where needs_data = True"
+}
+"""How parts are called, for one that was written to be called otherwise."""
 INITIAL_SAMPLES = 1000
 """Training inputs shown to a data-dependent initializer."""
 READINGS = frozenset(
@@ -249,7 +255,7 @@ def build(node: DictConfig, **available: Any) -> Any:
     names = inspect.signature(locate_part(str(node["_target_"]), node)).parameters
     try:
         built = make_factory(node)(**{k: v for k, v in available.items() if k in names})
-    except Exception as error:  # a user's class may raise anything
+    except FAULTS as error:  # a user's class may raise anything
         if (told := _user_error(error, node)) is error:
             raise
         raise told from error
@@ -331,7 +337,7 @@ def locate_part(path: str, node: Any) -> Callable[..., Any]:
     return found
 
 
-def _user_error(error: Exception, node: DictConfig) -> Exception:
+def _user_error(error: BaseException, node: DictConfig) -> BaseException:
     """The error to show where a target refused its numbers."""
     # Hydra wraps what a constructor raises into errors of its own
     while isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
@@ -340,7 +346,13 @@ def _user_error(error: Exception, node: DictConfig) -> Exception:
         return error
     what = f"{node._get_full_key('')}: {node._target_}"
     if list_own_lines(error):
-        return PartFault(f"{what}: {describe_fault(error)}")
+        return ConfigError(f"{what}: {describe_fault(error)}")
+    called = error.__traceback__
+    if isinstance(error, TypeError) and called is not None and called.tb_next is None:
+        # it has not begun: what it takes is not what such a part is called with
+        told = CALLS.get(node._get_full_key("").partition(".")[0], "")
+        place = locate_code(get_object(node["_target_"]))
+        return ConfigError(f"{what}: {describe_error(error)}{told}{place}")
     if isinstance(error, ValueError):
         return ConfigError(f"{what}: {error}")
     return error
@@ -445,7 +457,7 @@ def _initialize(node: DictConfig, model: nn.Module, data: RunData) -> None:
         given = [None if data.train is None else first_inputs(data, INITIAL_SAMPLES)]
     try:
         initialize(model, *given)
-    except Exception as error:  # a user's class may raise anything
+    except FAULTS as error:  # a user's class may raise anything
         if (told := _user_error(error, node)) is error:
             raise
         raise told from error

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truerisk.core.atomic_files import DAMAGED
-from truerisk.core.errors import ProcessLost, UserError, describe_bug, list_own_lines, suggest
+from truerisk.core.errors import (
+    FAULTS,
+    ProcessLost,
+    UserError,
+    describe_bug,
+    list_own_lines,
+    suggest,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -335,6 +342,11 @@ def complete_line(args: Sequence[str]) -> int:
         _complete_overrides(args)
     elif typed is None:
         print(" ".join(COMMANDS))
+    elif typed[1] in ("train", "plan") and typed[2].split(" ")[-1].startswith("~"):
+        from truerisk.config.compose import list_removable
+
+        # Hydra would offer all groups, most of which every run has
+        print(" ".join(k for k in list_removable() if k.startswith(typed[2].split(" ")[-1])))
     elif typed[1] in ("train", "plan"):
         os.environ["COMP_LINE"] = f"truerisk {typed[2]}"
         folder = re.search(r"(?:--config-dir|-cd)[ =](\S+)", typed[2])
@@ -407,7 +419,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python would complain once more when it flushes stdout at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except Exception as error:
+    except FAULTS as error:
         if not list_own_lines(error):
             raise
         print(f"error: {describe_bug(error)}", file=sys.stderr)

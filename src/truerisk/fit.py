@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 import warnings
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from truerisk.core.atomic_files import DAMAGED, NO_ROOM, describe_file_error
 from truerisk.core.checks import parse_duration
-from truerisk.core.errors import ConfigError, Interrupted, UserError
+from truerisk.core.errors import ConfigError, Interrupted, UserError, list_own_lines
 from truerisk.core.python_objects import read_parts
 from truerisk.core.stop import Stop
 from truerisk.lengthen import Lengthening, read_lengthening
@@ -77,6 +78,7 @@ def train(
     if isinstance(config, DictConfig):
         cfg = config
     else:
+        refuse_hydra(config)
         check_overrides(config, objects)
         options = choose_options(objects)
         if any(text.lstrip("+").startswith("resume=") for text in config):
@@ -149,6 +151,29 @@ def check_overrides(overrides: Sequence[str], objects: Mapping[str, Any]) -> Non
             )
 
 
+def refuse_hydra(overrides: Sequence[str]) -> None:
+    """Refuse overrides of Hydra's own, which no job of Hydra's would heed.
+
+    Args:
+        overrides: as on the command line.
+
+    Raises:
+        ConfigError: there is one.
+
+    >>> refuse_hydra(["seed=1", "hydra.run.dir=here"])
+    Traceback (most recent call last):
+    truerisk.core.errors.ConfigError: hydra.run.dir=here is heeded on the command line; train(…, \
+folder=…) says where a run goes
+    """
+    for text in overrides:
+        key = text.lstrip("+~").partition("=")[0]
+        if re.split("[./]", key)[0] == "hydra":
+            remedy = "sweep([…]) makes many runs"
+            if key == "hydra.run.dir":
+                remedy = "train(…, folder=…) says where a run goes"
+            raise ConfigError(f"{text} is heeded on the command line; {remedy}")
+
+
 def describe_objects(cfg: DictConfig, objects: Mapping[str, Any]) -> DictConfig:
     """Put a description in the place of what was given from Python.
 
@@ -198,6 +223,7 @@ def build_module(
     if isinstance(config, str):
         raise ConfigError(f"build_module takes a list of overrides, as in ([{config!r}])")
     if not isinstance(config, DictConfig):
+        refuse_hydra(config)
         config = compose(config, config_dir)
     check_config(config)
     module = RiskModule(assemble(config), resolve_config(config))
@@ -404,8 +430,11 @@ def _told(run: RunFolder, before: Mapping[str, Any]) -> Iterator[None]:
     except KeyboardInterrupt:
         run.set_status("interrupted", "SIGINT")
         raise
-    except SystemExit:
-        run.set_status("interrupted", "asked to exit")
+    except SystemExit as error:
+        ending = "interrupted", "asked to exit"
+        if list_own_lines(error):
+            ending = "failed", traceback.format_exc()
+        run.set_status(*ending)
         raise
     except UserError as error:
         if before:

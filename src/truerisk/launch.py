@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, configure_log, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
@@ -70,6 +72,7 @@ def launch_training(args: Sequence[str]) -> int:
         if not given.multirun and not any(override.is_sweep_override() for override in parsed):
             cfg = loader.load_configuration(name, overrides, RunMode.RUN)
             if cfg.hydra.mode != RunMode.MULTIRUN and cfg.get("study") is None:
+                _tell_unused(parsed)
                 return _run_once(loader, name, cfg)
         shared = loader.load_configuration(name, overrides, RunMode.MULTIRUN)
         multirun = given.multirun or shared.hydra.mode == RunMode.MULTIRUN
@@ -110,6 +113,14 @@ def _tell_overridden(loader: ConfigLoader, overrides: Sequence[str]) -> None:
             if last.get(key, text) != text:
                 print(f"{last[key]} has no effect: {text} comes after it")
             last[key] = text
+
+
+def _tell_unused(overrides: Sequence[Override]) -> None:
+    """Tell of what only a sweep heeds, for a single run."""
+    for override in overrides:
+        words = re.split(r"[/.]", override.key_or_group)
+        if words[0] == "hydra" and words[1:2] and words[1] in ("launcher", "sweeper", "sweep"):
+            print(f"{override.input_line} has no effect on a single run: -m makes a sweep of it")
 
 
 def expand_overrides(overrides: Sequence[str], multirun: bool) -> list[str]:

@@ -4,6 +4,8 @@ import io
 import sys
 import time
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -285,7 +287,7 @@ def test_bad_paths_are_named(tmp_path, columns):
 def test_a_hub_that_cannot_be_reached_is_asked_once(tmp_path, monkeypatch, capfd):
     tried = []
 
-    def connect(address, timeout):
+    def connect(address, *_):
         tried.append(address)
         raise OSError("no network")
 
@@ -297,6 +299,29 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(tmp_path, monkeypatch, capfd
         hub("nobody/nothing-of-the-kind", cache=str(tmp_path))
     assert "\n" not in str(error.value) and time.monotonic() - start < 8  # 24 s of retries before
     assert tried == [("huggingface.co", 443)] and "Retry" not in "".join(capfd.readouterr())
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A proxy that reaches nobody."""
+
+    def do_CONNECT(self):
+        self.send_error(502)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_proxy_that_leads_nowhere_is_asked_once(tmp_path, monkeypatch, capfd, answers):
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_port if answers else 9  # where nobody listens
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        start = time.monotonic()
+        with pytest.raises(ConfigError, match="hub cannot be reached from this machine"):
+            hub("nobody/nothing-of-the-kind", cache=str(tmp_path))
+        assert time.monotonic() - start < 15 and "Retry" not in "".join(capfd.readouterr())
+        server.shutdown()
 
 
 def test_images_must_be_alike_and_labelled(pictures):

@@ -86,6 +86,19 @@ class Tiring(Plain):
         return super().forward(x)
 
 
+class Retiring(Tiring):
+    def forward(self, x):
+        try:
+            return super().forward(x)
+        except KeyError:
+            sys.exit("enough")
+
+
+class Leaving(Plain):
+    def __init__(self, input_shape, output_size):
+        sys.exit(0)
+
+
 class Clipped(nn.Module):
     def __init__(self, input_shape, output_size):
         super().__init__()
@@ -143,7 +156,7 @@ def as_function(x):
 
 
 KINDS = [Plain, Named, Paired, Lazy, Wide, Flat, Masked, Misshapen, Writing, Clipped, Cut, Silent]
-KINDS += [Tiring, Double, Doubling, Unmade, Unfounded, Bare, Object, as_function]
+KINDS += [Tiring, Retiring, Leaving, Double, Doubling, Unmade, Unfounded, Bare, Object, as_function]
 
 
 @pytest.fixture
@@ -190,6 +203,7 @@ def test_what_cannot_be_trained_is_named_before_training(mine, tmp_path, capsys,
 
 UNBUILT = {
     "unmade": r"model: zoo_of_models\.Unmade: TypeError: .*\n.*in __init__: self\.layer = ",
+    "leaving": r"model: .*Leaving: SystemExit: 0\n.*in __init__: sys\.exit\(0\)",
     "unfounded": r"AttributeError: cannot assign module before .*\n.*in __init__: self\.layer = ",
     "bare": r"__init__ does not call super\(\)\.__init__\(\).*\n.*test_first_look\.py, .*Bare$",
     "as_function": r"model: .*\.as_function is a function of \(x\), and a model is a class: ",
@@ -214,6 +228,20 @@ def test_a_fault_in_the_midst_of_training_shows_its_line(mine, tmp_path, capsys,
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     assert main([*words, f"hydra.run.dir={tmp_path / 'again'}"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_exit_of_the_users_ends_no_run_in_silence(mine, tmp_path, capsys):
+    words = ["train", "--config-dir", mine, "model=retiring", *SMALL]
+    assert main([*words, f"hydra.run.dir={tmp_path / 'run'}"]) == 1
+    err = capsys.readouterr().err
+    assert "error: SystemExit: enough\n" in err and 'in forward: sys.exit("enough")\n' in err
+    result = load_run(tmp_path / "run")
+    assert result.status == "failed" and "SystemExit" in result.reason
+    # a cell of a sweep ends by itself, stacked or not, whatever the code
+    for launcher in ("basic", "vectorized", "pool"):
+        study = [f"hydra.sweep.dir={tmp_path / launcher}", f"hydra/launcher={launcher}"]
+        assert main([*words, "-m", "seed=1,2", *study, "report=false"]) == 1
+        assert "2 runs: 2 failed\n" in capsys.readouterr().out
 
 
 class Endless(Plain):
@@ -272,8 +300,9 @@ def test_an_error_that_cannot_say_what_it_is_is_told_by_its_type(mine, tmp_path,
     assert main(["train", *words]) == (1 if late else 2)
     err = capsys.readouterr().err
     assert "SpeechlessError\n  " in err and "Traceback" not in err and "no words" not in err
-    assert main(["train", "-m", *words, "seed=1,2", "report=false"]) == 1
-    assert "failed (SpeechlessError)" in capsys.readouterr().out
+    assert main(["train", "-m", *words, "seed=1,2", "report=false"]) == (1 if late else 2)
+    told = capsys.readouterr()
+    assert "failed (SpeechlessError)" in told.out or "Plain: SpeechlessError\n" in told.err
 
 
 def test_a_loss_that_cannot_be_built_shows_its_line(mine, tmp_path):
@@ -312,8 +341,13 @@ class Undone:
         raise KeyError("no init")
 
 
+class Untaken:
+    def __call__(self):
+        raise AssertionError("never called")
+
+
 def test_an_initializer_is_called_as_it_asks_and_its_fault_told(mine, tmp_path, capsys):
-    for kind in (Shrinking, Measuring, Undone):
+    for kind in (Shrinking, Measuring, Undone, Untaken):
         setattr(sys.modules["zoo_of_models"], kind.__name__, kind)
         file = tmp_path / "mine" / "initializer" / f"{kind.__name__.lower()}.yaml"
         file.parent.mkdir(exist_ok=True)
@@ -326,6 +360,12 @@ def test_an_initializer_is_called_as_it_asks_and_its_fault_told(mine, tmp_path, 
     err = capsys.readouterr().err
     assert err.startswith("error: initializer: zoo_of_models.Undone: KeyError: 'no init'\n  ")
     assert err.count("\n") == 2 and 'in __call__: raise KeyError("no init")' in err
+    assert main(["train", *given, "initializer=untaken"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(
+        "error: initializer: zoo_of_models.Untaken: TypeError: Untaken.__call__()"
+    )
+    assert "are called on the model" in err and err.splitlines()[1].endswith(", Untaken")
 
 
 def test_a_model_in_double_precision_is_told_what_it_is_trained_in(mine):

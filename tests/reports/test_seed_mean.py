@@ -5,7 +5,9 @@ import pytest
 from scipy import stats
 
 from truerisk.reports.findings import format_mean
+from truerisk.reports.learning_problem import find_limits
 from truerisk.reports.seed_mean import (
+    Limits,
     bound_share,
     bound_skewed,
     estimate_columns,
@@ -82,7 +84,7 @@ def test_intervals_of_errors_over_seeds(seeds, share, of_student):
     # the error of a seed's classifier, measured on thirty samples
     true = draw.beta(30 * share, 30 * (1 - share), size=(seeds, 8000))
     errors = draw.binomial(n, true) / n
-    mean, low, high = estimate_columns(errors, n)
+    mean, low, high = estimate_columns(errors, Limits(0, 1, n))
     assert low.min() >= 0 and high.max() <= 1
     held = np.mean((low <= share) & (share <= high))
     assert held > 0.925
@@ -90,6 +92,42 @@ def test_intervals_of_errors_over_seeds(seeds, share, of_student):
     low, high = student_interval(mean, stderr, seeds - 1)
     plain = np.mean((low <= share) & (share <= high))
     assert plain <= of_student and plain < held + 0.01
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize(("area", "of_student"), [(0.8, 0.96), (0.99, 0.91)])
+def test_intervals_of_areas_over_seeds_stay_within_their_range(seeds, area, of_student):
+    """Areas under the ROC curve of normal scores, twenty samples a class."""
+    draw, n = np.random.default_rng(seeds), 20
+    scores = draw.normal(size=(seeds, 3000, 2 * n))
+    scores[..., :n] += math.sqrt(2) * stats.norm.ppf(area)
+    ranks = scores.argsort(-1).argsort(-1)[..., :n].sum(-1)
+    areas = (ranks - n * (n - 1) / 2) / n**2
+    limits = find_limits([], "metric/roc_auc/test")._replace(size=2 * n)
+    mean, low, high = estimate_columns(areas, limits)
+    assert low.min() >= 0 and high.max() <= 1
+    held = np.mean((low <= area) & (area <= high))
+    assert 0.935 < held < 0.995
+    low, high = student_interval(mean, areas.std(0, ddof=1) / math.sqrt(seeds), seeds - 1)
+    plain = np.mean((low <= area) & (area <= high))
+    assert plain <= of_student and plain < held + 0.01 and (high > 1).any()
+
+
+def test_an_interval_ends_where_its_quantity_does():
+    bounds = {}
+    for name in ("kappa", "r2", "rmse", "perplexity", "mine"):
+        values = np.array([[0.5], [0.99]])
+        _, (low,), (high,) = estimate_columns(values, find_limits([], f"metric/{name}/test"))
+        bounds[name] = low, high
+    plain = estimate_mean([0.5, 0.99])
+    assert bounds["mine"] == pytest.approx((plain.low, plain.high)) and plain.high > 1
+    assert bounds["r2"] == pytest.approx((plain.low, 1)) and plain.low < -1
+    assert bounds["rmse"] == pytest.approx((0, plain.high))
+    assert bounds["perplexity"] == pytest.approx((1, plain.high))
+    # of −1 to 1, twice the interval of the share of the way
+    ends = bound_share((1 + plain.mean) / 2, plain.stderr / 2, 1, math.inf)
+    assert bounds["kappa"] == pytest.approx([2 * end - 1 for end in ends])
+    assert bounds["kappa"][0] > -1 and bounds["kappa"][1] < 1
 
 
 def test_the_interval_of_a_share_is_wilsons():

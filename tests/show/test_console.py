@@ -107,7 +107,7 @@ def test_the_best_constant_of_a_metric_stands_beside_it():
         ["roc_auc", "1.000"],
     ]
     told = describe_constant(summary)
-    assert told.endswith("has a test risk of 1.000, and this run one of 1.200: it does no better")
+    assert told.endswith("looks at no input: test risk 1.200, its own 1.000")
     assert describe_constant(summary | {"risk/test": Measured(0.9, 0.1, 3, 200)}) is None
 
 

@@ -52,16 +52,20 @@ def sweep(*overrides):
 
 
 @pytest.mark.parametrize("launcher", ["basic", "submitit_local"])
-def test_wherever_a_cell_fails_its_error_lines_and_folder_are_told(own, tmp_path, capfd, launcher):
+def test_wherever_a_cell_fails_its_error_and_lines_are_told_once(own, tmp_path, capfd, launcher):
     own("True")
-    assert sweep("seed=1,2", "report=false", f"hydra/launcher={launcher}") == 1
-    out, err = capfd.readouterr()
+    assert sweep("seed=1,2", "report=false", f"hydra/launcher={launcher}") == 2
+    err = capfd.readouterr().err
     for seed in (1, 2):
         (folder,) = (tmp_path / "outputs" / "s").glob(f"seed={seed}-*")
-        assert f"seed={seed}: failed (RuntimeError: no model of width 1)  {folder}\n" in out
+        assert (
+            "faulty_part.py, line 8" in json.loads((folder / "status.json").read_text())["reason"]
+        )
+    told = "error: seed=1: model: faulty_part.Mine: RuntimeError: no model of width 1\n"
     assert (
-        err.count("RuntimeError: no model of width 1\n  faulty_part.py, line 8, in __init__") == 2
-    )
+        f"{told}  faulty_part.py, line 8, in __init__" in err and err.count("RuntimeError") == 2
+    )  # of the message, and of the line raised
+    assert "error: seed=2: refused as seed=1 is\n" in err
 
 
 def statuses(study):
@@ -73,19 +77,20 @@ def statuses(study):
 def test_an_error_in_a_class_of_the_users_leaves_a_folder(own, tmp_path, capsys, launcher):
     own("width == 2")
     axes = ("model.width=1,2", "seed=1,2", f"hydra/launcher={launcher}")
-    assert sweep(*axes) == 1
+    assert sweep(*axes) == 2
     study = tmp_path / "outputs" / "s"
     told = capsys.readouterr()
-    assert "4 runs: 2 finished, 2 failed" in told.out
+    assert "4 runs: 2 finished, 2 refused" in told.out
     # the page that the sweep ends with counts and names them
-    assert "4 runs of 2 recipes: 2 finished, 2 failed" in told.out
-    named = "failed: model.width=2,seed=1, model.width=2,seed=2: RuntimeError: no model of width 2"
+    assert "2 runs of 1 recipe: 2 finished, and 2 refused beside them" in told.out
+    cells, fault = "model.width=2,seed=1, model.width=2,seed=2", "RuntimeError: no model of width 2"
+    named = f"refused: {cells}: model: faulty_part.Mine: {fault}"
     assert named in told.err
     assert named in (study / "report" / "index.html").read_text()
     records = statuses(study)
     assert len(records) == 4
     record = records["model.width=2,seed=1"]
-    assert record["status"] == "failed" and record["begun"] is False
+    assert record["status"] == "refused" and record["begun"] is False
     assert "faulty_part.py" in record["reason"] and "raise RuntimeError" in record["reason"]
     (folder,) = study.glob("model.width=2,seed=1-*")
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["width"] == 2
@@ -104,7 +109,7 @@ def test_an_error_in_a_class_of_the_users_leaves_a_folder(own, tmp_path, capsys,
 
 def test_a_cell_that_never_began_is_resumed_by_itself(own, tmp_path, capsys):
     own("width == 2")
-    assert sweep("model.width=1,2") == 1
+    assert sweep("model.width=1,2") == 2
     (folder,) = (tmp_path / "outputs" / "s").glob("model.width=2-*")
     own("False")
     assert main(["train", f"resume={folder}"]) == 0

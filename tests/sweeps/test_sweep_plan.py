@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from importlib.util import find_spec
 from unittest import mock
+
+import pytest
 
 from truerisk.cli import main
 from truerisk.config import check
@@ -42,6 +45,15 @@ def test_a_plan_of_nothing_timed(tiny, here, capsys):
     assert (
         "outputs/seed,data=iris," in out and ": 2 cells: 2 to run" in out and "expected" not in out
     )
+    assert not list(here.iterdir())
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="what is told where there is no Ray")
+def test_a_launcher_whose_library_is_missing_is_refused_before_anything(tiny, here, capsys):
+    for command in (["plan"], ["train", "-m"]):
+        assert main([*command, *tiny.overrides, "seed=1,2", "hydra/launcher=ray"]) == 2
+        err = capsys.readouterr().err
+        assert err == "error: hydra/launcher=ray needs Ray: pip install 'truerisk[ray]'\n"
     assert not list(here.iterdir())
 
 

@@ -600,6 +600,17 @@ def expand_short_forms(overrides: Sequence[str]) -> list[str]:
     return expanded
 
 
+def list_removable() -> list[str]:
+    """List what may be taken away of any run, as overrides.
+
+    >>> [text for text in list_removable() if text.startswith("~s")]
+    ['~scheduler', '~step.clip', '~step.clip.norm', '~step.clip.value', '~stop', \
+'~stop.gradient_norm', '~stop.relative_decrease']
+    """
+    leaves = [leaf for key in ("step.clip", "stop") for leaf, _ in _list_leaves(key)]
+    return [f"~{key}" for key in sorted((*NEUTRAL, "experiment", "step.clip", "stop", *leaves))]
+
+
 @cache
 def _list_leaves(key: str) -> list[tuple[str, Any]]:
     """List the keys of conf/train.yaml at and below one, no groups, each with its value."""

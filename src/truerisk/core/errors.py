@@ -20,6 +20,10 @@ ENDS = 8
 """Lines of a long traceback that are shown of its beginning, and of its end."""
 
 
+FAULTS = (Exception, SystemExit)
+"""What code of somebody's own may raise: it may call ``sys.exit()``, too."""
+
+
 class UserError(Exception):
     """A mistake in the request: shown as one message, without a traceback."""
 
@@ -30,10 +34,6 @@ class ConfigError(UserError):
 
 class ProcessLost(Exception):
     """Another process of the run has failed or was killed: shown without a traceback."""
-
-
-class PartFault(ConfigError):
-    """A class of the user's raised an error while it was built; that is the cause of this one."""
 
 
 class Diverged(Exception):
@@ -106,15 +106,16 @@ def describe_error(error: BaseException | str) -> str:
 
 
 def describe_fault(error: BaseException) -> str:
-    """Describe an error of somebody's own code: its kind, what it says, and their lines below.
+    """Describe an error of somebody's own code: its kind, all it says, and their lines below.
 
     Args:
         error: as it was caught; with ``HYDRA_FULL_ERROR=1`` all of its traceback is below.
     """
     if _wants_all():
         return f"{describe_error(error)}\n{_format_traceback(error)}"
-    lines = "".join(f"\n  {line}" for line in shorten_lines(list_own_lines(error)))
-    return f"{describe_error(error)}{lines}"
+    said = read_message(error).splitlines()[1:]
+    lines = [*shorten_lines(said), *shorten_lines(list_own_lines(error))]
+    return "\n  ".join([describe_error(error), *lines])
 
 
 def describe_bug(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from truerisk.core import rng
-from truerisk.core.errors import ConfigError, PartFault, UserError, describe_fault
+from truerisk.core.errors import FAULTS, ConfigError, UserError, describe_fault
 from truerisk.core.python_objects import hash_arrays, take_object
 from truerisk.data.own_files import FRAME, check_widths, describe_inputs, read_inputs
 from truerisk.data.samples import Samples
@@ -207,8 +207,8 @@ def telling_faults(what: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
-        raise PartFault(f"data: {what}: {describe_fault(error)}") from error
+    except FAULTS as error:
+        raise ConfigError(f"data: {what}: {describe_fault(error)}") from error
 
 
 def split_pair(sample: Any, what: str) -> Pair:
@@ -316,8 +316,8 @@ def read_loader(module: Any, name: str) -> Any:
         loader = getattr(module, name)()
     except (MisconfigurationException, NotImplementedError):
         return None
-    except Exception as error:
-        raise PartFault(f"data: {name} fails: {describe_fault(error)}") from error
+    except FAULTS as error:
+        raise ConfigError(f"data: {name} fails: {describe_fault(error)}") from error
     if isinstance(loader, Sequence):
         if len(loader) > 1:
             raise ConfigError(f"data: {name} gives {len(loader)} loaders, where one can be read")

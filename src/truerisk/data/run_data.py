@@ -13,8 +13,8 @@ from torch import Tensor
 
 from truerisk.core.batch import Batch
 from truerisk.core.errors import (
+    FAULTS,
     ConfigError,
-    PartFault,
     UserError,
     describe_fault,
     list_own_lines,
@@ -710,11 +710,11 @@ def _call_source(source: Callable[..., Samples], **known: Any) -> Samples:
     takes = inspect.signature(source).parameters
     try:
         samples = source(**{k: v for k, v in known.items() if k in takes and given.get(k) is None})
-    except Exception as error:
+    except FAULTS as error:
         # of ours that fails, all of the traceback is wanted
         if isinstance(error, UserError) or not list_own_lines(error):
             raise
-        raise PartFault(f"data.source: {describe_fault(error)}") from error
+        raise ConfigError(f"data.source: {describe_fault(error)}") from error
     if not isinstance(samples, Samples):
         name = getattr(getattr(source, "func", source), "__name__", "it")
         raise ConfigError(

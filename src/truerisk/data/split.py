@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from truerisk.core.batch import Batch
-from truerisk.core.errors import ConfigError, PartFault, UserError, describe_fault
+from truerisk.core.errors import FAULTS, ConfigError, UserError, describe_fault
 from truerisk.data.encoder import Standardizer
 from truerisk.data.samples import Inputs
 
@@ -272,8 +272,8 @@ def read_sample(inputs: Inputs, index: int) -> Tensor:
         x = inputs[index]
     except UserError:
         raise
-    except Exception as error:
-        raise PartFault(
+    except FAULTS as error:
+        raise ConfigError(
             f"data.source: sample {index} cannot be read: {describe_fault(error)}"
         ) from error
     shape = list(getattr(x, "shape", ()))

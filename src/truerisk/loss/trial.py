@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from truerisk.core import rng
-from truerisk.core.errors import ConfigError, describe_fault, list_own_lines, locate_code
+from truerisk.core.errors import FAULTS, ConfigError, describe_fault, list_own_lines, locate_code
 
 if TYPE_CHECKING:
     from truerisk.loss.surrogate import Surrogate
@@ -72,7 +72,7 @@ def _try_batch(surrogate: Surrogate, n: int) -> tuple[Tensor, int]:
     try:
         with torch.no_grad():
             losses = surrogate.task.compute_losses(_copy_loss(surrogate), outputs, targets)
-    except Exception as error:  # a user's loss may raise anything
+    except FAULTS as error:  # a user's loss may raise anything
         raise _explain_fault(surrogate, error, outputs, targets) from error
     return losses, max(outputs[0].numel(), targets[0].numel())
 
@@ -88,7 +88,7 @@ def _make_batch(surrogate: Surrogate, n: int) -> tuple[Tensor, Tensor]:
 
 
 def _explain_fault(
-    surrogate: Surrogate, error: Exception, outputs: Tensor, targets: Tensor
+    surrogate: Surrogate, error: BaseException, outputs: Tensor, targets: Tensor
 ) -> ConfigError:
     """Say what a loss was given when it failed; its author's lines, or else which losses fit."""
     name, kind = loss_name(surrogate.loss), str(targets.dtype).removeprefix("torch.")
@@ -282,7 +282,7 @@ def _find_numbers(
         for outputs in (torch.randn(like.shape, generator=draw).to(like), shares):
             try:
                 losses = compute(outputs, targets)
-            except Exception as error:  # a user's loss may raise anything
+            except FAULTS as error:  # a user's loss may raise anything
                 faults.append(_explain_fault(surrogate, error, outputs, targets))
                 continue
             works = True

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from truerisk.core.errors import ConfigError, suggest
+from truerisk.core.errors import FAULTS, ConfigError, describe_fault, list_own_lines, suggest
 from truerisk.metric.functionals import (
     CellCounts,
     Functional,
@@ -384,10 +384,11 @@ class TorchMetric(Metric):
             warnings.simplefilter("ignore")
             try:
                 value = self._compute(self.make_metric(strict=True), seen)
-            except Exception as error:  # torchmetrics, or a class of the user's, may raise anything
-                raise ConfigError(
-                    f"metric.{self.name}: {self.kind}{self.short}: {' '.join(str(error).split())}"
-                ) from error
+            except FAULTS as error:  # torchmetrics, or a class of the user's, may raise anything
+                said = " ".join(str(error).split())
+                if list_own_lines(error):
+                    said = describe_fault(error)
+                raise ConfigError(f"metric.{self.name}: {self.kind}{self.short}: {said}") from error
         if not isinstance(value, Tensor) or value.ndim > 1:
             raise ConfigError(
                 f"metric.{self.name}: {self.kind}{self.short} gives a curve or a table, and a "

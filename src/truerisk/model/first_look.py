@@ -22,7 +22,7 @@ from truerisk.core.deterministic import (
     still_statistics,
     train_mode,
 )
-from truerisk.core.errors import ConfigError, describe_fault, locate_code, read_own_lines
+from truerisk.core.errors import FAULTS, ConfigError, describe_fault, locate_code, read_own_lines
 
 MANY = 10_000
 """A number of a model's from which on its size is worked out before memory is asked for."""
@@ -237,7 +237,7 @@ def telling_faults(option: str, x: Tensor) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except Exception as error:  # a user's model may raise anything
+    except FAULTS as error:  # a user's model may raise anything
         kind = str(x.dtype).removeprefix("torch.")
         raise ConfigError(
             f"{option}: forward fails on inputs {list(x.shape)} ({kind}): {describe_fault(error)}"

@@ -15,7 +15,7 @@ from truerisk.reports.learning_problem import (
     LearningProblem,
     RecipeRuns,
     StudyResults,
-    count_shared,
+    find_limits,
     title_metric,
 )
 from truerisk.reports.run_records import MetricCurve, RunRecord
@@ -207,7 +207,7 @@ def average_curves(runs: Sequence[RunRecord], metric: str) -> CurveBand | None:
     # evenly spaced over what is left, its first and its last epoch among them
     spaced = np.linspace(0, len(columns) - 1, MOST_POINTS).round().astype(int)
     columns = columns[np.unique(spaced)]
-    bounded = estimate_columns(values[:, columns], count_shared(runs, metric))
+    bounded = estimate_columns(values[:, columns], find_limits(runs, metric))
     return CurveBand(epoch[columns], *bounded, n[columns])
 
 

@@ -216,8 +216,9 @@ def list_failures(study: StudyResults) -> list[str]:
     ends += [("refused", folder, reason) for folder, reason in study.refused.items()]
     reasons: dict[tuple[str, str], list[str]] = {}
     for status, folder, reason in ends:
-        # the last line of a traceback says what went wrong
-        line = (reason.strip().splitlines() or ["no reason is known"])[-1]
+        # of a traceback the last line says what went wrong, and a refusal's own lines come after
+        said = reason.strip().splitlines() or ["no reason is known"]
+        line = said[0 if status == "refused" else -1]
         reasons.setdefault((status, line), []).append(strip_hash(Path(folder)))
     lines = []
     for (status, line), labels in reasons.items():
@@ -313,10 +314,9 @@ def describe_resplits(problem: LearningProblem) -> list[str]:
     n = max(recipe.status_counts["finished"] for recipe in recipes)
     factor = math.sqrt(1 + n * ratio)
     return [
-        "Each seed splits the same samples anew: errors over seeds are those of the next split of "
-        "them. For other samples from where these come, take errors of means and of differences "
-        f"√(1 + {n}·{ratio:.3g}) = {factor:.3g} times as large (Nadeau & Bengio 2003), or "
-        "'data.folds=5' with 'data.fold=range(5)', where that is counted in."
+        "Each seed splits the same samples anew, and errors are over such splits. For new samples "
+        f"they are {factor:.3g} times as large (√(1 + {n}·{ratio:.3g}), Nadeau & Bengio 2003); "
+        "data.folds=5 'data.fold=range(5)' counts that in."
     ]
 
 
@@ -408,14 +408,13 @@ def describe_optimism(
     # exactly 0 only where every seed left out leads to the same pick
     if selection.optimism == 0:
         return (
-            f"Optimism of selection: none shown. The pick is the same whichever {unit} is left "
-            "out, so choosing among these recipes did not make the number better than it is."
+            f"Optimism of selection: none shown, as the pick is the same whichever {unit} is left "
+            "out."
         )
     return (
-        f"Optimism of selection: picked on all {unit}s but one and measured on that one, in turn, "
-        "the "
-        f"{title_metric(monitor.name)} is {selection.optimism:+.2g} against the number above; that "
-        f"on unseen data, measured so, is {format_mean(selection.cross_fitted.estimate_mean())}."
+        f"Optimism of selection: picked on all {unit}s but one and measured on that one, the "
+        f"{title_metric(monitor.name)} is {selection.optimism:+.2g} against the number above, and "
+        f"that on unseen data {format_mean(selection.cross_fitted.estimate_mean())}."
     )
 
 
@@ -472,9 +471,8 @@ def list_warnings(findings: ProblemFindings) -> list[str]:
     lost = [r for r in recipes if r.status_counts["diverged"] or r.status_counts["failed"]]
     if lost:
         warnings.append(
-            f"Runs of {format_count(len(lost), 'recipe')} diverged or failed. Means are over the "
-            "runs that finished, which flatters those recipes; they lose in selection and in the "
-            "probability of improvement."
+            f"Runs of {format_count(len(lost), 'recipe')} diverged or failed: means, over those "
+            "that finished, flatter these recipes; selection counts the others as lost."
         )
     halved = sum(recipe.halved for recipe in recipes)
     if halved:
@@ -495,7 +493,6 @@ def list_warnings(findings: ProblemFindings) -> list[str]:
         number = f"{min(few)} to {max(few)}" if min(few) < max(few) else f"{few[0]}"
         warnings.append(
             f"Intervals of {number} seeds are Student's: read 95 % as 86 where risks are skewed, "
-            "as those of overfitted classifiers are (measured on 200 runs of each of six recipes "
-            "by python -m benchmarks.seed_intervals; docs/statistics.md has the table)."
+            "as of overfitted classifiers (docs/statistics.md)."
         )
     return warnings

@@ -25,13 +25,13 @@ from truerisk.reports.config_diff import (
 from truerisk.reports.run_records import CollectedRuns, RunRecord, read_overlap
 from truerisk.reports.seed_mean import (
     FoldLosses,
+    Limits,
     SeedMean,
-    bound_share,
     estimate_columns,
     estimate_mean,
     pool_folds,
 )
-from truerisk.risk.intervals import SHARES
+from truerisk.risk.intervals import find_range
 from truerisk.risk.measured import FOLLOWED_RISK, Monitor
 
 METRIC_TITLES = {
@@ -61,20 +61,16 @@ def title_metric(metric: str) -> str:
     return f"{words.get(split, split)} {name.replace('/', ' ')}"
 
 
-def count_shared(runs: Sequence[RunRecord], metric: str) -> float | None:
-    """Count the samples that a metric of a run is a share of; None where it is no share.
+def find_limits(runs: Sequence[RunRecord], metric: str) -> Limits:
+    """Return the least and the largest that a metric can be, and the samples that a run has of it.
 
     Args:
         runs: of one recipe.
         metric: its name.
-
-    Returns:
-        A number of samples, infinite where it is not known.
     """
-    if not metric.startswith(SHARES):
-        return None
     sizes = [run.summary[metric].size for run in runs if metric in run.summary]
-    return min((size for size in sizes if size is not None), default=math.inf)
+    size = min((size for size in sizes if size is not None), default=math.inf)
+    return Limits(*find_range(metric), size)
 
 
 STATUSES = ("finished", "diverged", "failed", "interrupted", "running")
@@ -110,19 +106,19 @@ class RecipeRuns:
     def estimate(self, metric: str) -> SeedMean:
         """Estimate a metric's mean over seeds, or over samples of folds, of runs that finished."""
         values = np.array(list(self.get_values(metric).values()))
-        losses, share_of = self.get_losses(metric), count_shared(self.runs, metric)
+        losses, limits = self.get_losses(metric), find_limits(self.runs, metric)
         found, freedom = estimate_mean(values, overlap=self.overlap), len(values) - 1.0
         pooled = None if losses is None else pool_folds(losses, self.overlap)
         if pooled is not None:
             found, freedom = pooled
         if found.n < 2:
             return found
-        if share_of is not None:
-            low, high = bound_share(found.mean, found.stderr, freedom, share_of)
+        if limits.closed:
+            low, high = limits.bound_closed(found.mean, found.stderr, freedom)
         elif self.overlap:
-            return found
+            low, high = max(found.low, limits.low), min(found.high, limits.high)
         else:
-            _, (low,), (high,) = estimate_columns(values[:, None])
+            _, (low,), (high,) = estimate_columns(values[:, None], limits)
         return found._replace(low=float(low), high=float(high))
 
     @property

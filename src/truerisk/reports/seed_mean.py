@@ -22,6 +22,29 @@ SKEWED = 8
 """Values from which on their skewness is known well enough to allow for it."""
 
 
+class Limits(NamedTuple):
+    """The least and the largest that values can be, and of how many samples each is."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    size: float = math.inf
+
+    @property
+    def closed(self) -> bool:
+        """Whether both are finite, so that a value is a share of the way between them."""
+        return math.isfinite(self.high - self.low)
+
+    def bound_closed(self, mean: Any, stderr: Any, freedom: Any) -> tuple[Any, Any]:
+        """Bound a mean between finite limits, as `bound_share` does the share of the way."""
+        width = self.high - self.low
+        share, error = (np.asarray(mean) - self.low) / width, np.asarray(stderr) / width
+        low, high = bound_share(share, error, freedom, self.size)
+        return self.low + width * low, self.low + width * high
+
+
+UNLIMITED = Limits()
+
+
 class SeedMean(NamedTuple):
     """A mean over n seeds with its standard error and interval; nan where n is too small."""
 
@@ -70,17 +93,16 @@ def estimate_mean(
 
 
 def estimate_columns(
-    values: np.ndarray, share_of: float | None = None
+    values: np.ndarray, limits: Limits = UNLIMITED
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Estimate the mean of each column, with its interval, from the finite entries.
 
     From `SKEWED` entries on the interval allows for their skewness (`bound_skewed`), below that it
-    is Student's; of shares it is `bound_share`.
+    is Student's, cut at a limit; between two limits it is `bound_share`.
 
     Args:
         values: [n, columns]; entries that are nan or infinite do not count.
-        share_of: of how many samples each value is a share, as an error is; infinite where that is
-            not known, None for other numbers.
+        limits: of the values, as those of an error are 0 and 1.
 
     Returns:
         Means, lower and upper bounds, each [columns]; bounds are nan where fewer than two entries
@@ -94,12 +116,13 @@ def estimate_columns(
     squares = (rest**2).sum(0)
     with np.errstate(divide="ignore", invalid="ignore"):  # n = 1 gives nan, as it should
         stderr = np.sqrt(squares / (n - 1) / n)
-        if share_of is not None:
-            return mean, *bound_share(mean, stderr, n - 1, share_of)
+        if limits.closed:
+            return mean, *limits.bound_closed(mean, stderr, n - 1)
         third = (rest**3).sum(0) * n / ((n - 1) * (n - 2))
         skewness = third / (squares / (n - 1)) ** 1.5
     skewness = np.where((n >= SKEWED) & (squares > 0), skewness, 0.0)
-    return mean, *bound_skewed(mean, stderr, n - 1, skewness)
+    low, high = bound_skewed(mean, stderr, n - 1, skewness)
+    return mean, np.maximum(low, limits.low), np.minimum(high, limits.high)
 
 
 def student_interval(mean: Any, stderr: Any, freedom: Any, level: float = LEVEL) -> tuple[Any, Any]:

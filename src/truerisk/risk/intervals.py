@@ -12,6 +12,27 @@ SHARES = ("error/", "metric/accuracy/", "metric/top_k/")
 """How the names begin of what is a share of all samples."""
 PARTIAL_SHARES = ("metric/recall/", "metric/precision/", "metric/balanced_accuracy/")
 """Shares of some samples, or means of such: of how many, only the standard error tells."""
+_F1 = ("f1", "f1_macro", "f1_micro", "f1_per_class")
+RANGES = {
+    **dict.fromkeys((*SHARES, *PARTIAL_SHARES), (0.0, 1.0)),
+    **{f"metric/{name}/": (0.0, 1.0) for name in (*_F1, "roc_auc", "average_precision")},
+    **{f"metric/{name}/": (-1.0, 1.0) for name in ("kappa", "matthews", "spearman")},
+    **{f"metric/{name}/": (0.0, math.inf) for name in ("mae", "rmse", "mape", "calibration_error")},
+    "metric/brier/": (0.0, 2.0),
+    "metric/perplexity/": (1.0, math.inf),
+    "metric/r2/": (-math.inf, 1.0),
+}
+"""The least and the largest that a quantity can be, by how its name begins."""
+
+
+def find_range(name: str) -> tuple[float, float]:
+    """Return the least and the largest that a measured quantity can be, infinite where unknown.
+
+    >>> find_range("metric/kappa/test"), find_range("risk/test")
+    ((-1.0, 1.0), (-inf, inf))
+    """
+    found = (limits for begin, limits in RANGES.items() if name.startswith(begin))
+    return next(found, (-math.inf, math.inf))
 
 
 def bound_proportion(name: str, measured: Measured) -> tuple[float, float] | None:

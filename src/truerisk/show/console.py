@@ -143,9 +143,8 @@ def describe_constant(summary: Mapping[str, Measured]) -> str | None:
     if math.isfinite(risk.value) and risk.value < constant.value:
         return None
     return (
-        f"the best constant, which looks at no input, has a {ROWS[split]} risk of "
-        f"{format_significant(constant.value)}, and this run one of "
-        f"{format_significant(risk.value)}: it does no better"
+        f"no better than the best constant, which looks at no input: {ROWS[split]} risk "
+        f"{format_significant(risk.value)}, its own {format_significant(constant.value)}"
     )
 
 

@@ -23,11 +23,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from truerisk.core.atomic_files import spell_numbers, write_atomic
 from truerisk.core.errors import (
-    PartFault,
+    FAULTS,
     ProcessLost,
     UserError,
     describe_bug,
     describe_error,
+    list_own_lines,
 )
 from truerisk.core.stop import read_stop
 from truerisk.engine.peers import Peers, join_peers
@@ -40,6 +41,8 @@ from truerisk.sweeps.sweep_cell import DONE, outcome_of_result, read_outcome, st
 from truerisk.task import get_task
 
 ELSEWHERE = Outcome(math.nan, "elsewhere", "another process is at it", new=False)
+REFUSALS: dict[str, str] = {}
+"""Why cells of this sweep cannot work, as told, and of which: empty where they were counted."""
 
 
 def run_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = None) -> Outcome:
@@ -101,26 +104,34 @@ def _catch_errors(
     except ProcessLost as error:
         end = Outcome(math.nan, "failed", str(error), lost=True)
         trace = end.reason
-    except Exception as error:
-        bug: BaseException = error
-        if isinstance(error, PartFault):
-            bug = error.__cause__ or error
-        if isinstance(bug, UserError):
-            end = Outcome(math.nan, "refused", str(bug))
-            trace = end.reason
-        else:
-            trace = "".join(traceback.format_exception(bug))
-            fault = describe_bug(bug)
-            print(fault, file=sys.stderr)
-            end = Outcome(math.nan, "failed", describe_error(bug), fault=fault)
+    except UserError as error:
+        end = Outcome(math.nan, "refused", str(error))
+        trace = end.reason
+    except FAULTS as error:
+        # a signal's, or one of the code that began several processes
+        if isinstance(error, SystemExit) and not list_own_lines(error):
+            raise
+        trace = "".join(traceback.format_exception(error))
+        fault = describe_bug(error)
+        print(fault, file=sys.stderr)
+        end = Outcome(math.nan, "failed", describe_error(error), fault=fault)
     if rank() == 0:
         config = OmegaConf.to_yaml(cfg, resolve=True)
         RunFolder(folder).record_failure(end.status, trace, config, facts)
     return end
 
 
+def drop_label(reason: str, label: str) -> str:
+    """Leave out a cell's label where its reason begins with it: it stands before it anyway.
+
+    >>> drop_label("model=fr: there is no such option", "model=fr")
+    'there is no such option'
+    """
+    return reason.removeprefix(f"{label}: ")
+
+
 def tell_outcome(outcome: Outcome, folder: Path) -> None:
-    """Print how a cell ended, in one line; a refusal to stderr.
+    """Print how a cell ended, in one line; a refusal to stderr, once however many cells have it.
 
     Args:
         outcome: how it ended.
@@ -130,7 +141,10 @@ def tell_outcome(outcome: Outcome, folder: Path) -> None:
 
     label = strip_hash(folder)
     if outcome.status == "refused":
-        print(f"error: {label}: {outcome.reason}", file=sys.stderr)
+        reason = drop_label(outcome.reason, label)
+        if reason not in REFUSALS:
+            print(f"error: {label}: {reason}", file=sys.stderr)
+        REFUSALS.setdefault(reason, label)
         return
     line = f"{label}: {outcome.status}"
     if outcome.reason:

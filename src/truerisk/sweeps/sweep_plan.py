@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from truerisk.core.errors import ConfigError
+from truerisk.sweeps.run_cell import drop_label
 from truerisk.sweeps.study_folder import describe_changes, unique_cells, validate_cells
 from truerisk.sweeps.sweep import Sweep
 from truerisk.sweeps.sweep_cell import DONE, SweepCell
@@ -35,7 +36,7 @@ class PlanRow(NamedTuple):
             columns.append(f"group {self.group}")
         if self.seconds:
             columns.append(format_duration(self.seconds))
-        columns.append(self.cell.problem.replace("\n", "; "))
+        columns.append(drop_label(self.cell.problem, self.cell.label).replace("\n", "; "))
         return "  ".join(column for column in columns if column).rstrip()
 
 

@@ -191,7 +191,7 @@ def _train_share(jobs: Sequence[GroupJob], size: int | None, count: int, pipe: A
         signal.signal(number, lambda n, _: group.request_stop(signal.Signals(n).name))
     try:
         group.train()
-    except Interrupted:
+    except (Interrupted, SystemExit):  # a model may ask for an end, even with code 0
         sys.exit(1)
     pipe.send((steps_taken, runs_done))
     pipe.send(group.refused)

@@ -24,7 +24,7 @@ from truerisk.engine.signals import SIGNALS, on_stop
 from truerisk.outcome import INTERRUPTED, Outcome
 from truerisk.run import RunFolder
 from truerisk.sweeps.locks import find_begun, lock_cells
-from truerisk.sweeps.run_cell import ELSEWHERE, tell_outcome
+from truerisk.sweeps.run_cell import ELSEWHERE, REFUSALS, drop_label, tell_outcome
 from truerisk.sweeps.sweep_cell import DONE, SweepCell, read_outcome
 
 
@@ -303,6 +303,32 @@ def tell_reasons(reasons: Mapping[str, str], one: str, several: str) -> None:
         if others:
             line = several
         print(line.format(cell=first, more=len(others), why=why), file=sys.stderr)
+
+
+def tell_refusals(reasons: Mapping[str, str]) -> None:
+    """Print why cells cannot work: each reason once in a sweep, with the count of its cells.
+
+    Args:
+        reasons: why, by the label of the cell.
+    """
+    short = {label: drop_label(why, label) for label, why in reasons.items()}
+    new = {label: why for label, why in short.items() if why not in REFUSALS}
+    tell_reasons(new, "error: {cell}: {why}", "error: {cell} and {more} more: {why}")
+    REFUSALS.update(dict.fromkeys(new.values(), ""))
+
+
+def count_refusals(reasons: Mapping[str, str]) -> None:
+    """Print how many cells were refused when they began, beside those that have told why.
+
+    Args:
+        reasons: why, by the label of the cell.
+    """
+    short = {label: drop_label(why, label) for label, why in reasons.items()}
+    for reason in dict.fromkeys(short.values()):
+        first, *others = (label for label, why in short.items() if why == reason)
+        if others and REFUSALS.get(reason, first):
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            print(f"error: {others[0]}{more}: refused as {first} is", file=sys.stderr)
 
 
 def read_job_outcome(job: JobReturn) -> Outcome:

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -44,6 +45,9 @@ class RayLauncher(Launcher):
         gpus: of each task; it sees these alone.
         stacked: whether cells that differ in nothing but numbers are one task.
         retries: how often a task is done again.
+
+    Raises:
+        ConfigError: Ray is not installed.
     """
 
     passes_signals = True
@@ -56,6 +60,8 @@ class RayLauncher(Launcher):
         stacked: bool = False,
         retries: int = 3,
     ) -> None:
+        if find_spec("ray") is None:
+            raise ConfigError("hydra/launcher=ray needs Ray: pip install 'truerisk[ray]'")
         self.address, self.cpus, self.gpus = address, cpus, gpus
         self.needs = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": retries}
         self.inner: Launcher = Vectorized() if stacked else SerialLauncher()
@@ -69,7 +75,7 @@ class RayLauncher(Launcher):
         """Hand out the tasks, and wait for them as they end.
 
         Raises:
-            ConfigError: there is no Ray, no such cluster, or no machine that a task fits on.
+            ConfigError: there is no such cluster, or no machine that a task fits on.
         """
         with connect(self.address) as ray:
             try:
@@ -141,14 +147,12 @@ def connect(address: str | None) -> Iterator[Any]:
         address: as Ray names it; None starts one, which keeps its files in a temporary folder.
 
     Raises:
-        ConfigError: there is no Ray, or no such cluster.
+        ConfigError: there is no such cluster.
     """
     # it would write a file into the home folder, and ask over the network
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError("hydra/launcher=ray needs Ray: pip install 'truerisk[ray]'") from error
+    import ray
+
     if ray.is_initialized():  # by a program of the user's, who ends it
         yield ray
         return

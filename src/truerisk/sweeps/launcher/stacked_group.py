@@ -17,7 +17,7 @@ from truerisk.config.compose import resolve_config
 from truerisk.config.contents import hash_contents
 from truerisk.core import threads
 from truerisk.core.atomic_files import describe_file_error
-from truerisk.core.errors import Interrupted, PartFault, UserError
+from truerisk.core.errors import Interrupted, UserError
 from truerisk.core.stop import Stop
 from truerisk.engine.host import Host
 from truerisk.engine.loop import Observer, TrainingLoop
@@ -108,8 +108,6 @@ class StackedGroup:
         cfg = self.jobs[0].cfg
         try:
             recipe = assemble(cfg)
-        except PartFault:
-            raise
         except UserError:  # told of each cell as it is opened
             return LARGEST
         return choose_block_size(recipe, choose_device(cfg.trainer), self.processes)
@@ -126,8 +124,6 @@ class StackedGroup:
         for job in jobs:
             try:
                 run = open_run(job)
-            except PartFault:  # a bug, told by the cell alone
-                raise
             except UserError as error:
                 self.refused[job.folder] = str(error)
             else:

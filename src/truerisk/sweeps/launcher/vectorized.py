@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from truerisk.core.atomic_files import NO_ROOM, describe_file_error
-from truerisk.core.errors import ConfigError, Interrupted
+from truerisk.core.errors import FAULTS, ConfigError, Interrupted
 from truerisk.outcome import Outcome
 from truerisk.sweeps.launcher.launcher import (
     CellWork,
@@ -18,6 +18,7 @@ from truerisk.sweeps.launcher.launcher import (
     SerialLauncher,
     claim_cells,
     tell_reasons,
+    tell_refusals,
 )
 from truerisk.sweeps.launcher.pool import Pool
 from truerisk.sweeps.sweep_cell import DONE, SweepCell
@@ -85,7 +86,7 @@ class Vectorized(Launcher):
                     refused = train_group(waiting, self.size, self.processes, place)
             except Interrupted:
                 raise
-            except Exception as error:
+            except FAULTS as error:
                 unfinished = [cell for cell in waiting if cell.read_outcome().status not in DONE]
                 if isinstance(error, OSError) and error.errno in NO_ROOM:
                     # by itself a cell would find no more room
@@ -95,11 +96,7 @@ class Vectorized(Launcher):
                     # whatever it is, it may be of the stacking: each cell has its turn by itself
                     why = f"training it with others failed: {_describe_failure(error)}"
                     alone |= {named[cell.digits]: why for cell in unfinished}
-            tell_reasons(
-                {cell.label: refused[cell.folder] for cell in waiting if cell.folder in refused},
-                "error: {cell}: {why}",
-                "error: {cell} and {more} more: {why}",
-            )
+            tell_refusals({c.label: refused[c.folder] for c in waiting if c.folder in refused})
             for cell in waiting:
                 end = replace(cell.read_outcome(), new=True)
                 if cell.folder in refused:
@@ -117,7 +114,7 @@ def _fail_cells(cells: Sequence[SweepCell], reason: str) -> dict[Path, str]:
     return {cell.folder: reason for cell in cells}
 
 
-def _describe_failure(error: Exception) -> str:
+def _describe_failure(error: BaseException) -> str:
     """Say what an error says, and where: for a limit of vmap, the line of the model that met it."""
     import torch
 

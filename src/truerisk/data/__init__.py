@@ -29,6 +29,7 @@ from truerisk.data.synthetic import (
     polynomial,
     teacher,
 )
+from truerisk.data.text import text
 
 if TYPE_CHECKING:
     from truerisk.data.data_module import DataModule
@@ -64,6 +65,7 @@ __all__ = [
     "polynomial",
     "table",
     "teacher",
+    "text",
     "wine",
 ]
 

@@ -124,8 +124,8 @@ def hub(
         ConfigError: the library or the data set is missing, no such split or column, or values that
             are not numbers.
     """
-    parts = _load_splits(path, name, revision, cache)
-    rows = _get_split(parts, split)
+    parts = open_splits(path, name, revision, cache)
+    rows = select_split(parts, split)
     tests = _get_test_split(parts, split, test_split)
     goals = [y] if isinstance(y, str) else list(y)
     if unknown := expected is not None and expected.may_lack_targets:
@@ -189,9 +189,20 @@ def _select_rows(rows: Any, labels: Labelled) -> Any:
     return rows.select(labels.rows)
 
 
-def _load_splits(
+def open_splits(
     path: str | None, name: str | None, revision: str | None, cache: str | None
 ) -> dict[str, Any]:
+    """Load a data set with all its splits, by their names.
+
+    Args:
+        path: a name on the hub, a file, or a folder.
+        name: of its configuration.
+        revision: on the hub.
+        cache: folder of what is downloaded.
+
+    Raises:
+        ConfigError: the library or the data set is missing.
+    """
     try:
         import datasets  # takes a second, which other data need not wait for
     except ImportError:
@@ -283,7 +294,17 @@ def _answers(address: str) -> bool:
     return True
 
 
-def _get_split(parts: dict[str, Any], split: str, key: str = "split") -> Any:
+def select_split(parts: dict[str, Any], split: str, key: str = "split") -> Any:
+    """Return a split of a data set.
+
+    Args:
+        parts: its splits by name.
+        split: the one asked for.
+        key: that asks for it.
+
+    Raises:
+        ConfigError: there is none of that name, or it is empty.
+    """
     if split not in parts:
         hint = suggest(split, parts)
         raise ConfigError(f"data.source.{key}: the data set has no split '{split}'; {hint}")
@@ -296,7 +317,7 @@ def _get_test_split(parts: dict[str, Any], split: str, test_split: str | None) -
     if test_split is None:
         return None
     if test_split != "auto":
-        return _get_split(parts, test_split, "test_split")
+        return select_split(parts, test_split, "test_split")
     if split == "test":
         return None  # or the run would be tested on what it learned from
     return parts.get("test")

@@ -23,7 +23,7 @@ from truerisk.core.rng import named_generator
 from truerisk.data.encoder import Standardizer, check_kind
 from truerisk.data.partition import Rows, choose_subset, partition_rows
 from truerisk.data.plan import check_batch_size
-from truerisk.data.samples import DataInfo, Expected, Inputs, Population, Samples
+from truerisk.data.samples import DataInfo, Expected, Inputs, Packer, Population, Samples
 from truerisk.data.split import (
     InputRows,
     LoaderSplit,
@@ -52,6 +52,7 @@ from truerisk.data.target_notes import (
     describe_quantities,
     name_targets,
 )
+from truerisk.data.token_rows import name_rows
 from truerisk.task import get_task
 
 MEMORY = 2 * 2**30
@@ -159,7 +160,8 @@ class RunData:
         self.sampler = sampler
         check_folds(folds, fold)
         self.folds, self.fold = folds, fold
-        self.groups: dict[str, Tensor] = {}
+        self.groups: dict[str, Any] = {}
+        self.packer: Packer | None = None
         self.weights: dict[str, Tensor] = {}
         self.standardizer = Standardizer()
         self.population: Population | None = None
@@ -178,10 +180,14 @@ class RunData:
         parts = self._split_samples(samples)
         self.has_own_test = samples.test is not None
         self.identities = {name: identify_rows(samples, name, part) for name, part in parts.items()}
+        if samples.packer is not None:
+            parts = self._pack_documents(samples.packer, parts)
         self._hold_inputs(parts)
         self._encode_columns(samples, parts)
         self.population = samples.population
         self.info = _describe_data(samples, next(iter(parts.values())).x)
+        if samples.packer is not None:
+            self.info = self.info._replace(num_outputs=samples.packer.tokenizer.size)
         self._check_given()
         # after the split: noisy validation labels would hide what is measured
         self._add_label_noise(parts)
@@ -495,6 +501,33 @@ class RunData:
             self.notes += encoder.describe_unseen(rows, name)
             parts[name] = _Part(encoder(rows), part.y)
         self._encoder_state = encoder.state_dict()
+
+    def _pack_documents(self, packer: Packer, parts: Mapping[str, _Part]) -> dict[str, _Part]:
+        """Cut documents into sequences, by a tokenizer fitted to those of the training split."""
+        if self._given.get("encoder"):
+            packer.load_state_dict(self._given["encoder"])
+        elif "train" in parts:
+            packer.fit(self._list_rows(parts["train"]))
+        else:
+            raise ConfigError(
+                "data.test=all leaves no text to fit a tokenizer to: it is for evaluating a run"
+            )
+        packer.pack({name: self._list_rows(part) for name, part in parts.items()})
+        self.notes += packer.notes
+        self._encoder_state = packer.state_dict()
+        self.packer, packed = packer, dict[str, _Part]()
+        for name, rows in packer.rows.items():
+            x, y, self.groups[name] = rows.read_all()
+            packed[name], self.identities[name] = _Part(x, y), name_rows(rows)
+        return packed
+
+    @staticmethod
+    def _list_rows(part: _Part) -> Tensor:
+        return torch.arange(len(part.y)) if part.rows is None else part.rows
+
+    def count_token_bytes(self) -> list[int] | None:
+        """Return how many bytes each token stands for; None where that is not known."""
+        return None if self.packer is None else self.packer.tokenizer.count_bytes()
 
     def _check_given(self) -> None:
         """Refuse data of another task or size than those that a run was fitted to."""

@@ -80,6 +80,30 @@ class TargetPopulation(Population, Protocol):
         ...
 
 
+class Packer(Protocol):
+    """What turns documents that have been split into sequences of tokens: `TextPacker`."""
+
+    tokenizer: Any
+    rows: Mapping[str, Any]
+    notes: Sequence[str]
+
+    def fit(self, rows: Tensor) -> None:
+        """Fit the tokenizer to the training documents, whose numbers are int64 [d]."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the tokenizer that another run has fitted."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was fitted, as plain values."""
+        ...
+
+    def pack(self, parts: Mapping[str, Tensor]) -> None:
+        """Cut the documents of each split, int64 [d] by its name, into ``rows``."""
+        ...
+
+
 @dataclass
 class Expected:
     """What is known of samples beforehand, as they are for a run that has been trained.
@@ -125,6 +149,8 @@ class Samples:
     such as ``row`` and the column of ids, a value a sample. ``asides`` are columns that splits and
     weights go by, arrays [n] by name, which are no inputs; ``test_asides`` are the test set's.
     ``weights`` say how much each sample counts, [n], and ``test_weights`` those of the test set.
+    Where there is a ``packer``, x are documents and y stands in for targets: once the documents are
+    split, it cuts those of each split into sequences of tokens.
 
     Raises:
         ConfigError: fewer than two classes, or x and y of different lengths.
@@ -144,6 +170,7 @@ class Samples:
     test_asides: Mapping[str, Any] = field(default_factory=dict)
     weights: Tensor | None = None
     test_weights: Tensor | None = None
+    packer: Packer | None = None
 
     def __post_init__(self) -> None:
         task = get_task(self.task)
@@ -158,5 +185,5 @@ class Samples:
 
     @property
     def num_outputs(self) -> int:
-        """The number of classes or target columns."""
+        """The number of classes, target columns or tokens; of texts their packer knows it."""
         return get_task(self.task).count_targets(self.x, self.y, self.class_names)

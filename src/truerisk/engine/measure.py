@@ -302,7 +302,7 @@ class RiskEstimator:
             samples: losses and errors that this process measured, by name.
 
         Returns:
-            ``risk`` and ``error`` [n], and the numbers of the samples' ``group``, if there are any.
+            ``risk`` and ``error`` [n], or those of all places in a row, and the numbers of the samples' ``group``, if there are any.
         """
         shares = self.gather({key: value.double().cpu() for key, value in samples.items()})
         whole = {key: deal_back([share[key] for share in shares]) for key in samples}
@@ -310,11 +310,15 @@ class RiskEstimator:
         if weights is not None:
             share = weights.double().cpu() / weights.double().mean().cpu()
             for key, values in whole.items():
-                mean = (share * values).mean()
-                whole[key] = mean + share * (values - mean)
+                wide = share.view(-1, *[1] * (values.ndim - 1))
+                mean = (wide * values).mean()
+                whole[key] = mean + wide * (values - mean)
         whole = {key: values.float() for key, values in whole.items()}
         groups = self.data.groups.get(name)
-        return whole if groups is None else {**whole, "group": groups.int()}
+        if groups is None:
+            return whole
+        # values of places, where groups are theirs
+        return {key: part.flatten() for key, part in {**whole, "group": groups.int()}.items()}
 
     def measure_distance(self, state: State, epoch: int | None) -> dict[str, Measured]:
         """Measure how far a test function's weights are from a known minimum."""

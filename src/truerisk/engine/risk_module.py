@@ -30,6 +30,7 @@ from truerisk.risk.estimate import (
     MeanEstimate,
     Measurement,
     flatten_metrics,
+    has_places,
     make_estimate,
 )
 
@@ -349,7 +350,9 @@ class RiskModule(L.LightningModule):
         self._seen += len(pair.y)
         self._collector.add(outputs, pair.y, *mark[:1])
         values: dict[str, Any] = {"risk": losses}
-        if surrogate.task.error_title is not None:
+        if has_places(mark):
+            values["risk"], values["error"] = surrogate.compute_places(outputs, pair.y)
+        elif surrogate.task.error_title is not None:
             values["error"] = surrogate.compute_errors(outputs, pair.y)
         for name, value in values.items():
             if name not in self._estimates:

@@ -271,6 +271,19 @@ class Surrogate(nn.Module):
         """
         return self._compute_losses(outputs, y, None)
 
+    def compute_places(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss and the error at each place of each sample, [n, T], as they are reported.
+
+        Args:
+            outputs: the model's outputs, [n, T, …].
+            y: the targets, [n, T].
+        """
+        if outputs.dtype.itemsize < 4:
+            outputs = outputs.float()
+        with self._replaced(self.find_training_numbers()), self._unweighted():
+            losses = self.task.compute_losses(self, outputs, y)
+        return losses, self.task.compute_place_errors(self, outputs, y)
+
     def _compute_losses(self, outputs: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
         # a mean of many losses in 8 bits of mantissa would lose all but the first
         if outputs.dtype.itemsize < 4:

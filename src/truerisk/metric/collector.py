@@ -42,7 +42,8 @@ class Collector:
         Args:
             outputs: the model's outputs [n, …].
             y: the targets [n, …].
-            groups: the group of each sample, [n], where samples of one depend on each other.
+            groups: the group of each sample, [n], or of each of its places, [n, T], where those of
+                one depend on each other.
         """
         if not self.metrics or (self.limit is not None and self.count >= self.limit):
             return
@@ -84,9 +85,14 @@ class Collector:
             seen = {
                 key: part.clone() if part.is_inference() else part for key, part in seen.items()
             }
-            groups = seen.pop("groups", None)
+            groups, size = seen.pop("groups", None), len(seen["target"])
+            count = None if groups is None else len(groups.unique())
+            if groups is not None and groups.ndim > 1:
+                # each place by itself, as those of a sample may be of several groups
+                seen = {key: part.flatten(0, 1) for key, part in seen.items()}
+                groups = groups.flatten()
             return {
-                name: metric.estimate(seen, thorough, groups)
+                name: metric.estimate(seen, thorough, groups)._replace(size=size, groups=count)
                 for name, metric in self.metrics.items()
                 if thorough or metric.each_epoch
             }

@@ -50,6 +50,7 @@ class MetricEstimate(NamedTuple):
         values: by what they are of, ``""`` where there is one.
         stderrs: likewise; empty where they are not known.
         size: of how many samples.
+        groups: how many groups those come in; None where they are independent.
         table: rows of numbers, where the metric is a table rather than values.
         samples: each value plus each sample's influence on it, [n], where those are known and
             asked for: their mean is the value, their spread its error.
@@ -60,6 +61,7 @@ class MetricEstimate(NamedTuple):
     size: int
     table: list[list[float]] | None = None
     samples: Mapping[str, Tensor] = MappingProxyType({})
+    groups: int | None = None
 
 
 class Metric:

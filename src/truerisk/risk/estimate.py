@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -108,18 +108,21 @@ class GroupedEstimate:
         self.sums = torch.zeros(3, groups, dtype=torch.float64, device=device)
 
     def update(self, values: Tensor, groups: Tensor, weights: Tensor | None = None) -> None:
-        """Add values [n].
+        """Add values [n], or those at T places of each sample, [n, T].
 
         Args:
-            values: of samples.
-            groups: the numbers of their groups, int64 [n].
+            values: of samples, or of their places.
+            groups: the numbers of their groups, int64 in the same shape.
             weights: of the samples, [n]; None where all count alike.
         """
         values = values.detach().to(self.sums)
-        ones = torch.ones_like(values)
-        weights = ones if weights is None else weights.to(self.sums)
-        rows = torch.stack([ones, weights, weights * values])
-        self.sums.index_add_(1, groups.to(self.sums.device), rows)
+        # the places of a sample share it: a population counts samples
+        shares = torch.full_like(values, len(values) / max(1, values.numel()))
+        if weights is not None:
+            weights = weights.to(self.sums).view(-1, *[1] * (values.ndim - 1))
+        weights = shares if weights is None else weights * shares
+        rows = torch.stack([shares, weights, weights * values])
+        self.sums.index_add_(1, groups.to(self.sums.device).flatten(), rows.flatten(1))
 
     def to_measured(self, population: float = math.inf, epoch: int | None = None) -> Measured:
         """Return the mean with its standard error; of a single group there is none to be told.
@@ -158,7 +161,20 @@ def make_estimate(device: torch.device | str, groups: int) -> Any:
 
 
 Marks = tuple[Tensor, Tensor | None]
-"""Numbers of groups [n] and weights [n] of the samples of a batch."""
+"""Numbers of groups and weights [n] of the samples of a batch.
+
+Groups are those of samples, [n], or of the places in them, [n, T], as where a sequence holds tokens
+of several documents.
+"""
+
+
+def has_places(mark: Sequence[Tensor | None]) -> bool:
+    """Tell whether the marks of a batch number the groups of places.
+
+    Args:
+        mark: `Marks`, or nothing.
+    """
+    return bool(mark) and mark[0] is not None and mark[0].ndim > 1
 
 
 def compute_moments(sums: Tensor) -> Tensor:
@@ -231,7 +247,8 @@ class Measurement(NamedTuple):
                 if stderr is None or not left:
                     risks[key] = Measured(value, None if stderr is None else 0.0, epoch)
                 else:
-                    risks[key] = Measured(value, stderr * left, epoch, estimate.size)
+                    size = estimate.size if estimate.groups is None else estimate.groups
+                    risks[key] = Measured(value, stderr * left, epoch, size)
         return risks
 
 
@@ -315,14 +332,18 @@ def measure_batches(
         value = objective(state, batch)
         losses = surrogate.report_losses(value.losses, value.outputs, batch.y)
         mark = next(marked, ())
-        risk.update(losses, *mark)
+        places = surrogate.compute_places(value.outputs, batch.y) if has_places(mark) else None
+        seen = losses if places is None else places[0]
+        risk.update(seen, *mark)
         if keep:
-            kept["risk"].append(losses.detach())
+            kept["risk"].append(seen.detach())
         if losses is not value.losses or weight is not None:
             differs = True
             trained.update(value.losses if weight is None else value.losses * weight)
         if has_errors:
             wrong = surrogate.compute_errors(value.outputs, batch.y)
+            if places is not None:
+                wrong = places[1]
             errors.update(wrong, *mark)
             if keep:
                 kept["error"].append(wrong)

@@ -17,7 +17,7 @@ class NextToken(Task):
     """Inputs are tokens, int64 [n, T], and so are targets; outputs are scores [n, T, V].
 
     The sample is the sequence: its loss is the mean over its tokens, so that standard errors count
-    sequences, whose tokens depend on each other. The error is the share of tokens whose highest
+    sequences, whose tokens depend on each other; of ``data=text`` they count documents. The error is the share of tokens whose highest
     score is another's.
     """
 
@@ -150,9 +150,19 @@ class NextToken(Task):
             outputs: scores [n, T, V].
             y: tokens [n, T].
         """
+        return self.compute_place_errors(fitted, outputs, y).flatten(1).mean(1)
+
+    def compute_place_errors(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return which tokens are wrong, 1 or 0, [n, T].
+
+        Args:
+            fitted: the loss.
+            outputs: scores [n, T, V].
+            y: tokens [n, T].
+        """
         import torch
 
-        return (outputs.argmax(-1) != y).to(torch.get_default_dtype()).flatten(1).mean(1)
+        return (outputs.argmax(-1) != y).to(torch.get_default_dtype())
 
     def stand_in_targets(self, x: Any, num_outputs: int, classes: Sequence[str]) -> Any:
         """Return the inputs, which are tokens as well.

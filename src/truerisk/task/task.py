@@ -318,6 +318,16 @@ class Task:
         """
         return None
 
+    def compute_place_errors(self, fitted: FittedLoss, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the error at each place of each sample, [n, T], where samples have places.
+
+        Args:
+            fitted: the loss, whose outputs are read as a prediction.
+            outputs: the model's outputs.
+            y: the targets.
+        """
+        raise NotImplementedError
+
     def stand_in_targets(self, x: Any, num_outputs: int, classes: Sequence[str]) -> Any:
         """Return targets for samples that have none, as `read_targets` takes them.
 

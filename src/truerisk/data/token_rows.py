@@ -1,0 +1,168 @@
+"""Tokens of documents, one after another, cut into sequences of one length."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from truerisk.core.atomic_files import replacing
+from truerisk.core.errors import ConfigError
+from truerisk.data.source_files import cache_folder
+from truerisk.data.tokenizer import BOUNDARY
+
+HELD = 64 * 2**20
+"""Bytes of text up to which tokens are held in memory; those of more are a file in the cache."""
+CHECKED = 2**24
+"""Bytes of a file that its checksum is taken of at a time."""
+
+
+class TokenStore(NamedTuple):
+    """Tokens of all documents, each with the boundary before it.
+
+    Args:
+        tokens: int32, in memory or mapped from a file that all processes share.
+        starts: where each document begins, and where the last one ends, int64 [n + 1].
+    """
+
+    tokens: np.ndarray
+    starts: np.ndarray
+
+
+def encode_documents(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Put the boundary before the tokens of each document.
+
+    Args:
+        parts: tokens of each.
+    """
+    return (np.concatenate([[BOUNDARY], part]).astype(np.int32) for part in parts)
+
+
+def hold_tokens(parts: Iterable[np.ndarray]) -> TokenStore:
+    """Hold tokens in memory.
+
+    Args:
+        parts: of each document, with the boundary.
+    """
+    whole = list(parts)
+    starts = np.cumsum([0, *map(len, whole)])
+    return TokenStore(np.concatenate(whole), starts)
+
+
+def map_tokens(parts: Iterable[np.ndarray], key: str) -> TokenStore:
+    """Map tokens from a file in the user's cache, which the first process writes.
+
+    The file has the checksum of its content beside it, and where documents begin: one that does not
+    agree with it, as after a disk's fault, is written anew.
+
+    Args:
+        parts: of each document, with the boundary; read only where the file is to be written.
+        key: what tells the file from others: a digest of the documents and the tokenizer.
+    """
+    path = cache_folder() / f"tokens-{key}.bin"
+    index = path.with_suffix(".npz")
+    found = _read_index(index)
+    if found is None or not path.is_file() or checksum_file(path) != found[1]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        starts, position = [0], 0
+        with replacing(path, contended=True) as part, part.open("wb") as file:
+            for tokens in parts:
+                file.write(tokens.astype("<i4").tobytes())
+                position += len(tokens)
+                starts.append(position)
+        found = np.array(starts, dtype=np.int64), checksum_file(path)
+        with replacing(index, contended=True) as part, part.open("wb") as file:
+            np.savez(file, starts=found[0], checksum=np.array(found[1]))
+    return TokenStore(np.memmap(path, dtype="<i4", mode="r"), found[0])
+
+
+def _read_index(path: Path) -> tuple[np.ndarray, str] | None:
+    with suppress(OSError, ValueError, EOFError, KeyError), np.load(path) as archive:
+        return archive["starts"], str(archive["checksum"])
+    return None
+
+
+def checksum_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content.
+
+    Args:
+        path: of the file.
+    """
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(CHECKED):
+            found.update(piece)
+    return found.hexdigest()
+
+
+class TokenRows:
+    """Sequences of ``context`` tokens out of some documents that stand one after another.
+
+    A sequence may hold several documents, or a part of one. Its targets are the tokens one place
+    on; what is left at the end, fewer than ``context`` tokens, is no sequence.
+
+    Args:
+        store: tokens of all documents.
+        documents: numbers of those that are meant, int64 [d].
+        context: T.
+        split: its name, for messages.
+
+    Raises:
+        ConfigError: they are not even one sequence.
+
+    >>> store = hold_tokens(encode_documents([np.array([5, 6]), np.array([7])]))
+    >>> TokenRows(store, np.array([1, 0]), 2, "train").gather_tokens(torch.tensor([0, 1]))[0]
+    tensor([[0, 7, 0],
+            [0, 5, 6]], dtype=torch.int32)
+    """
+
+    def __init__(self, store: TokenStore, documents: np.ndarray, context: int, split: str) -> None:
+        self.store, self.documents, self.shape = store, documents, (context,)
+        lengths = store.starts[documents + 1] - store.starts[documents]
+        self.ends = np.cumsum(lengths)
+        self.total = int(self.ends[-1])
+        # what is added to a place among these documents to come to a place in the store
+        self.shifts = store.starts[documents] - (self.ends - lengths)
+        self.count = (self.total - 1) // context
+        if self.count < 1:
+            raise ConfigError(
+                f"data.source.context={context}: the {split} split has {len(documents)} documents "
+                f"of {self.total} tokens in all, and a sequence needs {context + 1}: lower it, "
+                f"give {split} more documents, or more text"
+            )
+
+    def __len__(self) -> int:
+        return self.count
+
+    def gather_tokens(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return tokens int32 [m, T + 1], and which document each of the first T stands in, [m, T].
+
+        Args:
+            index: numbers of sequences, int64 [m].
+        """
+        context = self.shape[0]
+        places = index.numpy()[:, None] * context + np.arange(context + 1)
+        owners = np.searchsorted(self.ends, places.ravel(), side="right").reshape(places.shape)
+        tokens = self.store.tokens[places + self.shifts[owners]]
+        return torch.from_numpy(tokens), torch.from_numpy(owners[:, :-1])
+
+    def read_all(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return inputs and targets int64 [n, T], and the document of each input."""
+        tokens, owners = self.gather_tokens(torch.arange(len(self)))
+        return tokens[:, :-1].long().contiguous(), tokens[:, 1:].long().contiguous(), owners
+
+
+def name_rows(rows: TokenRows) -> dict[str, Sequence[int]]:
+    """Return what tells sequences apart: the document each begins in, and its number.
+
+    Args:
+        rows: of a split.
+    """
+    begins = np.searchsorted(rows.ends, np.arange(len(rows)) * rows.shape[0], side="right")
+    return {"row": rows.documents[begins], "sequence": np.arange(len(rows))}  # type: ignore[dict-item]

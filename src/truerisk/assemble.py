@@ -234,7 +234,7 @@ def _join_parts(cfg: DictConfig, data: RunData, info: DataInfo, initial: RunData
         step=_step(cfg),
         risk=RiskOptions(**cfg.risk),
         streams=seeds,
-        metrics=build_metrics(cfg, surrogate, info),
+        metrics=build_metrics(cfg, surrogate, info, data),
         monitor=str(cfg.get("monitor") or "risk/val"),
     )
     recipe.check_monitor()
@@ -408,10 +408,13 @@ def build_surrogate(cfg: DictConfig, info: DataInfo) -> Surrogate:
     return surrogate
 
 
-def build_metrics(cfg: DictConfig, surrogate: Surrogate, info: DataInfo) -> dict[str, Metric]:
+def build_metrics(
+    cfg: DictConfig, surrogate: Surrogate, info: DataInfo, data: RunData
+) -> dict[str, Metric]:
     """The chosen metrics, fitted to the data's task, by their names in the configuration."""
     size = info.num_outputs
-    sizes = {"num_classes": size, "num_labels": size, "num_outputs": size}
+    sizes: dict[str, Any] = {"num_classes": size, "num_labels": size, "num_outputs": size}
+    sizes["token_bytes"] = data.count_token_bytes
     # a run of an earlier version has no such node
     nodes = cfg.get("metric") or {}
     built = {str(name): build(node, **sizes) for name, node in nodes.items()}

@@ -22,7 +22,7 @@ FILLED_IN: Mapping[str, frozenset[str]] = {
     "data": frozenset({"seed"}),
     "model": frozenset({"input_shape", "output_size", "dtype"}),
     "regularizer": frozenset({"input_shape", "standardizer"}),
-    "metric": frozenset({"num_classes", "num_labels", "num_outputs"}),
+    "metric": frozenset({"num_classes", "num_labels", "num_outputs", "token_bytes"}),
     "logger": frozenset({"folder", "run_id", "config", "resume_step"}),
 }
 """By config group, the arguments that `truerisk.assemble.build` fills in where a signature has

@@ -9,6 +9,7 @@ import re
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ from truerisk.core.errors import ConfigError, first_line, suggest
 from truerisk.data.hub import open_splits, select_split
 from truerisk.data.source_files import find_path
 from truerisk.data.table_columns import read_table
-from truerisk.data.table_files import SUFFIXES
+from truerisk.data.table_files import SUFFIXES, Dialect
 
 CHUNK = 2**20
 """Characters of a file that are read at a time, where it is cut into documents."""
@@ -205,7 +206,9 @@ def _find_column(path: str, column: str, encoding: str, name: str | None, split:
         return partial(read_row_groups, find_path(path, "data.source.path", "a file"), column)
     if suffix in COLUMNAR or path.lower().endswith(".gz"):
         file = find_path(path, "data.source.path", "a table")
-        frame = read_table(file, [column], "category", encoding=encoding).frame
+        # a text that says "None" or "NA" is no gap
+        dialect = asdict(Dialect(encoding=encoding, keep_default_na=False))
+        frame = read_table(file, [column], "category", **dialect).frame
         if column not in frame.columns:
             raise _lacks_column(column, frame.columns)
         return lambda: (str(text) for text in frame[column].dropna())
@@ -302,9 +305,12 @@ def read_reference() -> Iterator[str]:
     # the longest first: they have parts in their order that others have alone
     for key in sorted(topics, key=lambda key: (-len(topics[key]), key)):
         for section in cut_sections(topics[key]):
-            paragraphs = [p for p in section.split("\n\n") if p.strip() not in seen]
-            seen.update(p.strip() for p in paragraphs)
-            text = "\n\n".join(paragraphs).strip()
+            fresh = []
+            for paragraph in section.split("\n\n"):
+                if paragraph.strip() not in seen:
+                    fresh.append(paragraph)
+                    seen.add(paragraph.strip())
+            text = "\n\n".join(fresh).strip()
             if len(text) >= LEAST:
                 yield text + "\n"
 

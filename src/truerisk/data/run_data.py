@@ -526,7 +526,12 @@ class RunData:
         return torch.arange(len(part.y)) if part.rows is None else part.rows
 
     def count_token_bytes(self) -> list[int] | None:
-        """Return how many bytes each token stands for; None where that is not known."""
+        """Return how many bytes each token stands for; None where tokens are none of texts.
+
+        Before the data are prepared, nobody knows of any.
+        """
+        if not self._ready:
+            return []
         return None if self.packer is None else self.packer.tokenizer.count_bytes()
 
     def _check_given(self) -> None:

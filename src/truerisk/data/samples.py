@@ -84,8 +84,8 @@ class Packer(Protocol):
     """What turns documents that have been split into sequences of tokens: `TextPacker`."""
 
     tokenizer: Any
-    rows: Mapping[str, Any]
-    notes: Sequence[str]
+    rows: Any
+    notes: list[str]
 
     def fit(self, rows: Tensor) -> None:
         """Fit the tokenizer to the training documents, whose numbers are int64 [d]."""

@@ -302,7 +302,8 @@ class RiskEstimator:
             samples: losses and errors that this process measured, by name.
 
         Returns:
-            ``risk`` and ``error`` [n], or those of all places in a row, and the numbers of the samples' ``group``, if there are any.
+            ``risk`` and ``error`` [n], or those of all places in a row, and the numbers of their
+            ``group``, if there are any.
         """
         shares = self.gather({key: value.double().cpu() for key, value in samples.items()})
         whole = {key: deal_back([share[key] for share in shares]) for key in samples}

@@ -6,6 +6,7 @@ A class is looked up when it is asked for, so that torchmetrics is imported by r
 from truerisk.metric.collector import Collector, fit_metrics
 from truerisk.metric.confusion import ConfusionMatrix
 from truerisk.metric.metric import (
+    BitsPerByte,
     BrierScore,
     Metric,
     MetricEstimate,
@@ -15,6 +16,7 @@ from truerisk.metric.metric import (
 )
 
 __all__ = [
+    "BitsPerByte",
     "BrierScore",
     "Collector",
     "ConfusionMatrix",

@@ -225,6 +225,53 @@ class Perplexity(NegativeLogLikelihood):
         return lambda w: mean(w).exp()
 
 
+class BitsPerByte(Metric):
+    """``−Σ log₂ p(token | those before it) / Σ bytes of the tokens``, whatever the tokenizer.
+
+    A ratio of two sums: its error is the delta method's, over documents where those are known.
+
+    Args:
+        token_bytes: gives how many bytes of UTF-8 each token stands for; filled in.
+    """
+
+    needs = ("likelihood",)
+    higher_is_better = False
+
+    def __init__(self, token_bytes: Callable[[], Sequence[int] | None] | None = None) -> None:
+        self.token_bytes = token_bytes
+
+    def fit_task(
+        self, name: str, surrogate: FittedLoss, outputs: int, class_names: Sequence[str] | None
+    ) -> Metric:
+        """Return the metric for a task.
+
+        Args:
+            name: in the configuration.
+            surrogate: the loss, with its task.
+            outputs: the number of tokens.
+            class_names: not looked at.
+
+        Raises:
+            ConfigError: it is not known how many bytes tokens stand for.
+        """
+        if self.token_bytes is None or self.token_bytes() is None:
+            raise ConfigError(
+                f"metric.{name} counts the bytes that tokens stand for, which data=text alone "
+                "knows: take metric=[perplexity], or leave it out"
+            )
+        return super().fit_task(name, surrogate, outputs, class_names)
+
+    def find_functional(self, seen: Seen) -> Functional:
+        """Return the ratio of the sums of bits and of bytes."""
+        assert self.token_bytes is not None
+        table = torch.tensor(self.token_bytes(), dtype=torch.float64)
+        y = seen["target"].long()
+        n = len(y)
+        sizes = table[y].reshape(n, -1).sum(1)
+        bits = -seen["likelihood"].double().reshape(n, -1).sum(1) / math.log(2)
+        return lambda w: (w * bits).sum() / (w * sizes).sum()
+
+
 def _list_classes() -> dict[str, Any]:
     """List the classes of torchmetrics that compare predictions with targets, by their names."""
     import torchmetrics

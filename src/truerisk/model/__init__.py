@@ -21,11 +21,13 @@ from truerisk.model.functions import (
     SineProduct,
     StyblinskiTang,
 )
+from truerisk.model.gpt import GPT
 from truerisk.model.recurrent import GRU, LSTM, RNN
 from truerisk.model.transformer import Transformer
 
 __all__ = [
     "CNN",
+    "GPT",
     "GRU",
     "LSTM",
     "MLP",

@@ -17,8 +17,8 @@ class NextToken(Task):
     """Inputs are tokens, int64 [n, T], and so are targets; outputs are scores [n, T, V].
 
     The sample is the sequence: its loss is the mean over its tokens, so that standard errors count
-    sequences, whose tokens depend on each other; of ``data=text`` they count documents. The error is the share of tokens whose highest
-    score is another's.
+    sequences, whose tokens depend on each other; of ``data=text`` they count documents. The
+    error is the share of tokens whose highest score is another's.
     """
 
     name = "next_token"

@@ -107,6 +107,24 @@ def argmax(outputs: Tensor, dim: int) -> Tensor:
     return outputs.transpose(1, 2).max(1).indices
 
 
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, shared: bool
+) -> Tensor:
+    """Compute ``softmax(q kᵀ/√d) v`` of all members' samples by one call of the fused kernel.
+
+    Args:
+        q: queries [K, n, heads, T, d].
+        k: keys, perhaps of fewer heads.
+        v: values, of as many.
+        mask: which places each may look at, [K, n, 1, T, T]; None for all.
+        causal: whether those are the ones up to it.
+        shared: whether heads of queries share those of keys and values.
+    """
+    flat = (None if t is None else t.flatten(0, 1) for t in (q, k, v, mask))
+    mixed = F.scaled_dot_product_attention(*flat, is_causal=causal, enable_gqa=shared)
+    return mixed.unflatten(0, q.shape[:2])
+
+
 class _CallRule(torch.autograd.Function):
     """Calls a rule on the tensors that vmap has stacked, each with the members in front."""
 
@@ -174,6 +192,23 @@ def _linear(_mode: BatchingRules, x: Tensor, weight: Tensor, bias: Tensor | None
     if not is_batchedtensor(weight) or x.ndim < 2:
         return NotImplemented
     return _CallRule.apply(linear, x, weight, bias)
+
+
+def _attend(
+    _mode: BatchingRules,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    plain = dropout_p == 0 and scale is None and q.ndim == 4
+    if not (plain and is_batchedtensor(q) and is_batchedtensor(k) and is_batchedtensor(v)):
+        return NotImplemented
+    return _CallRule.apply(attend, q, k, v, attn_mask, is_causal, enable_gqa)
 
 
 def _conv1d(
@@ -266,6 +301,7 @@ def _make_recurrent_rule(rule: Rule) -> Rule:
 _RULES: dict[Any, Rule] = {
     # the functions that layers call, which a mode sees before vmap takes them apart
     F.linear: _linear,
+    F.scaled_dot_product_attention: _attend,
     F.conv1d: _conv1d,
     F.batch_norm: _batch_norm,
     F.cross_entropy: _cross_entropy,

@@ -438,6 +438,13 @@ def build_model(
     with rng.fork_seeded(seed):
         sizes = {"input_shape": tuple(info.input_shape), "output_size": size}
         model = _build_network(cfg, **sizes, dtype=dtype)
+        reads_tokens = is_own(model) or getattr(model, "reads_tokens", False)
+        if surrogate.task.integer_inputs and not reads_tokens:
+            raise ConfigError(
+                f"model={cfg.choices.get('model') or cfg.model._target_} reads quantities, and "
+                "this data has tokens: take model=gpt, or a model of your own that begins with "
+                "torch.nn.Embedding"
+            )
         if is_own(model) and surrogate.task.has_samples:
             _look_first(cfg, info, model, surrogate, data)
         if data is not None:

@@ -29,6 +29,7 @@ DATA = {
     "table": ["data.source.path={files}/table.csv", "data.source.target=price"],
     "arrays": ["data.source.path={files}/images.npz"],
     "arrays (signals)": ["data.source.path={files}/signals.npz"],
+    "text": ["data.source.path={files}/texts", "data.source.context=8"],
     "hub": ["data.source.path={files}/table.parquet"],
 }
 """What a data option needs beside its name; a second kind of the same has a remark."""
@@ -41,6 +42,7 @@ MODEL = {
     "resnet": ["model.width=4", "model.stages=1"],
     **{name: ["model.width=3", "model.readout=mean"] for name in ("rnn", "lstm", "gru")},
     "transformer": ["model.width=8", "model.heads=2", "model.depth=1"],
+    "gpt": ["model.width=8", "model.heads=2", "model.depth=1"],
 }
 OPTIMIZER = {
     "custom": ["optimizer._target_=torch.optim.ASGD", "+optimizer.lr=0.01"],
@@ -60,6 +62,9 @@ DIAGNOSTICS = {
 
 WITHOUT_DATA = {("data", "none"), ("loss", "value")}
 """What goes with functions of the weights, whose combinations are another file's."""
+
+TOKENS = {"text", "gpt", "bits_per_byte", "muon_hidden"}
+"""What goes with tokens alone: each by itself, and more in tests/task/test_text_runs.py."""
 
 
 def is_function(option):
@@ -115,7 +120,8 @@ def listed():
     """The options of a group that go with samples; a data option may be of several kinds."""
 
     def names(group):
-        found = [name for name in list_options(group, (conf_dir(),)) if on_samples(group, name)]
+        options = list_options(group, (conf_dir(),))
+        found = [name for name in options if on_samples(group, name) and name not in TOKENS]
         return found + [name for name in DATA if " " in name and group == "data"]
 
     return names
@@ -144,6 +150,9 @@ def files(tmp_path_factory):
     numbers = {name: draw.normal(size=60) for name in ("area", "age", "price")}
     table = pd.DataFrame({**numbers, "town": draw.choice(["Ulm", "Bonn"], 60)})
     table.to_csv(folder / "table.csv", index=False)
+    (folder / "texts").mkdir()
+    for k in range(60):
+        (folder / "texts" / f"{k}.txt").write_text("".join(draw.choice(list("abc"), 40)))
     labelled = table.drop(columns="town").assign(label=draw.integers(0, 3, 60))
     labelled.to_parquet(folder / "table.parquet")
     for name, shape in {"images": (1, 6, 6), "signals": (2, 12)}.items():

@@ -29,7 +29,7 @@ def texts(tmp_path_factory):
     for k in range(40):
         letters = draw.choice(list("abcdefghé"), size=1 + 5 * (k % 2), replace=False)
         words = draw.choice(letters, size=int(draw.integers(20, 120)))
-        (folder / f"{k}.txt").write_text(" ".join(words), encoding="utf-8")
+        (folder / f"{k}.txt").write_text("".join(words), encoding="utf-8")
     return folder
 
 
@@ -115,6 +115,12 @@ def test_bytes_are_known_of_texts_alone(tmp_path):
     arrays = ["data=arrays", f"data.source.path={tmp_path}/t.npz", "data.source.task=next_token"]
     with pytest.raises(ConfigError, match="data=text alone"):
         truerisk.train(compose([*RUN[1:5], "model.heads=2", *arrays, "metric=[bits_per_byte]"]))
+
+
+@pytest.mark.parametrize("model", ["mlp", "gru", "transformer"])
+def test_models_of_quantities_are_refused(model, texts):
+    with pytest.raises(ConfigError, match=rf"model={model} reads quantities.*model=gpt"):
+        truerisk.train(compose(["data=text", f"data.source.path={texts}", f"model={model}"]))
 
 
 def test_cells_run_alone_and_say_why(texts, tmp_path, monkeypatch, capsys):

@@ -98,6 +98,8 @@ class GPT(nn.Module):
     torch.Size([2, 12, 50])
     """
 
+    reads_tokens = True
+
     def __init__(
         self,
         input_shape: Sequence[int],

@@ -120,9 +120,13 @@ def attend(
         causal: whether those are the ones up to it.
         shared: whether heads of queries share those of keys and values.
     """
-    flat = (None if t is None else t.flatten(0, 1) for t in (q, k, v, mask))
-    mixed = F.scaled_dot_product_attention(*flat, is_causal=causal, enable_gqa=shared)
-    return mixed.unflatten(0, q.shape[:2])
+    if mask is not None:
+        mask = mask.flatten(0, 1)
+    members, samples = q.shape[:2]
+    # members are as samples to the kernel, for which torch has no batching rule
+    q, k, v = (t.flatten(0, 1) for t in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v, mask, 0.0, causal, enable_gqa=shared)
+    return mixed.unflatten(0, (members, samples))
 
 
 class _CallRule(torch.autograd.Function):

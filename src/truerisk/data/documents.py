@@ -58,6 +58,7 @@ class Documents:
         for text in self.read_texts():
             content = text.encode("utf-8", "surrogatepass")
             sizes.append(len(content))
+            # with its length, or other cuts of the same text would have the same digest
             found.update(len(content).to_bytes(8, "little"))
             found.update(content)
         self.sizes = np.array(sizes, dtype=np.int64)
@@ -166,6 +167,7 @@ def read_files(files: Iterable[Path], separator: str | None, encoding: str) -> I
     for file in files:
         try:
             with file.open(encoding=kind) as stream:
+                # a file of many documents may be larger than memory
                 if separator is None:
                     yield stream.read()
                 else:
@@ -212,6 +214,7 @@ def _find_column(path: str, column: str, encoding: str, name: str | None, split:
         if column not in frame.columns:
             raise _lacks_column(column, frame.columns)
         return lambda: (str(text) for text in frame[column].dropna())
+    # neither of these: a name on the hub, or a folder that was saved
     rows = select_split(open_splits(path, name, None, None), split)
     if column not in rows.features:
         raise _lacks_column(column, rows.features)
@@ -250,6 +253,7 @@ def read_lines(file: Path, column: str, encoding: str) -> Iterator[str]:
                 ) from None
             if text is not None:
                 yield str(text)
+    # a key may be missing here and there, but not everywhere
     if column not in keys:
         raise _lacks_column(column, keys)
 

@@ -515,6 +515,7 @@ class RunData:
         packer.pack({name: self._list_rows(part) for name, part in parts.items()})
         self.notes += packer.notes
         self._encoder_state = packer.state_dict()
+        # from here on a sequence is a sample, and its places belong to documents
         self.packer, packed = packer, dict[str, _Part]()
         for name, rows in packer.rows.items():
             x, y, self.groups[name] = rows.read_all()

@@ -80,6 +80,7 @@ def text(
         f"{len(documents)} documents, {int(documents.sizes.sum())} bytes "
         f"(SHA-256 {documents.digest[:16]})"
     )
+    # splits are drawn of documents as of samples, before there are any sequences
     stand_ins = torch.zeros(len(documents), 1, dtype=torch.long)
     packer = TextPacker(documents, str(tokenizer), vocabulary)
     return Samples(documents, stand_ins, "next_token", notes=notes, packer=packer)
@@ -147,6 +148,7 @@ class TextPacker:
             )
 
     def _store_tokens(self, tokenizer: Tokenizer) -> TokenStore:
+        # one store for all splits: other seeds and folds read the same file
         parts = encode_documents(map(tokenizer.encode, self.documents.read_texts()))
         if self.documents.sizes.sum() <= HELD:
             return hold_tokens(parts)
@@ -156,6 +158,7 @@ class TextPacker:
     def _tell_unknown(self, rows: TokenRows) -> str:
         if not isinstance(self.tokenizer, CharacterTokenizer) or rows.total * 4 > HELD:
             return ""
+        # document by document, as those of a split lie apart
         starts = rows.store.starts
         tokens = (rows.store.tokens[starts[d] : starts[d + 1]] for d in rows.documents)
         count = sum(int(np.count_nonzero(part == UNKNOWN)) for part in tokens)

@@ -50,7 +50,7 @@ def hold_tokens(parts: Iterable[np.ndarray]) -> TokenStore:
     Args:
         parts: of each document, with the boundary.
     """
-    whole = list(parts)
+    whole = list(parts)  # of HELD bytes at most
     starts = np.cumsum([0, *map(len, whole)])
     return TokenStore(np.concatenate(whole), starts)
 
@@ -71,6 +71,7 @@ def map_tokens(parts: Iterable[np.ndarray], key: str) -> TokenStore:
     if found is None or not path.is_file() or checksum_file(path) != found[1]:
         path.parent.mkdir(parents=True, exist_ok=True)
         starts, position = [0], 0
+        # whole or not at all, as another process may read it meanwhile
         with replacing(path, contended=True) as part, part.open("wb") as file:
             for tokens in parts:
                 file.write(tokens.astype("<i4").tobytes())
@@ -129,6 +130,7 @@ class TokenRows:
         self.total = int(self.ends[-1])
         # what is added to a place among these documents to come to a place in the store
         self.shifts = store.starts[documents] - (self.ends - lengths)
+        # the last token of all is a target only
         self.count = (self.total - 1) // context
         if self.count < 1:
             raise ConfigError(
@@ -148,6 +150,7 @@ class TokenRows:
         """
         context = self.shape[0]
         places = index.numpy()[:, None] * context + np.arange(context + 1)
+        # one look-up for all places of a batch takes less time than a loop over sequences
         owners = np.searchsorted(self.ends, places.ravel(), side="right").reshape(places.shape)
         tokens = self.store.tokens[places + self.shifts[owners]]
         return torch.from_numpy(tokens), torch.from_numpy(owners[:, :-1])

@@ -101,6 +101,7 @@ class CharacterTokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """Return the tokens of a text, [t]."""
+        # four bytes a character, which are searched for all at once
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         places = np.searchsorted(self.codes, codes).clip(max=len(self.codes) - 1)
         known = self.codes[places] == codes
@@ -166,11 +167,13 @@ class SubwordTokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens."""
+        # the boundary has no place in the library's numbers
         ids = [token - 1 for token in tokens if token != BOUNDARY]
         return str(self.backend.decode(ids, skip_special_tokens=False))
 
     def count_bytes(self) -> list[int]:
         """Return the bytes of each token: exact where it is of bytes, else of its text alone."""
+        # a byte may be a part of a character, whose text would be longer than itself
         kind = type(self.backend.pre_tokenizer).__name__
         texts = (self.backend.id_to_token(k) for k in range(self.size - 1))
         if kind == "ByteLevel":  # such a token has a letter for each byte

@@ -280,6 +280,7 @@ class Surrogate(nn.Module):
         """
         if outputs.dtype.itemsize < 4:
             outputs = outputs.float()
+        # as in `report_losses`: without what only training is to see
         with self._replaced(self.find_training_numbers()), self._unweighted():
             losses = self.task.compute_losses(self, outputs, y)
         return losses, self.task.compute_place_errors(self, outputs, y)

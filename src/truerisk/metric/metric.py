@@ -267,6 +267,7 @@ class BitsPerByte(Metric):
         table = torch.tensor(self.token_bytes(), dtype=torch.float64)
         y = seen["target"].long()
         n = len(y)
+        # a boundary has no bytes, and its loss counts: documents are to end as well
         sizes = table[y].reshape(n, -1).sum(1)
         bits = -seen["likelihood"].double().reshape(n, -1).sum(1) / math.log(2)
         return lambda w: (w * bits).sum() / (w * sizes).sum()

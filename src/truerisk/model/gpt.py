@@ -134,6 +134,7 @@ class GPT(nn.Module):
                 f"model.positions=rotary turns pairs of features, and a head has {width // heads}: "
                 "choose an even model.width / model.heads"
             )
+        # its three matrices then have as many parameters as the two of others
         hidden = expansion * width
         if activation == "swiglu":
             hidden = max(1, round(2 * hidden / 3))
@@ -146,6 +147,7 @@ class GPT(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(style) for _ in range(depth))
         self.last = style.make_norm()
         self.output = nn.Linear(width, output_size, bias=False)
+        # under the embedding's name alone, as modules list a shared parameter once
         if tied:
             self.output.weight = self.embedding.weight
         self.reset_parameters()
@@ -209,6 +211,7 @@ def mask_documents(x: Tensor) -> Tensor:
             [0, 1, 0],
             [0, 1, 1]], dtype=torch.int32)
     """
+    # a sequence may begin within a document, whose number is 0 then
     document = (x == BEGIN).cumsum(1)
     same = document[:, None, :, None] == document[:, None, None, :]
     return same & torch.ones_like(same[:1, :1]).tril()
@@ -236,6 +239,7 @@ def turn_pairs(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
         x: queries or keys [n, heads, T, d].
         turn: see `rotary_angles`.
     """
+    # halves rather than neighbours, as a permutation of features is all the difference
     cosine, sine = turn
     a, b = x.chunk(2, -1)
     return torch.cat([a * cosine - b * sine, a * sine + b * cosine], -1)
@@ -272,6 +276,7 @@ class CausalAttention(nn.Module):
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k = self.key(x).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
         v = self.value(x).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
+        # before they are turned, as a turn keeps their lengths
         q, k = self.query_norm(q), self.key_norm(k)
         if turn is not None:
             q, k = turn_pairs(q, turn), turn_pairs(k, turn)
@@ -291,6 +296,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, style: DecoderStyle) -> None:
         super().__init__()
+        # modules, so that dropout finds its places and diagnostics their activations
         self.gate: nn.Module | None = None
         self.activation: nn.Module = nn.GELU()
         if style.activation == "relu2":

@@ -20,6 +20,7 @@ NEAREST = {
     ("data", "table"): ["loss=mse"],
     ("data", "arrays"): ["loss=mse"],
     ("model", "cnn"): ["data=digits"],
+    ("model", "vit"): ["data=digits"],
     ("regularizer", "augment"): ["data=digits"],
     ("data", "text"): ["model=gpt"],
     ("model", "gpt"): ["data=text"],

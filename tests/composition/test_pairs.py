@@ -41,7 +41,8 @@ SWITCHES = {
 }
 """Options that are on or off."""
 
-TAKES = {"cnn": {3}, "cnn1d": {2}, "resnet": {2, 3}}
+RESIDUAL = ("resnet", "resnet18", "resnet20", "wide_resnet")
+TAKES = {"cnn": {3}, "vit": {3}, "cnn1d": {2}, **{name: {2, 3} for name in RESIDUAL}}
 """Dimensions of a sample that a model reads; the others read all."""
 
 REGRESSION = {"mse", "mae", "huber", "poisson", "quantile"}
@@ -51,8 +52,9 @@ NORMALIZED = {
     "mlp_residual": {"none", "batch", "layer", "group"},
     "cnn1d": {"none", "batch", "layer", "group"},
     "cnn": {"none", "batch", "layer", "group"},
-    "resnet": {"none", "batch", "layer", "group"},
+    **{name: {"none", "batch", "layer", "group"} for name in RESIDUAL},
     "transformer": {"none", "layer"},
+    "vit": {"none", "layer"},
 }
 OF_RECURRENT = {"identity_rnn", "orthogonal_rnn"}
 PLAIN = "the model's"

@@ -30,15 +30,22 @@ def has_layers(path):
 
 
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if has_layers(path))
+SMALL = {
+    "resnet18": ["model.width=4"],
+    "wide_resnet": ["model.depth=10", "model.widen=1"],
+    "vit": ["model.width=24", "model.depth=2"],
+}
 RECURRENT = {"rnn", "lstm", "gru"}
 
 
 @pytest.mark.parametrize("model_name", MODELS)
 @pytest.mark.parametrize("name", INITIALIZERS)
 def test_it_works_or_says_why_not(name, model_name):
-    shape = (1, 8, 8) if model_name == "cnn" else (1, 40)
+    shape = (1, 8, 8) if model_name in ("cnn", "vit") else (1, 40)
     torch.manual_seed(0)
-    model = instantiate(compose([f"model={model_name}"]).model, shape, 10)
+    model = instantiate(
+        compose([f"model={model_name}", *SMALL.get(model_name, [])]).model, shape, 10
+    )
     initializer = instantiate(OmegaConf.load(CONF / "initializer" / f"{name}.yaml"))
     before = [m.weight.clone() for m in weight_matrices(model)]
     x = torch.randn(50, *shape)
@@ -55,11 +62,13 @@ def test_it_works_or_says_why_not(name, model_name):
 
 def test_every_parameter_of_the_models_is_a_matrix_a_bias_a_norm_or_positions():
     for model_name in MODELS:
-        shape = (1, 8, 8) if model_name == "cnn" else (1, 40)
-        model = instantiate(compose([f"model={model_name}"]).model, shape, 10)
+        shape = (1, 8, 8) if model_name in ("cnn", "vit") else (1, 40)
+        model = instantiate(
+            compose([f"model={model_name}", *SMALL.get(model_name, [])]).model, shape, 10
+        )
         reached = sum(m.weight.numel() for m in weight_matrices(model))
         reached += sum(b.numel() for b in bias_vectors(model))
-        names = ("normalization", "positions", "last")
+        names = ("normalization", "positions", "last", "token")
         rest = sum(p.numel() for n, p in model.named_parameters() if any(w in n for w in names))
         assert reached + rest == sum(p.numel() for p in model.parameters())
 

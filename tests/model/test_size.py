@@ -5,8 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 
+from truerisk.assemble import build_with
+from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
-from truerisk.model import CNN, GRU, LSTM, MLP, RNN, CNN1d, Linear, ResNet, Transformer
+from truerisk.model import (
+    CNN,
+    GRU,
+    LSTM,
+    MLP,
+    RNN,
+    CNN1d,
+    Linear,
+    ResNet,
+    Transformer,
+    VisionTransformer,
+    WideResNet,
+)
 
 SIGNAL = (1, 40)
 
@@ -74,6 +88,52 @@ def test_transformer_counts():
     assert count(Transformer(SIGNAL, k, width=e, depth=3, heads=2, expansion=3)) == expected
 
 
+CIFAR, IMAGENET = (3, 32, 32), (3, 224, 224)
+RESNET18 = {"width": 64, "stages": 4, "depth": 2, "shortcut": "projection"}
+PUBLISHED = {
+    # in millions, as far as they are told: He et al. 2016, table 6
+    "ResNet-20": (lambda: ResNet(CIFAR, 10, depth=3), 0.27, 0.005),
+    "ResNet-32": (lambda: ResNet(CIFAR, 10, depth=5), 0.46, 0.005),
+    "ResNet-44": (lambda: ResNet(CIFAR, 10, depth=7), 0.66, 0.005),
+    "ResNet-56": (lambda: ResNet(CIFAR, 10, depth=9), 0.85, 0.005),
+    "ResNet-110": (lambda: ResNet(CIFAR, 10, depth=18), 1.7, 0.05),
+    # the count of the form for small images that is in wide use
+    "ResNet-18": (lambda: ResNet(CIFAR, 10, **RESNET18), 11.173962, 0),
+    # Zagoruyko & Komodakis 2016, tables 3 and 5
+    "WRN-40-1": (lambda: WideResNet(CIFAR, 10, depth=40, widen=1), 0.6, 0.05),
+    "WRN-40-4": (lambda: WideResNet(CIFAR, 10, depth=40, widen=4), 8.9, 0.05),
+    "WRN-16-8": (lambda: WideResNet(CIFAR, 10, depth=16, widen=8), 11.0, 0.05),
+    "WRN-22-8": (lambda: WideResNet(CIFAR, 10, depth=22, widen=8), 17.2, 0.05),
+    "WRN-28-10": (lambda: WideResNet(CIFAR, 10, depth=28, widen=10), 36.5, 0.05),
+    # Touvron et al. 2021 and Dosovitskiy et al. 2021, with the keys' biases that there are none of
+    "ViT-Ti": (lambda: VisionTransformer(IMAGENET, 1000, 16), 5.717416 - 12 * 192e-6, 1e-9),
+    "ViT-S": (
+        lambda: VisionTransformer(IMAGENET, 1000, 16, width=384, heads=6),
+        22.050664 - 12 * 384e-6,
+        1e-9,
+    ),
+    "ViT-B": (
+        lambda: VisionTransformer(IMAGENET, 1000, 16, width=768, heads=12),
+        86.567656 - 12 * 768e-6,
+        1e-9,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_counts(name):
+    build, millions, rounding = PUBLISHED[name]
+    with torch.device("meta"):  # without the memory
+        assert count(build()) / 1e6 == pytest.approx(millions, abs=rounding, rel=1e-12)
+
+
+def test_options_are_the_published_networks():
+    for option, expected in (("resnet20", 269_722), ("resnet18", 11_173_962)):
+        node = compose([f"model={option}"]).model
+        with torch.device("meta"):
+            assert count(build_with(node, input_shape=CIFAR, output_size=10)) == expected
+
+
 @pytest.mark.parametrize(
     "build,key",
     [
@@ -99,6 +159,12 @@ def test_transformer_counts():
         (lambda: Transformer(SIGNAL, 10, heads=5), "model.heads=5"),
         (lambda: Transformer(SIGNAL, 10, normalization="batch"), "layer or none"),
         (lambda: Transformer((1, 2, 3, 4), 10), "(1, 2, 3, 4)"),
+        (lambda: ResNet(SIGNAL, 10, shortcut="project"), "did you mean 'projection'"),
+        (lambda: WideResNet(SIGNAL, 10, depth=20), "take 10, 16, 22, 28, 34 or 40"),
+        (lambda: WideResNet(SIGNAL, 10, widen=0), "model.widen"),
+        (lambda: VisionTransformer((3, 12, 8), 10, patch=3), "possible: 1, 2, 4"),
+        (lambda: VisionTransformer((3, 8, 8), 10, heads=5), "model.heads=5"),
+        (lambda: VisionTransformer((3, 8, 8), 10, normalization="batch"), "layer or none"),
     ],
 )
 def test_sizes_that_cannot_be(build, key):

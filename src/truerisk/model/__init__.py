@@ -24,6 +24,8 @@ from truerisk.model.functions import (
 from truerisk.model.gpt import GPT
 from truerisk.model.recurrent import GRU, LSTM, RNN
 from truerisk.model.transformer import Transformer
+from truerisk.model.vision_transformer import VisionTransformer
+from truerisk.model.wide_resnet import WideResNet
 
 __all__ = [
     "CNN",
@@ -54,4 +56,6 @@ __all__ = [
     "SoftmaxLoss",
     "StyblinskiTang",
     "Transformer",
+    "VisionTransformer",
+    "WideResNet",
 ]

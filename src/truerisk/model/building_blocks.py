@@ -19,8 +19,8 @@ KINDS = {
 SEQUENTIAL = ("rnn", "lstm", "gru", "transformer")
 FITTING_MODELS = {
     1: ("linear", "mlp", *SEQUENTIAL),
-    2: ("linear", "mlp", "cnn1d", "resnet", *SEQUENTIAL),
-    3: ("linear", "mlp", "cnn", "resnet", *SEQUENTIAL),
+    2: ("linear", "mlp", "cnn1d", "resnet", "wide_resnet", *SEQUENTIAL),
+    3: ("linear", "mlp", "cnn", "resnet", "wide_resnet", "vit", *SEQUENTIAL),
 }
 
 

@@ -13,6 +13,7 @@ from truerisk.core.errors import ConfigError, suggest
 from truerisk.model.building_blocks import LayerStyle, conv_block, make_activation, misfit_error
 
 POOLINGS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+SHORTCUTS = ("zeros", "projection")
 
 
 class CNN(nn.Module):
@@ -55,7 +56,7 @@ class CNN(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.image_shape = image_shape(input_shape)
+        self.image_shape = image_shape("cnn", input_shape)
         channels, *size = self.image_shape
         check_int("model.width", width)
         positions = count_positions(size, check_int("model.depth", depth))
@@ -77,10 +78,17 @@ class CNN(nn.Module):
         return self.output(self.stages(x.reshape(-1, *self.image_shape)).flatten(1))
 
 
-def image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+def image_shape(model: str, input_shape: Sequence[int]) -> tuple[int, int, int]:
     """Return (channels, height, width); samples of two dimensions are images of one channel.
 
-    >>> image_shape((8, 8))
+    Args:
+        model: the model's option, for the message.
+        input_shape: shape of one sample.
+
+    Raises:
+        ConfigError: it is that of no image.
+
+    >>> image_shape("cnn", (8, 8))
     (1, 8, 8)
     """
     match tuple(input_shape):
@@ -88,7 +96,7 @@ def image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
             return c, h, w
         case (h, w) if min(h, w) > 1:  # one row would be a signal
             return 1, h, w
-    raise misfit_error("cnn", "images (channels, height, width)", input_shape)
+    raise misfit_error(model, "images (channels, height, width)", input_shape)
 
 
 def count_positions(size: Sequence[int], times: int) -> int:
@@ -226,7 +234,10 @@ class ResNet(nn.Module):
 
     A 3-wide convolution, then ``stages`` stages of ``depth`` blocks, the mean over positions and a
     linear layer. Every stage but the first halves the positions and doubles the channels. Shortcuts
-    have no parameters (option A of the paper), so the plain network has the same parameters.
+    of ``zeros`` have no parameters (option A of the paper), so the plain network has the same ones.
+
+    ResNet-20 for CIFAR is ``depth=3``; ResNet-18 in its form for small images is ``width=64
+    stages=4 depth=2 shortcut=projection``.
 
     Args:
         input_shape: (channels, length) or (channels, height, width) of one sample; convolutions are
@@ -240,6 +251,8 @@ class ResNet(nn.Module):
         normalization: none, batch, layer or group; after every convolution.
         groups: number of groups of group normalization.
         bias: whether layers have a bias; left out before batch normalization.
+        shortcut: how it reaches more channels: ``zeros`` fills them with zeros, ``projection`` is a
+            convolution of one position, normalized (option B).
 
     Raises:
         ConfigError: the samples are feature vectors; a size is not a whole number, or a name is not
@@ -262,8 +275,13 @@ class ResNet(nn.Module):
         normalization: str = "batch",
         groups: int = 4,
         bias: bool = True,
+        shortcut: str = "zeros",
     ) -> None:
         super().__init__()
+        if shortcut not in SHORTCUTS:
+            raise ConfigError(
+                f"model.shortcut={shortcut} is not known; {suggest(str(shortcut), SHORTCUTS)}"
+            )
         if len(input_shape) not in (2, 3):
             raise misfit_error("resnet", "signals or images", input_shape)
         dims = len(input_shape) - 1
@@ -276,7 +294,7 @@ class ResNet(nn.Module):
         self.stem = conv_block(dims, input_shape[0], width, style)
         self.blocks = nn.Sequential(
             *(
-                ResidualBlock(dims, inputs, outputs, style, residual)
+                ResidualBlock(dims, inputs, outputs, style, residual, shortcut)
                 for inputs, outputs in zip([width, *widths[:-1]], widths, strict=True)
             )
         )
@@ -291,8 +309,8 @@ class ResidualBlock(nn.Module):
     """φ(shortcut(x) + F(x)) with two convolutions F; φ(F(x)) when not ``residual``.
 
     A block with more outputs than inputs takes every other position: x [n, inputs, L] becomes
-    [n, outputs, ⌈L/2⌉], and its shortcut takes every other position of x and fills the new channels
-    with zeros.
+    [n, outputs, ⌈L/2⌉]. Its shortcut takes every other position of x, and fills the new channels
+    with zeros or is a convolution of one position.
 
     Args:
         dims: number of spatial dimensions, 1 or 2.
@@ -300,10 +318,17 @@ class ResidualBlock(nn.Module):
         outputs: channels of the output.
         style: of the model's layers.
         residual: whether there is a shortcut.
+        shortcut: zeros or projection.
     """
 
     def __init__(
-        self, dims: int, inputs: int, outputs: int, style: LayerStyle, residual: bool = True
+        self,
+        dims: int,
+        inputs: int,
+        outputs: int,
+        style: LayerStyle,
+        residual: bool = True,
+        shortcut: str = "zeros",
     ) -> None:
         super().__init__()
         self.stride = 1 if inputs == outputs else 2
@@ -313,6 +338,11 @@ class ResidualBlock(nn.Module):
         # the activation comes after the sum
         self.second = conv_block(dims, outputs, outputs, style, activate=False)
         self.activation = make_activation(style.activation)
+        self.projection: nn.Module | None = None
+        # last of all, as what a seed draws for the other layers must stay what it is
+        if residual and shortcut == "projection" and inputs != outputs:
+            shape = {"kernel": 1, "stride": self.stride, "padding": 0}
+            self.projection = conv_block(dims, inputs, outputs, style, **shape, activate=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [n, inputs, …] to [n, outputs, …]."""
@@ -323,6 +353,8 @@ class ResidualBlock(nn.Module):
 
     def apply_shortcut(self, x: Tensor) -> Tensor:
         """Bring the block's input to the shape of its output."""
+        if self.projection is not None:
+            return self.projection(x)
         if self.stride == 1:
             return x
         sampled = x[..., ::2] if x.ndim == 3 else x[..., ::2, ::2]

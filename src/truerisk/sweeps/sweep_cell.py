@@ -54,6 +54,7 @@ NEUTRAL: Mapping[str, Any] = {
     "data.source.keep_default_na": True,
     "data.source.id": None,
     "data.source.unlabelled": "refuse",
+    "model.shortcut": "zeros",
 }
 """Values of keys that mean what earlier versions did, which had no such key."""
 UNSCALED = (

@@ -61,6 +61,7 @@ def test_every_update_rule(same, optimizer):
     same([*recipe, "seed=1"], [*recipe, "seed=2", *OPTIMIZERS[optimizer]])
 
 
+SHORTER = ["trainer.max_epochs=8"]
 MODELS = {
     "linear": [o for o in SMALL if "width" not in o and "depth" not in o],
     "mlp_residual": [*SMALL, "model.depth=3"],
@@ -68,6 +69,9 @@ MODELS = {
     "cnn1d": [*SIGNALS, "model.width=4"],
     "cnn": [*IMAGES, "model.width=3"],
     "resnet": [*SIGNALS, "model.width=3", "model.stages=2"],
+    "resnet model.shortcut=projection": [*SIGNALS, "model.width=3", "model.stages=2", *SHORTER],
+    "wide_resnet": [*IMAGES, "model.width=3", "model.depth=10", "model.widen=1", *SHORTER],
+    "vit": [*IMAGES, "model.width=8", "model.depth=1", "model.heads=2", *SHORTER],
     "rnn": SMALL,
     "rnn model.residual=true": SMALL,
     "lstm": [*SMALL, "model.width=4", "model.depth=2"],

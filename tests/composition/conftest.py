@@ -18,6 +18,7 @@ SHORT = ["trainer.max_epochs=-1", "trainer.max_steps=3", "risk.true_samples=1000
 FEW = ["data.num_train=20", "data.val=20"]
 RISKS = {"risk/train", "risk/val", "risk/test"}
 
+IMAGE_SETS = ("cifar10", "cifar100", "mnist", "fashion_mnist")
 DATA = {
     "mnist1d": ["data.source.num_samples=100"],
     "digits": ["data.test=30"],
@@ -31,6 +32,7 @@ DATA = {
     "arrays (signals)": ["data.source.path={files}/signals.npz"],
     "text": ["data.source.path={files}/texts", "data.source.context=8"],
     "hub": ["data.source.path={files}/table.parquet"],
+    **{name: ["data.source.path={files}/" + name] for name in IMAGE_SETS},
 }
 """What a data option needs beside its name; a second kind of the same has a remark."""
 
@@ -159,11 +161,31 @@ def files(tmp_path_factory):
         (folder / "texts" / f"{k}.txt").write_text("".join(draw.choice(list("abc"), 40)))
     labelled = table.drop(columns="town").assign(label=draw.integers(0, 3, 60))
     labelled.to_parquet(folder / "table.parquet")
-    for name, shape in {"images": (1, 6, 6), "signals": (2, 12)}.items():
+    for name, shape in {"images": (1, 6, 6), "signals": (2, 13)}.items():
         x = draw.normal(size=(60, *shape)).astype("float32")
         # not below 0, as what is counted
         np.savez(folder / f"{name}.npz", x=x, y=np.abs(draw.normal(size=(60, 2))))
+    write_image_sets(folder, draw)
     return folder
+
+
+def write_image_sets(folder, draw):
+    """Write a few images of noise in the form of each set's authors."""
+    for name in IMAGE_SETS:
+        (folder / name).mkdir()
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "train", "test"):
+        count, labels = (12, 1) if "batch" in name else (60, 2)
+        records = draw.integers(0, 256, (count, labels + 3072), dtype="uint8")
+        records[:, :labels] %= 2
+        (folder / f"cifar10{'0' * (labels - 1)}" / f"{name}.bin").write_bytes(records.tobytes())
+    for name in ("mnist", "fashion_mnist"):
+        for split in ("train", "t10k"):
+            head = bytes([0, 0, 8, 1, 0, 0, 0, 60])
+            labels = draw.integers(0, 2, 60, dtype="uint8")
+            (folder / name / f"{split}-labels-idx1-ubyte").write_bytes(head + labels.tobytes())
+            head = bytes([0, 0, 8, 3, 0, 0, 0, 60, 0, 0, 0, 28, 0, 0, 0, 28])
+            x = draw.integers(0, 256, (60, 28, 28), dtype="uint8")
+            (folder / name / f"{split}-images-idx3-ubyte").write_bytes(head + x.tobytes())
 
 
 @pytest.fixture

@@ -56,6 +56,8 @@ NORMALIZED = {
     "transformer": {"none", "layer"},
     "vit": {"none", "layer"},
 }
+IMAGE_SETS = {"cifar10", "cifar100", "mnist", "fashion_mnist"}
+"""Data that are images of classes, as digits are: to the other parts there is no difference."""
 OF_RECURRENT = {"identity_rnn", "orthogonal_rnn"}
 PLAIN = "the model's"
 
@@ -93,13 +95,17 @@ CLASHES = {
     ),
     ("data", "model"): Clash(
         lambda data, model: data.dims not in TAKES.get(model, {1, 2, 3}),
-        "use model=|halves images of 2 x 12 to nothing",
+        "use model=|halves images of 2 x 13 to nothing|does not divide images of 2 x 13",
     ),
     ("data", "cutmix"): Clash(
         lambda data, on: on == "on" and data.dims == 1, "cutmix needs signals .* or images"
     ),
     ("data", "augment"): Clash(
         lambda data, on: on == "on" and data.dims != 3, "augment moves the pixels of images"
+    ),
+    ("model", "augment"): Clash(
+        lambda model, on: on == "on" and 3 not in TAKES.get(model, {3}),
+        "augment moves the pixels of images|use model=",
     ),
     ("data", "entropy"): Clash(
         lambda data, on: on == "on" and data.task == "regression", "entropy needs class prob"
@@ -182,6 +188,7 @@ class Kind(NamedTuple):
 def space(files, listed, chosen):
     """The choices, and which two of them clash."""
     factors = {group: listed(group) for group in PICKED} | STEP
+    factors["data"] = [name for name in factors["data"] if name not in IMAGE_SETS]
     factors |= {name: ["off", "on"] for name in SWITCHES}
     kinds = {("data", name): kind(chosen("data", name), files) for name in factors["data"]}
 

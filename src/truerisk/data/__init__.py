@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from truerisk.data.encoder import Standardizer
 from truerisk.data.hub import hub
+from truerisk.data.image_sets import cifar10, cifar100, fashion_mnist, mnist
 from truerisk.data.own_files import arrays, table
 from truerisk.data.plan import BatchPlan
 from truerisk.data.public_sets import breast_cancer, diabetes, digits, iris, mnist1d, wine
@@ -55,11 +56,15 @@ __all__ = [
     "TensorSplit",
     "arrays",
     "breast_cancer",
+    "cifar10",
+    "cifar100",
     "diabetes",
     "digits",
+    "fashion_mnist",
     "gaussians",
     "hub",
     "iris",
+    "mnist",
     "mnist1d",
     "noisy_linear",
     "polynomial",

@@ -60,6 +60,7 @@ def cifar10(
     files = _open_files(path, "the binary version of CIFAR-10")
     train = [_read_cifar(files, f"data_batch_{i}.bin", (10,), 0) for i in range(1, 6)]
     test = _read_cifar(files, "test_batch.bin", (10,), 0)
+    # copies of the batches often come without the file of names
     names = _read_names(files, "batches.meta.txt", 10) or CIFAR10_NAMES
     return _join_parts(train, test, names, "cifar")
 
@@ -182,6 +183,7 @@ def _ask_hub(
             aside=aside,
         )
     except ConfigError as error:
+        # what is wrong with the set itself has nothing to do with where it comes from
         if name not in str(error):
             raise
         raise ConfigError(
@@ -216,6 +218,7 @@ class PackedFiles(NamedTuple):
             file = self._find_file(name, required)
             if file is None:
                 return None
+            # all of it, as the checksum comes last
             packed = file.read_bytes()
             return gzip.decompress(packed) if file.suffix == ".gz" else packed
         except UNREADABLE as error:
@@ -233,6 +236,7 @@ class PackedFiles(NamedTuple):
 
     def _find_member(self, name: str, required: bool) -> bytes | None:
         with tarfile.open(self.path) as archive:
+            # by their bare names, as all lies below a folder of the archive's own
             members = {Path(m.name).name: m for m in archive.getmembers() if m.isfile()}
             if name not in members:
                 if required:
@@ -286,6 +290,7 @@ def _read_cifar(files: PackedFiles, name: str, counts: tuple[int, ...], column: 
         fault = f"it has {len(content)} bytes, which are no records of {size}"
         raise damage_error(files.path, name, fault)
     records = np.frombuffer(content, dtype=np.uint8).reshape(-1, size)
+    # where records have slipped, pixels stand in the place of labels
     for place, count in enumerate(counts):
         _check_labels(records[:, place], count, files.path, name)
     x = records[:, len(counts) :].reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE)
@@ -309,6 +314,7 @@ def scale_bytes(pixels: np.ndarray) -> Tensor:
 def _read_idx_set(path: str, title: str, names: Sequence[str]) -> Samples:
     files = _open_files(path, f"the idx files of {title}")
     parts = []
+    # t10k: the ten thousand of the test
     for split in ("train", "t10k"):
         x = _read_idx(files, f"{split}-images-idx3-ubyte", 3)
         y = _read_idx(files, f"{split}-labels-idx1-ubyte", 1)
@@ -335,6 +341,7 @@ def _read_idx(files: PackedFiles, name: str, dims: int) -> np.ndarray:
         raise damage_error(files.path, name, fault)
     sides = tuple(np.frombuffer(content[4:header], dtype=">i4").tolist())
     values = np.frombuffer(content, dtype=np.uint8, offset=header)
+    # in Python's own numbers: what a spoilt header tells of may be beyond 64 bits
     if min(sides) < 1 or len(values) != np.prod(sides, dtype=object):
         told = " x ".join(map(str, sides))
         raise damage_error(files.path, name, f"it tells of {told} bytes and has {len(values)}")
@@ -352,6 +359,7 @@ def _read_names(files: PackedFiles, name: str, count: int) -> list[str]:
     content = files.read(name, required=False)
     if content is None:
         return []
+    # the authors' files end in blank lines
     lines = content.decode("utf-8", errors="replace").split("\n")
     names = [line.strip() for line in lines if line.strip()]
     if len(names) != count:
@@ -368,6 +376,7 @@ def _join_parts(train: Sequence[Part], test: Part, names: Sequence[str], kind: s
         names: of the classes.
         kind: whose published numbers of images hold.
     """
+    # still in bytes, a quarter of what the numbers will take
     x, y = (np.concatenate(arrays) for arrays in zip(*train, strict=True))
     if x.shape[1:] != test[0].shape[1:]:
         raise ConfigError(

@@ -70,6 +70,7 @@ class VisionTransformer(nn.Module):
         hidden = width * check_int("model.expansion", expansion)
         check_int("model.depth", depth)
         style = LayerStyle(activation, normalization, bias=bias)
+        # a convolution with steps as long as its kernel: one linear map of each patch
         self.embedding = nn.Conv2d(channels, width, patch, stride=patch, bias=bias)
         self.token = nn.Parameter(torch.zeros(width))
         # the scale of BERT (Devlin et al. 2019), as the paper has it
@@ -85,6 +86,7 @@ class VisionTransformer(nn.Module):
         patches = self.embedding(x.reshape(-1, *self.image_shape)).flatten(2).transpose(1, 2)
         token = self.token.expand(len(patches), 1, -1)
         tokens = self.layers(torch.cat([token, patches], 1) + self.positions)
+        # the other tokens are read by attention alone
         return self.output(self.last(tokens[:, 0]))
 
 
@@ -106,6 +108,7 @@ def count_patches(size: Sequence[int], patch: int) -> int:
     """
     height, width = size
     if height % patch or width % patch:
+        # patches are square
         fitting = [p for p in range(1, min(size) + 1) if not (height % p or width % p)]
         raise ConfigError(
             f"model.patch={patch} does not divide images of {height} x {width}; "

@@ -73,15 +73,18 @@ class WideResNet(nn.Module):
             )
         dims = len(input_shape) - 1
         style = LayerStyle(activation, normalization, groups, bias)
+        # nothing behind it: the first block begins with a normalization of its own
         self.stem = convolve(dims, input_shape[0], width, style)
         blocks, inputs = [], width
         for stage in range(STAGES):
             outputs = width * widen * 2**stage
             for block in range((depth - 4) // 6):
+                # the stem's positions are kept through the first stage
                 stride = 2 if stage and not block else 1
                 blocks.append(PreactivatedBlock(dims, inputs, outputs, style, stride))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
+        # what blocks return has been added to, and not been activated since
         self.last = name_layers(
             normalization=make_normalization(normalization, inputs, dims, groups),
             activation=make_activation(activation),
@@ -128,6 +131,7 @@ class PreactivatedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [n, inputs, …] to [n, outputs, …]."""
         active = self.before(x)
+        # of what is activated, as the authors have it: x itself would skip the normalization
         shortcut = x if self.projection is None else self.projection(active)
         return shortcut + self.second(self.first(active))
 
@@ -145,6 +149,7 @@ def convolve(
         kernel: its size along each dimension.
         stride: its step.
     """
+    # no bias beside batch norm, though it comes before: the next one subtracts the mean again
     return CONVOLUTION[dims](
         inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=style.layer_bias
     )

@@ -165,6 +165,7 @@ class Augment(Regularizer):
         if self.crop or self.flip:
             x = move_images(x, self.crop, draws[:3], self.flip, blank)
         if self.policy is not None:
+            # no strength: one is drawn for each image
             count, strength = 1, None
             if self.policy == "randaugment":
                 count, strength = self.operations, self.magnitude / STRENGTHS
@@ -217,6 +218,7 @@ def move_images(x: Tensor, most: int, draws: Tensor, flip: float, blank: Tensor)
     """
     height, width = x.shape[2:]
     down, aside = (draws[:2] * (2 * most + 1)).long() - most
+    # places alone are drawn here: one gather then does the crop and the mirror image both
     rows = torch.arange(height) + down[:, None]
     columns = torch.arange(width).expand(len(x), -1)
     columns = torch.where(draws[2, :, None] < flip, columns.flip(1), columns) + aside[:, None]
@@ -237,5 +239,6 @@ def cut_squares(x: Tensor, side: int, draws: Tensor, blank: Tensor) -> Tensor:
         start = (place * length).long() - side // 2
         pixels = torch.arange(length) - start[:, None]
         spans.append((pixels >= 0) & (pixels < side))
+    # cut off at the edge, not moved in: pixels there are blanked less often (their §3)
     inside = spans[0][:, None, :, None] & spans[1][:, None, None, :]
     return torch.where(inside.to(x.device), blank, x)

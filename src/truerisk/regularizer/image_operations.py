@@ -63,6 +63,7 @@ def smooth_images(x: Tensor) -> Tensor:
         return x
     kernel = x.new_ones(x.shape[1], 1, 3, 3)
     kernel[:, :, 1, 1] = 5
+    # as Pillow does: no value is made up beyond the edge
     smoothed = x.clone()
     smoothed[..., 1:-1, 1:-1] = functional.conv2d(x, kernel / 13, groups=x.shape[1])
     return smoothed
@@ -88,6 +89,7 @@ def map_places(x: Tensor, matrices: Tensor, shifts: Tensor, blank: Tensor) -> Te
     """
     height, width = x.shape[2:]
     centre = torch.tensor([(height - 1) / 2, (width - 1) / 2], dtype=torch.float64)
+    # from the centre, so that images turn about it and shear both ways
     grid = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     places = torch.stack(grid, -1).flatten(0, 1) - centre
     source = places @ matrices.mT + (shifts + centre)[:, None]
@@ -110,6 +112,7 @@ def stretch_contrast(x: Tensor) -> Tensor:
     """Stretch each channel of each image to values from 0 to 255; a constant one stays."""
     low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
     spread = high - low
+    # the floor is for constant channels, which are put back below
     stretched = (x - low) * (255 / spread.clamp(min=1e-9))
     return torch.where(spread > 0, stretched, x)
 
@@ -124,6 +127,7 @@ def equalize_levels(x: Tensor) -> Tensor:
     counts.scatter_add_(2, values, torch.ones_like(values))
     # all but the pixels of the highest value, as those become white
     last = counts.gather(2, values.amax(2, keepdim=True))
+    # whole numbers throughout, or ranks near a border would fall to either side
     step = (values.shape[2] - last) // (LEVELS - 1)
     below = counts.cumsum(2) - counts
     table = ((below + step // 2) // step.clamp(min=1)).clamp(max=LEVELS - 1)
@@ -187,6 +191,7 @@ def apply_operations(
         rows = torch.nonzero(chosen == number).flatten()
         if len(rows) and name != "identity":
             there = rows.to(x.device)
+            # in the units of bytes, in which levels and bits are counted
             image = x[there] * (255 / white)
             edges = blank * (255 / white)
             edited = operate(image, name, POLICIES[policy], signs[rows], strengths[rows], edges)
@@ -247,6 +252,7 @@ def place_map(
         matrices[:, row, column] = amounts * ranges.shear
     else:
         axis = 0 if name == "shift rows" else 1
+        # TrivialAugment tells its range in pixels, RandAugment as a share of an image of 331
         whole = ranges.shift if ranges.shift >= 1 else ranges.shift * size[axis]
         shifts[:, axis] = (amounts * whole).round()
     return matrices, shifts

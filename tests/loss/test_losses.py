@@ -6,7 +6,7 @@ from sklearn.metrics import hinge_loss
 from torch import nn
 
 from truerisk.core.errors import ConfigError
-from truerisk.loss import Hinge
+from truerisk.loss import Hinge, Squared, adapt_loss
 
 
 @pytest.fixture
@@ -61,3 +61,32 @@ def test_maps_and_differentiates_under_vmap(batch):
 def test_margin_must_be_positive(margin):
     with pytest.raises(ConfigError, match=r"loss\.margin"):
         Hinge(margin)
+
+
+def test_squared_is_the_distance_from_the_one_hot_class(batch):
+    scores, labels = batch
+    hot = nn.functional.one_hot(labels, 4).double()
+    torch.testing.assert_close(Squared()(scores, labels), (scores - hot).square().sum(1))
+    mapped = torch.vmap(lambda s: Squared()(s, labels))(torch.stack([scores, 2 * scores]))
+    torch.testing.assert_close(mapped[1], Squared()(2 * scores, labels))
+
+
+def test_squared_means_the_nearest_probabilities(batch):
+    """No other point of the simplex is nearer: the scores lead away from all its corners."""
+    scores = batch[0]
+    p = Squared().log_probabilities(scores).exp()
+    torch.testing.assert_close(p.sum(1), torch.ones(50, dtype=torch.float64))
+    away = ((scores - p)[:, None] * (torch.eye(4, dtype=torch.float64) - p[:, None])).sum(2)
+    assert float(away.max()) <= 1e-12
+    assert torch.equal(p.argmax(1), scores.argmax(1))
+    torch.testing.assert_close(Squared().log_probabilities(p).exp(), p)
+
+
+def test_squared_has_its_least_risk_at_the_probabilities():
+    fitted = adapt_loss(Squared(), "classification", 3)
+    share, y = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([0] * 5 + [1] * 3 + [2] * 2)
+    risk = float(fitted(share.expand(10, 3), y).mean())
+    assert risk == pytest.approx(1 - 0.25 - 0.09 - 0.04)
+    for step in 0.01 * torch.eye(3):
+        assert float(fitted((share + step).expand(10, 3), y).mean()) > risk
+    assert fitted.compute_errors(torch.tensor([[0.9, 2.0, -3.0]]), torch.tensor([1])).item() == 0

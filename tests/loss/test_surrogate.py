@@ -24,6 +24,7 @@ OPTIONS = {
     "mae": "regression",
     "huber": "regression",
     "ordinal": "classification",
+    "squared": "classification",
     "poisson": "regression",
     "quantile": "regression",
 }

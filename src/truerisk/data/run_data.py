@@ -97,7 +97,8 @@ class RunData:
         sampler: None takes each training sample once an epoch; ``balanced`` draws as many with
             replacement, classes with equal chances; ``weighted`` by the samples' weights.
         num_train: use only so many training samples.
-        label_noise: share of training labels replaced by another class.
+        label_noise: share of training labels replaced by another class, or of targets moved up by
+            10 of their deviations.
         standardize: ``none``, ``feature``, ``channel`` or ``global``.
         standardize_target: whether the loss of a regression sees its targets with mean 0 and
             deviation 1 on the training split; ``auto`` where it is a loss of differences.

@@ -10,18 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from truerisk.data import RunData
-from truerisk.loss import Ordinal, Poisson, Quantile, Surrogate
+from truerisk.loss import Ordinal, Poisson, Quantile, Squared, Surrogate
 from truerisk.metric import Collector, Metric
 
-Exact = nn.MSELoss | nn.L1Loss | nn.HuberLoss | nn.CrossEntropyLoss | nn.BCEWithLogitsLoss | Ordinal
+Exact = (
+    nn.MSELoss
+    | nn.L1Loss
+    | nn.HuberLoss
+    | nn.CrossEntropyLoss
+    | nn.BCEWithLogitsLoss
+    | Ordinal
+    | Squared
+)
 
 
 def attains_bayes_risk(surrogate: Surrogate) -> bool:
     """Tell whether `predict_bayes` minimises this surrogate's risk, and not its 0–1 risk alone.
 
     Log-odds minimise cross-entropy (as it is reported, without label smoothing), logistic and
-    ordinal loss; the mean minimises squared loss and, as the noise of every known P here is
-    symmetric, absolute and Huber loss.
+    ordinal loss, probabilities the squared loss of classes; the mean minimises squared error and,
+    as the noise of every known P here is symmetric, absolute and Huber loss.
     """
     return isinstance(surrogate.loss, Exact)
 
@@ -64,7 +72,7 @@ def integrate_squared_error(
 
 CLOSED = (
     *(nn.MSELoss, nn.L1Loss, nn.CrossEntropyLoss, nn.BCEWithLogitsLoss),
-    *(Ordinal, Poisson, Quantile),
+    *(Ordinal, Poisson, Quantile, Squared),
 )
 """Losses whose best constant is among those that a task names."""
 ROUNDS = 3

@@ -31,7 +31,7 @@ class Classification(Task):
     name = "classification"
     rank = 0
     phrase = "a classification"
-    losses = ("cross_entropy", "bce", "hinge", "ordinal")
+    losses = ("cross_entropy", "bce", "hinge", "squared", "ordinal")
     has_classes = True
     metric_kind = "Multiclass"
     error_title = "0-1 error"

@@ -10,7 +10,12 @@ from truerisk.task.task import FittedLoss, Task, holds_flags
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
+
+
+OUTLYING = 10.0
+"""Standard deviations by which label noise moves a target."""
 
 
 class Regression(Task):
@@ -75,6 +80,39 @@ class Regression(Task):
                 "data.source: the target holds NaN or infinite numbers: remove those rows"
             )
         return y.reshape(len(y), -1), None
+
+    def check_label_noise(self, share: float) -> None:
+        """Take any share: a quantity can be moved.
+
+        Args:
+            share: from 0 to 1.
+        """
+
+    def add_label_noise(
+        self, y: Tensor, share: float, num_outputs: int, generator: torch.Generator
+    ) -> Tensor:
+        """Make outliers: move round(share · n) randomly chosen targets up by 10 deviations of y.
+
+        With the same generator state a larger share moves the same targets and more. All to one
+        side, where they do the mean the most harm (Huber 1964, §4).
+
+        Args:
+            y: targets [n, outputs].
+            share: from 0 to 1.
+            num_outputs: not looked at.
+            generator: of the draws.
+
+        >>> import torch
+        >>> draw, y = torch.Generator().manual_seed(0), torch.tensor([[0.0], [2.0]] * 50)
+        >>> float(Regression().add_label_noise(y, 0.1, 1, draw).mean())  # 1 + 0.1 · 10
+        2.0
+        """
+        import torch
+
+        chosen = torch.randperm(len(y), generator=generator)[: round(share * len(y))]
+        moved = y.clone()
+        moved[chosen] += OUTLYING * y.std(0, correction=0)
+        return moved
 
     def loss_types(self) -> tuple[type, ...]:
         """Return the losses on differences."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -198,6 +198,20 @@ hinge = claim_excess(
 squared = claim_excess("squared", EFRON)
 
 
+def lose_margin(loss: str, margins: np.ndarray) -> np.ndarray:
+    """Compute a surrogate of the margin, which is the lead of the right class.
+
+    Args:
+        loss: the option's name.
+        margins: of many samples.
+    """
+    if loss == "hinge":
+        return np.maximum(0, 1 - margins)
+    if loss == "squared":
+        return np.square(1 - margins)
+    return np.logaddexp(0, -margins)
+
+
 def relate_excess(loss: str, rule: LinearRule) -> float:
     """Divide ψ of the 0–1 risk above Bayes' by the surrogate risk above Bayes'.
 
@@ -205,20 +219,14 @@ def relate_excess(loss: str, rule: LinearRule) -> float:
         loss: the option's name.
         rule: a run's.
     """
-    margins = {
-        "hinge": lambda m: np.maximum(0, 1 - m),
-        "squared": lambda m: (1 - m) ** 2,
-    }
-    surrogate = margins.get(loss, lambda m: np.logaddexp(0, -m))
-    risk = sum(
-        expect_normal(lambda f, s=sign: surrogate(s * f), float(mean), rule.deviation) / 2
-        for sign, mean in zip((-1, 1), rule.means, strict=True)
-    )
-    # the best margin at log-odds r, under which y = 1 has a mean of Δ²/2
-    best = {"hinge": np.sign, "squared": lambda r: np.tanh(r / 2)}.get(loss, lambda r: r)
-    least = expect_normal(lambda r: surrogate(best(r)), DISTANCE**2 / 2, DISTANCE)
-    if loss == "hinge":
-        least = 2 * bayes_error()  # its integrand jumps, which nodes do not see
+    risk = 0.0
+    for sign, mean in zip((-1, 1), rule.means, strict=True):
+        risk += expect_normal(partial(lose_margin, loss), float(sign * mean), rule.deviation) / 2
+    # the best rule's log-odds have a mean of ±Δ²/2; hinge's jumps, which nodes would not see
+    least = 2 * bayes_error()
+    if loss != "hinge":
+        best = {"squared": lambda r: np.tanh(r / 2)}.get(loss, np.asarray)
+        least = expect_normal(lambda r: lose_margin(loss, best(r)), DISTANCE**2 / 2, DISTANCE)
     theta = rule.error - bayes_error()
     psi = {"hinge": theta, "squared": theta**2}.get(
         loss, ((1 + theta) * math.log1p(theta) + (1 - theta) * math.log1p(-theta)) / 2

@@ -13,6 +13,7 @@ from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
 
 NEAREST = {
+    ("data", "adding"): ["loss=mse"],
     ("data", "diabetes"): ["loss=mse"],
     ("data", "teacher"): ["loss=mse"],
     ("data", "noisy_linear"): ["loss=mse"],

@@ -7,7 +7,16 @@ import torch
 
 import truerisk
 from truerisk.core.errors import ConfigError
-from truerisk.data import Samples, gaussians, noisy_linear, polynomial, teacher
+from truerisk.data import (
+    Samples,
+    adding,
+    gaussians,
+    noisy_linear,
+    parity,
+    polynomial,
+    teacher,
+    temporal_order,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
@@ -39,7 +48,9 @@ def coins(num_samples=400, seed=0):
     return Samples(x, y, "classification", population=population)
 
 
-@pytest.mark.parametrize("source", [gaussians, noisy_linear, polynomial, teacher])
+@pytest.mark.parametrize(
+    "source", [adding, gaussians, noisy_linear, parity, polynomial, teacher, temporal_order]
+)
 def test_ours_give_targets_as_the_task_types_them(source):
     samples = source()
     population, draw = samples.population, torch.Generator().manual_seed(1)

@@ -10,6 +10,7 @@ from scipy.stats import norm
 
 from truerisk.core.errors import ConfigError
 from truerisk.data import (
+    adding,
     breast_cancer,
     diabetes,
     digits,
@@ -17,11 +18,15 @@ from truerisk.data import (
     iris,
     mnist1d,
     noisy_linear,
+    parity,
     polynomial,
     teacher,
+    temporal_order,
     wine,
 )
 from truerisk.data.public_sets import _make_samples
+
+GENERATED = [adding, gaussians, noisy_linear, parity, polynomial, teacher, temporal_order]
 
 
 def draw(seed=0):
@@ -172,12 +177,56 @@ def test_a_noisy_line_has_the_covariance_and_the_noise_asked_for():
     torch.testing.assert_close(torch.linalg.svdvals(spectrum), torch.tensor([2.0, 1.0]))
 
 
-@pytest.mark.parametrize("source", [gaussians, noisy_linear, teacher, polynomial])
+def test_adding_marks_two_numbers_whose_sum_has_the_variance_of_two():
+    """The best constant is 1, with an error of 2/12."""
+    samples = adding(50_000, steps=30, seed=2)
+    numbers, marks = samples.x.unbind(1)
+    assert marks[:, :15].sum(1).eq(1).all() and marks[:, 15:].sum(1).eq(1).all()
+    assert torch.equal(samples.y[:, 0], (numbers * marks).sum(1))
+    # E (s − 1)⁴ = 1/15, so that a mean of squares is known to √(1/15 − 1/36)/√n
+    error = ((samples.y - 1) ** 2).mean()
+    assert abs(error - 1 / 6) < 4 * (1 / 15 - 1 / 36) ** 0.5 / 50_000**0.5
+    # a place in a half is as likely as another
+    places = marks[:, 15:].mean(0)
+    assert (places - 1 / 15).abs().max() < 4.5 * (1 / 15) ** 0.5 / 50_000**0.5
+    assert samples.population.noise_variance == 0
+
+
+def test_temporal_order_is_told_by_the_two_that_count():
+    samples = temporal_order(20_000, steps=40, seed=2)
+    symbols = samples.x.argmax(1)
+    assert samples.x.sum(1).eq(1).all() and (symbols < 2).sum(1).eq(2).all()
+    where = (symbols < 2).nonzero()[:, 1].reshape(-1, 2)
+    spans = [(int(where[:, i].min()), int(where[:, i].max())) for i in (0, 1)]
+    assert spans == [(4, 8), (16, 20)]
+    letters = symbols.gather(1, where)
+    assert torch.equal(samples.y, 2 * letters[:, 0] + letters[:, 1])
+    assert torch.equal(samples.population.bayes(samples.x).argmax(1), samples.y)
+    # each of four classes, and of four other symbols, alike often
+    shares = samples.y.bincount() / 20_000
+    assert (shares - 1 / 4).abs().max() < 4 * (3 / 16 / 20_000) ** 0.5
+    others = symbols[symbols >= 2].bincount()[2:] / (20_000 * 38)
+    assert (others - 1 / 4).abs().max() < 4 * (3 / 16 / 20_000 / 38) ** 0.5
+
+
+def test_parity_is_that_of_the_bits_that_count():
+    samples = parity(4000, dimension=6, relevant=3, seed=2)
+    assert set(samples.x.unique().tolist()) == {0.0, 1.0}
+    first = samples.x[:, :3].int()
+    assert torch.equal(samples.y, (first[:, 0] ^ first[:, 1] ^ first[:, 2]).long())
+    whole = parity(4000, dimension=6, seed=2)
+    assert torch.equal(whole.x, samples.x) and not torch.equal(whole.y, samples.y)
+    # no bit tells the class: correlations are those of chance
+    signs = 1 - 2 * samples.x
+    assert (signs.T @ (1.0 - 2 * samples.y) / 4000).abs().max() < 4 / 4000**0.5
+
+
+@pytest.mark.parametrize("source", GENERATED)
 def test_samples_depend_on_the_seed_and_p_does_not(source):
     a, b, c = (source(seed=s) for s in (1, 1, 2))
     assert torch.equal(a.x, b.x) and torch.equal(a.y, b.y) and not torch.equal(a.x, c.x)
     x = a.x[:9]
-    law = "bayes" if source is gaussians else "mean"
+    law = {"classification": "bayes", "regression": "mean"}[a.task]
     assert torch.equal(getattr(a.population, law)(x), getattr(c.population, law)(x))
 
 
@@ -207,6 +256,10 @@ def test_samples_depend_on_the_seed_and_p_does_not(source):
         (lambda: noisy_linear(condition=math.inf), "data.source.condition must be a number"),
         (lambda: noisy_linear(signal=math.nan), "data.source.signal must be a number"),
         (lambda: polynomial(0), "data.source.num_samples is 0"),
+        (lambda: adding(0), "data.source.num_samples must be"),
+        (lambda: adding(steps=1), "data.source.steps must be"),
+        (lambda: temporal_order(steps=9), "data.source.steps must be"),
+        (lambda: parity(dimension=3, relevant=4), "data.source.relevant is 4: there are 3 bits"),
     ],
 )
 def test_mistakes_are_named(make, message):

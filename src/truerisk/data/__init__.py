@@ -19,6 +19,14 @@ from truerisk.data.samples import (
     Samples,
     TargetPopulation,
 )
+from truerisk.data.sequences import (
+    AddingPopulation,
+    ParityPopulation,
+    TemporalOrderPopulation,
+    adding,
+    parity,
+    temporal_order,
+)
 from truerisk.data.split import LoaderSplit, Split, TensorSplit
 from truerisk.data.synthetic import (
     GaussianPopulation,
@@ -36,6 +44,7 @@ if TYPE_CHECKING:
     from truerisk.data.data_module import DataModule
 
 __all__ = [
+    "AddingPopulation",
     "BatchPlan",
     "ClassPopulation",
     "DataInfo",
@@ -45,6 +54,7 @@ __all__ = [
     "LinearPopulation",
     "LoaderSplit",
     "NoData",
+    "ParityPopulation",
     "PolynomialPopulation",
     "Population",
     "RunData",
@@ -53,7 +63,9 @@ __all__ = [
     "Standardizer",
     "TargetPopulation",
     "TeacherPopulation",
+    "TemporalOrderPopulation",
     "TensorSplit",
+    "adding",
     "arrays",
     "breast_cancer",
     "cifar10",
@@ -67,9 +79,11 @@ __all__ = [
     "mnist",
     "mnist1d",
     "noisy_linear",
+    "parity",
     "polynomial",
     "table",
     "teacher",
+    "temporal_order",
     "text",
     "wine",
 ]

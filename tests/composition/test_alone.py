@@ -21,6 +21,8 @@ NEAREST = {
     ("data", "table"): ["loss=mse"],
     ("data", "arrays"): ["loss=mse"],
     ("model", "cnn"): ["data=digits"],
+    ("experiment", "cifar10_resnet18"): ["data=cifar10", "model=resnet18", "trainer=cpu"],
+    ("experiment", "vit_small"): ["data=cifar10", "model=vit", "trainer=cpu"],
     ("model", "vit"): ["data=digits"],
     ("regularizer", "augment"): ["data=digits"],
     ("data", "text"): ["model=gpt"],

@@ -88,6 +88,7 @@ ORDER = (
         "evaluate",
         "predict",
         "export",
+        "generate",
     ),
     *("sweeps", "reports", "launch", "python_sweep", "verdicts", "reproductions"),
     *("cli", "__main__"),

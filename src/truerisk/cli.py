@@ -46,6 +46,7 @@ truerisk finds out which training recipe lowers the risk on data it has not seen
   truerisk parts [GROUP] [OPTION]         list what there is to choose from; an option's keys
   truerisk evaluate FOLDER [OVERRIDE…]    measure a finished run's best weights again
   truerisk predict FOLDER… [OVERRIDE…]    a table of predictions, of one run or the mean of several
+  truerisk generate FOLDER [prompt=…]     a text that a language model continues
   truerisk wandb-sweep OVERRIDE…          the YAML of a sweep that W&B's agents run
   truerisk export FOLDER                  its model in a file: state_dict, torchscript, onnx, …
   truerisk report FOLDER…                 a page of what runs and sweeps show, and how surely
@@ -221,6 +222,30 @@ def run_predict(args: Sequence[str]) -> int:
     return 0
 
 
+def run_generate(args: Sequence[str]) -> int:
+    """Run ``truerisk generate FOLDER [KEY=VALUE…]``."""
+    from truerisk.config.parts import existing_folder
+
+    parser = _make_parser(
+        "generate",
+        "A text that a run on data=text continues, token by token, with its best weights.",
+        epilog="Keys: prompt='how it begins', tokens=300 at most, temperature=1.0 (0: the most "
+        "likely token each time), top_k=null (so many of the most likely tokens), seed=0.",
+    )
+    parser.add_argument("folder", help="a run folder")
+    parser.add_argument("options", nargs="*", default=[], metavar="KEY=VALUE", help="see below")
+    given = parser.parse_args(args)
+    folder = existing_folder(given.folder, "generate")
+    from truerisk.generate import iterate_texts, read_options  # torch: as above
+
+    options = read_options(given.options)
+    print(options["prompt"], end="")
+    for text in iterate_texts(folder, **options):
+        print(text, end="", flush=True)
+    print()
+    return 0
+
+
 EXPORTS = ("state_dict", "safetensors", "torchscript", "torch_export", "onnx")
 
 
@@ -324,6 +349,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "parts": run_parts,
     "evaluate": run_evaluate,
     "predict": run_predict,
+    "generate": run_generate,
     "export": run_export,
     "wandb-sweep": run_wandb_sweep,
     "report": run_report,

@@ -148,3 +148,35 @@ def test_stacked_decoders_of_tokens_are_single_ones(tmp_path, monkeypatch):
         for name in ("risk/test", "risk/val", "error/test"):
             value = alone.summary[name].value
             assert stacked.summary[name].value == pytest.approx(value, rel=1e-4)
+
+
+def test_a_run_continues_a_text(run, capsys):
+    from truerisk.data.tokenizer import load_tokenizer
+    from truerisk.generate import generate
+
+    told = generate(run.folder, prompt="aab", tokens=12, temperature=0)
+    tokenizer = load_tokenizer(run.model.encoder)
+    drawn = [0, *tokenizer.encode("aab").tolist()]
+    for _ in range(12):  # of a window as long as those it was trained on
+        with torch.no_grad():
+            token = int(run.model(torch.tensor([drawn[-16:]]))[0, -1].argmax())
+        if token == 0:
+            break
+        drawn.append(token)
+    assert told == tokenizer.decode(drawn) and told.startswith("aab") and len(told) > 3
+    assert generate(run.folder, tokens=30, seed=1) == generate(run.folder, tokens=30, seed=1)
+    assert generate(run.folder, tokens=30, seed=1) != generate(run.folder, tokens=30, seed=2)
+    assert generate(run.folder, "aab", 12, top_k=1) == told
+    capsys.readouterr()
+    assert main(["generate", str(run.folder), "prompt=aab", "tokens=12", "temperature=0"]) == 0
+    assert capsys.readouterr().out == told + "\n"
+    assert main(["generate", str(run.folder), "token=3"]) == 2
+    assert "did you mean 'tokens'" in capsys.readouterr().err
+
+
+def test_a_run_on_other_data_continues_nothing(tmp_path):
+    from truerisk.generate import generate
+
+    other = truerisk.train(["data=iris", "trainer.max_epochs=1"], folder=tmp_path / "run")
+    with pytest.raises(ConfigError, match="has learned no texts"):
+        generate(other.folder)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from truerisk.data.documents import Documents
-from truerisk.data.text import TextPacker
+from truerisk.data.text_source import TextPacker
 from truerisk.risk.estimate import GroupedEstimate, MeanEstimate
 from truerisk.risk.intervals import student_bounds
 

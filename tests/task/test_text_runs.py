@@ -180,3 +180,16 @@ def test_a_run_on_other_data_continues_nothing(tmp_path):
     other = truerisk.train(["data=iris", "trainer.max_epochs=1"], folder=tmp_path / "run")
     with pytest.raises(ConfigError, match="has learned no texts"):
         generate(other.folder)
+
+
+def test_a_run_on_a_file_of_tokens_is_the_run_on_tokens_in_memory(
+    run, texts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("truerisk.data.text_source.HELD", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mapped = truerisk.train(compose([*RUN, f"data.source.path={texts}"]), folder=tmp_path / "run")
+    assert len(list((tmp_path / "cache/truerisk").glob("tokens-*.bin"))) == 1
+    assert mapped.summary == run.summary
+    folds = ["data.folds=4", "trainer.max_epochs=1", f"data.source.path={texts}"]
+    fold = truerisk.train(compose([*RUN, *folds]), folder=tmp_path / "fold")
+    assert fold.summary["risk/test"].size == 10

@@ -38,7 +38,7 @@ from truerisk.data.synthetic import (
     polynomial,
     teacher,
 )
-from truerisk.data.text import text
+from truerisk.data.text_source import text
 
 if TYPE_CHECKING:
     from truerisk.data.data_module import DataModule

@@ -52,7 +52,13 @@ from truerisk.data.target_notes import (
     describe_quantities,
     name_targets,
 )
-from truerisk.data.token_rows import name_rows
+from truerisk.data.token_rows import (
+    TokenOwners,
+    TokenRows,
+    TokenSplit,
+    TokenTargets,
+    name_rows,
+)
 from truerisk.task import get_task
 
 MEMORY = 2 * 2**30
@@ -484,7 +490,7 @@ class RunData:
         if self.in_memory == "auto":
             self._held = sum(part.count_bytes() for part in parts.values()) <= MEMORY
         for name, part in parts.items():
-            if self._held and not isinstance(part.x, Tensor):
+            if self._held and not isinstance(part.x, Tensor | TokenRows):
                 parts[name] = _Part(part.join_inputs(), part.y)
 
     def _encode_columns(self, samples: Samples, parts: dict[str, _Part]) -> None:
@@ -520,8 +526,13 @@ class RunData:
         # from here on a sequence is a sample, and its places belong to documents
         self.packer, packed = packer, dict[str, _Part]()
         for name, rows in packer.rows.items():
-            x, y, self.groups[name] = rows.read_all()
-            packed[name], self.identities[name] = _Part(x, y), name_rows(rows)
+            self.identities[name] = name_rows(rows)
+            if rows.is_mapped:
+                packed[name] = _Part(rows, TokenTargets(rows))  # type: ignore[arg-type]
+                self.groups[name] = TokenOwners(rows)
+            else:
+                x, y, self.groups[name] = rows.read_all()
+                packed[name] = _Part(x, y)
         return packed
 
     @staticmethod
@@ -623,6 +634,8 @@ class RunData:
             if part is not None and self._held and isinstance(part.x, Tensor):
                 fitted = self.standardizer if self.standardizer.mean is not None else None
                 split = TensorSplit(part.x, part.y, part.rows, fitted, keep_source)
+            elif part is not None and isinstance(part.x, TokenRows):
+                split = TokenSplit(part.x)
             elif part is not None:
                 split = LoaderSplit(part.select_inputs(), part.y, self.standardizer, self.workers)
             # by their chances or by their weights: both would count twice

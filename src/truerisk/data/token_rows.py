@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from truerisk.core.atomic_files import replacing
+from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
 from truerisk.data.source_files import cache_folder
 from truerisk.data.tokenizer import BOUNDARY
@@ -70,7 +72,7 @@ def map_tokens(parts: Iterable[np.ndarray], key: str) -> TokenStore:
     found = _read_index(index)
     if found is None or not path.is_file() or checksum_file(path) != found[1]:
         path.parent.mkdir(parents=True, exist_ok=True)
-        starts, position = [0], 0
+        starts, position = array("q", [0]), 0
         # whole or not at all, as another process may read it meanwhile
         with replacing(path, contended=True) as part, part.open("wb") as file:
             for tokens in parts:
@@ -155,10 +157,100 @@ class TokenRows:
         tokens = self.store.tokens[places + self.shifts[owners]]
         return torch.from_numpy(tokens), torch.from_numpy(owners[:, :-1])
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the tokens lie in a file."""
+        return isinstance(self.store.tokens, np.memmap)
+
     def read_all(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return inputs and targets int64 [n, T], and the document of each input."""
         tokens, owners = self.gather_tokens(torch.arange(len(self)))
         return tokens[:, :-1].long().contiguous(), tokens[:, 1:].long().contiguous(), owners
+
+
+class TokenTargets:
+    """The targets of sequences [n, T], read as they are asked for; all else takes them whole.
+
+    Args:
+        rows: the sequences.
+    """
+
+    def __init__(self, rows: TokenRows) -> None:
+        self.rows, self.ndim = rows, 2
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.rows.gather_tokens(index)[0][:, 1:].long()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "rows":  # before it is there, as while a copy is made
+            raise AttributeError(name)
+        return getattr(self.rows.read_all()[1], name)
+
+
+class TokenOwners(TokenTargets):
+    """The document that each place of sequences stands in, [n, T], read as it is asked for."""
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.rows.gather_tokens(index)[1]
+
+    def max(self) -> int:
+        """Return the largest number of a document."""
+        return int(
+            np.searchsorted(self.rows.ends, self.rows.count * self.rows.shape[0] - 1, "right")
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "rows":
+            raise AttributeError(name)
+        return getattr(self.rows.read_all()[2], name)
+
+
+class TokenSplit:
+    """A split of sequences that are read from the file of tokens as batches ask for them.
+
+    Args:
+        rows: the sequences.
+        device: where batches go.
+    """
+
+    def __init__(self, rows: TokenRows, device: torch.device | str = "cpu") -> None:
+        self.rows, self.device = rows, torch.device(device)
+        self.y: Any = TokenTargets(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def x(self) -> Tensor:
+        """All inputs int64 [n, T], which are read each time."""
+        return self.rows.read_all()[0]
+
+    def batches(self, plan: Sequence[Tensor]) -> Iterator[Batch]:
+        """Yield one batch for every index tensor of the plan."""
+        for index in plan:
+            tokens = self.rows.gather_tokens(index)[0].to(self.device, non_blocking=True).long()
+            yield Batch(tokens[:, :-1], tokens[:, 1:])
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> TokenSplit:
+        """Return the same sequences, whose batches go to ``device``.
+
+        Args:
+            device: where batches are to lie.
+            dtype: of floating-point numbers, of which there are none.
+        """
+        return TokenSplit(self.rows, device)
+
+    def place_samples(self, x: Tensor, y: Tensor) -> Batch:
+        """Give other samples the device of these.
+
+        Args:
+            x: tokens.
+            y: the tokens that follow.
+        """
+        return Batch(x.to(self.device), y.to(self.device))
 
 
 def name_rows(rows: TokenRows) -> dict[str, Sequence[int]]:

@@ -1,0 +1,56 @@
+"""A larger text takes a larger file, and no more memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys, torch
+from functools import partial
+import truerisk.data.text_source as module
+from truerisk.data import RunData, text
+
+def anonymous():  # what a process has for itself: pages of files are shared, and given back
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
+
+module.HELD = 0
+source = partial(text, path=sys.argv[1], separator="|", tokenizer="bytes", context=1024)
+data = RunData(source, 8, standardize="none")
+before = anonymous()
+data.prepare()
+order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
+for batch in data.train.batches(order[:64].split(8)):
+    assert batch.x.shape[1] == 1024 and batch.x.dtype == torch.int64
+for index in torch.arange(len(data.test)).split(64):
+    data.groups["test"][index]
+print(data.packer.rows["train"].total, anonymous() - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="measured by Linux's figures")
+def test_ten_times_the_tokens_take_no_more_memory(tmp_path):
+    found = {}
+    for size in (10**6, 10**7):
+        file = tmp_path / f"{size}.txt"
+        with file.open("w") as stream:
+            for k in range(size // 10_000):
+                stream.write(f"{k:9d}" + "a document of ten kB " * 476 + "|")
+        found[size] = [
+            int(number)
+            for number in subprocess.run(
+                [sys.executable, "-c", SCRIPT, str(file)],
+                env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.split()
+        ]
+    (few, small), (many, large) = found.values()
+    assert many > 9 * few
+    # the larger text has 40 MB of tokens
+    assert large < small + 5e6, found

@@ -170,6 +170,16 @@ def test_inverse_sqrt_is_vaswanis_after_its_warmup():
     assert [got[t] for t in steps] == pytest.approx([0.1 * math.sqrt(10 / t) for t in steps])
 
 
+def test_inverse_sqrt_with_exponent_one_is_robbins_and_monros():
+    schedule = schedule_of(
+        "inverse_sqrt", optimizer_of(lr=1.0), timescale=10, warmup=0, exponent=1.0
+    )
+    got = [step[0] for step in sequence(schedule)]
+    assert got == pytest.approx([0.1 * 10 / (10 + t) for t in range(len(got))], rel=1e-12)
+    with pytest.raises(ConfigError, match=r"scheduler\.exponent must be a number greater than 0"):
+        InverseSqrt(optimizer_of(lr=1.0), 10, exponent=0.0)
+
+
 def test_plateau():
     """Three epochs without improvement are one too many for patience 2."""
     schedule = schedule_of("plateau", optimizer_of(lr=1.0), patience=2, factor=0.5)

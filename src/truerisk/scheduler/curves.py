@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 
+from truerisk.core.checks import check_float
 from truerisk.core.errors import ConfigError, suggest
 
 
@@ -30,17 +31,19 @@ class Constant(LRScheduler):
 
 
 class InverseSqrt(LRScheduler):
-    """lrₜ = lr · √(T / (T + t)), with T the timescale.
+    """lrₜ = lr · (T / (T + t))ᵃ, with T the timescale, and the exponent a = ½.
 
     After a linear warmup of T steps this is the schedule of Vaswani et al. (2017, section 5.3), up
-    to its constant: lr ∝ min(s⁻⁰·⁵, s·T⁻¹·⁵) at step s = T + t.
+    to its constant: lr ∝ min(s⁻⁰·⁵, s·T⁻¹·⁵) at step s = T + t. With a = 1 steps go as 1/t, as
+    Robbins & Monro (1951) ask.
 
     Args:
         optimizer: whose learning rates are scheduled.
         timescale: T, in steps.
+        exponent: a > 0.
 
     Raises:
-        ConfigError: the timescale is not positive.
+        ConfigError: the timescale or the exponent is not positive.
 
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
@@ -54,16 +57,20 @@ class InverseSqrt(LRScheduler):
 
     lengths = ("timescale",)
 
-    def __init__(self, optimizer: Optimizer, timescale: int, last_epoch: int = -1) -> None:
+    def __init__(
+        self, optimizer: Optimizer, timescale: int, last_epoch: int = -1, exponent: float = 0.5
+    ) -> None:
         if timescale <= 0:
             raise ConfigError(f"scheduler.timescale is {timescale}; it must be positive")
         self.timescale = timescale
+        self.exponent = check_float("scheduler.exponent", exponent, above=True)
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """Return a learning rate a group at the current step."""
         # from the first rate, not from the one before: no rounding adds up
-        factor = math.sqrt(self.timescale / (self.timescale + self.last_epoch))
+        root = math.sqrt(self.timescale / (self.timescale + self.last_epoch))
+        factor = root ** (2 * self.exponent)
         return [float(lr) * factor for lr in self.base_lrs]
 
 

@@ -45,6 +45,7 @@ NEUTRAL: Mapping[str, Any] = {
     "data.source.weight": None,
     "risk.weighted": False,
     "loss.weight": None,
+    "scheduler.exponent": 0.5,
     "data.source.dates": "category",
     "data.source.decimal": ".",
     "data.source.thousands": None,

@@ -46,6 +46,14 @@ def test_intervals_over_seeds_are_measured():
     assert abs(student - 0.95) < 0.02 and abs(shown - 0.95) < 0.02 and wider < 0.15
 
 
+def test_intervals_over_folds_are_measured(monkeypatch):
+    from benchmarks import fold_intervals
+
+    monkeypatch.setattr(fold_intervals, "TRUTHS", 3)
+    held = fold_intervals.measure_coverage(60, 5, studies=8)
+    assert tuple(held) == fold_intervals.METRICS and min(held.values()) > 0.5
+
+
 def test_a_run_and_the_bare_loop_take_the_same_steps():
     from benchmarks import ours
     from benchmarks.task import STEP

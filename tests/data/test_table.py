@@ -117,6 +117,15 @@ def test_rows_with_gaps_can_be_dropped(write):
     assert sum(len(getattr(module, s)) for s in ("train", "val", "test")) == 48
 
 
+@pytest.mark.parametrize("name", ["data.csv", "data.parquet"])
+def test_classes_of_numbers_stay_classes_where_a_gap_is_dropped(write, name):
+    data = frame().drop(columns="kind")
+    data["flag"] = (np.arange(60) % 2).astype(float)
+    data.loc[7, "flag"] = GAP
+    module = ready(write(data, name), target="flag", missing="drop")
+    assert module.info.task == "classification" and module.info.class_names == ("0", "1")
+
+
 def test_numbers_can_be_categories_even_with_gaps(write):
     data = frame()
     data["count"] = (np.arange(60) % 3 + 1).astype(float)

@@ -10,7 +10,7 @@ from truerisk.reports.charts import (
     chart_trials,
     rank_recipes,
 )
-from truerisk.reports.findings import analyze_problem
+from truerisk.reports.findings import analyze_problem, list_warnings
 from truerisk.reports.learning_problem import build_study
 from truerisk.reports.run_records import CollectedRuns
 from truerisk.reports.seed_mean import estimate_columns, estimate_mean
@@ -105,6 +105,14 @@ def test_steps_to_a_target(synthetic):
         count_steps(run, 0.6) == 10 and count_steps(run, 0.45) == 20 and count_steps(run, 1.0) == 0
     )
     assert count_steps(run, 0.1) == math.inf and count_steps(synthetic.run(), 1.0) == math.inf
+
+
+def test_a_target_that_no_run_reached_is_told(synthetic):
+    runs = CollectedRuns([synthetic.run(s, val=[1.0, 0.6, 0.4, 0.5]) for s in range(3)], [])
+    problem = build_study(runs).problems[0]
+    told = [" ".join(list_warnings(analyze_problem(problem, target=t))) for t in (-5, 0.45, None)]
+    assert "No run reached the target, a validation risk of -5." in told[0]
+    assert not any("reached the target" in text for text in told[1:])
 
 
 def test_profiles_by_hand():

@@ -231,3 +231,12 @@ def test_a_run_on_data_ends_with_its_risks(tiny, tmp_path, capsys):
     rows = [words(line)[0] for line in out.splitlines() if "%" not in line and "." in line]
     assert rows[:4] == ["train", "validation", "gap", "test"]
     assert "lowest validation risk" in out and "distance" not in out
+
+
+def test_a_run_that_no_epoch_improved_says_so(undrawn, tmp_path, capsys):
+    words = ["data=iris", "model=linear", "optimizer=sgd", "optimizer.lr=1e4", "regularizer=[]"]
+    truerisk.train([*words, "trainer.max_epochs=3"], folder=tmp_path / "run").report()
+    assert (
+        "no epoch improved on the initial weights: the numbers are theirs"
+        in capsys.readouterr().out
+    )

@@ -224,11 +224,15 @@ def format_label(values: Mapping[str, Any], names: Mapping[str, str]) -> str:
     >>> values = {"choices.optimizer": "sgd", "optimizer.lr": 0.1}
     >>> format_label(values, shorten_keys(list(values)))
     'sgd lr=0.1'
+    >>> format_label({"data.source.path": "wages.csv"}, {"data.source.path": "path"})
+    'path=wages.csv'
     """
     words = []
     for key, value in values.items():
         if key.startswith("choices.") or key.endswith("._target_"):
             words.append(format_value(value))
+        elif key.endswith(".path"):  # of a file: what comes after its dot says little
+            words.append(f"{names[key]}={value}")
         else:
             words.append(f"{names[key]}={format_value(value)}")
     return " ".join(words)

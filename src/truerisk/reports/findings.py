@@ -30,7 +30,7 @@ from truerisk.reports.learning_problem import (
 )
 from truerisk.reports.run_records import read_resplit
 from truerisk.reports.seed_mean import SKEWED, SeedMean
-from truerisk.reports.tuning_curves import TimeToTarget, measure_time_to_target
+from truerisk.reports.tuning_curves import TimeToTarget, count_steps, measure_time_to_target
 from truerisk.risk.measured import FOLLOWED_RISK, Monitor
 from truerisk.show.style import format_fixed, format_with_stderr, leading_power
 from truerisk.sweeps.sweep_cell import strip_hash
@@ -480,6 +480,10 @@ def list_warnings(findings: ProblemFindings) -> list[str]:
             f"{format_count(halved, 'run')} ended early by successive halving: the risks there are "
             "those of shorter training, and count as they are."
         )
+    target, runs = findings.time_to_target.target, [run for r in recipes for run in r.runs]
+    if math.isfinite(target) and all(math.isinf(count_steps(run, target)) for run in runs):
+        title = title_metric(findings.problem.monitor.name)
+        warnings.append(f"No run reached the target, a {title} of {target:.3g}.")
     warnings += describe_resplits(findings.problem)
     # recipes without a finished run show no number at all, and need no caveat
     counts, unit = [r.status_counts["finished"] for r in recipes], findings.problem.unit

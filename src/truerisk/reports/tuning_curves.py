@@ -271,10 +271,10 @@ def measure_time_to_target(
             half of its seeds.
 
     Returns:
-        The steps of each method; a target of nan where there is no method.
+        The steps of each method; where there is none and no target is given, that is nan.
     """
     if not methods:
-        return TimeToTarget(math.nan, {}, {})
+        return TimeToTarget(math.nan if target is None else target, {}, {})
     runs = {method.name: _list_ended(method.selection.recipe.runs) for method in methods}
     if target is None:
         monitor = next((run.monitor for ended in runs.values() for run in ended), Monitor())

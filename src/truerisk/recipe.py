@@ -120,6 +120,9 @@ class Recipe:
             "seeds": self.streams._asdict(),
             "data": self.data.info._asdict(),
         }
+        if self.data.packer is not None:
+            # Python's own reference is another text in another version
+            facts["text"] = self.data.packer.describe_texts()
         if numbers := self.surrogate.find_training_numbers():
             # earlier versions, which say nothing here, measured with them
             facts["measured_without"] = sorted(numbers)

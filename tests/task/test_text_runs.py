@@ -91,6 +91,9 @@ def test_errors_of_ratios_are_those_of_the_delta_method(run):
 def test_it_learns_and_tells_how_it_read_the_texts(run, texts):
     first = run.history.query("name == 'risk/val'").value.iloc[0]
     assert run.summary["risk/val"].value < first and first < 3.5
+    known = run.run.metadata()["text"]
+    sizes = [len((texts / f"{k}.txt").read_bytes()) for k in range(40)]
+    assert (known["documents"], known["bytes"]) == (40, sum(sizes)) and len(known["sha256"]) == 64
     again = evaluate(run.folder).summary["risk/test"]
     assert again == run.summary["risk/test"]
 
@@ -193,3 +196,39 @@ def test_a_run_on_a_file_of_tokens_is_the_run_on_tokens_in_memory(
     folds = ["data.folds=4", "trainer.max_epochs=1", f"data.source.path={texts}"]
     fold = truerisk.train(compose([*RUN, *folds]), folder=tmp_path / "fold")
     assert fold.summary["risk/test"].size == 10
+
+
+SHORT = ["trainer.max_epochs=1", "trainer.max_steps=2", "metric=[]"]
+
+
+@pytest.mark.parametrize("name", ["gauss_newton", "newton_cg", "adahessian", "muon", "sam"])
+def test_optimizers_that_look_at_curvature_or_matrices_train_it(name, texts, tmp_path):
+    given = [o for o in RUN if not o.startswith(("optimizer", "trainer", "metric"))]
+    given += [f"optimizer={name}", f"data.source.path={texts}", *SHORT]
+    if name in ("gauss_newton", "newton_cg"):
+        given += ["data.batch_size=full", "optimizer.max_iter=3"]
+    if name == "muon":
+        given.append("param_groups=muon_hidden")
+    run = truerisk.train(compose(given), folder=tmp_path / name)
+    first = run.history.query("name == 'risk/train'").value
+    assert run.status == "finished" and first.iloc[-1] < math.log(11)
+
+
+def test_fisher_factors_are_refused_with_the_reason(texts, tmp_path):
+    given = [o for o in RUN if not o.startswith(("optimizer", "trainer", "metric"))]
+    with pytest.raises(ConfigError, match=r"\[n, K\].*such as adam"):
+        truerisk.train(
+            compose([*given, *SHORT, "optimizer=kfac", f"data.source.path={texts}"]),
+            folder=tmp_path / "kfac",
+        )
+
+
+@pytest.mark.parametrize(
+    "name", ["kaiming_normal", "xavier_uniform", "orthogonal", "normal", "lsuv"]
+)
+def test_initializers_of_the_project_fit_it(name, texts):
+    given = [*RUN, f"data.source.path={texts}", f"initializer={name}", "model.tied=false"]
+    recipe, plain = (assemble(compose(g)) for g in (given, [*given, "initializer=default"]))
+    mine, theirs = (r.model.layers[0].attention.query.weight for r in (recipe, plain))
+    assert not torch.equal(mine, theirs)
+    assert recipe.model(recipe.data.train.x[:2]).isfinite().all()

@@ -99,6 +99,10 @@ class Packer(Protocol):
         """Return what was fitted, as plain values."""
         ...
 
+    def describe_texts(self) -> dict[str, Any]:
+        """Return how many documents and bytes there are, and their digest."""
+        ...
+
     def pack(self, parts: Mapping[str, Tensor]) -> None:
         """Cut the documents of each split, int64 [d] by its name, into ``rows``."""
         ...

@@ -129,6 +129,11 @@ class TextPacker:
         assert self.tokenizer is not None
         return self.tokenizer.state_dict()
 
+    def describe_texts(self) -> dict[str, Any]:
+        """Return how many documents and bytes there are, and their digest."""
+        known = self.documents
+        return {"documents": len(known), "bytes": int(known.sizes.sum()), "sha256": known.digest}
+
     def pack(self, parts: Mapping[str, Tensor]) -> None:
         """Cut the documents of each split into sequences.
 

@@ -164,7 +164,7 @@ def files(tmp_path_factory):
         (folder / "texts" / f"{k}.txt").write_text("".join(draw.choice(list("abc"), 40)))
     labelled = table.drop(columns="town").assign(label=draw.integers(0, 3, 60))
     labelled.to_parquet(folder / "table.parquet")
-    for name, shape in {"images": (1, 6, 6), "signals": (2, 13)}.items():
+    for name, shape in {"images": (1, 6, 6), "signals": (2, 12)}.items():
         x = draw.normal(size=(60, *shape)).astype("float32")
         # not below 0, as what is counted
         np.savez(folder / f"{name}.npz", x=x, y=np.abs(draw.normal(size=(60, 2))))

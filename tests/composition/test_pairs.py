@@ -41,8 +41,7 @@ SWITCHES = {
 }
 """Options that are on or off."""
 
-RESIDUAL = ("resnet", "resnet18", "resnet20", "wide_resnet")
-TAKES = {"cnn": {3}, "vit": {3}, "cnn1d": {2}, **{name: {2, 3} for name in RESIDUAL}}
+TAKES = {"cnn": {3}, "cnn1d": {2}, "resnet": {2, 3}, "wide_resnet": {2, 3}}
 """Dimensions of a sample that a model reads; the others read all."""
 
 REGRESSION = {"mse", "mae", "huber", "poisson", "quantile"}
@@ -52,12 +51,16 @@ NORMALIZED = {
     "mlp_residual": {"none", "batch", "layer", "group"},
     "cnn1d": {"none", "batch", "layer", "group"},
     "cnn": {"none", "batch", "layer", "group"},
-    **{name: {"none", "batch", "layer", "group"} for name in RESIDUAL},
+    "resnet": {"none", "batch", "layer", "group"},
+    "wide_resnet": {"none", "batch", "layer", "group"},
     "transformer": {"none", "layer"},
-    "vit": {"none", "layer"},
 }
-IMAGE_SETS = {"cifar10", "cifar100", "mnist", "fashion_mnist"}
-"""Data that are images of classes, as digits are: to the other parts there is no difference."""
+ALIKE = {
+    "data": {"cifar10", "cifar100", "mnist", "fashion_mnist"},
+    "model": {"resnet18", "resnet20", "vit"},
+}
+"""Options that are to the other parts what another one is: images of classes as digits are, the
+class of resnet, the layers of transformer behind a convolution."""
 OF_RECURRENT = {"identity_rnn", "orthogonal_rnn"}
 PLAIN = "the model's"
 
@@ -95,7 +98,7 @@ CLASHES = {
     ),
     ("data", "model"): Clash(
         lambda data, model: data.dims not in TAKES.get(model, {1, 2, 3}),
-        "use model=|halves images of 2 x 13 to nothing|does not divide images of 2 x 13",
+        "use model=|halves images of 2 x 12 to nothing",
     ),
     ("data", "cutmix"): Clash(
         lambda data, on: on == "on" and data.dims == 1, "cutmix needs signals .* or images"
@@ -188,7 +191,8 @@ class Kind(NamedTuple):
 def space(files, listed, chosen):
     """The choices, and which two of them clash."""
     factors = {group: listed(group) for group in PICKED} | STEP
-    factors["data"] = [name for name in factors["data"] if name not in IMAGE_SETS]
+    for group, others in ALIKE.items():
+        factors[group] = [name for name in factors[group] if name not in others]
     factors |= {name: ["off", "on"] for name in SWITCHES}
     kinds = {("data", name): kind(chosen("data", name), files) for name in factors["data"]}
 

@@ -133,3 +133,11 @@ def test_cells_of_earlier_versions_are_the_same_recipe():
     config = resolve_config(compose(["data=iris"]))
     old = {**config, "data": {k: v for k, v in config["data"].items() if k != "standardize_target"}}
     assert flatten_config(old) == flatten_config(config)
+
+
+def test_a_residual_network_without_projections_is_the_same_cell():
+    """Shortcuts of zeros are what there was before there was a key for them."""
+    config = resolve_config(compose(["model=resnet"]))
+    del config["model"]["shortcut"]
+    assert mark("model=resnet") == hash_config(config) == "15d334780b"
+    assert mark("model=resnet", "model.shortcut=projection") != hash_config(config)

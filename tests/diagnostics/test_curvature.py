@@ -7,6 +7,8 @@ import torch
 
 from truerisk.core.errors import ConfigError
 from truerisk.diagnostics import Curvature
+from truerisk.diagnostics.history_plots import pivot_history
+from truerisk.objective import LocalObjective, Objective
 
 BOWL = ["model=quadratic_bowl", "model.dimension=3", "model.condition=8", "model.rotation=1"]
 SHORT = ["trainer.max_epochs=2", "diagnostics=[curvature]", "diagnostics.curvature.every.epochs=1"]
@@ -48,6 +50,31 @@ def test_sharpness_of_adam_is_preconditioned(on_function):
     expected = torch.linalg.eigvalsh(root[:, None] * h * root)[-1]
     assert table["stability"].iloc[1] == pytest.approx(float(expected), rel=1e-9)
     assert table["threshold"].iloc[1] == pytest.approx(38)
+
+
+def test_batch_norm_by_the_batch(run, assembled):
+    """At initial weights running statistics are 0 and 1; the batch's are not."""
+    small = ["data=iris", "model.width=3", "model.normalization=batch", "regularizer=[]"]
+    small += ["trainer.precision=64-true", "risk.train_samples=1000"]
+    still = [*SHORT[1:], "optimizer.lr=0", "trainer.max_epochs=1"]
+    found = {
+        mode: run(*small, *still, f"diagnostics.curvature.training_mode={mode}")
+        for mode in (True, False)
+    }
+    tables = {mode: pivot_history(seen.history, "curvature") for mode, seen in found.items()}
+    recipe = assembled(*small)
+    every = torch.arange(len(recipe.data.train))
+    (batch,) = recipe.data.train.batches([every])
+    for mode, table in tables.items():
+        point = LocalObjective(Objective(recipe.model.train(mode), recipe.surrogate), None, [batch])
+        h = torch.autograd.functional.hessian(
+            lambda w, at=point: at.objective(at.state(w), batch).objective, point.w
+        )
+        first = table.iloc[0]
+        assert first["lambda_max"] == pytest.approx(float(torch.linalg.eigvalsh(h)[-1]), rel=1e-6)
+        assert first["trace"] == pytest.approx(float(h.trace()), rel=1e-6)
+    by_batch, by_running = (table["lambda_max"].iloc[0] for table in tables.values())
+    assert abs(by_batch / by_running - 1) > 0.1
 
 
 def test_a_method_without_a_known_threshold_says_so(on_function, capsys):

@@ -50,20 +50,33 @@ class Curvature(Diagnostic):
         every: when to look; see `Diagnostic`.
         probes: random vectors for the trace.
         tolerance: of eigenvalues, relative to |λ|max.
+        training_mode: whether J is as training sees it, with batch norm by the batch (of up to 1000
+            samples) and dropout's masks; as it is measured, in eval mode, if not.
     """
 
     cost = "heavy"
     on_functions = True
 
     def __init__(
-        self, every: Mapping[str, Any] | None = None, probes: int = 16, tolerance: float = 1e-3
+        self,
+        every: Mapping[str, Any] | None = None,
+        probes: int = 16,
+        tolerance: float = 1e-3,
+        training_mode: bool = False,
     ) -> None:
         super().__init__(every)
+        self.training_mode = training_mode
         self.probes = check_int("diagnostics.curvature.probes", probes, 2)
         self.tolerance = check_float("diagnostics.curvature.tolerance", tolerance, 0, 1, above=True)
 
     def look(self, snapshot: Snapshot) -> Values:
         """Measure eigenvalues, trace, condition number and stability."""
+        if self.training_mode:
+            with snapshot.in_training_mode() as trained:
+                return self._measure(trained)
+        return self._measure(snapshot)
+
+    def _measure(self, snapshot: Snapshot) -> Values:
         if not snapshot.is_finite:
             return {}
         h = snapshot.hessian

@@ -191,6 +191,23 @@ class Snapshot:
         h = HessianOperator(self.local_objective)
         return DenseOperator(h.dense()) if h.size <= SMALL else h
 
+    @contextmanager
+    def in_training_mode(self) -> Iterator[Snapshot]:
+        """Look at J as training sees it: batch norm by the batch, and dropout's masks, held still.
+
+        Layers that are frozen in eval mode stay there. Afterwards all of the model is in eval mode.
+
+        Yields:
+            The same step, of which nothing is computed yet.
+        """
+        try:
+            for name, module in self.model.named_modules():
+                # not `train()`, which would reach layers that a run holds in eval mode
+                module.training = name not in self.frozen
+            yield Snapshot(self.run, self.gradients, self.frozen)
+        finally:
+            self.model.eval()
+
     @cached_property
     def is_finite(self) -> bool:
         """Whether J, its gradient and a product with its Hessian are, in a run that may diverge."""

@@ -1,0 +1,52 @@
+"""The claims on normalization, and what turns them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from torch import nn
+
+from truerisk.data.encoder import Standardizer
+from truerisk.reproductions.normalization import LINEAR, RATE
+from truerisk.verdicts import write_grids
+
+NAME = "normalization"
+
+
+def test_least_squares_holds(at):
+    """Networks are not in the quick study."""
+    done = at.quick(NAME)
+    claims = json.loads((done.folder / "verdict.json").read_text())["claims"]
+    verdicts = [claim["verdict"] for claim in claims.values()]
+    assert done.code == 0
+    assert verdicts == ["holds"] * 3 + [None] * 4, claims
+
+
+def test_inputs_that_keep_their_means(at, monkeypatch):
+    """Scales alone leave the means in the Hessian."""
+    fit = Standardizer.fit.__func__
+
+    def scale_only(cls, kind, chunks):
+        whole = fit(cls, kind, chunks)
+        whole.mean = whole.mean * 0
+        return whole
+
+    monkeypatch.setattr(Standardizer, "fit", classmethod(scale_only))
+    grid = write_grids({**LINEAR, "data.standardize": "feature", RATE: 0.2})
+    assert at.study(NAME, "condition_in_closed_form", grid) == "does not hold"
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_layer_norm_that_does_nothing(at, monkeypatch, broken):
+    """Four step lengths of a narrow network: one that layer norm lifts from where it stalls."""
+    if broken:
+        monkeypatch.setattr(nn.LayerNorm, "forward", lambda self, x: x)
+    grid = write_grids(
+        {
+            **{"model.depth": 6, "model.width": 32, "trainer.max_epochs": 8},
+            **{"model.normalization": ["none", "layer"], RATE: [0.01, 1.0], "seed": range(2)},
+        }
+    )
+    verdict = at.study(NAME, "layer_norm_widens", grid, "hydra/launcher=basic")
+    assert verdict == {True: "does not hold", False: "holds"}[broken]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
-from torch import nn
-
 from truerisk.data.encoder import Standardizer
 from truerisk.reproductions.normalization import LINEAR, RATE
 from truerisk.verdicts import write_grids
@@ -35,18 +32,3 @@ def test_inputs_that_keep_their_means(at, monkeypatch):
     monkeypatch.setattr(Standardizer, "fit", classmethod(scale_only))
     grid = write_grids({**LINEAR, "data.standardize": "feature", RATE: 0.2})
     assert at.study(NAME, "condition_in_closed_form", grid) == "does not hold"
-
-
-@pytest.mark.parametrize("broken", [False, True])
-def test_layer_norm_that_does_nothing(at, monkeypatch, broken):
-    """Four step lengths of a narrow network: one that layer norm lifts from where it stalls."""
-    if broken:
-        monkeypatch.setattr(nn.LayerNorm, "forward", lambda self, x: x)
-    grid = write_grids(
-        {
-            **{"model.depth": 6, "model.width": 32, "trainer.max_epochs": 8},
-            **{"model.normalization": ["none", "layer"], RATE: [0.01, 1.0], "seed": range(2)},
-        }
-    )
-    verdict = at.study(NAME, "layer_norm_widens", grid, "hydra/launcher=basic")
-    assert verdict == {True: "does not hold", False: "holds"}[broken]

@@ -8,7 +8,8 @@ Networks of six hidden layers, with He's weights, train at a step length if they
 chance, ln 10, behind in 30 epochs of SGD. Their Hessian is indefinite, with eigenvalues near
 0. What is compared is how far λmax stands out of the mean eigenvalue, tr ∇²J/p, after five epochs,
 of J as training sees it: normalized by the batch. At initial weights, tried first, the trace may be
-negative. Three other seeds, tried first, left open what layer norm does to the range.
+negative. What layer norm does to either is not to be seen here: three other seeds left it open, and
+so do six.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from truerisk.verdicts import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMULA = "∇²J = 2 E[x̃x̃ᵀ]   →   2 (corr x ⊕ 1);   layers: a ← γ (a − E a)/√(Var a + ε) + β"
+FORMULA = "∇²J = 2 E x̃x̃ᵀ   →   2 (corr x ⊕ 1);   layers: a ← γ (a − E a)/√(Var a + ε) + β"
 SOURCE = "Santurkar et al. 2018, How Does Batch Normalization Help Optimization?"
 TOPIC = "Depth, recurrence and initialization"
 COST = "3 min"
@@ -255,7 +256,8 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
         right.plot([i] * len(values), values, "o", color=f"C{i}", ms=5)
     left.axhline(CHANCE / 2, color="gray", linestyle=":", linewidth=1.2)
     left.set(xscale="log", xlabel="step length", title="training risk after 30 epochs")
-    left.legend(fontsize="small")
+    left.legend(fontsize="x-small", loc="lower left")
     right.set_xticks(range(3), [name.replace(" ", "\n") for name in NAMES.values()])
     right.set(yscale="log", xlim=(-0.5, 2.5), title="λmax / mean eigenvalue")
     right.set_xlabel("after 5 epochs")
+    right.yaxis.set_minor_formatter("")

@@ -247,17 +247,18 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
     """
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     for i, (kind, name) in enumerate(NAMES.items()):
-        for number, group in enumerate(networks(runs, kind).grouped_by("seed.base").values()):
+        left.plot([], [], "o-", color=f"C{i}", lw=1.2, ms=4, label=name)
+        for group in networks(runs, kind).grouped_by("seed.base").values():
             by_rate = group.grouped_by(RATE)
             risks = [last_risk(found.only_run) for found in by_rate.values()]
-            label = None if number else name
-            left.plot(list(by_rate), risks, "o-", color=f"C{i}", lw=1.2, ms=4, label=label)
+            left.plot(list(by_rate), risks, "o-", color=f"C{i}", lw=1.2, ms=4)
         values = list(read_conditions(runs, kind).values())
         right.plot([i] * len(values), values, "o", color=f"C{i}", ms=5)
     left.axhline(CHANCE / 2, color="gray", linestyle=":", linewidth=1.2)
-    left.set(xscale="log", xlabel="step length", title="training risk after 30 epochs")
+    left.set(
+        xscale="log", xlim=(2e-3, 15), xlabel="step length", title="training risk after 30 epochs"
+    )
     left.legend(fontsize="x-small", loc="lower left")
     right.set_xticks(range(3), [name.replace(" ", "\n") for name in NAMES.values()])
-    right.set(yscale="log", xlim=(-0.5, 2.5), title="λmax / mean eigenvalue")
+    right.set(yscale="log", xlim=(-0.5, 2.5), ylim=(100, 10_000), title="λmax / mean eigenvalue")
     right.set_xlabel("after 5 epochs")
-    right.yaxis.set_minor_formatter("")

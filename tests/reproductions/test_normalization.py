@@ -17,7 +17,7 @@ def test_least_squares_holds(at):
     claims = json.loads((done.folder / "verdict.json").read_text())["claims"]
     verdicts = [claim["verdict"] for claim in claims.values()]
     assert done.code == 0
-    assert verdicts == ["holds"] * 3 + [None] * 4, claims
+    assert verdicts == ["holds"] * 3 + ["not run with --quick"] * 4, claims
 
 
 def test_inputs_that_keep_their_means(at, monkeypatch):

@@ -9,7 +9,7 @@ from benchmarks.arguments import read_arguments
 from benchmarks.table import show
 
 BENCHMARKS = (
-    "step", "large", "startup", "memory", "diagnostics", "optimizers", "vectorized",
+    "step", "large", "characters", "startup", "memory", "diagnostics", "optimizers", "vectorized",
     "study", "pool", "report",
 )  # fmt: skip
 """Modules of this folder, each with ``rows(quick)``."""

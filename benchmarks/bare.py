@@ -26,7 +26,9 @@ class BareLoop:
             self.optimizer.zero_grad()
             # index_select is the fastest way to gather rows: 5 times as fast as x[index] at 784
             outputs = self.model(self.x.index_select(0, index))
-            cross_entropy(outputs, self.y.index_select(0, index)).backward()
+            # of tokens, each is a row
+            y = self.y.index_select(0, index).flatten()
+            cross_entropy(outputs.flatten(0, -2), y).backward()
             self.optimizer.step()
             self.steps += 1
         self.seconds += perf_counter() - began

@@ -121,6 +121,15 @@ def _catch_errors(
     return end
 
 
+_LEFT: list[bool] = []
+"""Filled in a worker whose parent tells refusals."""
+
+
+def leave_refusals() -> None:
+    """Leave refusals to the process that has started this one, which counts those of all."""
+    _LEFT.append(True)
+
+
 def drop_label(reason: str, label: str) -> str:
     """Leave out a cell's label where its reason begins with it: it stands before it anyway.
 
@@ -142,7 +151,7 @@ def tell_outcome(outcome: Outcome, folder: Path) -> None:
     label = strip_hash(folder)
     if outcome.status == "refused":
         reason = drop_label(outcome.reason, label)
-        if reason not in REFUSALS:
+        if reason not in REFUSALS and not _LEFT:
             print(f"error: {label}: {reason}", file=sys.stderr)
         REFUSALS.setdefault(reason, label)
         return

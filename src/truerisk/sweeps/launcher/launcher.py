@@ -157,7 +157,11 @@ class Launcher:
         # cells in this process catch signals by themselves, and a second one is to end it at once
         with on_stop(self._pass_signal) if self.passes_signals else nullcontext():
             try:
-                outcomes = {cell.folder: outcome for cell, outcome in self.run_cells(works)}
+                outcomes = {}
+                for cell, outcome in self.run_cells(works):
+                    outcomes[cell.folder] = outcome
+                    if outcome.status == "refused":  # not told yet where it was a worker's
+                        tell_outcome(outcome, outcome.folder or cell.folder)
             except Interrupted as stop:
                 raise SystemExit(INTERRUPTED.get(str(stop), 130)) from None
         if self.stopped:
@@ -325,10 +329,11 @@ def count_refusals(reasons: Mapping[str, str]) -> None:
     """
     short = {label: drop_label(why, label) for label, why in reasons.items()}
     for reason in dict.fromkeys(short.values()):
-        first, *others = (label for label, why in short.items() if why == reason)
-        if others and REFUSALS.get(reason, first):
+        told = REFUSALS.get(reason, "")
+        others = [label for label, why in short.items() if why == reason and label != told]
+        if others and told:
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            print(f"error: {others[0]}{more}: refused as {first} is", file=sys.stderr)
+            print(f"error: {others[0]}{more}: refused as {told} is", file=sys.stderr)
 
 
 def read_job_outcome(job: JobReturn) -> Outcome:

@@ -134,7 +134,7 @@ MORE = [
     ("optimizer=lbfgs data.batch_size=full step.clip.norm=1", "step.clip.norm", "LBFGS"),
     ("step.clip.norm=1 step.clip.value=1", "step.clip", "norm and value"),
     ("trainer.precision=16-true", "trainer.precision", "NaN"),
-    ("data=diabetes loss=mse data.label_noise=0.1", "data.label_noise", "regression"),
+    ("data=diabetes loss=mse data.label_noise=some", "data.label_noise", "some"),
     ("optimizer=custom", "optimizer._target_", "no value"),
     ("optimizer=custom optimizer._target_=nowhere.SGD", "optimizer._target_", "nowhere"),
     ("optimizer.lr", "'optimizer.lr' is no override", "key=value"),

@@ -121,6 +121,19 @@ def test_label_noise_hits_the_training_labels_only():
     assert chi2 < 13.8  # the 0.999 quantile with two degrees of freedom
 
 
+def test_label_noise_moves_the_training_quantities_only():
+    clean, module = (
+        ready(partial(blobs, 4000, task="regression"), label_noise=share) for share in (0.0, 0.1)
+    )
+    moved = module.train.y - clean.train.y
+    assert int((moved != 0).sum()) == 240
+    deviation = float(clean.train.y.std(correction=0))
+    torch.testing.assert_close(
+        moved[moved != 0].double(), torch.full((240,), 10 * deviation).double()
+    )
+    assert torch.equal(clean.val.y, module.val.y) and torch.equal(clean.test.y, module.test.y)
+
+
 def test_num_train_is_stratified_and_nested():
     small, large = (ready(num_train=m, standardize="none") for m in (20, 60))
     assert small.num_train == 20 and torch.bincount(small.train.y).tolist() == [5, 5, 5, 5]
@@ -212,7 +225,10 @@ def test_the_lightning_hook_prepares():
         ({"num_train": 121}, "data.num_train is 121: the training split has 120"),
         ({"num_train": 0}, "data.num_train is 0"),
         ({"label_noise": 1.5}, "data.label_noise is 1.5"),
-        ({"source": partial(blobs, task="regression"), "label_noise": 0.1}, "set it to 0"),
+        (
+            {"source": partial(blobs, task="multilabel"), "label_noise": 0.1},
+            "multi-label data has no class labels: set it to 0",
+        ),
         ({"standardize": "globl"}, "did you mean 'global'"),
         ({"in_memory": "no"}, "data.in_memory is 'no'"),
         ({"workers": -1}, "data.workers is -1"),

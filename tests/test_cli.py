@@ -256,7 +256,7 @@ def test_a_run_in_one_process_does_without_lightning_whose_import_takes_longer(h
     [
         (
             "truerisk tr",
-            "train plan reproduce parts evaluate predict export wandb-sweep report draw",
+            "train plan reproduce parts evaluate predict generate export wandb-sweep report draw",
         ),
         ("truerisk train optimizer=adamw", "optimizer=adamw"),
         ("truerisk train optimizer=sgd optimizer.l", "optimizer.lr="),

@@ -27,6 +27,11 @@ def blobs(n=200, classes=4, task="classification", test=False):
     return Samples(x, y, task, test=(x[:10], y[:10]) if test else None)
 
 
+def labels():
+    x = blobs().x
+    return Samples(x, (x > 2).long(), "multilabel")
+
+
 def ready(source=blobs, **options):
     module = DataModule(source, **options)
     module.prepare()
@@ -226,7 +231,7 @@ def test_the_lightning_hook_prepares():
         ({"num_train": 0}, "data.num_train is 0"),
         ({"label_noise": 1.5}, "data.label_noise is 1.5"),
         (
-            {"source": partial(blobs, task="multilabel"), "label_noise": 0.1},
+            {"source": labels, "label_noise": 0.1},
             "multi-label data has no class labels: set it to 0",
         ),
         ({"standardize": "globl"}, "did you mean 'global'"),

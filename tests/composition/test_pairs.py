@@ -97,7 +97,9 @@ CLASHES = {
         "|loss=poisson is for counts",
     ),
     ("data", "model"): Clash(
-        lambda data, model: data.dims not in TAKES.get(model, {1, 2, 3}),
+        lambda data, model: (
+            data.dims not in TAKES.get(model, {1, 2, 3}) and not (data.grey and model == "cnn")
+        ),
         "use model=|halves images of 2 x 12 to nothing",
     ),
     ("data", "cutmix"): Clash(
@@ -182,6 +184,7 @@ class Kind(NamedTuple):
 
     task: str
     dims: int
+    grey: bool
     ordered: bool
     counts: bool
     either: bool
@@ -213,7 +216,10 @@ def kind(picked, files):
     counts = bool((data.train.y >= 0).all())
     # labels that are numbers are targets of a regression where the loss is one for that
     either = ordered and cfg.data.source.get("task") == "auto"
-    return Kind(data.info.task, len(data.info.input_shape), ordered, counts, either)
+    shape = data.info.input_shape
+    # channels of a signal that are enough for an image's rows
+    grey = len(shape) == 2 and min(shape) >= 4
+    return Kind(data.info.task, len(shape), grey, ordered, counts, either)
 
 
 def covering(factors, clash):

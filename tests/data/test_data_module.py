@@ -16,7 +16,7 @@ from truerisk.data import DataModule, Samples, gaussians, iris, mnist1d, polynom
 from truerisk.data.split import TensorSplit
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
-ELSEWHERE = ("table", "arrays", "hub", "none")
+ELSEWHERE = ("table", "arrays", "hub", "none", "cifar10", "cifar100", "mnist", "fashion_mnist")
 READY = sorted(p.stem for p in CONF.glob("[!_]*.yaml") if p.stem not in ELSEWHERE)
 
 

@@ -38,17 +38,24 @@ SMALL = {
 RECURRENT = {"rnn", "lstm", "gru"}
 
 
+def model_and_inputs(model_name):
+    """A small model for ten classes, and inputs of 50 samples."""
+    shape = {"cnn": (1, 8, 8), "vit": (1, 8, 8), "gpt": (12,)}.get(model_name, (1, 40))
+    torch.manual_seed(0)
+    overrides = [f"model={model_name}", *SMALL.get(model_name, [])]
+    model = instantiate(compose(overrides).model, shape, 10)
+    x = torch.randn(50, *shape)
+    if model_name == "gpt":
+        x = torch.randint(10, (50, *shape))
+    return model, x
+
+
 @pytest.mark.parametrize("model_name", MODELS)
 @pytest.mark.parametrize("name", INITIALIZERS)
 def test_it_works_or_says_why_not(name, model_name):
-    shape = (1, 8, 8) if model_name in ("cnn", "vit") else (1, 40)
-    torch.manual_seed(0)
-    model = instantiate(
-        compose([f"model={model_name}", *SMALL.get(model_name, [])]).model, shape, 10
-    )
+    model, x = model_and_inputs(model_name)
     initializer = instantiate(OmegaConf.load(CONF / "initializer" / f"{name}.yaml"))
     before = [m.weight.clone() for m in weight_matrices(model)]
-    x = torch.randn(50, *shape)
     if name in ("identity_rnn", "orthogonal_rnn") and model_name not in RECURRENT:
         with pytest.raises(ConfigError, match="recurrent"):
             initializer(model, x)
@@ -62,13 +69,10 @@ def test_it_works_or_says_why_not(name, model_name):
 
 def test_every_parameter_of_the_models_is_a_matrix_a_bias_a_norm_or_positions():
     for model_name in MODELS:
-        shape = (1, 8, 8) if model_name in ("cnn", "vit") else (1, 40)
-        model = instantiate(
-            compose([f"model={model_name}", *SMALL.get(model_name, [])]).model, shape, 10
-        )
+        model, _ = model_and_inputs(model_name)
         reached = sum(m.weight.numel() for m in weight_matrices(model))
         reached += sum(b.numel() for b in bias_vectors(model))
-        names = ("normalization", "positions", "last", "token")
+        names = ("norm", "positions", "last", "token")
         rest = sum(p.numel() for n, p in model.named_parameters() if any(w in n for w in names))
         assert reached + rest == sum(p.numel() for p in model.parameters())
 

@@ -82,14 +82,15 @@ def test_every_sweeper_knows_globs_and_what_is_taken_away(points):
 
 
 def test_grids_follow_each_other(points):
-    grids = [{"optimizer": "sgd", "optimizer.lr": "0.1,1"}, {"optimizer": "adam"}]
+    grids = [{"optimizer": "sgd", "optimizer.lr": "0.1,1"}]
+    grids.append({"optimizer": "adam", "step.clip": None})
     assert points(Grids(grids), "seed=1,2") == [
         "optimizer=sgd optimizer.lr=0.1 seed.base=1",
         "optimizer=sgd optimizer.lr=0.1 seed.base=2",
         "optimizer=sgd optimizer.lr=1 seed.base=1",
         "optimizer=sgd optimizer.lr=1 seed.base=2",
-        "optimizer=adam seed.base=1",
-        "optimizer=adam seed.base=2",
+        "optimizer=adam step.clip=null seed.base=1",
+        "optimizer=adam step.clip=null seed.base=2",
     ]
 
 

@@ -170,7 +170,8 @@ def test_what_a_quick_study_leaves_out_is_told_apart(tmp_path, capsys):
     missing, measured = Finding(math.nan, math.nan, math.nan), Finding(32.0, 31.0, 33.0)
     claims = {k: c._replace(measure=lambda runs: missing) for k, c in reproduction.claims.items()}
     first = claims["logistic_regression"]
-    claims["logistic_regression"] = first._replace(measure=lambda runs: measured)
+    says = "accuracy, E[y = f(x)]"  # whose brackets are no colours
+    claims["logistic_regression"] = first._replace(measure=lambda runs: measured, says=says)
     quick = replace(reproduction, claims=claims)
     judged = quick.judge_claims(Runs([]), quick=True)
     verdicts = [j.verdict for j in judged.values()]
@@ -181,7 +182,8 @@ def test_what_a_quick_study_leaves_out_is_told_apart(tmp_path, capsys):
     record = json.loads((tmp_path / "verdict.json").read_text(), parse_constant=pytest.fail)
     assert record["claims"]["gru"]["finding"] == {"value": None, "low": None, "high": None}
     command.print_verdicts(quick, judged)
-    assert "nan" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "nan" not in out and "E[y" in out
     study = RecordedStudy(quick, tmp_path / "mnist1d_table-quick", record)
     assert "1 of 4 hold, 3 not run with --quick" in markdown_table([study])
 

@@ -39,7 +39,7 @@ from truerisk.sweeps.study_folder import (
 )
 from truerisk.sweeps.sweep_cell import DONE, SweepCell, record_cell_failure
 from truerisk.sweeps.sweeper import Batches, Sweeper
-from truerisk.sweeps.sweeper.axis import quote_distributions
+from truerisk.sweeps.sweeper.axis import quote_distributions, write_axes
 from truerisk.sweeps.sweeper.grids import GridSweeper
 
 OF_A_SWEEP = ("study", "report")
@@ -158,8 +158,7 @@ class Sweep:
         self, overrides: Sequence[str], own_axes: Mapping[str, Any] | None = None
     ) -> list[Override]:
         """Parse the sweeper's own axes, then those of the command line."""
-        params = [f"{key}={value}" for key, value in (own_axes or {}).items()]
-        own = quote_distributions(expand_short_forms(params))
+        own = quote_distributions(expand_short_forms(write_axes(own_axes or {})))
         axes = []
         for override in self.loader.read_overrides([*own, *overrides]):
             if override.key_or_group in OF_A_SWEEP:

@@ -132,6 +132,7 @@ def print_verdicts(reproduction: Reproduction, judged: Mapping[str, JudgedClaim]
         judged: its claims by name.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table, box
 
     table = Table(title=f"{reproduction.name}: {reproduction.sentence}", box=box.SIMPLE_HEAD)
@@ -143,7 +144,8 @@ def print_verdicts(reproduction: Reproduction, judged: Mapping[str, JudgedClaim]
         measured = str(finding)
         if verdict == "not run with --quick":
             measured = "–"
-        table.add_row(claim.says, claim.range_in_words, measured, mark)
+        # E[x] would lose its brackets, which mark colours
+        table.add_row(escape(claim.says), claim.range_in_words, measured, mark)
     Console(highlight=False).print(table)
 
 

@@ -52,6 +52,17 @@ class SweepAxes(NamedTuple):
         return points
 
 
+def write_axes(axes: Mapping[str, Any]) -> list[str]:
+    """Write axes of a YAML file as on the command line, where nothing is spelled null.
+
+    >>> write_axes({"optimizer.lr": "0.1,1", "step.clip.norm": None})
+    ['optimizer.lr=0.1,1', 'step.clip.norm=null']
+    """
+    texts = {key: str(value) for key, value in axes.items()}
+    texts |= {key: "null" for key, value in axes.items() if value is None}
+    return [f"{key}={text}" for key, text in texts.items()]
+
+
 def split_axes(overrides: Sequence[Override], crossed: Collection[str]) -> SweepAxes:
     """Sort overrides by what is done with them.
 

@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Override
 
 from truerisk.config.compose import expand_short_forms
 from truerisk.sweeps.sweeper import Batches, CellOverrides
-from truerisk.sweeps.sweeper.axis import list_values, split_axes
+from truerisk.sweeps.sweeper.axis import list_values, split_axes, write_axes
 
 if TYPE_CHECKING:
     from truerisk.sweeps.study_folder import StudyFolder
@@ -55,7 +55,7 @@ class Grids:
         """Propose all points at once."""
         points = []
         for grid in self.grids or [{}]:
-            texts = expand_short_forms([f"{key}={value}" for key, value in grid.items()])
+            texts = expand_short_forms(write_axes(grid))
             points += list_grid([*study.compose.loader.read_overrides(texts), *overrides])
         yield points
 

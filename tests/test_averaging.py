@@ -73,11 +73,11 @@ def test_training_goes_on_as_without(plain, averaged, request):
     assert all(map(same, states, plain[1]))
 
 
-def exponential(states):
-    """w̄₁ = w₁, w̄ₜ = d w̄ₜ₋₁ + (1 − d) wₜ with d = min(0.9, (1 + t)/(10 + t)); after each step."""
+def exponential(states, decay=0.9):
+    """w̄₁ = w₁, w̄ₜ = d w̄ₜ₋₁ + (1 − d) wₜ with d = min(decay, (1 + t)/(10 + t)); after each step."""
     average = {name: w.clone() for name, w in states[0].items()}
     for t, state in enumerate(states, 1):
-        d = min(0.9, (1 + t) / (10 + t)) if t > 1 else 0.0
+        d = min(decay, (1 + t) / (10 + t)) if t > 1 else 0.0
         for name, w in state.items():
             average[name] = d * average[name] + (1 - d) * w if w.is_floating_point() else w
         yield {name: w.clone() for name, w in average.items()}
@@ -92,9 +92,19 @@ def risk_of(assembled, state):
         return cross_entropy(recipe.model.eval()(val.x), val.y).item()
 
 
-def refreshed(assembled, state):
+def error_of(assembled, state, *overrides):
+    """Share of the validation samples that a model with this state gets wrong."""
+    recipe = assembled(*RECIPE, *overrides)
+    recipe.model.load_state_dict(state)
+    val = recipe.data.val
+    with torch.no_grad():
+        wrong = recipe.model.eval()(val.x).argmax(1) != val.y
+    return wrong.double().mean().item()
+
+
+def refreshed(assembled, state, *overrides):
     """The same weights with the batch-norm statistics that torch's `update_bn` finds for them."""
-    recipe = assembled(*RECIPE)
+    recipe = assembled(*RECIPE, *overrides)
     recipe.model.load_state_dict(state)
     update_bn([recipe.data.train.x], recipe.model)
     return recipe.model.state_dict()
@@ -117,6 +127,23 @@ def test_ema_is_measured_and_kept(ema, assembled, series):
     for name, w in best_state(result).items():
         if "num_batches" not in name:  # counted by training
             torch.testing.assert_close(w, averages[best - 1][name], rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("steps", [10, 50])
+def test_the_error_of_a_young_average_is_that_of_fresh_statistics(traced, assembled, steps):
+    """Averaged along with the weights, statistics would be those of weights long gone."""
+    overrides = ["data=digits", "model.width=30", f"trainer.max_steps={steps}"]
+    overrides.append("trainer.max_epochs=-1")
+    result, states = traced(*overrides, "regularizer=ema")
+    *_, average = exponential(states, decay=0.99)
+    fresh, val = refreshed(assembled, average, *overrides), result.summary["error/val"]
+    assert val.value == error_of(assembled, fresh, *overrides)
+    variances = [name for name in fresh if name.endswith("running_var")]
+    off = [float((average[n] / fresh[n] - 1).abs().mean()) for n in variances]
+    # 77 % off and more after 10 steps, 11 % after 50, where it makes no difference to the error
+    assert len(off) == 2 and min(off) > {10: 0.5, 50: 0.05}[steps]
+    if steps == 10:
+        assert error_of(assembled, average, *overrides) > val.value + 0.1
 
 
 def test_swa_is_the_mean_of_epoch_ends_with_statistics_of_its_own(swa, assembled, series):

@@ -194,3 +194,10 @@ def test_a_gap_of_what_is_no_number_has_no_size():
     broken = Measured(math.nan, math.nan, 0, 10)
     gap = estimate_gap(broken, broken)
     assert gap.size is None and math.isnan(gap.value)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-3, 1.0, 1e100, 1e200])
+def test_the_gap_of_risks_of_any_size(unit):
+    """Fourth powers of standard errors of 1e100 are no numbers: a run that diverges has such."""
+    train, val = Measured(unit, 0.3 * unit, 5, 21), Measured(2 * unit, 0.4 * unit, 5, 11)
+    assert estimate_gap(train, val).size == 22

@@ -383,8 +383,11 @@ def estimate_gap(train: Measured, val: Measured) -> Measured:
     stderr = math.hypot(train.stderr or 0.0, val.stderr or 0.0)
     parts = [m for m in (train, val) if m.stderr]
     size = None
-    if parts and all(m.size is not None and m.size > 1 for m in parts):
-        below = sum((m.stderr or 0.0) ** 4 / ((m.size or 0) - 1) for m in parts)
-        if math.isfinite(stderr):  # those of weights that are not numbers are none
-            size = 1 + int(stderr**4 / below)
+    known = all(m.size is not None and m.size > 1 for m in parts)
+    if parts and known and math.isfinite(stderr):  # those of weights that are not numbers are none
+        # in units of a power of two, or the fourth powers of a diverged run's errors overflow
+        _, power = math.frexp(stderr)
+        units = [(math.ldexp(m.stderr or 0.0, -power), (m.size or 0) - 1) for m in parts]
+        below = sum(error**4 / degrees for error, degrees in units)
+        size = 1 + int(math.ldexp(stderr, -power) ** 4 / below)
     return Measured(val.value - train.value, stderr, val.epoch, size)

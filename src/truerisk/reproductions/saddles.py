@@ -201,7 +201,8 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
         rate = math.log(predict_factor(next(iter(group.values()))))
         ends = np.array([max(group), min(group)])
         right.plot(ends, steps[0] + np.log(max(group) / ends) / rate, color=f"C{i}", lw=1.2)
-    for i, (optimizer, y) in enumerate({"gd": 195, "momentum": 180, "newton": 165}.items()):
-        right.text(0.02, y, NAMES[optimizer], color=f"C{i}", ha="right")
+    for i, name in enumerate(NAMES.values()):
+        place = (0.97, 0.93 - 0.08 * i)
+        right.text(*place, name, color=f"C{i}", ha="right", transform=right.transAxes)
     left.set(yscale="log", xlabel="step", title="distance √(y² − x²)")
     right.set(xscale="log", xlabel="δ", title="steps to leave;  – log(1/δ) / rate")

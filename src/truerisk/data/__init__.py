@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from truerisk.data.encoder import Standardizer
 from truerisk.data.hub import hub
 from truerisk.data.image_sets import cifar10, cifar100, fashion_mnist, mnist
+from truerisk.data.modular import ModularPopulation, modular_addition
 from truerisk.data.own_files import arrays, table
 from truerisk.data.plan import BatchPlan
 from truerisk.data.public_sets import breast_cancer, diabetes, digits, iris, mnist1d, wine
@@ -53,6 +54,7 @@ __all__ = [
     "Inputs",
     "LinearPopulation",
     "LoaderSplit",
+    "ModularPopulation",
     "NoData",
     "ParityPopulation",
     "PolynomialPopulation",
@@ -78,6 +80,7 @@ __all__ = [
     "iris",
     "mnist",
     "mnist1d",
+    "modular_addition",
     "noisy_linear",
     "parity",
     "polynomial",

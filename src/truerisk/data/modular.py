@@ -20,6 +20,7 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "divide": lambda a, b, p: a * power_modulo(b, p - 2, p),
     "sum_of_squares": lambda a, b, p: a**2 + b**2,
     "quadratic": lambda a, b, p: a**2 + a * b + b**2,
+    # a³ itself is within 64 bits only for small p
     "cubic": lambda a, b, p: a * a % p * a + a * b,
 }
 """Those of Power et al. (2022), appendix A.1.1, on residues; the result is taken modulo p."""
@@ -39,6 +40,7 @@ def power_modulo(base: Tensor, exponent: int, p: int) -> Tensor:
     >>> power_modulo(torch.tensor([1, 2, 3, 4]), 3, 5).tolist()    # 1/2 is 3, as 2·3 = 6
     [1, 3, 2, 4]
     """
+    # by squaring, and modulo p at once: powers themselves overflow 64 bits
     result = torch.ones_like(base)
     while exponent:
         if exponent % 2:
@@ -114,5 +116,6 @@ def modular_addition(prime: int = 53, operation: str = "add") -> Samples:
     population = ModularPopulation(p, operation)
     pairs = torch.cartesian_prod(torch.arange(p), torch.arange(int(operation == "divide"), p))
     x, y = population.encode(*pairs.T)
+    # all p, though sums of squares do not reach some of them
     names = [str(k) for k in range(p)]
     return Samples(x, y, "classification", population=population, class_names=names)

@@ -95,7 +95,8 @@ def wilson_bounds(share: Measured, level: float = LEVEL) -> tuple[float, float]:
     ``(p + z²/2n ± z √(p(1 − p)/n + z²/4n²)) / (1 + z²/n)``, the shares that p does not contradict.
     Near 0 and 1 the interval p ± 1.96 se holds far less than 95 %, and of no errors among n it is a
     point. Samples that depend on each other, or have shares of their own such as those of labels
-    and tokens, count as so many as their standard error is worth.
+    and tokens, count as so many as their standard error is worth, p(1 − p)/se², and z is Student's
+    quantile, as that standard error is an estimate.
 
     Args:
         share: from 0 to 1, with its standard error and number of samples.
@@ -119,13 +120,13 @@ def wilson_bounds(share: Measured, level: float = LEVEL) -> tuple[float, float]:
         return (p, p) if share.stderr == 0 else student_bounds(share, level)
     if n < 1:
         return math.nan, math.nan
-    spread = p * (1 - p)
+    spread, worth, freedom = p * (1 - p), float(n), math.inf
     if n > 1 and share.stderr > 0 and spread > 0:
-        # of n zeros and ones this is n itself, as their variance is divided by n − 1
-        worth = spread / share.stderr**2 * n / (n - 1)
-    else:
-        worth = float(n)
-    z = find_quantile(math.inf, level)
+        estimated = spread / share.stderr**2
+        # n zeros and ones have this of n − 1, by which their variance is divided
+        if not math.isclose(estimated, n - 1, rel_tol=1e-4):
+            worth, freedom = estimated, n - 1
+    z = find_quantile(freedom, level)
     middle = (p + z * z / (2 * worth)) / (1 + z * z / worth)
     reach = z / (1 + z * z / worth) * math.sqrt(max(spread, 0.0) / worth + (z / worth) ** 2 / 4)
     # rounding may leave the ends a hair outside

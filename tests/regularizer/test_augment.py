@@ -273,6 +273,7 @@ def test_policies_keep_shape_type_and_range(policy, channels):
         ({}, (40,), r"moves the pixels of images .* shape \(40,\)"),
         ({}, (1, 40), "give grey images as"),
         ({"crop": 6}, (3, 6, 8), r"crop=6 moves images of 6 x 8 out of the frame: use at most 5"),
+        ({"cutout": 16}, (3, 6, 8), r"cutout=16 blanks all of images of 6 x 8, .*use at most 8"),
         ({"policy": "trivial"}, (2, 8, 8), "grey or RGB images, and these have 2 channels"),
         ({"policy": "randaug"}, (3, 8, 8), "did you mean 'randaugment'"),
         ({"magnitude": 31}, (3, 8, 8), "magnitude must be at most 30"),

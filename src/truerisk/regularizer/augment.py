@@ -135,6 +135,12 @@ class Augment(Regularizer):
                 f"{KEY}.crop={self.crop} moves images of {shape[1]} x {shape[2]} out of the frame: "
                 f"use at most {min(shape[1:]) - 1}"
             )
+        # from its farther corner a centre still leaves a pixel in sight
+        if self.cutout >= 2 * max(shape[1:]):
+            raise ConfigError(
+                f"{KEY}.cutout={self.cutout} blanks all of images of {shape[1]} x {shape[2]}, "
+                f"wherever it falls: use at most {max(shape[1:])}"
+            )
 
     def edit_batch(self, batch: Batch) -> Batch:
         """Return the batch with another view of each of its images."""

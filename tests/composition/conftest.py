@@ -26,7 +26,7 @@ DATA = {
     "gaussians": ["data.source.num_samples=60"],
     "teacher": ["data.source.num_samples=60"],
     "noisy_linear": ["data.source.num_samples=60"],
-    "modular_addition": ["data.source.prime=7", "data.val=0.2", "data.test=0.2"],
+    "modular_addition": ["data.source.prime=11", "data.test=30"],
     "polynomial": ["data.source.num_samples=60"],
     "adding": ["data.source.num_samples=60", "data.source.steps=12"],
     "temporal_order": ["data.source.num_samples=60", "data.source.steps=12"],

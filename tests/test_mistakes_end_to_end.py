@@ -95,7 +95,7 @@ def test_in_the_words_of_the_command(refused, case):
 
 
 MORE = [
-    ("data=mnist", "data=mnist", "'mnist1d'"),
+    ("data=mnist1", "data=mnist1", "'mnist1d'"),
     ("logger=[tensorbord]", "logger", "'tensorboard'"),
     ("model.widht=3", "model.widht", "'width'"),
     ("trainer.max_epoch=3", "trainer.max_epoch", "'max_epochs'"),

@@ -13,7 +13,7 @@ LAYERS = ("activations", "gradient_flow", "gradient_noise", "lr_range", "numeric
 RECURRENT = ("rnn", "lstm", "gru")
 WITHOUT_ACTIVATION = ("linear", "polynomial", "lstm", "gru")
 SHORT_SEQUENCES = dict.fromkeys([*RECURRENT, "transformer"], "arrays (signals)")
-DATA = {"cnn": "digits", "gpt": "text"} | SHORT_SEQUENCES
+DATA = {"cnn": "digits", "vit": "digits", "gpt": "text"} | SHORT_SEQUENCES
 """Where it is not the default."""
 
 

@@ -32,6 +32,7 @@ SAMPLES = ("augment", "cutmix", "dropout", "entropy", "input_gradient", "input_n
 LAYERS = ("activations", "gradient_flow", "gradient_noise", "lr_range", "numerics", "recurrence")
 REFUSED = {
     ("optimizer", "muon"): "found no matrix",
+    ("param_groups", "muon_hidden"): "sets 'muon', which this optimizer does not have",
     **{("diagnostics", name): "looks at layers and samples" for name in LAYERS},
     **{("regularizer", name): "leaves out vectors" for name in VECTORS},
     **{("regularizer", name): "acts on samples or layers" for name in (*SAMPLES, "spectral_norm")},

@@ -116,7 +116,7 @@ CLASHES = {
         lambda data, on: on == "on" and data.task == "regression", "entropy needs class prob"
     ),
     ("loss", "entropy"): Clash(
-        lambda loss, on: on == "on" and loss in REGRESSION | {"ordinal"},
+        lambda loss, on: on == "on" and loss in REGRESSION | {"ordinal", "squared"},
         "entropy needs class prob|entropy reads a score a class",
     ),
     ("model", "normalization"): Clash(

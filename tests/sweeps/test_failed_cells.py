@@ -61,7 +61,7 @@ def test_wherever_a_cell_fails_its_error_and_lines_are_told_once(own, tmp_path, 
         assert (
             "faulty_part.py, line 8" in json.loads((folder / "status.json").read_text())["reason"]
         )
-    first, other = (1, 2) if "error: seed=1: " in err else (2, 1)  # of a pool's, either
+    first, other = (1, 2) if "error: seed=1: model" in err else (2, 1)  # of a pool's, either
     told = f"error: seed={first}: model: faulty_part.Mine: RuntimeError: no model of width 1\n"
     assert f"{told}  faulty_part.py, line 8, in __init__" in err
     assert err.count("RuntimeError") == 2  # of the message, and of the line that raises it

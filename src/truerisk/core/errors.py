@@ -160,7 +160,11 @@ def shorten_lines(lines: Sequence[str]) -> list[str]:
 
 def list_own_lines(error: BaseException) -> list[str]:
     """List where an error went through code that is neither this package's nor installed."""
-    return read_own_lines(traceback.extract_tb(error.__traceback__))
+    frames = traceback.extract_tb(error.__traceback__)
+    # one that a handler raises for a signal is no fault of the code that it came in at
+    if isinstance(error, SystemExit) and not read_own_lines(frames[-1:]):
+        return []
+    return read_own_lines(frames)
 
 
 def read_own_lines(frames: Iterable[traceback.FrameSummary]) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from truerisk.core.atomic_files import NO_ROOM, describe_file_error
-from truerisk.core.errors import FAULTS, ConfigError, Interrupted
+from truerisk.core.errors import FAULTS, ConfigError, Interrupted, list_own_lines
 from truerisk.outcome import Outcome
 from truerisk.sweeps.launcher.launcher import (
     CellWork,
@@ -87,6 +87,8 @@ class Vectorized(Launcher):
             except Interrupted:
                 raise
             except FAULTS as error:
+                if isinstance(error, SystemExit) and not list_own_lines(error):
+                    raise  # a signal's: the job is put back in line
                 unfinished = [cell for cell in waiting if cell.read_outcome().status not in DONE]
                 if isinstance(error, OSError) and error.errno in NO_ROOM:
                     # by itself a cell would find no more room

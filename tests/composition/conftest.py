@@ -59,6 +59,8 @@ OPTIMIZER = {
     "gd": ["optimizer.lr=0.001"],  # short enough for every initializer without a norm
     **{name: ["optimizer.max_iter=4"] for name in ("lbfgs", "newton_cg", "gauss_newton")},
 }
+# its scale of 1 grows by √15 a layer, and the Poisson loss takes the exponential of that
+INITIALIZER = {"sparse": ["initializer.weight.std=0.2"]}
 DIAGNOSTICS = {
     "curvature": ["diagnostics.curvature.probes=2"],
     "spectrum": ["diagnostics.spectrum.probes=1", "diagnostics.spectrum.steps=4"],
@@ -144,6 +146,7 @@ def chosen():
     def overrides(group, name):
         option = name.partition(" ")[0]
         small = {"data": DATA, "model": MODEL, "optimizer": OPTIMIZER, "diagnostics": DIAGNOSTICS}
+        small["initializer"] = INITIALIZER
         value = f"[{option}]" if group in LISTS else option
         return [f"{group}={value}", *small.get(group, {}).get(name, [])]
 

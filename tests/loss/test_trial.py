@@ -172,7 +172,8 @@ def test_what_training_targets_alone_show_is_told_with_its_line():
             raise ValueError("zeros only")
         return ((o - y) ** 2).squeeze(1)
 
-    with pytest.raises(ConfigError, match=r"loss=picky fails .*zeros only\n.*in picky: raise ValueError"):
+    said = r"loss=picky fails .*zeros only\n.*in picky: raise ValueError"
+    with pytest.raises(ConfigError, match=said):
         check_fit(adapt_loss(picky, "regression", 1), QUANTITIES[:, None], None)
 
 

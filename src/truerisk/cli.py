@@ -239,8 +239,10 @@ def run_generate(args: Sequence[str]) -> int:
     from truerisk.generate import iterate_texts, read_options  # torch: as above
 
     options = read_options(given.options)
-    print(options["prompt"], end="")
-    for text in iterate_texts(folder, **options):
+    texts = iterate_texts(folder, **options)
+    # what is wrong with the folder or a number is told before anything is printed
+    print(options["prompt"] + next(texts, ""), end="", flush=True)
+    for text in texts:
         print(text, end="", flush=True)
     print()
     return 0

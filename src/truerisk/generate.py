@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,11 @@ def iterate_texts(
     tokenizer = load_tokenizer(state)
     if top_k is not None:
         top_k = min(check_int("top_k", top_k), tokenizer.size)
+    if lost := sorted(
+        {c for c in prompt if "\ufffd" in tokenizer.decode(tokenizer.encode(c).tolist())}
+    ):
+        said = ", ".join(map(repr, lost))
+        print(f"prompt: training documents lack {said}: read as unknown", file=sys.stderr)
     context: int = model.input_shape[0]  # type: ignore[index, assignment]
     drawn = [BOUNDARY, *tokenizer.encode(prompt).tolist()]
     start, draw, told = len(drawn), torch.Generator().manual_seed(seed), ""

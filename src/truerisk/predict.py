@@ -63,6 +63,12 @@ def predict(
         check_splits(runs)
     members = [open_member(run, cfg) for run, cfg in zip(runs, configs, strict=True)]
     first, data = members[0]
+    if any(numbers.ndim > 1 for numbers in data.groups.values()):
+        raise ConfigError(
+            f"predict: {runs[0].folder} has learned texts, whose sequences hold parts of several "
+            "documents and are no rows of a table: truerisk generate continues texts, and truerisk "
+            "evaluate measures other ones"
+        )
     names = choose_splits(data, split)
     scale = 1.0
     if temperature:

@@ -175,6 +175,16 @@ def test_a_run_continues_a_text(run, capsys):
     assert capsys.readouterr().out == told + "\n"
     assert main(["generate", str(run.folder), "token=3"]) == 2
     assert "did you mean 'tokens'" in capsys.readouterr().err
+    assert main(["generate", str(run.folder), "prompt=aab", "temperature=-1"]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and "temperature" in told.err
+    assert main(["generate", str(run.folder), "prompt=aζ", "tokens=2"]) == 0
+    assert "prompt: training documents lack 'ζ': read as unknown" in capsys.readouterr().err
+
+
+def test_its_sequences_are_no_rows_of_predictions(run, capsys):
+    assert main(["predict", str(run.folder)]) == 2
+    assert "truerisk generate continues texts" in capsys.readouterr().err
 
 
 def test_a_run_on_other_data_continues_nothing(tmp_path):

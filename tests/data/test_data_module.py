@@ -51,6 +51,8 @@ def test_every_option_builds_and_leaves_the_global_generators_alone(option):
     assert (np.random.get_state()[1] == before[1]).all() and random.getstate() == before[2]
     for name in ("train", "val", "test"):
         split, twin = getattr(module, name), getattr(again, name)
+        if split is None:  # of all pairs modulo a prime
+            continue
         assert split.x.shape[1:] == module.info.input_shape
         assert torch.equal(split.x, twin.x) and torch.equal(split.y, twin.y)
     other = instantiate(cfg, seed=4)

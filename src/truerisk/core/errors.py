@@ -161,10 +161,18 @@ def shorten_lines(lines: Sequence[str]) -> list[str]:
 def list_own_lines(error: BaseException) -> list[str]:
     """List where an error went through code that is neither this package's nor installed."""
     frames = traceback.extract_tb(error.__traceback__)
-    # one that a handler raises for a signal is no fault of the code that it came in at
-    if isinstance(error, SystemExit) and not read_own_lines(frames[-1:]):
+    # an end that a handler asks for at a signal is no fault of the code that it came in at;
+    # Python's own exit() stands in a file of its library
+    asking = [frame for frame in frames if not _is_standard(frame.filename)]
+    if isinstance(error, SystemExit) and not read_own_lines(asking[-1:]):
         return []
     return read_own_lines(frames)
+
+
+def _is_standard(file: str) -> bool:
+    """Tell whether a file is of Python's own library."""
+    installed = {"site-packages", "dist-packages"} & set(Path(file).parts)
+    return not installed and file.startswith((sysconfig.get_paths()["stdlib"], "<"))
 
 
 def read_own_lines(frames: Iterable[traceback.FrameSummary]) -> list[str]:
@@ -173,12 +181,11 @@ def read_own_lines(frames: Iterable[traceback.FrameSummary]) -> list[str]:
     Args:
         frames: the outermost first.
     """
-    library = sysconfig.get_paths()["stdlib"]
     package = str(Path(__file__).parents[1])
     found = []
     for frame in frames:
         installed = {"site-packages", "dist-packages"} & set(Path(frame.filename).parts)
-        if installed or frame.filename.startswith((library, package, "<")):
+        if installed or _is_standard(frame.filename) or frame.filename.startswith(package):
             continue
         place = f"{_shorten_path(frame.filename)}, line {frame.lineno}"
         found.append(f"{place}, in {frame.name}: {frame.line}")

@@ -94,6 +94,13 @@ def test_no_document_is_on_both_sides_and_none_is_cut(tmp_path):
     assert not torch.equal(other.train.x, data.train.x)
 
 
+def test_documents_without_text_are_left_out_and_counted(tmp_path):
+    (tmp_path / "gaps.csv").write_text("id,text\n" + "1,some words\n2,\n3,others here\n" * 5)
+    data = prepare(path=str(tmp_path / "gaps.csv"), column="text", context=4)
+    assert "left out: 5 without text" in data.notes
+    assert any(note.startswith("10 documents, ") for note in data.notes)
+
+
 def test_tokens_stay_integers_and_targets_are_the_next_ones(tmp_path):
     data = prepare(path=str(write_files(tmp_path)))
     for name in ("train", "val", "test"):
@@ -221,7 +228,7 @@ def test_files_of_another_kind_are_refused(tmp_path):
     for name in ("csv", "parquet", "jsonl"):
         with pytest.raises(ConfigError, match=r"there is no column 'boddy'.*body"):
             prepare(path=options[name]["path"], column="boddy")
-    with pytest.raises(ConfigError, match=r"is 1 document.*separator"):
+    with pytest.raises(ConfigError, match=r"is one document.*separator"):
         prepare(path=str(tmp_path / "one.txt"))
     (tmp_path / "bad.jsonl").write_text('{"body": "a"}\nno\n')
     with pytest.raises(ConfigError, match=r"line 2 of .* is no JSON object"):

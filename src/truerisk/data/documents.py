@@ -55,7 +55,11 @@ class Documents:
     def __init__(self, reader: Reader, shape: tuple[int, ...]) -> None:
         self.reader, self.shape = reader, shape
         sizes, found = array("q"), hashlib.sha256()
-        for text in self.read_texts():
+        self.blank = 0
+        for text in self.reader():
+            if not text or text.isspace():
+                self.blank += 1
+                continue
             content = text.encode("utf-8", "surrogatepass")
             sizes.append(len(content))
             # with its length, or other cuts of the same text would have the same digest
@@ -213,12 +217,13 @@ def _find_column(path: str, column: str, encoding: str, name: str | None, split:
         frame = read_table(file, [column], "category", **dialect).frame
         if column not in frame.columns:
             raise _lacks_column(column, frame.columns)
-        return lambda: (str(text) for text in frame[column].dropna())
+        # a gap is no text, which is counted
+        return lambda: ("" if text != text else str(text) for text in frame[column])
     # neither of these: a name on the hub, or a folder that was saved
     rows = select_split(open_splits(path, name, None, None), split)
     if column not in rows.features:
         raise _lacks_column(column, rows.features)
-    return lambda: (text for text in rows[column] if text is not None)
+    return lambda: (text or "" for text in rows[column])
 
 
 def _lacks_column(column: str, columns: Iterable[Any]) -> ConfigError:

@@ -71,7 +71,9 @@ def text(
     reader, notes = find_reader(path, column, separator, encoding, name, split)
     documents = Documents(reader, (context,))
     if len(documents) < 3:
-        found = "there is no text" if not len(documents) else f"it is {len(documents)} document(s)"
+        found = "there is no text"
+        if len(documents):
+            found = {1: "it is one document", 2: "there are two documents"}[len(documents)]
         raise ConfigError(
             f"data.source.path: {found}, and splits by document need three at least: give more "
             "files, or data.source.separator=TEXT between the documents of a file"
@@ -80,6 +82,8 @@ def text(
         f"{len(documents)} documents, {int(documents.sizes.sum())} bytes "
         f"(SHA-256 {documents.digest[:16]})"
     )
+    if documents.blank and separator is None:  # between two separators there may be nothing
+        notes.append(f"left out: {documents.blank} without text")
     # splits are drawn of documents as of samples, before there are any sequences
     stand_ins = torch.zeros(len(documents), 1, dtype=torch.long)
     packer = TextPacker(documents, str(tokenizer), vocabulary)

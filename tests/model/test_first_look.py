@@ -211,7 +211,7 @@ UNBUILT = {
 
 
 @pytest.mark.parametrize("option", UNBUILT)
-def test_a_class_that_cannot_be_built_shows_its_line(mine, option):
+def test_a_class_that_cannot_be_built_shows_its_line(mine, option, exits):
     with pytest.raises(ConfigError, match=UNBUILT[option]) as told:
         truerisk.build_module([*SMALL, f"model={option}"], config_dir=mine)
     assert len(str(told.value).splitlines()) <= 2
@@ -230,7 +230,18 @@ def test_a_fault_in_the_midst_of_training_shows_its_line(mine, tmp_path, capsys,
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_an_exit_of_the_users_ends_no_run_in_silence(mine, tmp_path, capsys):
+@pytest.fixture(params=["sys.exit", "wandb.exit"])
+def exits(request, monkeypatch):
+    """The function that a user's code ends by: W&B puts its own there, and leaves it."""
+    monkeypatch.setattr(sys, "exit", sys.exit)  # put back at the end, as excepthook is
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    if request.param == "wandb.exit":
+        from wandb.sdk.lib.exit_hooks import ExitHooks
+
+        ExitHooks().hook()
+
+
+def test_an_exit_of_the_users_ends_no_run_in_silence(mine, tmp_path, capsys, exits):
     words = ["train", "--config-dir", mine, "model=retiring", *SMALL]
     assert main([*words, f"hydra.run.dir={tmp_path / 'run'}"]) == 1
     err = capsys.readouterr().err

@@ -18,7 +18,8 @@ REPEATS = 3
 """How often a line of a traceback is shown that calls itself, as in Python's own."""
 ENDS = 8
 """Lines of a long traceback that are shown of its beginning, and of its end."""
-
+EXIT_HOOK = "/wandb/sdk/lib/exit_hooks.py"
+"""What stands before ``sys.exit()`` once a run has been logged to W&B in this process."""
 
 FAULTS = (Exception, SystemExit)
 """What code of somebody's own may raise: it may call ``sys.exit()``, too."""
@@ -162,11 +163,16 @@ def list_own_lines(error: BaseException) -> list[str]:
     """List where an error went through code that is neither this package's nor installed."""
     frames = traceback.extract_tb(error.__traceback__)
     # an end that a handler asks for at a signal is no fault of the code that it came in at;
-    # Python's own exit() stands in a file of its library
-    asking = [frame for frame in frames if not _is_standard(frame.filename)]
+    # Python's own exit() stands in a file of its library, and wandb puts one before sys.exit
+    asking = [frame for frame in frames if not _passes_exit_on(frame)]
     if isinstance(error, SystemExit) and not read_own_lines(asking[-1:]):
         return []
     return read_own_lines(frames)
+
+
+def _passes_exit_on(frame: traceback.FrameSummary) -> bool:
+    """Tell whether a frame ends Python for whoever called it."""
+    return _is_standard(frame.filename) or frame.filename.endswith(EXIT_HOOK)
 
 
 def _is_standard(file: str) -> bool:

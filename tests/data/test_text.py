@@ -145,6 +145,75 @@ def test_subwords_are_learned_of_the_training_documents_alone(tmp_path):
     assert saved.encode(TEXTS[0]).tolist() == backend.encode(TEXTS[0]).tolist()
 
 
+PROSE = "the cat sat on the mat. the hat, the bat! naïve café 日本 the end"
+BYTES = [f"<0x{value:02X}>" for value in range(256)]
+
+
+def make_saved(kind):
+    """Train a tokenizer of Hugging Face's library in the form of a published one."""
+    library = pytest.importorskip("tokenizers")
+    models, before, after = library.models, library.pre_tokenizers, library.decoders
+    plain = {"show_progress": False}
+    spelled = before.ByteLevel(add_prefix_space=False, use_regex=False)
+    words = before.Split(library.Regex(r"\s?\w+|\W"), "isolated")
+    byte_pairs = library.trainers.BpeTrainer(
+        vocab_size=280, initial_alphabet=before.ByteLevel.alphabet(), **plain
+    )
+    fallen = library.trainers.BpeTrainer(vocab_size=330, special_tokens=["<unk>", *BYTES], **plain)
+    pieces = library.trainers.WordPieceTrainer(vocab_size=99, special_tokens=["[UNK]"], **plain)
+    likely = library.trainers.UnigramTrainer(
+        vocab_size=60, special_tokens=["<unk>"], unk_token="<unk>", **plain
+    )
+    fallback = after.Sequence([after.ByteFallback(), after.Metaspace()])
+    model, pre, decoder, trainer = {
+        "gpt2": (models.BPE(), before.ByteLevel(), after.ByteLevel(), byte_pairs),
+        "llama3": (models.BPE(), before.Sequence([words, spelled]), after.ByteLevel(), byte_pairs),
+        "llama": (
+            models.BPE(byte_fallback=True, unk_token="<unk>"), before.Metaspace(), fallback, fallen
+        ),
+        "bert": (
+            models.WordPiece(unk_token="[UNK]"), before.Whitespace(), after.WordPiece(), pieces
+        ),
+        "t5": (models.Unigram(), before.Metaspace(), after.Metaspace(), likely),
+    }[kind]  # fmt: skip
+    backend = library.Tokenizer(model)
+    backend.pre_tokenizer, backend.decoder = pre, decoder
+    backend.train_from_iterator([PROSE[:45]] * 3 + [PROSE] * (kind != "llama"), trainer)
+    return backend
+
+
+# all but those that spell bytes begin a text with a blank of their own
+@pytest.mark.parametrize(
+    ("kind", "own"), [("gpt2", 1), ("llama3", 0), ("llama", 1), ("bert", 1), ("t5", 1)]
+)
+def test_the_bytes_of_a_saved_tokenizer_are_those_of_the_text(kind, own, tmp_path):
+    backend = make_saved(kind)
+    # as it was saved for a model's input: each text is cut off, or filled up
+    backend.enable_truncation(5)
+    backend.enable_padding(length=100)
+    backend.save(str(tmp_path / "saved.json"))
+    tokenizer = fit_tokenizer(str(tmp_path / "saved.json"), lambda: iter(()), 0)
+    tokens = tokenizer.encode(PROSE)
+    assert tokenizer.decode(tokens.tolist()).replace(" ", "") == PROSE.replace(" ", "")
+    counts = tokenizer.count_bytes()
+    assert sum(counts[token] for token in tokens) == len(PROSE.encode()) + own
+
+
+def test_a_tokenizer_leaves_out_no_byte_without_a_word(tmp_path):
+    library = pytest.importorskip("tokenizers")
+    backend = library.Tokenizer(library.models.BPE())
+    backend.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = library.decoders.ByteLevel()
+    trainer = library.trainers.BpeTrainer(vocab_size=50, show_progress=False)
+    backend.train_from_iterator(["the cat the hat"], trainer)
+    backend.save(str(tmp_path / "saved.json"))
+    file = str(tmp_path / "saved.json")
+    tokenizer = fit_tokenizer(file, lambda: iter(()), 0)
+    assert tokenizer.decode(tokenizer.encode("that hat").tolist()) == "that hat"
+    with pytest.raises(ConfigError, match=r"no token for 3 of the bytes of a text \(d, g, o as"):
+        prepare(path=str(write_files(tmp_path / "t", ["the dog", *["that"] * 9])), tokenizer=file)
+
+
 @pytest.mark.parametrize("tokenizer", [ByteTokenizer(), CharacterTokenizer("\n aehrst")])
 def test_tokens_are_texts_again(tokenizer):
     again = load_tokenizer(tokenizer.state_dict())

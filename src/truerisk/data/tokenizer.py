@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -129,8 +130,19 @@ class SubwordTokenizer:
     """
 
     def __init__(self, backend: Any) -> None:
+        # a saved one may cut each text, or fill it up, to the length of a model's input
+        backend.no_truncation()
+        backend.no_padding()
         self.backend = backend
         self.size = backend.get_vocab_size(with_added_tokens=True) + 1
+        self.texts = [backend.id_to_token(k) or "" for k in range(self.size - 1)]
+        state = json.loads(backend.to_str())
+        # a letter for each byte; it may be one step of several
+        self.spells_bytes = '"ByteLevel"' in json.dumps(state["pre_tokenizer"])
+        self.lacking: set[str] = set()
+        if self.spells_bytes and state["model"].get("unk_token") is None:
+            self.lacking = set(import_library().pre_tokenizers.ByteLevel.alphabet())
+            self.lacking -= set(self.texts)
 
     @classmethod
     def fit_texts(cls, texts: Iterator[str], vocabulary: int) -> SubwordTokenizer:
@@ -161,9 +173,28 @@ class SubwordTokenizer:
         return cls(backend)
 
     def encode(self, text: str) -> np.ndarray:
-        """Return the tokens of a text, [t], without those that a template would add."""
+        """Return the tokens of a text, [t], without those that a template would add.
+
+        Raises:
+            ConfigError: there is no token for a byte of it, which would be left out without a word.
+        """
+        if self.lacking:
+            self._require_tokens(text)
         found = self.backend.encode(text, add_special_tokens=False).ids
         return np.array(found, dtype=np.int32) + 1
+
+    def _require_tokens(self, text: str) -> None:
+        """Refuse a text with a byte that there is no token for."""
+        if self.backend.normalizer is not None:
+            text = self.backend.normalizer.normalize_str(text)
+        words = self.backend.pre_tokenizer.pre_tokenize_str(text)
+        letters = {letter for word, _ in words for letter in word}
+        if missing := sorted(letters & self.lacking):
+            raise ConfigError(
+                f"data.source.tokenizer: it has no token for {len(missing)} of the bytes of a text "
+                f"({', '.join(missing[:5])} as it spells them) and would leave them out: train it "
+                "with all bytes (initial_alphabet=ByteLevel.alphabet()), or take tokenizer=bpe"
+            )
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens."""
@@ -172,13 +203,18 @@ class SubwordTokenizer:
         return str(self.backend.decode(ids, skip_special_tokens=False))
 
     def count_bytes(self) -> list[int]:
-        """Return the bytes of each token: exact where it is of bytes, else of its text alone."""
+        """Return by how many bytes each token lengthens a text that has begun."""
         # a byte may be a part of a character, whose text would be longer than itself
-        kind = type(self.backend.pre_tokenizer).__name__
-        texts = (self.backend.id_to_token(k) for k in range(self.size - 1))
-        if kind == "ByteLevel":  # such a token has a letter for each byte
-            return [0, *(len(text or "") for text in texts)]
-        return [0, *(len(self.decode([k + 1]).encode()) for k in range(self.size - 1))]
+        if self.spells_bytes:
+            return [0, *map(len, self.texts)]
+        return [0, *map(self._count_bytes_of, range(self.size - 1))]
+
+    def _count_bytes_of(self, token: int) -> int:
+        """Return the bytes of one of the library's tokens."""
+        if re.fullmatch("<0x[0-9A-F]{2}>", self.texts[token]):
+            return 1
+        # after another one: the blank that a word begins with is lost at a text's beginning
+        return len(self.decode([1, token + 1]).encode()) - len(self.decode([1]).encode())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_tokenizer` makes it from."""

@@ -69,6 +69,7 @@ ORDER = (
     *(group for group in GROUPS if group != "diagnostics"),
     *(
         "config",
+        "parametrization",
         "objective",
         "recipe",
         "risk",

@@ -49,6 +49,15 @@ from truerisk.model.first_look import (
 )
 from truerisk.model.given_model import refuse_lightning
 from truerisk.optimizer import needs_of, parameter_groups
+from truerisk.parametrization import (
+    Growth,
+    check_optimizer,
+    compare_shapes,
+    complete_base,
+    measure_sizes,
+    rescale_weights,
+    scale_rates,
+)
 from truerisk.recipe import Recipe
 from truerisk.regularizer.base import Regularizer
 from truerisk.run import RunFolder
@@ -228,7 +237,7 @@ def _join_parts(cfg: DictConfig, data: RunData, info: DataInfo, initial: RunData
         model=model,
         surrogate=surrogate,
         regularizers=regularizers,
-        optimizer=partial(_optimizer, cfg),
+        optimizer=partial(_optimizer, cfg, partial(_compare_widths, cfg, info, surrogate)),
         needs=needs_of(get_object(cfg.optimizer._target_)),
         schedule=partial(_schedule, cfg),
         step=_step(cfg),
@@ -449,7 +458,10 @@ def build_model(
             _look_first(cfg, info, model, surrogate, data)
         if data is not None:
             # before regularizers edit the model, whose parametrizations hide the weights
-            _initialize(cfg.initializer, model, data)
+            data.notes += _initialize(cfg.initializer, model, data)
+            if narrow := _find_base(cfg):
+                draw = partial(_draw_network, narrow, data, **sizes, dtype=dtype)
+                rescale_weights(model, compare_shapes(model, draw()), measure_sizes(draw))
         for regularizer in regularizers.values():
             model = regularizer.edit_model(model)
     # last: a regularizer may return another module, whose calls are those to compile
@@ -459,8 +471,8 @@ def build_model(
     return model
 
 
-def _initialize(node: DictConfig, model: nn.Module, data: RunData) -> None:
-    """Call the initializer on the model, and on inputs where it asks for them."""
+def _initialize(node: DictConfig, model: nn.Module, data: RunData) -> list[str]:
+    """Call the initializer on the model, and on inputs where it asks for them; gives its notes."""
     initialize = build(node)
     given: list[Tensor | None] = []
     if getattr(initialize, "needs_data", False):
@@ -471,7 +483,38 @@ def _initialize(node: DictConfig, model: nn.Module, data: RunData) -> None:
         if (told := _user_error(error, node)) is error:
             raise
         raise told from error
-    data.notes += getattr(initialize, "notes", [])
+    return list(getattr(initialize, "notes", []))
+
+
+def _find_base(cfg: DictConfig) -> DictConfig | None:
+    """Return the configuration with the model at its base width; None if there is no such.
+
+    Raises:
+        ConfigError: the model has no such number, or its weights are read from a file.
+    """
+    base = (cfg.get("parametrization") or {}).get("base")
+    if base is None:
+        return None
+    option = f"model={cfg.choices.get('model') or cfg.model._target_}"
+    numbers = {k: v for k, v in plain(cfg.model).items() if k not in ("_target_", "output")}
+    base = complete_base(plain(base), numbers, option)
+    if "path" in cfg.initializer:
+        raise ConfigError(
+            "parametrization=mup draws weights as large as suits their width, and initializer.path "
+            "reads them from a file: take another initializer, or parametrization=standard"
+        )
+    check_optimizer(get_object(cfg.optimizer._target_))
+    narrow = cfg.copy()
+    with flag_override(narrow, ["struct", "readonly"], False):
+        narrow.model.update(base)
+    return narrow
+
+
+def _draw_network(cfg: DictConfig, data: RunData, **known: Any) -> nn.Module:
+    """Build a network and initialize it."""
+    model = _build_network(cfg, **known)
+    _initialize(cfg.initializer, model, data)
+    return model
 
 
 def _try_compiler(accelerator: str) -> None:
@@ -566,11 +609,29 @@ def plain(node: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
 
 
-def _optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
+def _compare_widths(
+    cfg: DictConfig, info: DataInfo, surrogate: Surrogate
+) -> dict[str, Growth] | None:
+    """How each weight has grown from the base width; None without one."""
+    narrow = _find_base(cfg)
+    if narrow is None:
+        return None
+    known = {"input_shape": tuple(info.input_shape), "output_size": surrogate.output_size}
+    with rng.fork_seeded(0):  # for the shapes alone
+        networks = [_build_network(c, **known, dtype=torch.float32) for c in (cfg, narrow)]
+    return compare_shapes(*networks)
+
+
+def _optimizer(
+    cfg: DictConfig, widths: Callable[[], dict[str, Growth] | None], model: nn.Module
+) -> Optimizer:
     rules = plain(cfg.param_groups)["rules"]
     try:
         factory = make_factory(cfg.optimizer)
-        return factory(parameter_groups(model, rules, factory))
+        groups = parameter_groups(model, rules, factory)
+        if growths := widths():
+            groups = scale_rates(groups, growths, factory)
+        return factory(groups)
     except (InstantiationException, ValueError) as error:
         raise _user_error(error, cfg.optimizer) from error
     except (AttributeError, TypeError, ImportError) as error:

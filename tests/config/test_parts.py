@@ -16,7 +16,7 @@ from truerisk.core.errors import ConfigError
 
 GROUPS = (
     "data model loss metric initializer optimizer param_groups scheduler regularizer trainer "
-    "diagnostics logger"
+    "parametrization diagnostics logger"
 )
 
 

@@ -69,6 +69,7 @@ TRAINER_KEYS = ("accelerator", "max_epochs", "max_steps", "precision")
 ALWAYS = ("data.batch_size", *(f"trainer.{name}" for name in TRAINER_KEYS))
 """Keys of options that every run has."""
 NEUTRAL = {"scheduler": "constant", "initializer": "default", "param_groups": "all"}
+NEUTRAL["parametrization"] = "standard"
 NEUTRAL |= dict.fromkeys(LISTS, "[]")
 """What is chosen of a group that is taken away, as in ``~scheduler``."""
 ASKS_BASE = tuple(map(int, hydra.__version__.split(".")[:2])) < (1, 4)

@@ -80,6 +80,14 @@ class ParamGroups:
 
 
 @dataclass(frozen=True)
+class Parametrization:
+    """``parametrization``: the model's numbers at which weights and rates were chosen."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
+    base: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class TrainerOptions:
     """``trainer``: the arguments of ``lightning.Trainer`` that our own loop serves.
 
@@ -116,3 +124,4 @@ class Options:
     stop: StopOptions = field(default_factory=StopOptions)
     halving: HalvingOptions = field(default_factory=HalvingOptions)
     monitor: str = "risk/val"
+    parametrization: Parametrization = field(default_factory=Parametrization)

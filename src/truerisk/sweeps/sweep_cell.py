@@ -56,6 +56,7 @@ NEUTRAL: Mapping[str, Any] = {
     "data.source.id": None,
     "data.source.unlabelled": "refuse",
     "model.shortcut": "zeros",
+    "parametrization": {"base": None},
     "diagnostics.curvature.training_mode": False,
 }
 """Values of keys that mean what earlier versions did, which had no such key."""

@@ -52,6 +52,8 @@ OPTIMIZERS = {
     "nadam optimizer.decoupled_weight_decay=true": ["optimizer.weight_decay=0.01"],
     "radam": ["optimizer.betas=[0.8,0.9]", "optimizer.weight_decay=0.01"],
     "lion": ["optimizer.betas=[0.8,0.9]", "optimizer.weight_decay=0.01"],
+    "adamw parametrization=mup parametrization.base.width=2": ["optimizer.weight_decay=0.2"],
+    "sgd parametrization=mup parametrization.base.width=2": ["optimizer.lr=0.03"],
 }
 
 

@@ -1,0 +1,205 @@
+"""μP: by Table 3 of Yang et al. (2022), by the sizes of what layers do, and where it is refused."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import truerisk
+from truerisk.assemble import assemble
+from truerisk.cli import main
+from truerisk.config.compose import compose
+from truerisk.core.errors import ConfigError
+
+MUP = ["parametrization=mup", "parametrization.base.width=16"]
+IRIS = ["data=iris", "model.depth=2", "trainer.max_epochs=2"]
+TEXT = ["data=text", "model=gpt", "model.depth=1", "model.tied=false", "data.source.context=16"]
+TEXT += ["data.num_train=30", "data.val=5", "data.test=5"]
+
+
+def build(*overrides):
+    """A recipe's parts, and the groups of its optimizer."""
+    recipe = assemble(compose(list(overrides)))
+    return recipe.model, recipe.optimizer(recipe.model)
+
+
+def measure_rms(parameter):
+    return parameter.detach().square().mean().sqrt().item()
+
+
+def list_rates(optimizer):
+    return {name: group["lr"] for group in optimizer.param_groups for name in group["param_names"]}
+
+
+def test_at_the_base_width_it_is_the_standard_one(tmp_path):
+    words = [*IRIS, "model.width=16", "optimizer=adamw"]
+    plain = truerisk.train(words, folder=tmp_path / "plain")
+    same = truerisk.train([*words, *MUP], folder=tmp_path / "same")
+    assert same.summary["risk/val"] == plain.summary["risk/val"]
+    for one, other in zip(same.network.parameters(), plain.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "initializer", ["default", "kaiming_normal", "xavier_normal", "lecun_normal"]
+)
+def test_weights_begin_as_large_as_the_table_says(initializer):
+    words = [*IRIS, f"initializer={initializer}"]
+    # many draws of the narrow one, for few weights tell little of their spread
+    narrow = [build(*words, "model.width=16", f"seed={seed}")[0] for seed in range(20)]
+    wide, _ = build(*words, *MUP, "model.width=256")
+    factors = {"hidden.0": 1, "hidden.1": 1 / math.sqrt(16), "output": 1 / 16}
+    before = {
+        name: np.sqrt(np.mean([measure_rms(dict(m.named_parameters())[name]) ** 2 for m in narrow]))
+        for name, _ in wide.named_parameters()
+    }
+    for name, parameter in wide.named_parameters():
+        factor = 1 if name.endswith("bias") else next(factors[k] for k in factors if k in name)
+        assert measure_rms(parameter) == pytest.approx(before[name] * factor, rel=0.15), name
+
+
+RATES = {
+    "sgd": ((16, 16), (1, 16), (1 / 16, 1)),
+    "adam": ((1, 1), (1 / 16, 1), (1 / 16, 1)),
+    "rmsprop": ((1, 1), (1 / 16, 1), (1 / 16, 1)),
+}
+"""Of weight and bias, in the input, hidden and output layer, 16 times as wide: Table 3."""
+
+
+@pytest.mark.parametrize("optimizer", RATES)
+def test_rates_are_those_of_the_table(optimizer):
+    words = [*IRIS, *MUP, f"optimizer={optimizer}", "optimizer.lr=0.5", "model.width=256"]
+    model, built = build(*words)
+    rates = list_rates(built)
+    names = [name for name, _ in model.named_parameters()]
+    wanted = [0.5 * factor for layer in RATES[optimizer] for factor in layer]
+    assert [rates[name] for name in names] == pytest.approx(wanted, rel=1e-12)
+
+
+def test_a_rules_own_rate_is_scaled_and_decay_keeps_its_share():
+    rule = "param_groups.rules=[{name: output, lr: 0.2, weight_decay: 0.3}]"
+    words = [*IRIS, *MUP, "optimizer=adamw", "optimizer.weight_decay=0.1", "model.width=256", rule]
+    _, optimizer = build(*words)
+    groups = {
+        name: (group["lr"] * group["weight_decay"], group["lr"])
+        for group in optimizer.param_groups
+        for name in group["param_names"]
+    }
+    assert groups["output.weight"] == pytest.approx((0.2 * 0.3, 0.2 / 16))
+    assert groups["output.bias"] == pytest.approx((0.2 * 0.3, 0.2))
+    assert groups["hidden.1.linear.weight"] == pytest.approx((0.001 * 0.1, 0.001 / 16))
+
+
+def adjust_original(rows, columns):
+    return math.sqrt(max(1, rows / columns))
+
+
+def adjust_to_adamw(rows, columns):
+    return 0.2 * math.sqrt(max(rows, columns))
+
+
+@pytest.mark.parametrize(
+    ("name", "own"), [("original", adjust_original), ("match_rms_adamw", adjust_to_adamw)]
+)
+def test_a_step_of_muon_has_the_spectral_norm_of_a_wider_layer(name, own):
+    # √(outputs / inputs) times what it has at the base width (Yang, Simon & Bernstein 2023)
+    words = [*IRIS, "optimizer=muon", f"optimizer.adjust_lr_fn={name}"]
+    steps = {}
+    for width, more in ((16, []), (256, MUP)):
+        model, optimizer = build(*words, *more, f"model.width={width}")
+        rates = list_rates(optimizer)
+        matrices = [(n, p) for n, p in model.named_parameters() if p.ndim == 2]
+        steps[width] = [rates[n] * own(*p.shape) for n, p in matrices]
+        biases = [rates[n] for n, p in model.named_parameters() if p.ndim == 1]
+        assert biases == [0.001] * 3
+    growth = [wide / narrow for wide, narrow in zip(steps[256], steps[16], strict=True)]
+    assert growth == pytest.approx([4.0, 1.0, 1 / 4], rel=1e-12)
+
+
+SEEDS = 2
+
+
+def track_sizes(model, x):
+    """What each linear layer puts out, by its name."""
+    found = {}
+    hooks = [
+        module.register_forward_hook(lambda m, i, out, name=name: found.update({name: out}))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    with torch.no_grad():
+        model(x)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def find_powers(words, widths, counts=(1, 2, 10)):
+    """The power of the width by which each layer's change grows, after some steps."""
+    moved = {}
+    for width, seed in itertools.product(widths, range(SEEDS)):
+        recipe = assemble(compose([*words, f"model.width={width}", f"seed={seed}"]))
+        model, optimizer = recipe.model, recipe.optimizer(recipe.model)
+        x, y = recipe.data.train.x.float(), recipe.data.train.y
+        before = track_sizes(model, x)
+        for step in range(1, max(counts) + 1):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            if step in counts:
+                for name, out in track_sizes(model, x).items():
+                    moved.setdefault((name, step), []).append(measure_rms(out - before[name]))
+    logs = np.log(np.repeat(widths, SEEDS))
+    return {key: np.polyfit(logs, np.log(sizes), 1)[0] for key, sizes in moved.items()}
+
+
+@pytest.mark.parametrize(
+    "optimizer", ["adam optimizer.lr=0.003", "sgd optimizer.lr=0.1", "muon optimizer.lr=0.02"]
+)
+def test_what_layers_do_is_flat_in_the_width(optimizer):
+    words = ["data=iris", "model.depth=3", f"optimizer={optimizer.split()[0]}"]
+    words += [*optimizer.split()[1:], "data.batch_size=full", "initializer=kaiming_normal"]
+    widths = (128, 320, 800)
+    flat = find_powers([*words, *MUP], widths)
+    assert max(map(abs, flat.values())) < 0.15
+    # by the standard one outputs grow, by as much as a power of the width
+    steep = find_powers(words, widths, counts=(1,))
+    if not optimizer.startswith("muon"):
+        assert max(steep.values()) > 0.4
+
+
+def test_heads_keep_their_size():
+    model, _ = build(*TEXT, *MUP, "model.width=64", "model.heads=4", "optimizer=adamw")
+    assert model.head_size == 16  # and one head at the base width
+    with pytest.raises(ConfigError, match=r"attention have 32 features, and 8 at the base"):
+        build(*TEXT, *MUP, "model.width=64", "model.heads=2", "parametrization.base.heads=2")
+
+
+REFUSED = {
+    "tied": ([*TEXT, "model.tied=true", "model.width=64"], "is that of two layers.*model.tied=fal"),
+    "optimizer": ([*IRIS, "optimizer=prodigy"], "no rule for the steps of pytorch_optimizer.Prod"),
+    "closure": ([*IRIS, "optimizer=sam"], "no rule for the steps of"),
+    "decay": ([*IRIS, "optimizer=adam", "optimizer.weight_decay=0.1"], "weight_decay of torch.Ad"),
+    "number": (["data=iris", "model=linear"], r"parametrization.base.width: model=linear has no"),
+    "none": ([*IRIS, "parametrization.base.width=null"], "set parametrization.base.width"),
+    "depth": ([*IRIS, "+parametrization.base.depth=1"], "change its widths alone, not its depth"),
+    "weight": ([*IRIS, "regularizer=[spectral_norm]"], "does not know the size of .*original"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_has_no_rule_is_refused(case):
+    words, message = REFUSED[case]
+    with pytest.raises(ConfigError, match=message):
+        build(*MUP, *words)
+
+
+def test_a_refusal_is_one_line(capsys):
+    assert main(["train", *IRIS, *MUP, "optimizer=prodigy"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: parametrization=mup has no rule") and err.count("\n") == 1

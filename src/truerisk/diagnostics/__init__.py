@@ -4,6 +4,7 @@ from truerisk.diagnostics.activations import Activations
 from truerisk.diagnostics.critical_point import CriticalPoint
 from truerisk.diagnostics.curvature import Curvature, Flatness
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
+from truerisk.diagnostics.feature_change import FeatureChange
 from truerisk.diagnostics.gradient_flow import GradientFlow
 from truerisk.diagnostics.gradient_noise import GradientNoise
 from truerisk.diagnostics.landscape import Landscape
@@ -18,6 +19,7 @@ __all__ = [
     "CriticalPoint",
     "Curvature",
     "Diagnostic",
+    "FeatureChange",
     "Flatness",
     "GradientFlow",
     "GradientNoise",

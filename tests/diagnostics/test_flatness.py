@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
+from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
 from truerisk.diagnostics import Flatness
+from truerisk.diagnostics.curvature import compare_outputs, rescale_layers
+from truerisk.objective import HessianOperator, LocalObjective, Objective
 
 LOOK = ["diagnostics=[flatness]", "trainer.max_epochs=1", "optimizer=gd", "optimizer.lr=1e-9"]
 
@@ -40,7 +44,32 @@ def test_at_the_last_weights(watched, hessian):
     assert abs(last["trace"] - float(hessian.trace())) < 4 * last["trace/stderr"]
 
 
+def test_the_same_function_with_other_layers():
+    """f = w₂ relu(w₁ x): at (α w₁, w₂/α) the Hessian is D⁻¹HD⁻¹ with D = diag(α, 1/α)."""
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1, bias=False))
+    weights = {"0.weight": torch.tensor([[2.0]]), "2.weight": torch.tensor([[3.0]])}
+    objective = Objective(model, lambda out, y: ((out - y) ** 2).mean(1))
+    point = LocalObjective(objective, weights, [Batch(torch.ones(4, 1), torch.full((4, 1), 6.0))])
+    moved = rescale_layers(point, 5.0)
+    assert moved.w.tolist() == pytest.approx([10.0, 0.6])
+    assert compare_outputs(point, moved) < 1e-6
+    # J = (w₁w₂ − 6)²: H = 2 (w₂, w₁)ᵀ(w₂, w₁)
+    for at in (point, moved):
+        trace = HessianOperator(at).dense().trace()
+        assert float(trace) == pytest.approx(2 * float(at.w.square().sum()), rel=1e-5)
+    # tanh is not homogeneous
+    model[1] = nn.Tanh()
+    assert compare_outputs(point, rescale_layers(point, 5.0)) > 0.01
+
+
+def test_one_layer_is_not_rescaled():
+    objective = Objective(nn.Linear(1, 1), lambda out, y: ((out - y) ** 2).mean(1))
+    point = LocalObjective(objective, None, [Batch(torch.ones(1, 1), torch.ones(1, 1))])
+    with pytest.raises(ConfigError, match="no two of them"):
+        rescale_layers(point, 2.0)
+
+
 def test_bad_numbers_are_refused():
-    for options in ({"epsilon": 0}, {"rho": -1}, {"iterations": 0}, {"probes": 1}):
+    for options in ({"epsilon": 0}, {"rho": -1}, {"iterations": 0}, {"probes": 1}, {"rescale": 0}):
         with pytest.raises(ConfigError, match=r"diagnostics\.flatness\."):
             Flatness(**options)

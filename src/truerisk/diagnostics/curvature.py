@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from truerisk.core.checks import check_float, check_int
+from truerisk.core.errors import ConfigError
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
 from truerisk.diagnostics.stability import StabilityLimit, find_stability_limit
 from truerisk.objective import (
     DenseOperator,
     ExtremeEigenpairs,
+    HessianOperator,
     LocalObjective,
     ScaledOperator,
     SymmetricOperator,
@@ -138,7 +140,10 @@ class Flatness(Diagnostic):
       et al., ICLR 2021).
     * ``trace``: of ∇²J; for noise of variance σ² on every weight, J rises by ½σ² tr ∇²J on average.
 
-    None of them is invariant to how a network's layers are scaled (Dinh et al., ICML 2017).
+    None of them is invariant to how a network's layers are scaled (Dinh et al., ICML 2017): with
+    ``rescale``, ``rescaled/box``, ``/sam`` and ``/trace`` are those of the same weights but for the
+    first layer's, times α, and the second's, over α. With ReLU between them it is the same
+    function; ``rescaled/change`` is the largest change of an output, over the largest output.
 
     Args:
         every: when to look; see `Diagnostic`.
@@ -146,6 +151,7 @@ class Flatness(Diagnostic):
         iterations: of L-BFGS-B.
         rho: ρ.
         probes: random vectors for the trace.
+        rescale: α; None to leave that out.
     """
 
     cost = "moderate"
@@ -158,8 +164,12 @@ class Flatness(Diagnostic):
         iterations: int = 10,
         rho: float = 0.05,
         probes: int = 16,
+        rescale: float | None = None,
     ) -> None:
         super().__init__(every)
+        self.rescale = None
+        if rescale is not None:
+            self.rescale = check_float("diagnostics.flatness.rescale", rescale, 0, above=True)
         self.epsilon = check_float("diagnostics.flatness.epsilon", epsilon, 0, above=True)
         self.iterations = check_int("diagnostics.flatness.iterations", iterations)
         self.rho = check_float("diagnostics.flatness.rho", rho, 0, above=True)
@@ -169,10 +179,21 @@ class Flatness(Diagnostic):
         """Measure how much J rises."""
         if not snapshot.is_finite:
             return {}
+        point = snapshot.local_objective
+        values = self._measure_rise(point, snapshot.hessian)
+        if self.rescale is not None:
+            moved = rescale_layers(point, self.rescale)
+            rise = self._measure_rise(moved, HessianOperator(moved))
+            values |= {f"rescaled/{name}": value for name, value in rise.items()}
+            values["rescaled/change"] = compare_outputs(point, moved)
+        return values
+
+    def _measure_rise(self, point: LocalObjective, h: SymmetricOperator) -> dict[str, float]:
+        """Take the three measures at a point with the Hessian h."""
         return {
-            "box": box_sharpness(snapshot.local_objective, self.epsilon, self.iterations).percent,
-            "sam": ball_sharpness(snapshot.local_objective, self.rho).rise,
-            **measure_trace(snapshot.hessian, self.probes),
+            "box": box_sharpness(point, self.epsilon, self.iterations).percent,
+            "sam": ball_sharpness(point, self.rho).rise,
+            **measure_trace(h, self.probes),
         }
 
     def plot(self, figure: Figure, table: pd.DataFrame) -> None:
@@ -188,6 +209,50 @@ class Flatness(Diagnostic):
         draw_band(panels[-1], *trace_interval(table, self.probes))
         for panel, name in zip(panels, ("box", "sam", "trace"), strict=True):
             draw_line(panel, table[name])
+
+
+def rescale_layers(point: LocalObjective, factor: float) -> LocalObjective:
+    """Multiply the first layer's weights and biases, and divide the second layer's weights.
+
+    The function is the same where what lies between them is positively homogeneous, as ReLU and
+    pooling are.
+
+    Args:
+        point: J around weights of a network.
+        factor: α > 0.
+
+    Returns:
+        J around the rescaled weights.
+
+    Raises:
+        ConfigError: the model has no two layers with matrices of weights.
+
+    Source: Dinh, Pascanu, Bengio & Bengio, "Sharp Minima Can Generalize for Deep Nets" (2017), §3.
+    """
+    named = point.space.named(point.w)
+    layers = [name[: -len("weight")] for name, w in named.items() if name.endswith("weight")]
+    layers = [name for name in layers if named[f"{name}weight"].ndim > 1]
+    if len(layers) < 2:
+        raise ConfigError(
+            "diagnostics.flatness.rescale scales one layer up and the next down, and this model "
+            "has no two of them: set it to null"
+        )
+    first, second = layers[:2]
+    named[f"{first}weight"] = factor * named[f"{first}weight"]
+    if f"{first}bias" in named:
+        named[f"{first}bias"] = factor * named[f"{first}bias"]
+    named[f"{second}weight"] = named[f"{second}weight"] / factor
+    return point.move_to(point.space.flat(named))
+
+
+def compare_outputs(point: LocalObjective, moved: LocalObjective) -> float:
+    """Compute max |f(x; w′) − f(x; w)| / max |f(x; w)| over the samples of a point."""
+    pairs = [
+        ((moved.outputs(moved.w, b) - out).abs().max(), out.abs().max())
+        for b, out in point.map_batches(lambda batch: point.outputs(point.w, batch))
+    ]
+    changes, sizes = zip(*pairs, strict=True)
+    return float(max(changes) / max(sizes))
 
 
 def measure_trace(h: SymmetricOperator, probes: int) -> dict[str, float]:

@@ -58,6 +58,7 @@ NEUTRAL: Mapping[str, Any] = {
     "model.shortcut": "zeros",
     "parametrization": {"base": None},
     "diagnostics.curvature.training_mode": False,
+    "diagnostics.flatness.rescale": None,
 }
 """Values of keys that mean what earlier versions did, which had no such key."""
 UNSCALED = (

@@ -90,7 +90,7 @@ def measure_risk(run: RunResult) -> float:
 
 def risk_curves(runs: Runs) -> dict[int, dict[int, tuple[np.ndarray, np.ndarray]]]:
     """Collect (log step lengths, log risks) by the batch size, and then by the seed."""
-    curves = {}
+    curves: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
     for m, group in runs.grouped_by("data.batch_size").items():
         curves[m] = {}
         for seed, own in group.grouped_by("seed.base").items():
@@ -102,6 +102,7 @@ def risk_curves(runs: Runs) -> dict[int, dict[int, tuple[np.ndarray, np.ndarray]
 
 def find_best(rates: np.ndarray, risks: np.ndarray) -> float:
     """Find the log step length of the lowest risk, on the parabola through the three best."""
+    # no parabola beside a run that has diverged, nor at an end of the grid
     i = int(np.argmin(risks))
     inside = 0 < i < len(risks) - 1
     if not inside or not np.isfinite(risks[i - 1 : i + 2]).all():
@@ -112,6 +113,7 @@ def find_best(rates: np.ndarray, risks: np.ndarray) -> float:
 
 def find_largest(rates: np.ndarray, risks: np.ndarray) -> float:
     """Find the log step length above which the risk grows, between two of the grid."""
+    # risks are logarithms of what is left of that at the start
     i = int(np.flatnonzero(risks < 0)[-1])
     if i + 1 == len(risks) or not math.isfinite(risks[i + 1]):
         return float(rates[i])
@@ -225,6 +227,7 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
             logs = np.array([[find_best(*c) for c in seeds.values()] for seeds in curves.values()])
             right.plot(sizes, np.exp(logs), marker, color=f"C{i}", markersize=4)
             power = {"sgd": 1.0, "adam": 0.5}[optimizer]
+            # the law tells the slope, not the height
             middle = np.mean(logs) - power * np.mean(np.log(sizes))
             right.plot(sizes, np.exp(middle) * sizes**power, color=f"C{i}", linewidth=1.2)
     for i, (name, law) in enumerate({"SGD": "∝ m", "Adam": "∝ √m"}.items()):

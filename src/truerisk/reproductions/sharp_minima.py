@@ -174,6 +174,7 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
         for run in group:
             risks, sharpness = read_series(run, "risk/train"), read_series(run, "flatness/box")
             look = find_look(run)
+            # what comes after is not compared
             n = len(sharpness) if look is None else look + 1
             left.plot(risks[:n], sharpness[:n], color=f"C{i}", linewidth=0.8, alpha=0.7)
             ends = [read_at_look(run, f"flatness/{name}") for name in ("box", "rescaled/box")]

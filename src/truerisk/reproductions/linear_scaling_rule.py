@@ -9,9 +9,11 @@ epoch the best step length is proportional to m; Adam divides by the noise, and 
 The best step length lies on a parabola through the logarithm of the risk at the three best of a
 grid. The MLP on MNIST-1D has four epochs of it: what holds on a quadratic need not hold there.
 
-At m = 16, 200 steps went down to the rounding of the data, 10⁻¹⁴, where all step lengths are alike,
-and told 0.743 of the theory's best; there are 50 since. That was seen on seeds 0 to 3, and what is
-judged here are seeds 4 to 7.
+At m = 16, 200 steps went down to the rounding of the data, 10⁻¹⁴, where all step lengths are
+alike, and told 0.743 of the theory's best; there are 50 since. That was seen on seeds 0 to 3. On
+seeds 4 to 7 the farthest of all m was averaged over seeds, in which ratios above and below 1
+cancel; now each m has an interval over seeds, and the one that reaches farthest from 1 is judged,
+on seeds 8 to 11.
 """
 
 from __future__ import annotations
@@ -42,17 +44,17 @@ TOPIC = "Descent"
 COST = "2 min"
 _SMALL = {"data.source.num_samples": 3048, "data.source.dimension": 31, "data.source.noise": 0.0}
 _STEPS = {
-    **{"optimizer.lr": [0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024]},
+    **{"optimizer.lr": [0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024]},
     **{"trainer.precision": "64-true", **_SMALL},
 }
 QUICK = [
-    "seed=range(2)",
+    "seed=range(3)",  # of two, no interval is narrow
     write_grids(
         {
             **{"diagnostics": "[gradient_noise]", "diagnostics.gradient_noise.samples": 512},
             **{"optimizer.lr": 0.0, "trainer.max_steps": 1, **_SMALL},
         },
-        {**_STEPS, "data.batch_size": 2, "trainer.max_steps": 80},
+        {**_STEPS, "data.batch_size": 2, "trainer.max_steps": 50},
         {**_STEPS, "data.batch_size": 32, "trainer.max_steps": 10},
     ),
 ]
@@ -68,6 +70,7 @@ def select_runs(runs: Runs, task: str, optimizer: str = "sgd") -> Runs:
         task: ``clean``, ``noisy`` or ``net``.
         optimizer: the option's name.
     """
+    # without the runs that look at the gradients' noise, which take no step
     chosen = runs.with_settings(
         {"choices.optimizer": optimizer, "diagnostics.gradient_noise": None}
     )
@@ -115,6 +118,7 @@ def find_largest(rates: np.ndarray, risks: np.ndarray) -> float:
     """Find the log step length above which the risk grows, between two of the grid."""
     # risks are logarithms of what is left of that at the start
     i = int(np.flatnonzero(risks < 0)[-1])
+    # above a step length whose run overflowed there is no risk to draw the line to
     if i + 1 == len(risks) or not math.isfinite(risks[i + 1]):
         return float(rates[i])
     return float(np.interp(0.0, risks[i : i + 2], rates[i : i + 2]))
@@ -139,12 +143,20 @@ def noise_scale(runs: Runs) -> Finding:
     return mean_finding([scale / (count_weights(runs) + 1) for scale in scales])
 
 
+def measure_reach(finding: Finding) -> float:
+    """Compute how far from 1 an interval reaches, as a ratio's logarithm."""
+    # an m whose interval decides nothing must not be passed over for one that holds
+    if not 0 < finding.low <= finding.high < math.inf:
+        return math.inf
+    return max(-math.log(finding.low), math.log(finding.high))
+
+
 def claim_worst(what: str, factor: float) -> Claim:
     """Make the claim on a step length of least squares without noise, over the theory's."""
     find = {"largest stable": find_largest, "best": find_best}[what]
 
     @claim(
-        f"without noise, {what} step length of SGD over {factor:g}/(1 + B/m): farthest of all m",
+        f"without noise, {what} step length of SGD over {factor:g}/(1 + B/m): farthest m",
         source="McCandlish et al. 2018, eq. 2.7; Widrow et al. 1976",
         why="8192 samples' largest curvature is 1.18; and half of the grid's ratio √2",
         low=0.75,
@@ -153,15 +165,12 @@ def claim_worst(what: str, factor: float) -> Claim:
     def worst(runs: Runs) -> Finding:
         b, curves = count_weights(runs) + 1, risk_curves(select_runs(runs, "clean"))
         # the mean square has the curvature 2
-        logs = np.array(
-            [
-                [find(*curve) + math.log(2 * (1 + b / m) / factor) for curve in seeds.values()]
-                for m, seeds in curves.items()
-            ]
-        )
-        # of each seed by itself, so that the interval is that of the farthest
-        farthest = logs[np.abs(logs).argmax(0), np.arange(logs.shape[1])]
-        return mean_finding(np.exp(farthest).tolist())
+        ratios = [
+            mean_finding([math.exp(find(*c)) * 2 * (1 + b / m) / factor for c in seeds.values()])
+            for m, seeds in curves.items()
+        ]
+        # one m's interval, as ratios above and below 1 would cancel in a mean over several
+        return max(ratios, key=measure_reach)
 
     return worst
 

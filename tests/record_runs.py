@@ -93,6 +93,7 @@ FUNCTIONS = [
     "booth",
     "cubic",
     "exponential_sum",
+    "gaussian_field",
     "himmelblau",
     "lessard",
     "monkey_saddle",

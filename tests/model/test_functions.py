@@ -117,6 +117,32 @@ def test_starts(name):
         assert low <= entry <= high
 
 
+def test_a_gaussian_fields_covariance():
+    """At 0 and at (0.6, 0.8), over fields: variance 1, covariance exp(−½), a slope of 1 an axis."""
+    at = torch.stack([point(0.0, 0.0), point(0.6, 0.8)])
+    fields = [function("gaussian_field", f"model.field={i}", "model.waves=50") for i in range(500)]
+    values = torch.stack([f.value(at) for f in fields]).detach()
+    found = values.T @ values / len(values)
+    expected = point([1, math.exp(-0.5)], [math.exp(-0.5), 1])
+    torch.testing.assert_close(found, expected, rtol=0, atol=4 * (2 / 500) ** 0.5)
+    slopes = torch.stack([torch.autograd.functional.jacobian(f.value, at[0]) for f in fields])
+    assert slopes.square().mean().item() == pytest.approx(1, abs=4 * (2 / 1000) ** 0.5)
+
+
+def test_a_level_gaussian_field():
+    """It has lost its slope at 0, and neither its value nor its curvature there."""
+    zero = torch.zeros(4, dtype=torch.float64)
+    free, level = (
+        function("gaussian_field", "model.dimension=4", f"model.level={level}")
+        for level in ("false", "true")
+    )
+    assert free.value(zero) == level.value(zero)
+    assert torch.autograd.functional.jacobian(free.value, zero).norm() > 0.1
+    assert torch.equal(torch.autograd.functional.jacobian(level.value, zero), zero)
+    curvatures = [torch.autograd.functional.hessian(f.value, zero) for f in (free, level)]
+    torch.testing.assert_close(*curvatures)
+
+
 @pytest.mark.parametrize("name", ["rosenbrock", "styblinski_tang", "rastrigin", "ackley"])
 def test_any_dimension(name):
     f = function(name, "model.dimension=5")

@@ -2,7 +2,7 @@
 
 Bowls (Paraboloid, Booth), curved valleys (Rosenbrock, Himmelblau, Beale), saddles and a cubic
 without a lowest value, and functions with many minima (Styblinski–Tang, Rastrigin, Ackley, a
-product of sines).
+product of sines, a random field).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from truerisk.core.checks import check_float, check_int
 from truerisk.core.errors import ConfigError
+from truerisk.core.rng import named_generator
 
 Range = tuple[float, float]
 
@@ -401,3 +402,67 @@ class SineProduct(Function):
         """Return f at points [..., 2], of shape [...]."""
         x, y = w.unbind(-1)
         return torch.sin(x) * torch.sin(y)
+
+
+class GaussianField(Function):
+    """f(w) = √(2/m) Σ cos(kⱼᵀw + φⱼ), a random function whose values are jointly Gaussian.
+
+    With kⱼ standard normal and φⱼ uniform it has mean 0 and covariance exp(−‖w − w′‖²/2), and is
+    Gaussian as far as the m waves are many. Its minima are not known, and its maxima are as many.
+
+    A field that is ``level`` has been made so that w = 0 is a critical point: its slope there times
+    w exp(−‖w‖²/2) is taken off, which is conditioning on ∇f(0) = 0 and leaves ∇²f(0) as it is.
+
+    Source: Rahimi & Recht, "Random Features for Large-Scale Kernel Machines" (2007), for the waves;
+    Bray & Dean, "Statistics of Critical Points of Gaussian Fields on Large-Dimensional Spaces"
+    (2007).
+
+    Args:
+        start: w before the first step; repeated until it has ``dimension`` entries.
+        dimension: number of variables d.
+        level: whether the field is to have no slope at the origin.
+        waves: m.
+        field: seed of the draw.
+        dtype: of ``w`` and the waves; None for torch's default.
+
+    Raises:
+        ConfigError: a number out of range.
+
+    >>> flat = GaussianField([0.0], dimension=3, level=True)
+    >>> torch.autograd.functional.jacobian(flat.value, torch.zeros(3))
+    tensor([0., 0., 0.])
+    """
+
+    directions: Tensor
+    phases: Tensor
+
+    def __init__(
+        self,
+        start: list[float],
+        dimension: int = 2,
+        level: bool = False,
+        waves: int = 1000,
+        field: int = 0,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.size = check_int("model.dimension", dimension, 1)
+        super().__init__(repeat_start(start, dimension), dtype)
+        self.region = ((-self.reach - 2, self.reach + 2),) * dimension
+        self.level = level
+        draw = named_generator(check_int("model.field", field, 0), "gaussian_field")
+        shape = (check_int("model.waves", waves, 1), dimension)
+        # in double precision, so that a field is the same whatever the weights' dtype
+        directions = torch.randn(shape, generator=draw, dtype=torch.float64)
+        phases = 2 * math.pi * torch.rand(waves, generator=draw, dtype=torch.float64)
+        self.register_buffer("directions", directions.to(self.w.dtype))
+        self.register_buffer("phases", phases.to(self.w.dtype))
+
+    def value(self, w: Tensor) -> Tensor:
+        """Return f at points [..., d], of shape [...]."""
+        along = w @ self.directions.T
+        waves = torch.cos(along + self.phases)
+        if self.level:
+            # wave by wave, so that at 0 the slopes cancel to the last bit
+            bump = torch.exp(-0.5 * w.square().sum(-1, keepdim=True))
+            waves = waves + torch.sin(self.phases) * along * bump
+        return math.sqrt(2 / len(self.phases)) * waves.sum(-1)

@@ -5,6 +5,7 @@ from truerisk.optimizer.gradient_descent import (
     GDBacktracking,
     GDExact,
     GDWolfe,
+    PerturbedGD,
     SGDArmijo,
 )
 from truerisk.optimizer.hill_climbing import HillClimbing
@@ -31,6 +32,7 @@ __all__ = [
     "Needs",
     "Newton",
     "NewtonCG",
+    "PerturbedGD",
     "SGDArmijo",
     "Shampoo",
     "needs_of",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch.optim import SGD
 from torch.optim.optimizer import ParamsT
 
@@ -48,6 +49,44 @@ class GD(SGD):
 
     def __init__(self, params: ParamsT, lr: float = 0.1, weight_decay: float = 0.0) -> None:
         super().__init__(params, lr=lr, weight_decay=weight_decay)
+
+
+class PerturbedGD(GD):
+    """Gradient descent with normal noise in every step, w ← w − lr·(∇J(w) + λw + noise·ξ).
+
+    It leaves every saddle, also where the gradient vanishes. There is no option of its name: take
+    ``optimizer=custom optimizer._target_=truerisk.optimizer.PerturbedGD``.
+
+    Source: Ge, Huang, Jin & Yuan, "Escaping From Saddle Points" (COLT 2015), algorithm 1, with a
+    normal ξ.
+
+    Args:
+        params: parameters or parameter groups.
+        lr: step length.
+        noise: standard deviation of the noise, an entry.
+        weight_decay: coupled L2, λ.
+    """
+
+    def __init__(
+        self, params: ParamsT, lr: float = 0.1, noise: float = 0.01, weight_decay: float = 0.0
+    ) -> None:
+        self.noise = check_float("optimizer.noise", noise)
+        super().__init__(params, lr=lr, weight_decay=weight_decay)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Compute the gradient, and take a step along it and the noise."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                # into the gradient, so that the step's length scales it as it does ∇J
+                if p.grad is not None:
+                    p.grad.add_(torch.randn_like(p), alpha=self.noise)
+        super().step()
+        return loss
 
 
 class GDBacktracking(LineSearchOptimizer):

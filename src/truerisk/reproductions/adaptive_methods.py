@@ -9,6 +9,12 @@ both end where β₁ = 0.9 lets nothing fall faster than 0.9ᵗ.
 In the example of Reddi, Kale & Kumar an intercept b has the loss 3 (1 + b) on a third of the
 samples and 1 − b on the others, as long as |b| < 1: on average the slope is 1/3, and −1 is best.
 Adam with β₁ = 0 and β₂ = 1/(1 + 3²) shortens the rare steep steps and goes to 1.
+
+That Adam and sign descent outrun descent under heavy-tailed class imbalance (Kunstner et al. 2024)
+is not claimed. Tried on its linear model with 63 classes of 1 to 32 samples, normal inputs of mean
+0 and 1 in 219 dimensions, all samples a step: at the best of its step lengths each method, descent
+too, had a loss below 1e-5 after 100 steps, but for sign descent at mean 1. Not tried: its thousands
+of classes and samples.
 """
 
 from __future__ import annotations

@@ -447,11 +447,13 @@ class GaussianField(Function):
     ) -> None:
         self.size = check_int("model.dimension", dimension, 1)
         super().__init__(repeat_start(start, dimension), dtype)
+        # waves are about six long
         self.region = ((-self.reach - 2, self.reach + 2),) * dimension
         self.level = level
         draw = named_generator(check_int("model.field", field, 0), "gaussian_field")
         shape = (check_int("model.waves", waves, 1), dimension)
         # in double precision, so that a field is the same whatever the weights' dtype
+        # one draw for both, whose order is what a field's seed stands for
         directions = torch.randn(shape, generator=draw, dtype=torch.float64)
         phases = 2 * math.pi * torch.rand(waves, generator=draw, dtype=torch.float64)
         self.register_buffer("directions", directions.to(self.w.dtype))

@@ -85,6 +85,7 @@ class PerturbedGD(GD):
                 # into the gradient, so that the step's length scales it as it does ∇J
                 if p.grad is not None:
                     p.grad.add_(torch.randn_like(p), alpha=self.noise)
+        # without the closure, which would compute the gradient anew
         super().step()
         return loss
 

@@ -209,6 +209,7 @@ def known_kind(run: RunResult) -> str:
 def kinds_are_right(runs: Runs) -> Finding:
     """Of all runs that stand at one."""
     points = [run for run in runs if read_setting(run, "diagnostics.critical_point") is not None]
+    # what these are is not known beforehand
     points = [run for run in points if read_setting(run, "choices.model") != "gaussian_field"]
     return exact_finding(float(np.mean([name_kind(run) == known_kind(run) for run in points])))
 
@@ -225,6 +226,7 @@ def share_saddles(runs: Runs, dimension: int) -> Finding:
     fields = runs.with_settings({"choices.model": "gaussian_field", "model.dimension": dimension})
     saddle = np.array([name_kind(run) == "saddle" for run in fields], dtype=float)
     models = [run.model for run in fields]
+    # of the whole matrix, as the diagnostic keeps only its extreme eigenvalues
     hessians = [torch.autograd.functional.hessian(m.value, m.w.detach()) for m in models]
     weight = np.array([float(torch.linalg.det(h).abs()) for h in hessians])
     if not len(weight):

@@ -17,7 +17,7 @@ critical point as any in a given region is (Kac and Rice).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -225,7 +225,7 @@ def share_saddles(runs: Runs, dimension: int) -> Finding:
 
     fields = runs.with_settings({"choices.model": "gaussian_field", "model.dimension": dimension})
     saddle = np.array([name_kind(run) == "saddle" for run in fields], dtype=float)
-    models = [run.model for run in fields]
+    models: list[Any] = [run.model for run in fields]
     # of the whole matrix, as the diagnostic keeps only its extreme eigenvalues
     hessians = [torch.autograd.functional.hessian(m.value, m.w.detach()) for m in models]
     weight = np.array([float(torch.linalg.det(h).abs()) for h in hessians])
@@ -266,8 +266,7 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
         runs: the study's.
         figure: an empty one.
     """
-    mosaic = [["left", "right"], ["fields", "fields"]]
-    panels = figure.subplot_mosaic(mosaic, height_ratios=(3, 1))
+    panels = figure.subplot_mosaic([["left", "right"], ["fields", "fields"]], height_ratios=(3, 1))
     left, right, bottom = (panels[name] for name in ("left", "right", "fields"))
     for i, optimizer in enumerate(NAMES):
         group = escapes(runs, optimizer)

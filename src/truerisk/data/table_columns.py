@@ -221,7 +221,7 @@ def read_columns(
         column, kind = frame[name], ""
         if name not in texts:
             column, kind = _read_column(column, dates)
-            if not kind and isinstance(column.dtype, pd.StringDtype):
+            if not kind and _holds_texts(column):
                 column, kind = _read_amounts(column, dialect or Dialect())
         columns[name] = column
         if kind:
@@ -245,7 +245,7 @@ def _read_column(column: Series, dates: str) -> tuple[Series, str]:
         return seconds.astype(float), "times of day in seconds"
     if kinds and kinds <= {datetime.date, datetime.datetime}:
         column = pd.to_datetime(column)
-    elif dates != "category" and isinstance(column.dtype, pd.StringDtype):
+    elif dates != "category" and _holds_texts(column):
         column = _read_days(column, dates)
     if pd.api.types.is_datetime64_any_dtype(column):
         if column.dt.tz is not None:
@@ -254,6 +254,15 @@ def _read_column(column: Series, dates: str) -> tuple[Series, str]:
     if pd.api.types.is_timedelta64_dtype(column):
         return column.dt.total_seconds(), "durations in seconds"
     return column, ""
+
+
+def _holds_texts(column: Series) -> bool:
+    """Tell whether a column holds texts alone, which are objects to pandas before 3."""
+    import pandas as pd
+
+    if column.dtype == object:
+        return all(isinstance(value, str) for value in column.dropna())
+    return isinstance(column.dtype, pd.StringDtype)
 
 
 def _read_days(column: Series, dates: str) -> Series:
@@ -284,9 +293,9 @@ def _read_days(column: Series, dates: str) -> Series:
     day, month = ("two", "one") if dates == "month_first" else ("one", "two")
     written = tokens.where(named, parts["year"].fillna(parts["last"]))
     for name, other in (("month", month), ("day", day)):
-        written = written.where(
-            named, written + "-" + parts[name].fillna(parts[other]).str.zfill(2)
-        )
+        # as texts, for a column without any becomes one of numbers in pandas before 3
+        number = parts[name].fillna(parts[other]).astype("string").str.zfill(2)
+        written = written.where(named, written + "-" + number)
     clock = (" " + parts["time"].str.zfill(5)).fillna("") + parts["zone"].fillna("")
     moments = pd.to_datetime(
         written + clock.where(~named, ""), format="mixed", utc=True, errors="coerce"

@@ -52,6 +52,7 @@ class FeatureChange(Diagnostic):
 
     def start(self, model: nn.Module) -> None:
         """Copy the initial weights and running statistics."""
+        # weights rather than outputs, so that a restart finds the same numbers again
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self._initial = {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
@@ -65,6 +66,7 @@ class FeatureChange(Diagnostic):
         for layer, outputs in now.items():
             change = measure_rms([a - b for a, b in zip(outputs, before[layer], strict=True)])
             values[f"change/{layer}"] = change
+            # an output layer may begin at zeros, and has no share then
             values[f"share/{layer}"] = change / (measure_rms(before[layer]) or math.nan)
         return values
 
@@ -78,6 +80,7 @@ class FeatureChange(Diagnostic):
             def hook(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
                 # a recurrent layer returns its states, and the last one again
                 first = output[0] if isinstance(output, tuple) else output
+                # a layer may be called more than once
                 found.setdefault(name, []).append(first.detach().double())
 
             return hook
@@ -120,6 +123,7 @@ def find_layers(model: nn.Module) -> dict[str, nn.Module]:
     ['0', '2']
     """
     modules = dict(model.named_modules())
+    # vectors alone, as those of norms, are no layers that learn features
     names = dict.fromkeys(name_layer(n) for n, p in model.named_parameters() if p.ndim > 1)
     return {name: modules[name] for name in names if name and name in modules}
 

@@ -114,6 +114,7 @@ def wider_rates(runs: Runs) -> Finding:
         for rate, group in groups.items():
             for run in group:
                 seed = read_setting(run, "seed.base")
+                # rates rise, so that the last one that solves it stays
                 solved = read_series(run, "error/val")[-1] <= SOLVED
                 if solved or seed not in best:
                     best[seed] = math.log10(rate)
@@ -123,6 +124,7 @@ def wider_rates(runs: Runs) -> Finding:
 
 def read_norms(run: RunResult) -> np.ndarray:
     """Read the norm of the gradient that the optimizer was given, of every step."""
+    # layer by layer, which together are all parameters
     names = [name for name in set(run.history.name) if name.startswith("gradient_flow/norm/")]
     return np.sqrt(sum(read_series(run, name) ** 2 for name in names))
 
@@ -212,4 +214,5 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
         right.text(0.04, 0.93 - 0.07 * i, name, color=f"C{i}", transform=right.transAxes)
     left.set(xscale="log", xlabel="rate", ylim=(-3, 100), title="validation error, %")
     right.set(yscale="log", xlabel="step", title="norm of the gradient")
+    # room for the names above the curves
     right.set_ylim(top=right.get_ylim()[1] * 20)

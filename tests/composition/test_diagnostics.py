@@ -9,7 +9,8 @@ from truerisk.config.parts import conf_dir, list_options
 from truerisk.core.errors import ConfigError
 
 NAMES = list_options("diagnostics", (conf_dir(),))
-LAYERS = ("activations", "gradient_flow", "gradient_noise", "lr_range", "numerics", "recurrence")
+LAYERS = ("activations", "feature_change", "gradient_flow", "gradient_noise", "lr_range")
+LAYERS += ("numerics", "recurrence")
 RECURRENT = ("rnn", "lstm", "gru")
 WITHOUT_ACTIVATION = ("linear", "polynomial", "lstm", "gru")
 SHORT_SEQUENCES = dict.fromkeys([*RECURRENT, "transformer"], "arrays (signals)")

@@ -1,6 +1,6 @@
 """Crops, flips, cutout and colours of images, against loops by hand, shares and Pillow."""
 
-from dataclasses import replace
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -115,7 +115,9 @@ def test_each_sample_has_its_own_draw_and_the_generator_drives():
 def test_targets_and_their_shares_stay_with_their_images():
     plain = Batch(images(6), torch.arange(6), torch.arange(6).flip(0), torch.tensor(0.3))
     got = Augment().edit_batch(plain)
-    assert replace(got, x=plain.x) == plain
+    # one by one, and as they are: Python 3.13 compares fields that are the same object, too
+    kept = [field.name for field in fields(plain) if field.name != "x"]
+    assert all(getattr(got, name) is getattr(plain, name) for name in kept)
     assert got.x.shape == plain.x.shape and got.x.dtype == plain.x.dtype
 
 

@@ -11,14 +11,16 @@ all biases at 1 too, and had solved the problem after 1100 of 0.03; a GRU after 
 identity network no setting was found that leaves chance in 800 steps, neither 0.001 with the
 source's other weights, of 0.001, nor 0.003 with ones of 0.03. The source trains far longer, at 100
 units and the best of many step lengths.
+
+In the study it ended within 2 % of what always 1 has on the same test samples, and so did the
+plain network. Both claims are open all the same: of 1000 test samples chance itself varies by 4 %,
+and three seeds do not tell that from a tenth.
 """
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from truerisk.verdicts import (
     Claim,
@@ -173,7 +175,7 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
         left.plot([], [], color=f"C{i}", label=kind)
         for run in trained(runs, kind):
             errors = read_series(run, "risk/val")
-            left.semilogy(np.arange(1, len(errors) + 1), errors, color=f"C{i}", lw=1.2)
+            left.semilogy(errors, color=f"C{i}", lw=1.2)
         for run in runs.with_settings({"choices.optimizer": "sgd", **KINDS[kind]}):
             norms = read_norms(run)
             right.semilogy(list(norms), list(norms.values()), color=f"C{i}", lw=1.2)

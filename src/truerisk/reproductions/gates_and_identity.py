@@ -10,11 +10,11 @@ lengths were fixed by a pilot of torch's own modules on another seed: an LSTM wa
 1200 steps of 0.01, with all biases at 1 too, and had solved the problem after 1100 of 0.03; a GRU
 after 400 of 0.01. For the identity network no setting was found that leaves chance in 800 steps,
 neither 0.001 with the source's other weights, of 0.001, nor 0.003 with ones of 0.03. The source
-trains far longer, at 100 units and the best of many step lengths. Plain and identity networks end
-within 2 % of the best constant on their own test samples, and of 1/6 within what those samples vary
-by. In the study it ended within 2 % of what always 1 has on the same test samples, and so did the
-plain network. Both claims are open all the same: of 1000 test samples chance itself varies by 4 %,
-and three seeds do not tell that from a tenth.
+trains far longer, at 100 units and the best of many step lengths.
+
+In the study it ended within 2 % of what always 1 has on the same test samples, and so did the plain
+network. Both claims are open all the same: of 1000 test samples chance itself varies by 4 %, and
+three seeds do not tell that from a tenth.
 """
 
 from __future__ import annotations

@@ -33,6 +33,17 @@ def test_the_reference_has_every_name():
     assert listed == homes
 
 
+def test_the_page_on_data_has_every_option():
+    text = (DOCS / "data.md").read_text()
+    options = [f.stem for f in (ROOT / "conf" / "data").glob("*.yaml") if f.stem[0] != "_"]
+    cells = " ".join(re.findall(r"^\| (`[^|]+) \|", text, re.M))
+    rows = set(re.findall(r"`(\w+)`", cells))
+    written = set(re.findall(r"data=(\w+)", text))
+    assert [name for name in sorted(options) if name not in rows | written] == []
+    # those that are made or come with a library have a row of their own
+    assert set(options) - rows <= {"table", "text", "hub", "arrays"}
+
+
 def test_the_gallery_has_every_claim():
     """With its sentence, and the verdict that the README tells."""
     gallery, readme = ((p).read_text() for p in (DOCS / "gallery.md", ROOT / "README.md"))

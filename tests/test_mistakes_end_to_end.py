@@ -70,11 +70,13 @@ WORDS = [
      "regularizer.early_stopping.monitor", "'risk/val'"),
     ("scheduler=cosine scheduler.warmup=5.5", "scheduler.warmup", "5.5"),
     # what does not fit together
-    ("loss=mse data=iris", "loss=MSELoss is for regression", "cross_entropy"),
+    ("loss=mse data=iris", "loss=mse is for regression", "cross_entropy"),
     ("optimizer=gd", "data.batch_size=full", "GD"),
     ("trainer.precision=16-mixed", "trainer.precision", "bf16-mixed"),
     ("trainer.gradient_clip_val=1", "gradient_clip_val", "step.clip.norm"),
     ("model=cnn", "model", "image"),
+    ("model=resnet18", "model=resnet18 takes", "use model=linear"),
+    ("trainer.devices=99 trainer=cpu", "trainer.devices=99", "cores: give"),
     ("data=diabetes loss=mse regularizer=[entropy]", "entropy", "class"),
     ("optimizer=custom optimizer._target_=torch.optim.Sgd", "optimizer._target_", "'SGD'"),
     # empty splits
@@ -110,7 +112,7 @@ MORE = [
     ("regularizer=[l2] regularizer.l2.coefficient=-1", "l2", "-1"),
     ("scheduler=step scheduler.step_size=none", "scheduler.step_size", "'none'"),
     ("scheduler=cyclic scheduler.mode=triangel", "scheduler", "triangel"),
-    ("loss=hinge data=diabetes", "loss=Hinge is for classification", "mse"),
+    ("loss=hinge data=diabetes", "loss=hinge is for classification", "mse"),
     ("loss=cross_entropy data=diabetes", "regression", "mse"),
     ("optimizer=custom optimizer._target_=torch.optim.SGD +optimizer.mometum=1",
      "optimizer.mometum", "'momentum'"),
@@ -153,7 +155,7 @@ WITHOUT_DATA = [
     ("model=beale model.start=[1]", "model.start", "takes 2"),
     ("model=beale initializer=zeros", "initializer=zeros", "model.start"),
     ("model=beale regularizer=[mixup]", "regularizer=mixup", "leave mixup out"),
-    ("model=beale loss=mse", "loss=MSELoss is for regression", "loss=value"),
+    ("model=beale loss=mse", "loss=mse is for regression", "loss=value"),
 ]  # fmt: skip
 
 

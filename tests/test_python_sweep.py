@@ -129,7 +129,7 @@ def test_options_by_name_and_mistakes(tmp_path):
         (["model.width=1,2"], {"model": model}, "has no effect beside model="),
         (["optimizer.lrr=1,2"], {}, "did you mean 'lr'"),
         ("seed=1,2", {}, "takes a list of overrides"),
-        (["loss=mse", "data=iris"], {}, "loss=MSELoss is for|regression"),
+        (["loss=mse", "data=iris"], {}, "loss=mse is for|regression"),
     ):
         with pytest.raises(ConfigError, match=message):
             truerisk.sweep(overrides, folder=tmp_path / "wrong", **objects)

@@ -40,6 +40,7 @@ from truerisk.loss.surrogate import check_fit
 from truerisk.loss.trial import check_gradient, describe_untrained
 from truerisk.metric import fit_metrics
 from truerisk.metric.metric import Metric
+from truerisk.model.building_blocks import MisfitError
 from truerisk.model.first_look import (
     choose_output,
     fill_lazy_layers,
@@ -351,6 +352,10 @@ def _user_error(error: BaseException, node: DictConfig) -> BaseException:
     # Hydra wraps what a constructor raises into errors of its own
     while isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
         error = error.__cause__
+    if isinstance(error, MisfitError):
+        # several options are of one class, which knows none of their names
+        option = (node._get_root().get("choices") or {}).get("model") or error.option
+        return ConfigError(str(error).replace(error.option, option, 1))
     if isinstance(error, UserError) or lacks_memory(error):
         return error
     what = f"{node._get_full_key('')}: {node._target_}"

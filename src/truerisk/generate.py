@@ -11,6 +11,10 @@ from truerisk.core.checks import check_float, check_int
 from truerisk.core.errors import ConfigError, UserError, suggest
 from truerisk.result import load_run
 
+LOST = "\ufffd"
+"""What stands for bytes that are no character, and for characters that training lacks."""
+SEEDS = 2**64
+"""How many seeds torch tells apart."""
 DEFAULTS: Mapping[str, Any] = {
     "prompt": "",
     "tokens": 300,
@@ -72,6 +76,8 @@ def iterate_texts(
 
     check_int("tokens", tokens)
     check_float("temperature", temperature, 0)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
+        raise ConfigError(f"seed must be a whole number from 0 to 2**64 - 1, not {seed!r}")
     run = load_run(folder)
     model = run.model
     state = getattr(model, "encoder", None) or {}
@@ -84,7 +90,7 @@ def iterate_texts(
     if top_k is not None:
         top_k = min(check_int("top_k", top_k), tokenizer.size)
     if lost := sorted(
-        {c for c in prompt if "\ufffd" in tokenizer.decode(tokenizer.encode(c).tolist())}
+        {c for c in prompt if LOST in tokenizer.decode(tokenizer.encode(c).tolist())} - {LOST}
     ):
         said = ", ".join(map(repr, lost))
         print(f"prompt: training documents lack {said}: read as unknown", file=sys.stderr)
@@ -106,7 +112,7 @@ def iterate_texts(
         drawn.append(token)
         text = tokenizer.decode(drawn[start:])
         # a character may take several tokens, and is � until the last of them
-        if not text.endswith("\ufffd"):
+        if not text.endswith(LOST):
             yield text[len(told) :]
             told = text
     yield tokenizer.decode(drawn[start:])[len(told) :]

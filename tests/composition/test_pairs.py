@@ -93,7 +93,7 @@ CLASHES = {
             or (loss == "poisson" and not data.counts)
         ),
         "loss=.* is for (classification( or (multilabel|next_token))?|regression), but"
-        "|loss=Ordinal needs classes in their order"
+        "|loss=ordinal needs classes in their order"
         "|loss=poisson is for counts",
     ),
     ("data", "model"): Clash(

@@ -134,6 +134,8 @@ def test_label_noise_moves_the_training_quantities_only():
     )
     moved = module.train.y - clean.train.y
     assert int((moved != 0).sum()) == 240
+    (note,) = set(module.notes) - set(clean.notes)
+    assert note.startswith("data.label_noise=0.1 moves training targets alone")
     deviation = float(clean.train.y.std(correction=0))
     torch.testing.assert_close(
         moved[moved != 0].double(), torch.full((240,), 10 * deviation).double()

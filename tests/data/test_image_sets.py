@@ -133,7 +133,7 @@ FAULTS = {
     "empty": (cut("test_batch.bin", 0), "test_batch.bin .*0 bytes"),
     "missing": (
         lambda files: {k: v for k, v in files.items() if k != "data_batch_2.bin"},
-        "has no file data_batch_2.bin, as the binary version of CIFAR-10 has; did you mean",
+        "has no file data_batch_2.bin, as the binary version of CIFAR-10 has; fetch it again",
     ),
     "another set": (
         lambda files: files | {"data_batch_1.bin": bytes([77]) + files["data_batch_1.bin"][1:]},

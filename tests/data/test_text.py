@@ -80,6 +80,13 @@ def test_a_data_set_on_disk_is_read_by_its_column(tmp_path):
     assert torch.equal(data.train.x, prepare(path=str(write_files(tmp_path / "t"))).train.x)
 
 
+def test_a_table_of_texts_alone_needs_no_quotes(tmp_path):
+    texts = ["one, two and three", "a second one", 'he said "no"', "last; of all", "more|of it"]
+    (tmp_path / "one.csv").write_text("text\n" + "\n".join(texts) + '\n"in\nquotes"\n')
+    data = prepare(path=str(tmp_path / "one.csv"), column="text", context=4)
+    assert list(data.packer.documents.read_texts()) == [*texts, "in\nquotes"]
+
+
 def test_no_document_is_on_both_sides_and_none_is_cut(tmp_path):
     data = prepare(path=str(write_files(tmp_path)))
     found = {name: list_documents(data, name) for name in ("train", "val", "test")}

@@ -184,7 +184,7 @@ def test_ordered_classes_take_the_order_of_their_numbers_or_a_list(write):
         (
             "word",
             ["loss=poisson"],
-            "loss=Poisson is for regression, but the data's task is classif",
+            "loss=poisson is for regression, but the data's task is classif",
         ),
     ],
 )

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hydra.utils import get_object
+from omegaconf import OmegaConf
 from torch import nn
 
 from truerisk.core.errors import ConfigError
 from truerisk.loss import adapt_loss
 from truerisk.loss.surrogate import check_fit
-from truerisk.loss.trial import check_gradient, describe_untrained
+from truerisk.loss.trial import check_gradient, describe_untrained, loss_name
+
+CONF = Path(__file__).parents[2] / "conf" / "loss"
 
 QUANTITIES = torch.linspace(-1, 3, 40)[
     torch.randperm(40, generator=torch.Generator().manual_seed(0))
@@ -209,3 +214,10 @@ def test_parameters_of_a_loss_are_told_to_stay():
     assert line.startswith("loss=Tempered: its parameters (temperature) are not trained")
     weighted = nn.CrossEntropyLoss(reduction="none", weight=torch.ones(3))
     assert describe_untrained(adapt_loss(weighted, "classification", 3)) == []
+
+
+def test_every_loss_is_named_by_its_option():
+    """As the configuration gives it, and not by torch's class."""
+    for file in sorted(CONF.glob("*.yaml")):
+        path = OmegaConf.load(file)._target_
+        assert loss_name(get_object(path)()) == file.stem

@@ -167,6 +167,15 @@ def test_numbers_are_rounded_to_their_standard_error(value, stderr, text):
     assert format_with_stderr(value, stderr) == text
 
 
+def test_without_noise_the_bayes_error_is_exact():
+    summary = {"risk/bayes": Measured(0.0, 0.0), "error/bayes": Measured(0.0, 0.0, size=1000)}
+    table = risk_table(summary)
+    assert list(table.columns[2].cells) == ["0.000 exact"]
+    # few errors of a population that has noise are not
+    table = risk_table(summary | {"risk/bayes": Measured(0.1, 0.01)})
+    assert "exact" not in next(iter(table.columns[2].cells))
+
+
 def test_a_sample_without_errors_is_not_exact():
     summary = {
         "risk/train": Measured(0.1, 0.0, 3),

@@ -101,6 +101,14 @@ def test_few_plain_lines_without_a_terminal(capfd):
     assert lines[-1].endswith("steps/s") and "\x1b" not in "".join(lines)
 
 
+def test_a_plain_line_repeats_no_risk_of_an_earlier_epoch(capfd):
+    backend = Backend()
+    backend.run.recipe.risk.every = 3
+    TrainingLoop(backend, [Progress()]).train()
+    lines = {int(re.search(r"\d+", line)[0]): "val" in line for line in said(capfd)}
+    assert len(lines) == 11 and lines == {n: n % 3 == 0 or n == 40 for n in lines}
+
+
 def test_early_stop_and_steps_for_a_limit(capfd):
     fit(stop_at=5)
     assert [line.split()[1] for line in said(capfd)] == ["1/40", "4/40", "5/40"]

@@ -178,6 +178,13 @@ def test_a_run_continues_a_text(run, capsys):
     assert main(["generate", str(run.folder), "prompt=aab", "temperature=-1"]) == 2
     told = capsys.readouterr()
     assert told.out == "" and "temperature" in told.err
+    for seed in (2**64, -1):
+        assert main(["generate", str(run.folder), "tokens=2", f"seed={seed}"]) == 2
+        assert "seed must be a whole number from 0 to 2**64 - 1" in capsys.readouterr().err
+    assert main(["generate", str(run.folder), "tokens=2", f"seed={2**64 - 1}"]) == 0
+    # a decoder writes it itself
+    assert main(["generate", str(run.folder), "prompt=a\ufffd", "tokens=2"]) == 0
+    assert "lack" not in capsys.readouterr().err
     assert main(["generate", str(run.folder), "prompt=aζ", "tokens=2"]) == 0
     assert "prompt: training documents lack 'ζ': read as unknown" in capsys.readouterr().err
 

@@ -27,6 +27,8 @@ CHUNK = 2**20
 """Characters of a file that are read at a time, where it is cut into documents."""
 COLUMNAR = (*SUFFIXES, ".jsonl", ".json", ".ndjson")
 """Suffixes of files of which a column is read."""
+NOWHERE = "\x1f"
+"""A sign that no text has, for a delimiter where a row is one field."""
 LEAST = 200
 """Characters that a section of Python's reference has at least to be a document."""
 
@@ -212,6 +214,8 @@ def _find_column(path: str, column: str, encoding: str, name: str | None, split:
         return partial(read_row_groups, find_path(path, "data.source.path", "a file"), column)
     if suffix in COLUMNAR or path.lower().endswith(".gz"):
         file = find_path(path, "data.source.path", "a table")
+        if (texts := _read_only_column(file, column, encoding)) is not None:
+            return lambda: iter(texts)
         # a text that says "None" or "NA" is no gap
         dialect = asdict(Dialect(encoding=encoding, keep_default_na=False))
         frame = read_table(file, [column], "category", **dialect).frame
@@ -224,6 +228,30 @@ def _find_column(path: str, column: str, encoding: str, name: str | None, split:
     if column not in rows.features:
         raise _lacks_column(column, rows.features)
     return lambda: (text or "" for text in rows[column])
+
+
+def _read_only_column(file: Path, column: str, encoding: str) -> list[str] | None:
+    """Read the texts of a table whose header is the column's name alone; None for another table.
+
+    Its rows have one field each, quoted or not: blanks and commas in them separate nothing.
+    """
+    import pandas as pd
+
+    read = partial(
+        pd.read_csv,
+        file,
+        sep=NOWHERE,
+        encoding=encoding,
+        dtype=str,
+        na_filter=False,
+        index_col=False,
+    )
+    try:
+        if [name.strip() for name in read(nrows=0).columns] != [column]:
+            return None
+        return list(read().iloc[:, 0])
+    except (OSError, ValueError, LookupError, EOFError):  # told with its line as the table is read
+        return None
 
 
 def _lacks_column(column: str, columns: Iterable[Any]) -> ConfigError:

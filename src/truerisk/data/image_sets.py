@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -246,10 +247,22 @@ class PackedFiles(NamedTuple):
             return stream.read() if stream is not None else None
 
     def _lacks(self, name: str, present: list[str]) -> ConfigError:
+        # the batches beside it have their own numbers: none of them is this one misspelled
+        told = "fetch it again"
+        if strip_number(name) not in map(strip_number, present):
+            told = suggest(name, present)
         return ConfigError(
-            f"data.source.path: {self.path} has no file {name}, as {self.what} has; "
-            f"{suggest(name, present)}"
+            f"data.source.path: {self.path} has no file {name}, as {self.what} has; {told}"
         )
+
+
+def strip_number(name: str) -> str:
+    """Return the name of a file without the number that tells it from its neighbours.
+
+    >>> strip_number("data_batch_2.bin"), strip_number("test_batch.bin.gz")
+    ('data_batch_.bin', 'test_batch.bin')
+    """
+    return re.sub(r"\d+(?=\.)", "", name.removesuffix(".gz"))
 
 
 def damage_error(path: Path, name: str, fault: str) -> ConfigError:

@@ -566,6 +566,11 @@ class RunData:
         draw = named_generator(self.seed, "label_noise")
         y = task.add_label_noise(part.y, self.label_noise, self.info.num_outputs, draw)
         parts["train"] = part._replace(y=y)
+        if self.info.task == "regression":
+            self.notes.append(
+                f"data.label_noise={self.label_noise:g} moves training targets alone: the training "
+                "risk is of those, so that the gap may be negative"
+            )
 
     def _fit_standardizer(self, parts: dict[str, _Part]) -> None:
         """Fit the standardizer on the training inputs, or take the one that was given."""

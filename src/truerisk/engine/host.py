@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from truerisk.engine.precision import PRECISIONS, DevicePrecision, choose_device
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
+FEW = 4
+"""Processes that may share a core, as they do where a run of several is tried."""
 Forward = Callable[[Tensor], Tensor]
 
 
@@ -107,6 +110,26 @@ class Host:
             ) from error
 
 
+def check_count(accelerator: str, devices: Any) -> None:
+    """Refuse more processes on the CPU than it has cores; a few may share one.
+
+    Args:
+        accelerator: as ``trainer`` asks for it.
+        devices: on this machine.
+
+    Raises:
+        ConfigError: there are more.
+    """
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+    # the cores of the machine: a queue may bind this process to one of those it grants
+    cores = os.cpu_count() or 1
+    if on_cpu and str(devices).isdecimal() and int(devices) > max(cores, FEW):
+        raise ConfigError(
+            f"trainer.devices={devices} asks for as many processes on the CPU, which has {cores} "
+            f"cores: give {cores} at most"
+        )
+
+
 class FabricHost(Host):
     """Several processes, as Lightning's Fabric starts and joins them (DDP, FSDP2).
 
@@ -134,6 +157,7 @@ class FabricHost(Host):
                 "--ntasks-per-node=4 truerisk train trainer=ddp trainer.num_nodes=2 "
                 "trainer.devices=4"
             )
+        check_count(trainer["accelerator"], devices)
         with quiet_lightning():
             self.fabric = Fabric(
                 accelerator=trainer["accelerator"],

@@ -265,7 +265,7 @@ class TrainingLoop:
                 run.schedule.step_epoch(score)
                 values = flatten_metrics(metrics, run.rates() | run.state.sums.means())
                 run.log(values)
-                run.values = values
+                run.values, run.measured = values, run.state.epoch
         self.diverge(diverged)
         return [run for run in runs if run in self.backend.runs]
 

@@ -148,6 +148,7 @@ class TrainingRun:
         recorder: what writes its folder.
         state: where it stands.
         values: what was measured last, by name.
+        measured: the epoch that it is of.
     """
 
     recipe: Recipe
@@ -161,6 +162,7 @@ class TrainingRun:
     recorder: Recorder
     state: RunState = field(default_factory=RunState)
     values: dict[str, float] = field(default_factory=dict)
+    measured: int | None = None
 
     @property
     def ended(self) -> bool:

@@ -108,11 +108,16 @@ class Surrogate(nn.Module):
         return self.scale is not None or hasattr(self, "scales")
 
     @property
+    def option(self) -> str:
+        """What gives the loss: an option, or else the name of its class."""
+        return loss_name(self.loss)
+
+    @property
     def val_title(self) -> str:
         """What the validation risk is called in a sentence that names a loss of one's own."""
         if not is_own_loss(self.loss):
             return self.task.val_title
-        return f"{self.task.val_title} of loss={loss_name(self.loss)}"
+        return f"{self.task.val_title} of loss={self.option}"
 
     @property
     def reports_others(self) -> bool:
@@ -257,7 +262,7 @@ class Surrogate(nn.Module):
         if outputs.shape[-1] != self.output_size:
             raise ConfigError(
                 f"the model's outputs have shape {list(outputs.shape)}, and "
-                f"loss={loss_name(self.loss)} needs {self.output_size} a sample, "
+                f"loss={self.option} needs {self.output_size} a sample, "
                 f"[…, {self.output_size}]: let the model end in as many, as output_size tells it"
             )
         return self._compute_losses(outputs, y, self.class_weight)
@@ -403,7 +408,7 @@ def check_fit(surrogate: Surrogate, y: Tensor, class_names: Sequence[str] | None
         odd = [name for name in class_names if not _is_number(name)]
         if odd:
             raise ConfigError(
-                f"loss={loss_name(surrogate.loss)} needs classes in their order, and '{odd[0]}' "
+                f"loss={surrogate.option} needs classes in their order, and '{odd[0]}' "
                 "has none: set data.source.classes to the list of them, the lowest first"
             )
     check_independence(surrogate, y)

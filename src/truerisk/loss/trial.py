@@ -18,14 +18,29 @@ if TYPE_CHECKING:
     from truerisk.loss.surrogate import Surrogate
     from truerisk.task import Task
 
+OPTIONS: dict[type, str] = {
+    nn.BCEWithLogitsLoss: "bce",
+    nn.CrossEntropyLoss: "cross_entropy",
+    nn.HuberLoss: "huber",
+    nn.L1Loss: "mae",
+    nn.MSELoss: "mse",
+}
+"""The options that give torch's losses; one of ours has the name of its class."""
 SAMPLES = 5
 """Samples that a loss of somebody's own is tried on."""
 
 
 def loss_name(loss: Any) -> str:
-    """Return the name of a loss's class, or of the function that it is."""
-    name: str = getattr(loss, "__name__", type(loss).__name__)
-    return name
+    """Return the option that gives a loss, or the name of a class or function that none gives.
+
+    >>> loss_name(nn.MSELoss()), loss_name(nn.functional.l1_loss)
+    ('mse', 'l1_loss')
+    """
+    kind = type(loss)
+    name: str = getattr(loss, "__name__", kind.__name__)
+    if kind.__module__.startswith("truerisk."):
+        name = name.lower()
+    return OPTIONS.get(kind, name)
 
 
 def fitting_options(task: Task) -> str:
@@ -50,7 +65,7 @@ def try_loss(surrogate: Surrogate) -> None:
     Raises:
         ConfigError: it fails, or returns other than one number a sample.
     """
-    name = loss_name(surrogate.loss)
+    name = surrogate.option
     tried = []
     for n in (3, 5):
         losses, numbers = _try_batch(surrogate, n)
@@ -91,7 +106,7 @@ def _explain_fault(
     surrogate: Surrogate, error: BaseException, outputs: Tensor, targets: Tensor
 ) -> ConfigError:
     """Say what a loss was given when it failed; its author's lines, or else which losses fit."""
-    name, kind = loss_name(surrogate.loss), str(targets.dtype).removeprefix("torch.")
+    name, kind = surrogate.option, str(targets.dtype).removeprefix("torch.")
     given = (
         f"loss={name} fails on a batch for {surrogate.task.name} with outputs "
         f"{list(outputs.shape)} and targets {list(targets.shape)} ({kind})"
@@ -170,7 +185,7 @@ def check_gradient(surrogate: Surrogate) -> None:
         )
     if not losses.requires_grad:
         raise ConfigError(
-            f"loss={loss_name(surrogate.loss)} returns numbers without a gradient, so nothing "
+            f"loss={surrogate.option} returns numbers without a gradient, so nothing "
             "could be learned: it must not .detach() the outputs, turn them into plain numbers or "
             f"take classes of them by argmax{_locate_forward(surrogate.loss)}"
         )
@@ -229,7 +244,7 @@ def _agree(base: Tensor, losses: Tensor, place: int | None = None) -> bool:
 def _refuse_dependence(surrogate: Surrogate, place: int, cause: str, targets: Tensor) -> None:
     shape = ", ".join(["n", *map(str, targets.shape[1:])])
     raise ConfigError(
-        f"loss={loss_name(surrogate.loss)}: the loss of sample {place} changes with {cause}, and "
+        f"loss={surrogate.option}: the loss of sample {place} changes with {cause}, and "
         f"each needs one from its own outputs and target alone; targets are [{shape}] here: look "
         f"for [n] against [n, 1], which is [n, n], and for sums or means over the batch"
         f"{_locate_forward(surrogate.loss)}"

@@ -163,6 +163,6 @@ def _check_needs(metric: Metric, surrogate: Any) -> None:
         if need in readers and readers[need]() is None:
             raise ConfigError(
                 f"metric.{metric.name} needs probabilities, which {task.phrase} with "
-                f"loss={type(surrogate.loss).__name__} does not give: take loss=cross_entropy or "
+                f"loss={surrogate.option} does not give: take loss=cross_entropy or "
                 "bce where there are classes, or leave the metric out"
             )

@@ -24,7 +24,15 @@ FITTING_MODELS = {
 }
 
 
-def misfit_error(model: str, takes: str, input_shape: Sequence[int]) -> ConfigError:
+class MisfitError(ConfigError):
+    """Data that a model cannot read; ``option`` is what the message calls the model."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
+def misfit_error(model: str, takes: str, input_shape: Sequence[int]) -> MisfitError:
     """Make the error for a model that cannot read the data, with the options that can.
 
     Args:
@@ -42,9 +50,10 @@ def misfit_error(model: str, takes: str, input_shape: Sequence[int]) -> ConfigEr
     # samples of no or more than three dimensions can be flattened only
     *fitting, last = FITTING_MODELS.get(len(shape), FITTING_MODELS[1][:2])
     kind = f", that is {KINDS[len(shape)]}" if len(shape) in KINDS else ""
-    return ConfigError(
+    return MisfitError(
+        model,
         f"model={model} takes {takes}, but a sample of this data has shape {shape}{kind}; "
-        f"use model={', '.join(fitting)} or {last}"
+        f"use model={', '.join(fitting)} or {last}",
     )
 
 

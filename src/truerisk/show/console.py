@@ -6,6 +6,7 @@ import math
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from truerisk.risk.intervals import bound_proportion, wilson_bounds
@@ -111,6 +112,8 @@ def risk_table(
         epoch = next(measured.epoch for measured in (risk, error) if measured is not None)
         cells = [ROWS[key], format_risk(risk)]
         if has_errors:
+            if key == "bayes" and risk is not None and risk.value == risk.stderr == 0:
+                error = replace(error, size=None)  # P has no noise: no sample could be wrong
             cells.append(format_percent(error, risk))
         if has_shares:
             cells.append(format_share(summary.get(f"r2/{key}")))

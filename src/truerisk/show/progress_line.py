@@ -150,7 +150,11 @@ class Progress(Observer):
         if run.max_epochs is not None and run.max_epochs > 0:
             epoch = f"{epoch}/{run.max_epochs}"
         passed = time.monotonic() - self._began
-        measured = reversed(format_numbers(run.values, self.shown).items())
+        values = run.values
+        # a plain line is of its epoch: it repeats nothing of the one measured before
+        if self._live is None and run.measured != run.state.epoch:
+            values = {}
+        measured = reversed(format_numbers(values, self.shown).items())
         return [
             epoch,
             *(f"{name} {number}" for name, number in measured),

@@ -354,7 +354,8 @@ def _user_error(error: BaseException, node: DictConfig) -> BaseException:
         error = error.__cause__
     if isinstance(error, MisfitError):
         # several options are of one class, which knows none of their names
-        option = (node._get_root().get("choices") or {}).get("model") or error.option
+        root: Any = node._get_root()
+        option = (root.get("choices") or {}).get("model") or error.option
         return ConfigError(str(error).replace(error.option, option, 1))
     if isinstance(error, UserError) or lacks_memory(error):
         return error

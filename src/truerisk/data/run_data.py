@@ -566,7 +566,7 @@ class RunData:
         draw = named_generator(self.seed, "label_noise")
         y = task.add_label_noise(part.y, self.label_noise, self.info.num_outputs, draw)
         parts["train"] = part._replace(y=y)
-        if self.info.task == "regression":
+        if y.is_floating_point():  # quantities, and not classes
             self.notes.append(
                 f"data.label_noise={self.label_noise:g} moves training targets alone: the training "
                 "risk is of those, so that the gap may be negative"

@@ -112,7 +112,8 @@ def risk_table(
         epoch = next(measured.epoch for measured in (risk, error) if measured is not None)
         cells = [ROWS[key], format_risk(risk)]
         if has_errors:
-            if key == "bayes" and risk is not None and risk.value == risk.stderr == 0:
+            noiseless = risk is not None and risk.value == risk.stderr == 0
+            if key == "bayes" and noiseless and error is not None:
                 error = replace(error, size=None)  # P has no noise: no sample could be wrong
             cells.append(format_percent(error, risk))
         if has_shares:

@@ -6,7 +6,6 @@ import math
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from truerisk.risk.intervals import bound_proportion, wilson_bounds
@@ -114,7 +113,7 @@ def risk_table(
         if has_errors:
             noiseless = risk is not None and risk.value == risk.stderr == 0
             if key == "bayes" and noiseless and error is not None:
-                error = replace(error, size=None)  # P has no noise: no sample could be wrong
+                error = error._replace(size=None)  # P has no noise: no sample could be wrong
             cells.append(format_percent(error, risk))
         if has_shares:
             cells.append(format_share(summary.get(f"r2/{key}")))

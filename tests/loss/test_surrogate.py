@@ -259,7 +259,7 @@ def test_a_plain_function_works():
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="sum")])
 def test_a_scalar_loss_is_refused(loss):
-    with pytest.raises(ConfigError, match=r"CrossEntropyLoss.*reduction: none"):
+    with pytest.raises(ConfigError, match=r"loss=cross_entropy .*reduction: none"):
         adapt_loss(loss, "classification", 3)
 
 

@@ -126,7 +126,7 @@ def check_count(accelerator: str, devices: Any) -> None:
     if on_cpu and str(devices).isdecimal() and int(devices) > max(cores, FEW):
         raise ConfigError(
             f"trainer.devices={devices} asks for as many processes on the CPU, which has {cores} "
-            f"cores: give {cores} at most"
+            f"cores: give {max(cores, FEW)} at most"
         )
 
 

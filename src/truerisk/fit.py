@@ -417,8 +417,7 @@ def _begin_anew(run: RunFolder) -> None:
     if run.best.exists():  # there was one
         kept += f"; {run.last.name} is lost"
         DAMAGED.append(run.last)
-    if kept:  # else nothing is lost, as of a cell that broke off beside others
-        print(f"{run.path} has no checkpoint: the run starts anew{kept}", file=sys.stderr)
+    print(f"{run.path} has no checkpoint: the run starts anew{kept}", file=sys.stderr)
 
 
 @contextmanager

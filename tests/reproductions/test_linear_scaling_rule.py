@@ -10,7 +10,8 @@ from truerisk.verdicts import write_grids
 
 PART = write_grids(
     {
-        **{"data.batch_size": [2, 32], "trainer.max_steps": 20, "trainer.precision": "64-true"},
+        **{"data.batch_size": [2, 32], "trainer.max_steps": 20, "trainer.max_epochs": -1},
+        **{"trainer.precision": "64-true"},
         **{"optimizer.lr": [0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024]},
         **{"data.source.num_samples": 3048, "data.source.dimension": 31, "data.source.noise": 0.0},
     }

@@ -45,14 +45,14 @@ COST = "2 min"
 _SMALL = {"data.source.num_samples": 3048, "data.source.dimension": 31, "data.source.noise": 0.0}
 _STEPS = {
     **{"optimizer.lr": [0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024]},
-    **{"trainer.precision": "64-true", **_SMALL},
+    **{"trainer.precision": "64-true", "trainer.max_epochs": -1, **_SMALL},
 }
 QUICK = [
     "seed=range(3)",  # of two, no interval is narrow
     write_grids(
         {
             **{"diagnostics": "[gradient_noise]", "diagnostics.gradient_noise.samples": 512},
-            **{"optimizer.lr": 0.0, "trainer.max_steps": 1, **_SMALL},
+            **{"optimizer.lr": 0.0, "trainer.max_epochs": -1, "trainer.max_steps": 1, **_SMALL},
         },
         {**_STEPS, "data.batch_size": 2, "trainer.max_steps": 50},
         {**_STEPS, "data.batch_size": 32, "trainer.max_steps": 10},

@@ -97,9 +97,6 @@ class Vectorized(Launcher):
                 else:
                     # whatever it is, it may be of the stacking: each cell has its turn by itself
                     why = f"training it with others failed: {_describe_failure(error)}"
-                    for cell in unfinished:
-                        if not cell.run.last.exists():  # measured again, from the first step on
-                            cell.run.metrics.unlink(missing_ok=True)
                     alone |= {named[cell.digits]: why for cell in unfinished}
             tell_refusals({c.label: refused[c.folder] for c in waiting if c.folder in refused})
             for cell in waiting:

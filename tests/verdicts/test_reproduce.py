@@ -161,7 +161,7 @@ def test_overrides_that_take_away_what_a_claim_is_measured_on(tmp_path, monkeypa
     assert "trainer.max_epochs=1 changed what its claims are measured on" in err
     # where nothing was changed it is told as what it is
     assert main(["reproduce", "condition_number"]) == 1
-    assert capsys.readouterr().err.startswith("error: ZeroDivisionError: integer division")
+    assert capsys.readouterr().err.startswith("error: ZeroDivisionError: ")
 
 
 def test_what_a_quick_study_leaves_out_is_told_apart(tmp_path, capsys):

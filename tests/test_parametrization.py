@@ -186,6 +186,8 @@ REFUSED = {
     "closure": ([*IRIS, "optimizer=sam"], "no rule for the steps of"),
     "decay": ([*IRIS, "optimizer=adam", "optimizer.weight_decay=0.1"], "weight_decay of torch.Ad"),
     "number": (["data=iris", "model=linear"], r"parametrization.base.width: model=linear has no"),
+    "zero": ([*IRIS, "parametrization.base.width=0"], "parametrization.base.width must be a whole"),
+    "word": ([*IRIS, "parametrization.base.widths=[4,b]"], "parametrization.base.widths must be a"),
     "none": ([*IRIS, "parametrization.base.width=null"], "set parametrization.base.width"),
     "depth": ([*IRIS, "+parametrization.base.depth=1"], "change its widths alone, not its depth"),
     "weight": ([*IRIS, "regularizer=[spectral_norm]"], "does not know the size of .*original"),

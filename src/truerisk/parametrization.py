@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.rnn import RNNCellBase
 from torch.optim import Optimizer
 
+from truerisk.core.checks import check_int
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.optimizer.needs import needs_of
 
@@ -51,18 +52,21 @@ def complete_base(base: Mapping[str, Any], model: Mapping[str, Any], option: str
         option: the model's name, for messages.
 
     Raises:
-        ConfigError: the model has no such number, or all are its own.
+        ConfigError: the model has no such number, one is below 1, or all are its own.
 
     >>> complete_base({"width": 64, "heads": None}, {"width": 256, "heads": 8}, "model=gpt")
     {'width': 64, 'heads': 2}
     """
     # a number that is left open is the model's own, and so has not grown
     given = {key: value for key, value in base.items() if value is not None}
-    for key in given:
+    for key, value in given.items():
         if key not in model:
             raise ConfigError(
                 f"parametrization.base.{key}: {option} has no such number; {suggest(key, model)}"
             )
+        # a user's own model need not check what it is built with
+        for size in value if isinstance(value, list) else [value]:
+            check_int(f"parametrization.base.{key}", size)
     if not given:
         raise ConfigError(
             "parametrization=mup needs the width at which the recipe was chosen: set "

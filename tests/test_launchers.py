@@ -105,3 +105,8 @@ def test_a_thousand_cells_are_one_array(monkeypatch, here):
     sent = submitit_launcher.send_shares([[work] for work in works], launcher, "slurm", {})
     assert list(sent) == [(i, i) for i in range(4)]
     assert arrays == [3, 1]
+
+
+def test_a_squeue_that_is_not_there_says_nothing_of_a_job(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert submitit_launcher.is_queued("1")

@@ -153,7 +153,10 @@ def wait_for_slurm(task: Any, cells: Sequence[SweepCell]) -> None:
 
 def is_queued(job: str) -> bool:
     """Ask SLURM whether a job still waits, runs or ends; True where it does not answer."""
-    asked = subprocess.run(["squeue", "-h", "-j", job], capture_output=True, text=True)
+    try:
+        asked = subprocess.run(["squeue", "-h", "-j", job], capture_output=True, text=True)
+    except OSError:  # it was not even there, which says nothing of the job
+        return True
     if asked.returncode:
         return "Invalid job id" not in asked.stderr
     return bool(asked.stdout.strip())

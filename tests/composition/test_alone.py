@@ -37,6 +37,7 @@ NEAREST = {
     ("loss", "quantile"): ["data=diabetes"],
     ("initializer", "identity_rnn"): ["model=rnn", "model.activation=relu"],
     ("initializer", "orthogonal_rnn"): ["model=rnn"],
+    ("diagnostics", "attention"): ["model=transformer", "model.width=4"],
     ("diagnostics", "recurrence"): ["model=rnn"],
     **{
         ("metric", name): ["data=diabetes", "loss=mse"]

@@ -10,7 +10,8 @@ from truerisk.core.errors import ConfigError
 
 NAMES = list_options("diagnostics", (conf_dir(),))
 LAYERS = ("activations", "feature_change", "gradient_flow", "gradient_noise", "lr_range")
-LAYERS += ("numerics", "recurrence")
+LAYERS += ("numerics", "recurrence", "attention")
+ATTENTIVE = ("gpt", "transformer", "vit")
 RECURRENT = ("rnn", "lstm", "gru")
 WITHOUT_ACTIVATION = ("linear", "polynomial", "lstm", "gru")
 SHORT_SEQUENCES = dict.fromkeys([*RECURRENT, "transformer"], "arrays (signals)")
@@ -25,6 +26,8 @@ def refused(model, function):
         alone = {"landscape": "no plane through a single weight"} if flat else {}
         return dict.fromkeys(LAYERS, "a test function has neither") | alone
     found = {} if model in RECURRENT else {"recurrence": "no recurrent layer"}
+    if model not in ATTENTIVE:
+        found["attention"] = "no layer with attention"
     if model in WITHOUT_ACTIVATION:
         found["activations"] = "no layer that is an activation function"
     return found

@@ -32,7 +32,7 @@ NEEDED = {
 VECTORS = ("elastic_net", "group_lasso", "l1", "l2", "max_norm", "orthogonality")
 SAMPLES = ("augment", "cutmix", "dropout", "entropy", "input_gradient", "input_noise", "mixup")
 LAYERS = ("activations", "feature_change", "gradient_flow", "gradient_noise", "lr_range")
-LAYERS += ("numerics", "recurrence")
+LAYERS += ("numerics", "recurrence", "attention")
 REFUSED = {
     ("optimizer", "muon"): "found no matrix",
     ("param_groups", "muon_hidden"): "sets 'muon', which this optimizer does not have",

@@ -25,7 +25,9 @@ NOISY = [
 ]
 """Everything that draws random numbers, or has a state that a forward pass moves."""
 
-ALL = [name for name in list_options("diagnostics", (conf_dir(),)) if name != "recurrence"]
+OTHERS = ("attention", "recurrence")
+"""Those that look at layers which an MLP does not have."""
+ALL = [name for name in list_options("diagnostics", (conf_dir(),)) if name not in OTHERS]
 ONCE = ["lr_range"]
 """Of those, the ones that look at the initial weights alone."""
 

@@ -10,7 +10,9 @@ from omegaconf import OmegaConf
 import truerisk
 from truerisk.config.parts import conf_dir, list_options
 
-ALL = [name for name in list_options("diagnostics", (conf_dir(),)) if name != "recurrence"]
+OTHERS = ("attention", "recurrence")
+"""Those that look at layers which an MLP does not have."""
+ALL = [name for name in list_options("diagnostics", (conf_dir(),)) if name not in OTHERS]
 RECIPE = [
     "model.normalization=batch",
     "regularizer=[dropout,mixup,early_stopping]",

@@ -8,7 +8,7 @@ from torch import nn
 
 from truerisk.model import CNN, GRU, LSTM, MLP, RNN, CNN1d, Linear, ResNet, Transformer
 from truerisk.model.building_blocks import to_sequence
-from truerisk.model.transformer import Attention
+from truerisk.model.transformer import SelfAttention
 
 torch.set_num_threads(1)
 
@@ -148,7 +148,7 @@ def test_rnn_with_what_torch_does_not_have(options):
 
 
 def test_attention_against_torch():
-    ours, theirs = Attention(12, heads=3), nn.MultiheadAttention(12, 3, batch_first=True)
+    ours, theirs = SelfAttention(12, heads=3), nn.MultiheadAttention(12, 3, batch_first=True)
     with torch.no_grad():
         parts = [ours.query.weight, ours.key.weight, ours.value.weight]
         theirs.in_proj_weight.copy_(torch.cat(parts))

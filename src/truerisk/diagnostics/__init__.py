@@ -1,6 +1,7 @@
 """Diagnostics: instruments that look at a run and leave it as it is."""
 
 from truerisk.diagnostics.activations import Activations
+from truerisk.diagnostics.attention import Attention
 from truerisk.diagnostics.critical_point import CriticalPoint
 from truerisk.diagnostics.curvature import Curvature, Flatness
 from truerisk.diagnostics.diagnostic import Diagnostic, Values
@@ -16,6 +17,7 @@ from truerisk.diagnostics.step_effect import Taylor, UpdateSize
 
 __all__ = [
     "Activations",
+    "Attention",
     "CriticalPoint",
     "Curvature",
     "Diagnostic",

@@ -273,18 +273,40 @@ class CausalAttention(nn.Module):
             turn: rotary angles; None for none.
             mask: which places each may look at, [n, 1, T, T]; None for all up to it.
         """
-        q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        k = self.key(x).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
+        q, k = self._make_pair(x, turn)
         v = self.value(x).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
-        # before they are turned, as a turn keeps their lengths
-        q, k = self.query_norm(q), self.key_norm(k)
-        if turn is not None:
-            q, k = turn_pairs(q, turn), turn_pairs(k, turn)
         mixed = F.scaled_dot_product_attention(
             q, k, v, mask, is_causal=mask is None, enable_gqa=self.kv_heads != self.heads
         )
         mixed = self.output(mixed.transpose(1, 2).flatten(2))
         return mixed
+
+    def attention_logits(
+        self, x: Tensor, turn: tuple[Tensor, Tensor] | None, mask: Tensor | None
+    ) -> Tensor:
+        """Return q·k / √d of all places, −∞ where one may not look, [n, heads, T, T].
+
+        Args:
+            x: the tokens [n, T, width].
+            turn: see `forward`.
+            mask: see `forward`.
+        """
+        q, k = self._make_pair(x, turn)
+        k = k.repeat_interleave(self.heads // self.kv_heads, 1)
+        logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+        if mask is None:
+            mask = torch.ones_like(logits[:1, :1], dtype=torch.bool).tril()
+        return logits.masked_fill(~mask, -math.inf)
+
+    def _make_pair(self, x: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """Return queries and keys, [n, heads, T, d] and [n, kv_heads, T, d]."""
+        q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k = self.key(x).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
+        # before they are turned, as a turn keeps their lengths
+        q, k = self.query_norm(q), self.key_norm(k)
+        if turn is None:
+            return q, k
+        return turn_pairs(q, turn), turn_pairs(k, turn)
 
 
 class FeedForward(nn.Module):

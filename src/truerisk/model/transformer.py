@@ -19,7 +19,7 @@ from truerisk.model.building_blocks import (
 )
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     """Multi-head self-attention, softmax(Q Kᵀ / √d) V a head (Vaswani et al. 2017, section 3.2).
 
     Keys have no bias: it would add the same number to all scores that the softmax compares, so no
@@ -33,7 +33,7 @@ class Attention(nn.Module):
     Raises:
         ConfigError: ``heads`` does not divide ``width``.
 
-    >>> Attention(width=8, heads=2)(torch.zeros(3, 5, 8)).shape
+    >>> SelfAttention(width=8, heads=2)(torch.zeros(3, 5, 8)).shape
     torch.Size([3, 5, 8])
     """
 
@@ -50,10 +50,14 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Mix tokens [n, steps, width] by attention."""
-        q, k, v = (self.split_heads(f(tokens)) for f in (self.query, self.key, self.value))
         # written out: the gradient of a fused kernel cannot be differentiated again
-        weights = (q @ k.transpose(-1, -2) * self.scale).softmax(-1)
-        return self.output((weights @ v).transpose(1, 2).flatten(2))
+        mixed = self.attention_logits(tokens).softmax(-1) @ self.split_heads(self.value(tokens))
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def attention_logits(self, tokens: Tensor) -> Tensor:
+        """Return Q Kᵀ / √d, [n, heads, steps, steps]: what each token makes of each other one."""
+        q, k = (self.split_heads(f(tokens)) for f in (self.query, self.key))
+        return q @ k.transpose(-1, -2) * self.scale
 
     def split_heads(self, tokens: Tensor) -> Tensor:
         """Split the features: [n, steps, width] → [n, heads, steps, width / heads]."""
@@ -138,7 +142,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.attention = name_layers(
             normalization=make_normalization(style.normalization, width),
-            attention=Attention(width, heads, style.bias),
+            attention=SelfAttention(width, heads, style.bias),
         )
         self.feed_forward = name_layers(
             normalization=make_normalization(style.normalization, width),

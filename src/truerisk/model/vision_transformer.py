@@ -22,7 +22,7 @@ class VisionTransformer(nn.Module):
 
     The paper's ViT-B/16 is ``patch=16 width=768 heads=12``; ViT-S and ViT-Ti of Touvron et al. 2021
     are 384 wide with 6 heads, and 192 with 3. Each has 12·width parameters less here, as keys have
-    no bias; no output depended on it (`truerisk.model.transformer.Attention`).
+    no bias; no output depended on it (`truerisk.model.transformer.SelfAttention`).
 
     Args:
         input_shape: (channels, height, width) of one image, or (height, width).

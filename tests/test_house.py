@@ -23,10 +23,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 
 BOUNDS = {
-    "files": (292, 230),
+    "files": (293, 230),
     "median lines": (110, 110),
-    "lines": (65_043, 29_502),
-    "code lines": (37_163, 17_310),
+    "lines": (65_199, 29_502),
+    "code lines": (37_233, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),
     "one-word names, %": (30, 30),

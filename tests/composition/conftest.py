@@ -30,6 +30,7 @@ DATA = {
     "polynomial": ["data.source.num_samples=60"],
     "adding": ["data.source.num_samples=60", "data.source.steps=12"],
     "temporal_order": ["data.source.num_samples=60", "data.source.steps=12"],
+    "copy_memory": ["data.source.num_samples=60", "data.source.blanks=4"],
     "parity": ["data.source.num_samples=60"],
     "table": ["data.source.path={files}/table.csv", "data.source.target=price"],
     "arrays": ["data.source.path={files}/images.npz"],
@@ -75,7 +76,7 @@ DIAGNOSTICS = {
 WITHOUT_DATA = {("data", "none"), ("loss", "value")}
 """What goes with functions of the weights, whose combinations are another file's."""
 
-TOKENS = {"text", "gpt", "bits_per_byte", "muon_hidden"}
+TOKENS = {"text", "copy_memory", "gpt", "bits_per_byte", "muon_hidden"}
 """What goes with tokens alone: each by itself, and more in tests/task/test_text_runs.py."""
 
 

@@ -26,6 +26,7 @@ NEAREST = {
     ("model", "vit"): ["data=digits"],
     ("regularizer", "augment"): ["data=digits"],
     ("data", "text"): ["model=gpt"],
+    ("data", "copy_memory"): ["model=gpt"],
     ("experiment", "gpt_characters"): ["data=text", "model=gpt"],
     ("model", "gpt"): ["data=text"],
     ("metric", "bits_per_byte"): ["data=text", "model=gpt"],

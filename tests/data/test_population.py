@@ -10,6 +10,7 @@ from truerisk.core.errors import ConfigError
 from truerisk.data import (
     Samples,
     adding,
+    copy_memory,
     gaussians,
     noisy_linear,
     parity,
@@ -49,7 +50,8 @@ def coins(num_samples=400, seed=0):
 
 
 @pytest.mark.parametrize(
-    "source", [adding, gaussians, noisy_linear, parity, polynomial, teacher, temporal_order]
+    "source",
+    [adding, copy_memory, gaussians, noisy_linear, parity, polynomial, teacher, temporal_order],
 )
 def test_ours_give_targets_as_the_task_types_them(source):
     samples = source()
@@ -57,10 +59,10 @@ def test_ours_give_targets_as_the_task_types_them(source):
     x, y = population.sample(5, draw)
     assert x.shape == (5, *samples.x.shape[1:]) and y.shape == (5, *samples.y.shape[1:])
     assert (x.dtype, y.dtype) == (samples.x.dtype, samples.y.dtype)
-    if samples.task == "classification":
+    if samples.task != "regression":
         probabilities = population.bayes(x)
-        assert probabilities.shape == (5, samples.num_outputs)
-        torch.testing.assert_close(probabilities.sum(1), torch.ones(5))
+        assert probabilities.shape == (*y.shape, samples.num_outputs)
+        torch.testing.assert_close(probabilities.sum(-1), torch.ones(y.shape))
     else:
         assert population.mean(x).shape == y.shape
 

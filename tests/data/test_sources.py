@@ -12,6 +12,7 @@ from truerisk.core.errors import ConfigError
 from truerisk.data import (
     adding,
     breast_cancer,
+    copy_memory,
     diabetes,
     digits,
     gaussians,
@@ -26,7 +27,8 @@ from truerisk.data import (
 )
 from truerisk.data.public_sets import _make_samples
 
-GENERATED = [adding, gaussians, noisy_linear, parity, polynomial, teacher, temporal_order]
+GENERATED = [adding, copy_memory, gaussians, noisy_linear, parity, polynomial, teacher]
+GENERATED += [temporal_order]
 
 
 def draw(seed=0):
@@ -209,6 +211,21 @@ def test_temporal_order_is_told_by_the_two_that_count():
     assert (others - 1 / 4).abs().max() < 4 * (3 / 16 / 20_000 / 38) ** 0.5
 
 
+def test_ten_symbols_are_asked_for_once_their_memory_has_waited():
+    samples = copy_memory(4000, blanks=7, seed=2)
+    x, y = samples.x, samples.y
+    assert x.shape == y.shape == (4000, 27) and samples.num_outputs == 10
+    assert x[:, :10].max() == 7 and x[:, :10].min() == 0
+    # the marker says that the symbols are to begin at the next step
+    rest = torch.tensor([8] * 6 + [9] + [8] * 10)
+    assert torch.equal(x[:, 10:], rest.expand(4000, 17))
+    assert (y[:, :17] == 8).all() and torch.equal(y[:, 17:], x[:, :10])
+    # from where a symbol stands to where it is asked for there are T + 10 steps
+    assert torch.equal(samples.population.bayes(x).argmax(-1), y)
+    shares = x[:, :10].flatten().bincount() / 40_000
+    assert (shares - 1 / 8).abs().max() < 4 * (7 / 64 / 40_000) ** 0.5
+
+
 def test_parity_is_that_of_the_bits_that_count():
     samples = parity(4000, dimension=6, relevant=3, seed=2)
     assert set(samples.x.unique().tolist()) == {0.0, 1.0}
@@ -226,7 +243,7 @@ def test_samples_depend_on_the_seed_and_p_does_not(source):
     a, b, c = (source(seed=s) for s in (1, 1, 2))
     assert torch.equal(a.x, b.x) and torch.equal(a.y, b.y) and not torch.equal(a.x, c.x)
     x = a.x[:9]
-    law = {"classification": "bayes", "regression": "mean"}[a.task]
+    law = "mean" if a.task == "regression" else "bayes"
     assert torch.equal(getattr(a.population, law)(x), getattr(c.population, law)(x))
 
 
@@ -259,6 +276,7 @@ def test_samples_depend_on_the_seed_and_p_does_not(source):
         (lambda: adding(0), "data.source.num_samples must be"),
         (lambda: adding(steps=1), "data.source.steps must be"),
         (lambda: temporal_order(steps=9), "data.source.steps must be"),
+        (lambda: copy_memory(blanks=0), "data.source.blanks must be"),
         (lambda: parity(dimension=3, relevant=4), "data.source.relevant is 4: there are 3 bits"),
     ],
 )

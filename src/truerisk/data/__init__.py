@@ -22,9 +22,11 @@ from truerisk.data.samples import (
 )
 from truerisk.data.sequences import (
     AddingPopulation,
+    CopyPopulation,
     ParityPopulation,
     TemporalOrderPopulation,
     adding,
+    copy_memory,
     parity,
     temporal_order,
 )
@@ -48,6 +50,7 @@ __all__ = [
     "AddingPopulation",
     "BatchPlan",
     "ClassPopulation",
+    "CopyPopulation",
     "DataInfo",
     "DataModule",
     "GaussianPopulation",
@@ -72,6 +75,7 @@ __all__ = [
     "breast_cancer",
     "cifar10",
     "cifar100",
+    "copy_memory",
     "diabetes",
     "digits",
     "fashion_mnist",

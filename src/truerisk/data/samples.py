@@ -68,7 +68,11 @@ class ClassPopulation(Population, Protocol):
     """A distribution P of classes, labels or tokens whose probabilities are known."""
 
     def bayes(self, x: Tensor) -> Tensor:
-        """Return p(k | x) at raw inputs: of classes [n, K], of labels [n, labels]."""
+        """Return p(k | x) at raw inputs: of classes [n, K], of labels [n, labels].
+
+        Of tokens it is [n, T, V]; a population of those may have ``marginals()`` too, the
+        probabilities [1, T, V] without x, which the best constant is made of.
+        """
         ...
 
 

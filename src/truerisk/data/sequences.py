@@ -14,6 +14,10 @@ from truerisk.data.samples import Population, Samples
 
 SYMBOLS = 6
 """A and B, which count, and four that do not."""
+COPIED = 10
+"""Symbols of a sequence that are to be recalled."""
+BLANK, MARKER = 8, 9
+"""Tokens after the eight symbols, as the source numbers them."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,68 @@ def temporal_order(num_samples: int = 10_000, steps: int = 50, seed: int | None 
     check_int("data.source.steps", steps, 10)
     names = ["AA", "AB", "BA", "BB"]
     return _draw_samples(TemporalOrderPopulation(steps), num_samples, "classification", seed, names)
+
+
+@dataclass(frozen=True)
+class CopyPopulation:
+    """x [T + 20]: ten of eight symbols, T − 1 blanks, a marker, ten blanks; y asks for the ten.
+
+    y has T + 10 blanks, and then the symbols in their order. Who remembers nothing knows where
+    blanks are, and pays log 8 for each symbol: 10 log 8 / (T + 20) on average over the steps.
+    """
+
+    blanks: int
+
+    def recall(self, x: Tensor) -> Tensor:
+        """Compute y, int64 [n, T + 20], which x tells, at tokens x [n, T + 20]."""
+        y = torch.full_like(x, BLANK)
+        y[:, -COPIED:] = x[:, :COPIED]
+        return y
+
+    def bayes(self, x: Tensor) -> Tensor:
+        """Return the probability of each token at each step given x, 0 or 1, [n, T + 20, 10]."""
+        return torch.nn.functional.one_hot(self.recall(x), MARKER + 1).float()
+
+    def marginals(self) -> Tensor:
+        """Return the probability of each token at each step for who sees no x, [1, T + 20, 10]."""
+        p = torch.zeros(1, self.blanks + 2 * COPIED, MARKER + 1)
+        p[:, :-COPIED, BLANK] = 1
+        p[:, -COPIED:, :BLANK] = 1 / BLANK
+        return p
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw tokens x and y, int64 [n, T + 20].
+
+        Args:
+            n: how many.
+            generator: on whose device they are drawn.
+        """
+        device = generator.device
+        x = torch.full((n, self.blanks + 2 * COPIED), BLANK, device=device)
+        x[:, :COPIED] = torch.randint(BLANK, (n, COPIED), generator=generator, device=device)
+        # so that T steps lie between the last symbol and where the first one is asked for
+        x[:, -COPIED - 1] = MARKER
+        return x, self.recall(x)
+
+
+def copy_memory(num_samples: int = 10_000, blanks: int = 50, seed: int | None = None) -> Samples:
+    """Draw sequences of tokens whose first ten are to be given again at the end.
+
+    Args:
+        num_samples: of all splits together.
+        blanks: T, how long they are to be kept; a sequence has T + 20 tokens.
+        seed: of the samples.
+
+    Returns:
+        Samples with their population.
+
+    Raises:
+        ConfigError: a number out of range.
+
+    Source: Hochreiter & Schmidhuber 1997; in the form of Arjovsky, Shah & Bengio 2016, §5.1.
+    """
+    check_int("data.source.blanks", blanks)
+    return _draw_samples(CopyPopulation(blanks), num_samples, "next_token", seed)
 
 
 @dataclass(frozen=True)

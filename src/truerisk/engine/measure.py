@@ -185,7 +185,7 @@ class RiskEstimator:
         surrogate, risks = self.recipe.surrogate, dict[str, Measured]()
         if self.data.train is None or not surrogate.task.has_samples:
             return {}
-        found = bayes.fit_constant(surrogate, self.data.train.y)
+        found = bayes.fit_constant(surrogate, self.data.train.y, self.data.population)
         if found is None:
             return {}
         chosen = self._choose_constants(found)

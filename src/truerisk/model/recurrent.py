@@ -13,9 +13,14 @@ from torch.nn import functional as F
 from truerisk.core.checks import check_float, check_int
 from truerisk.core.errors import ConfigError, suggest
 from truerisk.core.recurrent_cells import elman_state
-from truerisk.model.building_blocks import make_activation, sequence_shape, to_sequence
+from truerisk.model.building_blocks import (
+    make_activation,
+    misfit_error,
+    sequence_shape,
+    to_sequence,
+)
 
-READOUTS = ("last", "flatten", "mean")
+READOUTS = ("last", "flatten", "mean", "every")
 
 
 class Recurrent(nn.Module):
@@ -32,6 +37,8 @@ class Recurrent(nn.Module):
         bidirectional: whether a second state reads the sequence backwards.
         readout: what the linear layer sees: ``last``, the state after the whole sequence has been
             read (in each direction), ``flatten``, the states at all steps, or ``mean``, their mean.
+            With ``every`` samples are tokens, a one-hot code each, and it sees the state at each
+            step, so that outputs are scores [n, steps, output_size].
         bias: whether layers have a bias.
         dropout: share of a layer's states that the next one does not see while training.
 
@@ -55,7 +62,13 @@ class Recurrent(nn.Module):
         super().__init__()
         if readout not in READOUTS:
             raise ConfigError(f"model.readout={readout} is not known; {suggest(readout, READOUTS)}")
-        steps, features = sequence_shape(type(self).__name__.lower(), input_shape)
+        option = type(self).__name__.lower()
+        steps, features = sequence_shape(option, input_shape)
+        self.reads_tokens = readout == "every"
+        if self.reads_tokens:
+            _check_tokens(option, input_shape, bidirectional)
+            features = output_size
+        self.tokens = output_size
         self.readout = readout
         self.recurrent = self.cell(
             features,
@@ -70,10 +83,21 @@ class Recurrent(nn.Module):
         self.output = nn.Linear((1 + bidirectional) * width * states_read, output_size, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map samples [n, *input_shape] to outputs [n, output_size]."""
-        steps = to_sequence(x)
+        """Map samples [n, *input_shape] to outputs [n, output_size], or a row of them a step."""
+        steps = self.encode_tokens(x) if self.reads_tokens else to_sequence(x)
         states, _ = self.recurrent(steps, self.zero_state(steps))
         return self.output(self.select_states(states))
+
+    def encode_tokens(self, x: Tensor) -> Tensor:
+        """Return one-hot codes [n, steps, output_size] of tokens [n, steps]."""
+        if x.is_floating_point():
+            raise ConfigError(
+                "model.readout=every reads tokens, which are whole numbers, as data=copy_memory or "
+                "data=text has them: take last, flatten or mean"
+            )
+        # by comparing, as torch's own looks at the numbers, which stacked models do not allow
+        codes = x[..., None] == torch.arange(self.tokens, device=x.device)
+        return codes.to(self.output.weight.dtype)
 
     def zero_state(self, steps: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return zero states [layers·directions, n, width], a pair of them for an LSTM."""
@@ -86,7 +110,12 @@ class Recurrent(nn.Module):
         return zeros
 
     def select_states(self, states: Tensor) -> Tensor:
-        """Select what the readout sees of the states [n, steps, directions·width], as [n, d]."""
+        """Select what the readout sees of the states [n, steps, directions·width], as [n, d].
+
+        With ``every`` it is all of them, as they are.
+        """
+        if self.readout == "every":
+            return states
         if self.readout == "flatten":
             return states.flatten(1)
         if self.readout == "mean":
@@ -94,6 +123,19 @@ class Recurrent(nn.Module):
         # the second direction has read the whole sequence at its first step
         width = self.recurrent.hidden_size
         return torch.cat([states[:, -1, :width], states[:, 0, width:]], dim=1)
+
+
+def _check_tokens(option: str, input_shape: Sequence[int], bidirectional: bool) -> None:
+    """Refuse samples that are no sequences of tokens, and states that read what is to come."""
+    if len(input_shape) != 1:
+        raise misfit_error(
+            option, "sequences of tokens with model.readout=every, as data=text", input_shape
+        )
+    if bidirectional:
+        raise ConfigError(
+            "model.readout=every scores what follows each token, and a second state would read it "
+            "beforehand: set model.bidirectional=false"
+        )
 
 
 class RNN(Recurrent):

@@ -42,7 +42,11 @@ def predict_bayes(data: RunData, surrogate: Surrogate, x: Tensor) -> Tensor:
         surrogate: the loss that the outputs are for.
         x: inputs [n, *shape] as the model sees them.
     """
-    return surrogate.task.bayes_outputs(data.population, data.raw(x), surrogate).to(x)
+    outputs = surrogate.task.bayes_outputs(data.population, data.raw(x), surrogate)
+    if x.is_floating_point():
+        return outputs.to(x)
+    # tokens are whole numbers, and scores of them are not
+    return outputs.to(x.device, torch.get_default_dtype())
 
 
 @torch.no_grad()
@@ -84,7 +88,9 @@ MOST_OUTPUTS = 32
 
 
 @torch.no_grad()
-def fit_constant(surrogate: Surrogate, y: Tensor) -> tuple[Tensor, Tensor] | None:
+def fit_constant(
+    surrogate: Surrogate, y: Tensor, population: Any = None
+) -> tuple[Tensor, Tensor] | None:
     """Find the constant outputs with the lowest risk, and the fewest errors, on training targets.
 
     For squared error that is the mean, for absolute error the median, for cross-entropy and the
@@ -93,12 +99,16 @@ def fit_constant(surrogate: Surrogate, y: Tensor) -> tuple[Tensor, Tensor] | Non
     Args:
         surrogate: the loss.
         y: the training targets [n, …].
+        population: P if it is known; one of tokens may tell their ``marginals``.
 
     Returns:
         Outputs [1, …] for the risk and for the errors; None where the task names no constant, or
         the loss falls without end.
     """
     candidates = surrogate.task.constant_outputs(surrogate, y)
+    # shares of tokens a place are no small table: they are asked for only where P is known
+    if not candidates and hasattr(population, "marginals"):
+        candidates = [population.marginals().log()]
     if not candidates:
         return None
     candidates = [one.to(y.device, torch.get_default_dtype()) for one in candidates]

@@ -68,8 +68,8 @@ def test_trials_are_sobols_points_besides_the_defaults(study_grids):
     assert not {option.get("lr") for option in options} & set(zoo.RATES)
 
 
-def trial(risk: float, default: bool = False) -> zoo.Trial:
-    return zoo.Trial(risk, risk, 1.0, default, 1.0, 1.0)
+def trial(risk: float, default: bool = False) -> zoo.ZooTrial:
+    return zoo.ZooTrial(risk, risk, 1.0, default, 1.0, 1.0)
 
 
 def test_best_of_random_ones():

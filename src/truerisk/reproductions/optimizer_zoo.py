@@ -67,7 +67,7 @@ _LINE: dict[str, Any] = {
 QUICK = [write_grids(_LINE, {**_LINE, "optimizer.lr": 0.15})]
 
 
-class Trial(NamedTuple):
+class ZooTrial(NamedTuple):
     """One trial of an optimizer: how good its best weights are, and when it reached the target."""
 
     val: float
@@ -83,7 +83,7 @@ Instance = tuple[str, int]
 """A problem by the name of its data, and a seed."""
 
 
-def read_trial(run: RunResult) -> Trial:
+def read_trial(run: RunResult) -> ZooTrial:
     """Read a trial from its run; a diverged one has infinite risks."""
     rows = run.history[run.history.name == "risk/val"].drop_duplicates("step")
     reached = rows[rows.value <= TARGETS[read_setting(run, "choices.data")]]
@@ -98,13 +98,13 @@ def read_trial(run: RunResult) -> Trial:
         # P is known but for MNIST-1D
         unseen = (summary.get("risk/true") or summary["risk/test"]).value
     guess = summary["constant/risk/val"].value if "constant/risk/val" in summary else math.nan
-    return Trial(val, unseen, guess, rate not in RATES, epochs, steps)
+    return ZooTrial(val, unseen, guess, rate not in RATES, epochs, steps)
 
 
 @lru_cache(maxsize=1)
-def collect_trials(runs: Runs) -> dict[Instance, dict[str, list[Trial]]]:
+def collect_trials(runs: Runs) -> dict[Instance, dict[str, list[ZooTrial]]]:
     """Collect the trials of each optimizer, by problem and seed."""
-    found: dict[Instance, dict[str, list[Trial]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[Instance, dict[str, list[ZooTrial]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         seed = read_setting(run, "seed.base")
         if seed != TIMING and run.status in ("finished", "diverged"):
@@ -113,12 +113,12 @@ def collect_trials(runs: Runs) -> dict[Instance, dict[str, list[Trial]]]:
     return found
 
 
-def pick_trial(trials: list[Trial]) -> Trial:
+def pick_trial(trials: list[ZooTrial]) -> ZooTrial:
     """Pick the trial with the lowest validation risk, as who tunes would."""
     return min(trials, key=lambda trial: trial.val)
 
 
-def scale_risk(trial: Trial, own: dict[str, list[Trial]]) -> float:
+def scale_risk(trial: ZooTrial, own: dict[str, list[ZooTrial]]) -> float:
     """Compute the share of guessing's distance from the best of all trials, at most 1.
 
     Args:
@@ -206,7 +206,7 @@ def adam_is_near(runs: Runs) -> Finding:
     return average_problems(differences)
 
 
-def expect_best(trials: list[Trial], own: dict[str, list[Trial]], k: int) -> float:
+def expect_best(trials: list[ZooTrial], own: dict[str, list[ZooTrial]], k: int) -> float:
     """Compute the expected score of the best by validation of k random trials.
 
     Args:
@@ -334,7 +334,8 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
     names.sort(key=lambda name: sum(own.get(name, 1.0) for own in scores.values()))
     # 33 names need a page
     figure.set_size_inches(7.2, 1.0 + 0.17 * len(names) + 2.8)
-    above, below = figure.subfigures(2, 1, height_ratios=(0.17 * len(names) + 1.0, 2.8))
+    halves: Any = figure.subfigures(2, 1, height_ratios=(0.17 * len(names) + 1.0, 2.8))
+    above, below = halves
     columns = above.subplots(1, len(problems) + 2, sharey=True)
     full = {
         read_setting(run, "choices.optimizer")
@@ -372,7 +373,7 @@ def draw_risks(
     problem: str,
     names: list[str],
     colors: list[str],
-    found: dict[Instance, dict[str, list[Trial]]],
+    found: dict[Instance, dict[str, list[ZooTrial]]],
 ) -> None:
     """Draw the risk of each optimizer's picked trials on a problem, with its interval.
 

@@ -22,6 +22,10 @@ NEAREST = {
     ("data", "arrays"): ["loss=mse"],
     ("model", "cnn"): ["data=digits"],
     ("experiment", "cifar10_resnet18"): ["data=cifar10", "model=resnet18", "trainer=cpu"],
+    ("experiment", "gpt_124m"): [
+        *("data=text", "model=gpt", "trainer=cpu", "data.source.column=null"),
+        *("data.source.name=null", "data.source.tokenizer=characters", "data.val=4", "data.test=4"),
+    ],
     ("experiment", "vit_small"): ["data=cifar10", "model=vit", "trainer=cpu"],
     ("model", "vit"): ["data=digits"],
     ("regularizer", "augment"): ["data=digits"],

@@ -1,4 +1,4 @@
-"""Recipes that need a GPU: composed, checked, and run for a few steps on a few images of noise."""
+"""Recipes that need a GPU: composed, checked, and run for a few steps on a little noise."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from truerisk.assemble import assemble
 from truerisk.config.check import check_config
 from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
+from truerisk.model import GPT
 
 RECIPES = {"cifar10_resnet18": 11_173_962, "vit_small": 2_695_882}
 """With the numbers of their parameters."""
@@ -61,3 +62,33 @@ def test_rates_of_the_vision_transformer(files):
     assert max(found) == found[10] == pytest.approx(0.001)
     assert found[5] == pytest.approx(0.0005, rel=0.03) and found[55] == pytest.approx(0.0005)
     assert found[99] < 1e-5
+
+
+SMALL_GPT = ["model.width=16", "model.depth=1", "model.heads=2", "data.source.context=8"]
+SMALL_GPT += ["data.source.vocabulary=270", "data.val=2", "data.test=2", "data.batch_size=2"]
+
+
+def test_the_language_model_runs_for_a_few_steps(train, complete, files):
+    """On the CPU, with its precision, its accumulation and its schedule."""
+    pytest.importorskip("tokenizers")
+    source = [f"data.source.path={files}/texts", "data.source.column=null", "data.source.name=null"]
+    given = [*source, *SMALL_GPT, "step.accumulate=2", "trainer.max_steps=3", "scheduler.warmup=1"]
+    result = train("experiment=gpt_124m", *given, "trainer=cpu", "trainer.precision=bf16-mixed")
+    complete(result)
+    assert {"metric/perplexity/val", "metric/bits_per_byte/test"} <= set(result.summary)
+    assert result.network.positions.shape == (8, 16) and result.network.last.bias is not None
+
+
+def test_the_language_model_is_that_of_gpt2():
+    """V·d + T·d + L(12d² + 13d) + 2d = 124,439,808 weights, half a million tokens a step."""
+    cfg = compose(["experiment=gpt_124m"])
+    check_config(compose(["experiment=gpt_124m", "trainer=cpu"]))
+    numbers = {k: v for k, v in cfg.model.items() if not k.startswith("_")}
+    source, d = cfg.data.source, cfg.model.width
+    with torch.device("meta"):  # of no memory
+        model = GPT((source.context,), source.vocabulary, **numbers)
+    closed = (50_257 + 1024) * d + 12 * (12 * d**2 + 13 * d) + 2 * d
+    assert sum(p.numel() for p in model.parameters()) == closed == 124_439_808
+    assert cfg.data.batch_size * cfg.step.accumulate * source.context == 2**19
+    assert cfg.trainer.max_steps * 2**19 == pytest.approx(9.9e9, rel=0.01)
+    assert (cfg.trainer.precision, cfg.trainer.accelerator) == ("bf16-mixed", "cuda")

@@ -23,10 +23,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 
 BOUNDS = {
-    "files": (294, 230),
+    "files": (295, 230),
     "median lines": (110, 110),
-    "lines": (65_776, 29_502),
-    "code lines": (37_600, 17_310),
+    "lines": (65_898, 29_502),
+    "code lines": (37_670, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),
     "one-word names, %": (30, 30),

@@ -32,6 +32,7 @@ from truerisk.core.errors import (
     locate_code,
     read_message,
 )
+from truerisk.core.recompute import recompute_blocks
 from truerisk.core.seeds import derive_streams
 from truerisk.data import DataInfo, RunData
 from truerisk.diagnostics import Diagnostic
@@ -471,6 +472,9 @@ def build_model(
         for regularizer in regularizers.values():
             model = regularizer.edit_model(model)
     # last: a regularizer may return another module, whose calls are those to compile
+    # a run of an earlier version has no such key
+    if cfg.get("recompute"):
+        recompute_blocks(model)
     if cfg.compile:
         _try_compiler(cfg.trainer.get("accelerator", "auto"))
         model.compile()

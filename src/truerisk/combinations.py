@@ -50,6 +50,15 @@ def check_combinations(cfg: DictConfig) -> None:
         raise ConfigError(
             f"{name} differentiates twice, and torch.compile only once: set compile=false"
         )
+    if cfg.get("recompute") and (needs.curvature or needs.create_graph):
+        raise ConfigError(
+            f"{name} differentiates twice, and what is recomputed only once: set recompute=false"
+        )
+    if cfg.get("recompute") and cfg.compile:
+        raise ConfigError(
+            "torch.compile chooses by itself what is kept and what is recomputed: set "
+            "recompute=false, or compile=false"
+        )
     if not needs.scaler and cfg.trainer.precision == "16-mixed":
         raise ConfigError(
             f"{name} cannot work under loss scaling (trainer.precision=16-mixed); "
@@ -82,6 +91,11 @@ def check_regularizers(cfg: DictConfig, needs: Needs, name: str) -> None:
             raise ConfigError(
                 f"regularizer={key} has a gradient in J, which is differentiated twice, and "
                 "torch.compile only once: set compile=false"
+            )
+        if cfg.get("recompute") and getattr(kind, "differentiates_again", False):
+            raise ConfigError(
+                f"regularizer={key} has a gradient in J, which is differentiated twice, and what "
+                "is recomputed only once: set recompute=false"
             )
 
 

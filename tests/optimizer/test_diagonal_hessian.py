@@ -178,6 +178,7 @@ def test_accumulated_gradients_keep_their_curvature(stepping, micro_batches):
     ("given", "message"),
     [
         (["compile=true"], "compile=false"),
+        (["recompute=true"], "recompute=false"),
         (["step.clip.norm=1"], r"step\.clip\.norm"),
         (["loss=hinge"], "piecewise linear in 'output"),
     ],

@@ -129,6 +129,7 @@ def test_a_raw_kfac_step_diverges(stepping, micro_batches):
         (["trainer.precision=16-mixed"], "32-true"),
         (["step.clip.norm=1"], r"step\.clip\.norm"),
         (["compile=true"], "compile=false"),
+        (["recompute=true"], "recompute=false"),
         (["param_groups.rules=[{max_ndim: 1, lr: 0.1}]"], "param_groups"),
     ],
 )

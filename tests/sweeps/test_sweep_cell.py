@@ -22,6 +22,7 @@ def default():
     [
         "logger=[csv,tensorboard]",
         "threads=2",
+        "recompute=true",
         "checkpoint_seconds=0",
         "study=x",
         "data.in_memory=false",

@@ -119,6 +119,7 @@ class Options:
     checkpoint_seconds: NonNegativeFloat
     resume: str | None
     study: str | None = None
+    recompute: bool = False
     figures: bool = True
     report: bool = True
     stop: StopOptions = field(default_factory=StopOptions)

@@ -28,6 +28,7 @@ DONE = ("finished", "diverged")
 """How a cell ends that is not tried again."""
 IGNORED = frozenset(
     {"logger", "threads", "checkpoint_seconds", "resume", "study", "figures", "report", "hydra"}
+    | {"recompute"}
 )
 """Keys that say where and how fast a run goes, and who else is told of it."""
 IGNORED_IN_DATA = frozenset({"in_memory", "workers", "cache"})

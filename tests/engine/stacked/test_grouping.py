@@ -60,6 +60,7 @@ ALONE = {
     "data=none model=rosenbrock": "data=none has no samples to stack",
     "regularizer=[spectral_norm]": "regularizer=spectral_norm changes its buffers in place",
     "compile=true": "compile=true compiles one model",
+    "recompute=true": "recompute=true saves the memory of one model",
     "trainer.devices=2": "trainer.devices=2",
     "trainer.max_time=00:00:01:00": "trainer.max_time follows the clock",
     "+optimizer.maximize=true": "optimizer.maximize has no update on stacked weights",

@@ -85,6 +85,7 @@ def find_obstacle(config: Mapping[str, Any]) -> str:
         ),
         f"diagnostics={','.join(config['diagnostics'])} look at one model": config["diagnostics"],
         "compile=true compiles one model": config.get("compile"),
+        "recompute=true saves the memory of one model": config.get("recompute"),
         f"trainer.devices={trainer.get('devices')}": trainer.get("devices") not in (1, "auto"),
         "trainer.precision=16-mixed scales each loss": trainer.get("precision") == "16-mixed",
         "trainer.max_time follows the clock": trainer.get("max_time"),

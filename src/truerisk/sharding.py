@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,8 +55,11 @@ def shard_over_mesh(module: nn.Module, mesh: Any) -> nn.Module:
 
 def shard(module: nn.Module, mesh: Any) -> None:
     """Shard a model's parameters over the processes of ``mesh``, layer by layer."""
+    owners = Counter(p for m in module.modules() for p in m.parameters(recurse=False))
     for layer in layers(module):
-        fully_shard(layer, mesh=mesh)
+        # one matrix cannot be a part of two layers' shards, as a tied embedding would be
+        if all(owners[p] < 2 for p in layer.parameters()):
+            fully_shard(layer, mesh=mesh)
     # the root last, for what no layer inside it has taken
     fully_shard(module, mesh=mesh)
 

@@ -1,0 +1,84 @@
+"""What large models are trained with, on small ones: processes, shards, bfloat16, accumulation."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from truerisk import load_run
+
+GPT = [
+    "data=text",
+    "data.source.context=8",
+    "data.val=3",
+    "data.test=3",
+    "model=gpt",
+    "model.width=8",
+    "model.depth=2",
+    "model.heads=2",
+    "optimizer=adamw",
+    "param_groups=no_decay",
+    "scheduler=cosine",
+    "step.clip.norm=1",
+    "trainer.max_epochs=2",
+    "trainer.precision=64-true",
+    "figures=false",
+]
+BATCH = ["data.batch_size=8", "step.accumulate=1"]
+HALVES = ["data.batch_size=4", "step.accumulate=2"]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    folder, draw = tmp_path_factory.mktemp("texts"), np.random.default_rng(0)
+    often = [0.6, 0.2, 0.1, 0.1]
+    for k in range(16):
+        # 50 tokens with the one before: six sequences a document, and odd batches at the end
+        (folder / f"{k}.txt").write_text("".join(draw.choice(list("abcd"), 49, p=often)))
+    return f"data.source.path={folder}"
+
+
+@pytest.fixture(scope="module")
+def whole(run, texts):
+    """One process, whole batches."""
+    return run(*GPT, *BATCH, texts)
+
+
+def assert_alike(result, whole, within=1e-6):
+    assert result.status == whole.status == "finished"
+    assert result.summary["risk/test"].value == pytest.approx(
+        whole.summary["risk/test"].value, rel=within
+    )
+    mine = result.network.state_dict()
+    for name, weight in whole.network.state_dict().items():
+        torch.testing.assert_close(mine[name], weight, rtol=0, atol=within, check_dtype=False)
+
+
+def test_halves_that_accumulate_are_the_whole_batch(run, texts, whole):
+    assert_alike(run(*GPT, *HALVES, texts, "recompute=true"), whole)
+
+
+def test_bfloat16_is_near(run, texts, whole):
+    lean = ["trainer.precision=bf16-mixed", "recompute=true"]
+    result = run(*GPT, *HALVES, texts, *lean)
+    assert {p.dtype for p in result.network.parameters()} == {torch.float32}
+    assert result.summary["risk/test"].value == pytest.approx(
+        whole.summary["risk/test"].value, rel=0.02
+    )
+
+
+@pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
+def test_two_processes_are_one(trainer, texts, whole, tmp_path):
+    """Copies or shards, each with half of every micro-batch, recomputed."""
+    processes = [f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.devices=2"]
+    words = [*GPT, *HALVES, texts, *processes, "trainer.precision=64-true", "recompute=true"]
+    command = [sys.executable, "-m", "truerisk", "train", f"hydra.run.dir={tmp_path}/run", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert_alike(load_run(tmp_path / "run"), whole)

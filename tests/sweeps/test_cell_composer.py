@@ -43,6 +43,11 @@ CELLS = [
     "experiment=mnist1d_table model=gru",
     "seed={base:3,init:1}",
     "hydra.verbose=true seed.base=9",
+    "regularizer=[early_stopping] monitor=error/val",
+    "regularizer=[early_stopping] monitor=error/val regularizer.early_stopping.monitor=risk/train",
+    "regularizer=[early_stopping] regularizer.early_stopping.monitor=risk/train seed.base=3",
+    "+part={a:1,b:2} +copy=${part} +far=${copy.a} seed.base=3",
+    "+part={a:1,b:2} +copy=${part} +far=${copy.a} part.a=3",
 ]
 
 
@@ -86,3 +91,15 @@ def test_mistakes(composer, cell, message):
     with pytest.raises(ConfigError) as error:
         composer([cell])
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("options", ["", "data=table data.source.path=a.csv data.source.target=y"])
+def test_a_number_is_set_without_hydra(composer, options, monkeypatch):
+    """Which takes fifty times as long: a reference in an option is no reason to ask it."""
+    asked = ["regularizer=[early_stopping]", *options.split(), "trainer.max_epochs=3"]
+    composer(asked)
+    monkeypatch.setattr(composer, "_apply_with_hydra", None)
+    for seed in range(3):
+        config = composer([*asked, f"seed.base={seed}", "optimizer.lr=0.5"]).config
+        assert (config["seed"]["base"], config["optimizer"]["lr"]) == (seed, 0.5)
+        assert config["regularizer"]["early_stopping"]["monitor"] == config["monitor"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -23,6 +23,9 @@ from truerisk.config.compose import (
 from truerisk.config.mistakes import explain_error
 from truerisk.config.parts import PRIMARY
 
+REFERENCE = re.compile(r"\$\{([a-zA-Z_]\w*(?:\.\w+)*)\}")
+"""A value that is that of one other key, named from the top."""
+
 
 class ComposedCell(NamedTuple):
     """A cell's plain, resolved configuration, and Hydra's own node."""
@@ -35,15 +38,23 @@ class SharedConfig(NamedTuple):
     """What cells share that chose the same options.
 
     Attributes:
-        cfg: as Hydra composes it, its own node included.
-        plain: the same as plain containers; None where values refer to others (``${…}``) or are
-            missing (``???``).
+        raw: as Hydra composes it, as plain containers, without Hydra's own node.
+        resolved: the same with what it refers to (``${…}``) in place; None where a value is missing
+            (``???``), or refers to more than one other key.
+        referred: the keys that values refer to, and those of these values.
+        hydra: Hydra's own node.
         defaults: the options, for messages.
     """
 
-    cfg: DictConfig
-    plain: dict[str, Any] | None
+    raw: dict[str, Any]
+    resolved: dict[str, Any] | None
+    referred: tuple[str, ...]
+    hydra: DictConfig
     defaults: Defaults | None
+
+    def is_referred_to(self, key: str) -> bool:
+        """Tell whether another value may follow from what is set at a key, or is replaced by it."""
+        return any(f"{key}.".startswith(f"{r}.") or r.startswith(f"{key}.") for r in self.referred)
 
 
 class CellComposer:
@@ -80,13 +91,13 @@ class CellComposer:
         values = [o for o in parsed if self._sets_value(o) and _first_key(o) not in reshaped]
         options = tuple(str(o.input_line) for o in parsed if o not in values)
         shared = self._compose_shared(options)
-        config = shared.plain
+        config = shared.resolved
         for override in values:
             if config is not None:
                 config = _replace_value(config, override)
-        if not config:
+        if not config or any(shared.is_referred_to(o.key_or_group) for o in values):
             config = self._apply_with_hydra(shared, values)
-        return ComposedCell(config, shared.cfg.hydra)
+        return ComposedCell(config, shared.hydra)
 
     def _parse(self, text: str) -> Override:
         if text not in self._parsed:
@@ -106,40 +117,51 @@ class CellComposer:
         if options not in self._shared:
             overrides = [*self.hydra, *options]
             cfg = self.loader.load_configuration(self.name, overrides, RunMode.RUN)
-            plain: Any = OmegaConf.to_container(drop_hydra(cfg))
-            plain = plain if _is_settled(plain) else None
-            self._shared[options] = SharedConfig(cfg, plain, self.loader.defaults)
+            raw: Any = OmegaConf.to_container(drop_hydra(cfg))
+            references = list(_list_references(raw, ""))
+            resolved = None
+            if all(target for _, target in references):
+                resolved = resolve_config(cfg)
+            referred = tuple(key for pair in references for key in pair)
+            shared = SharedConfig(raw, resolved, referred, cfg.hydra, self.loader.defaults)
+            self._shared[options] = shared
         return self._shared[options]
 
     def _apply_with_hydra(self, shared: SharedConfig, values: Sequence[Override]) -> dict[str, Any]:
         """Set values that are no single numbers, refer to others or are wrong, as Hydra does it."""
-        cfg = DictConfig(OmegaConf.to_container(drop_hydra(shared.cfg)))
+        cfg = DictConfig(shared.raw)
         OmegaConf.set_struct(cfg, True)
         try:
             self.loader.apply_overrides(values, cfg)
         except MISTAKES as error:
             raise self.loader.explain(error, values, shared.defaults) from error
-        defaults: Any = OmegaConf.to_container(drop_hydra(shared.cfg))
-        return resolve_config(decode_environment(cfg, lambda: defaults))
+        return resolve_config(decode_environment(cfg, lambda: shared.raw))
 
 
 def _first_key(override: Override) -> str:
     return re.split(r"[.\[@]", override.key_or_group)[0]
 
 
-def _is_settled(node: Any) -> bool:
-    """Tell whether nothing in plain containers is missing or refers to anything."""
+def _list_references(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Yield the keys whose values stand elsewhere, each with the key of that value.
+
+    The second is empty where it is no single other key, or where the value is missing.
+    """
     if isinstance(node, Mapping):
-        return all(map(_is_settled, node.values()))
-    if isinstance(node, list | tuple):
-        return all(map(_is_settled, node))
-    return not isinstance(node, str) or (node != "???" and "${" not in node)
+        for name, value in node.items():
+            yield from _list_references(value, f"{key}.{name}".removeprefix("."))
+    elif isinstance(node, list | tuple):
+        for value in node:  # an override of an entry gives the whole list anew
+            yield from _list_references(value, key)
+    elif isinstance(node, str) and (node == "???" or "${" in node):
+        reference = REFERENCE.fullmatch(node)
+        yield key, reference[1] if reference else ""
 
 
 def _replace_value(config: dict[str, Any], override: Override) -> dict[str, Any] | None:
     """Copy a configuration with one single value replaced; None where more than that is asked."""
     value, path = override.value(), override.key_or_group.split(".")
-    if isinstance(value, Mapping | list) or not _is_settled(value):
+    if isinstance(value, Mapping | list) or any(_list_references(value, "")):
         return None
     # only the mappings on the way are copied; the others are shared with all cells
     copy = node = dict(config)

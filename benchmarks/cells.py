@@ -1,6 +1,7 @@
-"""``python -m benchmarks.cells basic|pool|skip COUNT`` prints seconds.
+"""``python -m benchmarks.cells basic|pool|skip|plan|report COUNT`` prints seconds.
 
-Of computing, a cell, for launchers; of waiting for a command that finds all done, for ``skip``.
+Of computing, a cell, for launchers; of waiting for the command otherwise, which finds all done, and
+the largest memory it took.
 """
 
 from __future__ import annotations
@@ -8,12 +9,17 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
+import random
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
+import yaml
 from hydra.types import HydraContext, RunMode
 
 from truerisk.config.compose import Callbacks, ConfigLoader, expand_short_forms, hydra_session
@@ -24,12 +30,30 @@ from truerisk.sweeps.launcher.pool import Pool, warm_up
 from truerisk.sweeps.sweep import Sweep
 from truerisk.sweeps.sweep_cell import SweepCell
 
+SEEDS = 100
 TINY = ["data=iris", "data.batch_size=30", "model.width=8", "trainer.max_epochs=3"]
 
 
+MEASURED = """
+import sys
+from benchmarks.peak import mebibytes
+from truerisk.cli import main
+code = main(sys.argv[1:])
+print(round(mebibytes()), end="")
+raise SystemExit(code)
+"""
+"""Runs a command, then prints its peak memory."""
+
+
+def axes(count: int) -> list[str]:
+    """So many cells: a hundred seeds, or fewer, of each of so many learning rates."""
+    rates = [f"{0.1 * (i + 1) / max(1, count // SEEDS):.6g}" for i in range(max(1, count // SEEDS))]
+    return [f"optimizer.lr={','.join(rates)}", f"seed=range({min(count, SEEDS)})"]
+
+
 def sweep(loader: ConfigLoader, count: int) -> Sweep:
-    """A sweep over seeds."""
-    overrides = expand_short_forms([*TINY, "study=s", f"seed=range({count})"])
+    """A sweep over learning rates and seeds."""
+    overrides = expand_short_forms([*TINY, "study=s", *axes(count)])
     shared = loader.load_configuration("train", overrides, RunMode.MULTIRUN)
     return Sweep(loader, "train", overrides, shared)
 
@@ -44,33 +68,55 @@ def launch(name: str, asked: Sweep, cells: Sequence[SweepCell]) -> float:
 
 
 def finish(cells: Sequence[SweepCell]) -> None:
-    """Folders as finished runs leave them, as far as skipping looks at them."""
-    for cell in cells:
+    """Make folders as finished runs leave them: those of one real run, with other numbers."""
+    import truerisk
+
+    first, *others = cells
+    assert truerisk.train(list(first.overrides), folder=first.folder).status == "finished"
+    files = ("config.yaml", "metadata.json", "metrics.csv", "status.json", "summary.json")
+    texts = {name: (first.folder / name).read_text() for name in files}
+    config = yaml.safe_load(texts["config.yaml"])
+    facts, summary = (json.loads(texts[name]) for name in ("metadata.json", "summary.json"))
+    draw = random.Random(0)
+    for number, cell in enumerate(others):
+        scale = math.exp(draw.gauss(0, 0.1))
+        given = {key: cell.config[key] for key in ("seed", "optimizer")}
+        measured = {name: {**m, "value": m["value"] * scale} for name, m in summary.items()}
+        texts["config.yaml"] = yaml.dump({**config, **given}, Dumper=yaml.CSafeDumper)
+        texts["metadata.json"] = json.dumps({**facts, "id": f"{number:012x}"})
+        texts["summary.json"] = json.dumps(measured)
         cell.folder.mkdir(parents=True)
-        (cell.folder / "config.yaml").write_text("data:\n  name: iris\ntrainer: {}\n")
-        (cell.folder / "metadata.json").write_text("{}\n")
-        (cell.folder / "metrics.csv").write_text("step,epoch,name,value\n")
-        (cell.folder / "status.json").write_text(json.dumps({"status": "finished"}))
-        (cell.folder / "summary.json").write_text(json.dumps({"risk/val": {"value": 0.5}}))
+        for name, text in texts.items():
+            (cell.folder / name).write_text(text)
 
 
-def skip(cells: Sequence[SweepCell], count: int) -> float:
-    """Seconds for the command that finds all of them finished."""
+def wait(command: str, cells: Sequence[SweepCell]) -> str:
+    """Seconds and memory of a command on so many finished cells."""
     finish(cells)
-    command = [sys.executable, "-m", "truerisk", "train", "-m", *TINY, "study=s"]
+    asked = [*TINY, "study=s", *axes(len(cells))]
+    arguments = {
+        "skip": ["train", "-m", *asked, "report=false"],
+        "plan": ["plan", *asked],
+        "report": ["report", "outputs/s"],
+    }[command]
     began = perf_counter()
-    done = subprocess.run([*command, f"seed=range({count})"], capture_output=True, text=True)
-    assert f"{count} finished ({count} of them before)" in done.stdout, done.stderr
-    return perf_counter() - began
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *arguments], capture_output=True, text=True
+    )
+    assert not done.returncode and "trained" not in done.stdout, done.stdout + done.stderr
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    computed = used.ru_utime + used.ru_stime
+    memory = done.stdout.rpartition("\n")[2]
+    return f"{perf_counter() - began:.1f} s ({computed:.1f} s computed)  {memory} MiB"
 
 
-def main(name: str, count: int) -> float:
-    """What is asked for, measured in an empty folder."""
+def main(name: str, count: int) -> float | str:
+    """What is asked for, measured in the working folder, which is empty."""
     with hydra_session():
         asked = sweep(ConfigLoader(), count)
         cells = asked.study.compose_cells(next(asked.propose_batches()))
-        if name == "skip":
-            return skip(cells, count)
+        if name in ("skip", "plan", "report"):
+            return wait(name, cells)
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         with contextlib.redirect_stdout(io.StringIO()):
@@ -79,4 +125,5 @@ def main(name: str, count: int) -> float:
 
 
 if __name__ == "__main__":
-    print(main(sys.argv[1], int(sys.argv[2])))
+    with TemporaryDirectory(prefix="cells-") as folder, contextlib.chdir(folder):
+        print(main(sys.argv[1], int(sys.argv[2])))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +33,9 @@ def run_of(seed=0, summary=None, status="finished", val=None, config=None, **rec
         curve = {"risk/val": MetricCurve(epochs, 10 * epochs, np.array(val, dtype=float))}
     made = config or config_of(seed=seed, **recipe)
     measured = {name: Measured(value, 0.01, 3) for name, value in (summary or {}).items()}
-    return RunRecord("run", made, status, "", (seed,) * 4, "", "truerisk train", measured, curve)
+    return RunRecord(
+        Path("run"), made, status, "", (seed,) * 4, "", "truerisk train", measured, curve
+    )
 
 
 def study_of(tables, **more):

@@ -1,6 +1,11 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from truerisk.reports.findings import analyze_problem, summarize_findings
 from truerisk.reports.learning_problem import build_study
+from truerisk.reports.page import build_data
 from truerisk.reports.run_records import CollectedRuns
 
 
@@ -94,3 +99,28 @@ def test_the_finished_run_of_a_seed_counts_and_the_rest_are_told(synthetic):
 def test_labels_are_never_alike(sorted_, synthetic):
     study = sorted_(synthetic.config(lr=0.123456), synthetic.config(lr=0.123457))
     assert labels(study) == [["lr=0.1235 (1)", "lr=0.1235 (2)"]]
+
+
+def test_a_report_looks_at_all_runs_as_often_for_many_as_for_few(synthetic):
+    """Else a study of thousands takes hours: what was found by such a look is kept."""
+
+    class Counted(list):
+        looks = 0
+
+        def __iter__(self):
+            Counted.looks += 1
+            return super().__iter__()
+
+    counts = []
+    for seeds in (4, 40):
+        draws = np.random.default_rng(0).normal(1, 0.1, (2, seeds, 3))
+        study = synthetic.study(dict(zip((0.1, 0.2), draws, strict=True)))
+        for recipe in study.problems[0].recipes:
+            recipe.runs = Counted(recipe.runs)
+        Counted.looks = 0
+        findings = [analyze_problem(problem) for problem in study.problems]
+        for found in findings:
+            summarize_findings(found)
+        build_data(Path(), study, findings, [([], [])], None)
+        counts.append(Counted.looks)
+    assert counts[0] == counts[1] < 200

@@ -3,17 +3,21 @@ import math
 
 import numpy as np
 import pytest
+import yaml
 
 from truerisk.cli import main
 from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
+from truerisk.reports import run_records
 from truerisk.reports.learning_problem import build_study
 from truerisk.reports.run_records import (
     collect_runs,
     complete_command,
+    read_config,
     read_curves,
     rebuild_command,
 )
+from truerisk.run import RunFolder
 from truerisk.show.figure import read_curve
 
 SUMMARY = {"risk/train": 0.1, "risk/val": 0.2, "risk/test": 0.3}
@@ -49,6 +53,48 @@ def test_a_run_that_cannot_be_read_is_told_and_the_others_count(synthetic, tmp_p
     found = collect_runs([tmp_path])
     assert len(found.runs) == 1 and len(found.unreadable) == 1
     assert str(tmp_path / "torn") in found.unreadable[0] and "\n" not in found.unreadable[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\nb:\n  c: [1, 2]\n  d: |\n    x\n\n    y\ne:\n- 1\n- {f: 2}\n",
+        "# of a user's own\na: 1\n\nb: 'two\n\n  lines'\n# at the end",
+        "a: &first {b: 1}\nc: *first\n",
+        "a: 1\na: 2\n",
+        "{a: 1, b: {c: 2}}",
+        "--- \na: 1\n",
+        'a: "x\nb: y"\n',
+        "- a\n- b\n",
+        "a\nb",
+        "",
+    ],
+)
+def test_a_config_is_read_group_by_group_as_yaml_reads_it_whole(text, tmp_path):
+    run = RunFolder(tmp_path)
+    run.config.write_text(text)
+    whole = yaml.safe_load(text)
+    if isinstance(whole, dict):
+        assert read_config(run) == whole
+    else:
+        with pytest.raises(ConfigError, match=r"config\.yaml is damaged: it holds no config"):
+            read_config(run)
+
+
+def test_a_group_that_runs_share_is_parsed_once(synthetic, tmp_path, monkeypatch):
+    """A fault is placed in the whole file all the same."""
+    for seed in range(20):
+        synthetic.write(tmp_path / str(seed), synthetic.config(seed=seed), SUMMARY)
+    texts, load = [], yaml.load
+    monkeypatch.setattr(yaml, "load", lambda text, loader: texts.append(text) or load(text, loader))
+    run_records._parse_group.cache_clear()
+    found = collect_runs([tmp_path])
+    assert sorted(run.config["seed"]["base"] for run in found.runs) == list(range(20))
+    assert len(texts) == 20 + 4  # choices, data, optimizer and regularizer are the same in all
+    torn = RunFolder(tmp_path / "0")
+    torn.config.write_text("a: 1\nb: 2\nc: [3\n")
+    with pytest.raises(ConfigError, match="line 4"):
+        read_config(torn)
 
 
 LOST = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from truerisk.sweeps import sweep_cell
@@ -64,9 +65,14 @@ def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
     {'optimizer.lr': 0.1, 'optimizer.betas': '[0.9,0.99]', 'choices.regularizer': 'none'}
     """
     leaves = dict(_iterate_leaves(sweep_cell.drop_neutral(config), ""))
-    flat = {key: value for key, value in leaves.items() if not is_under(key, IGNORED_KEYS)}
+    flat = {key: value for key, value in leaves.items() if not _is_ignored(key)}
     # `choices` names one option a group, and of regularizers any number is chosen
     return {**flat, REGULARIZERS: "+".join(sorted(config.get("regularizer") or {})) or "none"}
+
+
+@cache  # the keys of one run are those of thousands
+def _is_ignored(key: str) -> bool:
+    return is_under(key, IGNORED_KEYS)
 
 
 def _iterate_leaves(node: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -177,14 +178,15 @@ class LearningProblem:
     Args:
         name: a label, unique within the study.
         values: the keys in which problems differ, and their values.
-        recipes: in the order met.
+        recipes: in the order met; all of them are there before anything is asked, since what is
+            found by a look at every run is kept.
     """
 
     name: str
     values: Mapping[str, Any]
     recipes: list[RecipeRuns]
 
-    @property
+    @cached_property
     def metrics(self) -> list[str]:
         """The metrics that were measured, in the order in which they are shown."""
         measured = {m for r in self.recipes for run in r.runs for m in run.summary}
@@ -197,7 +199,7 @@ class LearningProblem:
         first = [m for m in own if m.split("/")[:2] == self.monitor.name.split("/")[:2]]
         return list(dict.fromkeys([*first, *risks, *own]))
 
-    @property
+    @cached_property
     def monitor(self) -> Monitor:
         """What recipes are picked by: what their runs followed, if all followed the same."""
         runs = [run for recipe in self.recipes for run in recipe.runs]
@@ -205,7 +207,7 @@ class LearningProblem:
         followed = {run.monitor for run in runs if run.summary} or {run.monitor for run in runs}
         return followed.pop() if len(followed) == 1 else Monitor()
 
-    @property
+    @cached_property
     def constants(self) -> dict[str, SeedMean]:
         """What the best constant predictor comes to, over seeds, by metric.
 
@@ -224,30 +226,30 @@ class LearningProblem:
                 found[metric] = estimate_mean(means, overlap=self.overlap)
         return found
 
-    @property
+    @cached_property
     def overlap(self) -> float:
         """Test samples over training samples, where runs are those of folds; 0 elsewhere."""
         return max((recipe.overlap for recipe in self.recipes), default=0.0)
 
-    @property
+    @cached_property
     def unit(self) -> str:
         """What its runs are of: a seed, or a fold of one."""
         return "fold" if self.overlap else "seed"
 
-    @property
+    @cached_property
     def unseen_metric(self) -> str:
         """The metric that estimates the risk on unseen data: test, else true, else validation."""
         measured, monitor = self.metrics, self.monitor
         names = (monitor.at("test"), monitor.at("true"))
         return next((m for m in names if m in measured), monitor.name)
 
-    @property
+    @cached_property
     def unseen_risks(self) -> list[str]:
         """The risk on the unseen data whose metric recipes are judged by, where it was measured."""
         name = f"risk/{self.unseen_metric.rpartition('/')[2]}"
         return [name] if name in self.metrics else []
 
-    @property
+    @cached_property
     def methods(self) -> dict[str, list[RecipeRuns]]:
         """The recipes that differ in nothing but numbers, by the label they share."""
         groups: dict[str, list[RecipeRuns]] = {}
@@ -255,7 +257,7 @@ class LearningProblem:
             groups.setdefault(recipe.method, []).append(recipe)
         return groups
 
-    @property
+    @cached_property
     def seeds(self) -> list[Seed]:
         """The seeds of all recipes, in the order met."""
         return list(dict.fromkeys(run.seed for r in self.recipes for run in r.runs))

@@ -9,6 +9,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ CURVES = ("risk/train", "risk/val", "error/train", "error/val")
 
 # libyaml's parser takes a twentieth of the time, but not every build of PyYAML has it
 YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+GROUP = re.compile(r"^(?=\w)", re.MULTILINE)
+"""Where a key of the top begins; what is below it is indented, or an item of its list."""
 
 _MISSING = object()
 
@@ -293,12 +296,29 @@ def read_resplit(run: RunRecord) -> float:
 def read_config(run: RunFolder) -> dict[str, Any]:
     """Read a run's configuration as plain containers, which is much faster than OmegaConf."""
     try:
-        config = yaml.load(run.config.read_text(), YAML_LOADER)
+        config = _parse_config(run.config.read_text())
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise ConfigError(f"{run.config} is damaged: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{run.config} is damaged: it holds no configuration of a run")
     return config
+
+
+def _parse_config(text: str) -> Any:
+    """Parse a configuration group by group, each text of a group once: runs share most of them."""
+    head, *groups = GROUP.split(text)
+    try:
+        parsed = [_parse_group(group) for group in groups]
+    except yaml.YAMLError:  # a group that needs another, or a fault that is to be placed
+        return yaml.load(text, YAML_LOADER)
+    if head.strip() or not parsed or not all(isinstance(group, dict) for group in parsed):
+        return yaml.load(text, YAML_LOADER)
+    return {key: node for group in parsed for key, node in group.items()}
+
+
+@lru_cache(maxsize=2**16)
+def _parse_group(text: str) -> Any:
+    return yaml.load(text, YAML_LOADER)
 
 
 def read_run_record(path: Path) -> RunRecord:

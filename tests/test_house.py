@@ -23,10 +23,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 
 BOUNDS = {
-    "files": (295, 230),
+    "files": (296, 230),
     "median lines": (110, 110),
-    "lines": (65_952, 29_502),
-    "code lines": (37_705, 17_310),
+    "lines": (66_197, 29_502),
+    "code lines": (37_828, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),
     "one-word names, %": (30, 30),

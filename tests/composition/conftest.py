@@ -32,6 +32,7 @@ DATA = {
     "temporal_order": ["data.source.num_samples=60", "data.source.steps=12"],
     "copy_memory": ["data.source.num_samples=60", "data.source.blanks=4"],
     "parity": ["data.source.num_samples=60"],
+    "rare_classes": ["data.source.groups=4", "data.test=20", "data.stratify=false"],
     "table": ["data.source.path={files}/table.csv", "data.source.target=price"],
     "arrays": ["data.source.path={files}/images.npz"],
     "arrays (signals)": ["data.source.path={files}/signals.npz"],

@@ -15,9 +15,12 @@ from truerisk.data import (
     noisy_linear,
     parity,
     polynomial,
+    rare_classes,
     teacher,
     temporal_order,
 )
+
+CLASSES = [gaussians, parity, rare_classes, temporal_order]
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
@@ -51,7 +54,7 @@ def coins(num_samples=400, seed=0):
 
 @pytest.mark.parametrize(
     "source",
-    [adding, copy_memory, gaussians, noisy_linear, parity, polynomial, teacher, temporal_order],
+    [*CLASSES, adding, copy_memory, noisy_linear, polynomial, teacher],
 )
 def test_ours_give_targets_as_the_task_types_them(source):
     samples = source()

@@ -21,6 +21,7 @@ from truerisk.data import (
     noisy_linear,
     parity,
     polynomial,
+    rare_classes,
     teacher,
     temporal_order,
     wine,
@@ -28,7 +29,7 @@ from truerisk.data import (
 from truerisk.data.public_sets import _make_samples
 
 GENERATED = [adding, copy_memory, gaussians, noisy_linear, parity, polynomial, teacher]
-GENERATED += [temporal_order]
+GENERATED += [rare_classes, temporal_order]
 
 
 def draw(seed=0):
@@ -226,6 +227,23 @@ def test_ten_symbols_are_asked_for_once_their_memory_has_waited():
     assert (shares - 1 / 8).abs().max() < 4 * (7 / 64 / 40_000) ** 0.5
 
 
+def test_classes_are_as_rare_as_they_are_many():
+    samples = rare_classes(groups=4, seed=3)
+    counts = samples.y.bincount().tolist()
+    assert counts == [16, *[8] * 2, *[4] * 4, *[2] * 8] and samples.x.shape == (64, 80)
+    p = samples.population
+    assert p.prior.sum() == 1 and torch.equal(p.prior * 64, torch.tensor(counts).float())
+    # the kth class has at most the share of the first over k, and more than half of that
+    k = torch.arange(1, 16)
+    assert (p.prior <= p.prior[0] * 2 / (k + 1)).all() and (p.prior >= p.prior[0] / k).all()
+    x, y = p.sample(100_000, draw())
+    shares = y.bincount(minlength=15) / 100_000
+    assert ((shares - p.prior).abs() < 4.5 * (p.prior / 100_000).sqrt()).all()
+    assert abs(x.mean() - 1 / 2) < 4 * (1 / 12 / x.numel()) ** 0.5
+    assert torch.equal(p.bayes(x[:2]), p.prior.expand(2, -1))
+    assert rare_classes(3, dimension=2).x.shape == (24, 2)
+
+
 def test_parity_is_that_of_the_bits_that_count():
     samples = parity(4000, dimension=6, relevant=3, seed=2)
     assert set(samples.x.unique().tolist()) == {0.0, 1.0}
@@ -277,6 +295,8 @@ def test_samples_depend_on_the_seed_and_p_does_not(source):
         (lambda: adding(steps=1), "data.source.steps must be"),
         (lambda: temporal_order(steps=9), "data.source.steps must be"),
         (lambda: copy_memory(blanks=0), "data.source.blanks must be"),
+        (lambda: rare_classes(1), "data.source.groups must be"),
+        (lambda: rare_classes(13), "data.source.groups is 13"),
         (lambda: parity(dimension=3, relevant=4), "data.source.relevant is 4: there are 3 bits"),
     ],
 )

@@ -50,3 +50,20 @@ def test_one_step_length_for_all(at, monkeypatch):
     monkeypatch.setattr(torch.optim.Adagrad, "step", by_norm)
     broken = at.study("adaptive_methods", "adagrad_gains", AXES, "study=broken")
     assert broken == "does not hold"
+
+
+RARE = {"data": "rare_classes", "data.source.groups": 5, "data.val": 2, "data.stratify": False}
+RARE |= {"trainer.max_epochs": 100, "risk.every": 4, "seed": "range(2)"}
+ADAM = {"data.batch_size": "full", "optimizer": "adam", **RARE}
+
+
+def test_adam_that_divides_by_one(at):
+    """Steps in proportion to gradients leave the rare classes where they are, as descent does."""
+    tried = [{"optimizer.lr": 0.01}, {"optimizer.lr": 0.1, "optimizer.eps": 1.0}]
+    verdicts = [
+        at.study(
+            "adaptive_methods", "adam_learns_the_rare", write_grids({**ADAM, **t}), f"study={k}"
+        )
+        for k, t in enumerate(tried)
+    ]
+    assert verdicts == ["holds", "does not hold"]

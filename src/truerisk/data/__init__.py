@@ -11,6 +11,7 @@ from truerisk.data.modular import ModularPopulation, modular_addition
 from truerisk.data.own_files import arrays, table
 from truerisk.data.plan import BatchPlan
 from truerisk.data.public_sets import breast_cancer, diabetes, digits, iris, mnist1d, wine
+from truerisk.data.rare_classes import RareClassPopulation, rare_classes
 from truerisk.data.run_data import NoData, RunData
 from truerisk.data.samples import (
     ClassPopulation,
@@ -62,6 +63,7 @@ __all__ = [
     "ParityPopulation",
     "PolynomialPopulation",
     "Population",
+    "RareClassPopulation",
     "RunData",
     "Samples",
     "Split",
@@ -88,6 +90,7 @@ __all__ = [
     "noisy_linear",
     "parity",
     "polynomial",
+    "rare_classes",
     "table",
     "teacher",
     "temporal_order",

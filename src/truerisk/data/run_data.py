@@ -248,7 +248,7 @@ class RunData:
             raise ConfigError(
                 "the distribution of this data is not known, so it has no true risk; data with a "
                 "known one: gaussians, teacher, polynomial, noisy_linear, adding, "
-                "temporal_order, copy_memory, parity, modular_addition"
+                "temporal_order, copy_memory, parity, modular_addition, rare_classes"
             )
         x, y = self.population.sample(n, generator)
         like = next(s for s in (self.test, self.val, self.train) if s is not None)

@@ -39,16 +39,21 @@ def test_every_option_is_in_the_zoo_or_told_why_not(study_grids):
     from truerisk.sweeps.sweeper.grids import list_grid
 
     options = {path.stem for path in OPTIONS.glob("[!_]*.yaml")} - set(zoo.LEFT_OUT)
+    for name in options - {"sam"}:  # its base has one
+        assert "lr" in yaml.safe_load((OPTIONS / f"{name}.yaml").read_text()), name
+    grids = study_grids("optimizer_zoo")
     with hydra_session():
         loader = ConfigLoader()
         found = [
             {dict(o.split("=", 1) for o in point)["optimizer"] for point in points}
-            for axes in {grid["optimizer"] for grid in study_grids("optimizer_zoo")}
+            for axes in {grid["optimizer"] for grid in grids}
             for points in [list_grid(loader.read_overrides(write_axes({"optimizer": axes})))]
         ]
-    assert sorted(found, key=len) == [{"sam"}, options - {"sam"}, options]
-    for name in options - {"sam"}:
-        assert "lr" in yaml.safe_load((OPTIONS / f"{name}.yaml").read_text()), name
+    tuned = [{"sam"}, options - {"sam"}]
+    timed = [{"momentum"}, options - {"momentum"}]
+    assert all(names in found for names in (*tuned, *timed, options))
+    assert len(found) == 5
+    assert {grid["data"] for grid in grids} == set(zoo.TARGETS) == set(zoo.NAMES)
 
 
 def test_trials_are_sobols_points_besides_the_defaults(study_grids):
@@ -61,9 +66,9 @@ def test_trials_are_sobols_points_besides_the_defaults(study_grids):
         for grid in study_grids("optimizer_zoo")
     ]
     assert {text for text in swept if text} == {",".join(map(str, zoo.RATES))}
-    # four problems: at the defaults, at these, SAM at these, and for the time
-    assert len(swept) == 4 * 4
-    assert swept.count(None) == 2 * 4
+    # four problems: at the defaults, at these, SAM at these, and for the time twice
+    assert len(swept) == 5 * 4
+    assert swept.count(None) == 3 * 4
     options = (yaml.safe_load(path.read_text()) for path in OPTIONS.glob("[!_]*.yaml"))
     assert not {option.get("lr") for option in options} & set(zoo.RATES)
 
@@ -98,6 +103,8 @@ def test_a_trial_that_is_missing(monkeypatch):
     assert judge(monkeypatch, "equal_trials", risks) == "does not hold"
     risks["b"]["adam"] = [0.1, 0.3]
     assert judge(monkeypatch, "equal_trials", risks) == "holds"
+    del risks["b"]["adam"]
+    assert judge(monkeypatch, "equal_trials", risks) == "does not hold"
 
 
 def test_an_adam_that_is_worst_of_all(monkeypatch):

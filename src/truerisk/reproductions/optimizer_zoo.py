@@ -16,7 +16,7 @@ Not shown: large models, long runs; other ranges; other numbers than the step le
 damping, a schedule, Muon's second step length: they stay at their defaults, by which some gain.
 Budgets are equal in epochs, not in work: a full batch is one step an epoch where mini-batches are
 ten, and what L-BFGS, line searches, Hessian products and proposals evaluate within a step is in the
-seconds alone. Those are one run's, on a machine that did other work, and right to a factor of two.
+seconds alone: those of one run on a machine that did other work, right to a factor of two.
 """
 
 from __future__ import annotations
@@ -70,12 +70,11 @@ QUICK = [write_grids(_LINE, {**_LINE, "optimizer.lr": 0.15})]
 
 
 class ZooTrial(NamedTuple):
-    """One trial of an optimizer: how good its best weights are, and when it reached the target."""
+    """One trial: its best weights' risks, the best constant's, and when it reached the target."""
 
     val: float
     unseen: float
     guess: float
-    """the best constant prediction's risk"""
     is_default: bool
     epochs: float
     steps: float
@@ -89,11 +88,10 @@ def read_trial(run: RunResult) -> ZooTrial:
     """Read a trial from its run; a diverged one has infinite risks."""
     rows = run.history[run.history.name == "risk/val"].drop_duplicates("step")
     reached = rows[rows.value <= TARGETS[read_setting(run, "choices.data")]]
-    epochs, steps = math.inf, math.inf
+    val = unseen = epochs = steps = math.inf
     if len(reached):
         epochs, steps = float(reached.epoch.iloc[0]), float(reached.step.iloc[0])
     rate = read_setting(run, "optimizer.lr") or read_setting(run, "optimizer.base.lr")
-    val = unseen = math.inf
     summary = run.summary
     if run.status == "finished":
         val = summary["risk/val"].value
@@ -159,7 +157,8 @@ def average_problems(values: dict[Instance, float]) -> Finding:
 def equal_trials(runs: Runs) -> Finding:
     """Over all problems and seeds; none at all counts too."""
     found = collect_trials(runs)
-    names = {name for own in found.values() for name in own}
+    # one whose runs have all failed is among them
+    names = {read_setting(run, "choices.optimizer") for run in runs}.union(*found.values())
     counts = [len(own.get(name, [])) for own in found.values() for name in names]
     return exact_finding(min(counts) / max(counts))
 
@@ -295,11 +294,12 @@ def epoch_seconds(runs: Runs) -> dict[tuple[str, str], float]:
     """Compute the seconds of an epoch, by problem and optimizer, of runs that ran by themselves."""
     found = {}
     for run in runs:
-        if read_setting(run, "seed.base") == TIMING and run.status == "finished":
+        status = run.run.status()
+        alone = status.get("together", 1) == 1
+        if read_setting(run, "seed.base") == TIMING and run.status == "finished" and alone:
             key = read_setting(run, "choices.data"), read_setting(run, "choices.optimizer")
             # building and measuring are in it, a few milliseconds an epoch
-            seconds = float(run.run.status()["seconds"])
-            found[key] = seconds / read_setting(run, "trainer.max_epochs")
+            found[key] = status["seconds"] / read_setting(run, "trainer.max_epochs")
     return found
 
 

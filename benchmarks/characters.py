@@ -131,7 +131,8 @@ def memory_rows(rounds: int) -> Iterator[Row]:
         torch.save(tokens(), file)
 
         def peak(loop: str) -> float:
-            return float(output("-m", "benchmarks.characters", loop, str(file)))
+            # below the table that a run ends with
+            return float(output("-m", "benchmarks.characters", loop, str(file)).split()[-1])
 
         contender = {"peak memory, gpt_characters": partial(peak, "ours")}
         for what, pairs in interleaved(partial(peak, "bare"), contender, rounds).items():

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from truerisk import load_run
+from truerisk.engine import measure
+from truerisk.model import GPT as GPTModel
 
 GPT = [
     "data=text",
@@ -61,6 +63,21 @@ def assert_alike(result, whole, within=1e-6):
 
 def test_halves_that_accumulate_are_the_whole_batch(run, texts, whole):
     assert_alike(run(*GPT, *HALVES, texts, "recompute=true"), whole)
+
+
+def test_measuring_takes_few_tokens_at_once(run, texts, whole, monkeypatch):
+    """Scores of a thousand sequences of 1024 tokens, of 50,000 kinds, would be 200 GB."""
+    sizes = []
+
+    def forward(model, x, plain=GPTModel.forward):
+        if not torch.is_grad_enabled():
+            sizes.append(x.numel())
+        return plain(model, x)
+
+    monkeypatch.setattr(GPTModel, "forward", forward)
+    monkeypatch.setattr(measure, "TOKENS", 100)
+    assert_alike(run(*GPT, *BATCH, texts), whole, 1e-12)
+    assert max(sizes) == 96  # twelve sequences of eight
 
 
 def test_bfloat16_is_near(run, texts, whole):

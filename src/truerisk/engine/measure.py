@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 BATCH = 1000
 """Samples in one forward pass."""
+TOKENS = 8192
+"""Tokens in one, of sequences: of 50,000 kinds of them the scores alone are 1.6 GB."""
 
 PILOT = 10_000
 """Fresh samples that tell how many more the true risk needs."""
@@ -347,11 +349,19 @@ class RiskEstimator:
         """
         split = getattr(self.data, name)
         index = torch.arange(len(split)) if index is None else index
-        plan = index[self.rank :: self.world].split(BATCH)
+        plan = index[self.rank :: self.world].split(self.block_size)
         marks, groups = mark_samples(self.recipe, name)
         parts = (marks(one) for one in plan) if groups else None
         keep = thorough and self.keeps_losses(name)
         return self._measured(state, split.batches(plan), thorough, None, parts, groups, keep)
+
+    @property
+    def block_size(self) -> int:
+        """How many samples go through the model at once, where no gradient is asked for."""
+        if not self.recipe.surrogate.task.integer_inputs:
+            return BATCH
+        # a sample is as long as a context, and so are its outputs
+        return max(1, min(BATCH, TOKENS // math.prod(self.data.info.input_shape)))
 
     def make_collector(self, limit: int | None = None) -> Collector | None:
         """Make what keeps predictions for metrics; None where there are no metrics.

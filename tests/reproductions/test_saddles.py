@@ -61,3 +61,9 @@ def test_noise_that_is_larger_than_it_says(at, monkeypatch):
 def test_a_field_of_minima(at, monkeypatch):
     monkeypatch.setattr(convexity, "_point_kind", lambda eigenvalues, zero: "minimum")
     assert at.study("saddles", "most_are_saddles", FIELDS) == "does not hold"
+
+
+def test_minima_that_do_not_grow_rare(at, monkeypatch):
+    monkeypatch.setattr(convexity, "_point_kind", lambda eigenvalues, zero: "minimum")
+    fields = FIELDS.replace("dimension:10", "dimension:'2,3,4'").replace("range(3)", "range(4)")
+    assert at.study("saddles", "minima_grow_rare", fields) == "does not hold"

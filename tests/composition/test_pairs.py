@@ -56,11 +56,11 @@ NORMALIZED = {
     "transformer": {"none", "layer"},
 }
 ALIKE = {
-    "data": {"cifar10", "cifar100", "mnist", "fashion_mnist"},
+    "data": {"cifar10", "cifar100", "mnist", "fashion_mnist", "rare_classes"},
     "model": {"resnet18", "resnet20", "vit"},
 }
-"""Options that are to the other parts what another one is: images of classes as digits are, the
-class of resnet, the layers of transformer behind a convolution."""
+"""Options that are to the other parts what another one is: images of classes as digits are, rare
+classes as gaussians are, the class of resnet, the layers of transformer behind a convolution."""
 OF_RECURRENT = {"identity_rnn", "orthogonal_rnn"}
 PLAIN = "the model's"
 

@@ -14,7 +14,7 @@ import sys
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -201,10 +201,13 @@ class RunFolder:
             with contextlib.suppress(OSError):  # what else is in it stays
                 folder.rmdir()
 
-    def find_damage(self) -> dict[Path, str]:
+    def find_damage(self, only: Collection[Path] = ()) -> dict[Path, str]:
         """Find the files that a run must have as far as it has come, and that are lost or broken.
 
         A look at both ends of a file, so that a sweep of thousands can afford it; JSON is read.
+
+        Args:
+            only: the files to look at; by default all.
 
         Returns:
             What is wrong with each.
@@ -226,20 +229,20 @@ class RunFolder:
             checks.append((self.best, partial(find_fault, start=b"PK", whole=False)))
         if ended and self.last.exists():
             checks.append((self.last, partial(find_fault, start=b"PK", whole=False)))
-        damage = {path: fault for path, check in checks if (fault := check(path))}
+        looked_at = [pair for pair in checks if not only or pair[0] in only]
+        damage = {path: fault for path, check in looked_at if (fault := check(path))}
         size = record.get("metrics_bytes", 0)
-        if ended and self.metrics not in damage and self.metrics.stat().st_size < size:
+        whole = ended and self.metrics not in damage and (not only or self.metrics in only)
+        if whole and self.metrics.stat().st_size < size:
             damage[self.metrics] = "is damaged"
         return damage
 
     def _find_fault_of_json(self, path: Path) -> str:
-        fault = find_fault(path, whole=False)
-        if not fault:
-            try:
-                self._read_json(path.name)
-            except ConfigError as error:
-                fault = str(error).removeprefix(f"{path} ")
-        return fault
+        try:
+            # what cannot be told from an empty one is looked at once more
+            return "" if self._read_json(path.name) else find_fault(path, whole=False)
+        except ConfigError as error:
+            return find_fault(path, whole=False) or str(error).removeprefix(f"{path} ")
 
     def repair(self, config: str = "") -> bool:
         """Put what is damaged aside and tell of it, so that the run can go on without.
@@ -284,10 +287,9 @@ class RunFolder:
             self.metrics: "the curves of the run are lost",
             self.last: "the run cannot be trained on",
         }
-        for path, fault in self.find_damage().items():
-            if path in then:
-                print(f"{path} {fault}: {then[path]}", file=sys.stderr)
-                DAMAGED.append(path)
+        for path, fault in self.find_damage(then).items():
+            print(f"{path} {fault}: {then[path]}", file=sys.stderr)
+            DAMAGED.append(path)
 
     def reopen(self) -> None:
         """Go on with the run in this folder.

@@ -51,14 +51,15 @@ def find_fault(path: Path, whole: bool = True, start: bytes = b"") -> str:
         whole: whether its last line has an end. A zip archive, as checkpoints are, has its own.
         start: what it begins with.
     """
-    if not path.exists():
+    try:
+        with path.open("rb") as file:
+            head = file.read(max(1, len(start)))
+            file.seek(-min(ZIP_END, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            tail = file.read()
+    except (FileNotFoundError, NotADirectoryError):
         return "is missing"
-    if path.is_dir():
+    except IsADirectoryError:
         return "is a folder"
-    with path.open("rb") as file:
-        head = file.read(max(1, len(start)))
-        file.seek(-min(ZIP_END, file.seek(0, os.SEEK_END)), os.SEEK_END)
-        tail = file.read()
     if not head:
         return "holds nothing"
     torn = whole and not tail.endswith(b"\n")

@@ -427,7 +427,9 @@ class RunFolder:
 
     def summary(self) -> dict[str, Measured]:
         """What was measured at the best weights, by name."""
-        return {name: read_measured(m) for name, m in self._read_json(self.SUMMARY).items()}
+        stored = self._read_json(self.SUMMARY)
+        # a name is kept once, however many runs are read
+        return {sys.intern(name): read_measured(m) for name, m in stored.items()}
 
     def write_summary(self, summary: Mapping[str, Measured]) -> None:
         """Record what was measured at the best weights."""

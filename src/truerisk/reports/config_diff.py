@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from sys import intern
 from typing import Any
 
 from truerisk.sweeps import sweep_cell
@@ -77,7 +78,7 @@ def _is_ignored(key: str) -> bool:
 
 def _iterate_leaves(node: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
     for name, value in node.items():
-        key = f"{above}{name}"
+        key = intern(f"{above}{name}")  # one text for all of thousands of runs
         if isinstance(value, Mapping):
             yield from _iterate_leaves(value, f"{key}.")
         elif isinstance(value, list):

@@ -317,7 +317,17 @@ def tidy_results(study: StudyResults) -> pd.DataFrame:
     """
     import pandas as pd
 
-    table = pd.DataFrame(list(_iterate_rows(study)))
+    columns: dict[str, list[Any]] = {}
+    count = 0
+    # a list a column: a mapping a row would take more memory than all that was read
+    for count, row in enumerate(_iterate_rows(study), 1):
+        for name, value in row.items():
+            column = columns.setdefault(name, [])
+            column += [None] * (count - 1 - len(column))
+            column.append(value)
+    for column in columns.values():
+        column += [None] * (count - len(column))
+    table = pd.DataFrame(columns)
     # pandas' own integers have no missing value, and a column of floats would write epoch 3.0
     return table.astype({"epoch": "Int64"}) if "epoch" in table else table
 

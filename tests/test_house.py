@@ -25,8 +25,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 BOUNDS = {
     "files": (296, 230),
     "median lines": (110, 110),
-    "lines": (66_254, 29_502),
-    "code lines": (37_863, 17_310),
+    "lines": (66_255, 29_502),
+    "code lines": (37_864, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),
     "one-word names, %": (30, 30),

@@ -458,8 +458,9 @@ def build_model(
         if surrogate.task.integer_inputs and not reads_tokens:
             raise ConfigError(
                 f"model={cfg.choices.get('model') or cfg.model._target_} reads quantities, and "
-                "this data has tokens: take model=gpt, rnn, lstm or gru with model.readout=every, "
-                "or a model of your own that begins with torch.nn.Embedding"
+                "this data has tokens: take model=gpt, rnn, lstm or gru with model.readout=every "
+                "model.bidirectional=false, or a model of your own that begins with "
+                "torch.nn.Embedding"
             )
         if is_own(model) and surrogate.task.has_samples:
             _look_first(cfg, info, model, surrogate, data)

@@ -119,6 +119,7 @@ class Recipe:
         facts: dict[str, Any] = {
             "seeds": self.streams._asdict(),
             "data": self.data.info._asdict(),
+            "parameters": count_trained(self.model),
         }
         if self.data.packer is not None:
             # Python's own reference is another text in another version
@@ -136,3 +137,12 @@ class Recipe:
             if tables is not None:
                 facts.setdefault("table_classes", {})[name] = tables
         return facts
+
+
+def count_trained(model: nn.Module) -> int:
+    """Count the numbers that training moves: frozen ones do not count, tied ones do once.
+
+    >>> count_trained(nn.Linear(4, 3)), count_trained(nn.Linear(4, 3).requires_grad_(False))
+    (15, 0)
+    """
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from truerisk.reports.run_records import (
     complete_command,
     read_config,
     read_curves,
+    read_run_record,
     rebuild_command,
 )
 from truerisk.run import RunFolder
@@ -202,3 +204,13 @@ def test_risks_with_label_smoothing_in_them_are_a_problem_of_their_own(synthetic
     study = build_study(collect_runs([tmp_path]))
     sizes = sorted(len(problem.recipes) for problem in study.problems)
     assert sizes == [1, 3]
+
+
+def test_trained_parameters_are_read_and_unknown_of_earlier_runs(synthetic, tmp_path):
+    folder = synthetic.write(tmp_path / "run", synthetic.config(), SUMMARY)
+    assert read_run_record(folder).parameters is None
+    facts = json.loads((folder / "metadata.json").read_text())
+    (folder / "metadata.json").write_text(json.dumps({**facts, "parameters": 35}))
+    assert read_run_record(folder).parameters == 35
+    kept = Path(__file__).parents[1] / "earlier_runs" / "finished"
+    assert read_run_record(kept).parameters is None

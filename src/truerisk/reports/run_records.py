@@ -66,6 +66,7 @@ class RunRecord:
         monitor: what chose its best weights.
         higher: the metrics of its configuration of which higher is better, as ``metric/NAME``.
         losses: risk and error of each sample of the fold it was tested on, and perhaps its group.
+        parameters: how many numbers it trained; None where an earlier version did not note it.
     """
 
     folder: Path
@@ -83,6 +84,7 @@ class RunRecord:
     monitor: Monitor = FOLLOWED_RISK
     higher: frozenset[str] = frozenset()
     losses: Mapping[str, np.ndarray] = field(default_factory=dict)
+    parameters: int | None = None
 
     @property
     def halved(self) -> bool:
@@ -358,6 +360,7 @@ def read_run_record(path: Path) -> RunRecord:
         monitor=read_monitor(facts),
         higher=frozenset(f"metric/{k}" for k, up in facts.get("metrics", {}).items() if up),
         losses=folder.losses() if read_overlap(config) else {},
+        parameters=facts.get("parameters"),
     )
 
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import logsumexp
 from scipy.stats import t as student
 
 HUBER = 1e-3
@@ -140,14 +139,14 @@ def fit_power_law(sizes: np.ndarray, risks: np.ndarray, start: PowerLaw | None =
             np.full(len(target), numbers[0]),
             numbers[1 : kinds + 1] - numbers[kinds + 1 :] * shifted,
         ])  # fmt: skip
-        fitted = logsumexp(terms, axis=1)
+        fitted = np.logaddexp.reduce(terms, axis=1)
         # in units of the Huber width: the plain loss is so small that L-BFGS stops at its start
         residual = (fitted - target) / HUBER
         pull = np.clip(residual, -1, 1)
         value = np.where(abs(residual) <= 1, residual**2 / 2, abs(residual) - 0.5).sum()
         share = np.exp(terms - fitted[:, None]) * (pull / HUBER)[:, None]
         slope = -(share[:, 1:] * shifted).sum(0)
-        # mean rather than sum over residual widths keeps first steps of the order of 1
+        # times the width, so that slopes, and with them the first steps, are of the order of 1
         return float(value) * HUBER, np.concatenate([share.sum(0), slope]) * HUBER
 
     bounds = [(floor, target.min() + 1.0), *[(floor - 12.0, target.max() + 6.0)] * kinds]

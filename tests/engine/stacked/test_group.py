@@ -75,6 +75,8 @@ def test_the_folder_is_that_of_an_ordinary_run(stack, run):
     assert ours.figure.read_bytes().startswith(b"\x89PNG")
     assert ours.run.config.read_text() == theirs.run.config.read_text()
     assert ours.run.metadata().keys() == theirs.run.metadata().keys()
+    counts = [r.run.metadata()["parameters"] for r in (ours, theirs)]
+    assert counts == [4 * 4 + 4 + 4 * 3 + 3] * 2
     saved = [torch.load(r.run.last, weights_only=True) for r in (ours, theirs)]
     assert saved[0].keys() - {"hparams_name"} == saved[1].keys() - {"hparams_name"}
     state, other = (s["optimizer_states"][0] for s in saved)

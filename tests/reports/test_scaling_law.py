@@ -33,6 +33,16 @@ def test_a_law_of_one_size_is_found_again(exponent, offset):
     assert found.exponents[0] == pytest.approx(exponent, rel=0.02)
 
 
+def test_least_squares_has_the_exponent_one_and_its_noise_as_the_offset():
+    """Its risk with d Gaussian features is σ²(1 + d/(n − d − 1)), a law of 1/n as n grows."""
+    grid, d, noise = np.array([1.0, 3.0, 10.0, 30.0, 100.0]), 20, 0.5
+    for least, apart in ((400, 0.04), (4000, 0.004)):
+        n = least * grid
+        found = fit_power_law(n[:, None], noise**2 * (1 + d / (n - d - 1)))
+        assert found.exponents[0] == pytest.approx(1.0, abs=apart)
+        assert found.offset == pytest.approx(noise**2, rel=1e-3)
+
+
 def test_a_law_of_two_sizes_is_found_again():
     sizes = np.array([[n, d] for n in (1e6, 1e7, 1e8, 1e9) for d in (1e8, 1e9, 1e10, 1e11)])
     law = PowerLaw(1.7, np.array([400.0, 1200.0]), np.array([0.35, 0.37]))

@@ -19,7 +19,9 @@ from truerisk.reports.learning_problem import (
     title_metric,
 )
 from truerisk.reports.run_records import MetricCurve, RunRecord
+from truerisk.reports.scaling_law import LawEstimate
 from truerisk.reports.seed_mean import SeedMean, estimate_columns
+from truerisk.reports.study_laws import StudyLaw
 from truerisk.reports.tuning_curves import (
     SweptValue,
     average_initial_risk,
@@ -40,6 +42,10 @@ MOST_POINTS = 200
 BEST_CONSTANT = "best constant"
 """What the line of the best constant predictor is called."""
 
+BEYOND = 10**0.5
+"""How far beyond the largest size a law is drawn, as a ratio."""
+TRACED = 40
+"""Points of a law that is drawn."""
 MOST_JOINED = 25
 """The most values of a number that a line joins: more were drawn at random, each by itself."""
 
@@ -58,7 +64,8 @@ class ChartLine:
         n: runs behind each point.
         dashed: whether it is the second of its color.
         steps: whether it is constant up to the next point.
-        dots: whether points are drawn that no line joins.
+        dots: whether points are drawn that no line joins; intervals are bars then.
+        beyond: whether it goes beyond what it was fitted to: dashed, with its band.
         reference: whether it is what the others are held against: thin, grey and dotted.
     """
 
@@ -72,6 +79,7 @@ class ChartLine:
     dashed: bool = False
     steps: bool = False
     dots: bool = False
+    beyond: bool = False
     reference: bool = False
 
 
@@ -143,6 +151,7 @@ def draw_problem(
         chart_swept_number(findings, methods, key, study.short_names[key])
         for key in study.numeric_keys
     ]
+    charts += chart_laws(findings.scaling.laws, findings.problem.unit)
     charts.append(chart_trials(findings))
     maps = []
     for x, y in combinations(study.numeric_keys, 2):
@@ -422,6 +431,88 @@ def _profile_note(profiles: Sequence[tuple[str, list[SweptValue], float]]) -> st
     if lost:
         sentences.append("Diverged: " + ", ".join(lost))
     return " ".join(f"{sentence}." for sentence in sentences)
+
+
+def chart_laws(laws: Sequence[StudyLaw], unit: str = "seed") -> list[LineChart]:
+    """Chart scaling laws: what was measured, the law, and what it says beyond, fitted without that.
+
+    Args:
+        laws: of one problem.
+        unit: what runs are of, seed or fold.
+
+    Returns:
+        A chart for the laws of one size, a color a method; one for each law of two, whose second
+        size is across and whose first has a color each.
+    """
+    groups: dict[tuple[str, ...], list[StudyLaw]] = {}
+    for law in laws:
+        method = law.method if len(law.names) > 1 else ""
+        groups.setdefault((*law.names, method), []).append(law)
+    charts = []
+    for i, group in enumerate(groups.values()):
+        law = group[0]
+        lines: list[ChartLine] = []
+        if len(law.names) == 1:
+            for color, each in enumerate(group):
+                lines += _law_lines(each, each.method, color, np.empty(0))
+        else:
+            for color, first in enumerate(np.unique(law.sizes[:, 0])[:MOST_LINES]):
+                name = f"{law.names[0]} {first:g}"
+                lines += _law_lines(law, name, color, np.array([first]))
+        title = f"Scaling law over {' and '.join(law.names)}"
+        if len(law.names) > 1 and len(groups) > 1:
+            title += f", {law.method}"
+        charts.append(
+            LineChart(
+                key=f"law-{'-'.join(law.names)}" + (f"-{i}" if i else ""),
+                title=title,
+                x=law.names[-1],
+                y=f"{title_metric(law.metric)}; —— law, – – extrapolated",
+                lines=lines,
+                log_x=True,
+                log_y=needs_log_scale([line.y for line in lines], 5),
+                note="Dots were measured. The dashed law was fitted without the largest sizes, and "
+                "is held against what was measured there. Bars and bands: 95 % intervals over "
+                f"{unit}s.",
+            )
+        )
+    return charts
+
+
+def _law_lines(law: StudyLaw, name: str, color: int, fixed: np.ndarray) -> list[ChartLine]:
+    """Make the dots, the law and the extrapolation over the last size, the others being fixed."""
+    rows = (law.sizes[:, :-1] == fixed).all(1)
+    at = law.sizes[rows, -1]
+    means = [mean for mean, row in zip(law.measured, rows, strict=True) if row]
+    dots = ChartLine(
+        f"{name}, measured", at.tolist(), [mean.mean for mean in means], color,
+        [mean.low for mean in means], [mean.high for mean in means], [mean.n for mean in means],
+        dots=True,
+    )  # fmt: skip
+    lines = [dots, _trace_law(law.estimate, at, f"{name}, law", color, fixed, False)]
+    if law.held is not None:
+        rest = np.setdiff1d(law.sizes[:, -1], law.held.at[:, -1].max())
+        begin = rest.max()
+        if len(fixed) and fixed[0] == law.sizes[:, 0].max():
+            begin = rest.min()  # all of it is beyond what was fitted
+        span = np.unique([begin, *at[at > begin], law.sizes[:, -1].max() * BEYOND])
+        title = f"{name}, fitted without the largest"
+        lines.append(_trace_law(law.held.estimate, span, title, color, fixed, True))
+    return lines
+
+
+def _trace_law(
+    estimate: LawEstimate, at: np.ndarray, name: str, color: int, fixed: np.ndarray, beyond: bool
+) -> ChartLine:
+    """Trace a law from the smallest to the largest of some sizes, and exactly at each of them."""
+    # so many that a chart does not mark each
+    x = np.unique([*at, *np.geomspace(at.min(), at.max(), TRACED)])
+    points = np.column_stack([np.tile(fixed, (len(x), 1)), x])
+    low, high = (bound.tolist() for bound in estimate.band(points))
+    if not estimate.resampled:
+        low = high = []
+    y = estimate.law.predict(points).tolist()
+    return ChartLine(name, x.tolist(), y, color, low, high, beyond=beyond)
 
 
 def map_two_numbers(

@@ -89,7 +89,7 @@ def draw_line(axes: Axes, line: ChartLine, log: bool) -> None:
     color = LINE_COLORS[line.color % len(LINE_COLORS)]
     x, y = np.array(line.x, dtype=float), np.array(line.y, dtype=float)
     stroke, width, marker, steps = "-", 2.6, "None", "default"
-    if line.dashed:
+    if line.dashed or line.beyond:
         stroke, width = DASHES[1], 1.8
     if line.reference:
         color, stroke, width = FAINT, ":", 2.0
@@ -109,7 +109,10 @@ def draw_line(axes: Axes, line: ChartLine, log: bool) -> None:
         if log:
             # an interval may reach below zero, where a logarithmic scale ends
             low = np.where(low > 0, low, y / 10)
-        axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+        if line.dots:
+            axes.vlines(x, low, high, color=color, zorder=3, linewidth=1.8)
+        else:
+            axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 
 def name_lines(axes: Axes, ends: list[tuple[float, str, str]]) -> None:

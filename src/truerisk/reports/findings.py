@@ -30,9 +30,10 @@ from truerisk.reports.learning_problem import (
 )
 from truerisk.reports.run_records import read_resplit
 from truerisk.reports.seed_mean import SKEWED, SeedMean
+from truerisk.reports.study_laws import LawsFound, StudyLaw, find_laws
 from truerisk.reports.tuning_curves import TimeToTarget, count_steps, measure_time_to_target
 from truerisk.risk.measured import FOLLOWED_RISK, Monitor
-from truerisk.show.style import format_fixed, format_with_stderr, leading_power
+from truerisk.show.style import MOST_LINES, format_fixed, format_with_stderr, leading_power
 from truerisk.sweeps.sweep_cell import strip_hash
 
 COMPARED_METRICS = ("risk/test", "risk/true", "error/test", "error/true")
@@ -42,6 +43,9 @@ SPLIT = Streams._fields.index("data")
 """Which of a run's seeds splits its data."""
 MOST_NAMED = 30
 """Runs that a line names."""
+
+NO_OFFSET = 1e-4
+"""An irreducible risk below this share of the lowest one is 0: a fit of its logarithm has no 0."""
 
 MISSING = "–"
 """Written where there is no number."""
@@ -58,6 +62,7 @@ class ProblemFindings:
         methods: as tuned on validation, the best first.
         method_comparisons: of all pairs of methods.
         time_to_target: of each method.
+        scaling: laws over the sizes that were swept.
     """
 
     problem: LearningProblem
@@ -66,6 +71,7 @@ class ProblemFindings:
     methods: list[TunedMethod]
     method_comparisons: list[RecipeComparison]
     time_to_target: TimeToTarget
+    scaling: LawsFound
 
 
 def analyze_problem(
@@ -99,7 +105,8 @@ def analyze_problem(
     methods = tune_methods(problem)
     pairs = compare_methods(methods, problem.monitor.higher_is_better)
     times = measure_time_to_target(methods, target)
-    return ProblemFindings(problem, selection, comparisons, methods, pairs, times)
+    scaling = find_laws(problem, methods[:MOST_LINES])  # no more are drawn
+    return ProblemFindings(problem, selection, comparisons, methods, pairs, times, scaling)
 
 
 def format_interval(estimate: SeedMean, scale: float = 1.0) -> str:
@@ -246,7 +253,74 @@ def summarize_findings(findings: ProblemFindings) -> list[str]:
     ]
     if unseen in findings.comparisons:
         sentences.append(describe_rivals(selection, findings.comparisons[unseen], unseen, unit))
-    return [*filter(None, sentences), *describe_folds(findings), *list_warnings(findings)]
+    laws = describe_laws(findings.scaling)
+    return [*filter(None, sentences), *laws, *describe_folds(findings), *list_warnings(findings)]
+
+
+def describe_laws(scaling: LawsFound) -> list[str]:
+    """Say each scaling law with its exponents and E, and why there is none of other sizes."""
+    said = []
+    for law in scaling.laws:
+        of = f" of {law.method}" if len(scaling.laws) > 1 else ""
+        said.append(f"Scaling law{of}: {describe_law(law)}")
+    if scaling.refusals:
+        said.append(f"No scaling law: {'; '.join(scaling.refusals)}.")
+    return said
+
+
+def describe_law(law: StudyLaw) -> str:
+    """Say a law's numbers, and how far off it was where it had not been fitted."""
+    estimate, letters = law.estimate, ("α", "β")[: len(law.names)]
+    fitted = estimate.law
+    terms = zip(("A", "B"), law.names, letters, strict=False)
+    formula = " + ".join(["E", *(f"{top}/{name}^{letter}" for top, name, letter in terms)])
+
+    def write(value: float, bounds: tuple[float, float]) -> str:
+        return format_interval(SeedMean(value, math.nan, *bounds, 1))
+
+    exponents = ", ".join(
+        f"{letter} = {write(float(value), estimate.bound_exponent(kind))}"
+        for kind, (letter, value) in enumerate(zip(letters, fitted.exponents, strict=True))
+    )
+    offset, (low, high) = fitted.offset, estimate.bound_offset()
+    least = NO_OFFSET * min(mean.mean for mean in law.measured)
+    if offset < least:
+        offset = low = 0.0
+    irreducible = write(offset, (low, high)) if max(offset, high) > least else "0"
+    text = (
+        f"{title_metric(law.metric)} = {formula}, {exponents}, irreducible risk E = {irreducible}"
+    )
+    if not estimate.resampled:
+        text += " (no interval without seeds that all sizes share)"
+    if law.misfit > 0.1:
+        text += (
+            f"; it is off by up to {law.misfit:.0%} where it was fitted, so no such law may hold"
+        )
+    return f"{text}.{describe_left_out(law)}"
+
+
+def describe_left_out(law: StudyLaw) -> str:
+    """Say how far off a law was at the largest sizes, fitted without them; empty if too few."""
+    held = law.held
+    if held is None:
+        return ""
+    ratios = held.measured / held.predicted - 1
+    if len(law.names) == 1:
+        says = SeedMean(
+            float(held.predicted[0]), math.nan, float(held.low[0]), float(held.high[0]), 1
+        )
+        word = "above" if ratios[0] > 0 else "below"
+        return (
+            f" Fitted without {law.names[0]} = {held.at[0, 0]:g}, it says {format_interval(says)} "
+            f"there; measured: {held.measured[0]:.4g}, {abs(ratios[0]):.1%} {word}."
+        )
+    inside = ""
+    if held.estimate.resampled:
+        inside = f", {int(held.inside.sum())} of which lie in its 95 % intervals"
+    return (
+        f" Fitted without the largest of each, it is off by up to {abs(ratios).max():.1%} at the "
+        f"{len(ratios)} points left out{inside}."
+    )
 
 
 def describe_folds(findings: ProblemFindings) -> list[str]:

@@ -155,6 +155,7 @@ def _problem_data(
         "methods": _method_data(findings),
         "contest": [_comparison_data(c) for c in findings.method_comparisons],
         "target": findings.time_to_target.target,
+        "laws": [law.tell_numbers() for law in findings.scaling.laws],
         # the page draws curves of the recipes that a reader picks
         "charts": [asdict(chart) for chart in charts if chart.key != "curves"],
         "heats": [asdict(heat_map) for heat_map in maps],

@@ -7,8 +7,7 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 HUBER = 1e-3
 """Log residuals above it count linearly, so that one odd size does not bend the law."""
@@ -41,7 +40,8 @@ class LawEstimate(NamedTuple):
     law: PowerLaw
     resampled: list[PowerLaw]
     """of as many draws of seeds; empty with one seed"""
-    seeds: int
+    reach: float
+    """standard deviations over draws to either end of an interval; nan with one seed"""
 
     def band(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute the 95 % interval of the law at sizes [points, kinds]; nan with one seed."""
@@ -50,8 +50,7 @@ class LawEstimate(NamedTuple):
         if not self.resampled:
             return np.full(len(sizes), math.nan), np.full(len(sizes), math.nan)
         spread = np.std([np.log(law.predict(sizes)) for law in self.resampled], axis=0)
-        reach = quantile(self.seeds) * spread
-        return np.exp(middle - reach), np.exp(middle + reach)
+        return np.exp(middle - self.reach * spread), np.exp(middle + self.reach * spread)
 
     def bound_exponent(self, kind: int) -> tuple[float, float]:
         """Compute the 95 % interval of an exponent, cut at 0; nan with one seed."""
@@ -59,14 +58,13 @@ class LawEstimate(NamedTuple):
             return math.nan, math.nan
         middle = float(self.law.exponents[kind])
         spread = float(np.std([law.exponents[kind] for law in self.resampled]))
-        reach = quantile(self.seeds) * spread
-        return max(middle - reach, 0.0), middle + reach
+        return max(middle - self.reach * spread, 0.0), middle + self.reach * spread
 
     def bound_offset(self) -> tuple[float, float]:
         """Compute the 95 % interval of E, cut at 0; nan with one seed."""
         if not self.resampled:
             return math.nan, math.nan
-        reach = quantile(self.seeds) * float(np.std([law.offset for law in self.resampled]))
+        reach = self.reach * float(np.std([law.offset for law in self.resampled]))
         return max(self.law.offset - reach, 0.0), self.law.offset + reach
 
 
@@ -88,9 +86,17 @@ class HeldOut(NamedTuple):
         return (self.low <= self.measured) & (self.measured <= self.high)
 
 
-def quantile(seeds: int) -> float:
-    """Look up Student's quantile of a 95 % interval over seeds."""
-    return float(student.ppf(0.975, seeds - 1))
+def find_reach(seeds: int, overlap: float) -> float:
+    """Look up how many standard deviations a 95 % interval over seeds reaches to either side.
+
+    Args:
+        seeds: how many, or folds.
+        overlap: test samples over training samples of folds (Nadeau & Bengio 2003); 0 elsewhere.
+
+    >>> round(find_reach(3, 0.0), 3), find_reach(1, 0.0)
+    (4.303, nan)
+    """
+    return float(stdtrit(seeds - 1, 0.975)) * math.sqrt(1 + seeds * overlap)
 
 
 def refuse_sizes(sizes: np.ndarray, names: tuple[str, ...]) -> str:
@@ -126,6 +132,9 @@ def fit_power_law(sizes: np.ndarray, risks: np.ndarray, start: PowerLaw | None =
 
     Source: Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models", §3.3.
     """
+    # half a second's import, which a report without sizes does not need
+    from scipy.optimize import minimize
+
     log_sizes, target = np.log(sizes), np.log(risks)
     # sizes about 1: the height and the slope of a term are then nearly independent
     center = log_sizes.mean(0)
@@ -186,7 +195,7 @@ def draw_seeds(seeds: int) -> list[np.ndarray]:
     return [generator.integers(seeds, size=seeds - 1) for _ in range(RESAMPLES)]
 
 
-def estimate_law(sizes: np.ndarray, risks: np.ndarray) -> LawEstimate:
+def estimate_law(sizes: np.ndarray, risks: np.ndarray, overlap: float = 0.0) -> LawEstimate:
     """Fit a law to means over seeds, and again to draws of the seeds.
 
     A seed is drawn with its risks at all sizes, as nested training sets and shared test samples
@@ -195,6 +204,7 @@ def estimate_law(sizes: np.ndarray, risks: np.ndarray) -> LawEstimate:
     Args:
         sizes: [points, kinds].
         risks: [seeds, points].
+        overlap: as of `find_reach`.
 
     Returns:
         The law and its resamples.
@@ -202,15 +212,16 @@ def estimate_law(sizes: np.ndarray, risks: np.ndarray) -> LawEstimate:
     law = fit_power_law(sizes, risks.mean(0))
     rows = draw_seeds(len(risks))
     resampled = [fit_power_law(sizes, risks[row].mean(0), law) for row in rows]
-    return LawEstimate(law, resampled, len(risks))
+    return LawEstimate(law, resampled, find_reach(len(risks), overlap))
 
 
-def hold_out_largest(sizes: np.ndarray, risks: np.ndarray) -> HeldOut | None:
+def hold_out_largest(sizes: np.ndarray, risks: np.ndarray, overlap: float = 0.0) -> HeldOut | None:
     """Fit a law without the largest size of each kind, and hold it against what was left out.
 
     Args:
         sizes: [points, kinds].
         risks: [seeds, points].
+        overlap: as of `find_reach`.
 
     Returns:
         The comparison; None where the rest is too little for a fit.
@@ -221,7 +232,7 @@ def hold_out_largest(sizes: np.ndarray, risks: np.ndarray) -> HeldOut | None:
     few = any(len(np.unique(column)) < FEWEST_SIZES - 1 for column in rest.T)
     if few or len(rest) < 2 * sizes.shape[1] + 1:
         return None
-    estimate = estimate_law(rest, risks[:, ~left_out])
+    estimate = estimate_law(rest, risks[:, ~left_out], overlap)
     at, measured = sizes[left_out], risks[:, left_out].mean(0)
     predicted = estimate.law.predict(at)
     spread = np.full(len(at), math.nan)
@@ -232,6 +243,6 @@ def hold_out_largest(sizes: np.ndarray, risks: np.ndarray) -> HeldOut | None:
             np.log(risks[row][:, left_out].mean(0)) - np.log(law.predict(at))
             for row, law in zip(rows, estimate.resampled, strict=True)
         ]
-        spread = quantile(len(risks)) * np.std(differences, axis=0)
+        spread = estimate.reach * np.std(differences, axis=0)
     low, high = predicted * np.exp(-spread), predicted * np.exp(spread)
     return HeldOut(at, estimate, predicted, low, high, measured)

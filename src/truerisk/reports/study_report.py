@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from truerisk.reports.findings import (
     summarize_findings,
 )
 from truerisk.reports.learning_problem import StudyResults, build_study
-from truerisk.reports.page import build_page
+from truerisk.reports.page import build_page, round_numbers
 from truerisk.reports.run_records import collect_runs
 from truerisk.reports.tables import (
     build_tables,
@@ -112,7 +113,7 @@ def name_folders(findings: Sequence[ProblemFindings]) -> list[str]:
 
 
 def write_tables(folder: Path, findings: ProblemFindings) -> None:
-    """Write a problem's tables in Markdown and LaTeX.
+    """Write a problem's tables in Markdown and LaTeX, and its scaling laws in JSON.
 
     Args:
         folder: where to; it is made where missing.
@@ -122,6 +123,9 @@ def write_tables(folder: Path, findings: ProblemFindings) -> None:
     for stem, table in build_tables(findings).items():
         write_atomic(folder / f"{stem}.md", render_markdown(table))
         write_atomic(folder / f"{stem}.tex", render_latex(table))
+    if laws := findings.scaling.laws:
+        numbers = round_numbers([law.tell_numbers() for law in laws])
+        write_atomic(folder / "scaling-laws.json", json.dumps(numbers, indent=1))
 
 
 def print_summary(report: StudyReport) -> None:

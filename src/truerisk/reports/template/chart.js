@@ -1,7 +1,7 @@
 // Line charts with bands and values under the pointer, and heat maps.
 
 const color = (i) => `var(--c${i % 8})`;
-const dash = (line) => (line.reference ? "2 3" : line.dashed ? "5 3" : null);
+const dash = (line) => (line.reference ? "2 3" : line.dashed || line.beyond ? "5 3" : null);
 const ink = (line) => (line.reference ? "var(--faint)" : color(line.color));
 
 function scale(values, log, from, to) {
@@ -58,9 +58,9 @@ function drawInto(place, chart) {
   const y = scale(heights({ ...chart, lines }), chart.log_y, box.bottom, box.top);
   axes(svg, box, x, y, chart);
   const clip = `clip${Math.random().toString(36).slice(2)}`;
-  svg.insertAdjacentHTML("beforeend", `<clipPath id="${clip}"><rect x="${box.left}" y="${box.top - 6}" width="${box.right - box.left + 6}" height="${box.bottom - box.top + 6}"/></clipPath>`);
+  svg.insertAdjacentHTML("beforeend", `<clipPath id="${clip}"><rect x="${box.left - 6}" y="${box.top - 6}" width="${box.right - box.left + 12}" height="${box.bottom - box.top + 12}"/></clipPath>`);
   const inside = make("g", { "clip-path": `url(#${clip})` });
-  for (const line of lines) if (line.low.length && !line.dashed) inside.append(bandPath(line, x, y, box, chart.log_y));
+  for (const line of lines) if (line.low.length && !line.dashed) inside.append((line.dots ? barsPath : bandPath)(line, x, y, box, chart.log_y));
   for (const line of lines) inside.append(...linePath(line, x, y, chart.log_y));
   svg.append(inside);
   hover(svg, box, x, y, lines, chart);
@@ -68,7 +68,7 @@ function drawInto(place, chart) {
 
 function swatch(line) {
   return make("svg", { viewBox: "0 0 28 10" }, make("line", { x1: 0, x2: 28, y1: 5, y2: 5, stroke: ink(line),
-    "stroke-width": line.dashed ? 2 : 3, "stroke-dasharray": dash(line) }));
+    "stroke-width": line.dashed || line.beyond ? 2 : 3, "stroke-dasharray": dash(line) }));
 }
 
 function axes(svg, box, x, y, chart) {
@@ -92,7 +92,7 @@ function linePath(line, x, y, log) {
     pen = true;
     before = line.y[i];
   });
-  const path = make("path", { d, fill: "none", stroke: ink(line), "stroke-width": line.dashed ? 1.6 : 2.4,
+  const path = make("path", { d, fill: "none", stroke: ink(line), "stroke-width": line.dashed || line.beyond ? 1.6 : 2.4,
     "stroke-dasharray": dash(line), "stroke-linejoin": "round" });
   const few = line.dots || (line.x.length < 12 && !line.steps && !line.reference);
   const dots = few ? line.x.map((at, i) => drawable(line.y[i], log)
@@ -106,6 +106,12 @@ function bandPath(line, x, y, box, log) {
   const up = kept.map((i) => `${x.at(line.x[i]).toFixed(1)},${y.at(line.high[i]).toFixed(1)}`);
   const back = kept.map((i) => `${x.at(line.x[i]).toFixed(1)},${bottom(i).toFixed(1)}`).reverse();
   return make("path", { d: kept.length ? `M${[...up, ...back].join("L")}Z` : "", fill: color(line.color), opacity: 0.15 });
+}
+
+function barsPath(line, x, y, box, log) {
+  const bar = (at, i) => (drawable(line.high[i], log) && line.low[i] !== null
+    ? `M${x.at(at).toFixed(1)},${y.at(line.high[i]).toFixed(1)}V${drawable(line.low[i], log) ? y.at(line.low[i]).toFixed(1) : box.bottom + 99}` : "");
+  return make("path", { d: line.x.map(bar).join(""), fill: "none", stroke: color(line.color), "stroke-width": 1.6 });
 }
 
 // The values of all lines at the place nearest to the pointer, or moved to by the arrow keys.

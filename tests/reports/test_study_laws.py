@@ -169,8 +169,9 @@ def test_epochs_are_a_size_and_seeds_that_share_nothing_have_no_interval(make_st
 
 
 def test_folds_widen_the_interval(make_study):
+    reach = analyze(make_study(one_size, seeds=5)).scaling.laws[0].estimate.reach
     study = make_study(one_size, seeds=5)
-    problem, reach = study.problems[0], analyze(study).scaling.laws[0].estimate.reach
+    problem = study.problems[0]
     for recipe in problem.recipes:
         for k, run in enumerate(recipe.runs):
             run.config["data"] |= {"folds": 5, "fold": k}

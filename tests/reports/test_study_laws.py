@@ -125,6 +125,17 @@ def test_of_a_size_with_few_values_the_other_has_a_law_at_its_best(make_study):
     assert scaling.refusals == ["parameters has 2 values, fewer than 4"]
 
 
+def test_a_run_that_failed_before_it_began_hides_no_law(make_study):
+    study = make_study(lambda _n, p, _: 1 + 3 / p, samples=(9,), widths=(1, 2, 4, 8, 16))
+    recipe = study.problems[0].recipes[-1]
+    failed = dataclasses.replace(recipe.runs[0], parameters=None, status="failed", summary={})
+    recipe.runs[0] = failed
+    scaling = analyze(study).scaling
+    assert len(scaling.laws[0].sizes) == 5 and scaling.refusals == []
+    recipe.runs = [failed]
+    assert len(analyze(study).scaling.laws[0].sizes) == 4
+
+
 def test_what_has_no_law_has_a_word(make_study):
     def refuse(**how):
         findings = analyze(make_study(**how))

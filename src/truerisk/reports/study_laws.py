@@ -120,6 +120,7 @@ def find_sizes(recipes: list[RecipeRuns]) -> SizedRecipes:
     were swept.
     """
     notes = []
+    recipes = [recipe for recipe in recipes if recipe.status_counts["finished"]]
     lengths = [key for key in LENGTHS if len(_list_values(recipes, key)) > 1]
     kept = recipes
     if lengths:
@@ -156,7 +157,8 @@ def _last_part(key: str) -> str:
 
 def _count_parameters(recipe: RecipeRuns) -> float:
     """Count what a recipe's runs train; nan where one of them has not noted it."""
-    counts = [run.parameters for run in recipe.runs]
+    # one that failed before it began has noted nothing, and has no risk either
+    counts = [run.parameters for run in recipe.runs if run.status == "finished"]
     known = [count for count in counts if count is not None]
     return float(np.mean(known)) if len(known) == len(counts) else math.nan
 

@@ -216,3 +216,25 @@ def test_the_page_draws_bars_and_a_dashed_band(synthetic, tmp_path, monkeypatch)
     found = browse(report.page, work)
     assert found["errors"] == [] and found["laws"] == [1]
     assert (found["bars"], found["dashed"], found["bands"], found["dots"]) == (1, 1, 2, 4)
+
+
+def kinked(n, parameters, epochs, by=1.1):
+    return one_size(n, parameters, epochs) * (by if n in (1000, 3000) else 1)
+
+
+@pytest.mark.parametrize(
+    ("risk", "seeds", "said"),
+    [
+        (one_size, 3, False),
+        (kinked, 3, True),
+        (kinked, 1, False),
+        (lambda *s: kinked(*s, 1.5), 1, True),
+    ],
+)
+def test_a_law_that_misses_its_points_by_more_than_their_intervals_is_told(
+    make_study, risk, seeds, said
+):
+    samples = (100, 200, 400, 1000, 3000, 10_000, 30_000)
+    study = make_study(risk, samples=samples, seeds=seeds)
+    lines = summarize_findings(analyze(study))
+    assert [("where it was fitted" in line) for line in lines if "Scaling law" in line] == [said]

@@ -292,7 +292,7 @@ def describe_law(law: StudyLaw) -> str:
     )
     if not estimate.resampled:
         text += " (no interval without seeds that all sizes share)"
-    if law.misfit > 0.1:
+    if law.misfit:
         text += (
             f"; it is off by up to {law.misfit:.0%} where it was fitted, so no such law may hold"
         )

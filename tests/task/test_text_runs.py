@@ -126,15 +126,6 @@ def test_models_of_quantities_are_refused(model, texts):
         truerisk.train(compose(["data=text", f"data.source.path={texts}", f"model={model}"]))
 
 
-def test_cells_run_alone_and_say_why(texts, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    sweep = ["hydra/launcher=vectorized", "seed=1,2", "report=false", "figures=false", "study=s"]
-    given = [*RUN, f"data.source.path={texts}", "trainer.max_epochs=1"]
-    assert main(["train", "-m", *given, *sweep]) == 0
-    assert "data=text: errors are clustered by document" in capsys.readouterr().err
-    assert len(list((tmp_path / "outputs/s").rglob("summary.json"))) == 2
-
-
 def test_stacked_decoders_of_tokens_are_single_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tokens = np.random.default_rng(0).integers(0, 5, size=(60, 9))

@@ -72,12 +72,6 @@ def find_obstacle(config: Mapping[str, Any]) -> str:
     source = data.get("source") or {}
     obstacles = {
         "data=none has no samples to stack": not config_has_samples(data["_target_"]),
-        f"data.split={data.get('split')}: errors are clustered within one run": (
-            str(data.get("split")).startswith("group:")
-        ),
-        "data=text: errors are clustered by document within one run": (
-            source.get("_target_") == "truerisk.data.text"
-        ),
         "data.source.weight weighs the samples of one run": source.get("weight"),
         "risk.weighted=true weighs the samples of one run": config.get("risk", {}).get("weighted"),
         "data.in_memory=false: its samples are read one batch at a time": (

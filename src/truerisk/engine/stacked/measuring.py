@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +12,18 @@ from torch import Tensor, nn
 
 from truerisk.core.batch import Batch
 from truerisk.core.deterministic import eval_mode
-from truerisk.engine.measure import BATCH, RiskEstimator
+from truerisk.engine.measure import RiskEstimator, mark_samples
 from truerisk.engine.stacked.stacked_data import StackedSplit
 from truerisk.engine.stacked.stacked_objective import StackedObjective
 from truerisk.metric import Collector
-from truerisk.risk.estimate import Measurement, Moments, compute_moments
+from truerisk.risk.estimate import (
+    GroupedEstimate,
+    Marks,
+    Measurement,
+    Moments,
+    compute_moments,
+    has_places,
+)
 
 VALUES = 2**19
 """Numbers in the widest layer, over all members measured at a time: what stays near the core."""
@@ -38,7 +46,8 @@ class StackedEstimator:
         self.feeds, self.estimators = feeds, list(estimators)
         first = self.estimators[0]
         self.subset = torch.stack([e.subset for e in self.estimators])
-        samples = min(BATCH, self.subset.shape[1])
+        self.samples = first.block_size
+        samples = min(self.samples, self.subset.shape[1])
         self.block = max(
             LEAST, VALUES // (samples * widest_layer(first.objective.model, first.data.train.x))
         )
@@ -90,7 +99,12 @@ class StackedEstimator:
         for rows in blocks:
             collectors = [e.make_collector() for e in self.estimators[rows]]
             keep = thorough and self.estimators[0].keeps_losses(name)
-            measured = _measure_rows(feed, objective, state, index, rows, collectors, keep)
+            batches = _batches(feed, index, rows, self.samples)
+            marked = [mark_samples(e.recipe, name) for e in self.estimators[rows]]
+            groups = [GroupedRow(*mark) for mark in marked if mark[1]]
+            own = {name: tensor[rows] for name, tensor in state.items()}
+            look = partial(objective.measure, own, rows=rows)
+            measured = _measure_rows(batches, look, groups, collectors, keep)
             for measurement, collector in zip(measured, collectors, strict=True):
                 if collector is not None:
                     measurement = measurement._replace(metrics=collector.estimate(thorough))
@@ -120,47 +134,91 @@ def widest_layer(model: nn.Module, x: Tensor) -> int:
     return max(sizes)
 
 
+class GroupedRow:
+    """Take in the losses of one member, whose samples come in groups or have weights.
+
+    Args:
+        marks: tells the groups and the weights of samples by their numbers.
+        count: how many groups there are.
+    """
+
+    def __init__(self, marks: Callable[[Tensor], Marks], count: int) -> None:
+        self.marks = marks
+        self.risk, self.errors = GroupedEstimate(count), GroupedEstimate(count)
+
+    def update(self, index: Tensor, found: Mapping[str, Tensor]) -> Marks:
+        """Add the losses and errors of samples, or of the places in them.
+
+        Args:
+            index: the samples' numbers, int64 [n].
+            found: what `StackedObjective.measure` has of this member.
+
+        Returns:
+            Their marks.
+        """
+        mark = self.marks(index)
+        losses, errors = found.get("reported", found["losses"]), found.get("errors")
+        if has_places(mark):
+            losses, errors = found["place_losses"], found["place_errors"]
+        self.risk.update(losses, *mark)
+        if errors is not None:
+            self.errors.update(errors, *mark)
+        return mark
+
+
 def _measure_rows(
-    feed: StackedSplit,
-    objective: StackedObjective,
-    state: Mapping[str, Tensor],
-    index: Tensor | None,
-    rows: slice,
+    batches: Iterator[tuple[Tensor, Batch]],
+    look: Callable[[Batch], dict[str, Tensor]],
+    groups: Sequence[GroupedRow],
     collectors: Sequence[Collector | None],
     keep: bool,
 ) -> list[Measurement]:
-    own = {name: tensor[rows] for name, tensor in state.items()}
     sums: dict[str, Tensor] = {}
     kept: dict[str, list[Tensor]] = {}
-    for batch in _batches(feed, index, rows):
-        found = objective.measure(own, batch, rows)
+    for index, batch in batches:
+        found = look(batch)
+        marks: list[Sequence[Tensor | None]] = [()] * len(batch.x)
+        for k, row in enumerate(groups):
+            marks[k] = row.update(index[k], {key: values[k] for key, values in found.items()})
+        places = {key: found.pop(f"place_{key}", None) for key in ("losses", "errors")}
         outputs = found.pop("outputs", None)
         if outputs is not None:
             for k, collector in enumerate(collectors):
                 assert collector is not None
-                collector.add(outputs[k], batch.y[k])
+                collector.add(outputs[k], batch.y[k], *marks[k][:1])
         for key, values in found.items():
             spread = values if values.ndim == 2 else values[:, None].expand(batch.x.shape[:2])
             sums[key] = sums.get(key, 0) + _sums(spread)
             if keep:
                 kept.setdefault(key, []).append(spread)
+        for key, part in places.items():
+            if keep and part is not None:
+                kept[key][-1] = part
     names = {"risk": "reported" if "reported" in kept else "losses", "error": "errors"}
     whole = {name: torch.cat(kept[key], 1) for name, key in names.items() if key in kept}
     read = {key: compute_moments(total).tolist() for key, total in sums.items()}
+    measured = [_measurement_of(read, k) for k in range(len(collectors))]
+    for k, row in enumerate(groups):
+        errors = None if measured[k].errors is None else row.errors
+        measured[k] = measured[k]._replace(risk=row.risk, errors=errors)
     return [
-        _measurement_of(read, k)._replace(samples={key: part[k] for key, part in whole.items()})
-        for k in range(rows.stop - rows.start)
+        measurement._replace(samples={key: part[k] for key, part in whole.items()})
+        for k, measurement in enumerate(measured)
     ]
 
 
-def _batches(feed: StackedSplit, index: Tensor | None, rows: slice) -> Iterator[Batch]:
-    """The samples ``index`` [K, n] of some members, or all there are."""
+def _batches(
+    feed: StackedSplit, index: Tensor | None, rows: slice, size: int
+) -> Iterator[tuple[Tensor, Batch]]:
+    """The samples ``index`` [K, n] of some members, or all there are, with their numbers [K, n]."""
     if index is None:
-        for start in range(0, feed.size, BATCH):
-            yield feed.slice_batch(slice(start, start + BATCH), rows)
+        members = rows.stop - rows.start
+        for start in range(0, feed.size, size):
+            numbers = torch.arange(start, min(start + size, feed.size)).expand(members, -1)
+            yield numbers, feed.slice_batch(slice(start, start + size), rows)
     else:
-        for part in index[rows].split(BATCH, 1):
-            yield feed.gather_batch(part, rows)
+        for part in index[rows].split(size, 1):
+            yield part, feed.gather_batch(part, rows)
 
 
 def _sums(values: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ class StackedObjective:
     ) -> None:
         self.objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
         self.with_outputs = bool(recipe.metrics)
+        self.with_places = any(groups.ndim > 1 for groups in recipe.data.groups.values())
         self.slots = find_numbers(recipe)
         self.values = stack_numbers(differing, like)
         self.dropout, self.rules = dropout, BatchingRules(dropout)
@@ -110,7 +111,8 @@ class StackedObjective:
         Returns:
             ``losses`` [K, n], and ``reported`` [K, n] where those are others; ``errors`` [K, n]
             where the task has them; ``penalty/NAME`` [K]; ``outputs`` [K, n, …] where
-            metrics are computed of them.
+            metrics are computed of them; ``place_losses`` and ``place_errors`` [K, n, T] where
+            the places of a sample belong to several groups.
         """
         values = {key: value[rows] for key, value in self.values.items()}
         named = [state, values, batch_parts(batch)]
@@ -128,7 +130,8 @@ class StackedObjective:
         reported = ["reported"] if self._reports_others else []
         penalties = (f"penalty/{name}" for name in self.objective.penalties)
         outputs = ["outputs"] if self.with_outputs else []
-        return ["losses", *reported, *errors, *penalties, *outputs]
+        places = ["place_losses", "place_errors"] if self.with_places else []
+        return ["losses", *reported, *errors, *penalties, *outputs, *places]
 
     @property
     def _reports_others(self) -> bool:
@@ -144,10 +147,13 @@ class StackedObjective:
                 value = self.objective(state, Batch(**own))
                 errors = surrogate.compute_errors(value.outputs, own["y"])
                 reported = surrogate.report_losses(value.losses, value.outputs, own["y"])
+                places = (
+                    surrogate.compute_places(value.outputs, own["y"]) if self.with_places else ()
+                )
             others = (reported,) if reports_others else ()
             wrong = () if errors is None else (errors,)
             outputs = (value.outputs,) if self.with_outputs else ()
-            return value.losses, *others, *wrong, *value.penalties.values(), *outputs
+            return value.losses, *others, *wrong, *value.penalties.values(), *outputs, *places
 
         def measured(*tensors: Tensor) -> tuple[Tensor, ...]:
             found: tuple[Tensor, ...] = self._map(one, *_name_tensors(names, iter(tensors)))

@@ -25,7 +25,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 BOUNDS = {
     "files": (298, 230),
     "median lines": (110, 110),
-    "lines": (66_983, 29_502),
+    "lines": (66_984, 29_502),
     "code lines": (38_327, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),

@@ -323,7 +323,8 @@ class RunFolder:
             config = OmegaConf.load(self.config)
         except (YAMLError, UnicodeDecodeError, OSError) as error:
             raise ConfigError(f"{self.config} is damaged: {' '.join(str(error).split())}") from None
-        if not isinstance(config, DictConfig) or not config:
+        # every run has seeds, which stand far down: what was cut off above may be YAML all the same
+        if not isinstance(config, DictConfig) or "seed" not in config:
             raise ConfigError(f"{self.config} is damaged: it holds no configuration of a run")
         return config
 

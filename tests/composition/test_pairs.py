@@ -46,6 +46,7 @@ TAKES = {"cnn": {3}, "cnn1d": {2}, "resnet": {2, 3}, "wide_resnet": {2, 3}}
 
 REGRESSION = {"mse", "mae", "huber", "poisson", "quantile"}
 RECURRENT = {"rnn", "lstm", "gru"}
+ATTENTIVE = {"transformer"}
 NORMALIZED = {
     "mlp": {"none", "batch", "layer", "group"},
     "mlp_residual": {"none", "batch", "layer", "group"},
@@ -165,6 +166,17 @@ CLASHES = {
     ),
     ("model", "recurrence"): Clash(
         lambda model, on: model not in RECURRENT and on == "on", "no recurrent layer"
+    ),
+    ("model", "attention"): Clash(
+        lambda model, on: model not in ATTENTIVE and on == "on", "no layer with attention"
+    ),
+    ("initializer", "attention"): Clash(
+        lambda name, on: name in OF_RECURRENT and on == "on", "recurrent|no layer with attention"
+    ),
+    ("recurrence", "attention"): Clash(both, "no recurrent layer|no layer with attention"),
+    ("attention", "normalization"): Clash(
+        lambda on, norm: on == "on" and norm not in {PLAIN, *NORMALIZED["transformer"]},
+        "normalization|no layer with attention",
     ),
     ("recurrence", "normalization"): Clash(
         lambda on, norm: on == "on" and norm != PLAIN, "'normalization'|no recurrent layer"

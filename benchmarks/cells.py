@@ -1,7 +1,7 @@
 """``python -m benchmarks.cells basic|pool|skip|plan|report COUNT`` prints seconds.
 
 Of computing, a cell, for launchers; of waiting for the command otherwise, which finds all done, and
-the largest memory it took.
+the MiB it took at most.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import math
 import os
 import random
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from time import perf_counter
 import yaml
 from hydra.types import HydraContext, RunMode
 
+from benchmarks.process import make_environment
 from truerisk.config.compose import Callbacks, ConfigLoader, expand_short_forms, hydra_session
 from truerisk.launch import train_job
 from truerisk.sweeps.launcher import HydraJobs
@@ -90,27 +90,29 @@ def finish(cells: Sequence[SweepCell]) -> None:
             (cell.folder / name).write_text(text)
 
 
-def wait(command: str, cells: Sequence[SweepCell]) -> str:
-    """Seconds and memory of a command on so many finished cells."""
+def wait(command: str, cells: Sequence[SweepCell]) -> tuple[float, int]:
+    """Seconds and MiB of a command that finds so many cells finished."""
     finish(cells)
     asked = [*TINY, "study=s", *axes(len(cells))]
-    arguments = {
-        "skip": ["train", "-m", *asked, "report=false"],
-        "plan": ["plan", *asked],
-        "report": ["report", "outputs/s"],
+    arguments, said = {
+        "skip": (["train", "-m", *asked, "report=false"], f"({len(cells)} of them before)"),
+        "plan": (["plan", *asked], f": {len(cells)} finished"),
+        "report": (["report", "outputs/s"], f"{len(cells)} runs of "),
     }[command]
     began = perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, *arguments], capture_output=True, text=True
+        [sys.executable, "-c", MEASURED, *arguments],
+        capture_output=True,
+        text=True,
+        env=make_environment(),
+        check=False,
     )
-    assert not done.returncode and "trained" not in done.stdout, done.stdout + done.stderr
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    computed = used.ru_utime + used.ru_stime
-    memory = done.stdout.rpartition("\n")[2]
-    return f"{perf_counter() - began:.1f} s ({computed:.1f} s computed)  {memory} MiB"
+    took = perf_counter() - began
+    assert not done.returncode and said in done.stdout, done.stdout + done.stderr
+    return took, int(done.stdout.rpartition("\n")[2])
 
 
-def main(name: str, count: int) -> float | str:
+def main(name: str, count: int) -> tuple[float, ...]:
     """What is asked for, measured in the working folder, which is empty."""
     with hydra_session():
         asked = sweep(ConfigLoader(), count)
@@ -121,9 +123,9 @@ def main(name: str, count: int) -> float | str:
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         with contextlib.redirect_stdout(io.StringIO()):
             warm_up()
-            return launch(name, asked, cells)
+            return (launch(name, asked, cells),)
 
 
 if __name__ == "__main__":
     with TemporaryDirectory(prefix="cells-") as folder, contextlib.chdir(folder):
-        print(main(sys.argv[1], int(sys.argv[2])))
+        print(*main(sys.argv[1], int(sys.argv[2])))

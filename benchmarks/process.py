@@ -12,21 +12,25 @@ from time import perf_counter
 ROOT = Path(__file__).parents[1]
 
 
+def make_environment() -> dict[str, str]:
+    """This process's, with one thread, and these benchmarks found from every folder."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
 def output(*arguments: str) -> str:
     """What ``python arguments…`` prints, run with one thread in a folder of its own.
 
     Raises:
         RuntimeError: it failed; with what it said.
     """
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     with TemporaryDirectory() as folder:
         result = subprocess.run(
             [sys.executable, *arguments],
             capture_output=True,
             text=True,
             cwd=folder,
-            env=environment,
+            env=make_environment(),
             check=False,
         )
     if result.returncode:

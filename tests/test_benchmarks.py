@@ -61,3 +61,9 @@ def test_a_run_and_the_bare_loop_take_the_same_steps():
     turns = ours.timed(STEP, 2)
     assert turns.bare.steps == 2 * -(-STEP.num_train // STEP.batch_size)
     assert 0 < turns.peer < turns.seconds
+
+
+def test_waiting_for_a_study_that_is_done_is_timed():
+    from benchmarks.pool import cell
+
+    assert 0 < cell("skip", 3) < 60

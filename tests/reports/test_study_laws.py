@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 
 import numpy as np
 import pytest
+from tests.reports.test_page import CHROMIUM, browse
 
 from truerisk.core.stop import Stop
 from truerisk.reports.charts import draw_problem
@@ -190,10 +190,8 @@ def test_folds_widen_the_interval(make_study):
     assert wider == pytest.approx(reach * (1 + 5 / 4) ** 0.5)
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium on this machine")
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_the_page_draws_bars_and_a_dashed_band(synthetic, tmp_path, monkeypatch):
-    from tests.reports.test_page import browse
-
     monkeypatch.setattr("truerisk.reports.study_report.save_charts", lambda *_: None)
     for n in SAMPLES:
         for seed in range(2):

@@ -256,13 +256,15 @@ def test_the_best_constant_is_a_line_of_every_chart_and_a_sentence_where_it_wins
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_long_names_can_be_read_in_a_terminal(width, capsys):
     names = ["regularizer=[l2,dropout] model=cnn1d lr=0.003 batch_size=256", "sam+adamw cosine"]
+    names += ["widths=[100,100,100],optimizer.momentum=0.999,regularizer.l2.coefficient=1e-05"]
     rows = [[name, "8 of 10, 2 diverged", *["1.0491 ± 0.0028"] * 3] for name in names]
     headings = ["recipe", "runs", "validation risk", "test risk", "test error, %"]
     sheet = TextTable("mnist1d", headings, rows)
     Console(width=width).print(render_terminal(sheet, width=width))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, map(str.rstrip, lines))) <= width and "…" not in "".join(lines)
-    for part in ("regularizer=[l2,dropout]", "model=cnn1d", "batch_size=256", "sam+adamw cosine"):
+    parts = ["regularizer=[l2,dropout]", "model=cnn1d", "batch_size=256", "sam+adamw cosine"]
+    for part in [*parts, "widths=[100,100,100],", "momentum=", "0.999,", "coefficient=", "1e-05"]:
         assert any(part in line for line in lines), part
     left_out = [line for line in lines if line.startswith("no room here")]
     assert bool(left_out) == (width < 120)

@@ -295,17 +295,36 @@ def break_name(name: str, width: int) -> str:
     adam
       regularizer=[l2,dropout]
       lr=0.1
+    >>> print(break_name("widths=[100,100],momentum=0.999,lr=0.1", 24))
+    widths=[100,100],
+      momentum=0.999,lr=0.1
     """
     lines: list[str] = [""]
-    parts: list[str] = []
-    for word in name.split(" "):
-        # only what is longer than a line is broken inside
-        parts += re.split(r"(?<=[_+,=/])", f"{word} ") if len(word) > width - 2 else [f"{word} "]
-    for part in parts:
+    for part in _split_name(name, width - 2):
         if lines[-1].strip() and len((lines[-1] + part).rstrip()) > width:
             lines.append("  ")
         lines[-1] += part
     return "\n".join(line.rstrip() for line in lines)
+
+
+SEAMS = (
+    r"(?<= )",
+    r"(?<=,)(?![^\[]*\])",  # between keys: the comma of a list is followed by its end
+    r"(?<==)",
+    r"(?<=[,+])",
+    r"(?<=[/_])",
+    r"(?<=[.:-])",
+    r"(?<=[a-z])(?=[A-Z])",
+)
+"""Where a name may be broken, the best places first."""
+
+
+def _split_name(text: str, width: int, seams: Sequence[str] = SEAMS) -> list[str]:
+    """Split what is longer than a line at the best seams that make it shorter."""
+    if len(text.rstrip()) <= width or not seams:
+        return [text]
+    parts = re.split(seams[0], text)
+    return [piece for part in parts for piece in _split_name(part, width, seams[1:])]
 
 
 def tidy_results(study: StudyResults) -> pd.DataFrame:

@@ -119,6 +119,21 @@ def test_a_table_of_runs_names_and_counts_the_unreadable(synthetic, tmp_path, ca
     assert str(bad.parent) in err and file in err and "\n" not in err.strip()
 
 
+def test_of_many_unreadable_runs_a_few_are_named_and_all_counted(synthetic, tmp_path, capsys):
+    synthetic.write(tmp_path / "s" / "good", synthetic.config(), SUMMARY)
+    for seed in range(1, 13):
+        bad = synthetic.write(tmp_path / "s" / f"bad{seed}", synthetic.config(seed=seed), SUMMARY)
+        (bad / "summary.json").write_text("{")
+    assert main(["report", str(tmp_path / "s")]) == 2
+    out, err = capsys.readouterr()
+    *named, rest = err.splitlines()
+    assert len(named) == 5 and all(f"bad{i}/" in line for i, line in enumerate(named, 1))
+    assert rest == "error: and 7 more runs that are not readable"
+    assert "1 finished, and 12 unreadable beside them" in out
+    page = (tmp_path / "s" / "report" / "index.html").read_text()
+    assert "bad5/" in page and "bad6/" not in page and rest.removeprefix("error: ") in page
+
+
 def test_a_run_still_going_has_a_curve_and_no_summary(synthetic, tmp_path):
     folder = synthetic.write(tmp_path / "run", synthetic.config(), SUMMARY, status="running")
     (folder / "summary.json").unlink()

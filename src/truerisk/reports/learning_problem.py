@@ -288,6 +288,10 @@ class LearningProblem:
         return np.array(rows, dtype=float)
 
 
+MOST_UNREADABLE = 5
+"""Runs that could not be read of which each is named."""
+
+
 @dataclass
 class StudyResults:
     """Everything a report is about.
@@ -317,6 +321,14 @@ class StudyResults:
     def status_counts(self) -> Counter[str]:
         """The number of runs by status."""
         return Counter(run.status for run in self.runs)
+
+    def list_unreadable(self) -> list[str]:
+        """Name the first runs that could not be read, and count the others."""
+        lines = [f"not readable, so not counted: {line}" for line in self.unreadable]
+        if len(lines) > MOST_UNREADABLE:
+            others = len(lines) - MOST_UNREADABLE
+            lines[MOST_UNREADABLE:] = [f"and {others} more runs that are not readable"]
+        return lines
 
 
 def build_study(collected: CollectedRuns) -> StudyResults:

@@ -126,7 +126,7 @@ def list_notes(study: StudyResults) -> list[str]:
             "counts, a finished one before others, then the latest."
         )
     notes += list_failures(study)
-    return notes + [f"Not readable, so not counted: {line}" for line in study.unreadable]
+    return notes + study.list_unreadable()
 
 
 def _problem_data(

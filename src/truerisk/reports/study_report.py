@@ -133,9 +133,10 @@ def print_summary(report: StudyReport) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    for line in report.study.unreadable:
-        print(f"error: not readable, so not counted: {line}", file=sys.stderr)
-    for line in list_failures(report.study):
+    study = report.study
+    for line in study.list_unreadable():
+        print(f"error: {line}", file=sys.stderr)
+    for line in list_failures(study):
         print(line, file=sys.stderr)
     print(describe_study(report.study))
     for findings in report.findings:

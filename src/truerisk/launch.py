@@ -244,12 +244,19 @@ def _run_foreign_sweeper(
     loader: ConfigLoader, name: str, overrides: list[str], shared: DictConfig
 ) -> list[Outcome]:
     """Run the sweep of a Hydra plugin, which composes and launches its jobs itself."""
+    from truerisk.sweeps.run_cell import REFUSALS
     from truerisk.sweeps.study_folder import name_study
+    from truerisk.sweeps.sweep_cell import strip_hash
 
     # the axes are known to the plugin alone, which must be told of the study and of the sweep
     study = quote_override(name_study(shared, []))
     told = [*overrides, "hydra.mode=MULTIRUN", f"study={study}"]
-    return list(_find_outcomes(make_hydra(loader).multirun(name, train_job, told)))
+    outcomes = list(_find_outcomes(make_hydra(loader).multirun(name, train_job, told)))
+    for outcome in outcomes:
+        if outcome.status == "refused" and outcome.folder:  # of a worker's cell, too
+            REFUSALS.note(strip_hash(outcome.folder), outcome.reason)
+    REFUSALS.tell()
+    return outcomes
 
 
 def _find_outcomes(returned: Any) -> Iterator[Outcome]:
@@ -338,7 +345,7 @@ def _write_page(folder: Path) -> bool:
     except UserError as error:
         print(f"no report: {error}", file=sys.stderr)
         return True
-    print_summary(written)
+    print_summary(written, refusals=False)
     return not written.study.unreadable
 
 
@@ -382,7 +389,7 @@ def _train_cell(cfg: DictConfig, folder: Path, overrides: list[str]) -> Outcome:
             folder = place_cell(resolve_config(cfg), folder, overrides)
             outcome = run_cell(cfg, folder, {"overrides": overrides})
         except UserError as error:
-            outcome = Outcome(float("nan"), "refused", str(error))
+            outcome = Outcome(float("nan"), "refused", str(error), folder=folder)
         begun = outcome.folder or folder
         tell_outcome(outcome, begun)
         if outcome.status == "refused" or begun != folder:

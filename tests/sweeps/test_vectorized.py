@@ -87,7 +87,7 @@ def test_what_cannot_begin_is_told_with_its_reason(sweep):
     code, said = sweep("seed=range(3)", "data=mnist1d", "model=cnn", "model.width=2")
     assert code == 2 and "3 runs: 3 refused" in said.out
     (line,) = [line for line in said.err.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: seed=0 and 2 more: model=cnn takes images")
+    assert line.startswith("error: seed=0, seed=1, seed=2: model=cnn takes images")
 
 
 def test_groups_travel_to_jobs_of_a_cluster(sweep, tmp_path, monkeypatch):

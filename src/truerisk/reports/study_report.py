@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,14 +129,21 @@ def write_tables(folder: Path, findings: ProblemFindings) -> None:
         write_atomic(folder / "scaling-laws.json", json.dumps(numbers, indent=1))
 
 
-def print_summary(report: StudyReport) -> None:
-    """Print how the runs ended, the tops of the tables, the conclusions, and where the page is."""
+def print_summary(report: StudyReport, refusals: bool = True) -> None:
+    """Print how the runs ended, the tops of the tables, the conclusions, and where the page is.
+
+    Args:
+        report: that was written.
+        refusals: whether to name the cells that were refused; a sweep has just told them.
+    """
     from rich.console import Console
 
     console = Console(highlight=False)
     study = report.study
     for line in study.list_unreadable():
         print(f"error: {line}", file=sys.stderr)
+    if not refusals:
+        study = replace(study, refused={})
     for line in list_failures(study):
         print(line, file=sys.stderr)
     print(describe_study(report.study))

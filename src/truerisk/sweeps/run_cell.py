@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,8 +41,51 @@ from truerisk.sweeps.sweep_cell import DONE, outcome_of_result, read_outcome, st
 from truerisk.task import get_task
 
 ELSEWHERE = Outcome(math.nan, "elsewhere", "another process is at it", new=False)
-REFUSALS: dict[str, str] = {}
-"""Why cells of this sweep cannot work, as told, and of which: empty where they were counted."""
+MOST_SHOWN = 3
+"""Cells that are named beside a reason that all of them share."""
+
+
+class RefusalLog:
+    """The cells of a sweep that cannot work: each reason is told once, with the names of its cells.
+
+    Attributes:
+        labels: of the cells, by the reason.
+        told: how many cells each reason was told of.
+        left: whether another process tells them, which started this one and hears of all.
+    """
+
+    def __init__(self) -> None:
+        self.labels: dict[str, list[str]] = {}
+        self.told: dict[str, int] = {}
+        self.left = False
+
+    def note(self, label: str, reason: str) -> None:
+        """Note that a cell cannot work; again, where that is known, does nothing."""
+        labels = self.labels.setdefault(drop_label(reason, label), [])
+        if label not in labels:
+            labels.append(label)
+
+    def tell(self, ended: bool = True) -> None:
+        """Print a line to stderr for each reason that has cells which were not told yet.
+
+        Args:
+            ended: whether all is over: a reason that was told before is, then, told the rest of.
+        """
+        for reason, labels in self.labels.items():
+            before = self.told.get(reason, 0)
+            if self.left or before == len(labels) or (before and not ended):
+                continue
+            said = f"refused as {labels[0]} is" if before else reason
+            print(f"error: {shorten_list(labels[before:])}: {said}", file=sys.stderr)
+            self.told[reason] = len(labels)
+
+    def clear(self) -> None:
+        """Forget those of an earlier sweep."""
+        self.labels.clear()
+        self.told.clear()
+
+
+REFUSALS = RefusalLog()
 
 
 def run_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = None) -> Outcome:
@@ -121,13 +164,16 @@ def _catch_errors(
     return end
 
 
-_LEFT: list[bool] = []
-"""Filled in a worker whose parent tells refusals."""
+def shorten_list(labels: Sequence[str]) -> str:
+    """Name the first cells of a list, and count them where there are more.
 
-
-def leave_refusals() -> None:
-    """Leave refusals to the process that has started this one, which counts those of all."""
-    _LEFT.append(True)
+    >>> shorten_list(["seed=0", "seed=1"]), shorten_list(["a", "b", "c", "d", "e"])
+    ('seed=0, seed=1', 'a, b, c and 2 more (5 cells)')
+    """
+    named = ", ".join(labels[:MOST_SHOWN])
+    if len(labels) > MOST_SHOWN:
+        named += f" and {len(labels) - MOST_SHOWN} more ({len(labels)} cells)"
+    return named
 
 
 def drop_label(reason: str, label: str) -> str:
@@ -140,7 +186,7 @@ def drop_label(reason: str, label: str) -> str:
 
 
 def tell_outcome(outcome: Outcome, folder: Path) -> None:
-    """Print how a cell ended, in one line; a refusal to stderr, once however many cells have it.
+    """Print how a cell ended, in one line; note a refusal, which is told with those of others.
 
     Args:
         outcome: how it ended.
@@ -150,10 +196,7 @@ def tell_outcome(outcome: Outcome, folder: Path) -> None:
 
     label = strip_hash(folder)
     if outcome.status == "refused":
-        reason = drop_label(outcome.reason, label)
-        if reason not in REFUSALS and not _LEFT:
-            print(f"error: {label}: {reason}", file=sys.stderr)
-        REFUSALS.setdefault(reason, label)
+        REFUSALS.note(label, outcome.reason)
         return
     line = f"{label}: {outcome.status}"
     if outcome.reason:

@@ -27,7 +27,7 @@ from truerisk.outcome import Outcome
 from truerisk.run import RunFolder
 from truerisk.sweeps.cell_composer import CellComposer
 from truerisk.sweeps.launcher import HydraJobs, Launcher, SerialLauncher
-from truerisk.sweeps.launcher.launcher import HydraPlugin, count_refusals, tell_refusals
+from truerisk.sweeps.launcher.launcher import HydraPlugin
 from truerisk.sweeps.run_cell import REFUSALS
 from truerisk.sweeps.study_folder import (
     StudyFolder,
@@ -233,10 +233,10 @@ class Sweep:
         for cell in cells:
             if outcomes[cell.folder].status in DONE:
                 cell.run.tell_losses()
-        ready, problems = [], {}
+        ready = []
         for cell in validate_cells(missing):
             if cell.problem:
-                problems[cell.label] = cell.problem
+                REFUSALS.note(cell.label, cell.problem)
                 outcomes[cell.folder] = Outcome(float("nan"), "refused", cell.problem)
             else:
                 ready.append(cell)
@@ -244,13 +244,11 @@ class Sweep:
                 trace = RunFolder(cell.folder.with_name(cell.label))
                 if trace.read_refusal() is not None:
                     trace.discard()
-        tell_refusals(problems)
+        REFUSALS.tell()
         if ready:
             self.study.folder.mkdir(parents=True, exist_ok=True)
             ended = launcher.launch(ready, jobs)
             outcomes |= {cell.folder: end for cell, end in zip(ready, ended, strict=True)}
-            refused = {c.label: outcomes[c.folder] for c in ready}
-            count_refusals({k: o.reason for k, o in refused.items() if o.status == "refused"})
         if self.study.folder.is_dir():  # a command of which not one cell can work leaves nothing
             for cell in missing:
                 end = outcomes[cell.folder]

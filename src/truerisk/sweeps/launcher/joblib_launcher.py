@@ -19,7 +19,7 @@ from truerisk.sweeps.launcher.launcher import (
     note_signals,
     tell_lost,
 )
-from truerisk.sweeps.run_cell import leave_refusals
+from truerisk.sweeps.run_cell import REFUSALS
 from truerisk.sweeps.sweep_cell import SweepCell
 
 
@@ -72,7 +72,7 @@ def begin_worker(parent: int) -> None:
 
     os.setpgrp()
     end_with_parent(parent)
-    leave_refusals()
+    REFUSALS.left = True
     silence_progress()  # several lines would overwrite each other
     note_signals()
 

@@ -24,7 +24,7 @@ from truerisk.engine.signals import SIGNALS, on_stop
 from truerisk.outcome import INTERRUPTED, Outcome
 from truerisk.run import RunFolder
 from truerisk.sweeps.locks import find_begun, lock_cells
-from truerisk.sweeps.run_cell import ELSEWHERE, REFUSALS, drop_label, tell_outcome
+from truerisk.sweeps.run_cell import ELSEWHERE, REFUSALS, tell_outcome
 from truerisk.sweeps.sweep_cell import DONE, SweepCell, read_outcome
 
 
@@ -150,7 +150,10 @@ class Launcher:
         Raises:
             SystemExit: a signal asked for an end; the code is that of a process it has killed.
         """
-        return self.run_works([CellWork(cell, i, jobs) for i, cell in enumerate(cells)])
+        try:
+            return self.run_works([CellWork(cell, i, jobs) for i, cell in enumerate(cells)])
+        finally:
+            REFUSALS.tell()
 
     def run_works(self, works: Sequence[CellWork]) -> list[Outcome]:
         """Run works, as `launch` does: for launchers that leave some of their cells to another."""
@@ -160,8 +163,10 @@ class Launcher:
                 outcomes = {}
                 for cell, outcome in self.run_cells(works):
                     outcomes[cell.folder] = outcome
-                    if outcome.status == "refused":  # not told yet where it was a worker's
+                    if outcome.status == "refused":  # not noted yet where it was a worker's
                         tell_outcome(outcome, outcome.folder or cell.folder)
+                    else:  # neighbours are often refused alike, and one line tells of them
+                        REFUSALS.tell(ended=False)
             except Interrupted as stop:
                 raise SystemExit(INTERRUPTED.get(str(stop), 130)) from None
         if self.stopped:
@@ -307,33 +312,6 @@ def tell_reasons(reasons: Mapping[str, str], one: str, several: str) -> None:
         if others:
             line = several
         print(line.format(cell=first, more=len(others), why=why), file=sys.stderr)
-
-
-def tell_refusals(reasons: Mapping[str, str]) -> None:
-    """Print why cells cannot work: each reason once in a sweep, with the count of its cells.
-
-    Args:
-        reasons: why, by the label of the cell.
-    """
-    short = {label: drop_label(why, label) for label, why in reasons.items()}
-    new = {label: why for label, why in short.items() if why not in REFUSALS}
-    tell_reasons(new, "error: {cell}: {why}", "error: {cell} and {more} more: {why}")
-    REFUSALS.update(dict.fromkeys(new.values(), ""))
-
-
-def count_refusals(reasons: Mapping[str, str]) -> None:
-    """Print how many cells were refused when they began, beside those that have told why.
-
-    Args:
-        reasons: why, by the label of the cell.
-    """
-    short = {label: drop_label(why, label) for label, why in reasons.items()}
-    for reason in dict.fromkeys(short.values()):
-        told = REFUSALS.get(reason, "")
-        others = [label for label, why in short.items() if why == reason and label != told]
-        if others and told:
-            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            print(f"error: {others[0]}{more}: refused as {told} is", file=sys.stderr)
 
 
 def read_job_outcome(job: JobReturn) -> Outcome:

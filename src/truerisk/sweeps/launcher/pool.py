@@ -22,7 +22,7 @@ from truerisk.core.checks import check_int
 from truerisk.engine.signals import end_with_parent
 from truerisk.outcome import INTERRUPTED, Outcome
 from truerisk.sweeps.launcher.launcher import CellWork, Launcher
-from truerisk.sweeps.run_cell import leave_refusals, tell_outcome
+from truerisk.sweeps.run_cell import REFUSALS, tell_outcome
 from truerisk.sweeps.sweep_cell import SweepCell
 
 FORK = multiprocessing.get_context("fork")
@@ -123,7 +123,7 @@ def _run_worker(work: CellWork, slot: MachineSlot, pipe: Connection) -> None:
     # the pool's handlers came along in the fork
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    leave_refusals()
+    REFUSALS.left = True
     silence_progress()  # several lines would overwrite each other
     slot.occupy()
     try:

@@ -18,6 +18,7 @@ from truerisk.sweeps.launcher.launcher import (
     tell_far,
 )
 from truerisk.sweeps.launcher.vectorized import Vectorized
+from truerisk.sweeps.run_cell import REFUSALS
 from truerisk.sweeps.sweep_cell import SweepCell
 
 GENERAL = (
@@ -81,7 +82,14 @@ class VectorizedSlurm(Vectorized):
 
 
 class ClusterTask(WorkShare):
-    """A share that is put back in line at a time limit."""
+    """A share that is put back in line at a time limit, and prints into files of its own."""
+
+    def __call__(self) -> list[Outcome]:
+        """Train the cells, and tell there, too, which were refused."""
+        try:
+            return super().__call__()
+        finally:
+            REFUSALS.tell()
 
     def checkpoint(self) -> Any:
         """Answer submitit at a time limit: the same again, which goes on from checkpoints."""

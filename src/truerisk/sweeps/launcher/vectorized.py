@@ -18,7 +18,6 @@ from truerisk.sweeps.launcher.launcher import (
     SerialLauncher,
     claim_cells,
     tell_reasons,
-    tell_refusals,
 )
 from truerisk.sweeps.launcher.pool import Pool
 from truerisk.sweeps.sweep_cell import DONE, SweepCell
@@ -98,7 +97,6 @@ class Vectorized(Launcher):
                     # whatever it is, it may be of the stacking: each cell has its turn by itself
                     why = f"training it with others failed: {_describe_failure(error)}"
                     alone |= {named[cell.digits]: why for cell in unfinished}
-            tell_refusals({c.label: refused[c.folder] for c in waiting if c.folder in refused})
             for cell in waiting:
                 end = replace(cell.read_outcome(), new=True)
                 if cell.folder in refused:

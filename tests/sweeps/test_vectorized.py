@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from truerisk.cli import main
+from truerisk.engine.stacked.backend import StackedBackend
 from truerisk.result import load_run
 
 TINY = ["data=iris", "data.batch_size=30", "model.width=4", "trainer.max_epochs=2"]
@@ -23,6 +26,17 @@ def sweep(tmp_path, monkeypatch, undrawn, capfd):
         return code, capfd.readouterr()
 
     return sweep
+
+
+@pytest.fixture
+def read_metrics(tmp_path):
+    """Read what the runs of a study have recorded, by their folders' names."""
+
+    def read(study="s"):
+        folders = (tmp_path / "outputs" / study).glob("*-*/")
+        return {path.name: (path / "metrics.csv").read_bytes() for path in folders}
+
+    return read
 
 
 def test_a_sweep_is_trained_together_and_the_rest_by_itself(sweep, tmp_path):
@@ -44,16 +58,51 @@ def test_the_line_of_progress_tells_which_of_several_groups_it_is(sweep):
     assert ends == [f"group {i} of 3: 2 cells" for i in (1, 2, 3)]
 
 
-def test_processes_share_a_group(sweep, tmp_path):
+def test_processes_share_a_group(sweep, read_metrics):
     code, said = sweep("seed=range(5)", "hydra.launcher.processes=2")
     assert code == 0 and "5 runs: 5 finished" in said.out
-    shared = {p.name: (p / "metrics.csv").read_bytes() for p in (tmp_path / "outputs/s").glob("s*")}
-    for path in (tmp_path / "outputs/s").glob("s*"):
-        load_run(path).run.discard()
-    (tmp_path / "outputs").rename(tmp_path / "before")
-    assert sweep("seed=range(5)")[0] == 0
-    alone = {p.name: (p / "metrics.csv").read_bytes() for p in (tmp_path / "outputs/s").glob("s*")}
-    assert shared == alone and len(alone) == 5
+    shared = read_metrics()
+    assert sweep("seed=range(5)", "study=alone")[0] == 0
+    assert shared == read_metrics("alone") and len(shared) == 5
+
+
+def test_groups_are_trained_side_by_side(sweep, read_metrics, tmp_path):
+    """None of them is divided: each has a process of its own."""
+    axes = ["seed=range(3)", "model.width=4,6"]
+    code, said = sweep(*axes, "hydra.launcher.processes=2")
+    assert code == 0 and "2 groups: 6 cells, 100%" in said.err
+    runs = [load_run(path).run for path in tmp_path.glob("outputs/s/*-*/")]
+    pids = {run.status()["pid"] for run in runs if "width" in run.path.name}
+    others = {run.status()["pid"] for run in runs if "width" not in run.path.name}
+    assert len(pids) == len(others) == 1 and len({*pids, *others, os.getpid()}) == 3
+    shared = read_metrics()
+    assert sweep(*axes, "study=alone")[0] == 0
+    assert shared == read_metrics("alone") and len(shared) == 6
+
+
+@pytest.mark.parametrize("deaths", [1, 6])
+def test_a_share_whose_process_is_killed_is_begun_again(
+    deaths, sweep, read_metrics, tmp_path, monkeypatch
+):
+    """… to the same bits; one that is killed each time has its cells trained by themselves."""
+    seeds, step = ["seed=range(4)", "checkpoint_seconds=0"], StackedBackend.take_step
+    assert sweep(*seeds, "study=alone")[0] == 0
+
+    def die(backend, batch):
+        step(backend, batch)
+        if backend.runs[0].state.step == 3:
+            for number in range(deaths):
+                with suppress(FileExistsError):
+                    (tmp_path / f"{number}.death").touch(exist_ok=False)
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(StackedBackend, "take_step", die)
+    code, said = sweep(*seeds, "hydra.launcher.processes=2")
+    assert code == 0 and "4 runs: 4 finished" in said.out
+    assert len(list(tmp_path.glob("*.death"))) == deaths
+    assert ("exit code -9" in said.err) == (deaths == 6)
+    if deaths == 1:
+        assert read_metrics() == read_metrics("alone")
 
 
 def test_processes_share_the_cells_that_do_not_stack(sweep, tmp_path):

@@ -1,4 +1,4 @@
-"""A group of cells shared out to processes, with one line of progress."""
+"""Groups of cells, trained here or shared out to processes, with one line of progress."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from truerisk.core.errors import Interrupted
+from truerisk.core.errors import FAULTS, Interrupted, list_own_lines
 from truerisk.engine.signals import NOTICE, SIGNALS, end_with_parent, on_stop
 from truerisk.show.progress_line import (
     REFRESH,
@@ -21,6 +24,8 @@ from truerisk.show.progress_line import (
     format_speed,
     open_live_line,
 )
+from truerisk.sweeps.launcher.launcher import claim_cells
+from truerisk.sweeps.launcher.pool import FORK
 from truerisk.sweeps.launcher.stacked_group import GroupJob, StackedGroup
 from truerisk.sweeps.sweep_cell import SweepCell
 
@@ -78,97 +83,223 @@ class GroupProgress:
 
 LOOK = 0.2
 """Seconds between two looks at what the processes have done."""
+STARTS = 3
+"""Times a share is begun whose process is killed, as by a system that runs out of memory."""
 
 
-def train_group(
-    cells: Sequence[SweepCell], size: int | None, processes: int, place: str = ""
-) -> dict[Path, str]:
-    """Train cells that stack, in this process or in several.
+class ClaimedGroup:
+    """Cells that are trained as one, claimed until they are released.
 
     Args:
-        cells: those of one group.
-        size: cells trained at once at most; None for what suits the model.
-        processes: how many share the cells.
-        place: which of several groups they are, for the screen.
+        cells: all of the group.
 
-    Returns:
-        The reasons of the cells that could not begin, by folder.
+    Attributes:
+        waiting: those that are left to train here, each where it has been begun.
+        outcomes: of the others, by folder.
+        refused: why some of ``waiting`` could not begin, by folder.
+        error: what broke the training of those that have not ended.
+    """
+
+    def __init__(self, cells: Sequence[SweepCell]) -> None:
+        self.cells, self._claim = cells, ExitStack()
+        self.waiting, self.outcomes = self._claim.enter_context(claim_cells(cells))
+        self.refused: dict[Path, str] = {}
+        self.error: BaseException | None = None
+
+    def deal_jobs(self, count: int) -> list[list[GroupJob]]:
+        """Deal what is left to train out to at most ``count`` processes."""
+        jobs = [GroupJob(c.cfg, c.folder, {"overrides": list(c.overrides)}) for c in self.waiting]
+        return [jobs[i::count] for i in range(min(count, len(jobs)))]
+
+    def release(self) -> None:
+        """Give the claims back."""
+        self._claim.close()
+
+
+def train_groups(
+    groups: Sequence[Sequence[SweepCell]], size: int | None, processes: int
+) -> Iterator[ClaimedGroup]:
+    """Train groups of cells that stack, in this process or in several.
+
+    Args:
+        groups: of cells.
+        size: cells trained at once at most; None for what suits the model.
+        processes: how many there are. Groups are trained side by side, and those are divided for
+            which the others would have to wait.
+
+    Yields:
+        Each group when it has ended; its claims are given back when the next one is asked for.
 
     Raises:
         Interrupted: a signal asked for an end; its name is the message.
     """
-    jobs = [GroupJob(cell.cfg, cell.folder, {"overrides": list(cell.overrides)}) for cell in cells]
-    progress = GroupProgress(len(jobs), place)
-    count = min(processes, len(jobs))
-    try:
-        if count > 1:
-            return _train_in_processes(jobs, size, count, progress)
-        return _train_here(jobs, size, progress)
-    finally:
-        progress.close()
+    if processes > 1 and sum(map(len, groups)) > 1:
+        yield from GroupProcesses(groups, size, processes).train_groups()
+        return
+    for i, cells in enumerate(groups, 1):
+        group = ClaimedGroup(cells)
+        try:
+            _train_here(group, size, f"group {i} of {len(groups)}" if len(groups) > 1 else "")
+            yield group
+        finally:
+            group.release()
 
 
-def _train_here(
-    jobs: Sequence[GroupJob], size: int | None, progress: GroupProgress
-) -> dict[Path, str]:
-    group = StackedGroup(jobs, size, progress.count_steps)
-    try:
-        group.train()
-    except Interrupted:
-        raise Interrupted(group.stop) from None
-    return group.refused
+def _train_here(group: ClaimedGroup, size: int | None, place: str) -> None:
+    for jobs in group.deal_jobs(1):
+        progress = GroupProgress(len(jobs), place)
+        stacked = StackedGroup(jobs, size, progress.count_steps)
+        try:
+            stacked.train()
+        except Interrupted:
+            raise Interrupted(stacked.stop) from None
+        except FAULTS as error:
+            if isinstance(error, SystemExit) and not list_own_lines(error):
+                raise  # a signal's: the job is put back in line
+            group.error = error
+        finally:
+            progress.close()
+        group.refused = stacked.refused
 
 
-def _train_in_processes(
-    jobs: Sequence[GroupJob], size: int | None, count: int, progress: GroupProgress
-) -> dict[Path, str]:
-    """Give every ``count``-th job to each of ``count`` forked processes, and wait for them."""
-    # forked: torch and Lightning, imported here already, need not be imported once more in each
-    context = multiprocessing.get_context("fork")
-    ends = []
-    for i in range(count):
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_train_share, args=(jobs[i::count], size, count, theirs))
+@dataclass(eq=False)
+class GroupShare:
+    """What one process trains of a group.
+
+    Attributes:
+        group: whose cells they are.
+        jobs: the cells.
+        starts: how often it was begun.
+        done: by how many whole runs it has brought the cells on.
+    """
+
+    group: ClaimedGroup
+    jobs: list[GroupJob]
+    starts: int = 0
+    done: float = 0.0
+
+
+def count_shares(sizes: Sequence[int], processes: int) -> list[int]:
+    """Count the shares that groups are divided into, so that processes end at about one time.
+
+    A group no larger than a process's part of all cells stays whole, as half a stack takes longer
+    than half the time.
+
+    Args:
+        sizes: of the groups, in cells.
+        processes: that share them.
+
+    >>> count_shares([8], 2), count_shares([5, 5, 5], 2), count_shares([60, 20, 20], 2)
+    ([2], [1, 1, 1], [2, 1, 1])
+    """
+    return [min(size, -(-size * processes // sum(sizes))) for size in sizes]
+
+
+class GroupProcesses:
+    """Forked processes, each at a share of a group, with one line of progress.
+
+    Args:
+        groups: of cells.
+        size: cells trained at once at most; None for what suits the model.
+        processes: how many there are at once.
+    """
+
+    def __init__(
+        self, groups: Sequence[Sequence[SweepCell]], size: int | None, processes: int
+    ) -> None:
+        self.size, self.processes = size, processes
+        sizes = [len(cells) for cells in groups]
+        counted = zip(groups, count_shares(sizes, processes), strict=True)
+        # the largest shares first: one begun when the others end would be waited for
+        self.unclaimed = sorted(counted, key=lambda pair: -len(pair[0]) / pair[1])
+        self.waiting: list[GroupShare] = []
+        self.running: dict[Any, tuple[BaseProcess, GroupShare]] = {}
+        self.stopped = ""
+        self.progress = GroupProgress(
+            sum(sizes), f"{len(groups)} groups" if len(groups) > 1 else ""
+        )
+
+    def train_groups(self) -> Iterator[ClaimedGroup]:
+        """Train all groups, and yield each when the last of its shares has ended."""
+        held: list[ClaimedGroup] = []
+        try:
+            with on_stop(self._stop):
+                while self.unclaimed or self.waiting or self.running:
+                    held += self._begin_shares()
+                    self._hear_reports()
+                    if self.stopped and not self.running:
+                        raise Interrupted(self.stopped)
+                    left = [*self.waiting, *(share for _, share in self.running.values())]
+                    for group in [g for g in held if all(share.group is not g for share in left)]:
+                        yield group
+                        held.remove(group)
+                        group.release()
+        finally:
+            self.progress.close()
+            for group in held:
+                group.release()
+
+    def _begin_shares(self) -> list[ClaimedGroup]:
+        """Begin a share in each process that there may be; gives the groups claimed for that."""
+        claimed = []
+        while len(self.running) < self.processes and not self.stopped:
+            if self.waiting:
+                self._begin_share(self.waiting.pop(0))
+            elif self.unclaimed:
+                cells, count = self.unclaimed.pop(0)
+                group = ClaimedGroup(cells)
+                claimed.append(group)
+                self.waiting += [GroupShare(group, jobs) for jobs in group.deal_jobs(count)]
+                self.progress.cells -= len(cells) - len(group.waiting)
+            else:
+                break
+        return claimed
+
+    def _begin_share(self, share: GroupShare) -> None:
+        # forked: torch and Lightning, imported here already, need not be imported once more in each
+        ours, theirs = FORK.Pipe(duplex=False)
+        process = FORK.Process(
+            target=_train_share, args=(share.jobs, self.size, self.processes, theirs)
+        )
         process.start()
         # or the pipe would never end: this process would hold its other end as well
         theirs.close()
-        ends.append((process, ours))
-    stopped: list[str] = []
+        share.starts += 1
+        self.running[ours] = process, share
 
-    def stop(why: str) -> None:
-        stopped.append(why)
-        for process, _ in ends:
-            if process.is_alive() and process.pid is not None:
-                os.kill(process.pid, signal.SIGTERM)
-
-    with on_stop(stop):
-        refused = _collect_reports([ours for _, ours in ends], progress)
-        for process, _ in ends:
-            process.join()
-    if stopped:
-        raise Interrupted(stopped[0])
-    bad = [process.exitcode for process, _ in ends if process.exitcode]
-    if bad:
-        raise RuntimeError(f"a process of the group ended with exit code {bad[0]}")
-    return refused
-
-
-def _collect_reports(pipes: list[Any], progress: GroupProgress) -> dict[Path, str]:
-    """Count the steps that the processes report until they have ended, and return the refusals."""
-    refused: dict[Path, str] = {}
-    while pipes:
-        ready: list[Any] = multiprocessing.connection.wait(pipes, LOOK)
+    def _hear_reports(self) -> None:
+        """Count the steps that processes report, and take in how they end."""
+        ready: list[Any] = multiprocessing.connection.wait(list(self.running), LOOK)
         for pipe in ready:
+            process, share = self.running[pipe]
             try:
                 report = pipe.recv()
-            except EOFError:
-                pipes.remove(pipe)
+            except (EOFError, OSError):  # in the middle of a report, where it was killed
+                del self.running[pipe]
+                process.join()
+                self._end_share(share, process.exitcode or 0)
                 continue
             if isinstance(report, dict):
-                refused |= report
+                share.group.refused |= report
             else:
-                progress.count_steps(*report)
-    return refused
+                share.done += report[1]
+                self.progress.count_steps(*report)
+
+    def _end_share(self, share: GroupShare, code: int) -> None:
+        """Note that a process has ended; one that was killed is followed by another."""
+        if code == -signal.SIGKILL and share.starts < STARTS and not self.stopped:
+            # its cells go on from their checkpoints, and are counted again
+            self.progress.count_steps(0, -share.done)
+            share.done = 0.0
+            self.waiting.insert(0, share)
+        elif code:
+            share.group.error = RuntimeError(f"a process of the group ended with exit code {code}")
+
+    def _stop(self, why: str) -> None:
+        self.stopped = why
+        for process, _ in self.running.values():
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, signal.SIGTERM)
 
 
 def _train_share(jobs: Sequence[GroupJob], size: int | None, count: int, pipe: Any) -> None:

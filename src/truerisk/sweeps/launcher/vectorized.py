@@ -8,19 +8,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from truerisk.core.atomic_files import NO_ROOM, describe_file_error
-from truerisk.core.errors import FAULTS, ConfigError, Interrupted, list_own_lines
+from truerisk.core.errors import ConfigError
 from truerisk.outcome import Outcome
 from truerisk.sweeps.launcher.launcher import (
     CellWork,
     Launcher,
     SerialLauncher,
-    claim_cells,
     tell_reasons,
 )
 from truerisk.sweeps.launcher.pool import Pool
 from truerisk.sweeps.sweep_cell import DONE, SweepCell
+
+if TYPE_CHECKING:
+    from truerisk.sweeps.launcher.group_processes import ClaimedGroup
 
 
 class Vectorized(Launcher):
@@ -48,16 +51,16 @@ class Vectorized(Launcher):
     def run_cells(self, works: Sequence[CellWork]) -> Iterator[tuple[SweepCell, Outcome]]:
         """Train the groups, then the other cells by themselves."""
         from truerisk.engine.stacked.grouping import group_configs
+        from truerisk.sweeps.launcher.group_processes import train_groups
 
         groups_of_rows = group_configs([work.cell.config for work in works])
         single = [group for group in groups_of_rows if group.why]
         alone = {works[group.rows[0]].cell.folder: group.why for group in single}
-        together = [group.rows for group in groups_of_rows if not group.why]
-        for i, rows in enumerate(together, 1):
-            place = ""
-            if len(together) > 1:
-                place = f"group {i} of {len(together)}"
-            yield from self._train_group([works[row].cell for row in rows], alone, place)
+        together = [
+            [works[row].cell for row in group.rows] for group in groups_of_rows if not group.why
+        ]
+        for group in train_groups(together, self.size, self.processes):
+            yield from _end_group(group, alone)
         rest = [work for work in works if work.cell.folder in alone]
         if len(works) > 1:
             tell_reasons(
@@ -71,38 +74,27 @@ class Vectorized(Launcher):
         outcomes = launcher.run_works(rest)
         yield from zip([work.cell for work in rest], outcomes, strict=True)
 
-    def _train_group(
-        self, cells: Sequence[SweepCell], alone: dict[Path, str], place: str
-    ) -> Iterator[tuple[SweepCell, Outcome]]:
-        """Train a group; where it breaks, its cells go to ``alone`` with the reason, unyielded."""
-        from truerisk.sweeps.launcher.group_processes import train_group
 
-        named = {cell.digits: cell.folder for cell in cells}  # as this command has
-        with claim_cells(cells) as (waiting, outcomes):
-            refused: dict[Path, str] = {}
-            try:
-                if waiting:
-                    refused = train_group(waiting, self.size, self.processes, place)
-            except Interrupted:
-                raise
-            except FAULTS as error:
-                if isinstance(error, SystemExit) and not list_own_lines(error):
-                    raise  # a signal's: the job is put back in line
-                unfinished = [cell for cell in waiting if cell.read_outcome().status not in DONE]
-                if isinstance(error, OSError) and error.errno in NO_ROOM:
-                    # by itself a cell would find no more room
-                    why = f"{describe_file_error(error, cells[0].folder.parent)}: make room, then"
-                    refused = _fail_cells(unfinished, f"{why} give the sweep again")
-                else:
-                    # whatever it is, it may be of the stacking: each cell has its turn by itself
-                    why = f"training it with others failed: {_describe_failure(error)}"
-                    alone |= {named[cell.digits]: why for cell in unfinished}
-            for cell in waiting:
-                end = replace(cell.read_outcome(), new=True)
-                if cell.folder in refused:
-                    end = Outcome(math.nan, "refused", refused[cell.folder])
-                outcomes[named[cell.digits]] = replace(end, folder=cell.folder)
-        yield from ((cell, outcomes[cell.folder]) for cell in cells)
+def _end_group(group: ClaimedGroup, alone: dict[Path, str]) -> Iterator[tuple[SweepCell, Outcome]]:
+    """Tell how the cells of a group ended; where it broke, they go to ``alone`` with the reason."""
+    named = {cell.digits: cell.folder for cell in group.cells}  # as this command has
+    refused, outcomes, error = group.refused, group.outcomes, group.error
+    if error is not None:
+        unfinished = [cell for cell in group.waiting if cell.read_outcome().status not in DONE]
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            # by itself a cell would find no more room
+            why = f"{describe_file_error(error, group.cells[0].folder.parent)}: make room, then"
+            refused = _fail_cells(unfinished, f"{why} give the sweep again")
+        else:
+            # whatever it is, it may be of the stacking: each cell has its turn by itself
+            why = f"training it with others failed: {_describe_failure(error)}"
+            alone |= {named[cell.digits]: why for cell in unfinished}
+    for cell in group.waiting:
+        end = replace(cell.read_outcome(), new=True)
+        if cell.folder in refused:
+            end = Outcome(math.nan, "refused", refused[cell.folder])
+        outcomes[named[cell.digits]] = replace(end, folder=cell.folder)
+    yield from ((cell, outcomes[cell.folder]) for cell in group.cells)
 
 
 def _fail_cells(cells: Sequence[SweepCell], reason: str) -> dict[Path, str]:

@@ -312,7 +312,7 @@ def run_reproduce(args: Sequence[str]) -> int:
     parser = _make_parser(
         "reproduce",
         "Run published claims and say whether they hold; exit code 1 if one does not.",
-        epilog="KEY=VALUE changes the studies, as in hydra/launcher=vectorized.",
+        epilog="KEY=VALUE changes the studies: hydra.launcher.processes=1 leaves them one core.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="all: every one of them")
     parser.add_argument(

@@ -12,6 +12,7 @@ import pytest
 
 from truerisk.cli import main
 from truerisk.core.errors import ConfigError
+from truerisk.core.threads import count_cores
 from truerisk.verdicts import Runs, load_last_weights, read_series, read_setting
 from truerisk.verdicts import reproduce as command
 from truerisk.verdicts.claim import Finding
@@ -67,28 +68,62 @@ def test_the_list_says_how_long_each_takes_here(tmp_path, monkeypatch, capsys):
     assert topics == [topic for topic in TOPICS if topic in topics]
 
 
-def test_only_a_whole_study_is_timed(tmp_path, monkeypatch):
-    """… not one that is there already, nor another one made of it."""
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A reproduction whose study is made without training; ``launched`` has its command lines."""
     monkeypatch.chdir(tmp_path)
-    study = load_reproduction("softmax_overflow")
-    folder, timed = tmp_path / "outputs" / "softmax_overflow", []
-    monkeypatch.setattr(
-        "truerisk.launch.launch_training",
-        lambda arguments: folder.mkdir(parents=True, exist_ok=True),
-    )
+    folder, launched = tmp_path / "outputs" / "softmax_overflow", []
+
+    def launch(arguments):
+        launched.append(arguments)
+        for place in (folder, folder.with_name("softmax_overflow-quick")):
+            place.mkdir(parents=True, exist_ok=True)
+
+    monkeypatch.setattr("truerisk.launch.launch_training", launch)
     monkeypatch.setattr(command, "list_cell_folders", lambda arguments: [])
     monkeypatch.setattr(command, "Runs", SimpleNamespace(in_folders=list))
+    reproduction = load_reproduction("softmax_overflow")
+    return SimpleNamespace(reproduction=reproduction, folder=folder, launched=launched)
+
+
+def test_only_a_whole_study_is_timed(study, monkeypatch):
+    """… not one that is there already, nor another one made of it."""
+    timed = []
 
     def judge(reproduction, runs, where, quick, seconds):
         timed.append(seconds)
         write_verdict(JUDGED, where, seconds)
 
     monkeypatch.setattr(command, "judge_study", judge)
-    command._reproduce_one(study, False, ["trainer.max_epochs=1"])
-    shutil.rmtree(folder)
-    command._reproduce_one(study, False, ["hydra/launcher=pool"])
-    command._reproduce_one(study, False, [])
+    command._reproduce_one(study.reproduction, False, ["trainer.max_epochs=1"])
+    shutil.rmtree(study.folder)
+    command._reproduce_one(study.reproduction, False, ["hydra/launcher=pool"])
+    command._reproduce_one(study.reproduction, False, [])
     assert timed[0] is None and timed[1] >= 0 and timed[2] == timed[1]
+
+
+@pytest.mark.parametrize(
+    ("quick", "overrides", "processes"),
+    [
+        (False, ["seed=3"], [f"hydra.launcher.processes={count_cores()}"]),
+        (False, ["hydra.launcher.processes=1"], ["hydra.launcher.processes=1"]),
+        (False, ["hydra/launcher=pool"], []),
+        (True, [], []),
+    ],
+)
+def test_a_study_takes_all_cores(quick, overrides, processes, study, monkeypatch):
+    """… unless it is a quick one, or its launcher was chosen."""
+    monkeypatch.setattr(command, "judge_study", lambda *given: "holds")
+    command._reproduce_one(study.reproduction, quick, overrides)
+    (launched,) = study.launched
+    assert [given for given in launched if given.startswith("hydra.launcher")] == processes
+
+
+@pytest.mark.parametrize("name", reproduction_names())
+def test_every_study_can_take_all_cores(name):
+    """A key that its launcher has not got would be refused."""
+    study = load_reproduction(name)
+    assert command.list_cell_folders([*study.study_overrides(True), "hydra.launcher.processes=2"])
 
 
 def test_a_name_that_there_is_not(capsys):

@@ -23,11 +23,14 @@ from truerisk.verdicts.reproduction import (
 from truerisk.verdicts.runs import Runs
 
 OUTPUTS = Path("outputs")
+LAUNCHER = ("hydra/launcher", "hydra.launcher")
 MARKS = {"holds": "[green]holds[/]", "does not hold": "[bold red]does not hold[/]"}
 
 
 def reproduce_claims(which: Sequence[str], quick: bool, overrides: Sequence[str] = ()) -> int:
     """Run reproductions, print their verdicts, and write the gallery.
+
+    A study takes all cores, unless it is a quick one, or its launcher is among the overrides.
 
     Args:
         which: names of reproductions, or ``["all"]``.
@@ -51,10 +54,13 @@ def reproduce_claims(which: Sequence[str], quick: bool, overrides: Sequence[str]
 
 
 def _reproduce_one(reproduction: Reproduction, quick: bool, overrides: Sequence[str]) -> str:
+    from truerisk.core.threads import count_cores
     from truerisk.launch import launch_training
 
     folder = OUTPUTS / reproduction.study_name(quick)
     arguments = [*reproduction.study_overrides(quick), *overrides]
+    if not quick and not any(given.startswith(LAUNCHER) for given in overrides):
+        arguments.append(f"hydra.launcher.processes={count_cores()}")
     begun, earlier = time.monotonic(), read_verdict(folder) or {}
     # the rest of a study that was cut off is not its time, nor is another study's
     is_whole = not folder.is_dir() and all(given.startswith("hydra") for given in overrides)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.arguments import read_arguments
 
-PARTS = ("single_runs", "stacked_ends", "tuning", "postgres", "overlapping")
+PARTS = ("single_runs", "stacked_ends", "workers", "tuning", "postgres", "overlapping")
 """Modules of this folder, each with ``tallies(place, quick)``."""
 
 

@@ -25,6 +25,9 @@ RECIPES = {
     "muon": ["optimizer=muon"],
     "L-BFGS": ["optimizer=lbfgs", "data.batch_size=full"],
     "SAM": ["optimizer=sam"],
+    "mixup, EMA": ["regularizer=[mixup,ema]"],
+    "K-FAC": ["optimizer=kfac"],
+    "Prodigy": ["optimizer=prodigy"],
 }
 ROOM = 600
 """Bytes that a file may have once the disk is full: a status fits, a checkpoint does not."""
@@ -158,7 +161,7 @@ def damage_files(place: Path, most: int) -> Tally:
 
 
 def tallies(place: Path, quick: bool) -> Iterator[Tally]:
-    """Kill five recipes at each operation, then tear writes, fill the disk, damage files."""
+    """Kill eight recipes at each operation, then tear writes, fill the disk, damage files."""
     from truerisk.sweeps.launcher.pool import warm_up
 
     warm_up()

@@ -371,7 +371,8 @@ def _execute(
             run.write_facts(facts)
             run.note_contents(contents)
             if not run.last.exists():
-                _begin_anew(run)
+                lost = f"no checkpoint: the run starts anew{put_aside(run)}"
+                print(f"{run.path} has {lost}", file=sys.stderr)
         else:
             run.create(OmegaConf.to_yaml(cfg, resolve=True), facts)
     result = RunResult(run.path)
@@ -401,8 +402,8 @@ def _execute(
     return result
 
 
-def _begin_anew(run: RunFolder) -> None:
-    """Tell that a run has no checkpoint to go on from; what it had measured is put aside."""
+def put_aside(run: RunFolder) -> str:
+    """Put aside what a run without a checkpoint had measured; say so, where it is something."""
     from truerisk.logger.history import read_rows, row_step
 
     try:
@@ -417,7 +418,7 @@ def _begin_anew(run: RunFolder) -> None:
     if run.best.exists():  # there was one
         kept += f"; {run.last.name} is lost"
         DAMAGED.append(run.last)
-    print(f"{run.path} has no checkpoint: the run starts anew{kept}", file=sys.stderr)
+    return kept
 
 
 @contextmanager

@@ -125,6 +125,26 @@ def test_a_group_that_breaks_is_run_cell_by_cell(sweep, monkeypatch):
     (line,) = [line for line in said.err.splitlines() if "NotImplementedError" in line]
     assert "training it with others failed: NotImplementedError: no rule for this layer" in line
     assert "(test_vectorized.py:" in line and "Traceback" not in said.err
+    assert "starts anew" not in said.err  # nothing was measured yet
+
+
+def test_a_group_that_breaks_on_its_way_tells_once_what_is_put_aside(sweep, monkeypatch, tmp_path):
+    from truerisk.engine.stacked.backend import StackedBackend
+
+    steps, take_step = iter(range(4)), StackedBackend.take_step  # of an epoch, there are 3
+
+    def broken(backend, batch):
+        if next(steps, None) is None:
+            raise RuntimeError("no more of this")
+        return take_step(backend, batch)
+
+    monkeypatch.setattr(StackedBackend, "take_step", broken)
+    code, said = sweep("seed=1,2,3")
+    assert code == 0 and "3 runs: 3 finished" in said.out
+    kept = "each run starts anew; what it had measured is kept in metrics-before.csv"
+    assert f"seed=1 and 2 more have no checkpoint: {kept}\n" in said.err
+    assert said.err.count("anew") == 1
+    assert len(list((tmp_path / "outputs" / "s").glob("*/metrics-before.csv"))) == 3
 
 
 def test_a_size_that_is_none_is_refused(sweep):

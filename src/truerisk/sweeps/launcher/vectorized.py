@@ -89,12 +89,31 @@ def _end_group(group: ClaimedGroup, alone: dict[Path, str]) -> Iterator[tuple[Sw
             # whatever it is, it may be of the stacking: each cell has its turn by itself
             why = f"training it with others failed: {_describe_failure(error)}"
             alone |= {named[cell.digits]: why for cell in unfinished}
+            _put_aside(unfinished)
     for cell in group.waiting:
         end = replace(cell.read_outcome(), new=True)
         if cell.folder in refused:
             end = Outcome(math.nan, "refused", refused[cell.folder])
         outcomes[named[cell.digits]] = replace(end, folder=cell.folder)
     yield from ((cell, outcomes[cell.folder]) for cell in group.cells)
+
+
+def _put_aside(cells: Sequence[SweepCell]) -> None:
+    """Let cells that have no checkpoint to go on from begin anew, each by itself.
+
+    What they had measured is kept, and told of once.
+    """
+    from truerisk.fit import put_aside
+
+    anew = [cell for cell in cells if cell.run.begun and not cell.run.last.exists()]
+    kept = {cell.label: put_aside(cell.run) for cell in anew}
+    for cell in anew:  # without it a run has not begun
+        cell.run.config.unlink()
+    tell_reasons(
+        {label: why for label, why in kept.items() if why},
+        "{cell} has no checkpoint: the run starts anew{why}",
+        "{cell} and {more} more have no checkpoint: each run starts anew{why}",
+    )
 
 
 def _fail_cells(cells: Sequence[SweepCell], reason: str) -> dict[Path, str]:

@@ -40,7 +40,8 @@ truerisk plan [GROUP=OPTION,OPTION…] [KEY=VALUE,VALUE…]
 
 Shows what truerisk train -m would do with the same arguments: a line for each cell, whether its run
 is there already, would run or cannot work, which would be trained together, and how long the rest
-is going to take. Nothing is trained or written.
+is going to take. Nothing is trained or written, and no data read: what only the data or the built
+model shows, train may still refuse.
 
   truerisk plan optimizer=sgd,adam 'seed=range(5)'
   truerisk plan 'seed=range(32)' hydra/launcher=vectorized

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pytest
 
 from truerisk.verdicts import Finding, claim, exact_finding
 from truerisk.verdicts.gallery import save_themes, write_gallery
 from truerisk.verdicts.reproduction import JudgedClaim, overall_verdict, write_verdict
+from truerisk.verdicts.runs import Runs
 
 
 def judged(finding, says="a number"):
@@ -92,3 +94,18 @@ def test_the_contents_show_every_verdict_below_its_topic(studied):
     assert "## Descent\n\n### condition_number\n" in text
     assert '<img src="condition_number/figure.png"' in text
     assert "| 1 < 2 & 3 | 1 ± 0.5 | 3 [2.5, 3.5] | does not hold |" in text
+
+
+def test_a_panel_without_runs_says_so(monkeypatch):
+    from matplotlib.figure import Figure
+
+    from truerisk.reproductions import structural_risk
+
+    found = {"L2": {0.0: np.array([1.0, 2.0]), 0.1: np.array([2.0, 3.0])}}
+    monkeypatch.setattr(
+        structural_risk, "find_risks", lambda runs, brake, split: found.get(brake, {})
+    )
+    figure = Figure()
+    structural_risk.draw_figure(Runs([]), figure)
+    said = [[text.get_text() for text in axes.texts] for axes in figure.axes[:5]]
+    assert not said[0] and all("no runs" in texts[0] for texts in said[1:])

@@ -33,6 +33,7 @@ from truerisk.verdicts import (
     read_series,
     write_grids,
 )
+from truerisk.verdicts.gallery import say_not_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -277,8 +278,10 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
         "batch norm,\nresidual,\nXavier": ("mlp_residual", "xavier_normal"),
         "batch norm,\nresidual,\ntorch": ("mlp_residual", "default"),
     }
-    for row, net in enumerate(nets.values()):
-        risks = best_risks(runs, *net)
+    found = [best_risks(runs, *net) for net in nets.values()]
+    if not any(found):
+        say_not_run(right)
+    for row, risks in enumerate(found):
         right.plot(risks, [row] * len(risks), "o", color="C0")
     right.axvline(CHANCE, color="C1", linewidth=1.2)
     right.text(CHANCE, -0.6, "chance ", color="C1", ha="right")

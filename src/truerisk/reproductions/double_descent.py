@@ -231,23 +231,26 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
     for name, places, skipped in (("width", widths, 0), ("time", times, 1)):
         curves = 100 * pick_curves(runs, name).T[skipped:]
         panels[name].plot(places[skipped:], curves, color="C0", linewidth=0.6, alpha=0.5)
-        panels[name].plot(places[skipped:], curves.mean(1), color="C0", linewidth=1.8)
+        panels[name].plot(places[skipped:], curves.mean(1), "C0", linewidth=1.8, label="mean")
+        panels[name].lines[0].set_label("a seed")
         panels[name].set(xscale="log", ylim=(65, 80))
     fits = _find_fitting_width(runs)
     panels["width"].axvline(fits, color="C1", linewidth=1.2)
     panels["width"].text(fits * 1.15, 78.5, "interpolates", color="C1", va="center")
     panels["width"].set(xlabel="width", title="MLP: validation error, %")
+    panels["time"].legend(fontsize="small", frameon=False, loc="upper right")
     panels["time"].set(xlabel="epoch", title=f"of width {max(errors)}")
 
 
 def _draw_least_norm(runs: Runs, axes: Any) -> None:
     """Draw the mean risk above Bayes' with its interval, beside the formula."""
     for grid in (np.geomspace(40, 97, 200), np.geomspace(104, 500, 200)):
-        axes.plot(grid / SAMPLES, predict_excess(grid), color="C1", linewidth=1.4)
+        (theory,) = axes.plot(grid / SAMPLES, predict_excess(grid), color="C1", linewidth=1.4)
     for d, values in read_excess(runs).items():
         found = mean_finding(values.tolist())
         reach = [[found.value - found.low], [found.high - found.value]]
-        axes.errorbar(d / SAMPLES, found.value, reach, fmt="o", color="C0", capsize=4)
+        points = axes.errorbar(d / SAMPLES, found.value, reach, fmt="o", color="C0", capsize=4)
+    axes.legend([theory, points], ["theory", "mean [95 %]"], fontsize="small", frameon=False)
     axes.set(xscale="log", ylim=(0, 10), xlabel="γ = d/n", title="least norm: risk − σ²")
     axes.set_xticks([0.5, 0.8, 1.25, 2, 4], ["0.5", "0.8", "1.25", "2", "4"])
     axes.minorticks_off()

@@ -33,6 +33,7 @@ from truerisk.verdicts import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FORMULA = "∇²J = 2 E x̃x̃ᵀ   →   2 (corr x ⊕ 1);   layers: a ← γ (a − E a)/√(Var a + ε) + β"
@@ -245,6 +246,9 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
         runs: the study's.
         figure: an empty one.
     """
+    if not networks(runs, "none"):  # the quick study has least squares alone
+        _draw_least_squares(runs, figure.add_subplot())
+        return
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     for i, (kind, name) in enumerate(NAMES.items()):
         left.plot([], [], "o-", color=f"C{i}", lw=1.2, ms=4, label=name)
@@ -254,11 +258,29 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
             left.plot(list(by_rate), risks, "o-", color=f"C{i}", lw=1.2, ms=4)
         values = list(read_conditions(runs, kind).values())
         right.plot([i] * len(values), values, "o", color=f"C{i}", ms=5)
-    left.axhline(CHANCE / 2, color="gray", linestyle=":", linewidth=1.2)
+    left.axhline(CHANCE / 2, color="gray", linestyle=":", linewidth=1.2, label="half of chance")
     left.set(
         xscale="log", xlim=(2e-3, 15), xlabel="step length", title="training risk after 30 epochs"
     )
-    left.legend(fontsize="x-small", loc="lower left")
+    where = {"loc": "upper center", "bbox_to_anchor": (0.42, 1.0)}  # between the curves
+    left.legend(title="a line a seed", fontsize="x-small", title_fontsize="x-small", **where)
     right.set_xticks(range(3), [name.replace(" ", "\n") for name in NAMES.values()])
     right.set(yscale="log", xlim=(-0.5, 2.5), ylim=(100, 10_000), title="λmax / mean eigenvalue")
     right.set_xlabel("after 5 epochs")
+
+
+def _draw_least_squares(runs: Runs, axes: Axes) -> None:
+    """Draw how far J falls or rises in 300 steps, over the step length as a share of 2/λmax."""
+    for i, (way, name) in enumerate({"none": "raw inputs", "feature": "standardized"}.items()):
+        group = list(fitted_lines(runs, way))
+        shares = [read_setting(run, RATE) * predict_eigenvalues(run)[-1] / 2 for run in group]
+        values = [read_series(run, "objective") for run in group]
+        axes.plot(shares, [v[-1] / v[0] for v in values], "o", color=f"C{i}", label=name)
+    axes.axhline(1, color="gray", linestyle=":", linewidth=1.2)
+    axes.axvline(1, color="gray", linestyle=":", linewidth=1.2, label="2/λmax, and no change")
+    axes.set(yscale="log", xlabel="step length · λmax / 2")
+    axes.set_title("least squares: J after 300 steps, over J before")
+    axes.text(
+        0.03, 0.5, "networks: no runs\n(--quick has none)", color="gray", transform=axes.transAxes
+    )
+    axes.legend(fontsize="small", frameon=False, loc="upper left")

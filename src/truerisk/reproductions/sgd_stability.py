@@ -290,6 +290,8 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
     left, right = figure.subplots(1, 2, sharey=True)
     for i, model in enumerate(NAMES):
         groups = group_twins(runs, model)
+        if not groups:  # the quick study has no network
+            continue
         for axes, place, fixed in ((left, 0, FIXED["steps"]), (right, 1, FIXED["samples"])):
             chosen = {k: g for k, g in groups.items() if k[1 - place] == fixed}
             for key, group in chosen.items():

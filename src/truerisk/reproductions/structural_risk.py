@@ -31,6 +31,7 @@ from truerisk.verdicts import (
     read_setting,
     write_grids,
 )
+from truerisk.verdicts.gallery import say_not_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -170,6 +171,9 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
             # three strengths, as all of them would touch
             shown = [0, len(risks) // 2, len(risks) - 1]
             axes.set_xticks(shown, [f"{list(risks)[i]:g}" for i in shown])
+        if not axes.lines:
+            say_not_run(axes)
+            axes.set_xticks([])
         axes.set(title=": ".join((brake, SYMBOLS[brake])).rstrip(": "))
     legend.axis("off")
     legend.text(0.1, 0.6, "validation risk", color="C1", transform=legend.transAxes)

@@ -388,6 +388,8 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
     left, right = figure.subplots(1, 2)
     for i, (loss, name) in enumerate(NAMES.items()):
         sizes = runs.with_settings({"choices.data": "gaussians", "choices.loss": loss})
+        if not sizes:  # the quick study has not every loss
+            continue
         for n, group in sizes.grouped_by("data.num_train").items():
             found = mean_finding([read_rule(run).error - bayes_error() for run in group])
             reach = [[found.value - found.low], [found.high - found.value]]
@@ -399,13 +401,21 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
     left.set_xticks([100, 400, 1600], ["100", "400", "1600"])
     left.set_yticks([0.002, 0.005, 0.01, 0.02, 0.05], ["0.002", "0.005", "0.01", "0.02", "0.05"])
     left.minorticks_off()
+    # gray: what a line and a point are, whatever the color
+    left.plot([], [], color="gray", lw=1, label="first order in 1/n")
+    left.errorbar([], [], [], fmt="o", color="gray", label="measured [95 %]")
     left.legend(fontsize="small", frameon=False)
+    shares = {0.0: "no outliers", 0.1: "a tenth outliers"}
+    shares = {k: name for k, name in shares.items() if read_squared_excess(runs, "mse", k)}
     for i, (loss, name) in enumerate({"mse": "least squares", "mae": "least deviations"}.items()):
-        for place, share in enumerate((0.0, 0.1)):
+        for place, share in enumerate(shares):
             values = read_squared_excess(runs, loss, share)
             right.plot([place + (i - 0.5) / 5] * len(values), values, ".", color=f"C{i}")
             edges = [place + (i - 0.5) / 5 - 0.08, place + (i - 0.5) / 5 + 0.08]
             right.plot(edges, [predict_squared_excess(loss, share)] * 2, color=f"C{i}")
-        right.text(-0.3, 3 / 2.2**i, name, color=f"C{i}")
-    right.set(yscale="log", xlim=(-0.4, 1.4), title="squared error − noise")
-    right.set_xticks([0, 1], ["no outliers", "a tenth"])
+        right.plot([], [], "s", color=f"C{i}", label=name)
+    right.plot([], [], color="gray", label="first order")
+    right.plot([], [], ".", color="gray", label="a training set")
+    right.legend(fontsize="small", frameon=False)
+    right.set(yscale="log", xlim=(-0.4, len(shares) - 0.6), title="squared error − noise")
+    right.set_xticks(range(len(shares)), list(shares.values()))

@@ -19,6 +19,7 @@ from truerisk.verdicts.reproduction import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
@@ -87,6 +88,12 @@ def theme_parameters(theme: str) -> Any:
         "svg.hashsalt": "truerisk",  # without it, ids in the file differ from run to run
         "svg.fonttype": "path",
     }
+
+
+def say_not_run(axes: Axes) -> None:
+    """Write into a panel that there are no runs for it, as in most quick studies."""
+    where: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes.transAxes}
+    axes.text(0.5, 0.5, "no runs\n(--quick has none)", color="gray", fontsize="small", **where)
 
 
 def set_decimal_ticks(axis: Axis) -> None:

@@ -150,7 +150,7 @@ def tallies(place: Path, quick: bool) -> Iterator[Tally]:
     from truerisk.sweeps.launcher.pool import warm_up
 
     warm_up()
-    moments = 2 if quick else 20
+    moments = 2 if quick else 10
     for name, options in LAUNCHERS.items():
         for who in WHOM:
             where = place / f"{name}-{who}"

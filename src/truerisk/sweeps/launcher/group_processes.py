@@ -83,6 +83,8 @@ class GroupProgress:
 
 LOOK = 0.2
 """Seconds between two looks at what the processes have done."""
+FEWEST = 8
+"""Cells of a group's share, where the group is divided without need."""
 STARTS = 3
 """Times a share is begun whose process is killed, as by a system that runs out of memory."""
 
@@ -182,17 +184,21 @@ class GroupShare:
 def count_shares(sizes: Sequence[int], processes: int) -> list[int]:
     """Count the shares that groups are divided into, so that processes end at about one time.
 
-    A group no larger than a process's part of all cells stays whole, as half a stack takes longer
-    than half the time.
+    A small group stays whole, as half a stack takes longer than half the time, unless it is more
+    than a process's part of all cells. Others are divided, as one may take far longer than another.
 
     Args:
         sizes: of the groups, in cells.
         processes: that share them.
 
-    >>> count_shares([8], 2), count_shares([5, 5, 5], 2), count_shares([60, 20, 20], 2)
-    ([2], [1, 1, 1], [2, 1, 1])
+    >>> count_shares([8], 2), count_shares([5, 5, 5], 2), count_shares([18, 18, 6], 2)
+    ([2], [1, 1, 1], [2, 2, 1])
     """
-    return [min(size, -(-size * processes // sum(sizes))) for size in sizes]
+    parts = [-(-size * processes // sum(sizes)) for size in sizes]
+    return [
+        min(size, max(part, min(processes, size // FEWEST)))
+        for size, part in zip(sizes, parts, strict=True)
+    ]
 
 
 class GroupProcesses:

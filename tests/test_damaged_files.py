@@ -158,7 +158,9 @@ def test_of_a_run_that_was_cut_off(studies, damaged, name, how):
         return
     run = load_run(folder)
     assert run.status == "finished" and run.summary == ended_as(studies)
-    if held is not None:
+    if name == "metrics.csv" and how == "half":  # its whole rows stay, and are gone on with
+        assert path.read_bytes().startswith(held[: held.rindex(b"\n") + 1])
+    elif held is not None:
         assert path.with_name(f"damaged-{path.name}").read_bytes() == held
 
 

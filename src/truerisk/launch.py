@@ -45,6 +45,10 @@ model shows, train may still refuse.
 
   truerisk plan optimizer=sgd,adam 'seed=range(5)'
   truerisk plan 'seed=range(32)' hydra/launcher=vectorized
+  truerisk plan 'seed=range(32)' hydra/launcher=vectorized_slurm --nodes 4
+
+--nodes N tells when the last job ends on N nodes of a cluster, and which size of the groups ends
+first, from the cells of the study that are timed.
 
 All options and keys: truerisk train --help
 """
@@ -85,10 +89,17 @@ def launch_training(args: Sequence[str]) -> int:
 
 def launch_plan(args: Sequence[str]) -> int:
     """Show what ``truerisk train --multirun`` would do with the same arguments."""
-    given = make_parser("truerisk plan").parse_intermixed_args(list(args))
+    parser = make_parser("truerisk plan")
+    parser.add_argument("--nodes")
+    given = parser.parse_intermixed_args(list(args))
     if given.help:
         print(PLAN_HELP, end="")
         return 0
+    nodes = None
+    if given.nodes is not None:
+        if not re.fullmatch(r"[1-9]\d{0,5}", given.nodes):
+            raise ConfigError(f"--nodes {given.nodes}: give a whole number of at least 1")
+        nodes = int(given.nodes)
     overrides = expand_overrides(given.overrides, multirun=True)
     name = given.config_name or PRIMARY
     from truerisk.sweeps.sweep import Sweep, is_own_sweeper
@@ -101,7 +112,8 @@ def launch_plan(args: Sequence[str]) -> int:
             raise ConfigError(
                 "the points of a sweeper that is a Hydra plugin are not known beforehand"
             )
-        print("\n".join(plan_sweep(Sweep(loader, name, overrides, shared)).format_lines()))
+        plan = plan_sweep(Sweep(loader, name, overrides, shared), nodes)
+        print("\n".join(plan.format_lines()))
     return 0
 
 

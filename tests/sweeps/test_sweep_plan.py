@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from importlib.util import find_spec
 from unittest import mock
 
@@ -7,6 +8,8 @@ import pytest
 
 from truerisk.cli import main
 from truerisk.config import check
+from truerisk.sweeps.cluster_plan import end_of_jobs, fit_block_time
+from truerisk.sweeps.launcher.submitit_launcher import split_groups
 from truerisk.sweeps.sweep_plan import format_duration
 
 
@@ -32,7 +35,8 @@ def test_cells_trained_together_share_the_time(sweep, tiny, capsys, cells):
     took = [run.run.status()["seconds"] for run in cells().values()]
     capsys.readouterr()
     assert main(["plan", *tiny.overrides, "study=s", "seed=range(20)", *together[1:]]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
+    *_, last, copies = capsys.readouterr().out.splitlines()
+    assert copies.startswith("group 1: 10 cells hold 10 copies of the data (")
     each = sum(took) / 10 / 10
     assert last.startswith(
         f"expected: {format_duration(10 * each)} of work, at {format_duration(each)} a cell"
@@ -73,3 +77,48 @@ def test_cells_that_differ_in_their_seeds_are_examined_once(sweep, tiny, here, c
     out = capsys.readouterr().out
     assert "seed.base is -1: it should be greater than or equal to 0" in out
     assert "seed.base is 0.5: it should be a valid integer" in out and "1 to run" in out
+
+
+def simulate(seconds, nodes):
+    """A cluster, event by event: whenever a job ends, the next in line begins."""
+    queue, running, now = list(seconds), [], 0
+    while queue or running:
+        while queue and len(running) < nodes:
+            running.append(now + queue.pop(0))
+        now = min(running)
+        running.remove(now)
+    return now
+
+
+def test_the_end_of_jobs_is_that_of_a_simulated_scheduler():
+    draw = random.Random(0)
+    for _ in range(200):
+        jobs = [draw.randint(1, 50) for _ in range(draw.randint(1, 40))]
+        nodes = draw.randint(1, 12)
+        assert end_of_jobs(jobs, nodes) == simulate(jobs, nodes)
+    for jobs, nodes in ((7, 3), (6, 3), (1, 5)):
+        assert end_of_jobs([4.0] * jobs, nodes) == -(-jobs // nodes) * 4.0
+
+
+def test_the_time_of_a_block_is_fitted_to_timed_ones():
+    model = fit_block_time([(1, 2.5), (4, 4.0), (4, 4.0), (16, 10.0)])
+    assert (model.fixed, model.share) == pytest.approx((2.0, 0.5))
+    assert model.covers(16) and not model.covers(17)
+    assert fit_block_time([(4, 3.0), (4, 5.0)]).predict(2) == 4.0
+
+
+def test_a_group_is_split_into_jobs_of_one_size_and_nothing_is_doubled():
+    groups = [list(range(10)), [10]]
+    assert split_groups(groups, None) == groups
+    assert split_groups(groups, 4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [10]]
+    assert split_groups(groups, 2, processes=4) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10]]
+
+
+def test_nodes_that_are_no_number_or_no_cluster_are_refused(tiny, here, capsys):
+    asked = ["plan", *tiny.overrides, "seed=1,2"]
+    for given, said in (("0", "give a whole number"), ("4", "hydra/launcher=vectorized_slurm")):
+        assert main([*asked, "--nodes", given]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: --nodes") and said in err and err.count("\n") == 1
+    assert main([*asked, "hydra/launcher=vectorized_slurm", "--nodes", "4"]) == 2
+    assert "is timed: run it first, by truerisk train" in capsys.readouterr().err

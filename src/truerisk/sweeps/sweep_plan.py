@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from truerisk.core.errors import ConfigError
+from truerisk.core.seeds import derive_streams
+from truerisk.sweeps.cluster_plan import ClusterPlan
 from truerisk.sweeps.run_cell import drop_label
 from truerisk.sweeps.study_folder import describe_changes, unique_cells, validate_cells
 from truerisk.sweeps.sweep import Sweep
@@ -46,10 +50,12 @@ class SweepPlan(NamedTuple):
     Attributes:
         study: the folder.
         rows: one for each cell.
+        cluster: how long what is left takes as jobs; None where no nodes are given.
     """
 
     study: str
     rows: list[PlanRow]
+    cluster: ClusterPlan | None = None
 
     def format_lines(self) -> Iterator[str]:
         """Write the plan: a line for each cell, then the sum, and the time that is expected."""
@@ -66,6 +72,44 @@ class SweepPlan(NamedTuple):
             each = sum(times) / len(times)
             rate = f"{format_duration(each)} a cell (mean of {len(times)} timed)"
             yield f"expected: {format_duration(each * len(waiting))} of work, at {rate}"
+        yield from self._describe_copies()
+        if self.cluster is not None:
+            yield from self.cluster.format_lines()
+
+    def _describe_copies(self) -> Iterator[str]:
+        """Say of each group how many copies of its data it holds, and what one takes if known."""
+        groups: dict[int, list[SweepCell]] = {}
+        for row in self.rows:
+            if row.group is not None:
+                groups.setdefault(row.group, []).append(row.cell)
+        for number, cells in groups.items():
+            copies = len({identify_data(cell.config) for cell in cells})
+            size = self._measure_inputs(cells[0])
+            if copies == 1:
+                yield f"group {number}: {len(cells)} cells share one copy of the data{size}"
+            else:
+                yield f"group {number}: {len(cells)} cells hold {copies} copies of the data{size}"
+
+    def _measure_inputs(self, cell: SweepCell) -> str:
+        """Say what the training inputs take, from a cell with this data that is done."""
+        for row in self.rows:
+            if row.state in DONE and row.cell.config["data"] == cell.config["data"]:
+                data = row.cell.run.metadata().get("data", {})
+                if data.get("class_counts") and data.get("input_shape"):
+                    count = 4 * sum(data["class_counts"]) * math.prod(data["input_shape"])
+                    return f" (training inputs of {count / 2**20:.3g} MiB in single precision)"
+                break
+        return ""
+
+
+def identify_data(config: Mapping[str, Any]) -> str:
+    """Return the same for cells that train on the same samples.
+
+    Args:
+        config: of a cell.
+    """
+    data = [config["data"], derive_streams(config["seed"]).data, config["risk"]["train_samples"]]
+    return json.dumps(data, default=str)
 
 
 def format_duration(seconds: float) -> str:
@@ -88,11 +132,15 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def plan_sweep(sweep: Sweep) -> SweepPlan:
+def plan_sweep(sweep: Sweep, nodes: int | None = None) -> SweepPlan:
     """Look at a sweep without starting anything or writing a file.
 
+    Args:
+        sweep: what is asked for.
+        nodes: of a cluster, where its time there is to be told.
+
     Raises:
-        ConfigError: its points follow from the outcomes of others.
+        ConfigError: its points follow from the outcomes of others; or see `ClusterPlan`.
     """
     if getattr(sweep.sweeper, "adaptive", False):
         raise ConfigError("a tuner's cells follow from what earlier ones found: there is no plan")
@@ -102,11 +150,15 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
     missing = [cell for cell in cells if states[cell.folder] not in DONE]
     validated = {cell.folder: cell for cell in validate_cells(missing)}
     ready = [cell for cell in validated.values() if not cell.problem]
-    groups = [group for group in sweep.make_launcher().group_cells(ready) if len(group) > 1]
+    launcher = sweep.make_launcher()
+    cluster = None
+    if nodes is not None:
+        cluster = ClusterPlan(cells, ready, launcher, nodes, sweep.study.folder.name)
+    groups = [group for group in launcher.group_cells(ready) if len(group) > 1]
     numbers = {cell.folder: i for i, group in enumerate(groups, 1) for cell in group}
     cells = [validated.get(cell.folder, cell) for cell in cells]
     rows = [_plan_cell(cell, states[cell.folder], numbers) for cell in cells]
-    return SweepPlan(str(sweep.study.folder), rows)
+    return SweepPlan(str(sweep.study.folder), rows, cluster)
 
 
 def _plan_cell(cell: SweepCell, status: str, groups: Mapping[Path, int]) -> PlanRow:

@@ -92,7 +92,7 @@ class StackedGroup:
         keep_freed_memory()
         with quiet(), threads.limit_threads(_threads(self.jobs[0].cfg)), on_stop(self.request_stop):
             waiting = self.jobs
-            self.size = even_block_size(len(self.jobs), self.size or self._choose_size())
+            self.size = even_block_size(len(self.jobs), self.size or self.choose_size())
             while waiting:
                 now, waiting = waiting[: self.size], waiting[self.size :]
                 try:
@@ -103,7 +103,7 @@ class StackedGroup:
                     self.size = -(-len(now) // 2)
                     waiting = [*now, *waiting]
 
-    def _choose_size(self) -> int:
+    def choose_size(self) -> int:
         """Choose how many members to train at once, from the first of them."""
         cfg = self.jobs[0].cfg
         try:

@@ -61,8 +61,9 @@ class VectorizedSlurm(Vectorized):
 
     Args:
         job: submitit's options of a job, as ``hydra/launcher=submitit_slurm`` names them.
-        size: cells trained at once at most, or ``auto``.
-        processes: processes that share the cells of a group.
+        size: cells of a job, trained at once, for each of its processes; ``auto`` sends every
+            group as one job, which trains as many of them at once as memory allows.
+        processes: processes that share the cells of a job.
     """
 
     cluster = "slurm"
@@ -73,12 +74,39 @@ class VectorizedSlurm(Vectorized):
         super().__init__(size, processes)
         self.job = dict(job)
 
+    def group_cells(self, cells: Sequence[SweepCell]) -> list[list[SweepCell]]:
+        """Say which cells are a job: a group, or one block of it where ``size`` is a number."""
+        return split_groups(super().group_cells(cells), self.size, self.processes)
+
     def run_cells(self, works: Sequence[CellWork]) -> Iterator[tuple[SweepCell, Outcome]]:
-        """Send a task a group, and wait for all of them."""
+        """Send a task a job, and wait for all of them."""
         # a task groups its cells once more, which gives the same single group
         here = Vectorized(self.size or "auto", self.processes)
         shares = self.share_works(works)
         yield from tell_far(send_shares(shares, here, self.cluster, self.job))
+
+
+def split_groups(
+    groups: Sequence[list[SweepCell]], size: int | None, processes: int = 1
+) -> list[list[SweepCell]]:
+    """Split groups into jobs, all of one group much of a size.
+
+    The blocks are those that one process would train in turn, and so end in the same numbers.
+
+    Args:
+        groups: of cells.
+        size: cells of a job for each of its processes; None leaves a group whole.
+        processes: that share a job.
+    """
+    from truerisk.engine.stacked.block_size import even_block_size
+
+    if size is None:
+        return list(groups)
+    jobs = []
+    for group in groups:
+        cells = even_block_size(len(group), size * processes)
+        jobs += [group[i : i + cells] for i in range(0, len(group), cells)]
+    return jobs
 
 
 class ClusterTask(WorkShare):

@@ -234,7 +234,7 @@ class ClusterPlan:
         models = dict(zip(self.blocks, map(fit_block_time, self.blocks.values()), strict=True))
         for structure, model in models.items():
             counts = Counter(size for size, _ in self.blocks[structure])
-            told = ", ".join(f"{count} of {_count_cells(size)}" for size, count in counts.items())
+            told = ", ".join(f"{count} of {_count(size, 'cell')}" for size, count in counts.items())
             if len(model.sizes) > 1:
                 fixed, share = format_duration(model.fixed), format_duration(model.share)
                 yield f"timed blocks: {told}: K cells take {fixed} + {share} · K"
@@ -260,14 +260,15 @@ class ClusterPlan:
         from truerisk.sweeps.sweep_plan import format_duration
 
         single = any(len(model.sizes) == 1 for model in self.times)
+        number = _count(len(jobs), "job")
         if single and not all(timed for _, _, timed in jobs):
-            return f"{len(jobs)} jobs, of blocks larger than the size that is timed: no time known"
+            return f"{number}, of blocks larger than the size that is timed: no time known"
         most = max(count for count, _, _ in jobs)
         longest = format_duration(max(seconds for _, seconds, _ in jobs))
-        line = f"{len(jobs)} jobs of up to {_count_cells(most)}, the slowest {longest}"
+        line = f"{number} of up to {_count(most, 'cell')}, the slowest {longest}"
         line += f", the last ends after {format_duration(self._end(jobs))}"
         return line if all(timed for _, _, timed in jobs) else f"{line} (beyond the sizes timed)"
 
 
-def _count_cells(count: int) -> str:
-    return f"{count} cell" if count == 1 else f"{count} cells"
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"

@@ -82,13 +82,17 @@ class SweepPlan(NamedTuple):
         for row in self.rows:
             if row.group is not None:
                 groups.setdefault(row.group, []).append(row.cell)
+        copies = {
+            number: len({identify_data(cell.config) for cell in cells})
+            for number, cells in groups.items()
+        }
+        if len(groups) > 1 and set(copies.values()) == {1}:
+            yield "the cells of each group share one copy of the data"
+            return
         for number, cells in groups.items():
-            copies = len({identify_data(cell.config) for cell in cells})
+            held = "share one copy" if copies[number] == 1 else f"hold {copies[number]} copies"
             size = self._measure_inputs(cells[0])
-            if copies == 1:
-                yield f"group {number}: {len(cells)} cells share one copy of the data{size}"
-            else:
-                yield f"group {number}: {len(cells)} cells hold {copies} copies of the data{size}"
+            yield f"group {number}: {len(cells)} cells {held} of the data{size}"
 
     def _measure_inputs(self, cell: SweepCell) -> str:
         """Say what the training inputs take, from a cell with this data that is done."""

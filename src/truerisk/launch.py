@@ -48,7 +48,7 @@ model shows, train may still refuse.
   truerisk plan 'seed=range(32)' hydra/launcher=vectorized_slurm --nodes 4
 
 --nodes N tells when the last job ends on N nodes of a cluster, and which size of the groups ends
-first, from the cells of the study that are timed.
+first, from the runs of the study that are timed.
 
 All options and keys: truerisk train --help
 """

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from truerisk import load_run
-from truerisk.engine import measure
 from truerisk.model import GPT as GPTModel
+from truerisk.task import next_token
 
 GPT = [
     "data=text",
@@ -65,19 +65,31 @@ def test_halves_that_accumulate_are_the_whole_batch(run, texts, whole):
     assert_alike(run(*GPT, *HALVES, texts, "recompute=true"), whole)
 
 
-def test_measuring_takes_few_tokens_at_once(run, texts, whole, monkeypatch):
+LOOKS = [
+    "diagnostics=[taylor,activations,feature_change,numerics]",
+    "risk.train_samples=30",
+    "trainer.max_epochs=1",
+]
+
+
+def test_outside_of_training_few_tokens_are_taken_at_once(run, texts, monkeypatch):
     """Scores of a thousand sequences of 1024 tokens, of 50,000 kinds, would be 200 GB."""
     sizes = []
 
     def forward(model, x, plain=GPTModel.forward):
-        if not torch.is_grad_enabled():
-            sizes.append(x.numel())
+        sizes.append(x.numel())
         return plain(model, x)
 
     monkeypatch.setattr(GPTModel, "forward", forward)
-    monkeypatch.setattr(measure, "TOKENS", 100)
-    assert_alike(run(*GPT, *BATCH, texts), whole, 1e-12)
+    whole = run(*GPT, *BATCH, *LOOKS, texts)
+    assert max(sizes) == 496  # the whole training set
+    monkeypatch.setattr(next_token, "TOKENS", 100)
+    sizes.clear()
+    found = run(*GPT, *BATCH, *LOOKS, texts)
     assert max(sizes) == 96  # twelve sequences of eight
+    assert_alike(found, whole, 1e-12)
+    numbers = whole.history["value"].to_numpy()
+    np.testing.assert_allclose(found.history["value"].to_numpy(), numbers, rtol=1e-6, atol=1e-12)
 
 
 def test_bfloat16_is_near(run, texts, whole):

@@ -74,8 +74,6 @@ CALLS = {
     "inputs where needs_data = True"
 }
 """How parts are called, for one that was written to be called otherwise."""
-INITIAL_SAMPLES = 1000
-"""Training inputs shown to a data-dependent initializer."""
 READINGS = frozenset(
     [
         *(
@@ -487,7 +485,7 @@ def _initialize(node: DictConfig, model: nn.Module, data: RunData) -> list[str]:
     initialize = build(node)
     given: list[Tensor | None] = []
     if getattr(initialize, "needs_data", False):
-        given = [None if data.train is None else first_inputs(data, INITIAL_SAMPLES)]
+        given = [None if data.train is None else first_inputs(data, "full")]
     try:
         initialize(model, *given)
     except FAULTS as error:  # a user's class may raise anything
@@ -607,8 +605,10 @@ def _look_first(
 
 
 def first_inputs(data: RunData, count: int | str) -> Tensor:
-    """The first training inputs, at most ``count`` of them (``full``: a thousand)."""
-    count = min(len(data.train), INITIAL_SAMPLES if count == "full" else int(count))
+    """Return the first training inputs; ``full``: as many as go through the model at once."""
+    if count == "full":
+        count = get_task(data.info.task).block_size(data.info.input_shape)
+    count = min(len(data.train), int(count))
     x = next(data.train.batches([torch.arange(count)])).x
     if get_task(data.info.task).integer_inputs:
         return x

@@ -226,12 +226,11 @@ def predict_split(predictor: Predictor, data: RunData, name: str) -> Tensor:
     """
     import torch
 
-    from truerisk.predictor import BATCH
-
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predictor.to(device)
     split = getattr(data, name).to(device, predictor.dtype)
-    blocks = torch.arange(len(split)).split(BATCH)
+    size = predictor.task.block_size(data.info.input_shape)
+    blocks = torch.arange(len(split)).split(size)
     with torch.no_grad():
         outputs = [predictor.run_network(batch.x).cpu() for batch in split.batches(blocks)]
     predictor.to("cpu")

@@ -14,9 +14,6 @@ from truerisk.core.errors import ConfigError
 from truerisk.loss import Surrogate
 from truerisk.task import Task
 
-BATCH = 1000
-"""Samples in one forward pass."""
-
 
 class Predictor(nn.Module):
     """Raw inputs [n, *shape] to outputs [n, …] in the targets' own units, in the run's precision.
@@ -182,7 +179,8 @@ def predict_outputs(predictor: Predictor, x: Tensor) -> Tensor:
         x: raw inputs [n, *shape].
     """
     with torch.no_grad():
-        return torch.cat([predictor(block) for block in x.split(BATCH)])
+        size = predictor.task.block_size(x.shape[1:])
+        return torch.cat([predictor(block) for block in x.split(size)])
 
 
 def read_outputs(

@@ -78,13 +78,28 @@ def symmetric_matrix():
     return build
 
 
-def _seen(model, x, y, gradients=None, precision="64-true", context=nullcontext, scaler=None, m=1):
+def _seen(
+    model,
+    x,
+    y,
+    gradients=None,
+    precision="64-true",
+    context=nullcontext,
+    scaler=None,
+    m=1,
+    block=1000,
+):
     """What a diagnostic would see of a model and its samples in a run, without the run."""
 
     def squares(outputs, y):
         return (outputs - y).square().flatten(1).sum(1)
 
+    task = SimpleNamespace(block_size=lambda shape: block)
     run = SimpleNamespace(
+        recipe=SimpleNamespace(
+            surrogate=SimpleNamespace(task=task),
+            data=SimpleNamespace(info=SimpleNamespace(input_shape=tuple(x.shape[1:]))),
+        ),
         objective=Objective(model.eval(), squares),
         parameters={n: p for n, p in model.named_parameters() if p.requires_grad},
         train_split=TensorSplit(x, y),

@@ -19,8 +19,8 @@ def model(activation):
     return nn.Sequential(nn.Linear(3, 8), activation, nn.Linear(8, 2)).double()
 
 
-def look(seen, net, **options):
-    return Activations(samples=50, **options).look(seen(net, X, Y))
+def look(seen, net, block=1000, **options):
+    return Activations(samples=50, **options).look(seen(net, X, Y, block=block))
 
 
 @pytest.mark.parametrize("kind", ELEMENTWISE, ids=lambda kind: kind.__name__)
@@ -32,12 +32,12 @@ def test_slopes_are_the_derivative(kind):
     torch.testing.assert_close(slope, difference.abs(), rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("inplace", [False, True])
-def test_dead_units_of_a_relu(seen, inplace):
+@pytest.mark.parametrize(("inplace", "block"), [(False, 1000), (True, 1000), (False, 7)])
+def test_dead_units_of_a_relu(seen, inplace, block):
     net = model(nn.ReLU(inplace=inplace))
     with torch.no_grad():
         net[0].bias[:3] = -100.0
-    found = look(seen, net)
+    found = look(seen, net, block)
     h = torch.relu(net[0](X))
     assert found["dead/1"] == pytest.approx(3 / 8)
     assert found["saturated/1"] == pytest.approx((h == 0).double().mean().item(), rel=1e-6)

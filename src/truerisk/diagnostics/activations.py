@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,8 @@ class Activations(Diagnostic):
     def look(self, snapshot: Snapshot) -> Values:
         """Take the samples through the model, and measure every activation function."""
         layers = find_activations(snapshot.model)
-        calls: dict[str, list[dict[str, float]]] = {name: [] for name in layers}
+        calls: dict[str, list[ActivationSums]] = {name: [] for name in layers}
+        made = Counter[str]()  # calls of this forward pass
 
         def make_hook(name: str) -> Any:
             def hook(layer: nn.Module, args: tuple[Tensor, ...], output: Any = None) -> None:
@@ -84,27 +86,23 @@ class Activations(Diagnostic):
                     measured = recurrent_slope(output[0].detach().float(), layer.nonlinearity)
                 else:
                     measured = elementwise_slope(layer, args[0].detach().float())
-                calls[name].append(self._summarize(*measured, self._find_steepest(layer)))
+                if made[name] == len(calls[name]):
+                    calls[name].append(ActivationSums(self.flat * self._find_steepest(layer)))
+                calls[name][made[name]].add(*measured)
+                made[name] += 1
 
             return hook
 
-        hooks = (_register_hook(layer, make_hook(name)) for name, layer in layers.items())
+        hooks = [_register_hook(layer, make_hook(name)) for name, layer in layers.items()]
+        hooks.append(snapshot.model.register_forward_pre_hook(lambda *_: made.clear()))
         snapshot.forward_samples(self.samples, hooks)
+        read = {name: [call.read() for call in sums] for name, sums in calls.items()}
         return {
             f"{what}/{name}": sum(call[what] for call in numbers) / len(numbers)
             for what in NUMBERS
-            for name, numbers in calls.items()
+            for name, numbers in read.items()
             if numbers
         }
-
-    def _summarize(self, output: Tensor, slope: Tensor, steepest: float) -> dict[str, float]:
-        """Compute the four numbers of one call from outputs and slopes [n, …]."""
-        variance, mean = torch.var_mean(output, correction=0)
-        saturated = (slope <= self.flat * steepest).float().mean()
-        dead = (slope.flatten(1) == 0).all(0).float().mean()
-        # stacked, as each `item` waits for the device
-        numbers = torch.stack([mean, variance, saturated, dead]).tolist()
-        return dict(zip(NUMBERS, numbers, strict=True))
 
     def _find_steepest(self, layer: nn.Module) -> float:
         """Find the largest slope of an activation function."""
@@ -125,6 +123,40 @@ class Activations(Diagnostic):
         axes = add_panels(figure, table, headings, (1, 1, 1))
         for panel, what in zip(axes, ("saturated", "dead", "variance"), strict=True):
             draw_layers(panel, table, what, from_zero=what != "variance")
+
+
+class ActivationSums:
+    """What is measured of one call of an activation function, over blocks of samples.
+
+    Args:
+        flat: the slope that counts as flat.
+    """
+
+    def __init__(self, flat: float) -> None:
+        self.flat, self.count = flat, 0
+        self.mean = self.squares = self.saturated = torch.zeros(())
+        self.dead: Tensor | None = None
+
+    def add(self, output: Tensor, slope: Tensor) -> None:
+        """Add the outputs and the slopes of some samples, [n, …] both."""
+        variance, mean = torch.var_mean(output, correction=0)
+        before, now = self.count, output.numel()
+        self.count += now
+        # Chan, Golub & LeVeque 1979: sums of squares about a mean that moves
+        shift = mean - self.mean.to(mean)
+        self.squares = self.squares.to(mean) + now * (variance + shift**2 * (before / self.count))
+        self.mean = self.mean.to(mean) + shift * (now / self.count)
+        self.saturated = self.saturated.to(mean) + (slope <= self.flat).sum()
+        dead = (slope.flatten(1) == 0).all(0)
+        self.dead = dead if self.dead is None else self.dead & dead
+
+    def read(self) -> dict[str, float]:
+        """Return the four numbers."""
+        assert self.dead is not None
+        parts = [self.mean, self.squares / self.count, self.saturated / self.count]
+        # stacked, as each `item` waits for the device
+        numbers = torch.stack([*parts, self.dead.float().mean()]).tolist()
+        return dict(zip(NUMBERS, numbers, strict=True))
 
 
 def find_activations(model: nn.Module) -> dict[str, nn.Module]:

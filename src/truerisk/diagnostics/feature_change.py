@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -58,20 +58,26 @@ class FeatureChange(Diagnostic):
 
     def look(self, snapshot: Snapshot) -> Values:
         """Take the samples through the model as it is and as it was."""
-        now, before = (
-            self._read_outputs(snapshot, None),
-            self._read_outputs(snapshot, self._initial),
-        )
+        changes: dict[str, list[Squares]] = {}
+        sizes: dict[str, list[Squares]] = {}
+        for batch in snapshot.batches(most=self.samples):
+            now, before = (
+                self._read_outputs(snapshot, weights, batch.x) for weights in (None, self._initial)
+            )
+            for layer, outputs in now.items():
+                moved = [a - b for a, b in zip(outputs, before[layer], strict=True)]
+                changes.setdefault(layer, []).append(add_squares(moved))
+                sizes.setdefault(layer, []).append(add_squares(before[layer]))
         values: dict[str, float] = {}
-        for layer, outputs in now.items():
-            change = measure_rms([a - b for a, b in zip(outputs, before[layer], strict=True)])
+        for layer, parts in changes.items():
+            change = measure_rms(parts)
             values[f"change/{layer}"] = change
             # an output layer may begin at zeros, and has no share then
-            values[f"share/{layer}"] = change / (measure_rms(before[layer]) or math.nan)
+            values[f"share/{layer}"] = change / (measure_rms(sizes[layer]) or math.nan)
         return values
 
     def _read_outputs(
-        self, snapshot: Snapshot, weights: Mapping[str, Tensor] | None
+        self, snapshot: Snapshot, weights: Mapping[str, Tensor] | None, x: Tensor
     ) -> dict[str, list[Tensor]]:
         """Return what each layer puts out in each of its calls."""
         found: dict[str, list[Tensor]] = {}
@@ -89,14 +95,11 @@ class FeatureChange(Diagnostic):
         hooks = [layer.register_forward_hook(make_hook(name)) for name, layer in layers.items()]
         try:
             with snapshot.run.forward_context(), torch.no_grad():
-                for batch in snapshot.batches(self.samples, most=self.samples):
-                    if weights is None:
-                        snapshot.model(batch.x)
-                    else:
-                        moved = {
-                            name: tensor.to(batch.x.device) for name, tensor in weights.items()
-                        }
-                        functional_call(snapshot.model, moved, (batch.x,))
+                if weights is None:
+                    snapshot.model(x)
+                else:
+                    moved = {name: tensor.to(x.device) for name, tensor in weights.items()}
+                    functional_call(snapshot.model, moved, (x,))
         finally:
             for handle in hooks:
                 handle.remove()
@@ -128,11 +131,23 @@ def find_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: modules[name] for name in names if name and name in modules}
 
 
-def measure_rms(tensors: list[Tensor]) -> float:
-    """Take the root mean square over all the numbers of some tensors.
+class Squares(NamedTuple):
+    """The sum of the squares of so many numbers."""
 
-    >>> measure_rms([torch.tensor([3.0]), torch.tensor([4.0])]) == 12.5**0.5
+    total: float
+    count: int
+
+
+def add_squares(tensors: list[Tensor]) -> Squares:
+    """Sum the squares of all the numbers of some tensors."""
+    total = sum(float(tensor.square().sum()) for tensor in tensors)
+    return Squares(total, sum(tensor.numel() for tensor in tensors))
+
+
+def measure_rms(parts: list[Squares]) -> float:
+    """Take the root mean square of numbers from the sums of their squares.
+
+    >>> measure_rms([add_squares([torch.tensor([3.0])]), Squares(16.0, 1)]) == 12.5**0.5
     True
     """
-    squares = sum(float(tensor.square().sum()) for tensor in tensors)
-    return math.sqrt(squares / sum(tensor.numel() for tensor in tensors))
+    return math.sqrt(sum(part.total for part in parts) / sum(part.count for part in parts))

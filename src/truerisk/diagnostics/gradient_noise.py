@@ -60,7 +60,8 @@ class GradientNoise(Diagnostic):
         point = snapshot.local_objective
         n = largest_power_of_two(min(self.samples, len(snapshot.run.measured_index)))
         # a power of two, so that blocks and groups of samples have common bounds
-        size = largest_power_of_two(max(1, min(n, MAX_NUMBERS // point.space.size)))
+        most = min(n, snapshot.block_size, MAX_NUMBERS // point.space.size)
+        size = largest_power_of_two(max(1, most))
         cut = LocalObjective(snapshot.objective, None, list(snapshot.batches(size, most=n)))
         squares = sum_squares(per_sample_gradients(cut), point.space.sizes)
         layers = [name_layer(name) for name in point.space.shapes]

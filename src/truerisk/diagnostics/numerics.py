@@ -91,12 +91,12 @@ class Numerics(Diagnostic):
         """Compute the gradient [p] of the risk of some samples, times the loss scale."""
         # copies, as gradients of the model's own parameters would be accumulated in ``.grad``
         params = {n: p.detach().clone().requires_grad_() for n, p in snapshot.params.items()}
-        (batch,) = snapshot.batches(self.samples, most=self.samples)
         objective = snapshot.objective
-        risk = scale * objective.losses(objective.outputs(params, batch.x), batch)
-        parts = torch.autograd.grad(
-            risk.mean(), list(params.values()), allow_unused=True, materialize_grads=True
-        )
+        count = min(self.samples, len(snapshot.run.measured_index))
+        for batch in snapshot.batches(most=count):
+            risk = scale * objective.losses(objective.outputs(params, batch.x), batch)
+            (risk.sum() / count).backward()
+        parts = (p.new_zeros(p.shape) if p.grad is None else p.grad for p in params.values())
         return torch.cat([part.flatten() for part in parts])
 
     def _find_largest(self, snapshot: Snapshot) -> dict[str, float]:

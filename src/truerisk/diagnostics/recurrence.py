@@ -69,10 +69,11 @@ class Recurrence(Diagnostic):
 
     def look(self, snapshot: Snapshot) -> Values:
         """Take every recurrent layer through the samples, one step after another."""
-        (batch,) = snapshot.batches(self.samples, most=self.samples)
         layers = find_recurrent_layers(snapshot.model)
+        parts = [capture_inputs(snapshot.model, b.x) for b in snapshot.batches(most=self.samples)]
         values: dict[str, float] = {}
-        for name, inputs in capture_inputs(snapshot.model, batch.x).items():
+        for name in parts[0]:
+            inputs = torch.cat([part[name] for part in parts])
             for label, layer, sequence in split_directions(layers[name], inputs):
                 values |= self._measure_layer(f"{name}{label}", layer, sequence)
         return values

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from truerisk.objective import Objective
     from truerisk.recipe import Recipe
 
-BATCH = 1000
-"""Samples in one forward pass."""
-
 SMALL = 256
 """Weights up to which the Hessian is written out, so that nothing about it is estimated."""
 
@@ -146,18 +143,24 @@ class Snapshot:
         """The trainable parameters, by name."""
         return self.run.parameters
 
-    def batches(self, size: int = BATCH, most: int | None = None) -> Iterator[Batch]:
+    @property
+    def block_size(self) -> int:
+        """How many samples at most go through the model at once."""
+        recipe = self.run.recipe
+        return recipe.surrogate.task.block_size(recipe.data.info.input_shape)
+
+    def batches(self, size: int | None = None, most: int | None = None) -> Iterator[Batch]:
         """Cut the measured part of the training set into batches.
 
         Args:
-            size: samples of a batch.
+            size: samples of a batch, if no more than `block_size`, which is the default.
             most: samples in all, from the first on; None for every one.
 
         Returns:
             The batches, the last of which may be smaller.
         """
-        index = self.run.measured_index[:most]
-        return self.run.train_split.batches(index.split(size))
+        index, block = self.run.measured_index[:most], self.block_size
+        return self.run.train_split.batches(index.split(min(size or block, block)))
 
     def forward_samples(self, samples: int, hooks: Iterable[RemovableHandle]) -> None:
         """Take some samples through the model in the run's precision, then remove the hooks.
@@ -170,13 +173,13 @@ class Snapshot:
             for hook in hooks:
                 stack.callback(hook.remove)
             with self.run.forward_context(), torch.no_grad():
-                for batch in self.batches(samples, most=samples):
+                for batch in self.batches(most=samples):
                     self.model(batch.x)
 
     @cached_property
     def local_objective(self) -> LocalObjective:
         """J around the present weights."""
-        if len(self.run.measured_index) <= BATCH:
+        if len(self.run.measured_index) <= self.block_size:
             return LocalObjective(self.objective, None, list(self.batches()))
         return LocalObjective(self.objective, None, self.batches)
 

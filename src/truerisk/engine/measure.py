@@ -38,14 +38,10 @@ from truerisk.risk.estimate import (
     name_gap,
 )
 from truerisk.risk.measured import Measured
+from truerisk.task.task import BATCH
 
 if TYPE_CHECKING:
     from truerisk.engine.host import Host
-
-BATCH = 1000
-"""Samples in one forward pass."""
-TOKENS = 8192
-"""Tokens in one, of sequences: of 50,000 kinds of them the scores alone are 1.6 GB."""
 
 PILOT = 10_000
 """Fresh samples that tell how many more the true risk needs."""
@@ -357,11 +353,8 @@ class RiskEstimator:
 
     @property
     def block_size(self) -> int:
-        """How many samples go through the model at once, where no gradient is asked for."""
-        if not self.recipe.surrogate.task.integer_inputs:
-            return BATCH
-        # a sample is as long as a context, and so are its outputs
-        return max(1, min(BATCH, TOKENS // math.prod(self.data.info.input_shape)))
+        """How many samples at most go through the model at once."""
+        return self.recipe.surrogate.task.block_size(self.data.info.input_shape)
 
     def make_collector(self, limit: int | None = None) -> Collector | None:
         """Make what keeps predictions for metrics; None where there are no metrics.
@@ -418,10 +411,10 @@ class RiskEstimator:
     def training_inputs(self) -> Iterator[Tensor]:
         """Yield all the training inputs, in blocks of even size that are random parts of them."""
         order = torch.arange(len(self.data.train))
-        if len(order) > BATCH:  # data is often sorted, by its classes for one
+        if len(order) > self.block_size:  # data is often sorted, by its classes for one
             draw = rng.named_generator(self.recipe.streams.data, "statistics")
             order = torch.randperm(len(order), generator=draw)
-        blocks = order.tensor_split(math.ceil(len(order) / BATCH))
+        blocks = order.tensor_split(math.ceil(len(order) / self.block_size))
         return (batch.x for batch in self.data.train.batches(blocks))
 
     def true_risk(self, epoch: int | None) -> dict[str, Measured]:
@@ -460,8 +453,11 @@ class RiskEstimator:
 
     def _fresh(self, samples: int, stream: str) -> Iterator[Batch]:
         draw = rng.named_generator(self.recipe.streams.data, stream, self.rank)
-        blocks = math.ceil(samples / self.world / BATCH)
-        return (self.data.sample(BATCH, draw) for _ in range(blocks))
+        size = self.block_size
+        for _ in range(math.ceil(samples / self.world / BATCH)):
+            # drawn by the thousand whatever goes through the model, as the draws depend on it
+            fresh = self.data.sample(BATCH, draw)
+            yield from map(Batch, fresh.x.split(size), fresh.y.split(size))
 
     def _bayes(self, batches: Iterable[Batch]) -> dict[str, Measured]:
         surrogate = self.recipe.surrogate

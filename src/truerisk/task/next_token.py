@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from truerisk.core.errors import ConfigError
-from truerisk.task.task import FittedLoss, Task, average_scores
+from truerisk.task.task import BATCH, FittedLoss, Task, average_scores
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+TOKENS = 8192
+"""Tokens in one forward pass: of 50,000 kinds of them the scores alone are 1.6 GB."""
 
 
 class NextToken(Task):
@@ -34,6 +38,14 @@ class NextToken(Task):
             "numbers: leave {name} out"
         )
     }
+
+    def block_size(self, shape: Sequence[int]) -> int:
+        """Return how many sequences at most go through a model at once, training aside.
+
+        Args:
+            shape: of a sequence, whose outputs are as long.
+        """
+        return max(1, min(BATCH, TOKENS // math.prod(shape)))
 
     def read_targets(
         self, values: np.ndarray, class_names: Sequence[str] | None = None

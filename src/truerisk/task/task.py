@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+BATCH = 1000
+"""Samples in one forward pass, training aside."""
 Part = TypeVar("Part")
 """A regularizer; this folder lies below theirs."""
 
@@ -417,7 +419,15 @@ class Task:
             f"loss.weight: {self.phrase} has no classes to weigh: set loss.weight=null"
         )
 
-    # --- parts that fit -----------------------------------------------------------------------
+    # --- samples and parts that fit -----------------------------------------------------------
+
+    def block_size(self, shape: Sequence[int]) -> int:
+        """Return how many samples at most go through a model at once, training aside.
+
+        Args:
+            shape: of a sample.
+        """
+        return BATCH
 
     def check_part(self, name: str, requires: Iterable[str]) -> None:
         """Refuse a regularizer that requires what this task lacks.

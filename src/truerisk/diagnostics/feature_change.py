@@ -135,7 +135,7 @@ class Squares(NamedTuple):
     """The sum of the squares of so many numbers."""
 
     total: float
-    count: int
+    numbers: int
 
 
 def add_squares(tensors: list[Tensor]) -> Squares:
@@ -150,4 +150,4 @@ def measure_rms(parts: list[Squares]) -> float:
     >>> measure_rms([add_squares([torch.tensor([3.0])]), Squares(16.0, 1)]) == 12.5**0.5
     True
     """
-    return math.sqrt(sum(part.total for part in parts) / sum(part.count for part in parts))
+    return math.sqrt(sum(part.total for part in parts) / sum(part.numbers for part in parts))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from truerisk.core.errors import ConfigError
+from truerisk.core.mixed_precision import compute_in_half
 from truerisk.loss import Surrogate
 from truerisk.task import Task
 
@@ -112,9 +113,9 @@ class Predictor(nn.Module):
 
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
         if self.precision == "bf16-mixed":
-            return torch.autocast(device, torch.bfloat16, cache_enabled=False)
+            return compute_in_half(device, torch.bfloat16)
         if self.precision == "16-mixed" and device == "cuda":  # a CPU has no use for it
-            return torch.autocast(device, torch.float16, cache_enabled=False)
+            return compute_in_half(device, torch.float16)
         return nullcontext()
 
 

@@ -302,4 +302,5 @@ def test_costs_little_over_the_bare_loss():
         return (time.thread_time() - start) / calls
 
     pairs = [(cost(fitted), cost(bare)) for _ in range(15)]
-    assert min(a for a, _ in pairs) - min(b for _, b in pairs) < 6e-6
+    # less than the loss itself; seconds would be those of the machine
+    assert min(a for a, _ in pairs) < 2 * min(b for _, b in pairs)

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from truerisk.assemble import build_with
 from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
+from truerisk.core.mixed_precision import compute_in_half
 from truerisk.model import Function
 
 torch.set_num_threads(1)
@@ -201,7 +202,7 @@ def test_double_precision_and_bfloat16_agree_with_single(option):
     model = build(option, natural(option)).eval()
     x, _ = samples(natural(option))
     single = model(x)
-    with torch.autocast("cpu", torch.bfloat16):
+    with compute_in_half("cpu", torch.bfloat16):
         half = model(x)
     torch.testing.assert_close(half.float(), single, rtol=0.05, atol=0.05)
     double = model.double()(x.double())

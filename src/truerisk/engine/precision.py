@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from truerisk.core.mixed_precision import compute_in_half
+
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 """Those that a run may have."""
 
@@ -44,8 +46,7 @@ class DevicePrecision(NamedTuple):
         if not self.precision.endswith("-mixed"):
             return nullcontext()
         half = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
-        # A line search moves the weights between two passes: their casts must not be kept.
-        return torch.autocast(self.device.type, half, cache_enabled=False)
+        return compute_in_half(self.device.type, half)
 
     def make_scaler(self) -> torch.amp.GradScaler | None:
         """Make the loss scaler that float16 needs; None for any other precision."""

@@ -7,6 +7,11 @@ from contextlib import contextmanager
 
 import torch
 
+# Asked once: the operator has no place in a trace, nor in builds without oneDNN (macOS).
+_HAS_BFLOAT16 = (
+    torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+)
+
 
 @contextmanager
 def compute_in_half(device: str, half: torch.dtype) -> Iterator[None]:
@@ -19,7 +24,7 @@ def compute_in_half(device: str, half: torch.dtype) -> Iterator[None]:
     before = torch.backends.mkldnn.enabled
     # On a CPU without AVX-512 oneDNN has no LSTM in bfloat16, and under autocast torch 2.13 asks
     # for it all the same: a RuntimeError. Convolutions and products do not go there anyway.
-    lacking = device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    lacking = device == "cpu" and not _HAS_BFLOAT16
     # A line search moves the weights between two passes: their casts must not be kept.
     with torch.autocast(device, half, cache_enabled=False):
         try:

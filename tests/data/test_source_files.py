@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from truerisk.data.source_files import cache_folder, load_or_make
+from truerisk.data import source_files
+from truerisk.data.source_files import KEPT_SETS, cache_folder, load_or_make
 
 
 @pytest.fixture
@@ -39,7 +40,8 @@ def test_what_was_made_once_is_read_back_to_the_bit(cache):
     make = Maker()
     first, second = twice(make)
     assert make.made == 1 and same(first, second) and same(second, first)
-    assert [file.name for file in cache.iterdir()] == [f"data-{np.__version__}.npz"]
+    (file,) = cache.iterdir()
+    assert file.match(f"data-{np.__version__}-*.npz")
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"?" + b])
@@ -68,6 +70,24 @@ def test_another_version_is_another_file(cache):
     assert make.made == 2 and len(list(cache.iterdir())) == 2
 
 
+def test_sets_of_other_numbers_are_other_files_of_which_the_last_stay(cache):
+    make = Maker()
+    for number in range(KEPT_SETS + 2):
+        load_or_make("data", ("numpy",), make, [("seed", number)])
+    assert make.made == KEPT_SETS + 2 and len(list(cache.iterdir())) == KEPT_SETS
+    load_or_make("data", ("numpy",), make, [("seed", 2)])
+    assert make.made == KEPT_SETS + 2
+    load_or_make("data", ("numpy",), make, [("seed", 1)])  # the oldest went
+    assert make.made == KEPT_SETS + 3
+
+
+def test_a_large_set_is_not_kept(cache, monkeypatch):
+    monkeypatch.setattr(source_files, "KEPT_BYTES", 1000)
+    make = Maker()
+    first, second = twice(make)
+    assert make.made == 2 and same(first, second) and not cache.exists()
+
+
 def test_where_nothing_can_be_written_nothing_is_kept(cache):
     cache.write_text("a file where the folder would be")
     make = Maker()
@@ -94,11 +114,12 @@ def test_a_relative_cache_folder_is_ignored(tmp_path, monkeypatch):
     assert cache_folder() == tmp_path / "truerisk"
 
 
-def test_published_mnist1d_is_generated_once_and_stays_what_it_was(cache):
-    code = """
+@pytest.mark.parametrize("numbers", ["", "num_samples=100, train_split=0.7"])
+def test_mnist1d_is_generated_once_and_stays_what_it_was(cache, numbers):
+    code = f"""
 import sys
 from truerisk.data import mnist1d
-found = mnist1d()
+found = mnist1d({numbers})
 print("mnist1d.data" in sys.modules, found.x.double().sum().item(), found.test[1].sum().item())
 """
     runs = [subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(2)]

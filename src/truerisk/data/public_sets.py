@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -77,8 +76,7 @@ def mnist1d(
     """Generate signals x of shape (1, final_seq_length) with the ``mnist1d`` package.
 
     The arguments are the package's own, and their defaults give the published data. Data made once
-    is kept for the next run in the same process, and the published data on disk for the next
-    process.
+    is kept for the next run in the same process, and on disk for the next process.
 
     Source: Greydanus & Kobak, "Scaling Down Deep Learning with MNIST-1D" (2020).
 
@@ -106,34 +104,31 @@ def mnist1d(
     return _make_samples(tuple(sorted(dict(locals(), padding=tuple(padding)).items())))
 
 
-PUBLISHED = {name: option.default for name, option in signature(mnist1d).parameters.items()}
 PACKAGES = ("mnist1d", "numpy", "scipy")
-"""Whose versions the published data may hang on."""
+"""Whose versions the signals may hang on."""
 
 
 @lru_cache(maxsize=4)
 def _make_samples(numbers: tuple[tuple[str, Any], ...]) -> Samples:
     asked = dict(numbers)
-    make = partial(_generate_signals, asked)
-    data = load_or_make("mnist1d", PACKAGES, make) if asked == PUBLISHED else make()
-    x, test_x = (torch.as_tensor(data[key]).unsqueeze(1) for key in ("x", "x_test"))
-    y, test_y = (torch.as_tensor(data[key]).long() for key in ("y", "y_test"))
+    share = asked.pop("train_split")
+    data = load_or_make(
+        "mnist1d", PACKAGES, partial(_generate_signals, asked), sorted(asked.items())
+    )
+    x, y = torch.as_tensor(data["x"]).unsqueeze(1), torch.as_tensor(data["y"]).long()
     names = [str(k) for k in range(10)]
-    if asked["train_split"] == 1:
-        x, y = torch.cat([x, test_x]), torch.cat([y, test_y])
-        return Samples(x, y, "classification", class_names=names)
-    return Samples(x, y, "classification", test=(test_x, test_y), class_names=names)
+    count = int(len(y) * share)  # as the package divides them
+    test = None if share == 1 else (x[count:], y[count:])
+    return Samples(x[:count], y[:count], "classification", test=test, class_names=names)
 
 
 def _generate_signals(numbers: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """What the package generates: a second for the published data."""
+    """What the package generates, of both its splits: a second for the published data."""
     # the package seeds and draws from the global generators
     with fork_state():
         from mnist1d.data import get_dataset_args, make_dataset
 
         args = get_dataset_args()
         vars(args).update(numbers)
-        if args.train_split == 1:
-            args.train_split = 0.5  # the package wants samples on both sides; the order is the same
         data = make_dataset(args)
-    return {key: data[key] for key in ("x", "y", "x_test", "y_test")}
+    return {key: np.concatenate([data[key], data[f"{key}_test"]]) for key in ("x", "y")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import zipfile
@@ -180,28 +181,42 @@ def _find_minus_ones(values: np.ndarray) -> np.ndarray | None:
     return values == -1
 
 
-def load_or_make(name: str, packages: tuple[str, ...], make: Callable[[], Arrays]) -> Arrays:
+KEPT_SETS, KEPT_BYTES = 8, 2**25
+"""Sets of one name that stay in the user's cache, and the size of the largest."""
+
+
+def load_or_make(
+    name: str, packages: tuple[str, ...], make: Callable[[], Arrays], numbers: Any = ()
+) -> Arrays:
     """Load arrays from the user's cache, or make and keep them.
 
     Another version of one of the packages makes them anew, and so does a file that cannot be read,
-    as its checksums tell. Where nothing can be written, nothing is kept.
+    as its checksums tell. Where nothing can be written, nothing is kept; of one name the last
+    `KEPT_SETS` are, but for those of more than `KEPT_BYTES`.
 
     Args:
         name: of the file, among those of this program.
         packages: what the arrays are made with.
         make: makes them.
+        numbers: what they are made from, which tells one set of that name from another.
     """
-    path = cache_folder() / f"{name}-{'-'.join(map(version, packages))}.npz"
+    digest = hashlib.sha256(repr(numbers).encode()).hexdigest()[:12]
+    path = cache_folder() / f"{name}-{'-'.join(map(version, packages))}-{digest}.npz"
     try:
         with np.load(path) as archive:
             return dict(archive)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         # missing, cut off or spoilt, all of which NumPy tells in its own way
         arrays = make()
+    if sum(array.nbytes for array in arrays.values()) > KEPT_BYTES:
+        return arrays
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path, contended=True) as part, part.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is named allow_pickle
+        sets = sorted(path.parent.glob(f"{name}-*.npz"), key=lambda file: file.stat().st_mtime_ns)
+        for old in sets[:-KEPT_SETS]:
+            old.unlink()
     return arrays
 
 

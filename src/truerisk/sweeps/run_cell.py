@@ -49,21 +49,19 @@ class RefusalLog:
     """The cells of a sweep that cannot work: each reason is told once, with the names of its cells.
 
     Attributes:
-        labels: of the cells, by the reason.
+        labels: of the cells, in order, by the reason.
         told: how many cells each reason was told of.
         left: whether another process tells them, which started this one and hears of all.
     """
 
     def __init__(self) -> None:
-        self.labels: dict[str, list[str]] = {}
+        self.labels: dict[str, dict[str, None]] = {}
         self.told: dict[str, int] = {}
         self.left = False
 
     def note(self, label: str, reason: str) -> None:
         """Note that a cell cannot work; again, where that is known, does nothing."""
-        labels = self.labels.setdefault(drop_label(reason, label), [])
-        if label not in labels:
-            labels.append(label)
+        self.labels.setdefault(drop_label(reason, label), {})[label] = None
 
     def tell(self, ended: bool = True) -> None:
         """Print a line to stderr for each reason that has cells which were not told yet.
@@ -71,8 +69,8 @@ class RefusalLog:
         Args:
             ended: whether all is over: a reason that was told before is, then, told the rest of.
         """
-        for reason, labels in self.labels.items():
-            before = self.told.get(reason, 0)
+        for reason, noted in self.labels.items():
+            labels, before = list(noted), self.told.get(reason, 0)
             if self.left or before == len(labels) or (before and not ended):
                 continue
             said = f"refused as {labels[0]} is" if before else reason

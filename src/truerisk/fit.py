@@ -381,7 +381,8 @@ def _execute(
     def draw() -> None:
         from truerisk.show.figure import draw_result
 
-        draw_result(result)
+        if cfg.get("figures", True):
+            draw_result(result)
 
     with ExitStack() as stack:
         if first:

@@ -55,8 +55,16 @@ All options and keys: truerisk train --help
 STATUS_WORDS = {"elsewhere": "being trained by another command"}
 
 
-def launch_training(args: Sequence[str]) -> int:
-    """Do what the arguments of ``truerisk train`` ask; returns the exit code."""
+def launch_training(args: Sequence[str], ended: list[Outcome] | None = None) -> int:
+    """Do what the arguments of ``truerisk train`` ask.
+
+    Args:
+        args: of the command line.
+        ended: takes in how each cell of a sweep ended, and in which folder.
+
+    Returns:
+        The exit code.
+    """
     parser = make_parser("truerisk train")
     given = parser.parse_intermixed_args(list(args))
     if given.experimental_rerun:
@@ -82,7 +90,10 @@ def launch_training(args: Sequence[str]) -> int:
         shared = loader.load_configuration(name, overrides, RunMode.MULTIRUN)
         multirun = given.multirun or shared.hydra.mode == RunMode.MULTIRUN
         if multirun or shared.get("study") is not None:
-            return _run_sweep(loader, name, overrides, shared)
+            code, outcomes = _run_sweep(loader, name, overrides, shared)
+            if ended is not None:
+                ended += outcomes
+            return code
         # several values, and nothing that makes a sweep of them: Hydra refuses them
         return _run_once(loader, name, loader.load_configuration(name, overrides, RunMode.RUN))
 
@@ -220,7 +231,9 @@ def _unwritable_folder(key: str, error: OSError) -> ConfigError:
     return ConfigError(f"{key}: cannot write {error.filename}: {error.strerror}")
 
 
-def _run_sweep(loader: ConfigLoader, name: str, overrides: list[str], shared: DictConfig) -> int:
+def _run_sweep(
+    loader: ConfigLoader, name: str, overrides: list[str], shared: DictConfig
+) -> tuple[int, list[Outcome]]:
     """Run a sweep and count how its runs ended; it fails if one failed or none finished."""
     from truerisk.engine.peers import refuse_sweep
     from truerisk.sweeps.sweep import Sweep, is_own_sweeper
@@ -246,11 +259,12 @@ def _run_sweep(loader: ConfigLoader, name: str, overrides: list[str], shared: Di
         codes.add(EXIT["refused"])
     # a run that diverges is an answer; one that failed or was refused is not
     bad = codes - {EXIT["finished"], EXIT["diverged"]}
+    code = 0
     if bad:
-        return min(bad)
-    if codes == {EXIT["diverged"]}:
-        return EXIT["diverged"]
-    return 0
+        code = min(bad)
+    elif codes == {EXIT["diverged"]}:
+        code = EXIT["diverged"]
+    return code, outcomes
 
 
 def _run_foreign_sweeper(
@@ -329,7 +343,6 @@ def draw_figures(folders: Sequence[Path]) -> int:
             raise UserError(f"draw: there is no run in {folder}")
         for run in runs:
             try:
-                run.config.figures = True  # also where the run itself was to draw none
                 draw_result(run)
             except Exception as error:
                 # whatever is wrong with one run's files, the others are still worth a figure

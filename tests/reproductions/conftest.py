@@ -11,7 +11,7 @@ import yaml
 def at(tmp_path, monkeypatch, undrawn, one_thread):
     """A place to reproduce in: ``quick()`` does all of a quick study, ``study()`` a part of it."""
     from truerisk.launch import launch_training
-    from truerisk.verdicts.reproduce import list_cell_folders, reproduce_claims
+    from truerisk.verdicts.reproduce import reproduce_claims
     from truerisk.verdicts.reproduction import load_reproduction
     from truerisk.verdicts.runs import Runs
 
@@ -30,9 +30,10 @@ def at(tmp_path, monkeypatch, undrawn, one_thread):
         """The verdict on one claim, on the quick study with some overrides."""
         reproduction = load_reproduction(name)
         given = [*reproduction.study_overrides(quick=True), *overrides]
-        launch_training(["--multirun", *given])
+        ended = []
+        launch_training(["--multirun", *given], ended)
         made = reproduction.claims[claim]
-        runs = Runs.in_folders(list_cell_folders(given))
+        runs = Runs.in_folders([outcome.folder for outcome in ended])
         return made.judge_finding(made.measure(runs))
 
     return SimpleNamespace(quick=quick, study=study)

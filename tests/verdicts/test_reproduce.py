@@ -9,8 +9,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from hydra.types import RunMode
 
 from truerisk.cli import main
+from truerisk.config.compose import ConfigLoader, hydra_session
+from truerisk.config.parts import PRIMARY
 from truerisk.core.errors import ConfigError
 from truerisk.core.threads import count_cores
 from truerisk.verdicts import Runs, load_last_weights, read_series, read_setting
@@ -74,13 +77,12 @@ def study(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder, launched = tmp_path / "outputs" / "softmax_overflow", []
 
-    def launch(arguments):
+    def launch(arguments, ended):
         launched.append(arguments)
         for place in (folder, folder.with_name("softmax_overflow-quick")):
             place.mkdir(parents=True, exist_ok=True)
 
     monkeypatch.setattr("truerisk.launch.launch_training", launch)
-    monkeypatch.setattr(command, "list_cell_folders", lambda arguments: [])
     monkeypatch.setattr(command, "Runs", SimpleNamespace(in_folders=list))
     reproduction = load_reproduction("softmax_overflow")
     return SimpleNamespace(reproduction=reproduction, folder=folder, launched=launched)
@@ -123,7 +125,10 @@ def test_a_study_takes_all_cores(quick, overrides, processes, study, monkeypatch
 def test_every_study_can_take_all_cores(name):
     """A key that its launcher has not got would be refused."""
     study = load_reproduction(name)
-    assert command.list_cell_folders([*study.study_overrides(True), "hydra.launcher.processes=2"])
+    overrides = [*study.study_overrides(True), "hydra.launcher.processes=2"]
+    with hydra_session():
+        shared = ConfigLoader().load_configuration(PRIMARY, overrides, RunMode.MULTIRUN)
+    assert shared.hydra.launcher.processes == 2
 
 
 def test_a_name_that_there_is_not(capsys):
@@ -186,8 +191,7 @@ def test_what_runs_logged(runs):
 
 def test_overrides_that_take_away_what_a_claim_is_measured_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("truerisk.launch.launch_training", lambda arguments: 0)
-    monkeypatch.setattr(command, "list_cell_folders", lambda arguments: [])
+    monkeypatch.setattr("truerisk.launch.launch_training", lambda arguments, ended: 0)
     monkeypatch.setattr(command, "Runs", SimpleNamespace(in_folders=list))
     monkeypatch.setattr(command, "judge_study", lambda *given: 1 // 0)
     (tmp_path / "outputs" / "condition_number").mkdir(parents=True)

@@ -6,6 +6,7 @@ The only module that imports `hydra._internal`: a new version of Hydra is adapte
 from __future__ import annotations
 
 import argparse
+import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.utils import create_config_search_path, get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
@@ -343,8 +344,24 @@ class _Options(ConfigRepository):
     """Options as they stand, also where a plugin has registered others of the same name.
 
     Hydra 1.3 merges an option into one so registered, of whatever package, and warns of it; 1.4
-    does neither.
+    does neither. A file is read once: a sweep composes each choice of options anew.
     """
+
+    def __init__(self, path: ConfigSearchPath) -> None:
+        super().__init__(path)
+        self._read: dict[str, Any] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Options:
+        twin = copy.copy(self)  # Hydra takes one for each configuration; what was read is for all
+        twin.sources = copy.deepcopy(self.sources, memo)
+        return twin
+
+    def load_config(self, config_path: str) -> Any:
+        """Load a file, or copy what was read of it."""
+        found = self._read.get(config_path)
+        if found is None:
+            found = self._read[config_path] = super().load_config(config_path)
+        return copy.deepcopy(found)
 
     def get_schema_source(self) -> Any:
         raise ConfigLoadError("options have no schema but the signatures they are for")
@@ -510,7 +527,8 @@ def resolve_config(cfg: DictConfig) -> dict[str, Any]:
         ConfigError: a value is missing (``???``) or an interpolation leads nowhere.
     """
     try:
-        container = OmegaConf.to_container(drop_hydra(cfg), resolve=True, throw_on_missing=True)
+        own = drop_hydra(cfg) if "hydra" in cfg else cfg  # a copy takes longer than all the rest
+        container = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise explain_unresolved(error) from error
     assert isinstance(container, dict)

@@ -425,8 +425,6 @@ def draw_result(result: RunResult) -> None:
     from truerisk.logger.history import read_metric_rows
     from truerisk.show.contour import save_contour
 
-    if not result.config.get("figures", True):
-        return
     if not get_task(result.task).has_samples:
         save_contour([result.folder], result.figure)
     elif len(rows := read_metric_rows(result.folder)):

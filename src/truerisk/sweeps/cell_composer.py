@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from truerisk.config.compose import (
     MISTAKES,
@@ -123,6 +123,8 @@ class CellComposer:
             if all(target for _, target in references):
                 resolved = resolve_config(cfg)
             referred = tuple(key for pair in references for key in pair)
+            with read_write(cfg.hydra):  # a job asks for no points, and Hydra copies all it has
+                cfg.hydra.sweeper = {"_target_": cfg.hydra.sweeper._target_}
             shared = SharedConfig(raw, resolved, referred, cfg.hydra, self.loader.defaults)
             self._shared[options] = shared
         return self._shared[options]

@@ -203,7 +203,7 @@ class ClusterPlan:
             return 1
         from truerisk.sweeps.launcher.stacked_group import GroupJob, StackedGroup
 
-        jobs = [GroupJob(group[0].cfg, group[0].folder, {})]
+        jobs = [GroupJob(group[0].make_cfg(), group[0].folder, {})]
         return StackedGroup(jobs, processes=self.processes).choose_size()
 
     def list_sizes(self) -> list[int]:

@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +93,8 @@ class SweepCell:
     problem: str = ""
     changed: tuple[str, ...] = ()
 
-    @cached_property
-    def cfg(self) -> DictConfig:
-        """The configuration as `truerisk.fit.train_config` takes it."""
+    def make_cfg(self) -> DictConfig:
+        """Make the configuration as `truerisk.fit.train_config` takes it, which may change it."""
         from omegaconf import OmegaConf
 
         cfg = OmegaConf.create(dict(self.config))
@@ -161,7 +159,7 @@ def record_cell_failure(cell: SweepCell, outcome: Outcome) -> None:
     # one that has failed where it ran has left its traceback
     traced = run.status().get("status") == "failed" and outcome.status == "failed"
     if outcome.status in ("failed", "refused") and not traced and not run.begun:
-        config = OmegaConf.to_yaml(cell.cfg) if cell.config else ""
+        config = OmegaConf.to_yaml(cell.make_cfg()) if cell.config else ""
         facts = {"overrides": list(cell.overrides)}
         run.record_failure(outcome.status, outcome.reason, config, facts)
 

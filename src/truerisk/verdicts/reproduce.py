@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from truerisk.core.errors import UserError, first_line
+from truerisk.outcome import Outcome
 from truerisk.verdicts.gallery import save_themes, write_gallery
 from truerisk.verdicts.reproduction import (
     JudgedClaim,
@@ -65,14 +66,16 @@ def _reproduce_one(reproduction: Reproduction, quick: bool, overrides: Sequence[
     # the rest of a study that was cut off is not its time, nor is another study's
     is_whole = not folder.is_dir() and all(given.startswith("hydra") for given in overrides)
     # the reproduction has a page of its own
-    code = launch_training(["--multirun", *arguments, "report=false"])
+    ended: list[Outcome] = []
+    code = launch_training(["--multirun", *arguments, "report=false"], ended)
     # a study with failed cells is judged by the others; one that was refused has no folder
     if not folder.is_dir():
         raise UserError(f"{reproduction.name}: the study ended with exit code {code}; see above")
     seconds = earlier.get("seconds")
     if is_whole:
         seconds = round(time.monotonic() - begun, 1)
-    runs = Runs.in_folders(list_cell_folders(arguments))
+    # not what lies in the study's folder: runs of an earlier version of it may lie beside them
+    runs = Runs.in_folders([outcome.folder for outcome in ended if outcome.folder is not None])
     try:
         return judge_study(reproduction, runs, folder, quick, seconds)
     except (ArithmeticError, LookupError, ValueError) as error:
@@ -82,25 +85,6 @@ def _reproduce_one(reproduction: Reproduction, quick: bool, overrides: Sequence[
             f"{reproduction.name}: {' '.join(overrides)} changed what its claims are measured on "
             f"({type(error).__name__}: {first_line(error)})"
         ) from error
-
-
-def list_cell_folders(overrides: Sequence[str]) -> list[Path]:
-    """List the folders of a study's runs.
-
-    Not what lies in the study's folder: runs of an earlier version of it may lie beside them.
-    """
-    from hydra.types import RunMode
-
-    from truerisk.config.compose import ConfigLoader, expand_short_forms, hydra_session
-    from truerisk.config.parts import PRIMARY
-    from truerisk.sweeps.sweep import Sweep
-
-    expanded = expand_short_forms(overrides)
-    with hydra_session():
-        loader = ConfigLoader()
-        shared = loader.load_configuration(PRIMARY, expanded, RunMode.MULTIRUN)
-        sweep = Sweep(loader, PRIMARY, expanded, shared)
-        return [cell.folder for cell in sweep.study.compose_cells(next(sweep.propose_batches()))]
 
 
 def judge_study(

@@ -110,7 +110,10 @@ class ClaimedGroup:
 
     def deal_jobs(self, count: int) -> list[list[GroupJob]]:
         """Deal what is left to train out to at most ``count`` processes."""
-        jobs = [GroupJob(c.cfg, c.folder, {"overrides": list(c.overrides)}) for c in self.waiting]
+        jobs = [
+            GroupJob(cell.make_cfg(), cell.folder, {"overrides": list(cell.overrides)})
+            for cell in self.waiting
+        ]
         return [jobs[i::count] for i in range(min(count, len(jobs)))]
 
     def release(self) -> None:

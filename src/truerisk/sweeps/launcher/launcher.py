@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import signal
 import sys
@@ -329,9 +328,9 @@ def build_job_config(cell: SweepCell, number: int) -> DictConfig:
         cell: the cell.
         number: the job's number in the sweep.
     """
-    cfg = copy.deepcopy(cell.cfg)  # jobs and callbacks may change theirs
+    cfg = cell.make_cfg()
     with open_dict(cfg):
-        cfg.hydra = copy.deepcopy(cell.hydra)
+        cfg.hydra = cell.hydra  # OmegaConf copies a node that is set
         cfg.hydra.overrides.task = list(cell.overrides)
         cfg.hydra.job.num = number
         cfg.hydra.job.id = str(number)

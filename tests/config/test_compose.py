@@ -3,6 +3,7 @@ import argparse
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir, version
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -15,6 +16,7 @@ from truerisk.config.compose import (
     hydra_session,
     make_parser,
     override_config,
+    resolve_config,
 )
 from truerisk.config.parts import conf_dir
 from truerisk.core.errors import ConfigError
@@ -308,6 +310,30 @@ def test_streams_follow_splitmix64():
 def test_a_stream_set_by_hand_is_kept():
     given = derive_streams({"base": 5, "init": 0, "data": None, "order": 9, "noise": None})
     assert given == Streams(0, derive_streams(5).data, 9, derive_streams(5).noise)
+
+
+def test_a_file_is_read_once_and_what_was_read_stays_as_it_is(monkeypatch):
+    read = []
+    load = ConfigRepository.load_config
+
+    def count(self, config_path):
+        found = load(self, config_path)
+        read.extend([config_path] * (found is not None))
+        return found
+
+    monkeypatch.setattr(ConfigRepository, "load_config", count)
+    commands = [
+        ["optimizer=adam", "optimizer.lr=0.1", "regularizer=[l2]"],
+        ["optimizer=adam", "optimizer.weight_decay=0.3", "regularizer=[l2,dropout]"],
+        ["optimizer=adam", "regularizer=[]", "data.source.seed=7"],
+    ]
+    with hydra_session():
+        loader = ConfigLoader()
+        composed = [loader.load_configuration("train", c, RunMode.RUN) for c in commands]
+        assert len(read) == len(set(read)) and "optimizer/adam" in read
+        for command, cfg in zip(commands, composed, strict=True):
+            alone = ConfigLoader().load_configuration("train", command, RunMode.RUN)
+            assert resolve_config(cfg) == resolve_config(alone)
 
 
 def test_loader_composes_what_plain_hydra_does():

@@ -81,13 +81,17 @@ def find_begun(folders: Sequence[Path], empty: bool = False) -> dict[Path, Path]
     Returns:
         By each of them the folder with the same hash that holds something; itself if none does.
     """
-    twins: dict[str, list[Path]] = {}
-    for path in sorted(folders[0].parent.glob("*-*")):
-        twins.setdefault(path.name.rpartition("-")[2], []).append(path)
+    study = folders[0].parent
+    twins: dict[str, list[Path]] = {
+        folder.name.rpartition("-")[2]: [] for folder in folders if CELL.search(folder.name)
+    }
+    # names, not paths: each cell of a large study looks through all of them
+    for name in sorted(os.listdir(study)) if study.is_dir() else []:
+        if (digits := name.rpartition("-")[2]) in twins:
+            twins[digits].append(study / name)
     found = {}
     for folder in folders:
-        digits = folder.name.rpartition("-")[2]
-        others = [folder, *twins.get(digits, [])] if CELL.search(folder.name) else [folder]
+        others = [folder, *twins.get(folder.name.rpartition("-")[2], [])]
         begun = [path for path in others if path.is_dir() and any(path.iterdir())]
         begun += [path for path in others if empty and path != folder]
         found[folder] = next(iter(begun), folder)

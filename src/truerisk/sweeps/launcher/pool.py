@@ -14,9 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from truerisk.core.checks import check_int
 from truerisk.engine.signals import end_with_parent
@@ -26,6 +25,8 @@ from truerisk.sweeps.run_cell import REFUSALS, tell_outcome
 from truerisk.sweeps.sweep_cell import SweepCell
 
 FORK = multiprocessing.get_context("fork")
+LIFE = 32
+"""Cells after which another process takes a worker's place: what a user's code leaks is freed."""
 TINY = ["data=iris", "model=linear", "trainer.max_epochs=1", "regularizer=[]", "threads=1"]
 """The recipe that sets a process up."""
 
@@ -53,21 +54,65 @@ class MachineSlot:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.gpu
 
 
-class PoolWorker(NamedTuple):
-    """A process at work on a cell."""
+class PoolWorker:
+    """A forked process that trains one cell after another.
 
-    process: BaseProcess
-    pipe: Connection
-    cell: SweepCell
-    slot: MachineSlot
+    Args:
+        works: those that it may be given, by their numbers.
+        slot: what of the machine is its own.
+    """
+
+    def __init__(self, works: Sequence[CellWork], slot: MachineSlot) -> None:
+        self.works, self.slot, self.begun, self.number = works, slot, 0, 0
+        self.pipe, theirs = FORK.Pipe()
+        self.process = FORK.Process(target=_run_worker, args=(works, slot, theirs))
+        self.process.start()
+        theirs.close()  # else the pipe would not end with the worker
+
+    @property
+    def cell(self) -> SweepCell:
+        """The one it was given last."""
+        return self.works[self.number].cell
+
+    def is_fit(self) -> bool:
+        """Tell whether it can be given another cell."""
+        return self.process.is_alive() and self.begun < LIFE
+
+    def begin_work(self, number: int) -> None:
+        """Give it a cell."""
+        self.number, self.begun = number, self.begun + 1
+        self.send(number)
+
+    def send(self, number: int | None) -> None:
+        """Send the number of a work, or None for an end; one that is dead is heard of elsewhere."""
+        with contextlib.suppress(OSError):
+            self.pipe.send(number)
+
+    def receive_outcome(self) -> Outcome:
+        """Take what it has sent; where it died, that is written to the run's status too."""
+        with contextlib.suppress(EOFError, OSError):  # it died before it sent anything
+            return self.pipe.recv()
+        self.process.join()  # the exit code is known from here on
+        code = self.process.exitcode or 0
+        how = f"exit code {code}"
+        if code < 0:
+            how = signal.Signals(-code).name
+        if code in INTERRUPTED.values() or how in INTERRUPTED:
+            return Outcome(math.nan, "interrupted", signal.Signals(abs(code) % 128).name)
+        failure = Outcome(math.nan, "failed", f"its process ended with {how}", lost=True)
+        # not where another launch has taken the run over since
+        if self.cell.run.status().get("pid") == self.process.pid:
+            self.cell.run.set_status("failed", failure.reason)
+        tell_outcome(failure, self.cell.folder)
+        return failure
 
 
 class Pool(Launcher):
-    """A queue of cells, as many at once as there are slots, each in a process of its own.
+    """A queue of cells, as many at once as there are slots, each slot with a process of its own.
 
-    The processes are forked from this one, which has imported everything and run once: a cell
-    costs a fork of some ten milliseconds instead of an import of seconds, and one that crashes
-    takes no other with it. Each is pinned to its share of the cores, or to its GPU.
+    The processes are forked from this one, which has imported everything and run once: they begin
+    within some ten milliseconds instead of an import of seconds. One that crashes takes no other
+    with it, and another takes its place. Each is pinned to its share of the cores, or to its GPU.
 
     Args:
         slots: cells at once; ``auto`` is one for each GPU, or each core where none is used.
@@ -78,44 +123,43 @@ class Pool(Launcher):
     def __init__(self, slots: int | Literal["auto"] = "auto") -> None:
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looks without starting CUDA
         self.slots = slots if slots == "auto" else check_int("hydra.launcher.slots", slots)
-        self._workers: list[PoolWorker] = []
+        self._busy: list[PoolWorker] = []
 
     def run_cells(self, works: Sequence[CellWork]) -> Iterator[tuple[SweepCell, Outcome]]:
         """Run a cell in each slot until none is left, or a signal has stopped them."""
         free = divide_machine(self.slots, [work.cell for work in works])
-        waiting = iter(works)
+        waiting, idle = iter(range(len(works))), list[PoolWorker]()
         warm_up()
         gc.freeze()  # collecting would touch, and so copy, every page that workers share
         try:
             while True:
-                while free and not self.stopped and (work := next(waiting, None)):
-                    self._workers.append(_start_worker(work, free.pop()))
-                if not self._workers:
+                idle, worn = [w for w in idle if w.is_fit()], [w for w in idle if not w.is_fit()]
+                free += _end_workers(worn)
+                while (free or idle) and not self.stopped:
+                    if (number := next(waiting, None)) is None:
+                        break
+                    worker = idle.pop() if idle else PoolWorker(works, free.pop())
+                    worker.begin_work(number)
+                    self._busy.append(worker)
+                if not self._busy:
                     return
-                for worker in _wait_for_any(self._workers):
-                    self._workers.remove(worker)
-                    free.append(worker.slot)
-                    yield worker.cell, _receive_outcome(worker)
+                for worker in _wait_for_any(self._busy):
+                    self._busy.remove(worker)
+                    idle.append(worker)
+                    yield worker.cell, worker.receive_outcome()
         finally:
             gc.unfreeze()
+            _end_workers([*idle, *self._busy])
 
     def stop_cells(self, name: str) -> None:
         """Pass a signal on: every cell saves itself."""
-        for worker in self._workers:
+        for worker in self._busy:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.process.pid or 0, signal.Signals[name])
 
 
-def _start_worker(work: CellWork, slot: MachineSlot) -> PoolWorker:
-    ours, theirs = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=_run_worker, args=(work, slot, theirs))
-    process.start()
-    theirs.close()  # else the pipe would not end with the worker
-    return PoolWorker(process, ours, work.cell, slot)
-
-
-def _run_worker(work: CellWork, slot: MachineSlot, pipe: Connection) -> None:
-    """Run one cell, in the worker's process."""
+def _run_worker(works: Sequence[CellWork], slot: MachineSlot, pipe: Connection) -> None:
+    """Run the cells that are asked for, in the worker's process."""
     from truerisk.show.progress_line import silence_progress
 
     end_with_parent()
@@ -127,39 +171,23 @@ def _run_worker(work: CellWork, slot: MachineSlot, pipe: Connection) -> None:
     silence_progress()  # several lines would overwrite each other
     slot.occupy()
     try:
-        pipe.send(work())
+        while (number := pipe.recv()) is not None:
+            pipe.send(works[number]())
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED["SIGINT"])
 
 
 def _wait_for_any(workers: Sequence[PoolWorker]) -> list[PoolWorker]:
-    """Wait until workers have ended, by themselves or killed."""
-    ended: list[Any] = wait([worker.process.sentinel for worker in workers])
-    return [worker for worker in workers if worker.process.sentinel in ended]
+    """Wait until workers have ended their cells, or were killed."""
+    ended: list[Any] = wait([worker.pipe for worker in workers])
+    return [worker for worker in workers if worker.pipe in ended]
 
 
-def _receive_outcome(worker: PoolWorker) -> Outcome:
-    """Take what a worker has sent; where it died, that is written to the run's status too."""
-    with worker.pipe as pipe:
-        outcome = None
-        with contextlib.suppress(EOFError):  # it died before it sent anything
-            if pipe.poll():
-                outcome = pipe.recv()
-    worker.process.join()  # the exit code is known from here on
-    if outcome is not None:
-        return outcome
-    code = worker.process.exitcode or 0
-    how = f"exit code {code}"
-    if code < 0:
-        how = signal.Signals(-code).name
-    if code in INTERRUPTED.values() or how in INTERRUPTED:
-        return Outcome(math.nan, "interrupted", signal.Signals(abs(code) % 128).name)
-    failure = Outcome(math.nan, "failed", f"its process ended with {how}", lost=True)
-    # not where another launch has taken the run over since
-    if worker.cell.run.status().get("pid") == worker.process.pid:
-        worker.cell.run.set_status("failed", failure.reason)
-    tell_outcome(failure, worker.cell.folder)
-    return failure
+def _end_workers(workers: Sequence[PoolWorker]) -> list[MachineSlot]:
+    """End workers, each after the cell it is at; gives their slots."""
+    for worker in workers:
+        worker.send(None)  # closing the pipe would not do: processes forked since hold it, too
+    return [worker.slot for worker in workers]
 
 
 def divide_machine(count: int | Literal["auto"], cells: Sequence[SweepCell]) -> list[MachineSlot]:

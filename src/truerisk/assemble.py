@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -94,17 +95,28 @@ READINGS = frozenset(
 """Keys of a source that say how its rows are read, and not which there are."""
 
 
-def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe:
+LoadedData = dict[str, RunData]
+"""Data by what they follow from, for runs that are trained together."""
+
+
+def assemble(
+    cfg: DictConfig,
+    fitted: Mapping[str, Any] | None = None,
+    loaded: LoadedData | None = None,
+) -> Recipe:
     """Build every part of a run; each random one from its own stream.
 
-    ``fitted`` is what another run fitted to its training data (``RunData.state_dict``), to be
-    used on this data instead of fitting anew.
+    Args:
+        cfg: the run's configuration.
+        fitted: what another run fitted to its training data (``RunData.state_dict``), to be used
+            on this data instead of fitting anew.
+        loaded: takes in the data, for other runs on the same, which then share one copy of it.
     """
     if fitted is None:
         check_combinations(cfg)
     else:  # to be measured: how its weights were reached is no matter
         check_function(cfg)
-    data = build_data(cfg, fitted)
+    data = build_data(cfg, fitted, loaded=loaded)
     if fitted is None:
         refuse_leak(cfg, data)
     # what was fitted comes with weights, which no initializer is to look for again
@@ -112,7 +124,10 @@ def assemble(cfg: DictConfig, fitted: Mapping[str, Any] | None = None) -> Recipe
 
 
 def build_data(
-    cfg: DictConfig, fitted: Mapping[str, Any] | None = None, predicting: bool = False
+    cfg: DictConfig,
+    fitted: Mapping[str, Any] | None = None,
+    predicting: bool = False,
+    loaded: LoadedData | None = None,
 ) -> RunData:
     """Load and split the data of a run.
 
@@ -120,16 +135,24 @@ def build_data(
         cfg: the run's configuration.
         fitted: see `assemble`.
         predicting: whether samples may lack targets.
+        loaded: see `assemble`.
     """
-    seeds = derive_streams(cfg.seed)
-    data: RunData = build(cfg.data, seed=seeds.data)
-    # a stream of its own: the order of batches can be varied alone
-    data.order_seed, data.predicting = seeds.order, predicting
-    data.single = cfg.trainer.get("precision") != "64-true"
+    seeds, single = derive_streams(cfg.seed), cfg.trainer.get("precision") != "64-true"
     # a target of whole numbers is a quantity to one loss, and a class to another
-    data.suited = find_suited_tasks(get_object(cfg.loss._target_))
+    suited = find_suited_tasks(get_object(cfg.loss._target_))
+    asked = repr((OmegaConf.to_container(cfg.data, resolve=True), seeds.data, single, suited))
+    if loaded is not None and asked in loaded:
+        data = copy.copy(loaded[asked])
+        # a stream of its own: the order of batches can be varied alone
+        data.order_seed, data.notes = seeds.order, []  # the first run has told them
+        return data
+    data = build(cfg.data, seed=seeds.data)
+    data.order_seed, data.predicting, data.single = seeds.order, predicting, single
+    data.suited = suited
     data.load_state_dict(fitted or {})
     data.prepare()
+    if loaded is not None:
+        loaded[asked] = data
     return data
 
 

@@ -111,9 +111,12 @@ class TensorSplit:
         y, x = cast(self.y, device, dtype), self._source
         # indexed devices compare unequal to bare ones, which costs a copy at most
         stays = x.device == torch.device(device) and x.dtype == dtype
-        if stays and self.keep_source:
-            return TensorSplit(x, y, self._rows, self._standardizer, keep_source=True)
-        if self._rows is None and self._standardizer is None:
+        plain = self._rows is None and self._standardizer is None
+        if stays and (plain or self.keep_source):
+            if y is self.y:
+                return self  # which other runs may share
+            return TensorSplit(x, y, self._rows, self._standardizer, self.keep_source)
+        if plain:
             return TensorSplit(cast(x, device, dtype), y)
         return TensorSplit(self._copy_inputs(device, dtype), y)
 

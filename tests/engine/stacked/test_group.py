@@ -9,6 +9,9 @@ import signal
 import pytest
 import torch
 
+from truerisk.data import public_sets
+from truerisk.sweeps.launcher.stacked_group import StackedGroup
+
 TINY = [
     "data=iris",
     "data.batch_size=20",
@@ -37,6 +40,33 @@ def test_adding_members_changes_none(stack, more):
     few = stack(*recipes(3, *more))
     assert [bits(a) == bits(b) for a, b in zip(many, few, strict=False)] == [True] * 3
     assert [bits(r) for r in stack(*recipes(7, *more), size=4)] == [bits(r) for r in many]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+def test_members_on_the_same_data_share_one_copy_of_it(stack, monkeypatch, precision):
+    """… also once it has been brought to another type; those on other splits have their own."""
+    calls, blocks = [], []
+    source, train = public_sets.iris, StackedGroup._train_block
+
+    def count():
+        calls.append(1)
+        return source()
+
+    def note(self, runs, seconds):
+        blocks.append([run.recipe.data for run in runs])
+        train(self, runs, seconds)
+
+    monkeypatch.setattr("truerisk.data.iris", count)
+    monkeypatch.setattr(StackedGroup, "_train_block", note)
+    same = recipes(5, "seed.data=3", f"trainer.precision={precision}")
+    stack(*same, size=5)
+    assert len(calls) == 1
+    (block,) = blocks
+    assert len({data.order_seed for data in block}) == 5
+    for name in ("train", "val", "test"):
+        assert len({getattr(data, name).x.data_ptr() for data in block}) == 1
+    stack(*recipes(3, f"trainer.precision={precision}"), size=3)
+    assert len(calls) == 4 and len({data.train.x.data_ptr() for data in blocks[1]}) == 3
 
 
 def test_a_member_that_leaves_changes_no_other(stack):

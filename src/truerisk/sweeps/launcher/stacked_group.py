@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from truerisk.assemble import assemble, build_loggers
+from truerisk.assemble import LoadedData, assemble, build_loggers
 from truerisk.config.compose import resolve_config
-from truerisk.config.contents import hash_contents
+from truerisk.config.contents import Known, hash_contents
 from truerisk.core import threads
 from truerisk.core.atomic_files import describe_file_error
 from truerisk.core.errors import Interrupted, UserError
@@ -80,6 +80,8 @@ class StackedGroup:
     ) -> None:
         self.jobs, self.size, self.tell, self.processes = list(jobs), size, tell, processes
         self.refused: dict[Path, str] = {}
+        self.loaded: LoadedData = {}
+        self.known: Known = {}
         self.stop = ""
         self.loop: TrainingLoop | None = None
 
@@ -107,7 +109,7 @@ class StackedGroup:
         """Choose how many members to train at once, from the first of them."""
         cfg = self.jobs[0].cfg
         try:
-            recipe = assemble(cfg)
+            recipe = assemble(cfg, loaded=self.loaded)
         except UserError:  # told of each cell as it is opened
             return LARGEST
         return choose_block_size(recipe, choose_device(cfg.trainer), self.processes)
@@ -121,9 +123,11 @@ class StackedGroup:
     def _together(self, jobs: Sequence[GroupJob]) -> None:
         """Train some cells; those of another shape or at another step, one after another."""
         blocks: dict[Any, list[StackedRun]] = {}
+        if len(self.loaded) > 1:
+            self.loaded.clear()  # of the block before, whose seeds had data of their own
         for job in jobs:
             try:
-                run = open_run(job)
+                run = open_run(job, self.loaded, self.known)
             except UserError as error:
                 self.refused[job.folder] = str(error)
             else:
@@ -192,8 +196,13 @@ def draw_risks(folder: RunFolder, config: Mapping[str, Any]) -> None:
             risk_figure(history, path, recipe_name(config), folder.summary())
 
 
-def open_run(job: GroupJob) -> StackedRun:
+def open_run(job: GroupJob, loaded: LoadedData, known: Known) -> StackedRun:
     """Make a run at its start, or where its checkpoint left it.
+
+    Args:
+        job: the cell.
+        loaded: data of the runs before, which are shared by those on the same.
+        known: hashes of the files and modules that they name.
 
     Raises:
         UserError: it cannot begin, or go on.
@@ -208,7 +217,7 @@ def open_run(job: GroupJob) -> StackedRun:
     if resumed:
         step = 0 if checkpoint is None else checkpoint["truerisk"]["step"]["count"]
     plain, host = resolve_config(cfg), Host(choose_device(cfg.trainer))
-    contents = hash_contents(plain)
+    contents = hash_contents(plain, known)
 
     def late_loggers() -> list[Logger]:
         loggers = build_loggers(cfg, folder=folder.path, run_id=folder.id, resume_step=None)
@@ -217,7 +226,7 @@ def open_run(job: GroupJob) -> StackedRun:
     own = [TidyCSV(folder.path, step or None)]
     draw = partial(draw_risks, folder, plain)
     recorder = Recorder(folder, plain, own, late_loggers, draw=draw)
-    recipe, limits = assemble(cfg), (cfg.trainer.max_epochs, cfg.trainer.max_steps)
+    recipe, limits = assemble(cfg, loaded=loaded), (cfg.trainer.max_epochs, cfg.trainer.max_steps)
     print_notes(recipe.data.notes, once=True)
     run = make_stacked_run(recipe, host, limits, recorder, keys_of(plain, recipe))
     print_notes(run.schedule.notices, once=True, warn=True)

@@ -48,6 +48,7 @@ OPTIMIZERS = {
     "adamw": ["optimizer.weight_decay=0.2", "optimizer.lr=0.01"],
     "adam optimizer.amsgrad=true model.width=300": ["optimizer.weight_decay=0.01"],
     "adamw model.width=300": ["optimizer.betas=[0.8,0.99]", "optimizer.lr=0.01"],
+    "adamax": ["optimizer.betas=[0.8,0.9]", "optimizer.weight_decay=0.01"],
     "nadam": ["optimizer.momentum_decay=0.01", "optimizer.weight_decay=0.01"],
     "nadam optimizer.decoupled_weight_decay=true": ["optimizer.weight_decay=0.01"],
     "radam": ["optimizer.betas=[0.8,0.9]", "optimizer.weight_decay=0.01"],

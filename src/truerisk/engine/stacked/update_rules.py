@@ -189,6 +189,14 @@ def _adam(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> Non
     w.sub_((m * h.cast(h.exact["lr"] / first)).div_(root))
 
 
+def adamax(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
+    """m ← β₁m + (1 − β₁)g; u ← max(β₂u, |g| + ε); w ← w − lr·m̂/u (Kingma & Ba 2015, §7.1)."""
+    g = _coupled(w, g, h)
+    m, u = state["exp_avg"].lerp_(g, h.rest("beta1")), state["exp_inf"]
+    torch.maximum(u.mul_(h["beta2"]), g.abs().add_(h["eps"]), out=u)
+    w.sub_((m * h.cast(h.exact["lr"] / _corrections(h, t)[0])).div_(u))
+
+
 def nadam(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
     """Adam with Nesterov momentum μₜ = β₁(1 − ½·0.96^(t·decay)) (Dozat 2016)."""
     g = _decayed(w, g, h, "decoupled_weight_decay")
@@ -300,6 +308,7 @@ UPDATE_RULES: dict[str, UpdateRule] = {
     ),
     "torch.optim.Adam": _ADAM,
     "torch.optim.AdamW": _ADAM._replace(step=adamw),
+    "torch.optim.Adamax": UpdateRule(adamax, _always("exp_avg", "exp_inf"), _BETAS),
     "torch.optim.NAdam": UpdateRule(
         nadam,
         _always("exp_avg", "exp_avg_sq", "mu_product"),

@@ -35,7 +35,7 @@ def one_thread():
 @pytest.fixture
 def undrawn(monkeypatch):
     """Runs without their figure, which takes longer than all the rest of a tiny one."""
-    monkeypatch.setattr("truerisk.show.figure.draw_result", lambda result: None)
+    monkeypatch.setattr("truerisk.show.figure.draw_result", lambda result, config: None)
 
 
 @pytest.fixture

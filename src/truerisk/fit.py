@@ -382,7 +382,7 @@ def _execute(
         from truerisk.show.figure import draw_result
 
         if cfg.get("figures", True):
-            draw_result(result)
+            draw_result(result, cfg)
 
     with ExitStack() as stack:
         if first:

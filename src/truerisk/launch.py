@@ -343,7 +343,7 @@ def draw_figures(folders: Sequence[Path]) -> int:
             raise UserError(f"draw: there is no run in {folder}")
         for run in runs:
             try:
-                draw_result(run)
+                draw_result(run, run.config)
             except Exception as error:
                 # whatever is wrong with one run's files, the others are still worth a figure
                 print(f"error: {run.folder}: {' '.join(str(error).split())}", file=sys.stderr)

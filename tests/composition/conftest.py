@@ -200,7 +200,7 @@ def write_image_sets(folder, draw):
 @pytest.fixture
 def train(tmp_path, monkeypatch, files):
     """Train what overrides say for a few steps, without the figure and with a short pilot."""
-    monkeypatch.setattr("truerisk.show.figure.draw_result", lambda result: None)
+    monkeypatch.setattr("truerisk.show.figure.draw_result", lambda result, config: None)
     monkeypatch.setattr("truerisk.engine.measure.PILOT", 100)
     count = iter(range(10**6))
 

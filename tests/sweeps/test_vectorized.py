@@ -110,7 +110,7 @@ def test_processes_share_the_cells_that_do_not_stack(sweep, tmp_path):
     assert code == 0 and "3 runs: 3 finished" in said.out
     runs = [load_run(path) for path in (tmp_path / "outputs" / "s").glob("*-*/")]
     pids = {run.run.status()["pid"] for run in runs}
-    assert len(pids) == 3 and os.getpid() not in pids
+    assert len(runs) == 3 and len(pids) <= 2 and os.getpid() not in pids
 
 
 def test_a_group_that_breaks_is_run_cell_by_cell(sweep, monkeypatch):

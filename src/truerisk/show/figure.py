@@ -27,6 +27,7 @@ from truerisk.task import get_task
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from omegaconf import DictConfig
     from pandas import DataFrame
 
     from truerisk.logger.history import MetricRows
@@ -415,23 +416,26 @@ def matrix_figure(tables: Mapping[str, Any], names: Sequence[str], path: Path, t
     return save_png(figure, path)
 
 
-def draw_result(result: RunResult) -> None:
+def draw_result(result: RunResult, config: DictConfig) -> None:
     """Draw the figures of a run into its folder: risks or a path, tables, and its diagnostics'.
 
     Args:
         result: of the run, as far as it has come.
+        config: the run's configuration.
     """
     from truerisk.assemble import build_diagnostics
     from truerisk.logger.history import read_metric_rows
+    from truerisk.logger.label import recipe_name
     from truerisk.show.contour import save_contour
 
+    title = recipe_name(config)
     if not get_task(result.task).has_samples:
         save_contour([result.folder], result.figure)
     elif len(rows := read_metric_rows(result.folder)):
-        risk_figure(rows, result.figure, result.title, result.summary)
+        risk_figure(rows, result.figure, title, result.summary)
     for name, tables in result.run.tables().items():
         classes = result.run.metadata()["table_classes"][name]
-        matrix_figure(tables, classes, result.run.figures / f"{name}.png", result.title)
-    for name, diagnostic in build_diagnostics(result.config, given=False).items():
+        matrix_figure(tables, classes, result.run.figures / f"{name}.png", title)
+    for name, diagnostic in build_diagnostics(config, given=False).items():
         if hasattr(diagnostic, "draw"):  # another callback draws nothing
-            diagnostic.draw(result.history, result.run.figures / f"{name}.png", result.title)
+            diagnostic.draw(result.history, result.run.figures / f"{name}.png", title)

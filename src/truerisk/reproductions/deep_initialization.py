@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 FORMULA = "E φ(aₗ)² = ½ n Var(w) · E φ(aₗ₋₁)²:   Var(w) = 1/n (Xavier) → 2⁻³⁰,   2/n (He) → 1"
 SOURCE = "He, Zhang, Ren & Sun 2015, Delving Deep into Rectifiers; Glorot & Bengio 2010"
 TOPIC = "Depth, recurrence and initialization"
-COST = "5 min"
+COST = "3 min"
 LOOK: dict[str, Any] = {
     **{"diagnostics": "[activations]", "optimizer.lr": 0.0, "trainer.max_epochs": 1},
     **{"data.num_train": 200, "data.val": 100, "data.batch_size": "full"},

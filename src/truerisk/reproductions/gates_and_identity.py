@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 FORMULA = "y = x_i + x_j,   i < T/2 ≤ j:   E(y − 1)² = 1/6"
 SOURCE = "Hochreiter & Schmidhuber 1997, §5.4; Le, Jaitly & Hinton 2015, §4.1"
 TOPIC = "Depth, recurrence and initialization"
-COST = "4 min"
+COST = "3 min"
 CHANCE = 1 / 6
 IDENTITY = {"initializer": "identity_rnn", "model.activation": "relu"}
 LOOK = {

@@ -25,7 +25,7 @@ SOURCE = (
     "Power et al. 2022, Grokking: Generalization Beyond Overfitting on Small Algorithmic Datasets"
 )
 TOPIC = "Risk and generalization"
-COST = "3 min"
+COST = "2 min"
 QUICK = [
     *("seed=range(2)", "optimizer.weight_decay=0.0", "data.source.prime=13", "model.width=64"),
     *("trainer.max_epochs=400", "risk.train_samples=102"),

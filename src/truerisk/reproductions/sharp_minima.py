@@ -44,7 +44,7 @@ SOURCE = (
     "Keskar et al. 2017, On Large-Batch Training; Dinh et al. 2017, Sharp Minima Can Generalize"
 )
 TOPIC = "Risk and generalization"
-COST = "5 min"
+COST = "6 min"
 QUICK = [
     *("seed=range(2)", "data.val=4000", "risk.train_samples=500", "data.num_train=500"),
     *("diagnostics.flatness.iterations=3", "diagnostics.flatness.probes=4"),

@@ -40,7 +40,7 @@ FORMULA = (
 )
 SOURCE = "Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization"
 TOPIC = "Risk and generalization"
-COST = "3 min"
+COST = "5 min"
 WHOLE_SET = {
     "data.batch_size": "full",
     "trainer.precision": "64-true",

@@ -144,7 +144,7 @@ def build_data(
     if loaded is not None and asked in loaded:
         data = copy.copy(loaded[asked])
         # a stream of its own: the order of batches can be varied alone
-        data.order_seed, data.notes = seeds.order, []  # the first run has told them
+        data.order_seed, data.notes = seeds.order, list(data.notes)  # each run adds its own
         return data
     data = build(cfg.data, seed=seeds.data)
     data.order_seed, data.predicting, data.single = seeds.order, predicting, single

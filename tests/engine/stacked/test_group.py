@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -67,6 +68,14 @@ def test_members_on_the_same_data_share_one_copy_of_it(stack, monkeypatch, preci
         assert len({getattr(data, name).x.data_ptr() for data in block}) == 1
     stack(*recipes(3, f"trainer.precision={precision}"), size=3)
     assert len(calls) == 4 and len({data.train.x.data_ptr() for data in blocks[1]}) == 3
+
+
+def test_what_the_data_have_to_say_is_told(stack, monkeypatch, capfd):
+    """… also where the size of a block was found out on them before."""
+    noted = replace(public_sets.iris(), notes=["flowers of one garden"])
+    monkeypatch.setattr("truerisk.data.iris", lambda: noted)
+    stack(*recipes(3, "seed.data=3"))
+    assert capfd.readouterr().out.count("flowers of one garden") == 1
 
 
 def test_a_member_that_leaves_changes_no_other(stack):

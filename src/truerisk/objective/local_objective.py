@@ -14,6 +14,7 @@ from torch.func import grad, grad_and_value
 from truerisk.core.batch import Batch
 from truerisk.core.deterministic import deterministic_forward
 from truerisk.core.errors import ConfigError, suggest
+from truerisk.core.rng import seed_torch
 from truerisk.objective.objective import Objective, ObjectiveValue
 
 
@@ -170,7 +171,7 @@ class LocalObjective:
                 if not self._checked:
                     self._check_deterministic(batch)
                 # another mask for each batch, and the same one at every evaluation
-                torch.manual_seed(self.seed + number)
+                seed_torch(self.seed + number)
                 found = f(batch)
             yield batch, found
 
@@ -207,7 +208,7 @@ class LocalObjective:
             )
 
     def _seeded_outputs(self, batch: Batch) -> Tensor:
-        torch.manual_seed(self.seed)
+        seed_torch(self.seed)
         return self.outputs(self.w, batch)
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from torch.func import grad, vmap
 
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
+from truerisk.core.rng import seed_torch
 from truerisk.objective.local_objective import LocalObjective
 from truerisk.objective.operators import ENTRIES, check_size, map_columns, pullback
 
@@ -32,7 +33,7 @@ def per_sample_gradients(point: LocalObjective) -> Iterator[Tensor]:
 
 def _gradient_rows(point: LocalObjective, batch: Batch) -> Tensor:
     losses, pull = pullback(lambda w: point.losses(w, batch), point.w)
-    torch.manual_seed(torch.initial_seed())  # the same noise again
+    seed_torch(torch.initial_seed())  # the same noise again
     rows = _map_samples(point, batch)
     if rows is not None and _agrees_with_mean(rows, pull(torch.ones_like(losses)) / len(batch)):
         return rows

@@ -69,6 +69,17 @@ def test_state_holds_half_a_pair_of_gaussians():
     assert (np.random.randn(2).tolist(), random.gauss(0, 1)) == expected
 
 
+def test_torch_is_seeded_as_by_itself_without_its_stack_being_formatted(monkeypatch):
+    """What `torch.manual_seed` does for devices that are not there takes a thousand times as long."""
+    torch.manual_seed(7)
+    drawn = torch.rand(3)
+    monkeypatch.setattr("traceback.format_stack", lambda: pytest.fail("the stack was formatted"))
+    rng.seed_torch(7)
+    assert torch.equal(torch.rand(3), drawn)
+    with rng.fork_seeded(7):
+        assert torch.equal(torch.rand(3), drawn)
+
+
 def test_isolated_seeds_inside_and_leaves_no_trace():
     saved = rng.get_state()
     with rng.fork_seeded(5):

@@ -27,7 +27,7 @@ FORMULA = (
 )
 SOURCE = "Boyd & Vandenberghe 2004, Convex Optimization, §9.2 and §9.3"
 TOPIC = "Descent"
-COST = "20 s"
+COST = "30 s"
 QUICK = [
     "hydra.sweeper.grids=[{model.start:'[-2,1],[2,0.5]'},"
     "{model:quadratic_bowl,model.spectrum:'[1,10]',model.rotation:0,model.start:'[1,1]'}]"

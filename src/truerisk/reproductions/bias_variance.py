@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FORMULA = "E (f̂(x) − y)² = (E f̂(x) − f(x))² + Var f̂(x) + σ²,  on average over x"
 SOURCE = "Geman, Bienenstock & Doursat 1992; Hastie, Tibshirani & Friedman 2009, §7.3"
 TOPIC = "Risk and generalization"
-COST = "2 min"
+COST = "3 min"
 QUICK = [
     "seed=range(12)",
     write_grids(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FORMULA = "J(w) = ½ wᵀHw,  κ = λmax/λmin;   ‖wₜ‖ ~ ρᵗ,  ρ = (κ−1)/(κ+1)  or  (√κ−1)/(√κ+1)"
 SOURCE = "Boyd & Vandenberghe 2004, Convex Optimization, §9.3; Polyak 1964"
 TOPIC = "Descent"
-COST = "20 s"
+COST = "30 s"
 QUICK: list[str] = []
 BOYD, POLYAK = "Boyd & Vandenberghe 2004, §9.3.2", "Polyak 1964, §2"
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FORMULA = "ĝ = g · min(1, c/‖g‖)"
 SOURCE = "Pascanu, Mikolov & Bengio 2013, On the Difficulty of Training Recurrent Neural Networks"
 TOPIC = "Depth, recurrence and initialization"
-COST = "3 min"
+COST = "4 min"
 STEP = {"trainer.max_epochs": -1, "trainer.max_steps": 1, "trainer.precision": "64-true"}
 FLOW = {
     **{"optimizer.lr": 0.1, "step.clip.norm": [None, 1], "diagnostics": "[gradient_flow]"},

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FORMULA = "vₜ₊₁ = βvₜ − η∇J(wₜ + ζvₜ),  wₜ₊₁ = wₜ + vₜ₊₁;   heavy ball: ζ = 0   Nesterov: ζ = β"
 SOURCE = "Polyak 1964; Nesterov 2004; Lessard, Recht & Packard 2016, §4.6 and §4.7"
 TOPIC = "Descent"
-COST = "15 s"
+COST = "30 s"
 QUICK = [
     write_grids(
         {

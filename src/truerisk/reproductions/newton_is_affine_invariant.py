@@ -33,7 +33,7 @@ FORMULA = (
 )
 SOURCE = "Boyd & Vandenberghe 2004, Convex Optimization, §9.5"
 TOPIC = "Descent"
-COST = "20 s"
+COST = "30 s"
 QUICK = [
     "hydra.sweeper.grids=[{model.start:'[-0.3,0.05],[2,-1]'},"
     "{model.change:'[[2,1],[0,4]]',model.start:'[1.125,-0.25]'},"

@@ -45,7 +45,7 @@ SOURCE = (
     "Keskar et al. 2017, On Large-Batch Training; Dinh et al. 2017, Sharp Minima Can Generalize"
 )
 TOPIC = "Risk and generalization"
-COST = "6 min"
+COST = "3 min"
 QUICK = [
     *("seed=range(2)", "data.val=4000", "risk.train_samples=500", "data.num_train=500"),
     *("diagnostics.flatness.iterations=3", "diagnostics.flatness.probes=4"),
@@ -193,8 +193,8 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
             ends = [read_when_solved(run, f"flatness/{name}") for name in ("box", "rescaled/box")]
             left.plot(SOLVED, ends[0], "o", color=f"C{i}", markersize=5)
             right.plot([0, 1], ends, "o-", color=f"C{i}", markersize=5, linewidth=0.8)
-        place = (0.35, 0.15 - 0.09 * i)
-        left.text(*place, f"batches of {m}", color=f"C{i}", transform=left.transAxes)
+        style = {"color": f"C{i}", "transform": left.transAxes, "ha": "right"}
+        left.text(0.65, 0.15 - 0.09 * i, f"batches of {m}", **style)
     left.axvline(SOLVED, color=ink, linewidth=0.8, linestyle=":")
     left.set(xscale="log", yscale="log", xlabel="train risk", title="ε-sharpness, %, in training")
     left.invert_xaxis()

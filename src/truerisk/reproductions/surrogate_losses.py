@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 FORMULA = "ψ(R(f) − R*) ≤ R_φ(f) − R_φ*;   R(f) − R* ≈ Δφ(Δ/2)/4 · dv/n;   E KL(p‖q) ≈ (d + 1)/2n"
 SOURCE = "Bartlett, Jordan & McAuliffe 2006; Efron 1975; Koo et al. 2008; Huber 1964"
 TOPIC = "Risk and generalization"
-COST = "2 min"
+COST = "3 min"
 QUICK = [
     *("seed=range(6)", "trainer.max_epochs=150"),
     write_grids(

@@ -316,17 +316,19 @@ class RunFolder:
         Raises:
             ConfigError: it is no YAML, or no configuration.
         """
-        from omegaconf import DictConfig, OmegaConf
-        from yaml import YAMLError
+        from omegaconf import OmegaConf
+        from yaml import YAMLError, load
+
+        from truerisk.core.yaml_files import YamlLoader
 
         try:
-            config = OmegaConf.load(self.config)
+            config = load(self.config.read_text(encoding="utf-8"), YamlLoader)
         except (YAMLError, UnicodeDecodeError, OSError) as error:
             raise ConfigError(f"{self.config} is damaged: {' '.join(str(error).split())}") from None
         # every run has seeds, which stand far down: what was cut off above may be YAML all the same
-        if not isinstance(config, DictConfig) or "seed" not in config:
+        if not isinstance(config, dict) or "seed" not in config:
             raise ConfigError(f"{self.config} is damaged: it holds no configuration of a run")
-        return config
+        return OmegaConf.create(config)
 
     def metadata(self) -> dict[str, Any]:
         """The run's id, command, versions, hardware, seeds, and the shape of its data."""

@@ -23,6 +23,7 @@ from truerisk.config.parts import existing_folder
 from truerisk.core.errors import ConfigError
 from truerisk.core.seeds import derive_streams
 from truerisk.core.stop import Stop, read_stop
+from truerisk.core.yaml_files import YamlLoader
 from truerisk.logger.history import read_rows
 from truerisk.risk.measured import FOLLOWED_RISK, Measured, Monitor, read_monitor
 from truerisk.run import RunFolder
@@ -30,8 +31,6 @@ from truerisk.run import RunFolder
 CURVES = ("risk/train", "risk/val", "error/train", "error/val")
 """The metrics whose history is read."""
 
-# libyaml's parser takes a twentieth of the time, but not every build of PyYAML has it
-YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 GROUP = re.compile(r"^(?=\w)", re.MULTILINE)
 """Where a key of the top begins; what is below it is indented, or an item of its list."""
 
@@ -312,15 +311,15 @@ def _parse_config(text: str) -> Any:
     try:
         parsed = [_parse_group(group) for group in groups]
     except yaml.YAMLError:  # a group that needs another, or a fault that is to be placed
-        return yaml.load(text, YAML_LOADER)
+        return yaml.load(text, YamlLoader)
     if head.strip() or not parsed or not all(isinstance(group, dict) for group in parsed):
-        return yaml.load(text, YAML_LOADER)
+        return yaml.load(text, YamlLoader)
     return {key: node for group in parsed for key, node in group.items()}
 
 
 @lru_cache(maxsize=2**16)
 def _parse_group(text: str) -> Any:
-    return yaml.load(text, YAML_LOADER)
+    return yaml.load(text, YamlLoader)
 
 
 def read_run_record(path: Path) -> RunRecord:

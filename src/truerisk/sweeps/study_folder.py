@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from truerisk.config.contents import Known, hash_contents, list_changed
 from truerisk.core.errors import ConfigError, UserError
+from truerisk.core.yaml_files import YamlLoader
 from truerisk.run import RunFolder
 from truerisk.sweeps.cell_composer import CellComposer
 from truerisk.sweeps.locks import find_begun
@@ -31,8 +32,6 @@ from truerisk.sweeps.sweep_cell import (
     make_slug,
 )
 
-# libyaml's parser takes a twentieth of the time, but not every build of PyYAML has it
-YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MOST_CONFIGS = 30
 """Runs of a study that are looked at for the data they are on."""
 LONGEST_STUDY = 100
@@ -146,7 +145,7 @@ def _list_changed_since(folder: Path, contents: Mapping[str, str]) -> list[str]:
 
 def _read_yaml(file: Path) -> Any:
     try:
-        return yaml.load(file.read_text(), YAML_LOADER)
+        return yaml.load(file.read_text(), YamlLoader)
     except (OSError, ValueError, yaml.YAMLError):
         return None
 

@@ -84,6 +84,7 @@ class Runs(Sequence[RunResult]):
 
 # weak: a configuration goes with its run
 _CONFIGS: WeakKeyDictionary[RunResult, dict[str, Any]] = WeakKeyDictionary()
+_PARAMETERS: dict[tuple[str, ...], list[str]] = {}
 
 
 def read_setting(run: RunResult, key: str) -> Any:
@@ -129,6 +130,10 @@ def load_last_weights(run: RunResult) -> np.ndarray:
     from truerisk.engine.recorder import load_checkpoint
 
     state = load_checkpoint(run.run.last)["state_dict"]
-    # in the model's order: a vector without buffers, as an optimizer sees it
-    parameters = [state[f"model.{name}"] for name, _ in run.network.named_parameters()]
-    return np.concatenate([weights.double().flatten().numpy() for weights in parameters])
+    # a study has hundreds of runs of one model, whose network takes long to build
+    model = (repr(read_setting(run, "model")), *state)
+    if model not in _PARAMETERS:
+        # in the model's order: a vector without buffers, as an optimizer sees it
+        _PARAMETERS[model] = [f"model.{name}" for name, _ in run.network.named_parameters()]
+    weights = [state[name].double().flatten() for name in _PARAMETERS[model]]
+    return np.concatenate([part.numpy() for part in weights])

@@ -70,7 +70,7 @@ def test_state_holds_half_a_pair_of_gaussians():
 
 
 def test_torch_is_seeded_as_by_itself_without_its_stack_being_formatted(monkeypatch):
-    """What `torch.manual_seed` does for devices that are not there takes a thousand times as long."""
+    """`torch.manual_seed` takes a thousand times as long for devices that are not there."""
     torch.manual_seed(7)
     drawn = torch.rand(3)
     monkeypatch.setattr("traceback.format_stack", lambda: pytest.fail("the stack was formatted"))

@@ -322,7 +322,8 @@ class RunFolder:
         from truerisk.core.yaml_files import YamlLoader
 
         try:
-            config = load(self.config.read_text(encoding="utf-8"), YamlLoader)
+            with self.config.open(encoding="utf-8") as file:
+                config = load(file, YamlLoader)
         except (YAMLError, UnicodeDecodeError, OSError) as error:
             raise ConfigError(f"{self.config} is damaged: {' '.join(str(error).split())}") from None
         # every run has seeds, which stand far down: what was cut off above may be YAML all the same

@@ -63,7 +63,6 @@ def test_a_run_that_cannot_be_read_is_told_and_the_others_count(synthetic, tmp_p
         "a: 1\nb:\n  c: [1, 2]\n  d: |\n    x\n\n    y\ne:\n- 1\n- {f: 2}\n",
         "# of a user's own\na: 1\n\nb: 'two\n\n  lines'\n# at the end",
         "a: &first {b: 1}\nc: *first\n",
-        "a: 1\na: 2\n",
         "{a: 1, b: {c: 2}}",
         "--- \na: 1\n",
         'a: "x\nb: y"\n',
@@ -81,6 +80,15 @@ def test_a_config_is_read_group_by_group_as_yaml_reads_it_whole(text, tmp_path):
     else:
         with pytest.raises(ConfigError, match=r"config\.yaml is damaged: it holds no config"):
             read_config(run)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    """… as it is where the run is resumed or measured again."""
+    run = RunFolder(tmp_path)
+    run.config.write_text("seed: 1\nb: 2\nseed: 3\n")
+    for read in (lambda: read_config(run), run.load_config):
+        with pytest.raises(ConfigError, match=r"damaged: the key seed stands twice.* line 3"):
+            read()
 
 
 def test_a_group_that_runs_share_is_parsed_once(synthetic, tmp_path, monkeypatch):

@@ -314,7 +314,10 @@ def _parse_config(text: str) -> Any:
         return yaml.load(text, YamlLoader)
     if head.strip() or not parsed or not all(isinstance(group, dict) for group in parsed):
         return yaml.load(text, YamlLoader)
-    return {key: node for group in parsed for key, node in group.items()}
+    config = {key: node for group in parsed for key, node in group.items()}
+    if len(config) < sum(map(len, parsed)):  # a key that stands twice, which is a fault
+        return yaml.load(text, YamlLoader)
+    return config
 
 
 @lru_cache(maxsize=2**16)

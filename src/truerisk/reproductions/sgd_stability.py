@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 FORMULA = "‖w − w′‖ ≤ 2L/N Σ α_t,   E f(w) − g(w) ≤ 2L²/N Σ α_t   for convex l, α_t ≤ 2/β"
 SOURCE = "Hardt, Recht & Singer 2016, Train Faster, Generalize Better, theorems 3.8 and 3.12"
 TOPIC = "Risk and generalization"
-COST = "3 min"
+COST = "2 min"
 QUICK = [
     "seed=range(3)",
     write_grids(

@@ -20,6 +20,7 @@ from truerisk.core.checks import parse_duration
 from truerisk.core.errors import ConfigError, Interrupted, UserError, list_own_lines
 from truerisk.core.python_objects import read_parts
 from truerisk.core.stop import Stop
+from truerisk.core.yaml_files import format_yaml
 from truerisk.lengthen import Lengthening, read_lengthening
 from truerisk.result import RunResult
 from truerisk.run import RunFolder, rank
@@ -304,7 +305,7 @@ def train_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = 
         check_config(cfg)
         with quiet(), refusing_full_disk(run):
             if resumed and rank() == 0:
-                run.repair(OmegaConf.to_yaml(cfg, resolve=True))
+                run.repair(format_yaml(cfg))
                 run.reopen()
             return _execute(cfg, run, resumed, facts, once=True)
 
@@ -374,7 +375,7 @@ def _execute(
                 lost = f"no checkpoint: the run starts anew{put_aside(run)}"
                 print(f"{run.path} has {lost}", file=sys.stderr)
         else:
-            run.create(OmegaConf.to_yaml(cfg, resolve=True), facts)
+            run.create(format_yaml(cfg), facts)
     result = RunResult(run.path)
 
     @cache  # once, whether a logger asks for the figures or not

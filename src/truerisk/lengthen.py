@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from truerisk.core.atomic_files import replacing, write_atomic
 from truerisk.core.errors import ConfigError
 from truerisk.core.stop import read_stop
+from truerisk.core.yaml_files import format_yaml
 from truerisk.logger.history import HEADER, read_rows, row_name
 from truerisk.logger.label import find_study
 from truerisk.run import RunFolder
@@ -114,7 +115,7 @@ class Lengthening:
 
     def apply(self) -> None:
         """Write the new limits, and take back what only the end had measured."""
-        write_atomic(self.run.config, OmegaConf.to_yaml(self.config, resolve=True))
+        write_atomic(self.run.config, format_yaml(self.config))
         from truerisk.engine.measure import is_final
 
         names = (

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from truerisk.core.yaml_files import YamlLoader
+from truerisk.config.compose import compose
+from truerisk.core.yaml_files import YamlLoader, format_yaml
 
 SCALARS = """
 1e-3 1E5 -2e+3 +4e2 .5e1 5.e-2 1e 1e3x 12e4567 1.5 -.5 1_000 1_0.5 0x10 010 0b11 7 -7 .inf -.inf
@@ -43,6 +44,18 @@ def test_what_omegaconf_writes(tmp_path):
     file = tmp_path / "config.yaml"
     OmegaConf.save(OmegaConf.create({str(i): value for i, value in enumerate(values)}), file)
     assert list(yaml.load(file.read_text(), YamlLoader).values()) == values
+
+
+@pytest.mark.parametrize("option", ["data=arrays", "model=gpt", "optimizer=muon", "loss=quantile"])
+def test_configurations_are_written_as_omegaconf_writes_them(option):
+    cfg = compose([option])
+    assert format_yaml(cfg) == OmegaConf.to_yaml(cfg, resolve=True)
+
+
+def test_texts_are_written_as_texts():
+    texts = [*SCALARS.split(), "a: b", "it's", "two\nlines", "ü", "", " a", "-", "x " * 90, "y"]
+    texts = [text for text in texts if "$" not in text]
+    assert yaml.load(format_yaml(OmegaConf.create({"keys": texts})), YamlLoader) == {"keys": texts}
 
 
 def test_a_key_that_stands_twice_is_told_with_its_line():

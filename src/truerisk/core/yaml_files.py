@@ -1,16 +1,20 @@
-"""YAML as OmegaConf reads it, by libyaml's parser, which takes a twentieth of the time."""
+"""YAML as OmegaConf reads and writes it, by libyaml, which takes a tenth of the time."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from yaml.constructor import ConstructorError
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 # not every build of PyYAML has libyaml
 _SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER: Any = getattr(yaml, "CDumper", yaml.Dumper)
 
 
 class YamlLoader(_SAFE_LOADER):
@@ -32,17 +36,45 @@ class YamlLoader(_SAFE_LOADER):
         return found
 
 
-YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?[0-9]+\.?[0-9]*[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+class YamlDumper(_DUMPER):
+    """Dumps what `YamlLoader` loads as the same: a text that would be read as a number is quoted.
+
+    >>> print(yaml.dump({"lr": 1e-3, "id": "1e3", "since": "2026-01-31"}, Dumper=YamlDumper))
+    id: '1e3'
+    lr: 0.001
+    since: '2026-01-31'
+    <BLANKLINE>
+    """
+
+
+def format_yaml(cfg: DictConfig) -> str:
+    """Write a configuration as `OmegaConf.to_yaml` does, its interpolations resolved.
+
+    Args:
+        cfg: the configuration.
+    """
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    options = {"allow_unicode": True, "default_flow_style": False, "sort_keys": False}
+    text: str = yaml.dump(plain, Dumper=YamlDumper, **options)
+    return text
+
+
+for _kind in (YamlLoader, YamlDumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?[0-9]+\.?[0-9]*[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
+    )
 YamlLoader.yaml_implicit_resolvers = {
     first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in YamlLoader.yaml_implicit_resolvers.items()
 }
-for _kind in ("Path", "PosixPath", "WindowsPath"):
+# YAML 1.1 has them for yes and no, though PyYAML reads texts
+YamlDumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
+for _path in ("Path", "PosixPath", "WindowsPath"):
     YamlLoader.add_constructor(
-        f"tag:yaml.org,2002:python/object/apply:pathlib.{_kind}",
+        f"tag:yaml.org,2002:python/object/apply:pathlib.{_path}",
         lambda loader, node: Path(*loader.construct_sequence(node)),
     )

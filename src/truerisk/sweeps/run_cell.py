@@ -31,6 +31,7 @@ from truerisk.core.errors import (
     list_own_lines,
 )
 from truerisk.core.stop import read_stop
+from truerisk.core.yaml_files import format_yaml
 from truerisk.engine.peers import Peers, join_peers
 from truerisk.engine.signals import end_with_parent, on_stop
 from truerisk.outcome import Outcome
@@ -157,7 +158,7 @@ def _catch_errors(
         print(fault, file=sys.stderr)
         end = Outcome(math.nan, "failed", describe_error(error), fault=fault)
     if rank() == 0:
-        config = OmegaConf.to_yaml(cfg, resolve=True)
+        config = format_yaml(cfg)
         RunFolder(folder).record_failure(end.status, trace, config, facts)
     return end
 
@@ -223,7 +224,7 @@ def spawn_distributed(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -
     # be the whole sweep, so the cell gets a command of its own; what training sets in the
     # environment and in process groups ends with it, too.
     with TemporaryDirectory(prefix="truerisk-") as scratch:
-        Path(scratch, "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+        Path(scratch, "config.yaml").write_text(format_yaml(cfg))
         Path(scratch, "facts.json").write_text(json.dumps(facts))
         command = [sys.executable, "-m", __name__, str(folder), scratch, str(os.getpid())]
         # a session of its own: Ctrl-C would reach it beside the signal that is passed on

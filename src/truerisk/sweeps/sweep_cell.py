@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from truerisk.core.errors import ConfigError
 from truerisk.core.stop import read_stop
+from truerisk.core.yaml_files import format_yaml
 from truerisk.logger.label import CELL
 from truerisk.outcome import Outcome
 from truerisk.risk.measured import read_monitor
@@ -153,13 +154,11 @@ def record_cell_failure(cell: SweepCell, outcome: Outcome) -> None:
         cell: the cell.
         outcome: how it ended.
     """
-    from omegaconf import OmegaConf
-
     run = cell.run
     # one that has failed where it ran has left its traceback
     traced = run.status().get("status") == "failed" and outcome.status == "failed"
     if outcome.status in ("failed", "refused") and not traced and not run.begun:
-        config = OmegaConf.to_yaml(cell.make_cfg()) if cell.config else ""
+        config = format_yaml(cell.make_cfg()) if cell.config else ""
         facts = {"overrides": list(cell.overrides)}
         run.record_failure(outcome.status, outcome.reason, config, facts)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from truerisk.assemble import LoadedData, assemble, build_loggers
 from truerisk.config.compose import resolve_config
@@ -19,6 +19,7 @@ from truerisk.core import threads
 from truerisk.core.atomic_files import describe_file_error
 from truerisk.core.errors import Interrupted, UserError
 from truerisk.core.stop import Stop
+from truerisk.core.yaml_files import format_yaml
 from truerisk.engine.host import Host
 from truerisk.engine.loop import Observer, TrainingLoop
 from truerisk.engine.precision import choose_device
@@ -208,7 +209,7 @@ def open_run(job: GroupJob, loaded: LoadedData, known: Known) -> StackedRun:
         UserError: it cannot begin, or go on.
     """
     folder, cfg = RunFolder(job.folder), job.cfg
-    resumed, config = folder.begun, OmegaConf.to_yaml(cfg, resolve=True)
+    resumed, config = folder.begun, format_yaml(cfg)
     if resumed:
         folder.repair(config)
         folder.reopen()

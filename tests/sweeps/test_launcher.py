@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
+from unittest import mock
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from truerisk.cli import main
+from truerisk.config.compose import ConfigLoader, expand_short_forms, hydra_session
+from truerisk.config.parts import PRIMARY
 from truerisk.outcome import Outcome
 from truerisk.sweeps.launcher import CellWork, HydraJobs, Launcher, SerialLauncher
+from truerisk.sweeps.sweep import Sweep
 from truerisk.sweeps.sweep_cell import SweepCell
 
 LAUNCHER = '''\
@@ -147,3 +155,51 @@ def test_the_serial_one_calls_the_works_in_turn(launched, monkeypatch):
     monkeypatch.setattr(CellWork, "__call__", call)
     assert [outcome.value for outcome in launched(SerialLauncher())] == [0.0, 1.0, 2.0]
     assert numbers == [0, 1, 2]
+
+
+class Looks:
+    """A task and a callback that note what Hydra says of the job at hand."""
+
+    def __init__(self):
+        self.seen, self.heard = [], []
+
+    def task(self, cfg):
+        told = HydraConfig.get()
+        names = told.runtime.output_dir, told.job.num, told.job.id, told.runtime.choices.optimizer
+        refers = OmegaConf.select(told, "job.name"), os.environ.get("LR")
+        self.seen.append((*names, list(told.overrides.task), *refers, sorted(map(str, cfg))))
+        return Outcome(1.0, "finished")
+
+    def on_job_end(self, config, job_return, **kwargs):
+        self.heard.append((config.optimizer.lr, job_return.return_value.value))
+
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: None
+
+
+def launch_looking(folder, *more):
+    """Launch two cells whose task looks around; gives what it and a callback have seen."""
+    looks = Looks()
+    overrides = ["seed=0", "optimizer.lr=0.1,0.2", f"hydra.sweep.dir={folder}", *more]
+    with hydra_session():
+        loader = ConfigLoader(None)
+        overrides = expand_short_forms(overrides)
+        shared = loader.load_configuration(PRIMARY, overrides, RunMode.MULTIRUN)
+        with mock.patch("truerisk.sweeps.sweep.make_callbacks", lambda cfg: looks):
+            Sweep(loader, PRIMARY, overrides, shared).run(looks.task)
+        assert HydraConfig.instance().cfg is None
+    return looks
+
+
+def test_hydra_knows_a_job_whether_or_not_it_is_asked_for_more(tmp_path, undrawn):
+    refers = "hydra.job.name=lr_${optimizer.lr}"
+    plain = launch_looking(tmp_path / "plain", refers)
+    asked = launch_looking(tmp_path / "asked", refers, "+hydra.job.env_set.LR=${optimizer.lr}")
+    heard = launch_looking(tmp_path / "heard", refers, "+hydra.callbacks.own={_target_: x}")
+    assert [look[5:7] for look in plain.seen] == [("lr_0.1", None), ("lr_0.2", None)]
+    assert [look[5:7] for look in asked.seen] == [("lr_0.1", "0.1"), ("lr_0.2", "0.2")]
+    assert heard.heard == [(0.1, 1.0), (0.2, 1.0)] and not plain.heard
+    for other in (asked, heard):
+        for one, two in zip(plain.seen, other.seen, strict=True):
+            assert Path(one[0]).name == Path(two[0]).name and Path(two[0]).is_dir()
+            assert (*one[1:6], one[7]) == (*two[1:6], two[7])

@@ -71,7 +71,8 @@ class Sweep:
         swept = [override for override in self.axes if override.is_sweep_override()]
         self._name_study(swept)
         folder = Path(str(self.shared.hydra.sweep.dir)).absolute()
-        hydra = [str(override) for override in self.shared.hydra.overrides.hydra]
+        # as they stand: what one refers to (``${…}``) is the cell's own
+        hydra: Any = OmegaConf.to_container(self.shared.hydra.overrides.hydra)
         self.hydra = [
             *(override for override in hydra if not _is_set_by_sweep(override)),
             f"study={quote_override(self.shared.study)}",

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, run_job, setup_globals
+from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from truerisk.config.compose import quote_override
 from truerisk.core.errors import Interrupted, describe_error
@@ -61,9 +62,14 @@ class CellWork:
 
     def __call__(self) -> Outcome:
         """Run the cell here, as a job of Hydra's: with its callbacks, environment and logging."""
+        config = build_job_config(self.cell, self.number)
+        if not _asks_more(config.hydra):
+            with enter_job(config, self.cell.folder):
+                outcome: Any = self.jobs.task(self.cell.make_cfg())
+            return outcome
         job = run_job(
             task_function=self.jobs.task,
-            config=build_job_config(self.cell, self.number),
+            config=config,
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
             hydra_context=self.jobs.context,
@@ -321,6 +327,33 @@ def read_job_outcome(job: JobReturn) -> Outcome:
     return Outcome(math.nan, "failed", "no outcome")
 
 
+def _asks_more(hydra: DictConfig) -> bool:
+    """Tell whether a job asks Hydra for more than its configuration, a folder and logging."""
+    job = hydra.job
+    return any((job.chdir, job.env_set, job.env_copy, hydra.output_subdir, hydra.callbacks))
+
+
+@contextmanager
+def enter_job(config: DictConfig, folder: Path) -> Iterator[None]:
+    """Let Hydra's state be that of a job: `run_job` copies the configuration five times for it.
+
+    Args:
+        config: the job's, Hydra's own node included.
+        folder: of its run, which is made.
+    """
+    with read_write(config.hydra.runtime):
+        config.hydra.runtime.output_dir = str(folder)
+    state: Any = HydraConfig.instance()
+    held = state.cfg
+    state.cfg = config
+    folder.mkdir(parents=True, exist_ok=True)
+    configure_log(config.hydra.job_logging, config.hydra.verbose)
+    try:
+        yield
+    finally:
+        state.cfg = held
+
+
 def build_job_config(cell: SweepCell, number: int) -> DictConfig:
     """Build the configuration of a job as Hydra would compose it, its own node included.
 
@@ -335,6 +368,8 @@ def build_job_config(cell: SweepCell, number: int) -> DictConfig:
         cfg.hydra.job.num = number
         cfg.hydra.job.id = str(number)
         cfg.hydra.sweep.subdir = cell.folder.name
+        # Hydra 1.3 reads them in a copy that lacks what they refer to
+        OmegaConf.resolve(cfg.hydra.job.env_set)
     return cfg
 
 

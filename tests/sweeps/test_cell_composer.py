@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from truerisk.config.compose import ConfigLoader, hydra_session, resolve_config
 from truerisk.config.parts import PRIMARY
@@ -103,3 +104,32 @@ def test_a_number_is_set_without_hydra(composer, options, monkeypatch):
         config = composer([*asked, f"seed.base={seed}", "optimizer.lr=0.5"]).config
         assert (config["seed"]["base"], config["optimizer"]["lr"]) == (seed, 0.5)
         assert config["regularizer"]["early_stopping"]["monitor"] == config["monitor"]
+
+
+def test_many_choices_are_composed_in_several_processes(loader, monkeypatch):
+    optimizers = ["adam", "sgd", "momentum", "lion", "muon", "soap", "kfac", "newton", "gd"]
+    points = [
+        [f"optimizer={optimizer}", f"data={data}", f"seed.base={seed}", *wrong]
+        for optimizer in optimizers
+        for data in ("iris", "wine", "digits", "gaussians")
+        for seed in (1, 2)
+        for wrong in ([], ["optimizer.betas=[0.8,0.9]"])
+    ]
+    points.append(["optimizer=adamm"])
+    monkeypatch.setattr("truerisk.core.threads.count_cores", lambda: 2)
+    ahead, after = CellComposer(loader), CellComposer(loader)
+    ahead.compose_ahead(points)
+    assert len(ahead._shared) == 36 and not after._shared
+    for point in points[::3]:
+        try:
+            expected = after(point)
+        except ConfigError as error:
+            with pytest.raises(ConfigError) as raised:
+                ahead(point)
+            assert str(raised.value) == str(error)
+        else:
+            found = ahead(point)
+            assert found.config == expected.config
+            assert OmegaConf.to_container(found.hydra) == OmegaConf.to_container(expected.hydra)
+    with pytest.raises(ConfigError, match="adamm"):
+        ahead(points[-1])

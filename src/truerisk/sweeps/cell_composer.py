@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -22,9 +26,12 @@ from truerisk.config.compose import (
 )
 from truerisk.config.mistakes import explain_error
 from truerisk.config.parts import PRIMARY
+from truerisk.core.errors import ConfigError
 
 REFERENCE = re.compile(r"\$\{([a-zA-Z_]\w*(?:\.\w+)*)\}")
 """A value that is that of one other key, named from the top."""
+FEWEST = 16
+"""Choices of options, a tenth of a second each, that are worth a process of their own."""
 
 
 class ComposedCell(NamedTuple):
@@ -84,12 +91,7 @@ class CellComposer:
 
     def __call__(self, overrides: Sequence[str]) -> ComposedCell:
         """Compose one cell."""
-        parsed = [self._parse(text) for text in overrides]
-        # a key that is added or deleted changes what may be set below it, so all of that is
-        # left to Hydra, in the order it was given
-        reshaped = {_first_key(o) for o in parsed if o.type != OverrideType.CHANGE}
-        values = [o for o in parsed if self._sets_value(o) and _first_key(o) not in reshaped]
-        options = tuple(str(o.input_line) for o in parsed if o not in values)
+        options, values = self._part(overrides)
         shared = self._compose_shared(options)
         config = shared.resolved
         for override in values:
@@ -98,6 +100,40 @@ class CellComposer:
         if not config or any(shared.is_referred_to(o.key_or_group) for o in values):
             config = self._apply_with_hydra(shared, values)
         return ComposedCell(config, shared.hydra)
+
+    def compose_ahead(self, points: Sequence[Sequence[str]]) -> None:
+        """Compose what cells share in as many processes as there are cores, where that is much.
+
+        What cannot be composed is left for its cell, which tells why.
+
+        Args:
+            points: the overrides of each cell.
+        """
+        if len(points) < 2 * FEWEST:
+            return
+        choices: dict[tuple[str, ...], None] = {}
+        for overrides in points:
+            with suppress(ConfigError):
+                choices[self._part(overrides)[0]] = None
+        left = [options for options in choices if options not in self._shared]
+        if len(left) < 2 * FEWEST or threading.active_count() > 1:  # a fork keeps one thread
+            return
+        from truerisk.core.threads import count_cores  # torch comes with it
+
+        processes = min(count_cores(), len(left) // FEWEST)
+        with multiprocessing.get_context("fork").Pool(processes, _take_composer, [self]) as pool:
+            for options, shared in zip(left, pool.imap(_try_composing, left), strict=True):
+                if shared is not None:
+                    self._shared[options] = shared
+
+    def _part(self, overrides: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
+        """Part overrides into those that choose options, as texts, and those that set values."""
+        parsed = [self._parse(text) for text in overrides]
+        # a key that is added or deleted changes what may be set below it, so all of that is
+        # left to Hydra, in the order it was given
+        reshaped = {_first_key(o) for o in parsed if o.type != OverrideType.CHANGE}
+        values = [o for o in parsed if self._sets_value(o) and _first_key(o) not in reshaped]
+        return tuple(str(o.input_line) for o in parsed if o not in values), values
 
     def _parse(self, text: str) -> Override:
         if text not in self._parsed:
@@ -138,6 +174,23 @@ class CellComposer:
         except MISTAKES as error:
             raise self.loader.explain(error, values, shared.defaults) from error
         return resolve_config(decode_environment(cfg, lambda: shared.raw))
+
+
+_composer: CellComposer
+"""In a process that composes for another: the other's."""
+
+
+def _take_composer(composer: CellComposer) -> None:
+    global _composer
+    _composer = composer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other ends this one
+
+
+def _try_composing(options: tuple[str, ...]) -> SharedConfig | None:
+    try:
+        return _composer._compose_shared(options)
+    except ConfigError:
+        return None
 
 
 def _first_key(override: Override) -> str:

@@ -72,6 +72,7 @@ class StudyFolder:
         folders: dict[str, Path] = {}
         if self.folder.is_dir():
             folders = {path.name.rpartition("-")[2]: path for path in self.folder.iterdir()}
+        self.compose.compose_ahead(points)
         known: Known = {}  # files are read anew by each command, and once by it
         cells, errors = [], []
         for point in points:

@@ -120,7 +120,10 @@ def test_starts(name):
 def test_a_gaussian_fields_covariance():
     """At 0 and at (0.6, 0.8), over fields: variance 1, covariance exp(−½), a slope of 1 an axis."""
     at = torch.stack([point(0.0, 0.0), point(0.6, 0.8)])
-    fields = [function("gaussian_field", f"model.field={i}", "model.waves=50") for i in range(500)]
+    cfg, fields = compose(["data=none", "model=gaussian_field", "model.waves=50"]), []
+    for i in range(500):
+        cfg.model.field = i
+        fields.append(build(cfg.model, dtype=torch.float64))
     values = torch.stack([f.value(at) for f in fields]).detach()
     found = values.T @ values / len(values)
     expected = point([1, math.exp(-0.5)], [math.exp(-0.5), 1])

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
 from truerisk.scheduler import Constant, InverseSqrt, Plateau, Schedule
 
@@ -31,8 +31,7 @@ def optimizer_of(cls=torch.optim.SGD, **numbers):
 
 @cache
 def config_of(name):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return OmegaConf.to_container(compose(overrides=[f"+scheduler={name}"]).scheduler)
+    return OmegaConf.to_container(compose([f"scheduler={name}"]).scheduler)
 
 
 def schedule_of(name, optimizer, horizon=N, **options):

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -81,6 +82,8 @@ WORDS = ("auto", "full")
 ENVIRONMENT = re.compile(r"\$\{oc\.env:[^{}]*\}")
 Defaults = tuple[Any, Any]
 """Hydra's list of options, and the repository they are read from."""
+FILES: dict[tuple[str | int, ...], Any] = {}
+"""What files with options say, by who provides them, their folder, name, time and size."""
 MISTAKES = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 """What Hydra raises for what a user got wrong."""
 
@@ -358,10 +361,22 @@ class _Options(ConfigRepository):
 
     def load_config(self, config_path: str) -> Any:
         """Load a file, or copy what was read of it."""
-        found = self._read.get(config_path)
-        if found is None:
-            found = self._read[config_path] = super().load_config(config_path)
-        return copy.deepcopy(found)
+        if config_path not in self._read:
+            self._read[config_path] = self._read_file(config_path)
+        return copy.deepcopy(self._read[config_path])
+
+    def _read_file(self, config_path: str) -> Any:
+        """Read a file, unless this process has read it as it stands."""
+        source: Any = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is None or source.scheme() not in ("file", "pkg"):
+            return super().load_config(config_path)
+        key: tuple[str | int, ...] = (source.provider, source.full_path(), config_path)
+        if source.scheme() == "file":  # a package's stay what they are
+            stat = Path(source.path, source._normalize_file_name(config_path)).stat()
+            key += (stat.st_mtime_ns, stat.st_size)
+        if key not in FILES:
+            FILES[key] = super().load_config(config_path)
+        return FILES[key]
 
     def get_schema_source(self) -> Any:
         raise ConfigLoadError("options have no schema but the signatures they are for")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from benchmarks.faults.kills import Tally, Verdict, Work, fork_work, run_forked
 from benchmarks.faults.stacked_ends import judge_stack
 from benchmarks.faults.tuning import SMALL
+from truerisk.run import RunFolder
 
 CELLS = [
     *("data=iris", "model.width=16", "trainer.max_epochs=24", "regularizer=[dropout]"),
@@ -66,7 +66,8 @@ def choose_parent(parent: int, folder: Path) -> Sequence[int]:
 
 def choose_worker(parent: int, folder: Path) -> Sequence[int]:
     """Choose a process that trains; none if the command does so itself just then."""
-    pids = [json.loads(file.read_text())["pid"] for file in folder.glob("outputs/s/*/status.json")]
+    # a cell that was just claimed has an empty status
+    pids = [RunFolder(cell).status().get("pid") for cell in folder.glob("outputs/s/*/")]
     return [pid for pid in list_session(parent) if pid in pids and pid != parent][:1]
 
 

@@ -322,6 +322,7 @@ def test_a_file_is_read_once_and_what_was_read_stays_as_it_is(monkeypatch):
         return found
 
     monkeypatch.setattr(ConfigRepository, "load_config", count)
+    monkeypatch.setattr("truerisk.config.compose.FILES", {})
     commands = [
         ["optimizer=adam", "optimizer.lr=0.1", "regularizer=[l2]"],
         ["optimizer=adam", "optimizer.weight_decay=0.3", "regularizer=[l2,dropout]"],
@@ -332,8 +333,19 @@ def test_a_file_is_read_once_and_what_was_read_stays_as_it_is(monkeypatch):
         composed = [loader.load_configuration("train", c, RunMode.RUN) for c in commands]
         assert len(read) == len(set(read)) and "optimizer/adam" in read
         for command, cfg in zip(commands, composed, strict=True):
+            read.clear()
             alone = ConfigLoader().load_configuration("train", command, RunMode.RUN)
             assert resolve_config(cfg) == resolve_config(alone)
+            # what Hydra has as classes is no file
+            assert set(read) <= {"hydra/config", "hydra/launcher/basic", "hydra/sweeper/basic"}
+
+
+def test_a_file_that_was_edited_is_read_again(tmp_path):
+    option = tmp_path / "optimizer" / "mine.yaml"
+    option.parent.mkdir()
+    for lr in ("0.5", "0.25", "0.75"):
+        option.write_text(f"_target_: torch.optim.SGD\nlr: {lr}\n")
+        assert compose(["optimizer=mine"], str(tmp_path)).optimizer.lr == float(lr)
 
 
 def test_loader_composes_what_plain_hydra_does():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from truerisk.config.cell_composer import CellComposer, ComposedCell
 from truerisk.config.compose import ConfigLoader, hydra_session, quote_override
 from truerisk.config.parts import PRIMARY
 from truerisk.core.errors import ConfigError
@@ -19,7 +20,6 @@ from truerisk.launch import expand_overrides, train_job
 from truerisk.outcome import Outcome
 from truerisk.result import RunResult
 from truerisk.run import RunFolder
-from truerisk.sweeps.cell_composer import CellComposer, ComposedCell
 from truerisk.sweeps.sweep import Sweep, is_own_sweeper
 
 if TYPE_CHECKING:

@@ -275,11 +275,13 @@ def configuration(files, chosen, sizes):
         line = [text.format(files=files) for text in chosen(group, name)]
         return compose([*line, *more])[group]
 
-    def build(row):
+    def build(row, checked=False):
+        """``checked``: an option that has no such key is refused, which costs a composition."""
         cfg, outside = copy.deepcopy(first), overrides(row)
         OmegaConf.set_struct(cfg, False)
         for group in PICKED:
-            more = [text for text in [*sizes, *outside] if text.startswith(f"{group}.")]
+            given = [*sizes, *(outside if checked else [])]
+            more = [text for text in given if text.startswith(f"{group}.")]
             cfg[group] = copy.deepcopy(node(group, row[group], *more))
         for group in set(SWITCHES.values()):
             on = [name for name in SWITCHES if SWITCHES[name] == group and row[name] == "on"]
@@ -333,4 +335,4 @@ def test_what_cannot_work_together_is_refused_with_the_reason(pair, space, confi
     assert clashing
     for a, b in clashing:
         with pytest.raises(ConfigError, match=CLASHES[pair].why):
-            train(configuration(simplest(a, b, factors, clash)))
+            train(configuration(simplest(a, b, factors, clash), checked=True))

@@ -8,6 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from truerisk.config.cell_composer import CellComposer
 from truerisk.config.compose import (
     ASKS_BASE,
     LISTS,
@@ -21,7 +22,6 @@ from truerisk.config.compose import (
 from truerisk.config.parts import conf_dir
 from truerisk.core.errors import ConfigError
 from truerisk.core.seeds import Streams, derive_streams, mix_bits
-from truerisk.sweeps.cell_composer import CellComposer
 
 
 @pytest.fixture

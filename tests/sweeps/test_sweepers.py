@@ -10,11 +10,11 @@ import pytest
 from scipy import stats
 
 from truerisk.cli import main
+from truerisk.config.cell_composer import CellComposer
 from truerisk.config.compose import ConfigLoader, expand_short_forms, hydra_session
 from truerisk.core.errors import ConfigError
 from truerisk.core.stop import Stop
 from truerisk.outcome import Outcome
-from truerisk.sweeps.cell_composer import CellComposer
 from truerisk.sweeps.study_folder import StudyFolder
 from truerisk.sweeps.sweeper.axis import quote_distributions
 from truerisk.sweeps.sweeper.grids import Grids, GridSweeper

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from truerisk.config.cell_composer import CellComposer
 from truerisk.config.compose import ConfigLoader, expand_short_forms, hydra_session
 from truerisk.outcome import Outcome
-from truerisk.sweeps.cell_composer import CellComposer
 from truerisk.sweeps.study_folder import StudyFolder
 from truerisk.sweeps.sweeper.axis import quote_distributions
 from truerisk.sweeps.sweeper.tuner import Tuner

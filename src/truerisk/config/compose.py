@@ -562,12 +562,16 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Dic
     Raises:
         ConfigError: an override, or a YAML file it leads to, is wrong.
     """
+    from truerisk.config.cell_composer import compose_known
+
+    texts, job = expand_short_forms(overrides), None
     with hydra_session():
         loader = ConfigLoader(config_dir)
-        cfg = loader.load_configuration(
-            PRIMARY, expand_short_forms(overrides), RunMode.RUN, from_shell=False
-        )
-    job = drop_hydra(cfg)
+        if config_dir is None:
+            job = compose_known(loader, texts)
+        if job is None:
+            cfg = loader.load_configuration(PRIMARY, texts, RunMode.RUN, from_shell=False)
+            job = drop_hydra(cfg)
     OmegaConf.set_struct(job, True)
     resolve_config(job)  # for its errors; interpolations stay, so that a value can still be changed
     return job

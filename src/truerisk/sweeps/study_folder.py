@@ -17,11 +17,11 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 
+from truerisk.config.cell_composer import CellComposer
 from truerisk.config.contents import Known, hash_contents, list_changed
 from truerisk.core.errors import ConfigError, UserError
 from truerisk.core.yaml_files import YamlLoader
 from truerisk.run import RunFolder
-from truerisk.sweeps.cell_composer import CellComposer
 from truerisk.sweeps.locks import find_begun
 from truerisk.sweeps.sweep_cell import (
     DONE,

@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from truerisk.config.cell_composer import CellComposer
 from truerisk.config.compose import (
     BASIC_PLUGINS,
     ConfigLoader,
@@ -25,7 +26,6 @@ from truerisk.core.errors import ConfigError
 from truerisk.engine.peers import refuse_sweep
 from truerisk.outcome import Outcome
 from truerisk.run import RunFolder
-from truerisk.sweeps.cell_composer import CellComposer
 from truerisk.sweeps.launcher import HydraJobs, Launcher, SerialLauncher
 from truerisk.sweeps.launcher.launcher import HydraPlugin
 from truerisk.sweeps.run_cell import REFUSALS

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from truerisk.config.compose import ConfigLoader, hydra_session, resolve_config
-from truerisk.config.parts import PRIMARY
+from truerisk.config.cell_composer import CellComposer
+from truerisk.config.compose import (
+    ConfigLoader,
+    compose,
+    drop_hydra,
+    hydra_session,
+    resolve_config,
+)
+from truerisk.config.parts import PRIMARY, conf_dir
 from truerisk.core.errors import ConfigError
-from truerisk.sweeps.cell_composer import CellComposer
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +112,27 @@ def test_a_number_is_set_without_hydra(composer, options, monkeypatch):
         config = composer([*asked, f"seed.base={seed}", "optimizer.lr=0.5"]).config
         assert (config["seed"]["base"], config["optimizer"]["lr"]) == (seed, 0.5)
         assert config["regularizer"]["early_stopping"]["monitor"] == config["monitor"]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_one_configuration_is_what_hydra_composes(loader, cell):
+    overrides = cell.split(" ") if "'" not in cell else SPLIT
+    theirs = drop_hydra(loader.load_configuration(PRIMARY, overrides, RunMode.RUN))
+    for _ in range(2):
+        mine = compose(overrides)
+        assert OmegaConf.to_container(mine) == OmegaConf.to_container(theirs)
+        mine.optimizer.lr = 1e9  # no one else's
+
+
+def test_an_edited_file_of_the_package_is_read_again(tmp_path, monkeypatch):
+    folder = tmp_path / "conf"
+    shutil.copytree(conf_dir(), folder)
+    monkeypatch.setattr("truerisk.config.compose.conf_dir", lambda: folder)
+    monkeypatch.setattr("truerisk.config.parts.conf_dir", lambda: folder)
+    before = compose(["optimizer=sgd"]).optimizer.lr
+    option = folder / "optimizer" / "sgd.yaml"
+    option.write_text(option.read_text().replace(f"lr: {before}", "lr: 0.625"))
+    assert compose(["optimizer=sgd"]).optimizer.lr == 0.625 != before
 
 
 def test_many_choices_are_composed_in_several_processes(loader, monkeypatch):

@@ -165,12 +165,13 @@ def test_what_layers_do_is_flat_in_the_width(optimizer):
     words = ["data=iris", "model.depth=3", f"optimizer={optimizer.split()[0]}"]
     words += [*optimizer.split()[1:], "data.batch_size=full", "initializer=kaiming_normal"]
     widths = (128, 320, 800)
+    if optimizer.startswith("muon"):  # whose products in bfloat16 take a CPU most of the time
+        widths = (64, 160, 400)
     flat = find_powers([*words, *MUP], widths)
     assert max(map(abs, flat.values())) < 0.15
     # by the standard one outputs grow, by as much as a power of the width
     steep = find_powers(words, widths, counts=(1,))
-    if not optimizer.startswith("muon"):
-        assert max(steep.values()) > 0.4
+    assert max(steep.values()) > 0.4
 
 
 def test_heads_keep_their_size():

@@ -111,6 +111,19 @@ class MetricRows:
     def __len__(self) -> int:
         return len(self.name)
 
+    def select(self, name: str) -> MetricRows:
+        """Select a metric's rows, the first of each step, in the order of steps.
+
+        Args:
+            name: of the metric, such as ``risk/val``.
+        """
+        first: dict[int, int] = {}
+        for row, (own, step) in enumerate(zip(self.name, self.step.tolist(), strict=True)):
+            if own == name:
+                first.setdefault(step, row)
+        rows = np.array([first[step] for step in sorted(first)], dtype=np.int64)
+        return MetricRows(self.step[rows], self.epoch[rows], [name] * len(rows), self.value[rows])
+
 
 def read_metric_rows(folder: str | Path) -> MetricRows:
     """Read a run's measurements without loading pandas, which takes 60 MiB.

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from truerisk.result import RunResult
-from truerisk.verdicts import Finding, Runs, claim, exact_finding, mean_finding, read_series
+from truerisk.verdicts import (
+    Finding,
+    Runs,
+    claim,
+    exact_finding,
+    mean_finding,
+    read_metric,
+    read_series,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,8 +45,7 @@ LEARNED = 0.95
 def read_times(run: RunResult) -> np.ndarray:
     """Read the epochs at which risks were measured [looks]."""
     # an epoch is a step, of the full batch
-    rows = run.history[run.history.name == "error/val"].drop_duplicates("step")
-    return rows.sort_values("step").step.to_numpy()
+    return read_metric(run, "error/val").step
 
 
 def find_time(run: RunResult, split: str) -> float:

@@ -40,6 +40,7 @@ from truerisk.verdicts import (
     claim,
     exact_finding,
     mean_finding,
+    read_metric,
     read_setting,
     write_grids,
 )
@@ -89,11 +90,11 @@ Instance = tuple[str, int]
 
 def read_trial(run: RunResult) -> ZooTrial:
     """Read a trial from its run; a diverged one has infinite risks."""
-    rows = run.history[run.history.name == "risk/val"].drop_duplicates("step")
-    reached = rows[rows.value <= TARGETS[read_setting(run, "choices.data")]]
+    rows = read_metric(run, "risk/val")
+    reached = np.flatnonzero(rows.value <= TARGETS[read_setting(run, "choices.data")])
     val = unseen = epochs = steps = math.inf
     if len(reached):
-        epochs, steps = float(reached.epoch.iloc[0]), float(reached.step.iloc[0])
+        epochs, steps = float(rows.epoch[reached[0]]), float(rows.step[reached[0]])
     rate = read_setting(run, "optimizer.lr") or read_setting(run, "optimizer.base.lr")
     summary = run.summary
     if run.status == "finished":

@@ -38,6 +38,10 @@ class GivenComposer:
     def __init__(self, compose: CellComposer, objects: Mapping[str, Any]) -> None:
         self.compose, self.objects = compose, objects
 
+    def compose_ahead(self, points: Sequence[Sequence[str]]) -> None:
+        """Compose what cells share, see `CellComposer.compose_ahead`."""
+        self.compose.compose_ahead(points)
+
     def __call__(self, overrides: Sequence[str]) -> ComposedCell:
         """Compose one cell."""
         from truerisk.fit import describe_objects

@@ -145,9 +145,13 @@ def test_many_choices_are_composed_in_several_processes(loader, monkeypatch):
         for wrong in ([], ["optimizer.betas=[0.8,0.9]"])
     ]
     points.append(["optimizer=adamm"])
+    ahead, after = CellComposer(loader), CellComposer(loader)
     monkeypatch.setattr("truerisk.core.threads.count_cores", lambda: 2)
     monkeypatch.setattr("threading.active_count", lambda: 1)  # pytest has more beside xdist
-    ahead, after = CellComposer(loader), CellComposer(loader)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
+        ahead.compose_ahead(points)
+    assert not ahead._shared  # left to each cell where processes cannot be forked
     ahead.compose_ahead(points)
     assert len(ahead._shared) == 36 and not after._shared
     for point in points[::3]:

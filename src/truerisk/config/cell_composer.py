@@ -126,6 +126,8 @@ class CellComposer:
         from truerisk.core.threads import count_cores  # torch comes with it
 
         processes = min(count_cores(), len(left) // FEWEST)
+        if processes < 2 or "fork" not in multiprocessing.get_all_start_methods():
+            return
         with multiprocessing.get_context("fork").Pool(processes, _take_composer, [self]) as pool:
             for options, shared in zip(left, pool.imap(_try_composing, left), strict=True):
                 if shared is not None:

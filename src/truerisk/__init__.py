@@ -6,8 +6,13 @@ torch is loaded.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any
+
+# before the first product: else MKL's last digits depend on where in memory a result lies, and so
+# a run's on which others it is trained with
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 __version__ = "0.2.0"
 

@@ -166,6 +166,10 @@ class RunFolder:
         exists = self.config.exists() or self.last.exists()
         return exists and self.status().get("begun", True)
 
+    def is_stacked(self) -> bool:
+        """Tell whether the run was begun as a member of a stack."""
+        return self.begun and bool(self.metadata().get("stacked"))
+
     def record_failure(
         self, status: str, reason: str, config: str = "", facts: Mapping[str, Any] | None = None
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from contextlib import suppress
@@ -12,6 +13,7 @@ import pytest
 from truerisk.cli import main
 from truerisk.engine.stacked.backend import StackedBackend
 from truerisk.result import load_run
+from truerisk.run import RunFolder
 
 TINY = ["data=iris", "data.batch_size=30", "model.width=4", "trainer.max_epochs=2"]
 
@@ -205,3 +207,23 @@ def test_a_stack_killed_in_its_last_writes_ends_in_the_same_digits(work, tmp_pat
     train, judge = getattr(stacked_ends, work), stacked_ends.judge_stack
     tally = kill_everywhere("", train, judge, tmp_path, wanted, most=2)
     assert tally == ("", 2, 0, 0, 0, ())
+
+
+@pytest.mark.parametrize("kept", ["its checkpoint", "nothing"])
+def test_the_last_of_a_stack_goes_on_to_the_same_digits(sweep, read_metrics, tmp_path, kept):
+    asked = ["seed=1,2", "regularizer=[dropout]", "checkpoint_seconds=0"]
+    assert sweep(*asked)[0] == 0
+    whole = read_metrics()
+    cut = RunFolder(next((tmp_path / "outputs/s").glob("seed=2-*")))
+    summary = cut.summary_file.read_text()
+    # as a kill leaves it while the other has ended
+    cut.summary_file.unlink()
+    if kept == "nothing":
+        cut.last.unlink()
+    status = json.loads((cut.path / "status.json").read_text())
+    (cut.path / "status.json").write_text(json.dumps({**status, "status": "running", "pid": 1}))
+    code, shown = sweep(*asked)
+    assert (code, "2 finished (1 of them before)" in shown.out) == (0, True)
+    assert "by itself" not in shown.err
+    assert read_metrics() == whole
+    assert cut.summary_file.read_text() == summary

@@ -113,7 +113,7 @@ def test_the_folder_is_that_of_an_ordinary_run(stack, run):
     assert all((r.folder / name).exists() for r in (ours, theirs) for name in names)
     assert ours.figure.read_bytes().startswith(b"\x89PNG")
     assert ours.run.config.read_text() == theirs.run.config.read_text()
-    assert ours.run.metadata().keys() == theirs.run.metadata().keys()
+    assert ours.run.metadata().keys() == theirs.run.metadata().keys() | {"stacked"}
     counts = [r.run.metadata()["parameters"] for r in (ours, theirs)]
     assert counts == [4 * 4 + 4 + 4 * 3 + 3] * 2
     saved = [torch.load(r.run.last, weights_only=True) for r in (ours, theirs)]

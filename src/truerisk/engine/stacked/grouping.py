@@ -28,6 +28,8 @@ MATCHERS = ("min_ndim", "max_ndim")
 """Numbers of a rule for parameter groups that say whom it matches, rather than set something."""
 KERNELS = ("fused", "foreach")
 """Options of an optimizer that choose among kernels of one update."""
+LONELY = "no other cell has its structure"
+"""Why a cell runs by itself that nothing else keeps from a group."""
 
 
 class CellGroup(NamedTuple):
@@ -59,7 +61,7 @@ def group_configs(configs: Sequence[Mapping[str, Any]]) -> list[CellGroup]:
             stacks.setdefault(common_structure(config), []).append(row)
     for rows in stacks.values():
         if len(rows) == 1:
-            alone[rows[0]] = "no other cell has its structure"
+            alone[rows[0]] = LONELY
     groups = [CellGroup([row], why) for row, why in alone.items()]
     groups += [CellGroup(rows) for rows in stacks.values() if len(rows) > 1]
     return sorted(groups, key=lambda group: group.rows[0])

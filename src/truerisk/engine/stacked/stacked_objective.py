@@ -14,6 +14,7 @@ from truerisk.engine.stacked.stacked_data import batch_parts
 from truerisk.engine.stacked.substitution import find_numbers, stack_numbers, substituted
 from truerisk.engine.stacked.vmap.batching_rules import BatchingRules
 from truerisk.engine.stacked.vmap.dropout_streams import DropoutStreams
+from truerisk.engine.stacked.vmap.spare_rows import SpareRows
 from truerisk.engine.stacked.vmap.traced_function import Function, TracedFunction
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
@@ -48,8 +49,8 @@ class StackedObjective:
         self.values = stack_numbers(differing, like)
         self.dropout, self.rules = dropout, BatchingRules(dropout)
         # by what is asked and the names of the tensors, as a trace knows those by their order only
-        self._gradients: dict[Any, TracedFunction] = {}
-        self._measures: dict[Any, TracedFunction] = {}
+        self._gradients: dict[Any, SpareRows] = {}
+        self._measures: dict[Any, SpareRows] = {}
 
     def select_rows(self, rows: Sequence[int]) -> StackedObjective:
         """Return the same for some of the members."""
@@ -75,11 +76,14 @@ class StackedObjective:
         names = tuple(tuple(group) for group in named)
         key = share, names
         if key not in self._gradients:
-            self._gradients[key] = TracedFunction(self._make_gradient(names, share))
+            moved = slice(len(params), len(params) + len(buffers))
+            traced = TracedFunction(self._make_gradient(names, share))
+            self._gradients[key] = SpareRows(traced, moved, self.dropout.undone)
         tensors = [tensor for group in named for tensor in group.values()]
-        J_K, risk_K, *gradients = self._gradients[key](
-            [*tensors, *self.dropout.draw_ahead(batch.x.shape)]
-        )
+        function = self._gradients[key]
+        spare = function.count(tensors)  # which shows at first what is to be drawn ahead
+        tensors += self.dropout.draw_ahead(batch.x.shape[1:])
+        J_K, risk_K, *gradients = function(tensors, spare)
         return J_K, risk_K, gradients
 
     def _make_gradient(self, names: Names, share: float) -> Function:
@@ -91,7 +95,7 @@ class StackedObjective:
         def gradient(*tensors: Tensor) -> tuple[Tensor, ...]:
             rest = iter(tensors)
             params, buffers, values, own = _name_tensors(names, rest)
-            with self.dropout.replayed(list(rest), own["x"].shape):
+            with self.dropout.replayed(list(rest), own["x"].shape[1:]):
                 value, risk = self._map(one, params | buffers, values, own)
             if share != 1:
                 value = value * share
@@ -118,9 +122,10 @@ class StackedObjective:
         named = [state, values, batch_parts(batch)]
         names = tuple(tuple(group) for group in named)
         if names not in self._measures:
-            self._measures[names] = TracedFunction(self._make_measure(names))
+            self._measures[names] = SpareRows(TracedFunction(self._make_measure(names)))
         tensors = [tensor for group in named for tensor in group.values()]
-        found = self._measures[names](tensors)
+        function = self._measures[names]
+        found = function(tensors, function.count(tensors))
         return dict(zip(self._measure_names, found, strict=True))
 
     @property

@@ -38,7 +38,8 @@ class GroupProgress:
 
     def __init__(self, cells: int, place: str = "") -> None:
         self.cells, self.taken, self.done = cells, 0, 0.0
-        self._what = f"{place}: {cells} cells" if place else f"{cells} cells"
+        what = "1 cell" if cells == 1 else f"{cells} cells"
+        self._what = f"{place}: {what}" if place else what
         self._began = self._drawn = time.monotonic()
         self._tenth = 0
         self._live: Any = open_live_line()

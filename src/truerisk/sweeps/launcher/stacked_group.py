@@ -235,7 +235,7 @@ def open_run(job: GroupJob, loaded: LoadedData, known: Known) -> StackedRun:
     if checkpoint is not None:
         run.restore(checkpoint)
     facts = {"threads": torch.get_num_threads(), **recipe.facts(), "contents": contents}
-    facts |= job.facts
+    facts |= {**job.facts, "stacked": True}
     if resumed:
         folder.set_status("running", "resumed")
         folder.write_facts(facts)

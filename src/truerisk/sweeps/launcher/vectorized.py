@@ -50,15 +50,18 @@ class Vectorized(Launcher):
 
     def run_cells(self, works: Sequence[CellWork]) -> Iterator[tuple[SweepCell, Outcome]]:
         """Train the groups, then the other cells by themselves."""
-        from truerisk.engine.stacked.grouping import group_configs
+        from truerisk.engine.stacked.grouping import LONELY, group_configs
         from truerisk.sweeps.launcher.group_processes import train_groups
 
-        groups_of_rows = group_configs([work.cell.config for work in works])
-        single = [group for group in groups_of_rows if group.why]
-        alone = {works[group.rows[0]].cell.folder: group.why for group in single}
-        together = [
-            [works[row].cell for row in group.rows] for group in groups_of_rows if not group.why
-        ]
+        alone: dict[Path, str] = {}
+        together: list[list[SweepCell]] = []
+        for rows, why in group_configs([work.cell.config for work in works]):
+            cells = [works[row].cell for row in rows]
+            # the last of a stack goes on as one, to the same bits
+            if why and not (why == LONELY and cells[0].run.is_stacked()):
+                alone[cells[0].folder] = why
+            else:
+                together.append(cells)
         for group in train_groups(together, self.size, self.processes):
             yield from _end_group(group, alone)
         rest = [work for work in works if work.cell.folder in alone]

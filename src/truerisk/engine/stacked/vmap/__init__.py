@@ -21,6 +21,11 @@ dropout_streams
     Why: torch's dropout knows only the global generator (pytorch/pytorch#76580), so that a member's
     masks would depend on who else is in the stack. Without it: no member could be resumed, or
     repeated, in other company.
+spare_rows
+    Bends: the length of a stack, whose last rows are no member's where that matters.
+    Why: torch takes what is left over at a stack's end by other code. Without it: a member's last
+    digits depend on who else is in the stack, so that one whose neighbours have ended before it was
+    killed does not go on to the same numbers.
 traced_function
     Bends: Python, which is run once; its operations on tensors are then played back.
     Why: at a hundred microseconds a member-step, the model's own Python, ``vmap`` and autograd take

@@ -68,6 +68,16 @@ class DropoutStreams:
         finally:
             self._drawn = None
 
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Take back what is drawn inside the block."""
+        states = [stream.state for stream in self.streams]
+        try:
+            yield
+        finally:
+            for stream, state in zip(self.streams, states, strict=True):
+                stream.state = state
+
     def _take(self, count: int) -> Tensor:
         self._counts.append(count)
         if self._drawn is None:

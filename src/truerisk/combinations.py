@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from hydra.utils import get_object
-from omegaconf import DictConfig
 
 from truerisk.config.options import ClipOptions
 from truerisk.config.targets import LIGHTER
@@ -21,64 +20,65 @@ DEFAULT_INITIALIZER = {"_target_": "truerisk.initializer.Initializer", "bias": N
 """The initializer that leaves a model as it was built."""
 
 
-def check_combinations(cfg: DictConfig) -> None:
+def check_combinations(config: Mapping[str, Any]) -> None:
     """Refuse combinations that cannot be right, whatever the data are.
 
     Raises:
         ConfigError: with what to change.
     """
-    check_function(cfg)
-    needs: Needs = needs_of(get_object(cfg.optimizer._target_))
-    name = cfg.optimizer._target_.rpartition(".")[2]
-    check_regularizers(cfg, needs, name)
-    if needs.full_batch and cfg.data.batch_size != "full":
+    check_function(config)
+    needs: Needs = needs_of(get_object(config["optimizer"]["_target_"]))
+    name = config["optimizer"]["_target_"].rpartition(".")[2]
+    precision = config["trainer"]["precision"]
+    check_regularizers(config, needs, name)
+    if needs.full_batch and config["data"]["batch_size"] != "full":
         raise ConfigError(
             f"{name} descends on the whole training set: set data.batch_size=full "
             "(or take optimizer=sgd for mini-batches)"
         )
-    if not needs.clip and ClipOptions(**cfg.step.clip) != ClipOptions():
+    if not needs.clip and ClipOptions(**config["step"]["clip"]) != ClipOptions():
         raise ConfigError(
             f"{name} relies on the gradient of J as it is, which clipping would change: "
             "leave out step.clip.norm and step.clip.value"
         )
-    if needs.curvature and cfg.trainer.precision not in ("32-true", "64-true"):
+    if needs.curvature and precision not in ("32-true", "64-true"):
         raise ConfigError(
             f"{name} compares small changes of J with those its curvature predicts, which "
-            f"trainer.precision={cfg.trainer.precision} rounds away: use 32-true or 64-true"
+            f"trainer.precision={precision} rounds away: use 32-true or 64-true"
         )
-    if cfg.compile and (needs.curvature or needs.create_graph):
+    if config["compile"] and (needs.curvature or needs.create_graph):
         raise ConfigError(
             f"{name} differentiates twice, and torch.compile only once: set compile=false"
         )
-    if cfg.get("recompute") and (needs.curvature or needs.create_graph):
+    if config.get("recompute") and (needs.curvature or needs.create_graph):
         raise ConfigError(
             f"{name} differentiates twice, and what is recomputed only once: set recompute=false"
         )
-    if cfg.get("recompute") and cfg.compile:
+    if config.get("recompute") and config["compile"]:
         raise ConfigError(
             "torch.compile chooses by itself what is kept and what is recomputed: set "
             "recompute=false, or compile=false"
         )
-    if not needs.scaler and cfg.trainer.precision == "16-mixed":
+    if not needs.scaler and precision == "16-mixed":
         raise ConfigError(
             f"{name} cannot work under loss scaling (trainer.precision=16-mixed); "
             "use bf16-mixed or 32-true"
         )
 
 
-def check_regularizers(cfg: DictConfig, needs: Needs, name: str) -> None:
+def check_regularizers(config: Mapping[str, Any], needs: Needs, name: str) -> None:
     """Refuse regularizers that an optimizer or torch.compile cannot be right with.
 
     Args:
-        cfg: the configuration.
+        config: the configuration, as plain containers or OmegaConf's.
         needs: of the optimizer.
         name: the optimizer's.
 
     Raises:
         ConfigError: there is one.
     """
-    for key, node in cfg.regularizer.items():
-        kind = get_object(node._target_)
+    for key, node in config["regularizer"].items():
+        kind = get_object(node["_target_"])
         moves = getattr(kind, "project", Regularizer.project) is not Regularizer.project
         if moves and not needs.projection:
             raise ConfigError(
@@ -87,27 +87,27 @@ def check_regularizers(cfg: DictConfig, needs: Needs, name: str) -> None:
                 "nowhere: take a first-order optimizer (optimizer=gd, momentum, adam), or "
                 "regularizer=l2"
             )
-        if cfg.compile and getattr(kind, "differentiates_again", False):
+        if config["compile"] and getattr(kind, "differentiates_again", False):
             raise ConfigError(
                 f"regularizer={key} has a gradient in J, which is differentiated twice, and "
                 "torch.compile only once: set compile=false"
             )
-        if cfg.get("recompute") and getattr(kind, "differentiates_again", False):
+        if config.get("recompute") and getattr(kind, "differentiates_again", False):
             raise ConfigError(
                 f"regularizer={key} has a gradient in J, which is differentiated twice, and what "
                 "is recomputed only once: set recompute=false"
             )
 
 
-def check_function(cfg: DictConfig) -> None:
+def check_function(config: Mapping[str, Any]) -> None:
     """Refuse a test function with data, no data without one, and an initializer of layers for it.
 
     Raises:
         ConfigError: the configuration has one of these.
     """
-    model = option_name(cfg, "model")
-    is_function = _names_class(cfg.model, Function)
-    has_no_data = _names_class(cfg.data, NoData)
+    model = option_name(config, "model")
+    is_function = _names_class(config["model"], Function)
+    has_no_data = _names_class(config["data"], NoData)
     if is_function and not has_no_data:
         raise ConfigError(
             f"model={model} is a function of its weights alone and reads no samples: add data=none"
@@ -117,10 +117,11 @@ def check_function(cfg: DictConfig) -> None:
             f"model={model} needs samples, and data=none has none: choose a test function, such as "
             "model=rosenbrock (truerisk parts model lists them), or some data"
         )
-    if has_no_data and cfg.initializer != DEFAULT_INITIALIZER:
+    if has_no_data and config["initializer"] != DEFAULT_INITIALIZER:
+        initializer = option_name(config, "initializer")
         raise ConfigError(
-            f"initializer={option_name(cfg, 'initializer')} sets the weights of layers, and a test "
-            "function has none: leave initializer=default as it is and set model.start"
+            f"initializer={initializer} sets the weights of layers, and a test function has none: "
+            "leave initializer=default as it is and set model.start"
         )
 
 
@@ -159,6 +160,6 @@ def check_averages(regularizers: Mapping[str, Regularizer]) -> None:
         )
 
 
-def _names_class(node: DictConfig, kind: type) -> bool:
-    target = get_object(LIGHTER.get(node._target_, node._target_))
+def _names_class(node: Mapping[str, Any], kind: type) -> bool:
+    target = get_object(LIGHTER.get(node["_target_"], node["_target_"]))
     return isinstance(target, type) and issubclass(target, kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import re
 import signal
 import threading
@@ -35,10 +36,10 @@ FEWEST = 16
 
 
 class ComposedCell(NamedTuple):
-    """A cell's plain, resolved configuration, and Hydra's own node."""
+    """A cell's plain, resolved configuration, and Hydra's own node as in `SharedConfig`."""
 
     config: dict[str, Any]
-    hydra: DictConfig
+    hydra: bytes
 
 
 class SharedConfig(NamedTuple):
@@ -49,14 +50,14 @@ class SharedConfig(NamedTuple):
         resolved: the same with what it refers to (``${…}``) in place; None where a value is missing
             (``???``), or refers to more than one other key.
         referred: the keys that values refer to, and those of these values.
-        hydra: Hydra's own node.
+        hydra: a configuration of Hydra's own node alone, pickled: each job has a copy of it.
         defaults: the options, for messages.
     """
 
     raw: dict[str, Any]
     resolved: dict[str, Any] | None
     referred: tuple[str, ...]
-    hydra: DictConfig
+    hydra: bytes
     defaults: Defaults | None
 
     def is_referred_to(self, key: str) -> bool:
@@ -168,7 +169,8 @@ class CellComposer:
             referred = tuple(key for pair in references for key in pair)
             with read_write(cfg.hydra):  # a job asks for no points, and Hydra copies all it has
                 cfg.hydra.sweeper = {"_target_": cfg.hydra.sweeper._target_}
-            shared = SharedConfig(raw, resolved, referred, cfg.hydra, self.loader.defaults)
+            hydra = pickle.dumps(OmegaConf.masked_copy(cfg, ["hydra"]))
+            shared = SharedConfig(raw, resolved, referred, hydra, self.loader.defaults)
             self._shared[options] = shared
         return self._shared[options]
 

@@ -202,7 +202,7 @@ def _find_problem(cell: SweepCell) -> str:
 
     try:
         check_config(cell.config)
-        check_combinations(cell.make_cfg())
+        check_combinations(cell.config)
     except UserError as error:
         return str(error)
     return ""

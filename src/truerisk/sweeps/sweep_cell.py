@@ -81,7 +81,7 @@ class SweepCell:
         varied: those of them that tell it from other cells of the same command.
         config: its plain, resolved configuration; empty where it could not be composed.
         folder: where its run lies or will lie; the name ends in the configuration's hash.
-        hydra: Hydra's own node of the configuration.
+        hydra: a configuration of Hydra's own node alone, pickled.
         problem: why it cannot work; empty where nothing is known against it.
         changed: the files and modules that a run of this configuration had other contents of.
     """
@@ -90,7 +90,7 @@ class SweepCell:
     varied: tuple[str, ...]
     config: Mapping[str, Any]
     folder: Path
-    hydra: Any = None
+    hydra: bytes = b""
     problem: str = ""
     changed: tuple[str, ...] = ()
 

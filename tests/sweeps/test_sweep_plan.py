@@ -43,6 +43,17 @@ def test_cells_trained_together_share_the_time(sweep, tiny, capsys, cells):
     )
 
 
+def test_cells_with_long_names_are_told_by_what_tells_them_apart(tiny, here, capsys):
+    same = ["regularizer.l2.coefficient: 0.0123456789", "data.label_noise: 0.0123456789"]
+    same += ["step.clip.norm: 1.0123456789", "optimizer.weight_decay: 0.0123456789"]
+    grid = ", ".join(same)
+    points = [f"{{{grid}, optimizer.lr: {lr}}}" for lr in (0.01, 0.02)]
+    asked = [*tiny.overrides, "regularizer=l2", "seed=1", "hydra/sweeper=grids"]
+    assert main(["plan", *asked, f"hydra.sweeper.grids=[{','.join(points)}]"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["optimizer.lr=0.01", "optimizer.lr=0.02"]
+
+
 def test_a_plan_of_nothing_timed(tiny, here, capsys):
     assert main(["plan", *tiny.overrides, "seed=1,2"]) == 0
     out = capsys.readouterr().out

@@ -134,23 +134,38 @@ def wait_until(done, seconds=20):
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize(
-    ("environment", "netrc", "mode"),
-    [
-        ({}, "", "offline"),
-        ({"WANDB_API_KEY": "a" * 40}, "", "online"),
-        ({}, f"machine api.wandb.ai login user password {'b' * 40}", "online"),
-        ({"WANDB_API_KEY": "a" * 40, "WANDB_MODE": "disabled"}, "", "disabled"),
-        ({"WANDB_MODE": "online"}, "", "online"),
-    ],
-)
-def test_auto_mode_is_online_only_with_an_account(tmp_path, environment, netrc, mode):
-    (tmp_path / "home" / ".netrc").write_text(netrc)
+MODES = [
+    ({}, "", "offline"),
+    ({"WANDB_API_KEY": "a" * 40}, "", "online"),
+    ({}, f"machine api.wandb.ai login user password {'b' * 40}", "online"),
+    ({"WANDB_API_KEY": "a" * 40, "WANDB_MODE": "disabled"}, "", "disabled"),
+    ({"WANDB_MODE": "online"}, "", "online"),
+]
+# W&B reads its settings once a process, and takes seconds to import: a fork for each
+TELL_MODES = """
+import json, os, sys
+from pathlib import Path
+import wandb
+from truerisk.logger.wandb import resolve_mode
+for environment, netrc, _ in json.loads(sys.argv[1]):
+    Path.home().joinpath(".netrc").write_text(netrc)
+    child = os.fork()
+    if not child:
+        os.environ.update(environment)
+        print(resolve_mode("auto"), flush=True)
+        wandb.teardown()
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def test_auto_mode_is_online_only_with_an_account(tmp_path):
     shown = subprocess.run(
-        [sys.executable, "-c", "from truerisk.logger.wandb import *; print(resolve_mode('auto'))"],
-        env={**os.environ, **environment}, capture_output=True, text=True, check=True, timeout=60,
+        [sys.executable, "-c", TELL_MODES, json.dumps(MODES)],
+        capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
-    assert (shown.stdout, shown.stderr) == (f"{mode}\n", "")
+    assert shown.stdout.split() == [mode for _, _, mode in MODES]
+    assert shown.stderr == ""
 
 
 def test_unknown_mode_is_refused(tmp_path):

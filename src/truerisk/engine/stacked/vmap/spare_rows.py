@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from truerisk.engine.stacked.vmap.traced_function import TracedFunction
+from truerisk.engine.stacked.vmap.traced_function import TracedFunction, copy_with_strides
 
 RUN = 4 * (64 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 32)
 """Bytes that are taken at a time at most: four registers."""
@@ -64,7 +64,7 @@ class SpareRows:
             return 0
         kind = tuple((t.shape, t.dtype) for t in tensors)
         if kind not in self._counts:
-            copies = [t.detach().clone().requires_grad_(t.requires_grad) for t in tensors]
+            copies = [copy_with_strides(t).requires_grad_(t.requires_grad) for t in tensors]
             with self.undone(), _LooseEnds(len(tensors[0])) as found:
                 self.function.function(*copies)
             self._counts[kind] = found.count

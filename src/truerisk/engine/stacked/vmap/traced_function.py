@@ -51,7 +51,7 @@ class TracedFunction:
     def _record(self, tensors: Sequence[Tensor]) -> Callable[..., Any]:
         """Record what the function does."""
         # on copies, so that what it changes in place is not changed twice
-        copies = (_copy_with_strides(t).requires_grad_(t.requires_grad) for t in tensors)
+        copies = (copy_with_strides(t).requires_grad_(t.requires_grad) for t in tensors)
         return _compile(make_fx(self.function)(*copies))
 
 
@@ -94,7 +94,7 @@ def _compile(tape: torch.fx.GraphModule) -> Callable[..., Any]:
     return compiled
 
 
-def _copy_with_strides(tensor: Tensor) -> Tensor:
+def copy_with_strides(tensor: Tensor) -> Tensor:
     """Copy a tensor as it lies in memory."""
     # one that repeats itself, by a stride of zero, is not written to
     if 0 in tensor.stride():

@@ -36,8 +36,9 @@ SOURCE = "Pascanu, Mikolov & Bengio 2013, On the Difficulty of Training Recurren
 TOPIC = "Depth, recurrence and initialization"
 COST = "4 min"
 STEP = {"trainer.max_epochs": -1, "trainer.max_steps": 1, "trainer.precision": "64-true"}
+# unclipped, so short a run says nothing about how norms explode
 FLOW = {
-    **{"optimizer.lr": 0.1, "step.clip.norm": [None, 1], "diagnostics": "[gradient_flow]"},
+    **{"optimizer.lr": 0.1, "step.clip.norm": 1, "diagnostics": "[gradient_flow]"},
     **{"diagnostics.gradient_flow.every.steps": 1, "trainer.max_epochs": 2},
 }
 QUICK = [

@@ -25,6 +25,7 @@ from truerisk.verdicts import (
     read_setting,
     write_grids,
 )
+from truerisk.verdicts.gallery import say_not_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -209,10 +210,14 @@ def draw_figure(runs: Runs, figure: Figure) -> None:
         if errors:
             left.plot(list(groups), errors, "o", color=f"C{i}", markersize=4, alpha=0.7)
             left.plot(list(groups), np.mean(errors, 1), color=f"C{i}", linewidth=1.6)
-        for norms in select_norms(runs, clipped):
+        followed = select_norms(runs, clipped)
+        for norms in followed:
             right.plot(np.arange(1, len(norms) + 1), norms, color=f"C{i}", lw=0.7, alpha=0.8)
-        name = ("not clipped", "clipped at 1")[i]
-        right.text(0.04, 0.93 - 0.07 * i, name, color=f"C{i}", transform=right.transAxes)
+        if followed:
+            name = ("not clipped", "clipped at 1")[i]
+            right.text(0.04, 0.93 - 0.07 * i, name, color=f"C{i}", transform=right.transAxes)
+    if not left.lines:
+        say_not_run(left)
     left.set(xscale="log", xlabel="rate", ylim=(-3, 100), title="validation error, %")
     right.set(yscale="log", xlabel="step", title="norm of the gradient")
     # room for the names above the curves

@@ -34,6 +34,11 @@ def registers(monkeypatch):
         # a member's sums lie side by side, and not with those of others; then with them
         (lambda x: x.sum(1), (5, 13, 7), 0),
         (lambda x: x.transpose(0, 1).contiguous().sum(0), (5, 13, 7), 5),
+        (lambda x: torch.linalg.vector_norm(x, 2, 1), (5, 13, 7), 0),
+        (lambda x: torch.linalg.vector_norm(x.transpose(0, 1).contiguous(), 2, 0), (5, 13, 7), 5),
+        # of two results; of a number that is no member's
+        (lambda x: torch.frexp(x)[0], (5, 13), 3),
+        (lambda x: x + torch.ones(()).sum(-1), (5, 13), 0),
         # one member is no stack
         (torch.relu, (1, 32), 1),
     ],

@@ -29,8 +29,10 @@ ROUNDED = frozenset(
     | {"_to_copy"}
 )
 """Operations that IEEE 754 rounds correctly, however many numbers are taken at a time."""
-REDUCTIONS = frozenset({"sum", "mean", "prod", "var", "std", "var_mean", "linalg_vector_norm"})
-"""Operations that add up along axes, which are their second argument."""
+REDUCTIONS = {"sum": 1, "mean": 1, "prod": 1, "var": 1, "std": 1, "var_mean": 1} | {
+    "linalg_vector_norm": 2
+}
+"""Operations that add up along axes, and which of their arguments those are."""
 CHANNELS = frozenset(
     {"native_batch_norm", "_native_batch_norm_legit", "native_batch_norm_backward"}
 )
@@ -108,12 +110,13 @@ class _LooseEnds(TorchDispatchMode):
         """Do an operation, and look at what it gives."""
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__.rstrip("_")
-        if name in REDUCTIONS and len(args) > 1:
-            self.look_at(args[0].dtype, _count_columns(args[0], args[1]))
+        if len(args) > REDUCTIONS.get(name, len(args)):
+            self.look_at(args[0].dtype, _count_columns(args[0], args[REDUCTIONS[name]]))
         elif name in CHANNELS:
             self.look_at(args[0].dtype, args[0].shape[1])
         elif torch.Tag.pointwise in func.tags and not _is_rounded(name, args, kwargs or {}):
-            self.look_at(result.dtype, result.numel())
+            for part in result if isinstance(result, tuple) else (result,):
+                self.look_at(part.dtype, part.numel())
         return result
 
     def look_at(self, dtype: torch.dtype, numbers: int) -> None:
@@ -132,7 +135,10 @@ def _is_rounded(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> boo
 
 def _count_columns(x: Tensor, axes: Any) -> int:
     """Count the sums that are taken side by side, as they lie closer than what each adds up."""
-    added = {axis % x.ndim for axis in ([axes] if isinstance(axes, int) else axes or range(x.ndim))}
-    step = max((x.stride(axis) for axis in added), default=0)
+    added = {
+        axis % max(1, x.ndim)
+        for axis in ([axes] if isinstance(axes, int) else axes or range(x.ndim))
+    }
+    step = max((x.stride(axis) for axis in added if x.ndim), default=0)
     inner = [x.shape[i] for i in range(x.ndim) if i not in added and x.stride(i) < step]
     return math.prod(inner) if inner else 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
-from truerisk.model import CNN, GRU, LSTM, MLP, RNN, CNN1d, Linear, ResNet, Transformer
+from truerisk.model import CNN, GRU, LSTM, MLP, RNN, CNN1d, Linear, Polynomial, ResNet, Transformer
 from truerisk.model.building_blocks import to_sequence
 from truerisk.model.transformer import SelfAttention
 
@@ -165,3 +167,11 @@ def test_transformer_without_positions_ignores_order():
     assert not torch.allclose(model(x), model(shuffled), atol=1e-5)
     nn.init.zeros_(model.positions)
     torch.testing.assert_close(model(x), model(shuffled))
+
+
+def test_a_polynomial_of_degree_0_is_an_intercept_made_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = Polynomial((1,), 1, degree=0)
+    outputs = model(torch.tensor([[0.5], [-1.0]]))
+    assert torch.equal(outputs, model.output.bias.expand(2, 1))

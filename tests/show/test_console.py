@@ -19,6 +19,7 @@ from truerisk.show.console import (
     function_table,
     list_footnotes,
     metric_table,
+    print_notes,
 )
 from truerisk.show.style import format_with_stderr
 
@@ -249,3 +250,11 @@ def test_a_run_that_no_epoch_improved_says_so(undrawn, tmp_path, capsys):
         "no epoch improved on the initial weights: the numbers are theirs"
         in capsys.readouterr().out
     )
+
+
+def test_a_note_of_other_numbers_is_printed_once_for_the_cells_of_a_sweep(capsys):
+    for count in (127, 128):
+        print_notes([f"classes: a {count} (14 %), b 9.5", "seeds are drawn"], once=True)
+    print_notes(["classes: a 1 (1 %), b 2"])
+    out = capsys.readouterr().out.splitlines()
+    assert out == ["classes: a 127 (14 %), b 9.5", "seeds are drawn", "classes: a 1 (1 %), b 2"]

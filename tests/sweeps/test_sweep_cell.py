@@ -71,6 +71,13 @@ def test_long_and_odd_names_are_still_names():
     assert "/" not in make_slug(["data.source.path=/a/b", "x={a:1}"])
 
 
+def test_a_name_that_would_be_cut_keeps_what_tells_cells_apart():
+    same = [f"key{i}=0.0123456789" for i in range(9)]
+    assert make_slug([*same, "lr=1"], {"lr"}) == "lr=1"
+    assert make_slug([*same[:2], "lr=1"], {"lr"}) == "key0=0.0123456789,key1=0.0123456789,lr=1"
+    assert make_slug([*same, "lr=1"], {"seed"}) == make_slug([*same, "lr=1"])
+
+
 REVISED = {
     ("loss.label_smoothing=0.1",): "risk without smoothing",
     ("scheduler=warm_restarts",): "descents of a share",

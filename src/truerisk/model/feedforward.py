@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -54,7 +55,10 @@ class Polynomial(nn.Module):
     def __init__(self, input_shape: Sequence[int], output_size: int, degree: int = 3) -> None:
         super().__init__()
         self.degree = check_int("model.degree", degree, least=0)
-        self.output = nn.Linear(count_features(input_shape) * self.degree, output_size)
+        with warnings.catch_warnings():
+            # at degree 0 there are no weights beside b to draw
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.output = nn.Linear(count_features(input_shape) * self.degree, output_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map samples [n, *input_shape] to outputs [n, output_size]."""

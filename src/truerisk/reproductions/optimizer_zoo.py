@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 FORMULA = "score = (R − R*)/(R₀ − R*),  ρ(r) = share of problems with t ≤ r · min t"
 SOURCE = "Schmidt, Schneider & Hennig 2021, Descending through a Crowded Valley; Choi et al. 2019"
 TOPIC = "Descent"
-COST = "6 min"
+COST = "5 min"
 LEFT_OUT = {"custom": "it has no optimizer until a class is named"}
 """Options of ``conf/optimizer`` that are not in the zoo, and why."""
 RATES = (0.054, 0.58)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -290,16 +291,17 @@ def print_notes(notes: Iterable[str], once: bool = False, warn: bool = False) ->
 
     Args:
         notes: a line each.
-        once: whether a line that this process has printed before is left out, as the cells of a
-            sweep read the same data.
+        once: whether a line that this process has printed before, with these or other numbers, is
+            left out, as the cells of a sweep read the same data, or other draws of it.
         warn: whether they go to stderr.
     """
     if rank() > 0:
         return
     for note in notes:
-        if not (once and note in _TOLD):
+        words = re.sub(r"[\d.]+", "", note)
+        if not (once and words in _TOLD):
             print(note, file=sys.stderr if warn else sys.stdout, flush=True)
-        _TOLD.add(note)
+        _TOLD.add(words)
 
 
 def print_report(run: RunResult) -> None:

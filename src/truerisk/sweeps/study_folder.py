@@ -29,6 +29,7 @@ from truerisk.sweeps.sweep_cell import (
     LONGEST_SLUG,
     SweepCell,
     hash_config,
+    list_telling_keys,
     make_slug,
 )
 
@@ -74,9 +75,10 @@ class StudyFolder:
             folders = {path.name.rpartition("-")[2]: path for path in self.folder.iterdir()}
         self.compose.compose_ahead(points)
         known: Known = {}  # files are read anew by each command, and once by it
+        telling = list_telling_keys(points)
         cells, errors = [], []
         for point in points:
-            cell, error = self._compose_cell(tuple(point), folders, known)
+            cell, error = self._compose_cell(tuple(point), folders, known, telling)
             cells.append(cell)
             if not cell.problem:  # a value that is written in two ways is one cell
                 folders.setdefault(cell.digits, cell.folder)
@@ -103,11 +105,15 @@ class StudyFolder:
             )
 
     def _compose_cell(
-        self, overrides: tuple[str, ...], folders: Mapping[str, Path], known: Known
+        self,
+        overrides: tuple[str, ...],
+        folders: Mapping[str, Path],
+        known: Known,
+        telling: Collection[str],
     ) -> tuple[SweepCell, ConfigError | None]:
         """Compose one cell; with a problem, and the error that tells it, where that cannot be."""
         varied = tuple(override for override in overrides if override not in self.shared)
-        slug = make_slug(varied or overrides)
+        slug = make_slug(varied or overrides, telling)
         try:
             config, hydra = self.compose(overrides)
         except ConfigError as error:

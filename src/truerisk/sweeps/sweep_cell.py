@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -326,13 +327,37 @@ def _drop_reading(data: Mapping[str, Any]) -> dict[str, Any]:
     return counted
 
 
-def make_slug(overrides: Sequence[str]) -> str:
+def make_slug(overrides: Sequence[str], telling: Collection[str] = ()) -> str:
     """Make a part of a folder's name of overrides.
+
+    Args:
+        overrides: of a cell.
+        telling: keys that tell cells apart: where all overrides are too long, those alone count.
 
     >>> make_slug(["optimizer=sgd", "seed.base=3", "regularizer=[l2,dropout]", "a.path='b/c'"])
     'optimizer=sgd,seed=3,regularizer=l2+dropout,a.path=b-c'
     """
+    text = _join_overrides(overrides)
+    if telling and len(text) > LONGEST_SLUG:
+        text = _join_overrides([o for o in overrides if o.partition("=")[0] in telling]) or text
+    return text[:LONGEST_SLUG].rstrip("-,.") or "run"
+
+
+def _join_overrides(overrides: Sequence[str]) -> str:
     short = [re.sub(r"^(\+{0,2})seed\.base=", r"\1seed=", text) for text in overrides]
     joined = [text.strip("+~").replace(",", "+") for text in short]
     clean = [re.sub(r"[^\w.=+-]+", "-", re.sub(r"[\[\]{}'\"]", "", text)) for text in joined]
-    return ",".join(clean)[:LONGEST_SLUG].rstrip("-,.") or "run"
+    return ",".join(clean)
+
+
+def list_telling_keys(points: Iterable[Sequence[str]]) -> set[str]:
+    """List the keys that have several values among the points of a sweep.
+
+    A value that each point has which has the key at all tells as little as one that all have.
+
+    >>> sorted(list_telling_keys([["data=a", "model=m", "lr=1"], ["data=a", "lr=2"]]))
+    ['lr']
+    """
+    values = {override for point in points for override in point}
+    counts = Counter(override.partition("=")[0] for override in values)
+    return {key for key, count in counts.items() if count > 1}

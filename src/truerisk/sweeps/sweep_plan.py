@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from truerisk.sweeps.cluster_plan import ClusterPlan
 from truerisk.sweeps.run_cell import drop_label
 from truerisk.sweeps.study_folder import describe_changes, unique_cells, validate_cells
 from truerisk.sweeps.sweep import Sweep
-from truerisk.sweeps.sweep_cell import DONE, LONGEST_SLUG, SweepCell, make_slug
+from truerisk.sweeps.sweep_cell import DONE, SweepCell
 
 
 class PlanRow(NamedTuple):
@@ -33,9 +33,9 @@ class PlanRow(NamedTuple):
     group: int | None
     seconds: float
 
-    def format(self, label: str, width: int) -> str:
+    def format(self, width: int) -> str:
         """Write the row in a line, its label padded to ``width`` characters."""
-        columns = [label.ljust(width), self.state.ljust(11)]
+        columns = [self.cell.label.ljust(width), self.state.ljust(11)]
         if self.group is not None:
             columns.append(f"group {self.group}")
         if self.seconds:
@@ -59,10 +59,9 @@ class SweepPlan(NamedTuple):
 
     def format_lines(self) -> Iterator[str]:
         """Write the plan: a line for each cell, then the sum, and the time that is expected."""
-        labels = label_cells([row.cell for row in self.rows])
-        width = max(map(len, labels), default=0)
-        for row, label in zip(self.rows, labels, strict=True):
-            yield row.format(label, width)
+        width = max((len(row.cell.label) for row in self.rows), default=0)
+        for row in self.rows:
+            yield row.format(width)
         counts = Counter(row.state for row in self.rows)
         total = ", ".join(f"{count} {state}" for state, count in counts.items())
         yield f"{self.study}: {len(self.rows)} cells: {total}"
@@ -105,23 +104,6 @@ class SweepPlan(NamedTuple):
                     return f" (training inputs of {count / 2**20:.3g} MiB in single precision)"
                 break
         return ""
-
-
-def label_cells(cells: Sequence[SweepCell]) -> list[str]:
-    """Label cells as their folders are, or where that is cut short, by what tells them apart.
-
-    Args:
-        cells: of one sweep.
-    """
-    labels = [cell.label for cell in cells]
-    if max(map(len, labels), default=0) < LONGEST_SLUG:
-        return labels
-    # a value that each cell has which has the key at all tells as little as one that all have
-    pairs = {pair for cell in cells for pair in cell.varied}
-    values = Counter(pair.partition("=")[0] for pair in pairs)
-    told = [[o for o in cell.varied if values[o.partition("=")[0]] > 1] for cell in cells]
-    short = [make_slug(pairs or cell.varied) for pairs, cell in zip(told, cells, strict=True)]
-    return short if len(set(short)) == len(short) else [",".join(cell.varied) for cell in cells]
 
 
 def identify_data(config: Mapping[str, Any]) -> str:

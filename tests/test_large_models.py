@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -111,3 +112,9 @@ def test_two_processes_are_one(trainer, texts, whole, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert_alike(load_run(tmp_path / "run"), whole)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_what_is_compiled_is_the_same(run, texts):
+    small = [*GPT, *BATCH, texts, "model.depth=1", "trainer.max_epochs=1", "data.num_train=8"]
+    assert_alike(run(*small, "compile=true"), run(*small))

@@ -288,7 +288,10 @@ class RunFolder:
         if self.status().get("status") not in ENDED:
             return
         then = {
-            self.metrics: "the curves of the run are lost",
+            self.metrics: (
+                "the curves of the run are lost, and reports do not count it; to train it again, "
+                "delete its folder"
+            ),
             self.last: "the run cannot be trained on",
         }
         for path, fault in self.find_damage(then).items():

@@ -96,6 +96,35 @@ def test_curves_of_what_is_picked_and_values_under_the_pointer(found):
     assert found["errors_drawn"].startswith("error")
 
 
+SCALES = """async () => {
+  const log = document.querySelector("#curves input");
+  const pick = () => document.querySelector("#recipes tbody input[aria-label$='lr=9']").click();
+  const found = [log.checked];
+  pick();
+  found.push(log.checked);
+  log.click();
+  pick();
+  log.click();
+  found.push(log.checked);
+  pick();
+  pick();
+  found.push(log.checked);
+  return { found };
+}"""
+
+
+def test_curves_have_the_scale_of_the_figures_until_the_reader_chooses(synthetic, tmp_path):
+    for lr, risk in {0.1: 0.5, 9: 50.0}.items():
+        for seed in range(2):
+            summary = {f"risk/{split}": risk + 0.1 * seed for split in ("train", "val", "test")}
+            synthetic.write(
+                tmp_path / f"{lr}-{seed}", synthetic.config("sgd", lr, seed=seed), summary
+            )
+    page = write_report([tmp_path]).page
+    # drawn with both, without the high one, with both by the reader's own choice, and still
+    assert browse(page, SCALES)["found"] == [True, False, False, False]
+
+
 def test_a_row_opens_to_its_runs_their_files_and_their_commands(page, found):
     assert found["opened"] == ["diverged: step 3: </script><b>loss</b>"] * 2
     assert found["links"][:2] == ["../lost-0/", "../lost-0/config.yaml"]

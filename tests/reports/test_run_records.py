@@ -125,6 +125,7 @@ def test_a_table_of_runs_names_and_counts_the_unreadable(synthetic, tmp_path, ca
     out, err = capsys.readouterr()
     assert "1 run of 1 recipe: 1 finished, and 1 unreadable beside them" in out
     assert str(bad.parent) in err and file in err and "\n" not in err.strip()
+    assert "delete its folder" in err
 
 
 def test_of_many_unreadable_runs_a_few_are_named_and_all_counted(synthetic, tmp_path, capsys):

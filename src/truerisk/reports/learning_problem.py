@@ -324,7 +324,8 @@ class StudyResults:
 
     def list_unreadable(self) -> list[str]:
         """Name the first runs that could not be read, and count the others."""
-        lines = [f"not readable, so not counted: {line}" for line in self.unreadable]
+        said = "not readable, so not counted; to train it again, delete its folder"
+        lines = [f"{said}: {line}" for line in self.unreadable]
         if len(lines) > MOST_UNREADABLE:
             others = len(lines) - MOST_UNREADABLE
             lines[MOST_UNREADABLE:] = [f"and {others} more runs that are not readable"]

@@ -4,6 +4,12 @@ const color = (i) => `var(--c${i % 8})`;
 const dash = (line) => (line.reference ? "2 3" : line.dashed || line.beyond ? "5 3" : null);
 const ink = (line) => (line.reference ? "var(--faint)" : color(line.color));
 
+// Whether heights are positive and span more than a factor of 20, as the figures ask of theirs.
+function needsLogScale(lines) {
+  const seen = lines.flatMap((line) => line.y).filter((v) => v !== null && isFinite(v));
+  return seen.length > 0 && Math.min(...seen) > 0 && Math.max(...seen) > 20 * Math.min(...seen);
+}
+
 function scale(values, log, from, to) {
   const seen = values.filter((v) => v !== null && isFinite(v) && (!log || v > 0)).map((v) => (log ? Math.log10(v) : v));
   let low = Math.min(...seen), high = Math.max(...seen);

@@ -128,6 +128,7 @@ function showCurves(problem, picked) {
     if (constant && across.length) {
       lines.push({ name: "best constant", reference: true, x: [Math.min(...across), Math.max(...across)], y: [constant[0], constant[0]], low: [], high: [], n: [] });
     }
+    if (!log.dataset.chosen) log.checked = needsLogScale(lines);
     return { x: "epoch", y: `${kind.value.replace("metric/", "").replaceAll("/", " ")}; – – train, —— validation`, lines, log_y: log.checked };
   };
   const names = new Set(problem.recipes.flatMap((r) => Object.keys(r.curves)));
@@ -135,7 +136,8 @@ function showCurves(problem, picked) {
   kind.replaceChildren(...kinds.map((k) => make("option", { value: k }, k.replace("metric/", "").replaceAll("/", " "))));
   kind.parentNode.hidden = kinds.length < 2;
   kind.value = problem.followed.slice(0, -4);
-  kind.onchange = log.onchange = () => drawChart(place, chart());
+  kind.onchange = () => drawChart(place, chart());
+  log.onchange = () => { log.dataset.chosen = "by the reader"; drawChart(place, chart()); };
   drawChart(place, chart());
 }
 

@@ -98,7 +98,7 @@ def main() -> int:
                 continue
             tests = given.tests or (SHORT if which == "next" else [*SHORT, *EXTRAS])
             # a cache of its own: `--lf` of the usual run stays what it was
-            options = ["-p", "no:cacheprovider", "--disable-warnings"]
+            options = ["-n", "2", "-p", "no:cacheprovider", "--disable-warnings"]
             command = [str(python), "-m", "pytest", *options, *tests]
             print(f"versions: {which}", flush=True)
             if subprocess.run(command, cwd=ROOT).returncode:

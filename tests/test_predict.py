@@ -98,7 +98,7 @@ def test_an_ensemble_is_the_mean_of_probabilities(tiny, tmp_path):
     mean = np.mean(each, axis=0)
     assert np.allclose(table.filter(like="probability_"), mean, atol=1e-6)
     names = runs[0].model.class_names
-    own = [mean[i, names.index(target)] for i, target in enumerate(table["target"])]
+    own = [mean[i, names.index(str(target))] for i, target in enumerate(table["target"])]
     assert table["loss"].to_numpy() == pytest.approx(-np.log(own), rel=1e-4)
     tiny(tmp_path / "other", ["seed.data=7"])
     with pytest.raises(ConfigError, match="split their samples differently"):
@@ -130,7 +130,7 @@ def test_the_temperature_minimises_the_validation_likelihood(tiny, tmp_path):
     val = predict([tmp_path / "run"], split="val")
     names = run.model.class_names
     logits = torch.tensor(val.filter(like="probability_").to_numpy()).log()
-    y = torch.tensor([names.index(target) for target in val["target"]])
+    y = torch.tensor([names.index(str(target)) for target in val["target"]])
     grid = torch.linspace(0.9, 1.1, 201).double() * scale
     costs = [cross_entropy(logits / t, y).item() for t in grid]
     assert grid[int(np.argmin(costs))] == pytest.approx(scale, rel=2e-3)

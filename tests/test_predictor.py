@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, mse_loss
@@ -10,6 +11,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 import truerisk
 from truerisk.core.errors import ConfigError
 from truerisk.evaluate import evaluate
+from truerisk.task.classification import label_name
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
@@ -58,6 +60,42 @@ def test_predictions_at_raw_inputs_are_what_an_evaluation_measures(tiny, tmp_pat
         assert torch.equal(loaded(torch.as_tensor(x)), found.outputs)
     state = loaded.state_dict()
     assert ("mean" in state) == ("none" not in overrides)
+
+
+@pytest.mark.parametrize(
+    ("way", "labels"),
+    [
+        *(("given", labels) for labels in ("number", "half", "bool", "text")),
+        *((way, "number") for way in ("frame", "csv", "arrays")),
+        ("csv", "bool"),
+    ],
+)
+def test_predicted_classes_are_of_the_type_of_the_labels(tmp_path, monkeypatch, way, labels):
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    kinds = {"number": [-1, 2], "half": [0.5, 1.0], "bool": [False, True], "text": ["no", "yes"]}
+    y = np.array(kinds[labels])[(x[:, 0] > 0).astype(int)]
+    frame = pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": y})
+    given = {"given": (x, y), "frame": frame}.get(way)
+    overrides = ["data.source.task=classification"]
+    if way == "csv":
+        frame.to_csv("t.csv", index=False)
+        overrides += ["data=table", "data.source.path=t.csv"]
+    if way == "arrays":
+        np.savez("t.npz", x=x, y=y)
+        overrides += ["data=arrays", "data.source.path=t.npz"]
+    if way in ("frame", "csv"):
+        overrides += ["data.source.target=y"]
+    recipe = ["model=linear", "optimizer.lr=1", "trainer.max_epochs=20", "figures=false"]
+    run = truerisk.train([*recipe, *overrides], data=given)
+    inputs = frame if way in ("frame", "csv") else x
+    truerisk.train([f"resume={run.folder}", "trainer.max_epochs=21"], data=given)
+    for one in (run, truerisk.load_run(run.folder)):
+        found = one.predict(inputs)
+        assert (found.values == y).mean() > 0.8
+        kind = {"number": int, "half": float | int, "bool": bool, "text": str}[labels]
+        assert all(isinstance(value, kind) for value in found.values.tolist())
+        assert found.class_names == list(map(label_name, kinds[labels]))
 
 
 def test_a_regression(tiny, tmp_path):

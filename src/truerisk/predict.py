@@ -307,8 +307,8 @@ def tabulate(
     names = predictor.class_names or list(targets)
     if has_targets:
         truth = y.numpy()
-        if predictor.task.has_classes and names:
-            truth = [names[k] for k in y.tolist()]
+        if predictor.task.has_classes and predictor.class_names:
+            truth = predictor.classes[truth]
         columns |= spread_columns("target", truth, names)
     columns |= spread_columns("prediction", predicted.values, names)
     if predicted.probabilities is not None:

@@ -14,6 +14,7 @@ from truerisk.core.errors import ConfigError
 from truerisk.core.mixed_precision import compute_in_half
 from truerisk.loss import Surrogate
 from truerisk.task import Task
+from truerisk.task.classification import read_classes
 
 
 class Predictor(nn.Module):
@@ -47,6 +48,7 @@ class Predictor(nn.Module):
         super().__init__()
         self.network, self.task, self.precision = network, task, precision
         self.class_names = list(fitted.get("class_names") or ())
+        self.classes = read_classes(self.class_names, fitted.get("class_type", "text"))
         self.input_shape = tuple(fitted["input_shape"])
         self.encoder = fitted.get("encoder") or {}
         standardizer = fitted.get("standardizer") or {}
@@ -125,8 +127,9 @@ class Prediction(NamedTuple):
     Args:
         outputs: of the network, [n, …].
         probabilities: of the classes or labels, [n, K]; None where the loss gives none.
-        values: names of the predicted classes [n], or numbers [n, outputs].
-        class_names: in the order of the columns of ``probabilities``.
+        values: the predicted classes [n], of the type that labels were given in; or numbers
+            [n, outputs].
+        class_names: as texts, in the order of the columns of ``probabilities``.
     """
 
     outputs: Tensor
@@ -199,5 +202,5 @@ def read_outputs(
         probabilities = task.read_probabilities(surrogate, outputs)
     values = task.read_predictions(surrogate, outputs, probabilities).numpy()
     if task.has_classes and predictor.class_names:
-        values = np.array(predictor.class_names, dtype=object)[values]
+        values = predictor.classes[values]
     return Prediction(outputs, probabilities, values, predictor.class_names)

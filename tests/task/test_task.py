@@ -91,9 +91,9 @@ def test_what_targets_ask_for(values, options, name):
 
 def test_one_hot_rows_and_column_vectors_are_class_labels():
     y, names = Classification().read_targets(np.array([[0.0, 1, 0], [1, 0, 0]]))
-    assert (y.tolist(), names) == ([1, 0], ["0", "1", "2"])
+    assert (y.tolist(), names) == ([1, 0], [0, 1, 2])
     y, names = Classification().read_targets(np.array([[7], [5], [7]]))
-    assert (y.tolist(), names) == ([1, 0, 1], ["5", "7"])
+    assert (y.tolist(), names) == ([1, 0, 1], [5, 7])
 
 
 def test_lists_of_labels_keep_the_order_of_names_that_were_given():
@@ -111,7 +111,7 @@ def test_lists_of_labels_keep_the_order_of_names_that_were_given():
 def test_labels_of_mixed_kinds_have_an_order():
     values = np.array([1, "unknown", 0, 1], dtype=object)
     y, names = Classification().read_targets(values)
-    assert (y.tolist(), names) == ([1, 2, 0, 1], ["0", "1", "unknown"])
+    assert (y.tolist(), names) == ([1, 2, 0, 1], [0, 1, "unknown"])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from truerisk.data.own_files import check_asides, pick_weights
 from truerisk.data.samples import Expected, Inputs, Samples
 from truerisk.data.source_files import Labelled, find_path, read_labels
 from truerisk.task import Task, get_task
-from truerisk.task.classification import name_order
+from truerisk.task.classification import label_name
 
 BUILDERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
 ANSWER = 5.0
@@ -155,7 +155,7 @@ def hub(
     asides = {name: _read_column(rows, name) for name in check_asides(rows.features, aside)}
     chosen = _choose_columns(rows, x, goals, aside)
     inputs = _read_inputs(rows, chosen, resize, mode)
-    order = name_order(classes)
+    order = classes and list(classes)
     if order is None and expected is not None and learned.name == expected.task:
         order = list(expected.classes) or None
     if order is None and len(goals) > 1 and learned.has_classes:  # one-hot columns have the names
@@ -444,14 +444,15 @@ def _read_targets_of(rows: Any, goals: Sequence[str], as_lists: bool) -> Any:
 
 
 def _read_targets(
-    task: Task, values: Any, known: list[str] | None, names: list[str] | None = None
-) -> tuple[Tensor, list[str] | None]:
+    task: Task, values: Any, known: list[str] | None, names: Sequence[Any] | None = None
+) -> tuple[Tensor, list[Any] | None]:
     """Return targets and class names; labels that have names already keep them, in their order."""
     import numpy as np
 
     if known is None or values.dtype.kind not in "iu" or not task.has_classes:
         # lists of labels are texts by now, perhaps not of all the names there are
         return task.read_targets(values, names or (known if values.dtype == object else None))
-    if names is not None and list(names) != list(known):
-        return task.read_targets(np.asarray(known)[values], names)
+    order = None if names is None else list(map(label_name, names))
+    if order is not None and order != list(known):
+        return task.read_targets(np.asarray(known)[values], order)
     return torch.as_tensor(values).long(), list(known)

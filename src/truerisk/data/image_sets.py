@@ -8,7 +8,7 @@ import tarfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ FASHION_NAMES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
-DIGIT_NAMES = tuple(map(str, range(10)))
 PUBLISHED = {"cifar": (50_000, 10_000), "mnist": (60_000, 10_000)}
 """Images in the training and the test set, as they are published."""
 UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)
@@ -104,7 +103,7 @@ def cifar100(
         for name in ("train.bin", "test.bin")
     )
     names = _read_names(files, f"{labels}_label_names.txt", counts[labels])
-    return _join_parts([train], test, names or list(map(str, range(counts[labels]))), "cifar")
+    return _join_parts([train], test, names or range(counts[labels]), "cifar")
 
 
 def mnist(
@@ -131,7 +130,7 @@ def mnist(
     """
     if path is None:
         return _ask_hub("ylecun/mnist", "image", "label", revision, cache, suited, expected, aside)
-    return _read_idx_set(path, "MNIST", DIGIT_NAMES)
+    return _read_idx_set(path, "MNIST", range(10))
 
 
 def fashion_mnist(
@@ -324,7 +323,7 @@ def scale_bytes(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(scaled)
 
 
-def _read_idx_set(path: str, title: str, names: Sequence[str]) -> Samples:
+def _read_idx_set(path: str, title: str, names: Sequence[Any]) -> Samples:
     files = _open_files(path, f"the idx files of {title}")
     parts = []
     # t10k: the ten thousand of the test
@@ -380,7 +379,7 @@ def _read_names(files: PackedFiles, name: str, count: int) -> list[str]:
     return names
 
 
-def _join_parts(train: Sequence[Part], test: Part, names: Sequence[str], kind: str) -> Samples:
+def _join_parts(train: Sequence[Part], test: Part, names: Sequence[Any], kind: str) -> Samples:
     """Join the files of the training set, and tell where images are missing.
 
     Args:

@@ -117,5 +117,5 @@ def modular_addition(prime: int = 53, operation: str = "add") -> Samples:
     pairs = torch.cartesian_prod(torch.arange(p), torch.arange(int(operation == "divide"), p))
     x, y = population.encode(*pairs.T)
     # all p, though sums of squares do not reach some of them
-    names = [str(k) for k in range(p)]
+    names = range(p)
     return Samples(x, y, "classification", population=population, class_names=names)

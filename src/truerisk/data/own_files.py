@@ -30,7 +30,6 @@ from truerisk.data.table_columns import (
 )
 from truerisk.data.table_files import SUFFIXES
 from truerisk.task import infer_task
-from truerisk.task.classification import name_order
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -80,7 +79,7 @@ def arrays(
             test set that the training set lacks.
     """
     found = _read_archive(path)
-    known = name_order(classes)
+    known = classes
     if expected is not None and expected.classes:
         known = list(expected.classes)
     if expected is not None and expected.may_lack_targets and y not in found:
@@ -453,7 +452,7 @@ def table(
     values = expected.make_targets(frame) if expected and not goals else _read_goals(frame, goals)
     learned = infer_task(values, task, MAX_LABELS, suited)
     # columns of one-hot classes have their names
-    known: Any = goals if len(goals) > 1 and learned.has_classes else name_order(classes)
+    known: Any = goals if len(goals) > 1 and learned.has_classes else classes
     if known is None and expected is not None and learned.name == expected.task:
         known = expected.classes or None
     y, class_names = learned.read_targets(values, known)

@@ -26,7 +26,7 @@ def digits() -> Samples:
 
     bunch = load_digits()
     x, y = torch.as_tensor(bunch.images).unsqueeze(1), torch.as_tensor(bunch.target).long()
-    return Samples(x, y, "classification", class_names=[str(n) for n in bunch.target_names])
+    return Samples(x, y, "classification", class_names=bunch.target_names.tolist())
 
 
 def breast_cancer() -> Samples:
@@ -116,7 +116,7 @@ def _make_samples(numbers: tuple[tuple[str, Any], ...]) -> Samples:
         "mnist1d", PACKAGES, partial(_generate_signals, asked), sorted(asked.items())
     )
     x, y = torch.as_tensor(data["x"]).unsqueeze(1), torch.as_tensor(data["y"]).long()
-    names = [str(k) for k in range(10)]
+    names = range(10)
     count = int(len(y) * share)  # as the package divides them
     test = None if share == 1 else (x[count:], y[count:])
     return Samples(x[:count], y[:count], "classification", test=test, class_names=names)

@@ -93,5 +93,5 @@ def rare_classes(groups: int = 7, dimension: int | None = None, seed: int | None
     counts = (population.prior * m * 2**m).round().long()
     y = torch.repeat_interleave(torch.arange(len(counts)), counts)
     x = population.draw_inputs(len(y), named_generator(seed or 0, "samples"))
-    names = [str(k) for k in range(1, len(counts) + 1)]
+    names = range(1, len(counts) + 1)
     return Samples(x, y, "classification", population=population, class_names=names)

@@ -267,6 +267,7 @@ class RunData:
             "input_shape": list(self.info.input_shape),
             "num_outputs": self.info.num_outputs,
             "class_names": list(self.info.class_names or ()),
+            "class_type": self.info.class_type,
             **self._target_state(),
             "standardizer": self.standardizer.state_dict(),
             "encoder": self._encoder_state,
@@ -291,7 +292,10 @@ class RunData:
             samples = _call_source(samples, **known, aside=self._name_asides())
         self.notes = list(samples.notes)
         get_task(samples.task).check_label_noise(self.label_noise)
-        return _renumber_classes(samples, self._given.get("class_names") or None)
+        if "class_names" not in self._given:
+            return samples
+        samples = _renumber_classes(samples, self._given["class_names"] or None)
+        return replace(samples, class_type=self._given.get("class_type", "text"))
 
     def _expect_samples(self) -> Expected | None:
         """Say what a run that has been trained knows of its samples."""
@@ -788,7 +792,9 @@ def _describe_data(samples: Samples, x: Tensor | Inputs) -> DataInfo:
     names = None
     if samples.class_names is not None:
         names = tuple(samples.class_names)
-    return DataInfo(samples.task, sample_shape(x), samples.num_outputs, names)
+    return DataInfo(
+        samples.task, sample_shape(x), samples.num_outputs, names, class_type=samples.class_type
+    )
 
 
 def _renumber_classes(samples: Samples, names: list[str] | None) -> Samples:

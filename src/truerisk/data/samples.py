@@ -12,6 +12,7 @@ from torch import Tensor
 from truerisk.core.errors import ConfigError
 from truerisk.data.encoder import TableEncoder
 from truerisk.task import get_task
+from truerisk.task.classification import find_class_type, label_name
 
 
 class DataInfo(NamedTuple):
@@ -20,7 +21,7 @@ class DataInfo(NamedTuple):
     ``num_outputs`` is the number of classes, or of target columns for a regression. ``target_mean``
     and ``target_scale`` are those of the training targets, a number a column, where a loss of
     differences is to see them standardized; ``class_counts`` tells the training samples of each
-    class.
+    class, and ``class_type`` which of ``number``, ``bool`` and ``text`` the labels were.
     """
 
     task: str
@@ -30,6 +31,7 @@ class DataInfo(NamedTuple):
     target_mean: Sequence[float] | None = None
     target_scale: Sequence[float] | None = None
     class_counts: Sequence[int] | None = None
+    class_type: str = "text"
 
 
 @runtime_checkable
@@ -158,7 +160,8 @@ class Samples:
     weights go by, arrays [n] by name, which are no inputs; ``test_asides`` are the test set's.
     ``weights`` say how much each sample counts, [n], and ``test_weights`` those of the test set.
     Where there is a ``packer``, x are documents and y stands in for targets: once the documents are
-    split, it cuts those of each split into sequences of tokens.
+    split, it cuts those of each split into sequences of tokens. ``class_names`` may be numbers or
+    truth values: they become texts, and ``class_type`` tells what they were.
 
     Raises:
         ConfigError: fewer than two classes, or x and y of different lengths.
@@ -169,7 +172,7 @@ class Samples:
     task: str
     test: tuple[Tensor | Inputs, Tensor] | None = None
     population: Population | None = None
-    class_names: Sequence[str] | None = None
+    class_names: Sequence[Any] | None = None
     encoder: TableEncoder | None = None
     last_val: int | None = None
     notes: Sequence[str] = ()
@@ -179,6 +182,7 @@ class Samples:
     weights: Tensor | None = None
     test_weights: Tensor | None = None
     packer: Packer | None = None
+    class_type: str = "text"
 
     def __post_init__(self) -> None:
         task = get_task(self.task)
@@ -190,6 +194,9 @@ class Samples:
             task.check_population(self.population)
         task.check_inputs(self.x)
         task.check_targets(self.y, self.num_outputs)
+        if self.class_names and not all(isinstance(name, str) for name in self.class_names):
+            object.__setattr__(self, "class_type", find_class_type(self.class_names))
+            object.__setattr__(self, "class_names", list(map(label_name, self.class_names)))
 
     @property
     def num_outputs(self) -> int:

@@ -115,7 +115,7 @@ def gaussians(
     # single precision from here on, so that samples and posterior belong to one P
     population = GaussianPopulation(means.float(), mixing.float(), weights / weights.sum())
     x, y = population.sample(num_samples, named_generator(seed or 0, "samples"))
-    names = [str(k) for k in range(classes)]
+    names = range(classes)
     return Samples(x, y, "classification", population=population, class_names=names)
 
 
@@ -440,7 +440,7 @@ def teacher(
     x, y = population.sample(num_samples, named_generator(seed or 0, "samples"))
     names = None
     if get_task(task).has_classes:
-        names = [str(k) for k in range(outputs)]
+        names = range(outputs)
     return Samples(x, y, task, population=population, class_names=names)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +72,8 @@ class Classification(Task):
 
     def read_targets(
         self, values: np.ndarray, class_names: Sequence[str] | None = None
-    ) -> tuple[Tensor, list[str] | None]:
-        """Return labels int64 [n] and the names of the classes, in the labels' order.
+    ) -> tuple[Tensor, list[Any] | None]:
+        """Return labels int64 [n] and the classes, in their order: of the type of the values.
 
         Args:
             values: labels of any kind, [n] or [n, 1], or one-hot rows [n, K] of classes 0 … K−1.
@@ -91,8 +92,7 @@ class Classification(Task):
             values = values[:, 0]
         if is_one_hot(values):
             # numbered by their columns, as a class may have no row
-            numbers = [str(k) for k in range(values.shape[1])]
-            return torch.as_tensor(values.argmax(1)), list(class_names or numbers)
+            return torch.as_tensor(values.argmax(1)), list(class_names or range(values.shape[1]))
         items = values.tolist()
         if values.ndim != 1 or any(isinstance(item, list | tuple | dict) for item in items):
             raise ConfigError(
@@ -101,7 +101,8 @@ class Classification(Task):
                 "as mse for several quantities, or data.source.task=multilabel loss=bce for lists "
                 "of labels or a column of 0 and 1 each"
             )
-        names = list(class_names or name_classes(items))
+        classes = list(class_names or order_classes(items))
+        names = list(map(label_name, classes))
         places = {name: k for k, name in enumerate(names)}
         labels = [label_name(v) for v in items]
         unknown = next((label for label in labels if label not in places), None)
@@ -110,7 +111,7 @@ class Classification(Task):
                 f"data.source: class '{unknown}' is not among the classes trained on; "
                 f"{suggest(unknown, names)}"
             )
-        return torch.tensor([places[label] for label in labels], dtype=torch.long), names
+        return torch.tensor([places[label] for label in labels], dtype=torch.long), classes
 
     def find_classes(self, y: Tensor) -> list[int]:
         """Return the labels that some sample has."""
@@ -404,29 +405,18 @@ def class_scores(fitted: FittedLoss, outputs: Tensor) -> Tensor:
     return scores(outputs)
 
 
-def name_order(labels: Sequence[Any] | None) -> list[str] | None:
-    """Return the names of labels that were given in their order; None for none.
+def order_classes(labels: Sequence[Any]) -> list[Any]:
+    """Return the different labels in their order; 3.0 is taken for 3.
 
-    >>> name_order(["low", 2.0])
-    ['low', '2']
-    """
-    if labels is None:
-        return None
-    return [label_name(label) for label in labels]
-
-
-def name_classes(labels: Sequence[Any]) -> list[str]:
-    """Return the names of the different labels, in their order.
-
-    >>> name_classes([10, 9, 10]), name_classes([1, "unknown", 0])
-    (['9', '10'], ['0', '1', 'unknown'])
+    >>> order_classes([10, 9, 10]), order_classes([1, "unknown", 0])
+    ([9, 10], [0, 1, 'unknown'])
     """
     try:
         # as values rather than texts, so that 9 comes before 10
         ordered = sorted(set(labels))
     except TypeError:  # numbers and texts have no order among each other
         ordered = sorted(set(labels), key=str)
-    return list(dict.fromkeys(map(label_name, ordered)))
+    return list({label_name(label): label for label in ordered}.values())
 
 
 def label_name(value: Any) -> str:
@@ -438,3 +428,41 @@ def label_name(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value)
+
+
+def find_class_type(classes: Sequence[Any]) -> str:
+    """Return what classes are: ``number``, ``bool``, or ``text`` for any others.
+
+    >>> [find_class_type(classes) for classes in ([0, 1], [0.5, 2], [False, True], [1, "unknown"])]
+    ['number', 'number', 'bool', 'text']
+    """
+    import numpy as np
+
+    if all(isinstance(label, bool | np.bool_) for label in classes):
+        return "bool"
+    # truth values beside numbers have names that are no numbers
+    kinds = int | float | np.integer | np.floating
+    if all(isinstance(label, kinds) and not isinstance(label, bool) for label in classes):
+        return "number"
+    return "text"
+
+
+def read_classes(names: Sequence[str], class_type: str) -> np.ndarray:
+    """Return classes [K] of the type that they were given in, by their names.
+
+    Args:
+        names: as `label_name` gives them.
+        class_type: see `find_class_type`.
+
+    >>> read_classes(["9", "10"], "number"), read_classes(["0.5", "2"], "number")
+    (array([ 9, 10]), array([0.5, 2], dtype=object))
+    """
+    import numpy as np
+
+    if class_type == "bool":
+        return np.array([name == "True" for name in names])
+    if class_type != "number":
+        return np.array(names, dtype=object)
+    classes = [int(name) if re.fullmatch(r"-?\d+", name) else float(name) for name in names]
+    # whole ones beside others stay whole, as they are written
+    return np.array(classes, dtype=None if all(isinstance(k, int) for k in classes) else object)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from truerisk.core.errors import ConfigError, suggest
-from truerisk.task.classification import label_name, name_classes
+from truerisk.task.classification import label_name, order_classes
 from truerisk.task.task import (
     FittedLoss,
     Task,
@@ -63,7 +63,7 @@ class MultiLabel(Task):
 
     def read_targets(
         self, values: np.ndarray, class_names: Sequence[str] | None = None
-    ) -> tuple[Tensor, list[str] | None]:
+    ) -> tuple[Tensor, list[Any] | None]:
         """Return targets float64 [n, labels], with the names of labels that came in lists.
 
         Args:
@@ -239,8 +239,8 @@ class MultiLabel(Task):
 
 def read_label_lists(
     lists: Sequence[Sequence[Any]], class_names: Sequence[str] | None = None
-) -> tuple[Tensor, list[str]]:
-    """Return targets float64 [n, labels] with a 1 for each label of a list, and the labels' names.
+) -> tuple[Tensor, list[Any]]:
+    """Return targets float64 [n, labels] with a 1 for each label of a list, and the labels.
 
     Args:
         lists: the labels of each sample, in any order.
@@ -251,7 +251,8 @@ def read_label_lists(
     """
     import torch
 
-    names = list(class_names or name_classes([label for labels in lists for label in labels]))
+    known = list(class_names or order_classes([label for labels in lists for label in labels]))
+    names = list(map(label_name, known))
     places = {name: k for k, name in enumerate(names)}
     y = torch.zeros(len(lists), len(names), dtype=torch.float64)
     for row, labels in enumerate(lists):
@@ -262,4 +263,4 @@ def read_label_lists(
                     f"{suggest(label, names)}"
                 )
             y[row, places[label]] = 1
-    return y, names
+    return y, known

@@ -155,7 +155,7 @@ class Task:
 
     def read_targets(
         self, values: np.ndarray, class_names: Sequence[str] | None = None
-    ) -> tuple[Tensor, list[str] | None]:
+    ) -> tuple[Tensor, list[Any] | None]:
         """Return targets as this task types them, and the names of the classes where it has any.
 
         Args:

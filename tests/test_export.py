@@ -124,6 +124,14 @@ def test_what_cannot_be_written_is_one_line(tiny, tmp_path, capsys, monkeypatch)
     tiny(tmp_path / "iris")
     assert main(["export", str(tmp_path / "iris")]) == 0
     assert "model.pt  (outputs differ" in capsys.readouterr().out
+    before = sorted(tmp_path.rglob("*"))
+    for form in FORMATS:
+        for out, why in (("no/a.pt", "No such file or directory"), ("iris", "it is a folder")):
+            path = tmp_path / out
+            with pytest.raises(ConfigError) as caught:
+                export_run(tmp_path / "iris", form, path)
+            assert str(caught.value) == f"export: cannot write {path}: {why}"
+    assert sorted(tmp_path.rglob("*")) == before
     assert main(["export", str(tmp_path / "iris"), "--out", str(tmp_path / "no" / "a.pt")]) == 2
     truerisk.train(["data=none", "model=rosenbrock", "trainer.max_epochs=1"], folder=tmp_path / "f")
     with pytest.raises(ConfigError, match="minimises a function"):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from truerisk.core.errors import ConfigError, first_line
 from truerisk.data.encoder import list_features
+from truerisk.engine.recorder import write_tensors
 from truerisk.predictor import Predictor
 from truerisk.result import RunResult, load_run
 from truerisk.task import get_task
@@ -72,12 +73,12 @@ def export_run(
     run = load_run(folder)
     if not get_task(run.task).has_samples:
         raise ConfigError(f"export: {run.folder} minimises a function, and has no inputs")
-    predictor: Any = run.model
-    predictor.eval()
-    x = make_inputs(predictor)
     path = Path(out) if out is not None else run.folder / f"model{written.suffix}"
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
+    part = claim_file(path)
     try:
+        predictor: Any = run.model
+        predictor.eval()
+        x = make_inputs(predictor)
         try:
             with torch.no_grad():
                 written.write(predictor, x, describe_run(run, predictor), part)
@@ -98,6 +99,25 @@ def export_run(
     finally:
         part.unlink(missing_ok=True)
     return path, difference
+
+
+def claim_file(path: Path) -> Path:
+    """Create the file beside a path that is written before it is renamed.
+
+    Args:
+        path: what is to be written.
+
+    Raises:
+        ConfigError: it cannot be, which each library would say in words of its own, and later.
+    """
+    if path.is_dir():
+        raise ConfigError(f"export: cannot write {path}: it is a folder")
+    part = path.with_name(f"{path.stem}.part{path.suffix}")
+    try:
+        part.touch()
+    except OSError as error:
+        raise ConfigError(f"export: cannot write {path}: {error.strerror}") from error
+    return part
 
 
 def find_bound(predictor: Predictor) -> float:
@@ -206,7 +226,7 @@ def describe_run(run: RunResult, predictor: Predictor) -> dict[str, str]:
 
 def write_state(predictor: Predictor, x: Tensor, facts: dict[str, str], path: Path) -> None:
     """Write ``state_dict`` (of a `Predictor`) and the facts, loadable with ``weights_only``."""
-    torch.save({"state_dict": predictor.state_dict(), **facts}, path)
+    write_tensors(path, {"state_dict": predictor.state_dict(), **facts})
 
 
 def read_state_file(path: Path, predictor: Predictor) -> Callable[[Tensor], Tensor]:

@@ -118,6 +118,15 @@ def test_early_stop_and_steps_for_a_limit(capfd):
     assert 1 <= len(said(capfd)) <= 2
 
 
+def test_no_line_of_a_run_that_was_at_its_end(capfd):
+    backend = Backend(epochs=3)
+    TrainingLoop(backend, [Progress()]).train()
+    assert len(said(capfd)) == 3
+    backend.runs = [backend.run]
+    TrainingLoop(backend, [Progress()]).train()
+    assert not said(capfd)
+
+
 def test_silence_when_disabled_or_not_the_first_process(capfd):
     for progress, rank in [(Progress(enabled=False), 0), (Progress(), 1)]:
         backend = Backend()

@@ -136,8 +136,8 @@ class Progress(Observer):
             self._show_state(loop.first)
 
     def on_end(self, loop: TrainingLoop) -> None:
-        """Leave the last state on the screen."""
-        if self._on:
+        """Leave the last state on the screen, unless it was there before the run went on."""
+        if self._on and loop.first.state.step > self._first_step:
             self._show_state(loop.first, last=True)
         self._close_line()
 

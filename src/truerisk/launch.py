@@ -205,6 +205,8 @@ def _run_once(loader: ConfigLoader, name: str, cfg: DictConfig) -> int:
 
 
 def _run_job(loader: ConfigLoader, name: str, cfg: DictConfig) -> int:
+    from truerisk.sweeps.launcher.launcher import read_job_outcome
+
     # Hydra leaves it open until it runs the job itself
     cfg.hydra.mode = RunMode.RUN
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
@@ -221,7 +223,7 @@ def _run_job(loader: ConfigLoader, name: str, cfg: DictConfig) -> int:
     except OSError as error:
         raise _unwritable_folder("hydra.run.dir", error) from error
     callbacks.on_run_end(config=cfg, config_name=name, job_return=job)
-    outcome: Any = job.return_value
+    outcome = read_job_outcome(job)
     if outcome.status == "refused":
         raise ConfigError(outcome.reason)
     return outcome.code

@@ -324,7 +324,9 @@ def tell_reasons(reasons: Mapping[str, str], one: str, several: str) -> None:
 
 def read_job_outcome(job: JobReturn) -> Outcome:
     """Take the outcome out of what Hydra returns for a job; an error in the job is raised here."""
-    value: Any = job.return_value
+    value: Any = job._return_value  # its property tells of an error before it is told by us
+    if isinstance(value, BaseException):
+        raise value
     if isinstance(value, Outcome):
         return value
     return Outcome(math.nan, "failed", "no outcome")

@@ -7,6 +7,7 @@ import pytest
 from truerisk.cli import main
 from truerisk.result import load_run
 from truerisk.show import figure
+from truerisk.sweeps.launcher.stacked_group import draw_risks
 
 DRAW = figure.draw_result
 
@@ -38,6 +39,21 @@ def test_a_run_that_is_drawn_again(tiny, here, capsys):
     run = tiny(here / "run", ["figures=true"])
     before = run.figure.stat().st_ino
     assert main(["draw", "run"]) == 0
+    assert run.figure.stat().st_ino != before
+
+
+def test_a_run_that_went_on_after_it_was_drawn_is_drawn_anew(tiny, here, capsys):
+    run = tiny(here / "run", ["figures=false", "trainer.max_epochs=1"])
+    draw_risks(run.run, {"figures": False})
+    assert not run.figure.exists()
+    assert main(["draw", "run"]) == 0
+    before = run.figure.read_bytes()
+    assert main(["train", "resume=run", "trainer.max_epochs=2"]) == 0
+    assert f"figure  {run.figure}\n" in capsys.readouterr().out
+    assert run.figure.read_bytes() != before
+    assert run.figure.stat().st_mtime_ns >= run.run.summary_file.stat().st_mtime_ns
+    before = run.figure.stat().st_ino
+    draw_risks(run.run, {"figures": False})
     assert run.figure.stat().st_ino != before
 
 

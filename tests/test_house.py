@@ -25,7 +25,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 BOUNDS = {
     "files": (302, 230),
     "median lines": (110, 110),
-    "lines": (68_462, 29_502),
+    "lines": (68_463, 29_502),
     "code lines": (39_251, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),

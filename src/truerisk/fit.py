@@ -382,7 +382,8 @@ def _execute(
     def draw() -> None:
         from truerisk.show.figure import draw_result
 
-        if cfg.get("figures", True):
+        # those of an earlier look, by `truerisk draw`, would pass for those of the end
+        if cfg.get("figures", True) or any(run.figures.glob("*.png")):
             draw_result(result, cfg)
 
     with ExitStack() as stack:

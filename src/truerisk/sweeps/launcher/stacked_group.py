@@ -184,16 +184,16 @@ def finish_run(run: TrainingRun, status: str) -> None:
 
 
 def draw_risks(folder: RunFolder, config: Mapping[str, Any]) -> None:
-    """Draw the figure of a run, unless it is to have none.
+    """Draw the figure of a run, unless it is to have none and has none of an earlier look.
 
     Args:
         folder: of the run.
         config: its plain configuration.
     """
-    if config.get("figures", True):
+    path = RunResult(folder.path).figure
+    if config.get("figures", True) or path.exists():
         history = read_metric_rows(folder.path)
         if len(history):
-            path = RunResult(folder.path).figure
             risk_figure(history, path, recipe_name(config), folder.summary())
 
 

@@ -116,15 +116,13 @@ class Share(Metric):
 def test_a_run_that_ends_before_it_began_names_the_loss_and_promises_no_numbers(here, capsys):
     for group, text in {"loss": "_target_", "metric": "share: {_target_"}.items():
         (here / "conf" / group).mkdir(parents=True)
-        name = {"loss": "Nowhere", "metric": "Share}"}[group]
-        (here / "conf" / group / f"{name.strip('}').lower()}.yaml").write_text(
-            f"# Mine\n{text}: mine.{name}\n"
-        )
+        name, option = {"loss": ("Nowhere", "lost"), "metric": ("Share}", "share")}[group]
+        (here / "conf" / group / f"{option}.yaml").write_text(f"# Mine\n{text}: mine.{name}\n")
     (here / "mine.py").write_text(FAULTY)
     command = ["train", "--config-dir", "conf", "data=iris", *SHORT]
-    assert main([*command, "loss=nowhere"]) == 3
+    assert main([*command, "loss=lost"]) == 3
     told = capsys.readouterr().out
-    assert "diverged at step 0: the validation risk of loss=Nowhere is not finite; no epoch" in told
+    assert "diverged at step 0: the validation risk of loss=lost is not finite; no epoch" in told
     assert "there are no numbers" in told and "the best epoch" not in told
     # a metric that does not say which way is better
     assert main([*command, "metric=[share]", "monitor=metric/share/val"]) == 2

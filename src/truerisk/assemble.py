@@ -435,7 +435,8 @@ def build_surrogate(cfg: DictConfig, info: DataInfo) -> Surrogate:
     """The loss, fitted to the data's task."""
     loss, weight = build_loss(cfg.loss, info)
     scale = info.target_mean, info.target_scale
-    surrogate = adapt_loss(loss, info.task, info.num_outputs, *scale, weight)
+    option = (cfg.get("choices") or {}).get("loss")
+    surrogate = adapt_loss(loss, info.task, info.num_outputs, *scale, weight, option)
     if cfg.data.get("standardize_target") is True and not surrogate.is_scaled:
         raise ConfigError(
             "data.standardize_target=true, but the loss is no function of the difference between "
@@ -478,7 +479,7 @@ def build_model(
         reads_tokens = is_own(model) or getattr(model, "reads_tokens", False)
         if surrogate.task.integer_inputs and not reads_tokens:
             raise ConfigError(
-                f"model={cfg.choices.get('model') or cfg.model._target_} reads quantities, and "
+                f"{_name_model(cfg)} reads quantities, and "
                 "this data has tokens: take model=gpt, rnn, lstm or gru with model.readout=every "
                 "model.bidirectional=false, or a model of your own that begins with "
                 "torch.nn.Embedding"
@@ -518,6 +519,13 @@ def _initialize(node: DictConfig, model: nn.Module, data: RunData) -> list[str]:
     return list(getattr(initialize, "notes", []))
 
 
+def _name_model(cfg: DictConfig) -> str:
+    """Say how the model was chosen, for messages."""
+    if cfg.model._target_.endswith(".given_model"):  # the class may be called as an option is
+        return f"model={cfg.model.class_path.rpartition('.')[2]}(…) from Python"
+    return f"model={cfg.choices.get('model') or cfg.model._target_}"
+
+
 def _find_base(cfg: DictConfig) -> DictConfig | None:
     """Return the configuration with the model at its base width; None if there is no such.
 
@@ -527,7 +535,7 @@ def _find_base(cfg: DictConfig) -> DictConfig | None:
     base = (cfg.get("parametrization") or {}).get("base")
     if base is None:
         return None
-    option = f"model={cfg.choices.get('model') or cfg.model._target_}"
+    option = _name_model(cfg)
     numbers = {k: v for k, v in plain(cfg.model).items() if k not in ("_target_", "output")}
     base = complete_base(plain(base), numbers, option)
     if "path" in cfg.initializer:
@@ -570,7 +578,7 @@ def _try_compiler(accelerator: str) -> None:
 
 def _build_network(cfg: DictConfig, **available: Any) -> nn.Module:
     """Build what ``model`` names, with one of its outputs chosen where it has several."""
-    option = f"model={cfg.choices.get('model') or cfg.model._target_}"
+    option = _name_model(cfg)
     node, output = cfg.model, cfg.model.get("output")
     takes = inspect.signature(get_object(node._target_)).parameters
     chooses = "output" in node and "output" not in takes
@@ -602,7 +610,7 @@ def _look_first(
     cfg: DictConfig, info: DataInfo, model: nn.Module, fitted: Surrogate, data: RunData | None
 ) -> None:
     """Try a user's model on two samples, and let its lazy layers learn their width."""
-    option = f"model={cfg.choices.get('model') or cfg.model._target_}"
+    option = _name_model(cfg)
     kind = torch.int64 if fitted.task.integer_inputs else torch.get_default_dtype()
     x = torch.zeros(2, *info.input_shape, dtype=kind)
     if data is not None and data.train is not None:

@@ -144,6 +144,9 @@ def test_a_model_for_data_of_ours(tmp_path):
     options = ["data=iris", *OVERRIDES[1:]]
     result = truerisk.train(options, model=model, folder=tmp_path / "run")
     assert result.status == "finished" and result.config.choices.model == "linear"
+    # not that of the option of this name
+    with pytest.raises(ConfigError, match=r"^model=Linear\(…\) from Python: forward fails"):
+        truerisk.train(options, model=nn.Linear(3, 3), folder=tmp_path / "wrong")
 
 
 def test_going_on_needs_the_objects_again(tmp_path):

@@ -47,6 +47,7 @@ class Surrogate(nn.Module):
         target_scale: what their 1 stands for beside it; None for the targets' own units.
         class_weight: factors of the losses of each class, [K]: training lowers those, and reports
             tell the losses without.
+        option: what messages call the loss; by default the name of its class.
 
     Attributes:
         output_size: how many outputs the model must have.
@@ -67,6 +68,7 @@ class Surrogate(nn.Module):
         target_mean: Sequence[float] | None = None,
         target_scale: Sequence[float] | None = None,
         class_weight: Sequence[float] | None = None,
+        option: str | None = None,
     ) -> None:
         super().__init__()
         weight = None
@@ -75,6 +77,7 @@ class Surrogate(nn.Module):
         # not persistent: what made it is in the configuration and with what the data fitted
         self.register_buffer("class_weight", weight, persistent=False)
         self.loss, self.task = loss, task
+        self.option = option or loss_name(loss)
         self.logistic = isinstance(loss, nn.BCEWithLogitsLoss)
         self.output_size = task.count_outputs(self.logistic, num_outputs)
         # a loss may need other outputs than one a class or a column
@@ -106,11 +109,6 @@ class Surrogate(nn.Module):
     def is_scaled(self) -> bool:
         """Whether outputs stand for standardized targets."""
         return self.scale is not None or hasattr(self, "scales")
-
-    @property
-    def option(self) -> str:
-        """What gives the loss: an option, or else the name of its class."""
-        return loss_name(self.loss)
 
     @property
     def val_title(self) -> str:
@@ -319,6 +317,7 @@ def adapt_loss(
     target_mean: Sequence[float] | None = None,
     target_scale: Sequence[float] | None = None,
     class_weight: Sequence[float] | None = None,
+    option: str | None = None,
 ) -> Surrogate:
     """Fit a loss to a task with ``num_outputs`` classes, target columns or tokens.
 
@@ -340,6 +339,7 @@ def adapt_loss(
         target_mean: what the outputs' 0 is to stand for, if the loss is one of differences.
         target_scale: what their 1 is to stand for beside it.
         class_weight: factors of the losses of each class.
+        option: what messages call the loss; by default the name of its class.
 
     Returns:
         The surrogate.
@@ -354,8 +354,9 @@ def adapt_loss(
     """
     if isinstance(task, str):
         task = get_task(task)
-    _check_task(loss, task)
-    surrogate = Surrogate(loss, task, num_outputs, target_mean, target_scale, class_weight)
+    option = option or loss_name(loss)
+    _check_task(loss, task, option)
+    surrogate = Surrogate(loss, task, num_outputs, target_mean, target_scale, class_weight, option)
     try_loss(surrogate)
     return surrogate
 
@@ -377,7 +378,7 @@ def find_suited_tasks(kind: Any) -> tuple[str, ...]:
     return tuple(t.name for t in all_tasks().values() if issubclass(kind, t.loss_types()))
 
 
-def _check_task(loss: Loss, task: Task) -> None:
+def _check_task(loss: Loss, task: Task, option: str) -> None:
     """Refuse a loss that says, or is known, to be for other tasks."""
     kind: Any = loss
     if isinstance(loss, nn.Module):
@@ -385,7 +386,7 @@ def _check_task(loss: Loss, task: Task) -> None:
     meant = getattr(loss, "task", None) or " or ".join(find_suited_tasks(kind))
     if meant and task.name not in meant.split(" or "):
         raise ConfigError(
-            f"loss={loss_name(loss)} is for {meant}, but the data's task is {task.name}; "
+            f"loss={option} is for {meant}, but the data's task is {task.name}; "
             f"{fitting_options(task)}, or data.source.task says what the target is"
         )
 

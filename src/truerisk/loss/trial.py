@@ -162,7 +162,7 @@ def describe_untrained(surrogate: Surrogate) -> list[str]:
         return []
     told = ", ".join(names[:3]) + (", …" * (len(names) > 3))
     return [
-        f"loss={loss_name(loss)}: its parameters ({told}) are not trained, and stay as __init__ "
+        f"loss={surrogate.option}: its parameters ({told}) are not trained, and stay as __init__ "
         "made them: what is to be learned belongs to the model"
     ]
 

@@ -10,6 +10,7 @@ from truerisk.core.errors import ConfigError
 from truerisk.diagnostics import Landscape
 from truerisk.diagnostics.landscape import thin_rows
 from truerisk.objective import filter_normalized_directions, principal_directions
+from truerisk.show.panel import new_figure
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,23 @@ def test_long_paths_are_thinned_evenly_and_as_if_never_cut_off():
         grown = {n: np.concatenate([one_by_one[n], v[i : i + 1]]) for n, v in rows.items()}
         one_by_one = thin_rows(grown, 10, 8)
     assert one_by_one["step"].tolist() == kept["step"].tolist()
+
+
+def test_no_height_is_written_across_the_edge_of_a_panel():
+    at = np.linspace(0, 1, 41)
+    bowl = at[:, None] ** 2 + at**2
+    plane = {"x": at, "y": at, "values": np.tile(at, (41, 1)), "at": np.full((2, 2), 0.5)}
+    landscape = Landscape()
+    landscape.slices = {**plane, "share": np.array([0.9, 0.1]), "random_at": at, "random": bowl}
+    landscape.slices |= {"lines_at": at, "lines": bowl[:2]}
+    figure = new_figure(layout="constrained")
+    landscape.plot(figure, None)
+    figure.draw_without_rendering()
+    for axes in figure.axes[1:]:
+        panel, boxes = axes.bbox, [text.get_window_extent() for text in axes.texts]
+        assert len(boxes) >= 3
+        assert all(panel.x0 <= box.x0 and box.x1 <= panel.x1 for box in boxes)
+        assert all(panel.y0 <= box.y0 and box.y1 <= panel.y1 for box in boxes)
 
 
 def test_bad_numbers_are_refused():

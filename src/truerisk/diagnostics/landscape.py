@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     from truerisk.diagnostics.snapshot import Snapshot
     from truerisk.recipe import Recipe
@@ -121,6 +122,9 @@ class Landscape(Diagnostic):
         draw_random_lines(lines, self.slices)
         draw_random_plane(random, self.slices)
         draw_path_plane(path, self.slices)
+        figure.draw_without_rendering()  # which lays out the panels that labels are to fit into
+        for axes in (random, path):
+            label_heights(axes)
 
 
 def thin_rows(rows: Arrays, interval: float, most: int) -> dict[str, np.ndarray]:
@@ -259,7 +263,7 @@ def draw_path_plane(axes: Axes, slices: Arrays) -> None:
 
 
 def draw_relief(axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray) -> None:
-    """Draw contour lines in equal ratios above the lowest value, with their heights.
+    """Draw contour lines in equal ratios above the lowest value.
 
     Args:
         axes: the panel.
@@ -269,7 +273,7 @@ def draw_relief(axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray) ->
     """
     from matplotlib.colors import LinearSegmentedColormap
 
-    from truerisk.show.style import LANDSCAPE_LINES, LANDSCAPE_SHADES, format_significant
+    from truerisk.show.style import LANDSCAPE_LINES, LANDSCAPE_SHADES
 
     finite = values[np.isfinite(values)]
     if not len(finite) or finite.max() == finite.min():
@@ -282,5 +286,35 @@ def draw_relief(axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray) ->
     edges = [low - extent, *heights, low + 2 * extent]
     axes.locator_params(nbins=5)
     axes.contourf(x, y, masked, edges, colors=shades(np.linspace(0, 1, len(edges) - 1)))
-    lines = axes.contour(x, y, masked, heights, colors=LANDSCAPE_LINES, linewidths=0.9)
-    axes.clabel(lines, heights[::2], fmt=lambda v: format_significant(v, 2), fontsize=11)
+    axes.contour(x, y, masked, heights, colors=LANDSCAPE_LINES, linewidths=0.9)
+
+
+def label_heights(axes: Axes) -> None:
+    """Write the heights on every second contour line, but none across the panel's edge.
+
+    Args:
+        axes: the panel, where it lies in its figure; perhaps without lines.
+    """
+    from matplotlib.contour import ContourSet
+
+    from truerisk.show.style import format_significant
+
+    for lines in axes.collections:
+        if not isinstance(lines, ContourSet) or lines.filled:
+            continue
+        heights = list(lines.levels)[::2]
+        style: Any = {"fmt": lambda v: format_significant(v, 2), "fontsize": 11}
+        # lines are cut for their labels, so that those to leave out are found before
+        tried = axes.clabel(lines, heights, inline=False, **style)
+        inside = [label.get_position() for label in tried if _fits_inside(label, axes)]
+        for label in tried:
+            label.remove()
+        axes.clabel(lines, heights, manual=inside, **style)
+
+
+def _fits_inside(label: Text, axes: Axes) -> bool:
+    """Tell whether no part of a text lies beyond the edges of a panel."""
+    box, panel = label.get_window_extent(), axes.get_window_extent()
+    return bool(
+        panel.x0 <= box.x0 and box.x1 <= panel.x1 and panel.y0 <= box.y0 and box.y1 <= panel.y1
+    )

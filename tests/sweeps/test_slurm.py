@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from truerisk.result import load_run
 
 RECIPE = ["data=iris", "data.batch_size=30", "model.width=8", "checkpoint_seconds=0"]
@@ -86,3 +88,18 @@ def test_a_cell_that_does_not_stack_is_a_job_too(cluster, tmp_path):
     code, out = alone.wait(200), (tmp_path / "output.txt").read_text()
     assert code == 0 and "1 run: 1 finished\n" in out, out
     assert len(list((tmp_path / "outputs" / "l" / ".submitit").glob("*/*_result.pkl"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("launcher", "option"),
+    [("submitit_slurm", "partition"), ("vectorized_slurm", "job.partition")],
+)
+def test_what_sbatch_refuses_is_told_in_a_line(cluster, tmp_path, launcher, option):
+    asked = [f"hydra/launcher={launcher}", f"hydra.launcher.{option}=gpus", "seed=1,2", "study=w"]
+    command = [sys.executable, "-m", "truerisk", "train", "-m", *RECIPE, *asked]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=cluster.environment, capture_output=True, text=True
+    )
+    said = f"error: hydra/launcher={launcher}: sbatch says: invalid partition specified: gpus; "
+    assert done.returncode == 2 and done.stderr.startswith(said) and done.stderr.count("\n") == 1
+    assert not list((tmp_path / "outputs" / "w").glob("seed=*"))

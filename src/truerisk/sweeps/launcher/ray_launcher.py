@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from truerisk.core.checks import check_float, check_int
 from truerisk.core.errors import ConfigError
 from truerisk.engine.signals import SIGNALS
 from truerisk.outcome import Outcome
@@ -47,7 +48,7 @@ class RayLauncher(Launcher):
         retries: how often a task is done again.
 
     Raises:
-        ConfigError: Ray is not installed.
+        ConfigError: Ray is not installed, or an option takes no such value.
     """
 
     passes_signals = True
@@ -60,6 +61,14 @@ class RayLauncher(Launcher):
         stacked: bool = False,
         retries: int = 3,
     ) -> None:
+        check_float("hydra.launcher.cpus", cpus)
+        check_float("hydra.launcher.gpus", gpus)
+        check_int("hydra.launcher.retries", retries, -1)  # without end
+        if not isinstance(stacked, bool):
+            raise ConfigError(f"hydra.launcher.stacked must be true or false, not {stacked!r}")
+        if not isinstance(address, str | None):
+            words = "must be an address, auto or null"
+            raise ConfigError(f"hydra.launcher.address {words}, not {address!r}")
         if find_spec("ray") is None:
             raise ConfigError("hydra/launcher=ray needs Ray: pip install 'truerisk[ray]'")
         self.address, self.cpus, self.gpus = address, cpus, gpus

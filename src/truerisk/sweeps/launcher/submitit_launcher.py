@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from truerisk.core.checks import check_float, check_int
 from truerisk.core.errors import ConfigError, ProcessLost
 from truerisk.outcome import Outcome
 from truerisk.sweeps.launcher.launcher import (
@@ -26,6 +29,10 @@ GENERAL = (
     *("tasks_per_node", "stderr_to_stdout"),
 )
 """Options that submitit has for every cluster; those of one bear its name before theirs."""
+COUNTS = {"timeout_min": 1, "cpus_per_task": 1, "tasks_per_node": 1, "nodes": 1, "gpus_per_node": 0}
+COUNTS |= {"cpus_per_gpu": 1, "gpus_per_task": 0, "array_parallelism": 1}
+COUNTS |= {"signal_delay_s": 0, "max_num_timeout": 0}
+"""Options that are whole numbers, each with the least that it may be."""
 TASKS = 1000
 """Tasks in one array of jobs: SLURM's own limit, where ``MaxArraySize`` is as it comes."""
 LATE = 15
@@ -37,11 +44,15 @@ class SlurmLauncher(Launcher):
 
     Args:
         job: options of a task, as ``conf/hydra/launcher/submitit_slurm.yaml`` has them.
+
+    Raises:
+        ConfigError: one of them takes no such value.
     """
 
     cluster = "slurm"
 
     def __init__(self, **job: Any) -> None:
+        check_options("hydra.launcher", job)
         self.job = job
 
     def run_cells(self, works: Sequence[CellWork]) -> Iterator[tuple[SweepCell, Outcome]]:
@@ -64,6 +75,9 @@ class VectorizedSlurm(Vectorized):
         size: cells of a job, trained at once, for each of its processes; ``auto`` sends every
             group as one job, which trains as many of them at once as memory allows.
         processes: processes that share the cells of a job.
+
+    Raises:
+        ConfigError: one of them, or of the job's, takes no such value.
     """
 
     cluster = "slurm"
@@ -72,6 +86,7 @@ class VectorizedSlurm(Vectorized):
         self, job: Mapping[str, Any], size: int | str = "auto", processes: int = 1
     ) -> None:
         super().__init__(size, processes)
+        check_options("hydra.launcher.job", job)
         self.job = dict(job)
 
     def group_cells(self, cells: Sequence[SweepCell]) -> list[list[SweepCell]]:
@@ -143,12 +158,18 @@ def send_shares(
     Raises:
         ConfigError: submitit has no such option, or it takes no such value.
     """
-    executor, sent = make_executor(cluster, job), []
+    executor, sent, problem = make_executor(cluster, job), [], ""
     for start in range(0, len(shares), TASKS):
-        with executor.batch():  # one array, sent when the block ends
-            some = shares[start : start + TASKS]
-            sent += [executor.submit(ClusterTask(share, launcher)) for share in some]
-    for share, task in zip(shares, sent, strict=True):
+        tasks = [ClusterTask(share, launcher) for share in shares[start : start + TASKS]]
+        try:
+            sent += send_array(executor, tasks)
+        except ConfigError as error:
+            choices = shares[0][0].jobs.shared.hydra.runtime.choices
+            problem = f"hydra/launcher={choices['hydra/launcher']}: {error}"
+            break
+    if problem and not sent:
+        raise ConfigError(problem)
+    for share, task in zip(shares, sent, strict=False):
         cells = [work.cell for work in share]
         try:
             if cluster == "slurm":
@@ -157,6 +178,38 @@ def send_shares(
         except Exception as error:  # submitit raises what the task did, or that it was lost
             outcomes = [lost_outcome(cell, error) for cell in cells]
         yield from zip(cells, outcomes, strict=True)
+    for share in shares[len(sent) :]:  # a cluster may take so many jobs of a user at once
+        yield from ((work.cell, lost_outcome(work.cell, problem)) for work in share)
+
+
+def send_array(executor: Any, tasks: Sequence[ClusterTask]) -> list[Any]:
+    """Send tasks as one array.
+
+    Args:
+        executor: submitit's.
+        tasks: no more than an array may have.
+
+    Returns:
+        Submitit's job of each.
+
+    Raises:
+        ConfigError: ``sbatch`` does not take them, or is not there.
+    """
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        # submitit prints what sbatch said, too
+        with contextlib.redirect_stderr(io.StringIO()), executor.batch():
+            return [executor.submit(task) for task in tasks]  # sent when the block ends
+    except (FailedJobError, FailedSubmissionError) as error:
+        said = str(error) or str(error.__cause__)
+        lines = [line.removeprefix("sbatch: ").strip() for line in said.splitlines()]
+        lines = [line.removeprefix("error: ").removeprefix("fatal: ") for line in lines if line]
+        raise ConfigError(f"sbatch says: {'; '.join(lines)}") from error
+    except OSError as error:
+        if error.filename != "sbatch":
+            raise
+        raise ConfigError(f"sbatch cannot be run: {error.strerror}") from error
 
 
 def wait_for_slurm(task: Any, cells: Sequence[SweepCell]) -> None:
@@ -200,6 +253,29 @@ def is_queued(job: str) -> bool:
 
 def _is_open(cell: SweepCell) -> bool:
     return cell.read_outcome().status in ("missing", "running")
+
+
+def check_options(key: str, job: Mapping[str, Any]) -> None:
+    """Refuse values that submitit or ``sbatch`` would fail at in words of their own.
+
+    Args:
+        key: below which the options stand.
+        job: submitit's options of a task.
+
+    Raises:
+        ConfigError: one of them takes no such value.
+    """
+    given = {name: value for name, value in job.items() if value is not None}
+    for name in given.keys() & COUNTS.keys():
+        check_int(f"{key}.{name}", given[name], COUNTS[name])
+    if "mem_gb" in given:
+        check_float(f"{key}.mem_gb", given["mem_gb"], above=True)
+    kinds = {"setup": (list, "a list of commands"), "stderr_to_stdout": (bool, "true or false")}
+    kinds["additional_parameters"] = (dict, "a mapping such as {mail-user: me@here}")
+    for name in given.keys() & kinds.keys():
+        kind, words = kinds[name]
+        if not isinstance(given[name], kind):
+            raise ConfigError(f"{key}.{name} must be {words}, not {given[name]!r}")
 
 
 def make_executor(cluster: str, job: Mapping[str, Any]) -> Any:

@@ -48,6 +48,19 @@ def refused(here, tiny, capfd):
 
 
 WORDS = [
+    # empty, as from a variable that was not set
+    ("resume=", "resume is empty: name a run's folder, or leave it out"),
+    ("resume=''", "resume is empty: name a run's folder, or leave it out"),
+    ("data=table data.source.path=", "data.source.path is empty"),
+    ("data=mnist data.source.cache=", "data.source.cache is empty"),
+    ("initializer=pretrained initializer.path=''", "initializer.path is empty"),
+    ("logger=[wandb] logger.wandb.project=", "logger.wandb.project is empty"),
+    ("logger=[mlflow] logger.mlflow.tracking_uri=", "logger.mlflow.tracking_uri is empty"),
+    ("hydra.run.dir=", "hydra.run.dir is empty"),
+    ("-m seed=1,2 hydra.sweep.dir=", "hydra.sweep.dir is empty"),
+    ("-m seed=1,2 hydra/launcher=joblib hydra.launcher.temp_folder=", "temp_folder is empty"),
+    ("-m optimizer.lr=1,2 hydra/sweeper=optuna hydra.sweeper.storage=", "storage is empty"),
+    ("--config-dir=", "--config-dir: the folder's name is empty"),
     # unknown options
     ("optimizer=adm", "conf/optimizer has no option 'adm'", "'adam'"),
     ("regularizer=[l2,droput]", "regularizer", "'dropout'"),

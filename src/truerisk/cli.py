@@ -109,7 +109,7 @@ def run_wandb_sweep(args: Sequence[str]) -> int:
     parser.add_argument("--method", help="bayes, grid or random; default: as the axes allow")
     parser.add_argument("--metric", default="risk/val", help="what is optimized; default: risk/val")
     parser.add_argument("--maximize", action="store_true", help="the metric is better when larger")
-    parser.add_argument("--out", metavar="FILE", help="default: it is printed")
+    _add_out(parser, "FILE", "default: it is printed")
     _add_config_dir(parser)
     given = parser.parse_intermixed_args(args)
     from truerisk.sweeps.wandb_sweep import write_sweep
@@ -195,9 +195,7 @@ def run_predict(args: Sequence[str]) -> int:
         "without; data.source.id=COLUMN puts a column beside the row's number.",
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="run folders; then KEY=VALUE")
-    parser.add_argument(
-        "--out", metavar="FILE", help="a .csv or .parquet; default: predictions.csv"
-    )
+    _add_out(parser, "FILE", "a .csv or .parquet; default: predictions.csv")
     parser.add_argument(
         "--split", help="train, val, test (default) or all of the run's own samples"
     )
@@ -264,7 +262,7 @@ def run_export(args: Sequence[str]) -> int:
     parser.add_argument(
         "--format", choices=EXPORTS, default="state_dict", help="default: state_dict"
     )
-    parser.add_argument("--out", metavar="FILE", help="default: FOLDER/model with the right ending")
+    _add_out(parser, "FILE", "default: FOLDER/model with the right ending")
     given = parser.parse_args(args)
     folder = existing_folder(given.folder, "export")
     from truerisk.export import export_run  # torch: not before the arguments are right
@@ -278,7 +276,7 @@ def run_report(args: Sequence[str]) -> int:
     """Run ``truerisk report FOLDER…``."""
     parser = _make_parser("report", "A page, tables and figures of every run below folders.")
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="of sweeps or runs")
-    parser.add_argument("--out", metavar="DIR", help="default: FOLDER/report; ./report for several")
+    _add_out(parser, "DIR", "default: FOLDER/report; ./report for several")
     parser.add_argument("--baseline", metavar="RECIPE", help="compare every recipe with this one")
     parser.add_argument("--target", type=float, help="validation risk for the steps to a target")
     if "--target" in args[:-1]:  # a risk may lie below zero, and argparse takes -1e-3 for an option
@@ -342,6 +340,16 @@ def _make_parser(command: str, description: str, epilog: str = "") -> argparse.A
 
 def _add_config_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="a folder with options of yours")
+
+
+def _add_out(parser: argparse.ArgumentParser, what: str, help: str) -> None:
+    parser.add_argument("--out", metavar=what, help=help, type=_read_out)
+
+
+def _read_out(path: str) -> str:
+    if not path.strip():
+        raise UserError("--out is empty: name where to write, or leave it out")
+    return path
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

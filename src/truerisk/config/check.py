@@ -22,12 +22,14 @@ from truerisk.config.targets import (
     format_value,
     locate_target,
 )
-from truerisk.core.checks import parse_duration
+from truerisk.core.checks import find_empty, parse_duration
 from truerisk.core.errors import ConfigError, suggest
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 OPTIONS = TypeAdapter(Options)
+PLACES = ("resume", "path", "cache", "tracking_uri", "project", "entity", "experiment")
+"""Keys that name a file, a folder or a place elsewhere, of whichever option."""
 CALLED = {"loss": "outputs, y", "model": "x"}
 """Groups whose parts are called with each batch, and with what."""
 
@@ -49,6 +51,9 @@ def check_config(cfg: DictConfig | Mapping[str, Any]) -> None:
 
 def find_problems(cfg: Mapping[str, Any]) -> Iterator[str]:
     """Describe each mistake in a plain, resolved configuration in a line."""
+    for key in find_empty(cfg, ""):
+        if key.rpartition(".")[2] in PLACES:
+            yield f"{key} is empty: give it a name, or leave it out"
     yield from _check_options(cfg)
     yield from _check_clipping(cfg.get("step"))
     for group in SINGLE:

@@ -698,8 +698,10 @@ def expand_resume(overrides: Sequence[str], multirun: bool = False) -> list[str]
     values = [match[1].strip("'\"") for match in matches if match]
     if len(set(values)) > 1:
         raise UserError(f"resume={values[0]} resume={values[1]}: one run is gone on with at a time")
-    if not values or values[-1] in ("null", ""):
+    if not values or values[-1] == "null":
         return list(overrides)
+    if not values[-1].strip():  # as a variable of the shell is that was not set
+        raise UserError("resume is empty: name a run's folder, or leave it out")
     hydra = [o for o in overrides if o.lstrip("+~").startswith("hydra")]
     others = [o for o in overrides if o not in hydra and "resume" not in o.partition("=")[0]]
     longer = [o for o in others if o.partition("=")[0].lstrip("+") in LENGTHENS]

@@ -33,8 +33,10 @@ def existing_folder(folder: str | Path, what: str) -> Path:
         what: how a message begins: what the folder is for.
 
     Raises:
-        ConfigError: it is not there; the message names one spelt like it.
+        ConfigError: it is empty, or not there; the message names one spelt like it.
     """
+    if not str(folder).strip():
+        raise ConfigError(f"{what}: the folder's name is empty")
     path = Path(folder).expanduser()
     if path.is_dir():
         return path

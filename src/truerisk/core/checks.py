@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -63,6 +64,23 @@ def check_int(key: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{key} must be a whole number of at least {least}, not {value!r}")
     return value
+
+
+def find_empty(node: Any, key: str) -> Iterator[str]:
+    """Find the keys whose text is empty, as one of a shell's variable is that was not set.
+
+    Args:
+        node: plain containers.
+        key: where it stands.
+
+    >>> list(find_empty({"path": "", "job": {"account": " ", "nodes": 1}}, "hydra.launcher"))
+    ['hydra.launcher.path', 'hydra.launcher.job.account']
+    """
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from find_empty(value, f"{key}.{name}".lstrip("."))
+    elif isinstance(node, str) and not node.strip():
+        yield key
 
 
 def parse_duration(key: str, value: Any) -> float:

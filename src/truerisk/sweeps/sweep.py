@@ -22,6 +22,7 @@ from truerisk.config.compose import (
     quote_override,
 )
 from truerisk.config.targets import locate_target
+from truerisk.core.checks import find_empty
 from truerisk.core.errors import ConfigError
 from truerisk.engine.peers import refuse_sweep
 from truerisk.outcome import Outcome
@@ -70,6 +71,8 @@ class Sweep:
             self.axes = self._parse_axes(overrides)
         swept = [override for override in self.axes if override.is_sweep_override()]
         self._name_study(swept)
+        if not str(self.shared.hydra.sweep.dir).strip():
+            raise ConfigError("hydra.sweep.dir is empty: name the sweep's folder, or leave it out")
         folder = Path(str(self.shared.hydra.sweep.dir)).absolute()
         # as they stand: what one refers to (``${…}``) is the cell's own
         hydra: Any = OmegaConf.to_container(self.shared.hydra.overrides.hydra)
@@ -186,7 +189,7 @@ class Sweep:
             return SerialLauncher()
         target = locate_target(str(node._target_), "hydra.launcher._target_")
         if isinstance(target, type) and issubclass(target, Launcher):
-            return _call_target(target, node)
+            return _call_target(target, node, "hydra.launcher")
         return HydraPlugin()
 
     def run(self, task: TaskFunction) -> list[Outcome]:
@@ -279,11 +282,13 @@ def make_sweeper(node: DictConfig) -> Sweeper:
     if path.startswith(BASIC_PLUGINS):
         # Hydra's own would compose every point anew and know nothing of studies
         return GridSweeper(node.params, node.max_batch_size)
-    return _call_target(locate_target(path, "hydra.sweeper._target_"), node)
+    return _call_target(locate_target(path, "hydra.sweeper._target_"), node, "hydra.sweeper")
 
 
-def _call_target(target: Any, node: DictConfig) -> Any:
+def _call_target(target: Any, node: DictConfig, key: str) -> Any:
     # not by Hydra's `instantiate`, which wraps a ConfigError into errors of its own
     options: Any = OmegaConf.to_container(node, resolve=True)
     del options["_target_"]
+    for empty in find_empty(options, key):
+        raise ConfigError(f"{empty} is empty: give it a value, or leave it out")
     return target(**options)

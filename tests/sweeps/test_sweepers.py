@@ -154,8 +154,18 @@ def test_seeds_are_taken_with_every_point(points):
         (Tuner(storage="mysql://u@h/x"), "a=interval(0,1)", "hydra.sweeper.storage=mysql"),
         (Tuner(storage="/no/x.log"), "a=interval(0,1)", "hydra.sweeper.storage=/no/x.log"),
         (Random(), "a=norm(x)", "numbers belong between the brackets"),
-        (Random(), "a=interval(3,1)", "is empty"),
-        (Random(), "a=tag(log,interval(0,1))", "tagged log"),
+        (Random(), "a=interval(3,1)", "a=interval(3,1) is empty: write the smaller end first"),
+        (Random(), "a=int(interval(9,3))", "a=int(interval(9,3)) is empty"),
+        (
+            Random(),
+            "a=tag(log,interval(0,1))",
+            "a=tag(log,interval(0,1)): what is tagged log",
+        ),
+        (Tuner(), "a=tag(log,interval(-1,1))", "a=tag(log,interval(-1,1)): what is tagged log"),
+        (Tuner(), "a=interval(1,0.1)", "a=interval(1,0.1) is empty"),
+        (Tuner(), "a=loguniform(1,0.1)", "a=loguniform(1,0.1): it takes two numbers above 0"),
+        (Random(), "a=1", "hydra/sweeper=random has nothing to draw: give an axis"),
+        (Random(), "seed=1,2", "hydra/sweeper=random has nothing to draw: give an axis"),
         (Tuner(), "a=norm(0,1)", "optuna searches interval(a,b)"),
     ],
 )
@@ -163,6 +173,31 @@ def test_axes_that_make_no_sense(points, sweeper, axis, message):
     with pytest.raises(ConfigError) as error:
         points(sweeper, axis)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["grids"], "hydra.sweeper.grids is empty: give mappings of axes, as in [{"),
+        (["grids", "hydra.sweeper.grids=[3]"], "hydra.sweeper.grids must be a list of mappings"),
+        (["grids", "hydra.sweeper.grids=3"], "hydra.sweeper.grids must be a list of mappings"),
+        (["random"], "hydra/sweeper=random has nothing to draw: give an axis"),
+        (["random", "hydra.sweeper.seed=x"], "hydra.sweeper.seed must be a whole number"),
+        (["optuna", "hydra.sweeper.startup=x"], "hydra.sweeper.startup must be a whole number"),
+    ],
+)
+def test_a_sweeper_without_points_is_refused(sweep, here, capsys, options, message):
+    sweeper, *numbers = options
+    assert sweep(f"hydra/sweeper={sweeper}", *numbers) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {message}") and err.count("\n") == 1
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("sweeper", ["basic", "list"])
+def test_a_sweep_without_an_axis_is_one_cell(sweep, capsys, sweeper):
+    assert sweep(f"hydra/sweeper={sweeper}") == 0
+    assert "1 run: 1 finished" in capsys.readouterr().out
 
 
 # --- tuning -----------------------------------------------------------------------------------

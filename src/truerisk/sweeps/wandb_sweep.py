@@ -97,7 +97,7 @@ def describe_axis(override: Override) -> dict[str, Any]:
     """
     value = override.value()
     if isinstance(value, IntervalSweep):
-        low, high = interval_bounds(value)
+        low, high = interval_bounds(override)
         whole = isinstance(low, int) and isinstance(high, int)
         ends = {"min": low, "max": high}
         if "log" not in value.tags:

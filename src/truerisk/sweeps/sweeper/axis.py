@@ -153,16 +153,16 @@ def draw_value(override: Override, rng: Generator) -> str:
     if _is_distribution(override):
         return _draw_from_distribution(override, rng)
     if isinstance(value, IntervalSweep):
-        return _draw_from_interval(value, rng)
+        return _draw_from_interval(override, rng)
     options = list_values(override)
     return options[int(rng.integers(len(options)))]
 
 
-def _draw_from_interval(interval: IntervalSweep, rng: Generator) -> str:
+def _draw_from_interval(override: Override, rng: Generator) -> str:
     import numpy as np
 
-    low, high = interval_bounds(interval)
-    if "log" not in interval.tags:
+    low, high = interval_bounds(override)
+    if "log" not in override.value().tags:  # type: ignore[union-attr]
         if isinstance(low, int) and isinstance(high, int):
             return format_number(rng.integers(low, high, endpoint=True))
         return format_number(rng.uniform(low, high))
@@ -187,16 +187,20 @@ def _draw_from_distribution(override: Override, rng: Generator) -> str:
         raise ConfigError(f"{format_axis(override)}: {problem}") from error
 
 
-def interval_bounds(interval: IntervalSweep) -> tuple[float, float]:
-    """Return both ends, as whole numbers where both are written so.
+def interval_bounds(override: Override) -> tuple[float, float]:
+    """Return both ends of an interval, as whole numbers where both are written so.
 
     Raises:
         ConfigError: the lower end is not below the upper, or a logarithm has no place there.
     """
+    interval = override.value()
+    assert isinstance(interval, IntervalSweep)
     low, high = interval.start, interval.end
     assert low is not None and high is not None
-    if low >= high or ("log" in interval.tags and low <= 0):
-        raise ConfigError(f"interval({low},{high}) is empty, or begins below 0 and is tagged log")
+    if low >= high:
+        raise ConfigError(f"{format_axis(override)} is empty: write the smaller end first")
+    if "log" in interval.tags and low <= 0:
+        raise ConfigError(f"{format_axis(override)}: what is tagged log begins above 0")
     if isinstance(low, int) and isinstance(high, int):
         return low, high
     return low, float(high)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Override
 
 from truerisk.config.compose import expand_short_forms
+from truerisk.core.errors import ConfigError
 from truerisk.sweeps.sweeper import Batches, CellOverrides
 from truerisk.sweeps.sweeper.axis import list_values, split_axes, write_axes
 
@@ -44,17 +45,25 @@ class Grids:
     Args:
         grids: mappings of axes: ``[{optimizer: sgd, optimizer.lr: "0.1,1"}, {optimizer: adam}]``.
         params: axes that all grids share, as those of the command line are.
+
+    Raises:
+        ConfigError: there is no grid, or one is no mapping.
     """
 
     def __init__(
         self, grids: Sequence[Mapping[str, Any]], params: Mapping[str, Any] | None = None
     ) -> None:
+        example = 'as in [{optimizer: sgd, optimizer.lr: "0.1,1"}, {optimizer: adam}]'
+        if not grids:
+            raise ConfigError(f"hydra.sweeper.grids is empty: give mappings of axes, {example}")
+        if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
+            raise ConfigError(f"hydra.sweeper.grids must be a list of mappings, {example}")
         self.grids, self.params = grids, params or {}
 
     def propose_batches(self, overrides: Sequence[Override], study: StudyFolder) -> Batches:
         """Propose all points at once."""
         points = []
-        for grid in self.grids or [{}]:
+        for grid in self.grids:
             texts = expand_short_forms(write_axes(grid))
             points += list_grid([*study.compose.loader.read_overrides(texts), *overrides])
         yield points

@@ -9,6 +9,7 @@ from zlib import crc32
 from hydra.core.override_parser.types import Override
 
 from truerisk.core.checks import check_int
+from truerisk.core.errors import ConfigError
 from truerisk.sweeps.sweeper import Batches
 from truerisk.sweeps.sweeper.axis import draw_value, split_axes
 
@@ -35,14 +36,24 @@ class Random:
         seed: int = 0,
         crossed: Sequence[str] = ("seed",),
     ) -> None:
-        self.params, self.seed, self.crossed = params or {}, seed, crossed
+        self.params, self.crossed = params or {}, crossed
+        self.seed = check_int("hydra.sweeper.seed", seed, 0)
         self.count = check_int("hydra.sweeper.count", count)
 
     def propose_batches(self, overrides: Sequence[Override], study: Any) -> Batches:
-        """Propose all points at once."""
+        """Propose all points at once.
+
+        Raises:
+            ConfigError: there is no axis to draw from.
+        """
         from numpy.random import default_rng
 
         axes = split_axes(overrides, self.crossed)
+        if not axes.searched:
+            raise ConfigError(
+                "hydra/sweeper=random has nothing to draw: give an axis, as in "
+                "'optimizer.lr=tag(log,interval(1e-4,1))'"
+            )
         # crc32, since Python's own hash of a text differs from process to process
         streams = {k: default_rng([self.seed, crc32(k.encode())]) for k in axes.searched}
         points = []

@@ -103,7 +103,8 @@ class Tuner:
         self.params, self.sampler, self.storage = params or {}, sampler, storage
         self.trials = check_int("hydra.sweeper.trials", trials)
         self.batch = check_int("hydra.sweeper.batch", batch)
-        self.startup, self.seed, self.crossed = startup, seed, crossed
+        self.startup = check_int("hydra.sweeper.startup", startup, 0)
+        self.seed, self.crossed = check_int("hydra.sweeper.seed", seed, 0), crossed
 
     def propose_batches(self, overrides: Sequence[Override], study: StudyFolder) -> Batches:
         """Propose a batch of trials after another, until there are enough.
@@ -386,7 +387,7 @@ def to_optuna_distribution(override: Override) -> Any:
 
     value = override.value()
     if isinstance(value, IntervalSweep):
-        low, high = interval_bounds(value)
+        low, high = interval_bounds(override)
         log = "log" in value.tags
         if isinstance(low, int) and isinstance(high, int):
             return distributions.IntDistribution(low, high, log=log)
@@ -398,8 +399,11 @@ def to_optuna_distribution(override: Override) -> Any:
                 f"{format_axis(override)}: optuna searches interval(a,b), "
                 "tag(log,interval(a,b)), loguniform(a,b) and lists of values"
             )
-        low, high = map(float, numbers)
-        return distributions.FloatDistribution(low, high, log=True)
+        try:
+            return distributions.FloatDistribution(*map(float, numbers), log=True)
+        except (TypeError, ValueError) as error:
+            said = "it takes two numbers above 0, the smaller first"
+            raise ConfigError(f"{format_axis(override)}: {said}") from error
     return distributions.CategoricalDistribution(list_values(override))
 
 

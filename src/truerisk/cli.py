@@ -8,8 +8,9 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from truerisk.core.atomic_files import DAMAGED
 from truerisk.core.errors import (
@@ -18,6 +19,7 @@ from truerisk.core.errors import (
     UserError,
     describe_bug,
     list_own_lines,
+    refuse_arguments,
     suggest,
 )
 
@@ -87,7 +89,8 @@ def read_agent_arguments(args: Sequence[str]) -> list[str]:
     read = []
     for arg in args:
         match = re.fullmatch(r"--([\w./@]+(?:-\w+)*)=(.*)", arg, re.S)
-        if match is None or match[1] in OWN_OPTIONS:
+        # no key of a run has a hyphen: a misspelt option is told of as one
+        if match is None or match[1] in OWN_OPTIONS or re.fullmatch(r"\w+-[\w-]+", match[1]):
             read.append(arg)
         else:
             # Python's word for what YAML calls null
@@ -335,7 +338,11 @@ def _make_parser(command: str, description: str, epilog: str = "") -> argparse.A
     # argparse is imported late: `truerisk train` has no use for it before Hydra has
     import argparse
 
-    return argparse.ArgumentParser(f"truerisk {command}", description=description, epilog=epilog)
+    parser: Any = argparse.ArgumentParser(
+        f"truerisk {command}", description=description, epilog=epilog
+    )
+    parser.error = partial(refuse_arguments, parser)
+    return parser
 
 
 def _add_config_dir(parser: argparse.ArgumentParser) -> None:

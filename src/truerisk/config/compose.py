@@ -10,7 +10,7 @@ import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ from truerisk.config.parts import (
     list_options,
     option_folders,
 )
-from truerisk.core.errors import ConfigError, UserError
+from truerisk.core.errors import ConfigError, UserError, refuse_arguments
 from truerisk.core.seeds import Streams
 
 if TYPE_CHECKING:
@@ -508,8 +508,9 @@ def make_parser(program: str) -> argparse.ArgumentParser:
         program: what its usage calls the command.
     """
     with unread_help():
-        parser = get_args_parser()
+        parser: Any = get_args_parser()
     parser.prog = program
+    parser.error = partial(refuse_arguments, parser)
     return parser
 
 

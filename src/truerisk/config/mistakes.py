@@ -26,6 +26,7 @@ from truerisk.core.errors import ConfigError, suggest
 Where = Sequence[Path]
 """The folders that hold options: the package's own, then the user's."""
 
+CLOSES = {"[": "]", "(": ")", "{": "}"}
 INSTEAD = {
     "gradient_clip_val": "use step.clip.norm or step.clip.value",
     "gradient_clip_algorithm": "use step.clip.norm or step.clip.value",
@@ -112,14 +113,33 @@ def explain_unresolved(error: OmegaConfBaseException) -> ConfigError:
 def _explain_malformed(error: OverrideParseException) -> str:
     if "=" not in error.override and not error.override.startswith("~"):
         return f"'{error.override}' is no override; write key=value (see truerisk train --help)"
-    # the parser's own reason is the second line, where the first says that there is one
-    reason = error.message.splitlines()
-    detail = reason[1] if reason[0].startswith("Error parsing") and len(reason) > 1 else reason[0]
-    key = error.override.partition("=")[0]
-    return (
-        f"cannot read the override '{error.override}' ({detail}); brackets come in pairs, and a "
-        f"text with = , : {{ }} [ ] ( ) in it is quoted twice: \"{key}='…'\""
-    )
+    # `seed=1,` was made longer for Hydra
+    typed = re.sub(r"^([+~]*)seed\.base=", r"\1seed=", error.override)
+    key, _, value = typed.partition("=")
+    fault = _find_malformed(key, value)
+    if call := re.search(r"while evaluating '(.*?)': (.*)", error.message):
+        fault = f"{call[1]}: {call[2]}"
+    return f"cannot read the override '{typed}': {fault}"
+
+
+def _find_malformed(key: str, value: str) -> str:
+    """Say what of an override Hydra's grammar cannot read."""
+    if not re.fullmatch(r"[+~]*[\w./@:$-]+", key):
+        return f"'{key}' is no key: letters, digits, _ and . make one"
+    bare = re.sub(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", "x", value)
+    if quote := re.search(r"['\"]", bare):
+        return f"the quote {quote[0]} is not closed"
+    opened: list[str] = []
+    for sign in re.findall(r"[][(){}]", bare):
+        if sign in CLOSES:
+            opened.append(sign)
+        elif not opened or CLOSES[opened.pop()] != sign:
+            return f"there is no bracket before that this {sign} closes"
+    if opened:
+        return f"the bracket {opened[-1]} is not closed"
+    if re.search(r"(^|[,([{])\s*,|,\s*($|[])}])", bare):
+        return "a value is missing beside a comma"
+    return f"a text with = , : {{ }} [ ] ( ) in it is quoted twice: \"{key}='…'\""
 
 
 def _explain_yaml(error: yaml.YAMLError) -> str:

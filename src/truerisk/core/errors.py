@@ -6,11 +6,15 @@ import difflib
 import inspect
 import itertools
 import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import argparse
 
 MOST = 50
 """Names that a hint lists."""
@@ -73,6 +77,22 @@ def suggest(word: str, options: Iterable[str]) -> str:
         return f"did you mean '{lower.get(close[0], close[0])}'?"
     more = f", … ({len(names) - MOST} more)" if len(names) > MOST else ""
     return f"known: {', '.join(names[:MOST])}{more}" if names else "there is none"
+
+
+def refuse_arguments(parser: argparse.ArgumentParser, said: str) -> NoReturn:
+    """Say in one line what is wrong with a command line, and which option is spelt like it.
+
+    Args:
+        parser: of the command.
+        said: by `argparse`.
+
+    Raises:
+        UserError: always.
+    """
+    if match := re.match(r"unrecognized arguments: ([^\s=]+)", said):
+        options = [name for action in parser._actions for name in action.option_strings]
+        said = f"there is no option {match[1]}; {suggest(match[1], options)}"
+    raise UserError(f"{parser.prog}: {said}")
 
 
 def read_message(error: BaseException) -> str:

@@ -48,6 +48,12 @@ def refused(here, tiny, capfd):
 
 
 WORDS = [
+    # numbers of losses
+    ("loss.label_smoothing=2", "loss.label_smoothing must be a number at least 0 and at most 1"),
+    ("loss.label_smoothing=-1", "loss.label_smoothing must be a number at least 0 and at most 1"),
+    ("data=diabetes loss=huber loss.delta=0", "loss.delta must be a number greater than 0, not 0"),
+    ("data=diabetes loss=huber loss.delta=-1", "must be a number greater than 0, not -1"),
+    ("loss=hinge loss.margin=-1", "loss.margin=-1 must be greater than 0"),
     # empty, as from a variable that was not set
     ("resume=", "resume is empty: name a run's folder, or leave it out"),
     ("resume=''", "resume is empty: name a run's folder, or leave it out"),

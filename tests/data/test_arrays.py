@@ -156,7 +156,7 @@ def test_bad_files_are_named(tmp_path, save):
     for name, message in (
         ("dat.npz", "did you mean 'data.npz'"),
         ("bad.npz", "is not an .npz"),
-        ("one.npy", "is not an .npz"),
+        ("one.npy", r"one.npy is a single array \[.+\], and an .npz is needed, .*numpy.savez\("),
     ):
         with pytest.raises(ConfigError, match=message):
             arrays(str(tmp_path / name))

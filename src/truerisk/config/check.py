@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
@@ -22,7 +23,7 @@ from truerisk.config.targets import (
     format_value,
     locate_target,
 )
-from truerisk.core.checks import find_empty, parse_duration
+from truerisk.core.checks import check_float, find_empty, parse_duration
 from truerisk.core.errors import ConfigError, suggest
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
@@ -30,6 +31,12 @@ PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 OPTIONS = TypeAdapter(Options)
 PLACES = ("resume", "path", "cache", "tracking_uri", "project", "entity", "experiment")
 """Keys that name a file, a folder or a place elsewhere, of whichever option."""
+LOSS_RANGES: dict[str, dict[str, tuple[float, float, bool]]] = {
+    "torch.nn.CrossEntropyLoss": {"label_smoothing": (0.0, 1.0, False)},
+    "torch.nn.HuberLoss": {"delta": (0.0, math.inf, True)},
+    "torch.nn.SmoothL1Loss": {"beta": (0.0, math.inf, False)},
+}
+"""Least and largest of torch's numbers, and whether the least itself is excluded."""
 CALLED = {"loss": "outputs, y", "model": "x"}
 """Groups whose parts are called with each batch, and with what."""
 
@@ -56,6 +63,7 @@ def find_problems(cfg: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} is empty: give it a name, or leave it out"
     yield from _check_options(cfg)
     yield from _check_clipping(cfg.get("step"))
+    yield from _check_loss(cfg.get("loss"))
     for group in SINGLE:
         node = cfg.get(group)
         if not isinstance(node, Mapping) or "_target_" not in node:
@@ -107,6 +115,19 @@ def _locate_error(cfg: Any, loc: tuple[int | str, ...]) -> tuple[str, Any]:
             cfg = cfg[part]  # type: ignore[index]
             path.append(str(part))
     return ".".join(path), cfg
+
+
+def _check_loss(node: Any) -> Iterator[str]:
+    """Check the numbers of torch's losses, which takes some of them only to fail at a batch."""
+    if not isinstance(node, Mapping):
+        return
+    for name, (low, high, above) in LOSS_RANGES.get(str(node.get("_target_")), {}).items():
+        value = node.get(name, high)
+        if isinstance(value, int | float):  # of another type: its signature tells
+            try:
+                check_float(f"loss.{name}", value, low, high, above=above)
+            except ConfigError as error:
+                yield str(error)
 
 
 def _check_clipping(step: Any) -> Iterator[str]:

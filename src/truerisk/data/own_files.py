@@ -191,7 +191,13 @@ def _read_archive(path: str | None) -> dict[str, Any]:
         )
     try:
         # a pickle in a file of somebody else's could run any code
-        with np.load(file, allow_pickle=False) as archive:
+        archive = np.load(file, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise ConfigError(
+                f"data.source.path: {file} is a single array {list(archive.shape)}, and an .npz is "
+                "needed, with inputs and targets: numpy.savez('data.npz', x=…, y=…) makes one"
+            )
+        with archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise ConfigError(

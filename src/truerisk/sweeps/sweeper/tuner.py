@@ -400,7 +400,8 @@ def to_optuna_distribution(override: Override) -> Any:
                 "tag(log,interval(a,b)), loguniform(a,b) and lists of values"
             )
         try:
-            return distributions.FloatDistribution(*map(float, numbers), log=True)
+            low, high = map(float, numbers)
+            return distributions.FloatDistribution(low, high, log=True)
         except (TypeError, ValueError) as error:
             said = "it takes two numbers above 0, the smaller first"
             raise ConfigError(f"{format_axis(override)}: {said}") from error

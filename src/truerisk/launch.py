@@ -31,7 +31,7 @@ from truerisk.config.compose import (
 )
 from truerisk.config.mistakes import explain_unresolved
 from truerisk.config.parts import PRIMARY
-from truerisk.core.errors import ConfigError, UserError
+from truerisk.core.errors import ConfigError, UserError, format_count
 from truerisk.outcome import EXIT, INTERRUPTED, Outcome
 from truerisk.task import config_has_samples
 
@@ -305,9 +305,7 @@ def _tell_count(outcomes: Sequence[Outcome]) -> None:
         return
     counts = Counter(outcome.status for outcome in outcomes)
     ended = ", ".join(f"{n} {STATUS_WORDS.get(status, status)}" for status, n in counts.items())
-    line = f"{len(outcomes)} runs: {ended}"
-    if len(outcomes) == 1:
-        line = f"1 run: {ended}"
+    line = f"{format_count(len(outcomes), 'run')}: {ended}"
     before = sum(not outcome.new for outcome in outcomes if outcome.status != "elsewhere")
     if before:
         line += f" ({before} of them before)"

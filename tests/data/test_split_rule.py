@@ -145,7 +145,7 @@ def test_mistakes(patients, tmp_path, rule, word):
 def test_a_gap_and_a_source_without_columns_are_refused(tmp_path, patients):
     patients.loc[3, "patient"] = None
     patients.to_csv(tmp_path / "p.csv", index=False)
-    with pytest.raises(ConfigError, match=r"'patient' has no value in 1 rows, the first .* row 4"):
+    with pytest.raises(ConfigError, match=r"'patient' has no value in 1 row, the first .* row 4"):
         split(patients, tmp_path, "group:patient")
     from truerisk.data import iris
 

@@ -234,7 +234,7 @@ def test_classes_stay_classes_where_a_row_is_dropped(tmp_path, kind):
     data.to_csv(path, index=False) if kind == "csv" else data.to_parquet(path)
     samples = table(str(path), "label", missing="drop")
     assert (samples.task, samples.class_names, len(samples.y)) == ("classification", ["0", "1"], 59)
-    assert "1 rows with gaps dropped" in samples.notes[0]
+    assert "1 row with gaps dropped" in samples.notes[0]
 
 
 def test_dates_are_days(read):

@@ -54,6 +54,11 @@ def test_cells_with_long_names_are_told_by_what_tells_them_apart(tiny, here, cap
     assert [line.split()[0] for line in lines[:2]] == ["optimizer.lr=0.01", "optimizer.lr=0.02"]
 
 
+def test_one_cell_is_no_cells(tiny, here, capsys):
+    assert main(["plan", *tiny.overrides, "seed=1"]) == 0
+    assert ": 1 cell: 1 to run" in capsys.readouterr().out
+
+
 def test_a_plan_of_nothing_timed(tiny, here, capsys):
     assert main(["plan", *tiny.overrides, "seed=1,2"]) == 0
     out = capsys.readouterr().out

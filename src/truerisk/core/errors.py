@@ -79,6 +79,24 @@ def suggest(word: str, options: Iterable[str]) -> str:
     return f"known: {', '.join(names[:MOST])}{more}" if names else "there is none"
 
 
+def format_count(count: int, word: str) -> str:
+    """Write a number of things.
+
+    Args:
+        count: how many.
+        word: the singular; its plural ends in s.
+
+    Returns:
+        Number and word.
+
+    >>> format_count(1, "seed"), format_count(3, "seed")
+    ('1 seed', '3 seeds')
+    """
+    if count != 1:
+        word += "s"
+    return f"{count} {word}"
+
+
 def refuse_arguments(parser: argparse.ArgumentParser, said: str) -> NoReturn:
     """Say in one line what is wrong with a command line, and which option is spelt like it.
 

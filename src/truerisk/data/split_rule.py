@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from truerisk.core.errors import ConfigError, suggest
+from truerisk.core.errors import ConfigError, format_count, suggest
 from truerisk.data.partition import Rows, count_samples
 
 KINDS = ("random", "group", "time", "fixed")
@@ -85,8 +85,8 @@ def check_column(values: Any, key: str, column: str) -> Any:
     gaps = np.flatnonzero(pd.isna(np.asarray(values)))
     if len(gaps):
         raise ConfigError(
-            f"{key}: column '{column}' has no value in {len(gaps)} rows, the first of them row "
-            f"{gaps[0] + 1}: fill it, or leave those rows out"
+            f"{key}: column '{column}' has no value in {format_count(len(gaps), 'row')}, "
+            f"the first of them row {gaps[0] + 1}: fill it, or leave those rows out"
         )
     return values
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import ConfigError, format_count
 from truerisk.data.table_files import (
     THOUSANDS,
     Dialect,
@@ -490,7 +490,7 @@ def describe_table(
     if read.guessed:
         parts.append(", ".join(read.guessed))
     if len(whole) > len(frame):
-        parts.append(f"{len(whole) - len(frame)} rows with gaps dropped")
+        parts.append(f"{format_count(len(whole) - len(frame), 'row')} with gaps dropped")
     gaps = {str(n): int(count) for n, count in frame[features].isna().sum().items() if count}
     if gaps:
         ways = {missing, "most_frequent"} if set(gaps) & set(texts) else {missing}

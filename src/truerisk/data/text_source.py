@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import ConfigError, format_count
 from truerisk.data.documents import Documents, find_reader
 from truerisk.data.samples import Samples
 from truerisk.data.token_rows import (
@@ -79,7 +79,7 @@ def text(
             "files, or data.source.separator=TEXT between the documents of a file"
         )
     notes.append(
-        f"{len(documents)} documents, {int(documents.sizes.sum())} bytes "
+        f"{format_count(len(documents), 'document')}, {int(documents.sizes.sum())} bytes "
         f"(SHA-256 {documents.digest[:16]})"
     )
     if documents.blank and separator is None:  # between two separators there may be nothing
@@ -152,8 +152,9 @@ class TextPacker:
             self.rows[name] = rows
             size = int(self.documents.sizes[documents.numpy()].sum())
             self.notes.append(
-                f"{name}: {len(documents)} documents, {size} bytes, {rows.total} tokens in "
-                f"{len(rows)} sequences of {context}{self._tell_unknown(rows)}"
+                f"{name}: {format_count(len(documents), 'document')}, {size} bytes, "
+                f"{rows.total} tokens in {format_count(len(rows), 'sequence')} of {context}"
+                f"{self._tell_unknown(rows)}"
             )
 
     def _store_tokens(self, tokenizer: Tokenizer) -> TokenStore:

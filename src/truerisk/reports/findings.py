@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from truerisk.core.errors import format_count
 from truerisk.core.seeds import Streams
 from truerisk.reports.comparison import (
     TOO_FEW,
@@ -171,24 +172,6 @@ def format_p_value(p: float) -> str:
     return f"{p:.2g}"
 
 
-def format_count(count: int, word: str) -> str:
-    """Write a number of things.
-
-    Args:
-        count: how many.
-        word: the singular; its plural ends in s.
-
-    Returns:
-        Number and word.
-
-    >>> format_count(1, "seed"), format_count(3, "seed")
-    ('1 seed', '3 seeds')
-    """
-    if count != 1:
-        word += "s"
-    return f"{count} {word}"
-
-
 def describe_endings(recipe: RecipeRuns) -> str:
     """Count a recipe's runs and, where not all finished in full, those by their ending."""
     counts = recipe.status_counts
@@ -319,7 +302,7 @@ def describe_left_out(law: StudyLaw) -> str:
         inside = f", {int(held.inside.sum())} of which lie in its 95 % intervals"
     return (
         f" Fitted without the largest of each, it is off by up to {abs(ratios).max():.1%} at the "
-        f"{len(ratios)} points left out{inside}."
+        f"{format_count(len(ratios), 'point')} left out{inside}."
     )
 
 

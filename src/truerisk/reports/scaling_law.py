@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
+from truerisk.core.errors import format_count
+
 HUBER = 1e-3
 """Log residuals above it count linearly, so that one odd size does not bend the law."""
 FEWEST_SIZES = 4
@@ -108,7 +110,7 @@ def refuse_sizes(sizes: np.ndarray, names: tuple[str, ...]) -> str:
     for name, column in zip(names, sizes.T, strict=True):
         distinct = np.unique(column)
         if len(distinct) < FEWEST_SIZES:
-            return f"{name} has {len(distinct)} values, fewer than {FEWEST_SIZES}"
+            return f"{name} has {format_count(len(distinct), 'value')}, fewer than {FEWEST_SIZES}"
         if distinct[-1] < DECADE * distinct[0]:
             return f"{name} spans {distinct[0]:g} to {distinct[-1]:g}, under a decade"
     if len(sizes) < 2 * len(names) + 2:

@@ -14,7 +14,7 @@ from datetime import datetime
 from statistics import median
 from typing import Any, NamedTuple
 
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import ConfigError, format_count
 from truerisk.sweeps.launcher.launcher import Launcher
 from truerisk.sweeps.launcher.vectorized import Vectorized
 from truerisk.sweeps.sweep_cell import DONE, SweepCell
@@ -153,7 +153,9 @@ class ClusterPlan:
             )
         most = getattr(launcher, "job", {}).get("array_parallelism", nodes)
         if nodes > most:
-            raise ConfigError(f"--nodes {nodes}: array_parallelism lets {most} jobs run at once")
+            raise ConfigError(
+                f"--nodes {nodes}: array_parallelism lets {format_count(most, 'job')} run at once"
+            )
         self.launcher, self.nodes = launcher, nodes
         self.size = getattr(launcher, "size", 1)
         self.processes = getattr(launcher, "processes", 1)
@@ -230,7 +232,8 @@ class ClusterPlan:
             yield "nothing is left to run"
             return
         start = format_duration(self.start_up)
-        yield f"{self.nodes} nodes, one job on each; a job starts up in {start}, timed just now"
+        nodes = format_count(self.nodes, "node")
+        yield f"{nodes}, one job on each; a job starts up in {start}, timed just now"
         models = dict(zip(self.blocks, map(fit_block_time, self.blocks.values()), strict=True))
         for structure, model in models.items():
             counts = Counter(size for size, _ in self.blocks[structure])
@@ -251,7 +254,7 @@ class ClusterPlan:
             yield f"hydra.launcher.size={size}: " + self._describe(jobs)
         if len(ends) > 1:
             best = min(ends, key=lambda size: ends[size])
-            yield f"best of these on {self.nodes} nodes: hydra.launcher.size={best}"
+            yield f"best of these on {format_count(self.nodes, 'node')}: hydra.launcher.size={best}"
 
     def _end(self, jobs: Sequence[tuple[int, float, bool]]) -> float:
         return end_of_jobs([seconds for _, seconds, _ in jobs], self.nodes)

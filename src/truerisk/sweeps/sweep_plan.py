@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import ConfigError, format_count
 from truerisk.core.seeds import derive_streams
 from truerisk.sweeps.cluster_plan import ClusterPlan
 from truerisk.sweeps.run_cell import drop_label
@@ -64,7 +64,7 @@ class SweepPlan(NamedTuple):
             yield row.format(width)
         counts = Counter(row.state for row in self.rows)
         total = ", ".join(f"{count} {state}" for state, count in counts.items())
-        yield f"{self.study}: {len(self.rows)} cells: {total}"
+        yield f"{self.study}: {format_count(len(self.rows), 'cell')}: {total}"
         waiting = [row for row in self.rows if row.state not in (*DONE, "cannot work")]
         yield from describe_changes([row.cell for row in waiting])
         times = [row.seconds for row in self.rows if row.state in DONE and row.seconds]

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from truerisk.core.errors import FAULTS, Interrupted, list_own_lines
+from truerisk.core.errors import FAULTS, Interrupted, format_count, list_own_lines
 from truerisk.engine.signals import NOTICE, SIGNALS, end_with_parent, on_stop
 from truerisk.show.progress_line import (
     REFRESH,
@@ -38,7 +38,7 @@ class GroupProgress:
 
     def __init__(self, cells: int, place: str = "") -> None:
         self.cells, self.taken, self.done = cells, 0, 0.0
-        what = "1 cell" if cells == 1 else f"{cells} cells"
+        what = format_count(cells, "cell")
         self._what = f"{place}: {what}" if place else what
         self._began = self._drawn = time.monotonic()
         self._tenth = 0

@@ -22,7 +22,7 @@ from truerisk.config.contents import hash_contents, list_changed
 from truerisk.config.targets import locate_target
 from truerisk.core.atomic_files import part_path, put_in_place
 from truerisk.core.checks import check_int
-from truerisk.core.errors import ConfigError, first_line, suggest
+from truerisk.core.errors import ConfigError, first_line, format_count, suggest
 from truerisk.logger.history import read_rows
 from truerisk.outcome import Outcome
 from truerisk.risk.measured import Monitor, read_monitor
@@ -164,8 +164,8 @@ class Tuner:
         if others and not tuned.get_trials(deepcopy=False):
             count = sum(summary.n_trials for summary in others)
             print(
-                f"{where} holds {count} trials of another search space, recipe, file or class: "
-                "they count for nothing here, and their runs stay beside these",
+                f"{where} holds {format_count(count, 'trial')} of another search space, recipe, "
+                "file or class: they count for nothing here, and their runs stay beside these",
                 file=sys.stderr,
             )
         return tuned, claims

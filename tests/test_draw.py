@@ -57,6 +57,14 @@ def test_a_run_that_went_on_after_it_was_drawn_is_drawn_anew(tiny, here, capsys)
     assert run.figure.stat().st_ino != before
 
 
+def test_a_curve_that_was_cut_off_is_told_of(tiny, here, capsys):
+    run = tiny(here / "run")
+    rows = run.run.metrics.read_bytes()
+    run.run.metrics.write_bytes(rows[: len(rows) // 2].rpartition(b"\n")[0] + b"\n")
+    assert main(["draw", "run"]) == 2
+    assert "metrics.csv is damaged: the curves of the run are lost" in capsys.readouterr().err
+
+
 def test_paths_on_a_function(here, capsys):
     asked = ["data=none", "model=beale", "trainer.max_epochs=2", "figures=false", "study=f"]
     assert main(["train", "-m", *asked, "optimizer=sgd,adam", "optimizer.lr=0.01"]) == 0

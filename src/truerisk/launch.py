@@ -343,6 +343,7 @@ def draw_figures(folders: Sequence[Path]) -> int:
             raise UserError(f"draw: there is no run in {folder}")
         for run in runs:
             try:
+                run.run.tell_losses()  # a curve that was cut off is drawn like any other
                 draw_result(run, run.config)
             except Exception as error:
                 # whatever is wrong with one run's files, the others are still worth a figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from truerisk.assemble import assemble
 from truerisk.cli import main
@@ -159,7 +160,7 @@ MORE = [
     ("optimizer=custom", "optimizer._target_", "no value"),
     ("optimizer=custom optimizer._target_=nowhere.SGD", "optimizer._target_", "nowhere"),
     ("optimizer.lr", "'optimizer.lr' is no override", "key=value"),
-    ("optimizer.lr=[1", "optimizer.lr=[1", "brackets"),
+    ("optimizer.lr=[1", "optimizer.lr=[1", "the bracket [ is not closed"),
     # what asks for the curvature of J
     ("optimizer=newton step.clip.value=1", "step.clip.value", "Newton"),
     ("optimizer=newton trainer.precision=bf16-mixed", "trainer.precision=bf16-mixed", "64-true"),
@@ -206,7 +207,8 @@ def test_without_data(case):
 
 def test_compiling_without_a_compiler(tiny, tmp_path, monkeypatch):
     inductor = pytest.importorskip("torch._inductor.config")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing compiled before
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()  # nothing compiled before
     with inductor.patch({"cpp.cxx": (None, "no-such-compiler")}):
         message = complaint([*tiny.overrides, "compile=true"])
     assert "\n" not in message

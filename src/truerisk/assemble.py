@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from truerisk.combinations import check_averages, check_combinations, check_function, check_scores
 from truerisk.config.contents import hash_contents
 from truerisk.config.options import ClipOptions, RiskOptions, StepOptions
+from truerisk.config.parts import conf_dir, list_options
 from truerisk.config.targets import FILLED_IN, find_called, locate_target, permit_targets
 from truerisk.core import rng
 from truerisk.core.errors import (
@@ -436,6 +437,8 @@ def build_surrogate(cfg: DictConfig, info: DataInfo) -> Surrogate:
     loss, weight = build_loss(cfg.loss, info)
     scale = info.target_mean, info.target_scale
     option = (cfg.get("choices") or {}).get("loss")
+    if option in list_options("loss", (conf_dir(),)):  # `loss._target_` may name another class
+        option = None
     surrogate = adapt_loss(loss, info.task, info.num_outputs, *scale, weight, option)
     if cfg.data.get("standardize_target") is True and not surrogate.is_scaled:
         raise ConfigError(

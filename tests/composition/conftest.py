@@ -50,7 +50,7 @@ MODEL = {
     "resnet": ["model.width=4", "model.stages=1"],
     "resnet18": ["model.width=4", "model.stages=2", "model.depth=1"],
     "resnet20": ["model.width=4", "model.stages=1", "model.depth=1"],
-    "wide_resnet": ["model.width=2", "model.depth=10", "model.widen=1"],
+    "wide_resnet": ["model.width=2", "model.groups=2", "model.depth=10", "model.widen=1"],
     "vit": ["model.width=8", "model.heads=2", "model.depth=1", "model.patch=2"],
     **{name: ["model.width=3", "model.readout=mean"] for name in ("rnn", "lstm", "gru")},
     "transformer": ["model.width=8", "model.heads=2", "model.depth=1"],

@@ -162,7 +162,7 @@ def test_quantiles_are_learned_in_the_units_of_the_target(write):
 def test_ordered_classes_take_the_order_of_their_numbers_or_a_list(write):
     run = train(write, "rating", "loss=ordinal")
     assert run.task == "classification" and run.summary["error/test"].value < 0.45
-    assert run.predict([[-3.0], [3.0]]).values.tolist() == ["0", "3"]
+    assert run.predict([[-3.0], [3.0]]).values.tolist() == [0, 3]
     (write[0] / "run").rename(write[0] / "first")
     with pytest.raises(ConfigError, match="needs classes in their order, and 'best' has none"):
         train(write, "word", "loss=ordinal")

@@ -161,8 +161,9 @@ def draw_value(override: Override, rng: Generator) -> str:
 def _draw_from_interval(override: Override, rng: Generator) -> str:
     import numpy as np
 
-    low, high = interval_bounds(override)
-    if "log" not in override.value().tags:  # type: ignore[union-attr]
+    interval, (low, high) = override.value(), interval_bounds(override)
+    assert isinstance(interval, IntervalSweep)
+    if "log" not in interval.tags:
         if isinstance(low, int) and isinstance(high, int):
             return format_number(rng.integers(low, high, endpoint=True))
         return format_number(rng.uniform(low, high))

@@ -56,7 +56,7 @@ class StackedBackend:
         recipes = [run.recipe for run in runs]
         like = self.stack.flat[0]
         self.objective = StackedObjective(
-            recipes[0], differing_numbers(recipes), self.dropout, like
+            recipes[0], differing_numbers(recipes), self.dropout, like, runs[0].horizon
         )
         keys = [run.data_key for run in runs]
         self.feeds = {

@@ -103,7 +103,7 @@ class StackedEstimator:
             marked = [mark_samples(e.recipe, name) for e in self.estimators[rows]]
             groups = [GroupedRow(*mark) for mark in marked if mark[1]]
             own = {name: tensor[rows] for name, tensor in state.items()}
-            look = partial(objective.measure, own, rows=rows)
+            look = partial(objective.measure, own, rows=rows, often=not thorough)
             measured = _measure_rows(batches, look, groups, collectors, keep)
             for measurement, collector in zip(measured, collectors, strict=True):
                 if collector is not None:

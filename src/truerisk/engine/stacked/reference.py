@@ -93,7 +93,9 @@ class ReferenceObjective:
         return J_K, risk_K, list(gradients.values())
 
     @torch.no_grad()
-    def measure(self, state: Named, batch: Batch, rows: slice) -> dict[str, Tensor]:
+    def measure(
+        self, state: Named, batch: Batch, rows: slice, often: bool = False
+    ) -> dict[str, Tensor]:
         """Evaluate some members in eval mode.
 
         Args:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from truerisk.core.batch import Batch
+from truerisk.engine.stacked.member_code.compiled_function import CompiledFunction
 from truerisk.engine.stacked.stacked_data import batch_parts
 from truerisk.engine.stacked.substitution import find_numbers, stack_numbers, substituted
 from truerisk.engine.stacked.vmap.batching_rules import BatchingRules
@@ -18,6 +19,9 @@ from truerisk.engine.stacked.vmap.spare_rows import SpareRows
 from truerisk.engine.stacked.vmap.traced_function import Function, TracedFunction
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
+
+COMPILED_FROM = 1000
+"""Steps of a run for which it is worth some seconds to compile them."""
 
 State = Mapping[str, Tensor]
 Names = tuple[tuple[str, ...], ...]
@@ -33,6 +37,7 @@ class StackedObjective:
         differing: the numbers that are not the same for all members, with their K values.
         dropout: streams of dropout masks, one a member.
         like: a tensor of the weights' dtype and device.
+        steps: for how many it will be differentiated.
     """
 
     def __init__(
@@ -41,7 +46,10 @@ class StackedObjective:
         differing: Mapping[str, Sequence[float]],
         dropout: DropoutStreams,
         like: Tensor,
+        steps: int = 0,
     ) -> None:
+        # not the time that is left: what a run goes on with has the digits of what it began with
+        self.compiles = steps >= COMPILED_FROM
         self.objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
         self.with_outputs = bool(recipe.metrics)
         self.with_places = any(groups.ndim > 1 for groups in recipe.data.groups.values())
@@ -77,8 +85,10 @@ class StackedObjective:
         key = share, names
         if key not in self._gradients:
             moved = slice(len(params), len(params) + len(buffers))
-            traced = TracedFunction(self._make_gradient(names, share))
-            self._gradients[key] = SpareRows(traced, moved, self.dropout.undone)
+            gradient = self._make_gradient(names, share)
+            self._gradients[key] = SpareRows(
+                TracedFunction(gradient), moved, self.dropout.undone, self._compile(gradient)
+            )
         tensors = [tensor for group in named for tensor in group.values()]
         function = self._gradients[key]
         spare = function.count(tensors)  # which shows at first what is to be drawn ahead
@@ -104,13 +114,19 @@ class StackedObjective:
 
         return gradient
 
-    def measure(self, state: State, batch: Batch, rows: slice) -> dict[str, Tensor]:
+    def _compile(self, function: Function) -> CompiledFunction | None:
+        return CompiledFunction(function) if self.compiles else None
+
+    def measure(
+        self, state: State, batch: Batch, rows: slice, often: bool = False
+    ) -> dict[str, Tensor]:
         """Evaluate some members in eval mode, without gradients.
 
         Args:
             state: their parameters and buffers, [K, …] by name.
             batch: x [K, n, …] and y [K, n, …].
             rows: which members they are.
+            often: whether batches of this kind come again and again.
 
         Returns:
             ``losses`` [K, n], and ``reported`` [K, n] where those are others; ``errors`` [K, n]
@@ -121,10 +137,13 @@ class StackedObjective:
         values = {key: value[rows] for key, value in self.values.items()}
         named = [state, values, batch_parts(batch)]
         names = tuple(tuple(group) for group in named)
-        if names not in self._measures:
-            self._measures[names] = SpareRows(TracedFunction(self._make_measure(names)))
+        key = names, often
+        if key not in self._measures:
+            measure = self._make_measure(names)
+            compiled = self._compile(measure) if often else None
+            self._measures[key] = SpareRows(TracedFunction(measure), compiled=compiled)
         tensors = [tensor for group in named for tensor in group.values()]
-        function = self._measures[names]
+        function = self._measures[key]
         found = function(tensors, function.count(tensors))
         return dict(zip(self._measure_names, found, strict=True))
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from truerisk.engine.stacked.member_code.compiled_function import CompiledFunction
 from truerisk.engine.stacked.vmap.traced_function import TracedFunction, copy_with_strides
 
 RUN = 4 * (64 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 32)
@@ -46,6 +47,7 @@ class SpareRows:
         function: of tensors [K, …], each of whose results has a row for each of theirs.
         moved: which of the tensors it changes in place.
         undone: takes back what the function has drawn at random inside the block.
+        compiled: the same function as machine code, which needs no such rows.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class SpareRows:
         function: TracedFunction,
         moved: slice = slice(0),
         undone: Callable[[], AbstractContextManager[None]] = nullcontext,
+        compiled: CompiledFunction | None = None,
     ) -> None:
         self.function, self.moved, self.undone = function, moved, undone
+        self.compiled = compiled
         self._counts: dict[Any, int] = {}
 
     def count(self, tensors: Sequence[Tensor]) -> int:
@@ -74,6 +78,9 @@ class SpareRows:
 
     def __call__(self, tensors: Sequence[Tensor], count: int) -> tuple[Tensor, ...]:
         """Return the function of some tensors, computed with ``count`` rows to spare."""
+        code = None if self.compiled is None else self.compiled.find_code(tensors)
+        if code is not None:
+            return code(tensors)
         if not count:
             return self.function(tensors)
         longer = [add_rows(tensor, count) for tensor in tensors]

@@ -1,0 +1,348 @@
+"""What each of torch's operations is in C, for one member."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from truerisk.engine.stacked.member_code.layout import Layout, NotKnown
+from truerisk.engine.stacked.member_code.loops import broadcast_strides, write_loops
+
+Argument = Any
+"""A `Layout`, or what else an operation is given."""
+
+
+class Call(NamedTuple):
+    """An operation that was recorded.
+
+    Attributes:
+        name: that of the operation.
+        out: what it writes; several where it gives several.
+        args: its arguments, layouts for tensors.
+        options: those given by name.
+        axes: the axes of the first argument that are named by one of the others.
+    """
+
+    name: str
+    out: tuple[Layout, ...]
+    args: tuple[Argument, ...]
+    options: Mapping[str, Any]
+    axes: tuple[int, ...]
+
+    @property
+    def layouts(self) -> list[Layout]:
+        """All that it reads and writes."""
+        parts = [part for arg in self.args for part in (arg if isinstance(arg, list) else [arg])]
+        return [*self.out, *(part for part in parts if isinstance(part, Layout))]
+
+
+POINTWISE = {
+    "add": "{0} + {alpha} * {1}",
+    "sub": "{0} - {alpha} * {1}",
+    "rsub": "{1} - {alpha} * {0}",
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "neg": "-{0}",
+    "abs": "FABS({0})",
+    "exp": "EXP({0})",
+    "log": "LOG({0})",
+    "sqrt": "SQRT({0})",
+    "rsqrt": "1 / SQRT({0})",
+    "reciprocal": "1 / {0}",
+    "tanh": "TANH({0})",
+    "sigmoid": "1 / (1 + EXP(-{0}))",
+    "relu": "{0} < 0 ? 0 : {0}",
+    "threshold_backward": "{1} <= {2} ? 0 : {0}",
+    "tanh_backward": "{0} * (1 - {1} * {1})",
+    "sigmoid_backward": "{0} * (1 - {1}) * {1}",
+    "where": "{0} ? {1} : {2}",
+    "eq": "{0} == {1}",
+    "ne": "{0} != {1}",
+    "lt": "{0} < {1}",
+    "le": "{0} <= {1}",
+    "gt": "{0} > {1}",
+    "ge": "{0} >= {1}",
+    "pow": "{0} * {0}",  # its exponent is two
+    "mse_loss": "({0} - {1}) * ({0} - {1})",
+    "mse_loss_backward": "2 * ({1} - {2}) * {0}",
+    "gelu": "GELU({0})",
+    "gelu_backward": "{0} * GELU_SLOPE({1})",
+    "silu": "{0} / (1 + EXP(-{0}))",
+    "silu_backward": "{0} * SILU_SLOPE({1})",
+    "leaky_relu": "{0} > 0 ? {0} : {0} * {1}",
+    "leaky_relu_backward": "{1} > 0 ? {0} : {0} * {2}",
+    "masked_fill": "{1} ? {2} : {0}",
+    "clamp_min": "{0} < {1} ? {1} : {0}",
+    "clamp_max": "{0} > {1} ? {1} : {0}",
+    "round": "RINT({0})",
+    "clone": "{0}",
+    "lift_fresh_copy": "{0}",
+    "_to_copy": "{0}",
+    "copy": "{1}",
+}
+"""A number of the result, by those of the arguments."""
+
+ONLY = {"pow": (1, 2), "mse_loss": (2, 0), "mse_loss_backward": (3, 0)}
+"""What one of the arguments must be."""
+IGNORED = frozenset({"alpha", "dtype", "layout", "device", "memory_format", "pin_memory"})
+"""Options that a loop knows, or that the result shows."""
+
+FILLED = {"new_zeros": 0, "zeros_like": 0, "zeros": 0, "ones_like": 1, "ones": 1}
+"""Operations of which only the shape of their argument counts, and what they fill with."""
+
+
+def write_pointwise(call: Call) -> str:
+    """Write a loop over the numbers of the result."""
+    name = call.name.rstrip("_")
+    if name == "clamp":
+        call, expression = _read_bounds(call)
+    else:
+        expression = POINTWISE[name]
+    if name in ONLY and call.args[ONLY[name][0]] != ONLY[name][1]:
+        raise NotKnown(f"another {name}")
+    if not IGNORED.issuperset(call.options):
+        raise NotKnown(f"{name} with {call.options}")
+    (out,) = call.out
+    operands = [arg for arg in call.args if isinstance(arg, Layout)]
+    # numbers of another type are compared as they are
+    type_ = next((a.type for a in operands if a.type in ("float", "double")), out.type)
+    strides = [broadcast_strides(operand, out.sizes) for operand in (out, *operands)]
+    offsets = [operand.offset for operand in (out, *operands)]
+
+    def body(places: Sequence[str]) -> str:
+        read = iter(zip(operands, places[1:], strict=True))
+        values = [
+            "{}[{}]".format(*_at(next(read))) if isinstance(arg, Layout) else write_number(arg, type_)
+            for arg in call.args
+            if isinstance(arg, Layout | int | float)
+        ]
+        alpha = write_number(call.options.get("alpha", 1), type_)
+        value = _typed(expression, type_).format(*values, alpha=alpha)
+        if out.type == "uint8_t":
+            value = f"({value}) != 0"
+        return f"{out.root}[{places[0]}] = {value};"
+
+    return write_loops(out.sizes, offsets, strides, body)
+
+
+def _read_bounds(call: Call) -> tuple[Call, str]:
+    """Return a clamp without the bounds that it lacks, and what it is then."""
+    low, high = (*call.args[1:], None, None)[:2]
+    low, high = call.options.get("min", low), call.options.get("max", high)
+    if low is None:
+        return call._replace(args=(call.args[0], high), options={}), POINTWISE["clamp_max"]
+    if high is None:
+        return call._replace(args=(call.args[0], low), options={}), POINTWISE["clamp_min"]
+    inner = f"({POINTWISE['clamp_min']})"
+    upper = POINTWISE["clamp_max"].replace("{1}", "{2}").replace("{0}", inner)
+    return call._replace(args=(call.args[0], low, high), options={}), upper
+
+
+def _at(pair: tuple[Layout, str]) -> tuple[Any, str]:
+    return pair[0].root, pair[1]
+
+
+def _typed(text: str, type_: str) -> str:
+    for name in ("FABS", "RINT", "EXP", "LOG", "SQRT", "TANH"):
+        text = text.replace(f"{name}(", name.lower() + ("f(" if type_ == "float" else "("))
+    for name in ("GELU", "GELU_SLOPE", "SILU_SLOPE"):
+        text = text.replace(f"{name}(", f"{name.lower()}_{type_}(")
+    return text
+
+
+def write_number(value: float, type_: str) -> str:
+    """Write a number as C has it."""
+    if math.isnan(value) or math.isinf(value):
+        raise NotKnown(f"the number {value}")
+    if type_ not in ("float", "double"):
+        return repr(value)
+    return f"(({type_}){float(value)!r})"
+
+
+def write_fill(call: Call) -> str:
+    """Write one number everywhere."""
+    (out,) = call.out
+    value = FILLED[call.name]
+    return write_loops(
+        out.sizes, [out.offset], [out.strides], lambda places: f"{out.root}[{places[0]}] = {value};"
+    )
+
+
+def write_product(call: Call) -> str:
+    """Write A·B, or what is added to it and A·B."""
+    *added, a, b = call.args[:3] if call.name.startswith("baddbmm") else call.args[:2]
+    (out,) = call.out
+    if any(value != 1 for value in (*call.args[3:], *call.options.values())):
+        raise NotKnown("a product times a number")
+    if not _is_row_major(out):
+        raise NotKnown("a product in another layout")
+    before = [write_pointwise(Call("clone", call.out, (c,), {}, ())) for c in added]
+    (m, n), inner = out.sizes[-2:], a.sizes[-1]
+    b_form, a_form = _blas_form(b), _blas_form(a)
+    kind = "s" if out.type == "float" else "d"
+
+    def body(places: Sequence[str]) -> str:
+        to, left, right = (f"{t.root} + {at}" for t, at in zip((out, a, b), places, strict=True))
+        sizes = f"{n}, {m}, {inner}, {b_form}, {right}, {a_form}, {left}"
+        return f"{kind}product({sizes}, {int(bool(added))}, {to}, {max(1, n)});"
+
+    several = [operand.strides[:-2] for operand in (out, a, b)]
+    offsets = [operand.offset for operand in (out, a, b)]
+    product = write_loops(out.sizes[:-2], offsets, several, body, side_by_side=False)
+    return "\n".join([*before, product])
+
+
+def _is_row_major(layout: Layout) -> bool:
+    (rows, columns), (down, across) = layout.sizes[-2:], layout.strides[-2:]
+    return (across == 1 or columns == 1) and (down == columns or rows == 1)
+
+
+def _blas_form(layout: Layout) -> str:
+    """Tell how BLAS is to read a matrix that it has by columns: as it is or transposed."""
+    (rows, columns), (down, across) = layout.sizes[-2:], layout.strides[-2:]
+    if (across == 1 or columns == 1) and (down >= columns or rows == 1):
+        return f"'N', {max(down, columns, 1)}"
+    if (down == 1 or rows == 1) and (across >= rows or columns == 1):
+        return f"'T', {max(across, rows, 1)}"
+    raise NotKnown("a matrix with steps in both directions")
+
+
+def write_sum(call: Call) -> str:
+    """Write sums along axes, or means."""
+    if not call.axes:
+        raise NotKnown("a sum over all members")
+    (out,), x = call.out, call.args[0]
+    kept = [d for d in range(len(x.sizes)) if d not in call.axes]
+    # axes that are kept with length one are of no account
+    steps = [s for n, s in zip(out.sizes, out.strides, strict=True) if n != 1]
+    steps_of = dict(zip([d for d in kept if x.sizes[d] != 1], steps, strict=True))
+    over = tuple(steps_of.get(d, 0) for d in range(len(x.sizes)))
+    clear = write_loops(
+        out.sizes, [out.offset], [out.strides], lambda at: f"{out.root}[{at[0]}] = 0;"
+    )
+    rows = [d for d in call.axes if x.strides[d] == 1 and x.sizes[d] > 1]
+    if rows:  # numbers that lie side by side are added up in registers
+        length = x.sizes[rows[0]]
+        rest = [d for d in range(len(x.sizes)) if d != rows[0]]
+        add = write_loops(
+            [x.sizes[d] for d in rest],
+            [out.offset, x.offset],
+            [[over[d] for d in rest], [x.strides[d] for d in rest]],
+            lambda at: f"{out.root}[{at[0]}] += sum_{out.type}({x.root} + {at[1]}, {length});",
+            side_by_side=False,
+        )
+    else:
+        add = write_loops(
+            x.sizes,
+            [out.offset, x.offset],
+            [over, x.strides],
+            lambda at: f"{out.root}[{at[0]}] += {x.root}[{at[1]}];",
+            by=1,
+        )
+    if not call.name.startswith("mean"):
+        return f"{clear}\n{add}"
+    count = math.prod(x.sizes[d] for d in call.axes)
+    share = write_loops(
+        out.sizes, [out.offset], [out.strides], lambda at: f"{out.root}[{at[0]}] /= {count};"
+    )
+    return f"{clear}\n{add}\n{share}"
+
+
+def write_classes(call: Call) -> str:
+    """Write an operation along the axis of the classes, by its function in ``operations.h``.
+
+    That goes along the axis whose numbers lie side by side, too; all others are outside it.
+    """
+    name = call.name
+    if name.startswith("nll"):
+        weight, reduction = call.args[CLASSES[name][-1] + 1 :][:2]
+        if weight is not None or reduction != 0:
+            raise NotKnown("losses with weights, or their mean")
+    written = call.out if name == "max" else call.out[:1]  # no sum of the classes' weights
+    operands = [*written, *(call.args[i] for i in CLASSES[name])]
+    (axis,) = call.axes
+    sizes = max((operand.sizes for operand in operands), key=math.prod)
+    strides = [_with_axis(operand, axis, len(sizes)) for operand in operands]
+    others = [d for d in range(len(sizes)) if d != axis]
+    others.sort(key=lambda d: (sizes[d] > 1, -strides[-1][d]))
+    *rest, inner = others
+
+    def body(places: Sequence[str]) -> str:
+        given = ", ".join(
+            f"{operand.root} + {place}, {own[axis]}, {own[inner]}"
+            for operand, place, own in zip(operands, places, strides, strict=True)
+        )
+        return f"{name.lstrip('_')}_{call.out[0].type}({sizes[axis]}, {sizes[inner]}, {given});"
+
+    return write_loops(
+        [sizes[d] for d in rest],
+        [operand.offset for operand in operands],
+        [[own[d] for d in rest] for own in strides],
+        body,
+        side_by_side=False,
+    )
+
+
+def _with_axis(operand: Layout, axis: int, count: int) -> tuple[int, ...]:
+    """Return strides along all axes, where an operand may lack that of the classes."""
+    if len(operand.strides) == count:
+        return operand.strides
+    return (*operand.strides[:axis], 0, *operand.strides[axis:])
+
+
+def write_concatenation(call: Call) -> str:
+    """Write one tensor after another."""
+    (out,), parts = call.out, call.args[0]
+    (axis,) = call.axes
+    lines, start = [], 0
+    for part in parts:
+        if len(part.sizes) < len(out.sizes):  # one that is put beside others of its shape
+            sizes = (*part.sizes[:axis], 1, *part.sizes[axis:])
+            part = part._replace(sizes=sizes, strides=_with_axis(part, axis, len(sizes)))
+        sizes = tuple(part.sizes[d] if d == axis else n for d, n in enumerate(out.sizes))
+        there = out._replace(offset=out.offset + start * out.strides[axis], sizes=sizes)
+        lines.append(write_pointwise(Call("clone", (there,), (part,), {}, ())))
+        start += part.sizes[axis]
+    return "\n".join(lines)
+
+
+def write_flip(call: Call) -> str:
+    """Write a tensor backwards along some axes."""
+    (out,), x = call.out, call.args[0]
+    offset = x.offset + sum((x.sizes[d] - 1) * x.strides[d] for d in call.axes)
+    strides = tuple(-s if d in call.axes else s for d, s in enumerate(x.strides))
+    turned = x._replace(offset=offset, strides=strides)
+    return write_pointwise(Call("clone", call.out, (turned,), {}, ()))
+
+
+CLASSES = {
+    "_log_softmax": (0,),
+    "_log_softmax_backward_data": (0, 1),
+    "nll_loss2d_forward": (0, 1),
+    "nll_loss2d_backward": (0, 2),
+    "max": (0,),
+}
+"""Which arguments an operation along the classes reads."""
+
+Writer = Callable[[Call], str]
+WRITERS: dict[str, Writer] = {
+    **dict.fromkeys(POINTWISE, write_pointwise),
+    **dict.fromkeys((f"{name}_" for name in (*POINTWISE, "clamp")), write_pointwise),
+    "clamp": write_pointwise,
+    **dict.fromkeys(FILLED, write_fill),
+    "bmm": write_product,
+    "baddbmm": write_product,
+    "sum": write_sum,
+    "mean": write_sum,
+    **dict.fromkeys(CLASSES, write_classes),
+    "cat": write_concatenation,
+    "stack": write_concatenation,
+    "flip": write_flip,
+}
+"""By the name of an operation."""
+
+AXES = {"sum": 1, "mean": 1, "_log_softmax": 1, "_log_softmax_backward_data": 2} | {
+    **dict.fromkeys(("max", "cat", "stack", "flip"), 1)
+}
+"""Which of an operation's arguments are the axes it goes along."""

@@ -1,0 +1,277 @@
+"""A recorded function of stacked tensors, written out in C for one member after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from truerisk.engine.stacked.member_code.layout import (
+    MARK,
+    Layout,
+    NotKnown,
+    TYPES,
+    read_axis,
+    read_layout,
+)
+from truerisk.engine.stacked.member_code.operations import AXES, FILLED, WRITERS, Call
+
+ALIGNED = 64
+"""Bytes on which scratch tensors begin."""
+LARGEST = 400
+"""Operations from which on a compiler takes longer than is worth while."""
+
+
+@dataclass
+class Memory:
+    """What views share: an argument, a result, or scratch that is one member's after another's.
+
+    Attributes:
+        name: in C.
+        dtype: of its numbers.
+        extent: how many of them a member has.
+        per_member: whether members have their own.
+    """
+
+    name: str
+    dtype: torch.dtype
+    extent: int
+    per_member: bool
+
+
+@dataclass(frozen=True)
+class Program:
+    """A function in C, and what it is called with.
+
+    Attributes:
+        source: of ``run(first, last, pointers, steps, scratch)``.
+        constants: tensors that it reads after its arguments.
+        results: the layout of each result, whose root is the number of its memory.
+        memories: of the results, the dtype and the numbers a member.
+        scratch: bytes.
+    """
+
+    source: str
+    constants: list[Tensor]
+    results: list[Layout]
+    memories: list[tuple[torch.dtype, int]]
+    scratch: int
+
+
+def write_program(
+    function: Callable[..., tuple[Tensor, ...]], tensors: Sequence[Tensor]
+) -> Program:
+    """Record a function, and write what it does to one member.
+
+    Args:
+        function: of tensors [K, …], each of whose results is [K, …].
+        tensors: like those it will be called with.
+
+    Raises:
+        NotKnown: it cannot be written so.
+    """
+    # numbers that a part holds, such as the weights of classes, stay what they are
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        marked = [
+            torch.empty_strided((MARK, *t.shape[1:]), t.stride(), dtype=t.dtype).requires_grad_(
+                t.requires_grad
+            )
+            for t in tensors
+        ]
+    return _Writer(make_fx(function)(*marked)).write()
+
+
+@dataclass
+class _Writer:
+    """Go through a recording."""
+
+    recording: fx.GraphModule
+    constants: list[Tensor] = field(default_factory=list)
+    memories: dict[Any, Memory] = field(default_factory=dict)
+    same: dict[Any, Any] = field(default_factory=dict)
+
+    def write(self) -> Program:
+        calls, results = self.read_calls()
+        needed = self.find_needed(calls, results)
+        calls = [call for call in calls if self.is_needed(call, needed)]
+        if len(calls) > LARGEST:
+            raise NotKnown(f"{len(calls)} operations")
+        places = list(dict.fromkeys(result.root for result in results))
+        for number, root in enumerate(places):
+            self.memories[root].name = f"r{number}"
+        unknown = {call.name for call in calls} - WRITERS.keys()
+        if unknown:
+            raise NotKnown(", ".join(sorted(unknown)))
+        scratch = self.place_scratch(calls)
+        return Program(
+            self.write_source(calls, places, scratch),
+            self.constants,
+            [result._replace(root=places.index(result.root)) for result in results],
+            [(self.memories[root].dtype, self.memories[root].extent) for root in places],
+            max((end for _, end in scratch.values()), default=0),
+        )
+
+    def read_calls(self) -> tuple[list[Call], list[Layout]]:
+        """Read the operations that write something, and what is returned."""
+        calls: list[Call] = []
+        results: list[Layout] = []
+        for node in self.recording.graph.nodes:
+            if node.op == "placeholder":
+                self.add_argument(read_layout(node.meta["val"]))
+            elif node.op == "get_attr":
+                tensor = getattr(self.recording, node.target)
+                node.meta["val"] = tensor
+                self.constants.append(tensor)
+                self.add_argument(read_layout(tensor))
+            elif node.op == "output":
+                results = [self.find_layout(arg) for arg in node.args[0]]
+            elif node.op != "call_function":
+                raise NotKnown(f"{node.op} {node.target}")
+            elif isinstance(node.target, torch._ops.OpOverload):
+                call = self.read_call(node)
+                calls += [call] if call else []
+        if any(self.memories[r.root].name[0] == "a" or not r.per_member for r in results):
+            raise NotKnown("a result that is an argument, or of all members")
+        return calls, results
+
+    def add_argument(self, layout: Layout) -> None:
+        """Note memory that is given."""
+        name = f"a{sum(memory.name[0] == 'a' for memory in self.memories.values())}"
+        self.memories[layout.root] = Memory(name, layout.dtype, layout.extent, layout.per_member)
+
+    def read_call(self, node: fx.Node) -> Call | None:
+        """Read an operation; None of one that gives a view."""
+        name = node.target.overloadpacket.__name__
+        values = node.meta["val"]
+        if values is None or (isinstance(values, tuple | list) and None in values):
+            raise NotKnown(f"what {name} gives")
+        out = tuple(map(read_layout, values if isinstance(values, tuple | list) else [values]))
+        changes = node.target._schema.is_mutable
+        if not changes and all(o.root in self.memories or o.root in self.same for o in out):
+            return None
+        if name in FILLED:
+            args: tuple[Any, ...] = ()
+        else:
+            args = fx.node.map_arg(node.args, self.find_layout)
+        if self.is_view(node) and not changes:  # of a number, which a recording has anew each time
+            self.same[out[0].root] = args[0].root
+            return None
+        for layout in out:
+            if layout.root not in self.memories:
+                number = f"s{len(self.memories)}"
+                extent, own = layout.extent, layout.per_member
+                self.memories[layout.root] = Memory(number, layout.dtype, extent, own)
+        return Call(name, out, args, dict(node.kwargs), self.find_axes(node))
+
+    @staticmethod
+    def is_view(node: fx.Node) -> bool:
+        """Tell whether an operation gives what it is given, seen otherwise."""
+        return any(result.alias_info is not None for result in node.target._schema.returns)
+
+    def find_layout(self, node: Any) -> Layout:
+        """Find the layout of what a node gives."""
+        if not isinstance(node, fx.Node) or not isinstance(node.meta.get("val"), Tensor):
+            raise NotKnown(f"the value {node}")
+        layout = read_layout(node.meta["val"])
+        layout = layout._replace(root=self.same.get(layout.root, layout.root))
+        memory = self.memories.get(layout.root)
+        if memory is None or (memory.per_member and not layout.per_member):
+            raise NotKnown(f"memory of {node}")
+        return layout
+
+    def find_axes(self, node: fx.Node) -> tuple[int, ...]:
+        """Find the axes that an operation goes along, of one member."""
+        name = node.target.overloadpacket.__name__
+        if name.startswith("nll_loss2d"):
+            return (0,)
+        if name not in AXES:
+            return ()
+        joined = name in ("cat", "stack")
+        tensor = node.meta["val"] if joined else node.args[0].meta["val"]
+        given = node.args[AXES[name]] if len(node.args) > AXES[name] else [0] if joined else []
+        axes = given if isinstance(given, list) else [given]
+        # some of each member's may be joined, but never taken apart
+        if not joined and any(tensor.shape[axis] % MARK == 0 for axis in axes):
+            raise NotKnown("members are taken together")
+        return tuple(read_axis(tensor, axis) for axis in axes)
+
+    def find_needed(self, calls: Sequence[Call], results: Sequence[Layout]) -> set[Any]:
+        """Find the memories that the results, and changes of arguments, depend on."""
+        needed = {layout.root for layout in results}
+        needed |= {root for root, memory in self.memories.items() if memory.name[0] == "a"}
+        for call in reversed(calls):
+            if self.is_needed(call, needed):
+                needed |= {layout.root for layout in call.layouts}
+        return needed
+
+    @staticmethod
+    def is_needed(call: Call, needed: set[Any]) -> bool:
+        """Tell whether an operation writes to one of some memories."""
+        return any(layout.root in needed for layout in call.out)
+
+    def place_scratch(self, calls: Sequence[Call]) -> dict[Any, tuple[int, int]]:
+        """Give each scratch tensor its bytes, from and to, which it takes over from dead ones."""
+        last = {layout.root: number for number, call in enumerate(calls) for layout in call.layouts}
+        places: dict[Any, tuple[int, int]] = {}
+        alive: list[Any] = []
+        for number, call in enumerate(calls):
+            for root in dict.fromkeys(layout.root for layout in call.layouts):
+                memory = self.memories[root]
+                if memory.name[0] == "s" and root not in places:
+                    taken = sorted(places[other] for other in alive)
+                    places[root] = _find_gap(taken, memory.extent * memory.dtype.itemsize)
+                    alive.append(root)
+            alive = [root for root in alive if last[root] > number]
+        return places
+
+    def write_source(
+        self, calls: Sequence[Call], results: Sequence[Any], scratch: dict[Any, tuple[int, int]]
+    ) -> str:
+        """Write the function in C."""
+        arguments = [m for m in self.memories.values() if m.name[0] == "a"]
+        given = [*arguments, *(self.memories[root] for root in results)]
+        pointers = [
+            f"{TYPES[m.dtype]} *{m.name} = ({TYPES[m.dtype]} *)pointers[{i}] + k * steps[{i}];"
+            for i, m in enumerate(given)
+        ]
+        for root, (start, _) in scratch.items():
+            name, type_ = self.memories[root].name, TYPES[self.memories[root].dtype]
+            pointers.append(f"{type_} *{name} = ({type_} *)(scratch + {start});")
+        blocks = [f"{{ /* {call.name} */\n{WRITERS[call.name](self.name(call))}\n}}" for call in calls]
+        return "\n".join(
+            [
+                files(__package__).joinpath("operations.h").read_text(),
+                "void run(long first, long last, void **pointers, const long *steps, char *scratch)",
+                "{\nfor (long k = first; k < last; k++) {",
+                *pointers,
+                *blocks,
+                "}\n}\n",
+            ]
+        )
+
+    def name(self, call: Call) -> Call:
+        """Return an operation whose layouts have the names of their memories."""
+
+        def named(value: Any) -> Any:
+            if isinstance(value, Layout):
+                return value._replace(root=self.memories[value.root].name)
+            return [named(part) for part in value] if isinstance(value, list) else value
+
+        out = tuple(named(layout) for layout in call.out)
+        return call._replace(out=out, args=tuple(named(arg) for arg in call.args))
+
+
+def _find_gap(taken: Sequence[tuple[int, int]], size: int) -> tuple[int, int]:
+    """Find the first bytes that are free, from and to."""
+    start = 0
+    for begin, end in taken:
+        if start + size <= begin:
+            break
+        start = max(start, end)
+    return start, start + -(-size // ALIGNED) * ALIGNED

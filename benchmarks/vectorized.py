@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import process_time
@@ -56,15 +58,20 @@ def _measure(
     from omegaconf import OmegaConf
 
     from truerisk.config.compose import compose
+    from truerisk.core.errors import Interrupted
     from truerisk.sweeps.launcher.stacked_group import GroupJob, StackedGroup
 
-    given = [*overrides, f"trainer.max_epochs={epochs}", "checkpoint_seconds=1000", "threads=1"]
+    # as long a run as one that is worth compiling, of which only the first epochs are taken
+    given = [*overrides, "trainer.max_epochs=100", "checkpoint_seconds=1000", "threads=1"]
     with TemporaryDirectory() as folder:
         cfg = compose(given)
         cells = [OmegaConf.merge(cfg, {"seed": {"base": i}}) for i in range(members)]
         jobs = [GroupJob(cell, Path(folder) / str(i), {}) for i, cell in enumerate(cells)]
         watch = Watch(jobs[0].cfg, epochs, jax)
-        StackedGroup(jobs, tell=watch.tell).train()
+        group = StackedGroup(jobs, tell=watch.tell)
+        watch.on_enough = partial(group.request_stop, "SIGTERM")
+        with suppress(Interrupted):
+            group.train()
     return watch.over_bare, watch.over_jax
 
 
@@ -99,7 +106,7 @@ class JaxPeer:
 
 
 class Watch:
-    """Times each epoch of a block, and lets the peers take an epoch after it.
+    """Times each epoch of the first block, and lets the peers take an epoch after it.
 
     All are computing time of their one thread, which others on the machine change least.
     """
@@ -109,14 +116,17 @@ class Watch:
 
         self.bare, self.jax, self.epochs = Bare(assemble(cfg)), jax, epochs
         self.over_bare, self.over_jax = Pairs(), Pairs()
-        self.steps, self.members, self.began = 0, 0, 0.0
+        self.steps, self.began = 0, 0.0
+        self.on_enough: Callable[[], None] = lambda: None
 
     def tell(self, taken: int, _done: float) -> None:
         """The first step of an epoch comes after the measurement of the epoch before."""
         self.steps += taken > 0
         if taken == 0 or self.steps % self.bare.steps != 1:
             return
-        epoch = self.steps // self.bare.steps % self.epochs
+        epoch = self.steps // self.bare.steps
+        if epoch >= self.epochs:
+            self.on_enough()
         if epoch > WARM:
             took = (process_time() - self.began) / (self.bare.steps * taken)
             self.over_bare.add(1e6 * took, 1e6 * self.bare.epoch())

@@ -72,6 +72,7 @@ def compile_source(source: str, compiler: str, path: Path) -> None:
             [compiler, *FLAGS, str(code), "-o", str(library), *libraries],
             check=True,
             capture_output=True,
+            start_new_session=True,  # an interrupt is the run's alone
         )
         library.replace(path)
 

@@ -24,7 +24,7 @@ from truerisk.engine.stacked.member_code.operations import AXES, FILLED, WRITERS
 
 ALIGNED = 64
 """Bytes on which scratch tensors begin."""
-LARGEST = 400
+LARGEST = 3000
 """Operations from which on a compiler takes longer than is worth while."""
 
 
@@ -243,28 +243,46 @@ class _Writer:
         for root, (start, _) in scratch.items():
             name, type_ = self.memories[root].name, TYPES[self.memories[root].dtype]
             pointers.append(f"{type_} *{name} = ({type_} *)(scratch + {start});")
-        blocks = [f"{{ /* {call.name} */\n{WRITERS[call.name](self.name(call))}\n}}" for call in calls]
+        functions: dict[str, str] = {}
+        calls_in_c = [self.write_call(call, functions) for call in calls]
+        definitions = [
+            f"static __attribute__((noinline)) void {name}{text}" for text, name in functions.items()
+        ]
         return "\n".join(
             [
                 files(__package__).joinpath("operations.h").read_text(),
+                *definitions,
                 "void run(long first, long last, void **pointers, const long *steps, char *scratch)",
-                "{\nfor (long k = first; k < last; k++) {",
+                "{",
+                "for (long k = first; k < last; k++) {",
                 *pointers,
-                *blocks,
-                "}\n}\n",
+                *calls_in_c,
+                "}",
+                "}",
+                "",
             ]
         )
 
-    def name(self, call: Call) -> Call:
-        """Return an operation whose layouts have the names of their memories."""
+    def write_call(self, call: Call, functions: dict[str, str]) -> str:
+        """Write the call of a function that does an operation, which like ones share."""
+        # a recurrent layer does the same at each place: a compiler reads it once
+        parameters: list[str] = []
+        places: list[str] = []
 
         def named(value: Any) -> Any:
-            if isinstance(value, Layout):
-                return value._replace(root=self.memories[value.root].name)
-            return [named(part) for part in value] if isinstance(value, list) else value
+            if isinstance(value, list):
+                return [named(part) for part in value]
+            if not isinstance(value, Layout):
+                return value
+            parameters.append(f"{value.type} *p{len(parameters)}")
+            places.append(f"{self.memories[value.root].name} + {value.offset}")
+            return value._replace(root=f"p{len(places) - 1}", offset=0)
 
         out = tuple(named(layout) for layout in call.out)
-        return call._replace(out=out, args=tuple(named(arg) for arg in call.args))
+        own = call._replace(out=out, args=tuple(named(arg) for arg in call.args))
+        text = f"({', '.join(parameters)})\n{{\n{WRITERS[call.name](own)}\n}}"
+        name = functions.setdefault(text, f"{call.name}_{len(functions)}")
+        return f"{name}({', '.join(places)});"
 
 
 def _find_gap(taken: Sequence[tuple[int, int]], size: int) -> tuple[int, int]:

@@ -65,7 +65,9 @@ def _measure(
     given = [*overrides, "trainer.max_epochs=100", "checkpoint_seconds=1000", "threads=1"]
     with TemporaryDirectory() as folder:
         cfg = compose(given)
-        cells = [OmegaConf.merge(cfg, {"seed": {"base": i}}) for i in range(members)]
+        # of the same data, as the peers have one copy of theirs
+        seeds = [{"seed": {"base": i, "data": 0}} for i in range(members)]
+        cells = [OmegaConf.merge(cfg, seed) for seed in seeds]
         jobs = [GroupJob(cell, Path(folder) / str(i), {}) for i, cell in enumerate(cells)]
         watch = Watch(jobs[0].cfg, epochs, jax)
         group = StackedGroup(jobs, tell=watch.tell)

@@ -77,3 +77,24 @@ def jobs(tmp_path):
         return [GroupJob(compose(r), tmp_path / str(i), {}) for i, r in enumerate(recipes)]
 
     return jobs
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Compile the steps of short runs too; tells of each kind of tensors whether that was done."""
+    from truerisk.engine.stacked import stacked_objective
+    from truerisk.engine.stacked.member_code.compiled_function import CompiledFunction
+    from truerisk.engine.stacked.member_code.machine_code import find_blas, find_compiler
+
+    if find_compiler() is None or find_blas() is None:
+        pytest.skip("no compiler of C, or no BLAS of torch's")
+    found = []
+
+    def find_code(self, tensors):
+        found.append(find_for_real(self, tensors) is not None)
+        return find_for_real(self, tensors)
+
+    find_for_real = CompiledFunction.find_code
+    monkeypatch.setattr(CompiledFunction, "find_code", find_code)
+    monkeypatch.setattr(stacked_objective, "COMPILED_FROM", 0)
+    return found

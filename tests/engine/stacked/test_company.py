@@ -35,6 +35,16 @@ RECIPES = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_member_is_the_same_in_any_company(stack, last_weights, name):
+    assert_same_in_company(stack, last_weights, name)
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp in double", "regression", "cnn1d", "gru"])
+def test_so_it_is_where_steps_are_compiled(compiled, stack, last_weights, name):
+    assert_same_in_company(stack, last_weights, name)
+    assert compiled and all(compiled)
+
+
+def assert_same_in_company(stack, last_weights, name):
     seeds = [[*RECIPES[name], f"seed={seed}"] for seed in range(5)]
     whole = stack(*seeds)
     # where it ends, in an odd place, first, and alone

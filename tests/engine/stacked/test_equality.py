@@ -89,6 +89,23 @@ def test_every_model(same, model):
     same([*recipe, "seed=1"], [*recipe, "seed=2", "optimizer.lr=0.003"])
 
 
+COMPILED = {
+    "linear": ["loss.label_smoothing=0.1"],
+    "mlp": ["model.normalization=none", "model.activation=gelu", "regularizer=[l2]"],
+    "cnn1d": [],
+    "rnn": [],
+    "lstm": [],
+    "gru": ["model.readout=mean"],
+}
+
+
+@pytest.mark.parametrize("model", COMPILED)
+def test_so_it_is_where_steps_are_compiled(compiled, same, model):
+    recipe = [*MODELS[model], f"model={model}", *SHORTER, *COMPILED[model]]
+    same([*recipe, "seed=1"], [*recipe, "seed=2", "optimizer.lr=0.003"])
+    assert compiled and all(compiled)
+
+
 FEW = [*SMALL, "trainer.max_epochs=6", "risk.every=1"]
 FEATURES = {
     "class weights": [["loss.weight=balanced", f"optimizer.lr={lr}"] for lr in (0.1, 0.3)],

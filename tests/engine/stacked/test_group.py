@@ -182,6 +182,19 @@ def test_members_saved_at_different_steps_go_on_in_blocks(stack, jobs):
     assert [bits(RunResult(j.folder)) for j in mine] == [bits(r) for r in stack(*given)]
 
 
+def test_a_stack_whose_steps_are_compiled_goes_on_to_the_same_bits(compiled, jobs, stack):
+    from truerisk.result import RunResult
+    from truerisk.sweeps.launcher.stacked_group import StackedGroup
+
+    given = recipes(3)
+    mine = jobs(given)
+    cut_off(mine, 7)
+    StackedGroup(mine[1:]).train()
+    StackedGroup(mine[:1]).train()
+    assert [bits(RunResult(j.folder)) for j in mine] == [bits(r) for r in stack(*given)]
+    assert compiled and all(compiled)
+
+
 def test_an_ordinary_run_goes_on_with_a_member(jobs, distance, run):
     import truerisk
 

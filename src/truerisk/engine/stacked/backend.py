@@ -156,16 +156,13 @@ class StackedBackend:
         """
         total: list[Tensor] = []
         objective, risks = torch.zeros(()), []
+        into = self.stack.gradients if len(batches) == 1 else None
         for batch, share in batches:
             with self.host.place.autocast():
                 value, risk, parts = self.objective.gradient(
-                    self.stack.params, self.stack.buffers, batch, share
+                    self.stack.params, self.stack.buffers, batch, share, into
                 )
-            named = dict(zip(self.stack.params, parts, strict=True))
-            flat = [
-                torch.cat([named[name].flatten(1) for name in group], 1)
-                for group in self.stack.names
-            ]
+            flat = self.stack.join_gradients(parts)
             total = [a + b for a, b in zip(total, flat, strict=True)] if total else flat
             objective = objective.to(value.device) + value
             risks.append((risk.tolist(), batch.x.shape[1]))

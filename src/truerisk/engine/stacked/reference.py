@@ -65,7 +65,12 @@ class ReferenceObjective:
         return some
 
     def gradient(
-        self, params: Named, buffers: Named, batch: Batch, share: float = 1.0
+        self,
+        params: Named,
+        buffers: Named,
+        batch: Batch,
+        share: float = 1.0,
+        into: Named | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Differentiate J of every member.
 
@@ -74,6 +79,7 @@ class ReferenceObjective:
             buffers: [K, …] by name; running statistics among them move on, in place.
             batch: x [K, n, …] and y [K, n, …].
             share: that of the batch in the step, a factor of J.
+            into: not used.
 
         Returns:
             J [K], the risk g [K], and ∇J by parameter, [K, …] each.

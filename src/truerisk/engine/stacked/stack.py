@@ -17,7 +17,8 @@ class Stack:
 
     The parameters of one group of the optimizer lie side by side, [K, P], so that an update is a
     few operations however many layers there are. ``params`` shows them as the model has them, each
-    [K, …]; gradients are taken with respect to those.
+    [K, …]; gradients are taken with respect to those, and written to ``gradients`` where that can
+    be.
     """
 
     def __init__(self, members: Sequence[StackedRun]) -> None:
@@ -54,13 +55,27 @@ class Stack:
         ]
 
     def _view(self) -> None:
-        """Show the rows as the model's parameters."""
-        self.params: dict[str, Tensor] = {}
-        for group, flat in zip(self.names, self.flat, strict=True):
+        """Show the rows as the model's parameters, and their gradients likewise."""
+        self.slopes = [torch.empty_like(flat) for flat in self.flat]
+        views = self._shaped(self.flat)
+        self.params = {name: view.detach().requires_grad_() for name, view in views.items()}
+        self.gradients = self._shaped(self.slopes)
+
+    def _shaped(self, flats: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Views of rows [K, P] by the parameters' names and shapes, [K, …] each."""
+        views = {}
+        for group, flat in zip(self.names, flats, strict=True):
             sizes = [self.shapes[name].numel() for name in group]
             for name, part in zip(group, flat.split(sizes, 1), strict=True):
-                view = part.view(len(flat), *self.shapes[name])
-                self.params[name] = view.detach().requires_grad_()
+                views[name] = part.view(len(flat), *self.shapes[name])
+        return views
+
+    def join_gradients(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Join the gradients [K, …] of the parameters to those [K, P] of the groups."""
+        named = dict(zip(self.params, parts, strict=True))
+        if all(part is self.gradients[name] for name, part in named.items()):
+            return self.slopes
+        return [torch.cat([named[name].flatten(1) for name in group], 1) for group in self.names]
 
     def _gathered(self, i: int) -> dict[str, Tensor]:
         """The tensors an optimizer keeps for group ``i``, zero where a member has none yet."""

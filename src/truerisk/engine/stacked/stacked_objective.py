@@ -67,7 +67,12 @@ class StackedObjective:
         return some
 
     def gradient(
-        self, params: State, buffers: State, batch: Batch, share: float = 1.0
+        self,
+        params: State,
+        buffers: State,
+        batch: Batch,
+        share: float = 1.0,
+        into: State | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Differentiate J of every member.
 
@@ -76,9 +81,10 @@ class StackedObjective:
             buffers: [K, …] by name; running statistics among them move on, in place.
             batch: x [K, n, …] and y [K, n, …].
             share: that of the batch in the step, a factor of J.
+            into: by parameter, what its gradient may be written to.
 
         Returns:
-            J [K], the risk g [K], and ∇J by parameter, [K, …] each.
+            J [K], the risk g [K], and ∇J by parameter, [K, …] each, perhaps those of ``into``.
         """
         named = [params, buffers, self.values, batch_parts(batch)]
         names = tuple(tuple(group) for group in named)
@@ -93,7 +99,8 @@ class StackedObjective:
         function = self._gradients[key]
         spare = function.count(tensors)  # which shows at first what is to be drawn ahead
         tensors += self.dropout.draw_ahead(batch.x.shape[1:])
-        J_K, risk_K, *gradients = function(tensors, spare)
+        places = [] if into is None else [None, None, *(into[name] for name in params)]
+        J_K, risk_K, *gradients = function(tensors, spare, places)
         return J_K, risk_K, gradients
 
     def _make_gradient(self, names: Names, share: float) -> Function:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from truerisk.engine.stacked.member_code.layout import is_whole
 from truerisk.engine.stacked.member_code.machine_code import load_function
-from truerisk.engine.stacked.member_code.program import Program, write_program
+from truerisk.engine.stacked.member_code.program import ALIGNED, Program, write_program
 
 
 class CompiledFunction:
@@ -25,7 +26,7 @@ class CompiledFunction:
         self.function = function
         self._codes: dict[Any, _Code | None] = {}
 
-    def find_code(self, tensors: Sequence[Tensor]) -> Callable[..., tuple[Tensor, ...]] | None:
+    def find_code(self, tensors: Sequence[Tensor]) -> _Code | None:
         """Find what to call with tensors like these; None where there is none."""
         kind = tuple((t.shape[1:], t.stride(), t.dtype, t.device.type) for t in tensors)
         if kind not in self._codes:
@@ -49,25 +50,45 @@ class _Code:
 
     def __init__(self, program: Program, run: Any) -> None:
         self.program, self.run = program, run
-        self.scratch = torch.empty(program.scratch + 64, dtype=torch.uint8)
+        self.scratch = torch.empty(program.scratch + ALIGNED, dtype=torch.uint8)
         start = self.scratch.data_ptr()
-        self.place = ctypes.c_void_p(start + -start % 64)
+        self.place = ctypes.c_void_p(start + -start % ALIGNED)
+        roots = [result.root for result in program.results]
+        self.may_be_given = [
+            roots.count(result.root) == 1 and is_whole(result, program.memories[result.root][1])
+            for result in program.results
+        ]
+        count = len(program.constants)
+        self.constants = [tensor.data_ptr() for tensor in program.constants], [0] * count
 
-    def __call__(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        members = len(tensors[0])
-        memories = [torch.empty(members, size, dtype=d) for d, size in self.program.memories]
-        given = [*tensors, *self.program.constants, *memories]
-        pointers = (ctypes.c_void_p * len(given))(*(t.data_ptr() for t in given))
-        steps = (ctypes.c_long * len(given))(
-            *(t.stride(0) for t in tensors), *[0] * len(self.program.constants),
-            *(t.stride(0) for t in memories),
-        )
+    def __call__(
+        self, tensors: Sequence[Tensor], into: Sequence[Tensor | None] = ()
+    ) -> tuple[Tensor, ...]:
+        members, results = len(tensors[0]), self.program.results
+        given = {
+            result.root: place
+            for result, may, place in zip(results, self.may_be_given, into, strict=False)
+            if may and place is not None
+        }
+        memories = [
+            given[i] if i in given else torch.empty(members, size, dtype=dtype)
+            for i, (dtype, size) in enumerate(self.program.memories)
+        ]
+        read, steps = self.constants
+        pointers = [t.data_ptr() for t in tensors] + read + [t.data_ptr() for t in memories]
+        strides = [t.stride(0) for t in tensors] + steps + [t.stride(0) for t in memories]
+        count = len(pointers)
         self.run(
-            ctypes.c_long(0), ctypes.c_long(members), pointers, steps, self.place
+            ctypes.c_long(members),
+            (ctypes.c_void_p * count)(*pointers),
+            (ctypes.c_long * count)(*strides),
+            self.place,
         )
         return tuple(
-            memories[r.root].as_strided(
+            given[r.root]
+            if r.root in given
+            else memories[r.root].as_strided(
                 (members, *r.sizes), (memories[r.root].shape[1], *r.strides), r.offset
             )
-            for r in self.program.results
+            for r in results
         )

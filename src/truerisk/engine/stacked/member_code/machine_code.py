@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import hashlib
 import os
 import shutil
@@ -17,7 +18,12 @@ import torch
 
 from truerisk.data.source_files import cache_folder
 
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-std=gnu11", "-fPIC", "-shared", "-w")
+FLAGS = (
+    *("-O3", "-march=native", "-fno-math-errno", "-std=gnu11", "-fPIC", "-shared"),
+    "-Werror=incompatible-pointer-types",
+)
+PATIENCE = 300
+"""Seconds that a compiler may take."""
 
 
 def load_function(source: str) -> Any | None:
@@ -35,7 +41,7 @@ def load_function(source: str) -> Any | None:
         if not path.exists():
             compile_source(source, compiler, path)
         library = ctypes.CDLL(str(path))
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return None
     library.bind(*(ctypes.cast(product, ctypes.c_void_p) for product in blas))
     return library.run
@@ -61,13 +67,21 @@ def find_blas() -> tuple[Any, Any] | None:
     return None
 
 
+@cache
+def find_math() -> list[str]:
+    """Find the libraries of exp and its like; glibc has those for whole registers apart."""
+    return ["-lmvec", "-lm"] if ctypes.util.find_library("mvec") else ["-lm"]
+
+
 def compile_source(source: str, compiler: str, path: Path) -> None:
     """Compile a source into a library, which is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent) as folder:
         code, library = Path(folder) / "code.c", Path(folder) / "code.so"
         code.write_text(source)
-        libraries = ("-lmvec", "-lm") if os.path.exists("/lib/x86_64-linux-gnu/libmvec.so.1") else ("-lm",)
+        libraries = (
+            ("-lmvec", "-lm") if os.path.exists("/lib/x86_64-linux-gnu/libmvec.so.1") else ("-lm",)
+        )
         subprocess.run(
             [compiler, *FLAGS, str(code), "-o", str(library), *libraries],
             check=True,

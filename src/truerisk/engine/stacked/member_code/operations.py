@@ -6,8 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from truerisk.engine.stacked.member_code.layout import Layout, NotKnown
-from truerisk.engine.stacked.member_code.loops import broadcast_strides, write_loops
+from truerisk.engine.stacked.member_code.layout import (
+    Layout,
+    NotKnown,
+    broadcast_strides,
+    write_loops,
+)
 
 Argument = Any
 """A `Layout`, or what else an operation is given."""
@@ -83,6 +87,8 @@ POINTWISE = {
 }
 """A number of the result, by those of the arguments."""
 
+COPIES = frozenset({"clone", "_to_copy", "copy", "lift_fresh_copy", "where"})
+"""Operations that only change the type of whole numbers."""
 ONLY = {"pow": (1, 2), "mse_loss": (2, 0), "mse_loss_backward": (3, 0)}
 """What one of the arguments must be."""
 IGNORED = frozenset({"alpha", "dtype", "layout", "device", "memory_format", "pin_memory"})
@@ -105,15 +111,20 @@ def write_pointwise(call: Call) -> str:
         raise NotKnown(f"{name} with {call.options}")
     (out,) = call.out
     operands = [arg for arg in call.args if isinstance(arg, Layout)]
-    # numbers of another type are compared as they are
-    type_ = next((a.type for a in operands if a.type in ("float", "double")), out.type)
+    real = [operand.type for operand in operands if operand.type in ("float", "double")]
+    if out.type in ("float", "double") and operands and not real and name not in COPIES:
+        raise NotKnown(f"{name} of whole numbers")
+    # numbers are compared in their own type
+    type_ = real[0] if real and out.type not in ("float", "double") else out.type
     strides = [broadcast_strides(operand, out.sizes) for operand in (out, *operands)]
     offsets = [operand.offset for operand in (out, *operands)]
 
     def body(places: Sequence[str]) -> str:
         read = iter(zip(operands, places[1:], strict=True))
         values = [
-            "{}[{}]".format(*_at(next(read))) if isinstance(arg, Layout) else write_number(arg, type_)
+            "{}[{}]".format(*_at(next(read)))
+            if isinstance(arg, Layout)
+            else write_number(arg, type_)
             for arg in call.args
             if isinstance(arg, Layout | int | float)
         ]
@@ -210,9 +221,9 @@ def _blas_form(layout: Layout) -> str:
 
 def write_sum(call: Call) -> str:
     """Write sums along axes, or means."""
-    if not call.axes:
-        raise NotKnown("a sum over all members")
     (out,), x = call.out, call.args[0]
+    if not call.axes or out.dtype != x.dtype or out.type not in ("float", "double"):
+        raise NotKnown("a sum over all members, or in another type")
     kept = [d for d in range(len(x.sizes)) if d not in call.axes]
     # axes that are kept with length one are of no account
     steps = [s for n, s in zip(out.sizes, out.strides, strict=True) if n != 1]
@@ -309,7 +320,7 @@ def write_concatenation(call: Call) -> str:
 
 def write_flip(call: Call) -> str:
     """Write a tensor backwards along some axes."""
-    (out,), x = call.out, call.args[0]
+    x = call.args[0]
     offset = x.offset + sum((x.sizes[d] - 1) * x.strides[d] for d in call.axes)
     strides = tuple(-s if d in call.axes else s for d, s in enumerate(x.strides))
     turned = x._replace(offset=offset, strides=strides)

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from truerisk.engine.stacked.member_code.layout import (
     MARK,
+    TYPES,
     Layout,
     NotKnown,
-    TYPES,
     read_axis,
     read_layout,
 )
@@ -50,7 +50,7 @@ class Program:
     """A function in C, and what it is called with.
 
     Attributes:
-        source: of ``run(first, last, pointers, steps, scratch)``.
+        source: of ``run(members, pointers, steps, scratch)``.
         constants: tensors that it reads after its arguments.
         results: the layout of each result, whose root is the number of its memory.
         memories: of the results, the dtype and the numbers a member.
@@ -89,7 +89,14 @@ def write_program(
 
 @dataclass
 class _Writer:
-    """Go through a recording."""
+    """Go through a recording.
+
+    Attributes:
+        recording: with ``MARK`` members, and no numbers.
+        constants: tensors that the function has beside its arguments.
+        memories: by the root of their layouts.
+        same: roots that are another one, seen otherwise.
+    """
 
     recording: fx.GraphModule
     constants: list[Tensor] = field(default_factory=list)
@@ -97,6 +104,7 @@ class _Writer:
     same: dict[Any, Any] = field(default_factory=dict)
 
     def write(self) -> Program:
+        """Write what is needed of it."""
         calls, results = self.read_calls()
         needed = self.find_needed(calls, results)
         calls = [call for call in calls if self.is_needed(call, needed)]
@@ -125,10 +133,7 @@ class _Writer:
             if node.op == "placeholder":
                 self.add_argument(read_layout(node.meta["val"]))
             elif node.op == "get_attr":
-                tensor = getattr(self.recording, node.target)
-                node.meta["val"] = tensor
-                self.constants.append(tensor)
-                self.add_argument(read_layout(tensor))
+                self.add_constant(node)
             elif node.op == "output":
                 results = [self.find_layout(arg) for arg in node.args[0]]
             elif node.op != "call_function":
@@ -145,21 +150,34 @@ class _Writer:
         name = f"a{sum(memory.name[0] == 'a' for memory in self.memories.values())}"
         self.memories[layout.root] = Memory(name, layout.dtype, layout.extent, layout.per_member)
 
-    def read_call(self, node: fx.Node) -> Call | None:
+    def add_constant(self, node: Any) -> None:
+        """Note a tensor that the function has beside its arguments."""
+        tensor = node.meta["val"] = getattr(self.recording, node.target)
+        if isinstance(tensor, FakeTensor):
+            raise NotKnown("a tensor without numbers")
+        layout = read_layout(tensor)
+        if layout.root not in self.memories:
+            self.constants.append(tensor)
+            self.add_argument(layout)
+
+    def read_call(self, node: Any) -> Call | None:
         """Read an operation; None of one that gives a view."""
         name = node.target.overloadpacket.__name__
         values = node.meta["val"]
-        if values is None or (isinstance(values, tuple | list) and None in values):
+        values = values if isinstance(values, tuple | list) else [values]
+        if not all(isinstance(value, Tensor) for value in values):
             raise NotKnown(f"what {name} gives")
-        out = tuple(map(read_layout, values if isinstance(values, tuple | list) else [values]))
+        out = tuple(map(read_layout, values))
         changes = node.target._schema.is_mutable
         if not changes and all(o.root in self.memories or o.root in self.same for o in out):
             return None
         if name in FILLED:
             args: tuple[Any, ...] = ()
         else:
-            args = fx.node.map_arg(node.args, self.find_layout)
-        if self.is_view(node) and not changes:  # of a number, which a recording has anew each time
+            args = (*fx.node.map_arg(node.args, self.find_layout), *_read_defaults(node))
+        if changes:
+            return Call(name, (args[0],), args, dict(node.kwargs), ())
+        if self.is_view(node):  # of a number, which a recording has anew each time
             self.same[out[0].root] = args[0].root
             return None
         for layout in out:
@@ -170,7 +188,7 @@ class _Writer:
         return Call(name, out, args, dict(node.kwargs), self.find_axes(node))
 
     @staticmethod
-    def is_view(node: fx.Node) -> bool:
+    def is_view(node: Any) -> bool:
         """Tell whether an operation gives what it is given, seen otherwise."""
         return any(result.alias_info is not None for result in node.target._schema.returns)
 
@@ -185,7 +203,7 @@ class _Writer:
             raise NotKnown(f"memory of {node}")
         return layout
 
-    def find_axes(self, node: fx.Node) -> tuple[int, ...]:
+    def find_axes(self, node: Any) -> tuple[int, ...]:
         """Find the axes that an operation goes along, of one member."""
         name = node.target.overloadpacket.__name__
         if name.startswith("nll_loss2d"):
@@ -246,15 +264,16 @@ class _Writer:
         functions: dict[str, str] = {}
         calls_in_c = [self.write_call(call, functions) for call in calls]
         definitions = [
-            f"static __attribute__((noinline)) void {name}{text}" for text, name in functions.items()
+            f"static __attribute__((noinline)) void {name}{text}"
+            for text, name in functions.items()
         ]
         return "\n".join(
             [
                 files(__package__).joinpath("operations.h").read_text(),
                 *definitions,
-                "void run(long first, long last, void **pointers, const long *steps, char *scratch)",
+                "void run(long members, void **pointers, const long *steps, char *scratch)",
                 "{",
-                "for (long k = first; k < last; k++) {",
+                "for (long k = 0; k < members; k++) {",
                 *pointers,
                 *calls_in_c,
                 "}",
@@ -283,6 +302,12 @@ class _Writer:
         text = f"({', '.join(parameters)})\n{{\n{WRITERS[call.name](own)}\n}}"
         name = functions.setdefault(text, f"{call.name}_{len(functions)}")
         return f"{name}({', '.join(places)});"
+
+
+def _read_defaults(node: Any) -> list[Any]:
+    """Read the arguments that were not given by place or by name."""
+    left = node.target._schema.arguments[len(node.args) :]
+    return [a.default_value for a in left if not (a.kwarg_only or a.name in node.kwargs)]
 
 
 def _find_gap(taken: Sequence[tuple[int, int]], size: int) -> tuple[int, int]:

@@ -76,11 +76,19 @@ class SpareRows:
             self._counts[kind] = found.count
         return self._counts[kind]
 
-    def __call__(self, tensors: Sequence[Tensor], count: int) -> tuple[Tensor, ...]:
-        """Return the function of some tensors, computed with ``count`` rows to spare."""
+    def __call__(
+        self, tensors: Sequence[Tensor], count: int, into: Sequence[Tensor | None] = ()
+    ) -> tuple[Tensor, ...]:
+        """Return the function of some tensors, computed with ``count`` rows to spare.
+
+        Args:
+            tensors: [K, …].
+            count: from `count`.
+            into: what each result may be written to, if that is what machine code does.
+        """
         code = None if self.compiled is None else self.compiled.find_code(tensors)
         if code is not None:
-            return code(tensors)
+            return code(tensors, into)
         if not count:
             return self.function(tensors)
         longer = [add_rows(tensor, count) for tensor in tensors]

@@ -45,6 +45,7 @@ class ReferenceObjective:
         differing: the numbers that are not the same for all members, with their K values.
         _dropout: not used; it is here so that this can stand where `StackedObjective` does.
         like: a tensor of the weights' dtype and device.
+        _steps: not used.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ReferenceObjective:
         differing: Mapping[str, Sequence[float]],
         _dropout: Any,
         like: Tensor,
+        _steps: int = 0,
     ) -> None:
         self.objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
         self.slots = find_numbers(recipe)

@@ -78,7 +78,8 @@ def read_layout(tensor: Tensor) -> Layout:
     # the stride of an axis of length one is that of nothing
     strides = tuple(_leave_out(tensor.stride(d), step) if shape[d] > 1 else 0 for d in rest)
     sizes = tuple(shape[d] for d in rest)
-    root, offset = tensor.untyped_storage()._cdata, _leave_out(int(tensor.storage_offset()), step, True)
+    offset = _leave_out(int(tensor.storage_offset()), step, True)
+    root = tensor.untyped_storage()._cdata
     return Layout(root, tensor.dtype, offset, sizes, strides, bool(axes))
 
 

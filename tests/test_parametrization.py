@@ -15,6 +15,7 @@ from truerisk.assemble import assemble
 from truerisk.cli import main
 from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
+from truerisk.parametrization import compare_shapes
 
 MUP = ["parametrization=mup", "parametrization.base.width=16"]
 IRIS = ["data=iris", "model.depth=2", "trainer.max_epochs=2"]
@@ -121,7 +122,59 @@ def test_a_step_of_muon_has_the_spectral_norm_of_a_wider_layer(name, own):
     assert growth == pytest.approx([4.0, 1.0, 1 / 4], rel=1e-12)
 
 
-SEEDS = 2
+@pytest.mark.parametrize(
+    ("name", "own"), [("original", adjust_original), ("match_rms_adamw", adjust_to_adamw)]
+)
+def test_rows_of_an_embedding_move_as_far_by_muon_at_every_width(name, own):
+    words = [*TEXT, "optimizer=muon", f"optimizer.adjust_lr_fn={name}"]
+    moves = []
+    for width in (16, 64, 256):  # below and above the number of rows
+        wide = [f"model.width={width}", f"model.heads={width // 16}"]
+        model, optimizer = build(*words, *MUP, *wide)
+        rows, columns = model.embedding.weight.shape
+        entry = math.sqrt(min(rows, columns) / (rows * columns))  # root mean square of U Vᵀ
+        moves.append(list_rates(optimizer)["embedding.weight"] * own(rows, columns) * entry)
+    assert moves == pytest.approx([moves[0]] * len(moves), rel=1e-12)
+
+
+TIED = [*TEXT, "model.tied=true", *MUP, "parametrization.base.heads=1"]
+WIDE = ["model.width=64", "model.heads=4"]
+
+
+@pytest.mark.parametrize(("optimizer", "factor"), [("adamw", 1), ("sgd", 4), ("muon", 2)])
+def test_a_shared_matrix_begins_and_moves_as_an_embedding(optimizer, factor):
+    # input weights of Table 8 of Yang et al. (2022), whose readout divides by the width
+    words = [*TIED, f"optimizer={optimizer}", "optimizer.lr=0.5"]
+    narrow, before = build(*words, "model.heads=1", "model.width=16")
+    wide, after = build(*words, *WIDE)
+    rates = [list_rates(built)["embedding.weight"] for built in (before, after)]
+    assert rates == [0.5, 0.5 * factor]
+    sizes = [measure_rms(model.embedding.weight) for model in (narrow, wide)]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
+    h = torch.randn(3, 64)
+    torch.testing.assert_close(wide.output(h), h @ wide.embedding.weight.T / 4)
+    h = torch.randn(3, 16)
+    assert torch.equal(narrow.output(h), h @ narrow.embedding.weight.T)
+
+
+def test_a_run_read_back_divides_as_the_one_that_was_trained(tmp_path):
+    words = [*TIED, *WIDE, "trainer.max_epochs=1", "optimizer=adamw", "figures=false"]
+    run = truerisk.train(words, folder=tmp_path / "run")
+    trained = assemble(compose(words)).model
+    trained.load_state_dict(run.network.state_dict())
+    x = torch.arange(16)[None]
+    assert torch.equal(truerisk.load_run(tmp_path / "run").network(x), trained.eval()(x))
+
+
+def test_a_table_that_grows_in_both_sizes_is_no_readout():
+    class Tied(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.embedding, self.output = nn.Embedding(width, width), nn.Linear(width, width)
+            self.output.weight = self.embedding.weight
+
+    with pytest.raises(ConfigError, match=r"embedding.weight is that of two layers"):
+        compare_shapes(Tied(8), Tied(4))
 
 
 def track_sizes(model, x):
@@ -130,7 +183,7 @@ def track_sizes(model, x):
     hooks = [
         module.register_forward_hook(lambda m, i, out, name=name: found.update({name: out}))
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding)
     ]
     with torch.no_grad():
         model(x)
@@ -190,6 +243,7 @@ LARGER = {
         "model.depth=1",
     ],
     "gpt": [*TEXT, "model.depth=2", "parametrization.base.heads=1"],
+    "tied_gpt": [*TEXT, "model.depth=2", "parametrization.base.heads=1", "model.tied=true"],
 }
 
 
@@ -216,7 +270,6 @@ def test_heads_keep_their_size():
 
 
 REFUSED = {
-    "tied": ([*TEXT, "model.tied=true", "model.width=64"], "is that of two layers.*model.tied=fal"),
     "optimizer": ([*IRIS, "optimizer=prodigy"], "no rule for the steps of pytorch_optimizer.Prod"),
     "closure": ([*IRIS, "optimizer=sam"], "no rule for the steps of"),
     "decay": ([*IRIS, "optimizer=adam", "optimizer.weight_decay=0.1"], "weight_decay of torch.Ad"),

@@ -58,6 +58,7 @@ from truerisk.parametrization import (
     check_optimizer,
     compare_shapes,
     complete_base,
+    divide_shared_inputs,
     measure_sizes,
     rescale_weights,
     scale_rates,
@@ -490,11 +491,14 @@ def build_model(
         if is_own(model) and surrogate.task.has_samples:
             _look_first(cfg, info, model, surrogate, data)
         if data is not None:
-            # before regularizers edit the model, whose parametrizations hide the weights
             data.notes += _initialize(cfg.initializer, model, data)
-            if narrow := _find_base(cfg):
-                draw = partial(_draw_network, narrow, data, **sizes, dtype=dtype)
-                rescale_weights(model, compare_shapes(model, draw()), measure_sizes(draw))
+        # before regularizers edit the model, whose parametrizations hide the weights
+        if narrow := _find_base(cfg):
+            draw = partial(_draw_network, narrow, data, **sizes, dtype=dtype)
+            growths = compare_shapes(model, draw())
+            divide_shared_inputs(model, growths)
+            if data is not None:
+                rescale_weights(model, growths, measure_sizes(draw))
         for regularizer in regularizers.values():
             model = regularizer.edit_model(model)
     # last: a regularizer may return another module, whose calls are those to compile
@@ -553,10 +557,11 @@ def _find_base(cfg: DictConfig) -> DictConfig | None:
     return narrow
 
 
-def _draw_network(cfg: DictConfig, data: RunData, **known: Any) -> nn.Module:
-    """Build a network and initialize it."""
+def _draw_network(cfg: DictConfig, data: RunData | None, **known: Any) -> nn.Module:
+    """Build a network, and initialize it where there is data."""
     model = _build_network(cfg, **known)
-    _initialize(cfg.initializer, model, data)
+    if data is not None:
+        _initialize(cfg.initializer, model, data)
     return model
 
 

@@ -32,15 +32,24 @@ STEPS = {
 of the singular values."""
 DECOUPLED = ("torch.AdamW", "pytorch_optimizer.Lion", "truerisk.Muon", "torch.SGD")
 """Optimizers whose decay of a weight is lr·λ·w a step."""
+MAPPINGS = (nn.Linear, nn.Bilinear, _ConvNd, nn.RNNBase, RNNCellBase, nn.MultiheadAttention)
+"""Layers whose weights map inputs to outputs; the tables of others are rows of vectors."""
 DRAWS = 8
 """Base networks that are drawn to learn how large each of its weights begins."""
 
 
 class Growth(NamedTuple):
-    """How many times as many inputs and outputs a weight has as at the base width."""
+    """How many times as many inputs and outputs a weight has as at the base width.
+
+    Attributes:
+        inputs: of them.
+        outputs: of them.
+        is_table: whether each row is a vector of its own, as in an embedding.
+    """
 
     inputs: float
     outputs: float
+    is_table: bool = False
 
 
 def complete_base(base: Mapping[str, Any], model: Mapping[str, Any], option: str) -> dict[str, Any]:
@@ -99,9 +108,9 @@ def compare_shapes(model: nn.Module, base: nn.Module) -> dict[str, Growth]:
             or one weight is read by layers that need it in different sizes.
 
     >>> compare_shapes(nn.Linear(8, 2), nn.Linear(4, 2))["weight"]
-    Growth(inputs=2.0, outputs=1.0)
+    Growth(inputs=2.0, outputs=1.0, is_table=False)
     """
-    sizes, found = dict(_list_fans(base)), dict(_list_fans(model))
+    sizes, found = ({read[:2]: read for read in _list_reads(net)} for net in (base, model))
     if sizes.keys() != found.keys():
         raise ConfigError(
             "parametrization.base: the model has other weights there: "
@@ -109,21 +118,64 @@ def compare_shapes(model: nn.Module, base: nn.Module) -> dict[str, Growth]:
             "change its widths alone, not its depth"
         )
     _check_heads(model, base)
-    growths: dict[str, Growth] = {}
-    for (name, place), fans in found.items():
-        # a tied weight is seen once for each layer that reads it
+    growths: dict[str, list[Growth]] = {}
+    for (name, place), read in found.items():
         before = sizes[name, place]
-        growth = Growth(fans[0] / before[0], fans[1] / before[1])
-        if growths.setdefault(name, growth) != growth:
-            raise ConfigError(
-                f"parametrization=mup: the weight {name} is that of two layers, which need it in "
-                "different sizes: set model.tied=false"
-            )
-    return growths
+        growth = Growth(read.inputs / before.inputs, read.outputs / before.outputs, read.is_table)
+        growths.setdefault(name, []).append(growth)
+    return {name: _join_growths(name, of_reads) for name, of_reads in growths.items()}
 
 
-def _list_fans(model: nn.Module) -> Iterator[tuple[tuple[str, int], tuple[int, int]]]:
-    """List inputs and outputs of each parameter, by its name and its place among those tied."""
+def _join_growths(name: str, growths: list[Growth]) -> Growth:
+    """Return the growth of a weight with that of each layer that reads it.
+
+    An embedding that gives the scores too begins and moves as an embedding.
+    """
+    first = next((growth for growth in growths if growth.is_table), growths[0])
+    scores = Growth(first.outputs, 1.0)
+    if not all(growth == first or (first.is_table and growth == scores) for growth in growths):
+        raise ConfigError(
+            f"parametrization=mup: the weight {name} is that of two layers, which need it in "
+            "different sizes: give each a weight of its own"
+        )
+    return first
+
+
+def divide_shared_inputs(model: nn.Module, growths: Mapping[str, Growth]) -> None:
+    """Let layers that give scores by an embedding's weight divide their inputs, in place.
+
+    By the growth of their number, as the weight's entries are as large at every width.
+
+    Source: Yang et al., "Tensor Programs V", 2022, Table 8; ``MuSharedReadout`` of their library.
+
+    Args:
+        model: the model.
+        growths: see `compare_shapes`.
+    """
+    for read in _list_reads(model):
+        growth = growths[read.name]
+        if growth.is_table and not read.is_table and growth.outputs != 1:
+            divide = partial(_divide_input, divisor=growth.outputs)
+            read.module.register_forward_pre_hook(divide)
+
+
+def _divide_input(_: nn.Module, args: tuple[Tensor], divisor: float) -> Tensor:
+    return args[0] / divisor
+
+
+class _Read(NamedTuple):
+    """A layer's reading of a parameter, by its name and its place among those of a tied one."""
+
+    name: str
+    place: int
+    module: nn.Module
+    inputs: int
+    outputs: int
+    is_table: bool
+
+
+def _list_reads(model: nn.Module) -> Iterator[_Read]:
+    """List which layer reads each parameter, with how many inputs and outputs."""
     names: dict[int, tuple[str, int]] = {}
     for path, module in model.named_modules():
         for key, parameter in module.named_parameters(recurse=False):
@@ -134,12 +186,13 @@ def _list_fans(model: nn.Module) -> Iterator[tuple[tuple[str, int], tuple[int, i
             name, place = names.get(id(parameter), (f"{path}.{key}".removeprefix("."), -1))
             # under the first name alone, as the optimizer knows it
             names[id(parameter)] = name, place + 1
-            yield (name, place + 1), _count_fans(module, parameter)
+            is_table = parameter.ndim > 1 and not isinstance(module, MAPPINGS)
+            fans = _count_fans(module, parameter)
+            yield _Read(name, place + 1, module, *fans, is_table)
 
 
 def _count_fans(module: nn.Module, parameter: Tensor) -> tuple[int, int]:
-    mapping = (nn.Linear, nn.Bilinear, _ConvNd, nn.RNNBase, RNNCellBase, nn.MultiheadAttention)
-    if parameter.ndim < 2 or not isinstance(module, mapping):
+    if parameter.ndim < 2 or not isinstance(module, MAPPINGS):
         # a table of vectors, as embeddings are, has its outputs last
         return 1, parameter.shape[-1] if parameter.ndim else 1
     # a kernel's places are inputs too; they do not grow, and cancel
@@ -196,10 +249,10 @@ def rescale_weights(
         growths: see `compare_shapes`.
         sizes: σ of each parameter, see `measure_sizes`.
     """
-    if all(growth == (1, 1) for growth in growths.values()):
+    if all(growth[:2] == (1, 1) for growth in growths.values()):
         return  # the base itself, to the last bit
     for name, parameter in model.named_parameters():
-        inputs, outputs = growths[name]
+        inputs, outputs, _ = growths[name]
         # what has been drawn, rather than its scheme's law, which a user's own may not state
         now = parameter.double().square().mean().sqrt().item()
         if now and sizes[name]:
@@ -298,7 +351,7 @@ def _find_factor(
 ) -> tuple[str, float]:
     """Return which number of a group is the rate of a parameter, and its factor."""
     kind = STEPS[name_optimizer(factory)]
-    inputs, outputs = growth
+    inputs, outputs, is_table = growth
     if kind == "gradient":
         return "lr", outputs / inputs
     if kind == "entry":
@@ -306,6 +359,10 @@ def _find_factor(
     # those that Muon leaves to AdamW have another rate beside its own
     if parameter.ndim != 2 or not numbers["muon"]:
         return "adamw_lr", 1 / inputs
+    if is_table:
+        # orthogonal rows have the length 1, or as torch multiplies them one that grows by itself
+        grows = numbers["adjust_lr_fn"] == "match_rms_adamw"
+        return "lr", 1.0 if grows else math.sqrt(outputs)
     rows, columns = parameter.shape
     before = rows / outputs, columns / inputs  # at the base width
     # what torch multiplies the step by itself

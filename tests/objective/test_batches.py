@@ -6,10 +6,22 @@ import weakref
 
 import pytest
 import torch
+from torch.autograd.functional import hessian, jacobian
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
-from truerisk.objective import GaussNewtonOperator, HessianOperator, LocalObjective, gradient
+from truerisk.loss import adapt_loss
+from truerisk.model import GPT
+from truerisk.objective import (
+    GaussNewtonOperator,
+    HessianOperator,
+    LocalObjective,
+    Objective,
+    gradient,
+)
+from truerisk.objective.step_objective import StepObjective
 
 SAMPLES, BATCHES = 4, 8
 
@@ -75,3 +87,51 @@ def test_what_can_be_read_only_once_is_refused(case):
         LocalObjective(at.objective, None, iter([at.batch]))
     with pytest.raises(ConfigError, match="no samples"):
         LocalObjective(at.objective, None, []).value()
+
+
+def penalize(forward):
+    return 0.1 * sum(p.square().sum() for p in forward.params.values())
+
+
+class Decoding:
+    """A decoder's loss on few sequences of tokens, whose last batch is a smaller one."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        sizes = {"width": 4, "depth": 1, "heads": 2, "kv_heads": 1, "expansion": 1}
+        self.model = GPT((5,), 6, **sizes, within_documents=True).double()
+        for parameter in self.model.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        tokens = torch.randint(6, (7, 6))
+        self.batch = Batch(tokens[:, :-1], tokens[:, 1:])
+        loss = torch.nn.CrossEntropyLoss(reduction="none")
+        self.objective = Objective(self.model, adapt_loss(loss, "next_token", 6), {"l2": penalize})
+        self.w = LocalObjective(self.objective, None, [self.batch]).w
+
+    def outputs(self, w):
+        space = LocalObjective(self.objective, None, [self.batch]).space
+        with sdpa_kernel(SDPBackend.MATH):
+            return functional_call(self.model, space.named(w), (self.batch.x,))
+
+    def value(self, w):
+        scores = self.outputs(w).flatten(0, 1)
+        return torch.nn.functional.cross_entropy(scores, self.batch.y.flatten()) + 0.1 * w @ w
+
+
+@pytest.mark.parametrize("sizes", [(7,), (3, 3, 1)])
+def test_curvature_of_a_decoder_is_that_of_all_its_tokens(split, sizes):
+    at = Decoding()
+    batches = split(at.batch, *sizes)
+    J = jacobian(at.outputs, at.w).flatten(0, 1)
+    p = at.outputs(at.w).detach().flatten(0, 1).softmax(1)
+    H = torch.diag_embed(p) - p[:, :, None] * p[:, None]
+    found = torch.einsum("nkp,nkl,nlq->pq", J, H, J) / len(p) + 0.2 * torch.eye(len(at.w)).double()
+    exact = {"gauss_newton": found, "hessian": hessian(at.value, at.w)}
+    v = torch.randn(len(at.w), dtype=torch.float64)
+    point = LocalObjective(at.objective, None, batches)
+    step = StepObjective(at.objective, [(batch, len(batch) / 7) for batch in batches])
+    close = {"rtol": 1e-9, "atol": 1e-11}
+    for operator, name in ((GaussNewtonOperator, "gauss_newton"), (HessianOperator, "hessian")):
+        torch.testing.assert_close(operator(point).dense(), exact[name], **close)
+        product = getattr(step, f"{name}_product")(v)
+        torch.testing.assert_close(product, exact[name] @ v, **close)

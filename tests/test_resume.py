@@ -165,6 +165,8 @@ RECIPES = {
     "convolutions": "data=mnist1d data.num_train=90 model=cnn1d regularizer=[cutmix]",
     "images": "data=digits data.num_train=90 model=cnn regularizer=[augment] "
     "regularizer.augment.policy=randaugment regularizer.augment.white=16",
+    "tokens": "data=copy_memory data.num_train=90 model=gpt model.width=8 model.depth=1 "
+    "model.heads=2 optimizer=muon param_groups=muon_hidden regularizer=[dropout]",
     "read in pieces": "data.in_memory=false regularizer=[dropout]",
     "rarely measured": "risk.every=2 regularizer=[early_stopping,dropout]",
     "steps": "trainer.max_steps=8 trainer.max_epochs=-1 regularizer=[dropout]",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 import traceback
@@ -384,6 +385,8 @@ def _execute(
 
         # those of an earlier look, by `truerisk draw`, would pass for those of the end
         if cfg.get("figures", True) or any(run.figures.glob("*.png")):
+            # what training has freed, or the peak of memory would be both at once
+            _return_freed_memory()
             draw_result(result, cfg)
 
     with ExitStack() as stack:
@@ -467,6 +470,13 @@ def _threads(cfg: DictConfig, recipe: Recipe) -> int:
     if cfg.threads != "auto":
         return cfg.threads
     return threads.choose_threads(recipe.model, first_inputs(recipe.data, recipe.data.batch_size))
+
+
+def _return_freed_memory() -> None:
+    """Give freed memory back to the system, where the C library keeps it (glibc's does)."""
+    # other systems' libraries have no such function, and Windows none without a name
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _fit(

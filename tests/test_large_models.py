@@ -115,6 +115,10 @@ def test_two_processes_are_one(trainer, texts, whole, tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.9."),
+    reason="what torch 2.9 compiles of attention's gradient takes no double precision on a CPU",
+)
 def test_what_is_compiled_is_the_same(run, texts):
     small = [*GPT, *BATCH, texts, "model.depth=1", "trainer.max_epochs=1", "data.num_train=8"]
     assert_alike(run(*small, "compile=true"), run(*small))

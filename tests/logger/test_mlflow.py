@@ -89,6 +89,8 @@ def log_one(folder):
 
 def test_processes_share_a_fresh_default_store(tmp_path, monkeypatch, capfd):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    # tokenizers 0.20 tells of a fork, whatever for, once a test before has used it
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     folders = [tmp_path / "outputs" / "day" / str(i) for i in range(2)]
     fork = multiprocessing.get_context("fork")
     runs = [fork.Process(target=log_one, args=(folder,)) for folder in folders]

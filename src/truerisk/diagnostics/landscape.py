@@ -309,7 +309,8 @@ def label_heights(axes: Axes) -> None:
         inside = [label.get_position() for label in tried if _fits_inside(label, axes)]
         for label in tried:
             label.remove()
-        axes.clabel(lines, heights, manual=inside, **style)
+        # matplotlib 3.8 looks the lines up among all heights, whichever it is told to label
+        axes.clabel(lines, manual=inside, **style)
 
 
 def _fits_inside(label: Text, axes: Axes) -> bool:

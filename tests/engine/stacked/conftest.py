@@ -82,7 +82,7 @@ def jobs(tmp_path):
 @pytest.fixture
 def compiled(monkeypatch):
     """Compile the steps of short runs too; tells of each kind of tensors whether that was done."""
-    from truerisk.engine.stacked import stacked_objective
+    from truerisk.engine.stacked.member_code import compiled_function
     from truerisk.engine.stacked.member_code.compiled_function import CompiledFunction
     from truerisk.engine.stacked.member_code.machine_code import find_blas, find_compiler
 
@@ -96,5 +96,5 @@ def compiled(monkeypatch):
 
     find_for_real = CompiledFunction.find_code
     monkeypatch.setattr(CompiledFunction, "find_code", find_code)
-    monkeypatch.setattr(stacked_objective, "COMPILED_FROM", 0)
+    monkeypatch.setattr(compiled_function, "COMPILED_FROM", 0)
     return found

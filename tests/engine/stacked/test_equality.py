@@ -64,6 +64,16 @@ def test_every_update_rule(same, optimizer):
     same([*recipe, "seed=1"], [*recipe, "seed=2", *OPTIMIZERS[optimizer]])
 
 
+COMPILED_RULES = [name for name in OPTIMIZERS if "width=300" not in name]
+
+
+@pytest.mark.parametrize("optimizer", COMPILED_RULES)
+def test_every_update_rule_that_is_compiled(compiled, same, optimizer):
+    recipe = [*SMALL, *SHORTER, *f"optimizer={optimizer}".split()]
+    same([*recipe, "seed=1"], [*recipe, "seed=2", *OPTIMIZERS[optimizer]])
+    assert compiled and all(compiled)
+
+
 SHORTER = ["trainer.max_epochs=8"]
 MODELS = {
     "linear": [o for o in SMALL if "width" not in o and "depth" not in o],

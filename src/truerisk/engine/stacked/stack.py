@@ -8,8 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from truerisk.engine.stacked.member_code.compiled_function import (
+    CompiledFunction,
+    is_worth_compiling,
+)
 from truerisk.engine.stacked.stacked_run import StackedRun
-from truerisk.engine.stacked.update_rules import SINGLE, UPDATE_RULES, Hyperparameters
+from truerisk.engine.stacked.update_rules import (
+    SINGLE,
+    UPDATE_RULES,
+    Hyperparameters,
+    TensorRule,
+)
 
 
 class Stack:
@@ -24,6 +33,8 @@ class Stack:
     def __init__(self, members: Sequence[StackedRun]) -> None:
         self.members = list(members)
         first = self.members[0]
+        self.compiles = is_worth_compiling(first.horizon)
+        self._updates: dict[Any, CompiledFunction] = {}
         self.rule = UPDATE_RULES[first.optimizer_target]
         self.names = [group["param_names"] for group in first.optimizer.param_groups]
         self.shapes = {n: p.shape for n, p in first.weights().items()}
@@ -87,10 +98,24 @@ class Stack:
 
     def update(self, gradients: Sequence[Tensor], t: int) -> None:
         """Take step number t along the gradients [K, P] of the groups."""
-        for w, g, state, numbers in zip(
-            self.flat, gradients, self.state, self.numbers, strict=True
-        ):
+        groups = zip(self.flat, gradients, self.state, self.numbers, strict=True)
+        for i, (w, g, state, numbers) in enumerate(groups):
+            if self.compiles:
+                step = torch.full((len(w), 1), float(t), dtype=torch.float64, device=w.device)
+                tensors = [w, g, step, *state.values(), *numbers.exact.values()]
+                code = self._find_update(i).find_code(tensors)
+                if code is not None:
+                    code(tensors)
+                    continue
             self.rule.step(w, g, state, numbers, t)
+
+    def _find_update(self, i: int) -> CompiledFunction:
+        """Find the update of group ``i`` as a function, for such numbers as are zero."""
+        key = i, *self.numbers[i].nonzero.values()
+        if key not in self._updates:
+            rule = TensorRule(self.rule, list(self.state[i]), self.numbers[i])
+            self._updates[key] = CompiledFunction(rule)
+        return self._updates[key]
 
     def collect_state(self) -> dict[str, Tensor]:
         """All parameters and buffers, [K, …]."""

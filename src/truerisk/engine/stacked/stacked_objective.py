@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from truerisk.core.batch import Batch
-from truerisk.engine.stacked.member_code.compiled_function import CompiledFunction
+from truerisk.engine.stacked.member_code.compiled_function import (
+    CompiledFunction,
+    is_worth_compiling,
+)
 from truerisk.engine.stacked.stacked_data import batch_parts
 from truerisk.engine.stacked.substitution import find_numbers, stack_numbers, substituted
 from truerisk.engine.stacked.vmap.batching_rules import BatchingRules
@@ -19,9 +22,6 @@ from truerisk.engine.stacked.vmap.spare_rows import SpareRows
 from truerisk.engine.stacked.vmap.traced_function import Function, TracedFunction
 from truerisk.objective import Objective
 from truerisk.recipe import Recipe
-
-COMPILED_FROM = 1000
-"""Steps of a run for which it is worth some seconds to compile them."""
 
 State = Mapping[str, Tensor]
 Names = tuple[tuple[str, ...], ...]
@@ -48,8 +48,7 @@ class StackedObjective:
         like: Tensor,
         steps: int = 0,
     ) -> None:
-        # not the time that is left: what a run goes on with has the digits of what it began with
-        self.compiles = steps >= COMPILED_FROM
+        self.compiles = is_worth_compiling(steps)
         self.objective = Objective(recipe.model, recipe.surrogate, recipe.hooks("penalty"))
         self.with_outputs = bool(recipe.metrics)
         self.with_places = any(groups.ndim > 1 for groups in recipe.data.groups.values())

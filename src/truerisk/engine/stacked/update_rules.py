@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,8 +13,9 @@ from torch import Tensor
 class Hyperparameters:
     """The members' numbers for one group of parameters, as columns [K, 1].
 
-    ``exact`` has them in double precision, ``numbers[name]`` in the type of the weights, and
-    ``switches`` what is on or off for all of them.
+    ``exact`` has them in double precision, ``numbers[name]`` in the type of the weights,
+    ``switches`` what is on or off for all of them, and ``fuses`` whether torch's own kernels may
+    do the update.
     """
 
     def __init__(
@@ -26,6 +28,8 @@ class Hyperparameters:
         self.like = like
         self.switches = {name: bool(groups[0].get(name, False)) for name in switches}
         self.exact = _columns(groups, names, like.device)
+        self.nonzero = {name: bool((column != 0).any()) for name, column in self.exact.items()}
+        self.fuses = True
         self._cast: dict[str, Tensor] = {}
         self._rest: dict[str, Tensor] = {}
         self._alike: list[tuple[list[int], dict[str, float]]] | None = None
@@ -58,7 +62,14 @@ class Hyperparameters:
 
     def any(self, name: str) -> bool:
         """Whether a number is not zero for some member."""
-        return bool((self.exact[name] != 0).any())
+        return self.nonzero[name]
+
+    def with_columns(self, columns: Sequence[Tensor], like: Tensor) -> Hyperparameters:
+        """Return the same with other tensors for the numbers, of which none is looked at."""
+        other = copy.copy(self)
+        other.exact = dict(zip(self.exact, columns, strict=True))
+        other.like, other.fuses, other._cast, other._rest = like, False, {}, {}
+        return other
 
 
 def _columns(
@@ -98,12 +109,33 @@ class UpdateRule(NamedTuple):
         initial: numbers that only the start of the optimizer's own state depends on.
     """
 
-    step: Callable[[Tensor, Tensor, State, Hyperparameters, int], None]
+    step: Callable[[Tensor, Tensor, State, Hyperparameters, Any], None]
     keeps: Callable[[Hyperparameters], tuple[str, ...]]
     stacks: tuple[str, ...]
     switches: tuple[str, ...] = ()
     counts: str = "state"
     initial: tuple[str, ...] = ()
+
+
+class TensorRule:
+    """An update rule as a function of tensors alone.
+
+    Args:
+        rule: the rule.
+        kept: names of what it keeps.
+        numbers: whose switches it has, and whose numbers it knows to be zero.
+    """
+
+    def __init__(self, rule: UpdateRule, kept: Sequence[str], numbers: Hyperparameters) -> None:
+        self.rule, self.kept, self.numbers = rule, list(kept), numbers
+
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Move w [K, P], the first of the tensors, along g, the second, at step t [K, 1]."""
+        w, g, t, *rest = tensors
+        state = dict(zip(self.kept, rest, strict=False))
+        columns = rest[len(self.kept) :]
+        self.rule.step(w, g, state, self.numbers.with_columns(columns, w), t)
+        return ()
 
 
 def sgd(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
@@ -152,7 +184,7 @@ def adadelta(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> 
 
 def adam(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
     """m ← β₁m + (1 − β₁)g; v ← β₂v + (1 − β₂)g²; w ← w − lr·m̂/(√v̂ + ε)."""
-    if w.shape[1] >= WIDE:
+    if w.shape[1] >= WIDE and h.fuses:
         _fused(torch._fused_adam_, w, g, state, h, t)
     else:
         _adam(w, _coupled(w, g, h), state, h, t)
@@ -160,7 +192,7 @@ def adam(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None
 
 def adamw(w: Tensor, g: Tensor, state: State, h: Hyperparameters, t: int) -> None:
     """Adam's step, beside w ← (1 − lr·λ)w."""
-    if w.shape[1] >= WIDE:
+    if w.shape[1] >= WIDE and h.fuses:
         _fused(torch._fused_adamw_, w, g, state, h, t)
     else:
         _shrink(w, h)

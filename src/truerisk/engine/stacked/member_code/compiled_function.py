@@ -13,6 +13,15 @@ from truerisk.engine.stacked.member_code.layout import is_whole
 from truerisk.engine.stacked.member_code.machine_code import load_function
 from truerisk.engine.stacked.member_code.program import ALIGNED, Program, write_program
 
+COMPILED_FROM = 1000
+"""Steps of a run for which it is worth some seconds to compile them."""
+
+
+def is_worth_compiling(steps: int) -> bool:
+    """Tell whether runs of so many steps are compiled."""
+    # of the whole run, not of what is left: one that was cut off goes on with the same digits
+    return steps >= COMPILED_FROM
+
 
 class CompiledFunction:
     """Call a function for one member after another, as machine code.

@@ -43,6 +43,10 @@ class Call(NamedTuple):
 
 POINTWISE = {
     "add": "{0} + {alpha} * {1}",
+    "addcmul": "{0} + {alpha} * {1} * {2}",
+    "lerp": "{2} < 0.5 ? {0} + {2} * ({1} - {0}) : {1} - ({1} - {0}) * (1 - {2})",
+    "sign": "({0} > 0) - ({0} < 0)",
+    "bitwise_or": "{0} | {1}",
     "sub": "{0} - {alpha} * {1}",
     "rsub": "{1} - {alpha} * {0}",
     "mul": "{0} * {1}",
@@ -67,7 +71,7 @@ POINTWISE = {
     "le": "{0} <= {1}",
     "gt": "{0} > {1}",
     "ge": "{0} >= {1}",
-    "pow": "{0} * {0}",  # its exponent is two
+    "pow": "POW({0}, {1})",
     "mse_loss": "({0} - {1}) * ({0} - {1})",
     "mse_loss_backward": "2 * ({1} - {2}) * {0}",
     "gelu": "GELU({0})",
@@ -77,11 +81,14 @@ POINTWISE = {
     "leaky_relu": "{0} > 0 ? {0} : {0} * {1}",
     "leaky_relu_backward": "{1} > 0 ? {0} : {0} * {2}",
     "masked_fill": "{1} ? {2} : {0}",
+    "maximum": "{0} > {1} || {0} != {0} ? {0} : {1}",
+    "minimum": "{0} < {1} || {0} != {0} ? {0} : {1}",
     "clamp_min": "{0} < {1} ? {1} : {0}",
     "clamp_max": "{0} > {1} ? {1} : {0}",
     "round": "RINT({0})",
     "clone": "{0}",
     "lift_fresh_copy": "{0}",
+    "scalar_tensor": "{0}",
     "_to_copy": "{0}",
     "copy": "{1}",
 }
@@ -89,9 +96,9 @@ POINTWISE = {
 
 COPIES = frozenset({"clone", "_to_copy", "copy", "lift_fresh_copy", "where"})
 """Operations that only change the type of whole numbers."""
-ONLY = {"pow": (1, 2), "mse_loss": (2, 0), "mse_loss_backward": (3, 0)}
+ONLY = {"mse_loss": (2, 0), "mse_loss_backward": (3, 0)}
 """What one of the arguments must be."""
-IGNORED = frozenset({"alpha", "dtype", "layout", "device", "memory_format", "pin_memory"})
+IGNORED = frozenset({"alpha", "value", "dtype", "layout", "device", "memory_format", "pin_memory"})
 """Options that a loop knows, or that the result shows."""
 
 FILLED = {"new_zeros": 0, "zeros_like": 0, "zeros": 0, "ones_like": 1, "ones": 1}
@@ -103,6 +110,8 @@ def write_pointwise(call: Call) -> str:
     name = call.name.rstrip("_")
     if name == "clamp":
         call, expression = _read_bounds(call)
+    elif name == "pow" and call.args[1] == 2:
+        expression = "{0} * {0}"
     else:
         expression = POINTWISE[name]
     if name in ONLY and call.args[ONLY[name][0]] != ONLY[name][1]:
@@ -128,7 +137,8 @@ def write_pointwise(call: Call) -> str:
             for arg in call.args
             if isinstance(arg, Layout | int | float)
         ]
-        alpha = write_number(call.options.get("alpha", 1), type_)
+        factor = call.options.get("alpha", call.options.get("value", 1))
+        alpha = write_number(factor, type_)
         value = _typed(expression, type_).format(*values, alpha=alpha)
         if out.type == "uint8_t":
             value = f"({value}) != 0"
@@ -155,7 +165,7 @@ def _at(pair: tuple[Layout, str]) -> tuple[Any, str]:
 
 
 def _typed(text: str, type_: str) -> str:
-    for name in ("FABS", "RINT", "EXP", "LOG", "SQRT", "TANH"):
+    for name in ("FABS", "RINT", "POW", "EXP", "LOG", "SQRT", "TANH"):
         text = text.replace(f"{name}(", name.lower() + ("f(" if type_ == "float" else "("))
     for name in ("GELU", "GELU_SLOPE", "SILU_SLOPE"):
         text = text.replace(f"{name}(", f"{name.lower()}_{type_}(")

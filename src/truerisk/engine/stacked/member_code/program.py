@@ -176,7 +176,9 @@ class _Writer:
         else:
             args = (*fx.node.map_arg(node.args, self.find_layout), *_read_defaults(node))
         if changes:
-            return Call(name, (args[0],), args, dict(node.kwargs), ())
+            options = dict(node.kwargs)
+            where = self.find_layout(options.pop("out")) if "out" in options else args[0]
+            return Call(name, (where,), args, options, ())
         if self.is_view(node):  # of a number, which a recording has anew each time
             self.same[out[0].root] = args[0].root
             return None

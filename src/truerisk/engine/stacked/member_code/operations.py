@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from truerisk.engine.stacked.member_code.layout import (
@@ -105,8 +105,22 @@ FILLED = {"new_zeros": 0, "zeros_like": 0, "zeros": 0, "ones_like": 1, "ones": 1
 """Operations of which only the shape of their argument counts, and what they fill with."""
 
 
-def write_pointwise(call: Call) -> str:
-    """Write a loop over the numbers of the result."""
+class Pointwise(NamedTuple):
+    """A number of a result, by those at the same place of its operands.
+
+    Attributes:
+        out: the result.
+        operands: what it is of.
+        write: the value, of the operands' numbers in C.
+    """
+
+    out: Layout
+    operands: tuple[Layout, ...]
+    write: Callable[[Sequence[str]], str]
+
+
+def read_pointwise(call: Call) -> Pointwise:
+    """Read an operation that is one of `POINTWISE`."""
     name = call.name.rstrip("_")
     if name == "clamp":
         call, expression = _read_bounds(call)
@@ -119,32 +133,95 @@ def write_pointwise(call: Call) -> str:
     if not IGNORED.issuperset(call.options):
         raise NotKnown(f"{name} with {call.options}")
     (out,) = call.out
-    operands = [arg for arg in call.args if isinstance(arg, Layout)]
+    operands = tuple(arg for arg in call.args if isinstance(arg, Layout))
     real = [operand.type for operand in operands if operand.type in ("float", "double")]
     if out.type in ("float", "double") and operands and not real and name not in COPIES:
         raise NotKnown(f"{name} of whole numbers")
     # numbers are compared in their own type
     type_ = real[0] if real and out.type not in ("float", "double") else out.type
-    strides = [broadcast_strides(operand, out.sizes) for operand in (out, *operands)]
-    offsets = [operand.offset for operand in (out, *operands)]
+    factor = write_number(call.options.get("alpha", call.options.get("value", 1)), type_)
 
-    def body(places: Sequence[str]) -> str:
-        read = iter(zip(operands, places[1:], strict=True))
+    def write(numbers: Sequence[str]) -> str:
+        read = iter(numbers)
         values = [
-            "{}[{}]".format(*_at(next(read)))
-            if isinstance(arg, Layout)
-            else write_number(arg, type_)
+            next(read) if isinstance(arg, Layout) else write_number(arg, type_)
             for arg in call.args
             if isinstance(arg, Layout | int | float)
         ]
-        factor = call.options.get("alpha", call.options.get("value", 1))
-        alpha = write_number(factor, type_)
-        value = _typed(expression, type_).format(*values, alpha=alpha)
-        if out.type == "uint8_t":
-            value = f"({value}) != 0"
-        return f"{out.root}[{places[0]}] = {value};"
+        value = _typed(expression, type_).format(*values, alpha=factor)
+        return f"({value}) != 0" if out.type == "uint8_t" else value
 
-    return write_loops(out.sizes, offsets, strides, body)
+    return Pointwise(out, operands, write)
+
+
+def write_pointwise(*calls: Call, inside: Container[Any] = ()) -> str:
+    """Write one loop over the numbers of the results, which are of one shape.
+
+    Args:
+        calls: in their order.
+        inside: memories that nothing reads outside the loop, which stay in registers.
+    """
+    parts = [read_pointwise(call) for call in calls]
+    sizes = parts[0].out.sizes
+    touched = dict.fromkeys(layout for part in parts for layout in (part.out, *part.operands))
+    layouts = [layout for layout in touched if layout.root not in inside]
+    written = {part.out for part in parts}
+    layouts.sort(key=lambda layout: layout not in written)
+
+    def body(places: Sequence[str]) -> str:
+        numbers = {
+            layout: f"{layout.root}[{place}]" for layout, place in zip(layouts, places, strict=True)
+        }
+        lines = []
+        for part in parts:
+            value = part.write([numbers.get(one, str(one.root)) for one in part.operands])
+            if part.out not in numbers:
+                numbers[part.out] = str(part.out.root)
+                lines.append(f"{part.out.type} {part.out.root};")
+            lines.append(f"{numbers[part.out]} = {value};")
+        return "{ " + " ".join(lines) + " }"
+
+    strides = [broadcast_strides(layout, sizes) for layout in layouts]
+    return write_loops(sizes, [layout.offset for layout in layouts], strides, body)
+
+
+def joins_loop(calls: Sequence[Call], call: Call) -> bool:
+    """Tell whether an operation may be done in one loop with those before it."""
+    if not all(one.name.rstrip("_") in (*POINTWISE, "clamp") for one in (*calls[:1], call)):
+        return False
+    if calls[0].out[0].sizes != call.out[0].sizes:
+        return False
+    written = [one.out[0] for one in calls]
+    read = [layout for one in calls for layout in one.layouts]
+    # what is written in the loop is read at the same place, and the other way about
+    return all(
+        layout == other
+        for layouts, others in ((call.layouts, written), (call.out, read))
+        for layout in layouts
+        for other in others
+        if layout.root == other.root
+    )
+
+
+def stands_apart(calls: Sequence[Call], call: Call) -> bool:
+    """Tell whether an operation may as well be done before some others."""
+    written = {layout.root for one in calls for layout in one.out}
+    touched = {layout.root for one in calls for layout in one.layouts}
+    own = {layout.root for layout in call.out}
+    return not (own & touched or {layout.root for layout in call.layouts} & written)
+
+
+def join_loops(calls: Sequence[Call]) -> list[list[Call]]:
+    """Put operations together that are done in one loop."""
+    groups: list[list[Call]] = []
+    for call in calls:
+        if groups and joins_loop(groups[-1], call):
+            groups[-1].append(call)
+        elif groups and stands_apart(groups[-1], call):
+            groups.insert(-1, [call])
+        else:
+            groups.append([call])
+    return groups
 
 
 def _read_bounds(call: Call) -> tuple[Call, str]:
@@ -158,10 +235,6 @@ def _read_bounds(call: Call) -> tuple[Call, str]:
     inner = f"({POINTWISE['clamp_min']})"
     upper = POINTWISE["clamp_max"].replace("{1}", "{2}").replace("{0}", inner)
     return call._replace(args=(call.args[0], low, high), options={}), upper
-
-
-def _at(pair: tuple[Layout, str]) -> tuple[Any, str]:
-    return pair[0].root, pair[1]
 
 
 def _typed(text: str, type_: str) -> str:

@@ -20,7 +20,14 @@ from truerisk.engine.stacked.member_code.layout import (
     read_axis,
     read_layout,
 )
-from truerisk.engine.stacked.member_code.operations import AXES, FILLED, WRITERS, Call
+from truerisk.engine.stacked.member_code.operations import (
+    AXES,
+    FILLED,
+    WRITERS,
+    Call,
+    join_loops,
+    write_pointwise,
+)
 
 ALIGNED = 64
 """Bytes on which scratch tensors begin."""
@@ -96,12 +103,14 @@ class _Writer:
         constants: tensors that the function has beside its arguments.
         memories: by the root of their layouts.
         same: roots that are another one, seen otherwise.
+        inside: names of memories that are there in one loop alone.
     """
 
     recording: fx.GraphModule
     constants: list[Tensor] = field(default_factory=list)
     memories: dict[Any, Memory] = field(default_factory=dict)
     same: dict[Any, Any] = field(default_factory=dict)
+    inside: set[str] = field(default_factory=set)
 
     def write(self) -> Program:
         """Write what is needed of it."""
@@ -116,9 +125,10 @@ class _Writer:
         unknown = {call.name for call in calls} - WRITERS.keys()
         if unknown:
             raise NotKnown(", ".join(sorted(unknown)))
-        scratch = self.place_scratch(calls)
+        loops = join_loops(calls)
+        scratch = self.place_scratch(loops)
         return Program(
-            self.write_source(calls, places, scratch),
+            self.write_source(loops, places, scratch),
             self.constants,
             [result._replace(root=places.index(result.root)) for result in results],
             [(self.memories[root].dtype, self.memories[root].extent) for root in places],
@@ -235,23 +245,30 @@ class _Writer:
         """Tell whether an operation writes to one of some memories."""
         return any(layout.root in needed for layout in call.out)
 
-    def place_scratch(self, calls: Sequence[Call]) -> dict[Any, tuple[int, int]]:
+    def place_scratch(self, loops: Sequence[Sequence[Call]]) -> dict[Any, tuple[int, int]]:
         """Give each scratch tensor its bytes, from and to, which it takes over from dead ones."""
-        last = {layout.root: number for number, call in enumerate(calls) for layout in call.layouts}
+        touched = [dict.fromkeys(o.root for call in loop for o in call.layouts) for loop in loops]
+        last = {root: number for number, roots in enumerate(touched) for root in roots}
+        first: dict[Any, int] = {}
         places: dict[Any, tuple[int, int]] = {}
-        alive: list[Any] = []
-        for number, call in enumerate(calls):
-            for root in dict.fromkeys(layout.root for layout in call.layouts):
+        for number, roots in enumerate(touched):
+            alive = sorted(place for root, place in places.items() if last[root] >= number)
+            for root in roots:
                 memory = self.memories[root]
-                if memory.name[0] == "s" and root not in places:
-                    taken = sorted(places[other] for other in alive)
-                    places[root] = _find_gap(taken, memory.extent * memory.dtype.itemsize)
-                    alive.append(root)
-            alive = [root for root in alive if last[root] > number]
+                if first.setdefault(root, number) < number or memory.name[0] != "s":
+                    continue
+                if last[root] == number and len(loops[number]) > 1:
+                    self.inside.add(memory.name)  # it is there in one loop, and nowhere else
+                    continue
+                places[root] = _find_gap(alive, memory.extent * memory.dtype.itemsize)
+                alive = sorted([*alive, places[root]])
         return places
 
     def write_source(
-        self, calls: Sequence[Call], results: Sequence[Any], scratch: dict[Any, tuple[int, int]]
+        self,
+        loops: Sequence[Sequence[Call]],
+        results: Sequence[Any],
+        scratch: dict[Any, tuple[int, int]],
     ) -> str:
         """Write the function in C."""
         arguments = [m for m in self.memories.values() if m.name[0] == "a"]
@@ -264,7 +281,7 @@ class _Writer:
             name, type_ = self.memories[root].name, TYPES[self.memories[root].dtype]
             pointers.append(f"{type_} *{name} = ({type_} *)(scratch + {start});")
         functions: dict[str, str] = {}
-        calls_in_c = [self.write_call(call, functions) for call in calls]
+        calls_in_c = [self.write_call(loop, functions) for loop in loops]
         definitions = [
             f"static __attribute__((noinline)) void {name}{text}"
             for text, name in functions.items()
@@ -284,25 +301,40 @@ class _Writer:
             ]
         )
 
-    def write_call(self, call: Call, functions: dict[str, str]) -> str:
-        """Write the call of a function that does an operation, which like ones share."""
+    def write_call(self, loop: Sequence[Call], functions: dict[str, str]) -> str:
+        """Write the call of a function that does some operations, which like ones share."""
         # a recurrent layer does the same at each place: a compiler reads it once
-        parameters: list[str] = []
+        parameters: dict[tuple[Any, int], str] = {}
         places: list[str] = []
+        inside: dict[Any, str] = {}
 
         def named(value: Any) -> Any:
             if isinstance(value, list):
                 return [named(part) for part in value]
             if not isinstance(value, Layout):
                 return value
-            parameters.append(f"{value.type} *p{len(parameters)}")
-            places.append(f"{self.memories[value.root].name} + {value.offset}")
-            return value._replace(root=f"p{len(places) - 1}", offset=0)
+            memory = self.memories[value.root].name
+            if memory in self.inside:
+                return value._replace(root=inside.setdefault(memory, f"v{len(inside)}"))
+            key = value.root, value.offset
+            if key not in parameters:
+                parameters[key] = f"{value.type} *p{len(places)}"
+                places.append(f"{memory} + {value.offset}")
+            return value._replace(root=parameters[key].partition("*")[2], offset=0)
 
-        out = tuple(named(layout) for layout in call.out)
-        own = call._replace(out=out, args=tuple(named(arg) for arg in call.args))
-        text = f"({', '.join(parameters)})\n{{\n{WRITERS[call.name](own)}\n}}"
-        name = functions.setdefault(text, f"{call.name}_{len(functions)}")
+        own = [
+            call._replace(
+                out=tuple(named(layout) for layout in call.out),
+                args=tuple(named(arg) for arg in call.args),
+            )
+            for call in loop
+        ]
+        if len(own) > 1:
+            written = write_pointwise(*own, inside=set(inside.values()))
+        else:
+            written = WRITERS[own[0].name](own[0])
+        text = f"({', '.join(parameters.values())})\n{{\n{written}\n}}"
+        name = functions.setdefault(text, f"{loop[0].name}_{len(functions)}")
         return f"{name}({', '.join(places)});"
 
 

@@ -333,6 +333,12 @@ class Standardizer:
             return shifted / self.scale.to(x)
         return shifted.div_(self.scale.to(x))  # in place, as data may fill the memory
 
+    def match_type(self, x: Tensor) -> Standardizer:
+        """Return the same with its numbers in the type and on the device of samples."""
+        if self.mean is None or self.scale is None:
+            return self
+        return Standardizer(self.mean.to(x), self.scale.to(x))
+
     def raw(self, x: Tensor) -> Tensor:
         """Undo it: x ↦ x · scale + mean."""
         if self.mean is None or self.scale is None:

@@ -21,6 +21,8 @@ READ_AT_ONCE = 2**18
 """Bytes of inputs that several batches may be read in together; a core's cache holds as many."""
 CACHE_LINE = 64
 """Bytes."""
+AHEAD = 64
+"""Batches whose rows and targets are looked up together."""
 
 
 class Split(Protocol):
@@ -88,7 +90,8 @@ class TensorSplit:
         keep_source: bool = False,
     ) -> None:
         self.y, self.keep_source = y, keep_source
-        self._source, self._rows, self._standardizer = x, rows, standardizer
+        self._source, self._rows = x, rows
+        self._standardizer = None if standardizer is None else standardizer.match_type(x)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -96,10 +99,15 @@ class TensorSplit:
     @property
     def x(self) -> Tensor:
         """All inputs [n, *shape], standardized; made when first asked for, and kept."""
-        if self._rows is not None or self._standardizer is not None:
+        if not self._is_plain:
             self._source = self._copy_inputs(self._source.device, None)
             self._rows = self._standardizer = None
         return self._source
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the inputs are those of the tensor, as they lie there."""
+        return self._rows is None and self._standardizer is None
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> TensorSplit:
         """Return the same samples on ``device``, floating numbers in ``dtype``.
@@ -111,31 +119,29 @@ class TensorSplit:
         y, x = cast(self.y, device, dtype), self._source
         # indexed devices compare unequal to bare ones, which costs a copy at most
         stays = x.device == torch.device(device) and x.dtype == dtype
-        plain = self._rows is None and self._standardizer is None
-        if stays and (plain or self.keep_source):
+        if stays and (self._is_plain or self.keep_source):
             if y is self.y:
                 return self  # which other runs may share
             return TensorSplit(x, y, self._rows, self._standardizer, self.keep_source)
-        if plain:
+        if self._is_plain:
             return TensorSplit(cast(x, device, dtype), y)
         return TensorSplit(self._copy_inputs(device, dtype), y)
 
     def _copy_inputs(self, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
         """Read all inputs block by block into a tensor of their own, [n, *shape]."""
-        first = self._read_inputs(torch.arange(min(1, len(self))))
+        first = self._read_inputs(self._find_rows(torch.arange(min(1, len(self)))))
         dtype = dtype if dtype is not None and first.is_floating_point() else first.dtype
         copy = torch.empty((len(self), *first.shape[1:]), device=device, dtype=dtype)
         for index in torch.arange(len(self)).split(BLOCK):
-            copy[index[0] : index[-1] + 1] = self._read_inputs(index)
+            copy[index[0] : index[-1] + 1] = self._read_inputs(self._find_rows(index))
         return copy
 
-    def _read_inputs(self, index: Tensor) -> Tensor:
-        """Return inputs [m, *shape] out of the source's tensor, standardized.
+    def _find_rows(self, index: Tensor) -> Tensor:
+        """Return the rows of the source's tensor, int64 [m], of samples of the split."""
+        return index if self._rows is None else self._rows.index_select(0, index)
 
-        Args:
-            index: numbers in the split, int64 [m].
-        """
-        rows = index if self._rows is None else self._rows.index_select(0, index)
+    def _read_inputs(self, rows: Tensor) -> Tensor:
+        """Return inputs [m, *shape] out of the source's tensor, standardized."""
         x = self._source.index_select(0, rows)
         return x if self._standardizer is None else self._standardizer(x, in_place=True)
 
@@ -151,8 +157,8 @@ class TensorSplit:
 
     def batch(self, index: Tensor) -> Batch:
         """Return the samples at ``index``, int64 [m]; without a copy if they lie in a row."""
-        if self._rows is not None or self._standardizer is not None:
-            return Batch(self._read_inputs(index), self.y.index_select(0, index))
+        if not self._is_plain:
+            return Batch(self._read_inputs(self._find_rows(index)), self.y.index_select(0, index))
         stretch = as_slice(index)
         if stretch is not None:
             return Batch(self._source[stretch], self.y[stretch])
@@ -162,12 +168,28 @@ class TensorSplit:
 
     def batches(self, plan: Sequence[Tensor]) -> Iterator[Batch]:
         """Yield one batch for every index tensor of the plan."""
+        if not self._is_plain:
+            yield from self._read_batches(plan)
+            return
         for block in self._join_batches(plan):
             if len(block) == 1:
                 yield self.batch(block[0])
                 continue
             whole, sizes = self.batch(torch.cat(list(block))), [len(index) for index in block]
             yield from map(Batch, whole.x.split(sizes), whole.y.split(sizes))
+
+    def _read_batches(self, plan: Sequence[Tensor]) -> Iterator[Batch]:
+        """Yield batches out of the source's tensor, standardized."""
+        for start in range(0, len(plan), AHEAD):
+            # a step drives rows and targets out of the cache: looked up for one batch, they take
+            # as long as a half of its inputs
+            index = torch.cat(list(plan[start : start + AHEAD]))
+            sizes = [len(one) for one in plan[start : start + AHEAD]]
+            targets = iter(self.y.index_select(0, index).split(sizes))
+            for block in self._join_batches(self._find_rows(index).split(sizes)):
+                whole = self._read_inputs(torch.cat(list(block)))
+                for x in whole.split([len(rows) for rows in block]):
+                    yield Batch(x, next(targets))
 
     def _join_batches(self, plan: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
         """Cut a plan into stretches that are read at once: reading has a price of its own."""

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 
 from truerisk.core.errors import ConfigError
 from truerisk.data import DataModule, Samples, gaussians, iris, mnist1d, polynomial, teacher
+from truerisk.data.encoder import Standardizer
 from truerisk.data.split import TensorSplit
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
@@ -310,12 +311,18 @@ def test_sources_take_the_numbers_of_their_yaml():
 
 @pytest.mark.parametrize("size", [1, 8, 16, 37])
 @pytest.mark.parametrize("features", [4, 5])
-def test_batches_read_together_are_those_read_alone(size, features):
+@pytest.mark.parametrize("kept", [False, True], ids=["own tensor", "source's tensor"])
+def test_batches_read_together_are_those_read_alone(size, features, kept):
     draw = torch.Generator().manual_seed(1)
-    split = TensorSplit(torch.randn(100, features, generator=draw), torch.arange(100))
+    x, rows, fitted = torch.randn(200, features, generator=draw), None, None
+    if kept:
+        rows = torch.randperm(200, generator=draw)[:100]
+        fitted = Standardizer.fit("feature", [x])
+    split = TensorSplit(x[:100] if rows is None else x, torch.arange(100), rows, fitted, kept)
+    each = x[:100] if rows is None else torch.stack([fitted(x[row]) for row in rows])
     plan = torch.randperm(100, generator=draw).split(size)
     for index, batch in zip(plan, split.batches(plan), strict=True):
-        assert torch.equal(batch.x, split.x[index]) and torch.equal(batch.y, index)
+        assert torch.equal(batch.x, each[index]) and torch.equal(batch.y, index)
         # Where a batch begins in a cache line decides the last digits of its products; of a
         # single sample there is no copy.
         assert size == 1 or batch.x.data_ptr() % 64 == 0

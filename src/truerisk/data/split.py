@@ -129,21 +129,13 @@ class TensorSplit:
 
     def _copy_inputs(self, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
         """Read all inputs block by block into a tensor of their own, [n, *shape]."""
-        first = self._read_inputs(self._find_rows(torch.arange(min(1, len(self)))))
+        first = self.batch(torch.arange(min(1, len(self)))).x
         dtype = dtype if dtype is not None and first.is_floating_point() else first.dtype
         copy = torch.empty((len(self), *first.shape[1:]), device=device, dtype=dtype)
-        for index in torch.arange(len(self)).split(BLOCK):
-            copy[index[0] : index[-1] + 1] = self._read_inputs(self._find_rows(index))
+        blocks = torch.arange(len(self)).split(BLOCK)
+        for index, batch in zip(blocks, self._read_batches(blocks), strict=True):
+            copy[index[0] : index[-1] + 1] = batch.x
         return copy
-
-    def _find_rows(self, index: Tensor) -> Tensor:
-        """Return the rows of the source's tensor, int64 [m], of samples of the split."""
-        return index if self._rows is None else self._rows.index_select(0, index)
-
-    def _read_inputs(self, rows: Tensor) -> Tensor:
-        """Return inputs [m, *shape] out of the source's tensor, standardized."""
-        x = self._source.index_select(0, rows)
-        return x if self._standardizer is None else self._standardizer(x, in_place=True)
 
     def place_samples(self, x: Tensor, y: Tensor) -> Batch:
         """Give other samples the device and type of these.
@@ -158,7 +150,7 @@ class TensorSplit:
     def batch(self, index: Tensor) -> Batch:
         """Return the samples at ``index``, int64 [m]; without a copy if they lie in a row."""
         if not self._is_plain:
-            return Batch(self._read_inputs(self._find_rows(index)), self.y.index_select(0, index))
+            return next(self._read_batches([index]))
         stretch = as_slice(index)
         if stretch is not None:
             return Batch(self._source[stretch], self.y[stretch])
@@ -172,9 +164,6 @@ class TensorSplit:
             yield from self._read_batches(plan)
             return
         for block in self._join_batches(plan):
-            if len(block) == 1:
-                yield self.batch(block[0])
-                continue
             whole, sizes = self.batch(torch.cat(list(block))), [len(index) for index in block]
             yield from map(Batch, whole.x.split(sizes), whole.y.split(sizes))
 
@@ -185,11 +174,14 @@ class TensorSplit:
             # as long as a half of its inputs
             index = torch.cat(list(plan[start : start + AHEAD]))
             sizes = [len(one) for one in plan[start : start + AHEAD]]
+            rows = index if self._rows is None else self._rows.index_select(0, index)
             targets = iter(self.y.index_select(0, index).split(sizes))
-            for block in self._join_batches(self._find_rows(index).split(sizes)):
-                whole = self._read_inputs(torch.cat(list(block)))
-                for x in whole.split([len(rows) for rows in block]):
-                    yield Batch(x, next(targets))
+            for block in self._join_batches(rows.split(sizes)):
+                x = self._source.index_select(0, torch.cat(list(block)))
+                if self._standardizer is not None:
+                    x = self._standardizer(x, in_place=True)
+                for part in x.split([len(one) for one in block]):
+                    yield Batch(part, next(targets))
 
     def _join_batches(self, plan: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
         """Cut a plan into stretches that are read at once: reading has a price of its own."""

@@ -21,7 +21,7 @@ from torch import nn
 import truerisk
 from truerisk.loss import Hinge, adapt_loss
 from truerisk.metric import TorchMetric
-from truerisk.risk.bayes import fit_constant, mean_error, mean_loss
+from truerisk.risk.bayes import constant_losses, fit_constant, mean_error, mean_loss
 
 EACH = {"reduction": "none"}
 QUICK = ["model=linear", "trainer.max_epochs=2", "trainer.precision=64-true"]
@@ -78,6 +78,22 @@ def test_of_classes_it_is_their_shares_and_the_most_frequent(classes, loss):
         assert mean_loss(surrogate, best, y) == pytest.approx(risk, rel=1e-5)
     majority = DummyClassifier(strategy="most_frequent").fit(x, labels)
     assert mean_error(surrogate, fewest, y) == pytest.approx(1 - majority.score(x, labels))
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize(
+    "loss", [nn.CrossEntropyLoss(**EACH), nn.BCEWithLogitsLoss(**EACH), Hinge()]
+)
+def test_its_losses_are_those_of_outputs_that_are_all_alike(loss, classes):
+    surrogate = adapt_loss(
+        loss, "classification", classes, class_weight=[0.3] + [1.7] * (classes - 1)
+    )
+    draw = torch.Generator().manual_seed(0)
+    y = torch.randint(classes, (10_007,), generator=draw)
+    outputs = torch.randn(1, surrogate.output_size, generator=draw)
+    alike = outputs.repeat(len(y), 1)
+    each = surrogate.report_losses(surrogate(alike, y), alike, y)
+    assert torch.equal(constant_losses(surrogate, outputs, y), each)
 
 
 def test_of_a_hinge_it_is_a_vertex():

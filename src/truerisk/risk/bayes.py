@@ -130,6 +130,10 @@ def constant_losses(surrogate: Surrogate, outputs: Tensor, y: Tensor) -> Tensor:
         outputs: [1, …].
         y: targets [n, …].
     """
+    if y.ndim == 1 and not y.is_floating_point() and len(y) > surrogate.num_outputs:
+        # equal outputs lose as much on all samples of a class
+        classes = torch.arange(surrogate.num_outputs, device=y.device)
+        return constant_losses(surrogate, outputs, classes)[y]
     spread = outputs.expand(len(y), *outputs.shape[1:])
     return surrogate.report_losses(surrogate(spread, y), spread, y)
 

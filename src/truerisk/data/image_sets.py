@@ -56,7 +56,8 @@ def cifar10(
         ConfigError: a file is missing, cut off, or holds something else.
     """
     if path is None:
-        return _ask_hub("uoft-cs/cifar10", "img", "label", revision, cache, suited, expected, aside)
+        known = {"revision": revision, "cache": cache, "suited": suited, "expected": expected}
+        return _ask_hub("uoft-cs/cifar10", "img", "label", aside=aside, **known)
     files = _open_files(path, "the binary version of CIFAR-10")
     train = [_read_cifar(files, f"data_batch_{i}.bin", (10,), 0) for i in range(1, 6)]
     test = _read_cifar(files, "test_batch.bin", (10,), 0)
@@ -93,8 +94,8 @@ def cifar100(
     if labels not in counts:
         raise ConfigError(f"data.source.labels is '{labels}'; {suggest(labels, counts)}")
     if path is None:
-        known = revision, cache, suited, expected, aside
-        return _ask_hub("uoft-cs/cifar100", "img", f"{labels}_label", *known)
+        known = {"revision": revision, "cache": cache, "suited": suited, "expected": expected}
+        return _ask_hub("uoft-cs/cifar100", "img", f"{labels}_label", aside=aside, **known)
     files = _open_files(path, "the binary version of CIFAR-100")
     # both labels stand before the pixels, the coarse one first
     column = list(counts).index(labels)
@@ -129,7 +130,8 @@ def mnist(
         ConfigError: a file is missing, cut off, or holds something else.
     """
     if path is None:
-        return _ask_hub("ylecun/mnist", "image", "label", revision, cache, suited, expected, aside)
+        known = {"revision": revision, "cache": cache, "suited": suited, "expected": expected}
+        return _ask_hub("ylecun/mnist", "image", "label", aside=aside, **known)
     return _read_idx_set(path, "MNIST", range(10))
 
 
@@ -156,32 +158,14 @@ def fashion_mnist(
         ConfigError: a file is missing, cut off, or holds something else.
     """
     if path is None:
-        known = revision, cache, suited, expected, aside
-        return _ask_hub("zalando-datasets/fashion_mnist", "image", "label", *known)
+        known = {"revision": revision, "cache": cache, "suited": suited, "expected": expected}
+        return _ask_hub("zalando-datasets/fashion_mnist", "image", "label", aside=aside, **known)
     return _read_idx_set(path, "Fashion-MNIST", FASHION_NAMES)
 
 
-def _ask_hub(
-    name: str,
-    x: str,
-    y: str,
-    revision: str | None,
-    cache: str | None,
-    suited: Sequence[str],
-    expected: Expected | None,
-    aside: Sequence[str],
-) -> Samples:
+def _ask_hub(name: str, x: str, y: str, **known: Any) -> Samples:
     try:
-        return hub(
-            name,
-            x=x,
-            y=y,
-            revision=revision,
-            cache=cache,
-            suited=suited,
-            expected=expected,
-            aside=aside,
-        )
+        return hub(name, x=x, y=y, **known)
     except ConfigError as error:
         # what is wrong with the set itself has nothing to do with where it comes from
         if name not in str(error):

@@ -49,6 +49,7 @@ from truerisk.data.split_rule import (
 from truerisk.data.target_notes import (
     check_range,
     describe_alike,
+    describe_imbalance,
     describe_quantities,
     name_targets,
 )
@@ -65,8 +66,6 @@ MEMORY = 2 * 2**30
 """Bytes of inputs up to which ``in_memory: auto`` holds them."""
 CHUNK = 4096
 """Samples that the standardizer is fitted on at a time; another number would change last bits."""
-RARE = 3
-"""How many times the samples of the rarest class the most frequent one has where that is told."""
 COPIED = 64 * 2**20
 """Bytes of inputs up to which splits get tensors of their own, which are faster to read."""
 
@@ -262,13 +261,15 @@ class RunData:
         """Return what was fitted on the training samples, and the classes, as plain values."""
         if not self._ready:
             return dict(self._given)
+        fields = ("target_mean", "target_scale", "class_counts")
+        known = {name: getattr(self.info, name) for name in fields}
         return {
             "task": self.info.task,
             "input_shape": list(self.info.input_shape),
             "num_outputs": self.info.num_outputs,
             "class_names": list(self.info.class_names or ()),
             "class_type": self.info.class_type,
-            **self._target_state(),
+            **{name: list(numbers) for name, numbers in known.items() if numbers is not None},
             "standardizer": self.standardizer.state_dict(),
             "encoder": self._encoder_state,
         }
@@ -289,7 +290,7 @@ class RunData:
             if self._given.get("task"):
                 suited = (self._given["task"],)
             known = {"seed": self.seed, "suited": suited, "expected": self._expect_samples()}
-            samples = _call_source(samples, **known, aside=self._name_asides())
+            samples = _call_source(samples, **known, aside=list(filter(None, [self.rule.column])))
         self.notes = list(samples.notes)
         get_task(samples.task).check_label_noise(self.label_noise)
         if "class_names" not in self._given:
@@ -428,10 +429,6 @@ class RunData:
             f"fold {self.fold} of {folds} is tested: {len(tested)} of {len(labels)} samples"
         )
         return Rows(rest[rows.train], rest[rows.val], tested)
-
-    def _name_asides(self) -> list[str]:
-        """Name the columns that are read beside inputs and targets."""
-        return [self.rule.column] if self.rule.column else []
 
     def _read_aside(self, samples: Samples, column: str, key: str) -> Any:
         """Return a column [n] that the source was asked to read aside."""
@@ -618,11 +615,6 @@ class RunData:
             self.notes += describe_imbalance(counts, self.info.class_names)
         self.info = self.info._replace(class_counts=counts)
 
-    def _target_state(self) -> dict[str, Any]:
-        fields = ("target_mean", "target_scale", "class_counts")
-        known = {name: getattr(self.info, name) for name in fields}
-        return {name: list(numbers) for name, numbers in known.items() if numbers is not None}
-
     def _read_chunks(self, part: _Part) -> Iterator[Tensor]:
         """Yield raw inputs [m, *shape] in their order."""
         x = part.x
@@ -741,31 +733,6 @@ def identify_rows(samples: Samples, name: str, part: _Part) -> dict[str, Any]:
     return {key: np.asarray(values)[rows] for key, values in known.items()}
 
 
-def describe_imbalance(counts: Sequence[int], names: Sequence[str] | None) -> list[str]:
-    """Tell of classes that are rare beside others: a line, or none.
-
-    Args:
-        counts: training samples of each class.
-        names: of the classes.
-
-    >>> describe_imbalance([90, 10], ["no", "yes"])[0].partition(";")[0]
-    'classes of the training split: no 90 (90 %), yes 10 (10 %)'
-    """
-    if max(counts) < RARE * min(counts):
-        return []
-    total = sum(counts)
-    order = sorted(range(len(counts)), key=lambda k: -counts[k])
-    told = [
-        f"{names[k] if names else k} {counts[k]} ({100 * counts[k] / total:.2g} %)" for k in order
-    ]
-    if len(told) > 6:
-        told = [*told[:3], "…", *told[-2:]]
-    return [
-        f"classes of the training split: {', '.join(told)}; loss.weight=balanced or "
-        "data.sampler=balanced let each count alike"
-    ]
-
-
 def _call_source(source: Callable[..., Samples], **known: Any) -> Samples:
     """Call a source, with what the run knows where it takes that and has none of its own."""
     # those of a partial, as which Hydra builds a source
@@ -789,9 +756,7 @@ def _call_source(source: Callable[..., Samples], **known: Any) -> Samples:
 
 
 def _describe_data(samples: Samples, x: Tensor | Inputs) -> DataInfo:
-    names = None
-    if samples.class_names is not None:
-        names = tuple(samples.class_names)
+    names = None if samples.class_names is None else tuple(samples.class_names)
     return DataInfo(
         samples.task, sample_shape(x), samples.num_outputs, names, class_type=samples.class_type
     )

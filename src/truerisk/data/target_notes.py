@@ -15,6 +15,8 @@ LOST = 0.01
 """Share of a target's deviation that rounding may take."""
 TOLD = 0.001
 """Share of a target's deviation from which on the spacing of its numbers is told."""
+RARE = 3
+"""How many times the samples of the rarest class the most frequent one has where that is told."""
 
 
 def name_targets(keywords: Mapping[str, Any], count: int) -> list[str]:
@@ -117,3 +119,28 @@ def describe_alike(names: Sequence[str] | None) -> list[str]:
         return []
     listed = ", ".join(" and ".join(map(repr, alike)) for alike in twins[:3])
     return [f"classes {listed} differ in blanks or case alone: write them alike if they are one"]
+
+
+def describe_imbalance(counts: Sequence[int], names: Sequence[str] | None) -> list[str]:
+    """Tell of classes that are rare beside others: a line, or none.
+
+    Args:
+        counts: training samples of each class.
+        names: of the classes.
+
+    >>> describe_imbalance([90, 10], ["no", "yes"])[0].partition(";")[0]
+    'classes of the training split: no 90 (90 %), yes 10 (10 %)'
+    """
+    if max(counts) < RARE * min(counts):
+        return []
+    total = sum(counts)
+    order = sorted(range(len(counts)), key=lambda k: -counts[k])
+    told = [
+        f"{names[k] if names else k} {counts[k]} ({100 * counts[k] / total:.2g} %)" for k in order
+    ]
+    if len(told) > 6:
+        told = [*told[:3], "…", *told[-2:]]
+    return [
+        f"classes of the training split: {', '.join(told)}; loss.weight=balanced or "
+        "data.sampler=balanced let each count alike"
+    ]

@@ -342,7 +342,10 @@ REFUSED = {
     "EMAWeightAveraging": ({}, "choose regularizer=ema"),
     "GradientAccumulationScheduler": ({"scheduling": {0: 2}}, r"set step\.accumulate"),
     "BatchSizeFinder": ({}, r"set data\.batch_size"),
-    "LearningRateFinder": ({}, r"optimizer\.lr=1e-4,1e-3,1e-2 --multirun"),
+    "LearningRateFinder": (
+        {},
+        r"diagnostics=\[lr_range\], or optimizer\.lr=1e-4,1e-3,1e-2 --multirun",
+    ),
     "BackboneFinetuning": ({}, r"param_groups\.rules"),
     "OnExceptionCheckpoint": ({"dirpath": "."}, "resume=FOLDER goes on"),
     "ModelPruning": ({"pruning_fn": "l1_unstructured"}, "choose regularizer=l1"),

@@ -17,7 +17,7 @@ INSTEAD = {
     "WeightAveraging": "choose regularizer=ema or regularizer=swa",
     "GradientAccumulationScheduler": "set step.accumulate",
     "BatchSizeFinder": "set data.batch_size",
-    "LearningRateFinder": "compare rates: optimizer.lr=1e-4,1e-3,1e-2 --multirun",
+    "LearningRateFinder": "take diagnostics=[lr_range], or optimizer.lr=1e-4,1e-3,1e-2 --multirun",
     "BaseFinetuning": "freeze or slow down layers by param_groups.rules",
     "ModelPruning": "choose regularizer=l1, or prune the trained model",
 }

@@ -12,6 +12,9 @@ from truerisk.cli import main
 from truerisk.engine.loop import TrainingLoop
 from truerisk.engine.stacked.backend import StackedBackend
 from truerisk.result import load_run
+from truerisk.sweeps import locks
+from truerisk.sweeps.launcher import group_processes
+from truerisk.sweeps.launcher.group_processes import split_large_groups
 
 ARGS = ["data=iris", "model.width=4", "trainer.max_epochs=2000", "seed=range(4)", "study=s"]
 ARGS += ["hydra/launcher=vectorized", "hydra.launcher.processes=2", "report=false", "figures=false"]
@@ -77,3 +80,34 @@ def test_ctrl_c_that_reaches_all_of_them_saves_all(started, tmp_path):
     runs = [load_run(path) for path in (tmp_path / "outputs" / "s").glob("*-*/")]
     assert [run.status for run in runs] == ["interrupted"] * 4
     assert all(run.run.last.exists() for run in runs)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_large_group_is_claimed_in_parts(tiny, tmp_path, monkeypatch, processes):
+    """What another command has of it by then is left to it, and the rest is trained."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(group_processes, "MOST_CLAIMED", 2)
+    held, claim = [], group_processes.claim_cells
+
+    def noted(cells):
+        held.append(len(cells) + len(locks._locked))
+        return claim(cells)
+
+    monkeypatch.setattr(group_processes, "claim_cells", noted)
+    asked = [*tiny.overrides, "study=s", "seed=range(7)", "report=false", "figures=false"]
+    asked += ["hydra.launcher.size=1", f"hydra.launcher.processes={processes}"]
+    assert main(["train", "-m", *asked, "hydra/launcher=vectorized"]) == 0
+    runs = [load_run(path) for path in (tmp_path / "outputs" / "s").glob("*-*/")]
+    assert [run.status for run in runs] == ["finished"] * 7
+    # beside a part whose last cells are still trained, the next one
+    assert len(held) > 1 and max(held) <= {1: 2, 2: 8}[processes]
+    assert not locks._locked
+
+
+def test_parts_of_a_large_group_are_whole_blocks():
+    cells = list(range(3000))
+    parts = split_large_groups([cells, cells[:5]], None, 1)
+    assert [cell for part in parts for cell in part] == [*cells, *cells[:5]]
+    assert list(map(len, parts)) == [1000, 1000, 1000, 5]
+    assert list(map(len, split_large_groups([cells], 1500, 1))) == [1500, 1500]
+    assert list(map(len, split_large_groups([cells], 300, 2))) == [1500, 1500]

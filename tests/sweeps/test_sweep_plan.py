@@ -43,6 +43,20 @@ def test_cells_trained_together_share_the_time(sweep, tiny, capsys, cells):
     )
 
 
+def test_a_damaged_and_a_failed_run_are_shown_with_the_reason(sweep, tiny, cells, capsys):
+    assert sweep("seed=1,2,3") == 0
+    runs = cells()
+    runs["seed=1"].run.summary_file.write_text('{"risk/val": ')
+    runs["seed=2"].run.set_status("failed", "Traceback\n  line 8\nRuntimeError: no room\n")
+    capsys.readouterr()
+    assert main(["plan", *tiny.overrides, "study=s", "seed=1,2,3"]) == 0
+    damaged, failed, finished, *_ = capsys.readouterr().out.splitlines()
+    assert damaged.split()[:2] == ["seed=1", "failed"]
+    assert " s  summary.json is not readable JSON" in damaged
+    assert failed.endswith(" s  RuntimeError: no room")
+    assert finished.split()[:2] == ["seed=3", "finished"] and finished.endswith(" s")
+
+
 def test_cells_with_long_names_are_told_by_what_tells_them_apart(tiny, here, capsys):
     same = ["regularizer.l2.coefficient: 0.0123456789", "data.label_noise: 0.0123456789"]
     same += ["step.clip.norm: 1.0123456789", "optimizer.weight_decay: 0.0123456789"]

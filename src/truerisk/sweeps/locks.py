@@ -85,13 +85,14 @@ def find_begun(folders: Sequence[Path], empty: bool = False) -> dict[Path, Path]
     twins: dict[str, list[Path]] = {
         folder.name.rpartition("-")[2]: [] for folder in folders if CELL.search(folder.name)
     }
-    # names, not paths: each cell of a large study looks through all of them
-    for name in sorted(os.listdir(study)) if study.is_dir() else []:
+    # names, not paths, and those of others alone sorted: each cell of a large study looks through
+    # all of them
+    for name in os.listdir(study) if study.is_dir() else []:
         if (digits := name.rpartition("-")[2]) in twins:
             twins[digits].append(study / name)
     found = {}
     for folder in folders:
-        others = [folder, *twins.get(folder.name.rpartition("-")[2], [])]
+        others = [folder, *sorted(twins.get(folder.name.rpartition("-")[2], []))]
         begun = [path for path in others if path.is_dir() and any(path.iterdir())]
         begun += [path for path in others if empty and path != folder]
         found[folder] = next(iter(begun), folder)

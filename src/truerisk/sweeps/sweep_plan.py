@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from truerisk.core.errors import ConfigError, format_count
 from truerisk.core.seeds import derive_streams
+from truerisk.outcome import Outcome
 from truerisk.sweeps.cluster_plan import ClusterPlan
 from truerisk.sweeps.run_cell import drop_label
 from truerisk.sweeps.study_folder import describe_changes, unique_cells, validate_cells
@@ -26,12 +27,14 @@ class PlanRow(NamedTuple):
         state: its run's status; ``to run`` where there is none, ``cannot work`` with its problem.
         group: the number of the cells it will be trained together with; None where it runs alone.
         seconds: what its run took so far; its share, where others were trained with it.
+        reason: why its run has failed, or what of it is damaged; empty for all others.
     """
 
     cell: SweepCell
     state: str
     group: int | None
     seconds: float
+    reason: str = ""
 
     def format(self, width: int) -> str:
         """Write the row in a line, its label padded to ``width`` characters."""
@@ -40,7 +43,8 @@ class PlanRow(NamedTuple):
             columns.append(f"group {self.group}")
         if self.seconds:
             columns.append(format_duration(self.seconds))
-        columns.append(drop_label(self.cell.problem, self.cell.label).replace("\n", "; "))
+        problem = self.cell.problem or self.reason
+        columns.append(drop_label(problem, self.cell.label).replace("\n", "; "))
         return "  ".join(column for column in columns if column).rstrip()
 
 
@@ -150,8 +154,8 @@ def plan_sweep(sweep: Sweep, nodes: int | None = None) -> SweepPlan:
         raise ConfigError("a tuner's cells follow from what earlier ones found: there is no plan")
     points = [point for batch in sweep.propose_batches() for point in batch]
     cells = unique_cells(sweep.study.compose_cells(points))
-    states = {cell.folder: cell.read_outcome().status for cell in cells}
-    missing = [cell for cell in cells if states[cell.folder] not in DONE]
+    outcomes = {cell.folder: cell.read_outcome() for cell in cells}
+    missing = [cell for cell in cells if outcomes[cell.folder].status not in DONE]
     validated = {cell.folder: cell for cell in validate_cells(missing)}
     ready = [cell for cell in validated.values() if not cell.problem]
     launcher = sweep.make_launcher()
@@ -161,16 +165,18 @@ def plan_sweep(sweep: Sweep, nodes: int | None = None) -> SweepPlan:
     groups = [group for group in launcher.group_cells(ready) if len(group) > 1]
     numbers = {cell.folder: i for i, group in enumerate(groups, 1) for cell in group}
     cells = [validated.get(cell.folder, cell) for cell in cells]
-    rows = [_plan_cell(cell, states[cell.folder], numbers) for cell in cells]
+    rows = [_plan_cell(cell, outcomes[cell.folder], numbers) for cell in cells]
     return SweepPlan(str(sweep.study.folder), rows, cluster)
 
 
-def _plan_cell(cell: SweepCell, status: str, groups: Mapping[Path, int]) -> PlanRow:
-    record, state = {}, "to run"
-    if status not in ("missing", "refused"):
-        record, state = cell.run.status(), status
+def _plan_cell(cell: SweepCell, outcome: Outcome, groups: Mapping[Path, int]) -> PlanRow:
+    record, state, reason = {}, "to run", ""
+    if outcome.status not in ("missing", "refused"):
+        record, state = cell.run.status(), outcome.status
+    if state == "failed":  # of a traceback the last line says what went wrong
+        reason = (outcome.reason.strip().splitlines() or ["no reason is known"])[-1]
     if cell.problem:
         state = "cannot work"
     # a group's members all have the time of the whole group
     seconds = record.get("seconds", 0.0) / record.get("together", 1)
-    return PlanRow(cell, state, groups.get(cell.folder), seconds)
+    return PlanRow(cell, state, groups.get(cell.folder), seconds, reason)

@@ -17,6 +17,7 @@ from typing import Any
 
 from truerisk.core.errors import FAULTS, Interrupted, format_count, list_own_lines
 from truerisk.engine.signals import NOTICE, SIGNALS, end_with_parent, on_stop
+from truerisk.engine.stacked.block_size import LARGEST, even_block_size
 from truerisk.show.progress_line import (
     REFRESH,
     fit_line,
@@ -88,6 +89,8 @@ FEWEST = 8
 """Cells of a group's share, where the group is divided without need."""
 STARTS = 3
 """Times a share is begun whose process is killed, as by a system that runs out of memory."""
+MOST_CLAIMED = 1024
+"""Cells of a group that are claimed at once for each process, or one block where that is larger."""
 
 
 class ClaimedGroup:
@@ -127,6 +130,8 @@ def train_groups(
 ) -> Iterator[ClaimedGroup]:
     """Train groups of cells that stack, in this process or in several.
 
+    A large group is claimed in parts, and so shared with other commands.
+
     Args:
         groups: of cells.
         size: cells trained at once at most; None for what suits the model.
@@ -139,6 +144,7 @@ def train_groups(
     Raises:
         Interrupted: a signal asked for an end; its name is the message.
     """
+    groups = split_large_groups(groups, size, processes)
     if processes > 1 and sum(map(len, groups)) > 1:
         yield from GroupProcesses(groups, size, processes).train_groups()
         return
@@ -149,6 +155,26 @@ def train_groups(
             yield group
         finally:
             group.release()
+
+
+def split_large_groups(
+    groups: Sequence[Sequence[SweepCell]], size: int | None, processes: int
+) -> list[Sequence[SweepCell]]:
+    """Split groups into parts that are claimed one after another, those of a group much of a size.
+
+    Args:
+        groups: of cells.
+        size: cells trained at once at most; None for what suits the model.
+        processes: how many there are.
+    """
+    block = size or LARGEST
+    # the system looks through all locks that are held on a file for each further one
+    most = processes * block * max(1, MOST_CLAIMED // block)
+    parts = []
+    for cells in groups:
+        count = even_block_size(len(cells), most)
+        parts += [cells[i : i + count] for i in range(0, len(cells), count)]
+    return parts
 
 
 def _train_here(group: ClaimedGroup, size: int | None, place: str) -> None:

@@ -221,8 +221,9 @@ class RunFolder:
         checks: list[tuple[Path, Callable[[Path], str]]] = [
             (self.config, _find_fault_of_config),
             (self.path / self.METADATA, self._find_fault_of_json),
-            (self.status_file, self._find_fault_of_json),
         ]
+        if not record:
+            checks.append((self.status_file, self._find_fault_of_json))
         if ended:
             checks.append((self.summary_file, self._find_fault_of_json))
         if ended or self.last.exists():
@@ -285,8 +286,6 @@ class RunFolder:
 
     def tell_losses(self) -> None:
         """Tell what a run that has ended has lost for good."""
-        if self.status().get("status") not in ENDED:
-            return
         then = {
             self.metrics: (
                 "the curves of the run are lost, and reports do not count it; to train it again, "
@@ -294,7 +293,11 @@ class RunFolder:
             ),
             self.last: "the run cannot be trained on",
         }
-        for path, fault in self.find_damage(then).items():
+        damage = self.find_damage(then)
+        # asked last: of thousands of runs hardly one has lost anything
+        if not damage or self.status().get("status") not in ENDED:
+            return
+        for path, fault in damage.items():
             print(f"{path} {fault}: {then[path]}", file=sys.stderr)
             DAMAGED.append(path)
 

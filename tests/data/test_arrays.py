@@ -5,9 +5,11 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from truerisk.core.errors import ConfigError
 from truerisk.data import DataModule, arrays
+from truerisk.data.own_files import read_inputs
 
 X = np.random.default_rng(0).normal(size=(40, 2, 3))
 Y = np.arange(40) % 4 + 1
@@ -162,3 +164,10 @@ def test_bad_files_are_named(tmp_path, save):
             arrays(str(tmp_path / name))
     with pytest.raises(ConfigError, match=r"data\.source\.path is not set"):
         partial(arrays)()
+
+
+def test_inputs_are_looked_at_without_a_copy():
+    x = np.ones((1000, 100), np.float32)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        read_inputs(x, "x", integers=False)
+    assert max(event.self_cpu_memory_usage for event in seen.key_averages()) < 1000

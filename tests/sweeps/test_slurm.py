@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
+from collections import defaultdict
 
 import pytest
 
+from truerisk.cli import main
 from truerisk.result import load_run
 
 RECIPE = ["data=iris", "data.batch_size=30", "model.width=8", "checkpoint_seconds=0"]
@@ -103,3 +106,36 @@ def test_what_sbatch_refuses_is_told_in_a_line(cluster, tmp_path, launcher, opti
     said = f"error: hydra/launcher={launcher}: sbatch says: invalid partition specified: gpus; "
     assert done.returncode == 2 and done.stderr.startswith(said) and done.stderr.count("\n") == 1
     assert not list((tmp_path / "outputs" / "w").glob("seed=*"))
+
+
+def test_jobs_are_those_of_the_plan_in_its_order(cluster, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = ["data=iris", "trainer=cpu", "trainer.max_epochs=3", "study=n", "report=false"]
+    timed = ["seed=0,1", "figures=false", "hydra/launcher=vectorized"]
+    assert main(["train", "-m", *asked, *timed]) == 0
+    asked += ["seed=range(9)", "figures=false", "hydra/launcher=vectorized_slurm"]
+    asked += ["hydra.launcher.size=2", "hydra.launcher.job.timeout_min=10"]
+    asked += ["hydra.launcher.job.partition=both", "hydra.launcher.job.cpus_per_task=2"]
+    capsys.readouterr()
+    assert main(["plan", "-m", *asked, "--nodes", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "as asked: 4 jobs of up to 2 cells" in out
+    sweep = cluster.start([sys.executable, "-m", "truerisk", "train", "-m", *asked], tmp_path)
+    code, out = sweep.wait(500), (tmp_path / "output.txt").read_text()
+    assert code == 0 and "9 runs: 9 finished (2 of them before)\n" in out, out
+
+    seeds = defaultdict(list)
+    for seed in range(2, 9):
+        (folder,) = (tmp_path / "outputs" / "n").glob(f"*seed={seed}-*")
+        seeds[load_run(folder).run.status()["job"]].append(seed)
+    lines = cluster.ask("scontrol", "--oneliner", "show", "job").splitlines()
+    facts = [dict(re.findall(r"(\w+)=(\S+)", line)) for line in lines]
+    jobs = [job for job in facts if job["JobId"] in seeds]
+    jobs.sort(key=lambda job: int(job["ArrayTaskId"]))
+    assert [seeds[job["JobId"]] for job in jobs] == [[2, 3], [4, 5], [6, 7], [8]]
+    starts = [job["StartTime"] for job in jobs]
+    assert starts == sorted(starts) and {job["NodeList"] for job in jobs} == {"n1", "n2"}
+    free = {"n1": "", "n2": ""}
+    for job in jobs:  # to the second
+        assert free[job["NodeList"]] <= job["StartTime"]
+        free[job["NodeList"]] = job["EndTime"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from truerisk.data.encoder import Standardizer
 from truerisk.data.split import TensorSplit
 from truerisk.engine.stacked.stacked_data import StackedSplit
 
@@ -23,3 +24,22 @@ def test_every_member_has_its_own(keys, rows):
         for found in (together, picked):
             assert torch.equal(found.x[k], data[key].x[1:4])
             assert torch.equal(found.y[k], data[key].y[1:4])
+
+
+@pytest.mark.parametrize("keys", ["aaa", "aab"])
+def test_what_is_read_out_of_a_source_is_the_same_and_no_copy_where_it_is_one(keys):
+    source, rows = torch.rand(9, 4), torch.tensor([7, 1, 3, 8, 0])
+    standardizer = Standardizer(source.mean(0), source.std(0))
+    data = {
+        key: TensorSplit(source, torch.rand(5), rows, standardizer, keep_source=True)
+        for key in sorted(set(keys))
+    }
+    feed = StackedSplit([data[key] for key in keys], list(keys))
+    assert hasattr(feed, "x") == (len(data) > 1)
+    together = feed.slice_batch(slice(1, 4), slice(None))
+    index = torch.tensor([[4, 0], [1, 1], [2, 3]])
+    picked = feed.gather_batch(index)
+    for k, key in enumerate(keys):
+        x, y = standardizer(source[rows]), data[key].y
+        assert torch.equal(together.x[k], x[1:4]) and torch.equal(together.y[k], y[1:4])
+        assert torch.equal(picked.x[k], x[index[k]]) and torch.equal(picked.y[k], y[index[k]])

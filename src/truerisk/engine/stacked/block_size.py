@@ -148,7 +148,8 @@ def estimate_footprint(recipe: Recipe, place: DevicePrecision) -> int:
         Objective(model, recipe.surrogate.to(place.dtype), recipe.hooks("penalty")), batch
     )
     weights = sum(_count_bytes(tensor, place.dtype) for tensor in model.state_dict().values())
-    samples = sum(_count_bytes(t, place.dtype) for split in splits for t in (split.x, split.y))
+    inputs = _count_bytes(batch.x[0], place.dtype)
+    samples = sum(len(split) * inputs + _count_bytes(split.y, place.dtype) for split in splits)
     return COPIES * weights + 2 * kept + 2 * samples
 
 

@@ -45,11 +45,12 @@ class StackedEstimator:
     ) -> None:
         self.feeds, self.estimators = feeds, list(estimators)
         first = self.estimators[0]
+        one = first.data.train.batch(torch.arange(1)).x  # not all inputs, which would be copied
         self.subset = torch.stack([e.subset for e in self.estimators])
         self.samples = first.block_size
         samples = min(self.samples, self.subset.shape[1])
         self.block = max(
-            LEAST, VALUES // (samples * widest_layer(first.objective.model, first.data.train.x))
+            LEAST, VALUES // (samples * widest_layer(first.objective.model, one))
         )
 
     def rows(self, rows: Sequence[int]) -> StackedEstimator:

@@ -16,12 +16,15 @@ from truerisk.data.split import TensorSplit, as_slice
 class StackedSplit:
     """One split of every member's data, all of one shape; equal data is held once.
 
+    What a run reads out of its source batch by batch, members of the same data do, too.
+
     Args:
         splits: one a member.
         keys: one a member, the same for members with the same data.
 
     Attributes:
-        x: inputs of the D data sets that differ, one after another, [D · N, …].
+        source: the split of all members, where it is read so.
+        x: else, inputs of the D data sets that differ, one after another, [D · N, …].
         y: their targets.
         which: the data set of each member, [K].
     """
@@ -30,9 +33,12 @@ class StackedSplit:
         unique = list(dict.fromkeys(keys))
         firsts = [splits[keys.index(key)] for key in unique]
         self.size = len(splits[0])
+        self.source = firsts[0] if len(firsts) == 1 and firsts[0].keep_source else None
+        self.which = torch.tensor([unique.index(key) for key in keys])
+        if self.source is not None:
+            return
         self.x = _concatenate([split.x for split in firsts])
         self.y = _concatenate([split.y for split in firsts])
-        self.which = torch.tensor([unique.index(key) for key in keys])
 
     def select_rows(self, rows: Sequence[int]) -> StackedSplit:
         """Return the same for some of the members."""
@@ -47,6 +53,9 @@ class StackedSplit:
             index: [K, n], on the CPU.
             rows: of the members that they are for.
         """
+        if self.source is not None:
+            batch = self.source.batch(index.reshape(-1))
+            return Batch(batch.x.unflatten(0, index.shape), batch.y.unflatten(0, index.shape))
         flat = (index + self.size * self.which[rows, None]).reshape(-1).to(self.x.device)
         x, y = self.x.index_select(0, flat), self.y.index_select(0, flat)
         return Batch(x.unflatten(0, index.shape), y.unflatten(0, index.shape))
@@ -58,14 +67,21 @@ class StackedSplit:
             samples: which ones.
             rows: the members that they are for.
         """
+        if self.source is not None:
+            return _show_to(self.source.batch(torch.arange(self.size)[samples]), self.which[rows])
         # views, where members have the same data or one set after the other: nothing is copied
         x, y = (t.unflatten(0, (-1, self.size))[:, samples] for t in (self.x, self.y))
-        if len(x) == 1:
-            members = len(self.which[rows])
-            return Batch(x.expand(members, *x.shape[1:]), y.expand(members, *y.shape[1:]))
         which = self.which[rows]
+        if len(x) == 1:
+            return _show_to(Batch(x[0], y[0]), which)
         index = as_slice(which) or which.to(x.device)
         return Batch(x[index], y[index])
+
+
+def _show_to(batch: Batch, members: Tensor) -> Batch:
+    """Show each of some members the same batch."""
+    x, y = batch.x, batch.y
+    return Batch(x.expand(len(members), *x.shape), y.expand(len(members), *y.shape))
 
 
 def _concatenate(parts: Sequence[Tensor]) -> Tensor:

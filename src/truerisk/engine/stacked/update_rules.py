@@ -127,7 +127,9 @@ class TensorRule:
     """
 
     def __init__(self, rule: UpdateRule, kept: Sequence[str], numbers: Hyperparameters) -> None:
-        self.rule, self.kept, self.numbers = rule, list(kept), numbers
+        self.rule, self.kept = rule, list(kept)
+        # without the weights of members that may leave
+        self.numbers = numbers.with_columns(list(numbers.exact.values()), torch.empty(0))
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Move w [K, P], the first of the tensors, along g, the second, at step t [K, 1]."""

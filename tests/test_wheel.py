@@ -51,9 +51,12 @@ def installed(wheel, tmp_path_factory):
 def test_every_option_travels_inside(wheel):
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     conf = {f"truerisk/{p.relative_to(CHECKOUT)}" for p in CHECKOUT.glob("conf/**/*.yaml")}
-    code = [p for kind in ("py", "html", "css", "js") for p in CHECKOUT.glob(f"src/**/*.{kind}")]
+    code = [
+        p for kind in ("py", "h", "html", "css", "js") for p in CHECKOUT.glob(f"src/**/*.{kind}")
+    ]
     source = {str(p.relative_to(CHECKOUT / "src")) for p in code}
     assert "truerisk/reports/template/page.html" in source
+    assert "truerisk/engine/stacked/member_code/operations.h" in source
     assert "truerisk/conf/train.yaml" in conf
     assert inside == conf | source | {"truerisk/py.typed"}
 

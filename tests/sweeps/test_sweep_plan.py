@@ -53,7 +53,8 @@ def test_a_damaged_and_a_failed_run_are_shown_with_the_reason(sweep, tiny, cells
     damaged, failed, finished, *_ = capsys.readouterr().out.splitlines()
     assert damaged.split()[:2] == ["seed=1", "failed"]
     assert " s  summary.json is not readable JSON" in damaged
-    assert failed.endswith(" s  RuntimeError: no room")
+    assert failed.split()[:2] == ["seed=2", "failed"]
+    assert failed.endswith("  RuntimeError: no room")
     assert finished.split()[:2] == ["seed=3", "finished"] and finished.endswith(" s")
 
 

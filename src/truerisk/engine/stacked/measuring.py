@@ -49,9 +49,7 @@ class StackedEstimator:
         self.subset = torch.stack([e.subset for e in self.estimators])
         self.samples = first.block_size
         samples = min(self.samples, self.subset.shape[1])
-        self.block = max(
-            LEAST, VALUES // (samples * widest_layer(first.objective.model, one))
-        )
+        self.block = max(LEAST, VALUES // (samples * widest_layer(first.objective.model, one)))
 
     def rows(self, rows: Sequence[int]) -> StackedEstimator:
         """Return the same for some of the rows."""

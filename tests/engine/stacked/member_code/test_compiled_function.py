@@ -130,6 +130,21 @@ def test_the_loss_of_labels_is_torch_s(classes):
     assert_equal(both, draw(4, classes, 70), labels)
 
 
+def test_a_label_beyond_the_classes_has_no_loss_and_moves_nothing():
+    def both(scores, y):
+        own = scores.detach().requires_grad_()
+        value = F.cross_entropy(own, y, reduction="none")
+        return value.detach(), *torch.autograd.grad(value.sum(), own)
+
+    y = torch.tensor([[0, 2, -100], [1, 1, 0]])
+    code = CompiledFunction(both).find_code([draw(2, 3, 3), y])
+    known = code([draw(2, 3, 3), y])
+    y[0, 1] = 3
+    loss, slope = code([draw(2, 3, 3), y])
+    assert loss.isnan().nonzero().tolist() == [[0, 1]] and loss[0, 2] == 0
+    assert torch.equal(slope[1], known[1][1]) and torch.equal(slope[0, :, 0], known[1][0, :, 0])
+
+
 def test_the_largest_is_the_first_of_them_and_what_is_no_number_is_larger():
     x = torch.tensor([[[1.0, 3, 3, 2], [torch.nan, 5, torch.nan, 9], [0, 0, 0, 0]]])
     for scores in (x, x.mT.contiguous().mT, x.expand(4, 3, 4)):

@@ -128,13 +128,15 @@ void bind(void *single, void *wide)
         }                                                                                          \
     }                                                                                              \
                                                                                                    \
-    /* -log p of the label; one that is negative is ignored, as torch's -100 is */                 \
+    /* -log p of the label: 0 of a negative one (torch's -100), none beyond the classes */                 \
     static inline void nll_loss2d_forward_##T(int classes, int n, T *out, long oc, long on,        \
                                               const T *log_p, long pc, long pn, const int64_t *y,  \
                                               long yc, long yn)                                    \
     {                                                                                              \
         for (int j = 0; j < n; j++)                                                                \
-            out[j * on] = y[j * yn] < 0 ? 0 : -log_p[y[j * yn] * pc + j * pn];                     \
+            out[j * on] = y[j * yn] < 0         ? 0                                                \
+                          : y[j * yn] < classes ? -log_p[y[j * yn] * pc + j * pn]                  \
+                                                : (T)NAN;                                          \
     }                                                                                              \
                                                                                                    \
     static inline void nll_loss2d_backward_##T(int classes, int n, T *out, long oc, long on,       \
@@ -145,7 +147,7 @@ void bind(void *single, void *wide)
             for (int j = 0; j < n; j++)                                                            \
                 out[c * oc + j * on] = 0;                                                          \
         for (int j = 0; j < n; j++)                                                                \
-            if (y[j * yn] >= 0)                                                                    \
+            if (y[j * yn] >= 0 && y[j * yn] < classes)                                             \
                 out[y[j * yn] * oc + j * on] = -g[j * gn];                                         \
     }                                                                                              \
                                                                                                    \

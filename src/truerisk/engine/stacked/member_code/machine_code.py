@@ -79,13 +79,11 @@ def compile_source(source: str, compiler: str, path: Path) -> None:
     with TemporaryDirectory(dir=path.parent) as folder:
         code, library = Path(folder) / "code.c", Path(folder) / "code.so"
         code.write_text(source)
-        libraries = (
-            ("-lmvec", "-lm") if os.path.exists("/lib/x86_64-linux-gnu/libmvec.so.1") else ("-lm",)
-        )
         subprocess.run(
-            [compiler, *FLAGS, str(code), "-o", str(library), *libraries],
+            [compiler, *FLAGS, str(code), "-o", str(library), *find_math()],
             check=True,
             capture_output=True,
+            timeout=PATIENCE,
             start_new_session=True,  # an interrupt is the run's alone
         )
         library.replace(path)

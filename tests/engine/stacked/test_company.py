@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from truerisk.engine.stacked import measuring
+
 IRIS = ["data=iris", "data.batch_size=13", "model.depth=1", "trainer.max_epochs=3"]
 SIGNALS = [
     *("data=mnist1d", "data.source.num_samples=75", "data.source.final_seq_length=11"),
@@ -42,6 +44,31 @@ def test_a_member_is_the_same_in_any_company(stack, last_weights, name):
 def test_so_it_is_where_steps_are_compiled(compiled, stack, last_weights, name):
     assert_same_in_company(stack, last_weights, name)
     assert compiled and all(compiled)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_nor_does_it_matter_whether_they_have_its_data(stack, last_weights, name):
+    assert_same_beside_other_data(stack, last_weights, name)
+
+
+@pytest.mark.parametrize("name", ["mlp", "regression", "cnn1d", "gru"])
+def test_nor_does_it_where_steps_are_compiled(compiled, monkeypatch, stack, last_weights, name):
+    monkeypatch.setattr(measuring, "LEAST", 1)
+    monkeypatch.setattr(measuring, "INPUTS", 1)  # of other data, one member at a time
+    assert_same_beside_other_data(stack, last_weights, name)
+    assert compiled and all(compiled)
+
+
+def assert_same_beside_other_data(stack, last_weights, name):
+    own, *others = [
+        [*RECIPES[name], f"seed.base={base}", f"seed.data={data}"]
+        for base, data in ((0, 0), (1, 0), (2, 1))
+    ]
+    mine, theirs = (stack(own, other)[0] for other in others)
+    assert mine.run.metrics.read_text() == theirs.run.metrics.read_text()
+    assert mine.summary == theirs.summary
+    weights = last_weights(theirs)
+    assert all(torch.equal(w, weights[key]) for key, w in last_weights(mine).items())
 
 
 def assert_same_in_company(stack, last_weights, name):

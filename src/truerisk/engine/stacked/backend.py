@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from truerisk.core.batch import Batch
-from truerisk.core.deterministic import averaged_names, eval_mode, spread_ties
+from truerisk.core.deterministic import averaged_names, eval_mode, spread_ties, tied_names
 from truerisk.core.errors import Diverged
 from truerisk.engine import nonfinite
 from truerisk.engine.host import Host
@@ -65,6 +66,7 @@ class StackedBackend:
         }
         self.orders = StackedPlan([run.plan for run in runs])
         self.columns = list(range(len(runs)))
+        self.has_ties = bool(tied_names(self.model))
         self.estimator = StackedEstimator([run.estimator for run in runs], self.feeds)
         self.measured: dict[str, Tensor] = {}
 
@@ -108,8 +110,10 @@ class StackedBackend:
             (self.edit(self.feeds["train"].gather_batch(index)), share) for index, share in batch
         ]
         gradients, objective, risks = self.gradient(batches)
-        norms = torch.stack([torch.linalg.vector_norm(g_KP, dim=1) for g_KP in gradients])
-        norm_K = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(norms, dim=0)
+        norms = [torch.linalg.vector_norm(g_KP, dim=1) for g_KP in gradients]
+        norm_K = (
+            norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
+        )
         diverged = self.check(objective, norm_K, risks, gradients, batches[-1][0])
         if len(diverged) == len(self.runs):
             return diverged
@@ -155,7 +159,7 @@ class StackedBackend:
             the risks [K] and the number of samples.
         """
         total: list[Tensor] = []
-        objective, risks = torch.zeros(()), []
+        values, risks = [], []
         into = self.stack.gradients if len(batches) == 1 else None
         for batch, share in batches:
             with self.host.place.autocast():
@@ -164,9 +168,9 @@ class StackedBackend:
                 )
             flat = self.stack.join_gradients(parts)
             total = [a + b for a, b in zip(total, flat, strict=True)] if total else flat
-            objective = objective.to(value.device) + value
+            values.append(value)
             risks.append((risk.tolist(), batch.x.shape[1]))
-        return total, objective, risks
+        return total, reduce(torch.add, values), risks
 
     def check(
         self,
@@ -271,7 +275,7 @@ class StackedBackend:
     def copy_weights(self, row: int) -> dict[str, Tensor]:
         """Copy the weights and buffers that were measured."""
         own = {name: self.measured[name][row].clone() for name in self.stack.shapes}
-        return spread_ties(self.model, own)
+        return spread_ties(self.model, own) if self.has_ties else own
 
     def final_risks(self, rows: Sequence[int]) -> list[dict[str, Measured]]:
         """Measure the best weights of some rows on all the samples there are."""

@@ -28,6 +28,10 @@ from truerisk.risk.estimate import (
 VALUES = 2**19
 """Numbers in the widest layer, over all members measured at a time: what stays near the core."""
 
+INPUTS = 2**22
+"""Numbers of the samples of all members measured at a time by machine code, which takes one member
+after another: no more of them lies side by side."""
+
 LEAST = 4
 """Members measured at a time at least, each of which adds little to the calls it takes."""
 
@@ -46,10 +50,12 @@ class StackedEstimator:
         self.feeds, self.estimators = feeds, list(estimators)
         first = self.estimators[0]
         one = first.data.train.batch(torch.arange(1)).x  # not all inputs, which would be copied
-        self.subset = torch.stack([e.subset for e in self.estimators])
+        self.subset = _stack_indices([e.subset for e in self.estimators])
         self.samples = first.block_size
         samples = min(self.samples, self.subset.shape[1])
-        self.block = max(LEAST, VALUES // (samples * widest_layer(first.objective.model, one)))
+        widest = widest_layer(first.objective.model, one)
+        self.block = max(LEAST, VALUES // (samples * widest))
+        self.code_block = max(LEAST, INPUTS // (samples * one.numel()))
 
     def rows(self, rows: Sequence[int]) -> StackedEstimator:
         """Return the same for some of the rows."""
@@ -93,7 +99,9 @@ class StackedEstimator:
             thorough: whether standard errors of metrics are worth a bootstrap.
         """
         feed, count = self.feeds[name], len(self.estimators)
-        blocks = (slice(i, min(i + self.block, count)) for i in range(0, count, self.block))
+        in_code = objective.measures_in_code and not thorough
+        size = self.code_block if in_code else self.block
+        blocks = (slice(i, min(i + size, count)) for i in range(0, count, size))
         found = []
         for rows in blocks:
             collectors = [e.make_collector() for e in self.estimators[rows]]
@@ -109,6 +117,13 @@ class StackedEstimator:
                     measurement = measurement._replace(metrics=collector.estimate(thorough))
                 found.append(measurement)
         return found
+
+
+def _stack_indices(rows: Sequence[Tensor]) -> Tensor:
+    """Stack indices [n] of K members; the same ones are one row, shown K times."""
+    if all(torch.equal(row, rows[0]) for row in rows):
+        return rows[0].expand(len(rows), -1)
+    return torch.stack(list(rows))
 
 
 @torch.no_grad()

@@ -48,6 +48,8 @@ class ReferenceObjective:
         _steps: not used.
     """
 
+    measures_in_code = False
+
     def __init__(
         self,
         recipe: Recipe,

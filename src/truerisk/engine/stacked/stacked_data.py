@@ -23,6 +23,7 @@ class StackedSplit:
         keys: one a member, the same for members with the same data.
 
     Attributes:
+        is_common: whether all members have the same data.
         source: the split of all members, where it is read so.
         x: else, inputs of the D data sets that differ, one after another, [D · N, …].
         y: their targets.
@@ -33,7 +34,8 @@ class StackedSplit:
         unique = list(dict.fromkeys(keys))
         firsts = [splits[keys.index(key)] for key in unique]
         self.size = len(splits[0])
-        self.source = firsts[0] if len(firsts) == 1 and firsts[0].keep_source else None
+        self.is_common = len(firsts) == 1
+        self.source = firsts[0] if self.is_common and firsts[0].keep_source else None
         self.which = torch.tensor([unique.index(key) for key in keys])
         if self.source is not None:
             return
@@ -53,10 +55,15 @@ class StackedSplit:
             index: [K, n], on the CPU.
             rows: of the members that they are for.
         """
+        if self.is_common and len(index) > 1 and not index.stride(0):  # one row, shown K times
+            batch = self.gather_batch(index[:1], rows)
+            return _show_to(Batch(batch.x[0], batch.y[0]), self.which[rows])
         if self.source is not None:
             batch = self.source.batch(index.reshape(-1))
             return Batch(batch.x.unflatten(0, index.shape), batch.y.unflatten(0, index.shape))
-        flat = (index + self.size * self.which[rows, None]).reshape(-1).to(self.x.device)
+        if not self.is_common:
+            index = index + self.size * self.which[rows, None]
+        flat = index.reshape(-1).to(self.x.device)
         x, y = self.x.index_select(0, flat), self.y.index_select(0, flat)
         return Batch(x.unflatten(0, index.shape), y.unflatten(0, index.shape))
 
@@ -109,7 +116,8 @@ class StackedPlan(BatchPlan):
 
     def order(self, epoch: int) -> Tensor:
         """Return the order [N, K] in which each member takes its samples."""
-        return torch.stack([plan.order(epoch) for plan in self.plans], 1)
+        # a member's indices lie side by side, as they are read
+        return torch.stack([plan.order(epoch) for plan in self.plans]).T
 
 
 def batch_parts(batch: Batch) -> dict[str, Tensor]:

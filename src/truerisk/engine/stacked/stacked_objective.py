@@ -154,6 +154,12 @@ class StackedObjective:
         return dict(zip(self._measure_names, found, strict=True))
 
     @property
+    def measures_in_code(self) -> bool:
+        """Whether what is measured often is measured for one member after another."""
+        codes = (function.compiled for function in self._measures.values())
+        return any(code is not None and code.has_code for code in codes)
+
+    @property
     def _measure_names(self) -> list[str]:
         has_errors = self.objective.surrogate.task.error_title is not None
         errors = ["errors"] if has_errors else []

@@ -35,6 +35,11 @@ class CompiledFunction:
         self.function = function
         self._codes: dict[Any, _Code | None] = {}
 
+    @property
+    def has_code(self) -> bool:
+        """Whether there is machine code of tensors that have been seen."""
+        return any(code is not None for code in self._codes.values())
+
     def find_code(self, tensors: Sequence[Tensor]) -> _Code | None:
         """Find what to call with tensors like these; None where there is none."""
         kind = tuple((t.shape[1:], t.stride(), t.dtype, t.device.type) for t in tensors)

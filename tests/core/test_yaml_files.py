@@ -46,6 +46,12 @@ def test_what_omegaconf_writes(tmp_path):
     assert list(yaml.load(file.read_text(), YamlLoader).values()) == values
 
 
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+def test_a_path_that_another_python_wrote(module):
+    text = f"file: !!python/object/apply:{module}.PosixPath [a, b.csv]"
+    assert yaml.load(text, YamlLoader) == {"file": Path("a/b.csv")}
+
+
 @pytest.mark.parametrize("option", ["data=arrays", "model=gpt", "optimizer=muon", "loss=quantile"])
 def test_configurations_are_written_as_omegaconf_writes_them(option):
     cfg = compose([option])

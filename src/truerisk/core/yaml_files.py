@@ -73,8 +73,10 @@ YamlLoader.yaml_implicit_resolvers = {
 }
 # YAML 1.1 has them for yes and no, though PyYAML reads texts
 YamlDumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
+# Python 3.13 writes where it keeps them, pathlib._local, which OmegaConf 2.3 does not read there
 for _path in ("Path", "PosixPath", "WindowsPath"):
-    YamlLoader.add_constructor(
-        f"tag:yaml.org,2002:python/object/apply:pathlib.{_path}",
-        lambda loader, node: Path(*loader.construct_sequence(node)),
-    )
+    for _module in ("pathlib", "pathlib._local"):
+        YamlLoader.add_constructor(
+            f"tag:yaml.org,2002:python/object/apply:{_module}.{_path}",
+            lambda loader, node: Path(*loader.construct_sequence(node)),
+        )

@@ -20,8 +20,8 @@ def here(tmp_path, monkeypatch, tiny):
     return tmp_path
 
 
-def test_every_run_of_a_study_that_drew_none(tiny, here, capsys):
-    asked = [*tiny.overrides, "figures=false", "study=s", "report=false", "seed=1,2"]
+def test_every_run_of_a_study_which_draws_none(tiny, here, capsys):
+    asked = [*tiny.overrides, "study=s", "report=false", "seed=1,2"]
     assert main(["train", "-m", *asked, "diagnostics=[gradient_flow]"]) == 0
     runs = [load_run(folder) for folder in sorted((here / "outputs" / "s").glob("seed=*"))]
     assert not [file for run in runs for file in run.run.figures.iterdir()]
@@ -35,6 +35,26 @@ def test_every_run_of_a_study_that_drew_none(tiny, here, capsys):
     assert [run.run.config.read_bytes() for run in runs] == configs
 
 
+@pytest.mark.parametrize("launcher", ["basic", "vectorized"])
+def test_a_cell_is_drawn_where_somebody_asks_for_its_figure(tiny, here, launcher):
+    asked = [*tiny.overrides, "study=s", "report=false", "seed=1,2", f"hydra/launcher={launcher}"]
+    assert main(["train", "-m", *asked]) == 0
+    runs = [load_run(folder) for folder in (here / "outputs" / "s").glob("seed=*")]
+    assert len(runs) == 2 and not any(run.figure_file.exists() for run in runs)
+    assert runs[0].figure.read_bytes().startswith(b"\x89PNG")
+    assert not runs[1].figure_file.exists()
+    assert main(["train", "-m", *asked, "figures=true", "trainer.max_epochs=2"]) == 0
+    assert len(list((here / "outputs" / "s").glob("*/figures/risk.png"))) == 3
+
+
+def test_a_logger_that_shows_figures_looks(tiny, here):
+    asked = [*tiny.overrides, "study=s", "report=false", "seed=1,2", "logger=wandb"]
+    assert (
+        main(["train", "-m", *asked, "logger.wandb.mode=offline", "logger.wandb.media=true"]) == 0
+    )
+    assert len(list((here / "outputs" / "s").glob("*/figures/risk.png"))) == 2
+
+
 def test_a_run_that_is_drawn_again(tiny, here, capsys):
     run = tiny(here / "run", ["figures=true"])
     before = run.figure.stat().st_ino
@@ -45,7 +65,8 @@ def test_a_run_that_is_drawn_again(tiny, here, capsys):
 def test_a_run_that_went_on_after_it_was_drawn_is_drawn_anew(tiny, here, capsys):
     run = tiny(here / "run", ["figures=false", "trainer.max_epochs=1"])
     draw_risks(run.run, {"figures": False})
-    assert not run.figure.exists()
+    draw_risks(run.run, {}, seen=False)
+    assert not run.figure_file.exists()
     assert main(["draw", "run"]) == 0
     before = run.figure.read_bytes()
     assert main(["train", "resume=run", "trainer.max_epochs=2"]) == 0

@@ -379,15 +379,17 @@ def _execute(
             run.create(format_yaml(cfg), facts)
     result = RunResult(run.path)
 
-    @cache  # once, whether a logger asks for the figures or not
-    def draw() -> None:
+    @cache
+    def draw_once() -> None:
         from truerisk.show.figure import draw_result
 
-        # those of an earlier look, by `truerisk draw`, would pass for those of the end
-        if cfg.get("figures", True) or any(run.figures.glob("*.png")):
-            # what training has freed, or the peak of memory would be both at once
-            _return_freed_memory()
-            draw_result(result, cfg)
+        # what training has freed, or the peak of memory would be both at once
+        _return_freed_memory()
+        draw_result(result, cfg)
+
+    def draw(seen: bool = True) -> None:
+        if run.wants_figures(cfg.get("figures"), seen):
+            draw_once()
 
     with ExitStack() as stack:
         if first:
@@ -398,7 +400,7 @@ def _execute(
         if first:
             # before the status: a run that counts as finished has its figures
             try:
-                draw()
+                draw(seen=not once)
             except OSError as error:  # all is measured, and truerisk draw makes them later
                 print(f"no figures: {describe_file_error(error, run.path)}", file=sys.stderr)
             run.set_status(status, stop=stop)

@@ -138,9 +138,18 @@ class RunResult:
         return self.run.metadata().get("data", {}).get("task", "")
 
     @property
-    def figure(self) -> Path:
-        """The path of the figure of risks, or of the path on a test function."""
+    def figure_file(self) -> Path:
+        """Where the figure of risks is, or of the path on a test function, once it is drawn."""
         return self.run.figures / get_task(self.task).figure_name
+
+    @property
+    def figure(self) -> Path:
+        """The same file, which is drawn now if it is not there yet."""
+        from truerisk.show.figure import draw_result
+
+        if not self.figure_file.exists():
+            draw_result(self, self.config)
+        return self.figure_file
 
     def report(self) -> None:
         """Print how the run ended, its table of risks, and where its figure is."""

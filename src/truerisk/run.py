@@ -284,6 +284,17 @@ class RunFolder:
             write_atomic(self.config, config)
         return bool(damage)
 
+    def wants_figures(self, chosen: bool | None, seen: bool) -> bool:
+        """Tell whether its figures are drawn now that the run has ended.
+
+        Args:
+            chosen: ``figures`` of its configuration; None leaves it to ``seen``.
+            seen: whether somebody looks: who waits for a single run, or a logger that shows them.
+        """
+        wanted = seen if chosen is None else chosen
+        # those of an earlier look, by `truerisk draw`, would pass for those of the end
+        return wanted or any(self.figures.glob("*.png"))
+
     def tell_losses(self) -> None:
         """Tell what a run that has ended has lost for good."""
         then = {

@@ -238,14 +238,16 @@ def test_what_may_not_use_the_clipboard_copies_too(browser, page):
     assert command.endswith("seed=1")  # and not what the clipboard held before
 
 
-def test_a_run_without_a_figure_says_how_to_draw_it(browser, page):
+def test_of_a_run_without_a_figure_the_page_draws_the_curves(browser, page):
     browser.show(page)
     browser.run(OPEN)
     browser.run("document.querySelectorAll('#recipes .within tr.opens .opener')[1].click()")
-    texts = browser.run(
-        "[...document.querySelectorAll('.figures p:not([hidden])')].map((p) => p.textContent)"
-    )
+    browser.run("new Promise((done) => setTimeout(done, 300))")
+    shown = ".figures .undrawn:not([hidden])"
+    texts = browser.run(f"[...document.querySelectorAll('{shown} p')].map((p) => p.textContent)")
     assert len(texts) == 1 and "truerisk draw " in texts[0] and "seed=1" in texts[0]
+    paths = browser.run(f"document.querySelectorAll('{shown} path[fill=none]').length")
+    assert paths == 2  # training and validation
 
 
 def test_the_page_stays_small(page):

@@ -120,7 +120,7 @@ class Options:
     resume: str | None
     study: str | None = None
     recompute: bool = False
-    figures: bool = True
+    figures: bool | None = None
     report: bool = True
     stop: StopOptions = field(default_factory=StopOptions)
     halving: HalvingOptions = field(default_factory=HalvingOptions)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from truerisk.reports.charts import HeatMap, LineChart, average_curves, rank_recipes
 from truerisk.reports.comparison import RecipeComparison, describe_verdict
 from truerisk.reports.findings import (
@@ -39,6 +41,12 @@ SCRIPTS = ("number.js", "table.js", "chart.js", "page.js")
 
 DIGITS = 5
 """Significant digits that the page keeps of a number."""
+
+
+MOST_CURVES = 300
+"""Runs up to which each brings curves of its own: of thousands, the page would be too large."""
+MOST_POINTS = 40
+"""Epochs of such a curve."""
 
 
 def build_page(
@@ -165,12 +173,17 @@ def _problem_data(
 def _recipe_data(folder: Path, recipe: RecipeRuns, problem: LearningProblem) -> dict[str, Any]:
     """Build a recipe's estimates, curves and runs."""
     metrics, keys = problem.metrics, [*problem.values, *recipe.values]
+    few = sum(len(recipe.runs) for recipe in problem.recipes) <= MOST_CURVES
+    shown = problem.monitor.name.rpartition("/")[0] if few else ""
     own = dict.fromkeys(m for run in recipe.runs for m in run.curves if m not in CURVES)
     curves = {metric: _curve_data(recipe, metric) for metric in (*CURVES, *own)}
     return {
         "label": recipe.label,
         "endings": describe_endings(recipe),
-        "runs": [_run_data(folder, run, metrics, keys) for run in recipe.runs],
+        "runs": [
+            {**_run_data(folder, run, metrics, keys), "curves": _own_curves(run, shown)}
+            for run in recipe.runs
+        ],
         "estimates": {m: recipe.estimate(m) for m in metrics},
         "curves": {metric: curve for metric, curve in curves.items() if curve},
     }
@@ -186,6 +199,18 @@ def _curve_data(recipe: RecipeRuns, metric: str) -> dict[str, Any] | None:
     if max(n) == 1:
         low = high = []
     return {"x": epoch, "y": mean, "low": low, "high": high, "n": n}
+
+
+def _own_curves(run: RunRecord, quantity: str) -> dict[str, dict[str, list[float]]]:
+    """Build a run's own curves of training and validation, for where no figure of it is drawn."""
+    found = {}
+    for split in ("train", "val"):
+        curve = run.curves.get(f"{quantity}/{split}")
+        if curve is not None and len(curve.epoch):
+            spaced = np.linspace(0, len(curve.epoch) - 1, MOST_POINTS).round().astype(int)
+            kept = np.unique(spaced)
+            found[split] = {"x": curve.epoch[kept].tolist(), "y": curve.value[kept].tolist()}
+    return found
 
 
 def _run_data(

@@ -328,8 +328,9 @@ def print_report(run: RunResult) -> None:
         title = describe_weights(read_monitor(run.run.metadata()), run.task)
         print_table(run.summary, title, run.task)
     print(f"run     {run.folder}")
-    if run.figure.exists():
-        print(f"figure  {run.figure}")
-    others = [f.name for f in sorted(run.run.figures.glob("*.png")) if f != run.figure]
+    figure = run.figure_file
+    if figure.exists():
+        print(f"figure  {figure}")
+    others = [f.name for f in sorted(run.run.figures.glob("*.png")) if f != figure]
     if others:
         print(f"        and beside it {', '.join(others)}")

@@ -430,9 +430,9 @@ def draw_result(result: RunResult, config: DictConfig) -> None:
 
     title = recipe_name(config)
     if not get_task(result.task).has_samples:
-        save_contour([result.folder], result.figure)
+        save_contour([result.folder], result.figure_file)
     elif len(rows := read_metric_rows(result.folder)):
-        risk_figure(rows, result.figure, title, result.summary)
+        risk_figure(rows, result.figure_file, title, result.summary)
     for name, tables in result.run.tables().items():
         classes = result.run.metadata()["table_classes"][name]
         matrix_figure(tables, classes, result.run.figures / f"{name}.png", title)

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from contextlib import nullcontext
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 import torch
@@ -15,13 +13,11 @@ def stack(tmp_path_factory):
     from truerisk.result import RunResult
     from truerisk.sweeps.launcher.stacked_group import GroupJob, StackedGroup
 
-    def stack(*recipes, drawn=False, **options):
+    def stack(*recipes, **options):
         root = tmp_path_factory.mktemp("stack")
         jobs = [GroupJob(compose(recipe), root / str(i), {}) for i, recipe in enumerate(recipes)]
         group = StackedGroup(jobs, **options)
-        undrawn = mock.patch("truerisk.sweeps.launcher.stacked_group.risk_figure")
-        with nullcontext() if drawn else undrawn:
-            group.train()
+        group.train()
         assert not group.refused
         return [RunResult(job.folder) for job in jobs]
 

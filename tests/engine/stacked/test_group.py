@@ -107,11 +107,11 @@ def test_a_member_that_diverges_ends_alone_and_says_where(stack, run):
 
 
 def test_the_folder_is_that_of_an_ordinary_run(stack, run):
-    (ours, _), theirs = stack(*recipes(2), drawn=True), run(*recipes(1)[0])
+    (ours, _), theirs = stack(*recipes(2, "figures=true")), run(*recipes(1, "figures=true")[0])
     names = ["config.yaml", "metadata.json", "metrics.csv", "status.json", "summary.json"]
     names += ["checkpoints/best.ckpt", "checkpoints/last.ckpt"]
     assert all((r.folder / name).exists() for r in (ours, theirs) for name in names)
-    assert ours.figure.read_bytes().startswith(b"\x89PNG")
+    assert ours.figure_file.read_bytes().startswith(b"\x89PNG")
     assert ours.run.config.read_text() == theirs.run.config.read_text()
     assert ours.run.metadata().keys() == theirs.run.metadata().keys() | {"stacked"}
     counts = [r.run.metadata()["parameters"] for r in (ours, theirs)]
@@ -123,8 +123,7 @@ def test_the_folder_is_that_of_an_ordinary_run(stack, run):
     assert [s.keys() for s in state["state"].values()] == [
         s.keys() for s in other["state"].values()
     ]
-    plain = stack(*recipes(2, "figures=false"), drawn=True)
-    assert not any(run.figure.exists() for run in plain)
+    assert not any(run.figure_file.exists() for run in stack(*recipes(2)))
     x = torch.zeros(1, 4)
     assert torch.allclose(ours.model(x), theirs.model(x), atol=1e-5)
 

@@ -73,7 +73,7 @@ function runsOf(problem, recipe) {
     ...problem.metrics.map((m, i) => ({ title: headingOf(m), line: beginsLine(problem.metrics, i), sort: (r) => r.values[i],
       cell: (r) => digits(r.values[i] === null ? null : scaleOf(m) * r.values[i]) })),
     { title: "files", name: true, cell: (r) => links(r) },
-  ], recipe.runs, { opens: figuresOf });
+  ], recipe.runs, { opens: (run) => figuresOf(run, problem.followed) });
   const commands = make("details", {}, make("summary", {}, "command lines"),
     ...recipe.runs.map((r) => make("div", {}, make("code", {}, r.command))));
   return make("div", {}, told ? make("p", {}, `95 % intervals: ${told}.`) : "", place, commands);
@@ -83,15 +83,25 @@ const links = (run) => make("span", { class: "links" }, make("a", { href: run.fo
   " ", make("button", { type: "button", class: "opener" }, "figure"), " ", copier(run.command));
 
 // The figures lie in the run's folder and are fetched when someone looks: a thousand would not fit in a page.
-function figuresOf(run) {
-  const missing = make("p", { hidden: "" }, `There is no figure in ${run.folder}figures (any more); `, make("code", {}, `truerisk draw ${run.name}`), ", in the folder of the study, draws it.");
-  const pictures = run.figures.map((name) => {
+function figuresOf(run, followed) {
+  const told = make("p", {}, "With intervals and diagnostics: ", make("code", {}, `truerisk draw ${run.name}`), ", in the folder of the study.");
+  const missing = make("div", { class: "undrawn", hidden: "" }, make("div", { class: "chart" }), told);
+  // most have this one, perhaps since the page was written
+  const pictures = (run.figures.length ? run.figures : ["risk"]).map((name) => {
     const picture = make("img", { src: `${run.folder}figures/${encodeURIComponent(name)}.png`, alt: `${name} of ${run.name}`,
-      onerror: () => { picture.remove(); missing.hidden = false; } });
+      onerror: () => { picture.remove(); missing.hidden = false; drawOwn(missing.firstChild, run, followed); } });
     return picture;
   });
-  missing.hidden = pictures.length > 0;
   return make("div", { class: "figures" }, ...pictures, missing);
+}
+
+const titleOf = (split) => (split === "val" ? "validation" : split);
+const wordsOf = (quantity) => quantity.replace("metric/", "").replaceAll("/", " ");
+const bothOf = (quantity) => `${wordsOf(quantity)}; – – train, —— validation`;
+
+function drawOwn(place, run, followed) {
+  const lines = Object.entries(run.curves).map(([split, curve]) => ({ ...curve, low: [], high: [], n: [], color: 0, dashed: split === "train", name: titleOf(split) }));
+  if (lines.length) drawChart(place, { x: "epoch", y: bothOf(followed.slice(0, -4)), lines, log_y: needsLogScale(lines) });
 }
 
 function copier(text) {
@@ -121,19 +131,18 @@ function showCurves(problem, picked) {
   const chart = () => {
     const lines = [...picked].sort((a, b) => a - b).flatMap((i, k) => ["train", "val"].map((split) => {
       const curve = problem.recipes[i].curves[`${kind.value}/${split}`];
-      const name = split === "val" ? "validation" : split;
-      return curve && { ...curve, name: `${problem.recipes[i].label}, ${name}`, color: k, dashed: split === "train" };
+      return curve && { ...curve, name: `${problem.recipes[i].label}, ${titleOf(split)}`, color: k, dashed: split === "train" };
     })).filter(Boolean);
     const constant = problem.constants[`${kind.value}/val`], across = lines.flatMap((line) => line.x);
     if (constant && across.length) {
       lines.push({ name: "best constant", reference: true, x: [Math.min(...across), Math.max(...across)], y: [constant[0], constant[0]], low: [], high: [], n: [] });
     }
     if (!log.dataset.chosen) log.checked = needsLogScale(lines);
-    return { x: "epoch", y: `${kind.value.replace("metric/", "").replaceAll("/", " ")}; – – train, —— validation`, lines, log_y: log.checked };
+    return { x: "epoch", y: bothOf(kind.value), lines, log_y: log.checked };
   };
   const names = new Set(problem.recipes.flatMap((r) => Object.keys(r.curves)));
   const kinds = [...names].filter((n) => n.endsWith("/val")).map((n) => n.slice(0, -4));
-  kind.replaceChildren(...kinds.map((k) => make("option", { value: k }, k.replace("metric/", "").replaceAll("/", " "))));
+  kind.replaceChildren(...kinds.map((k) => make("option", { value: k }, wordsOf(k))));
   kind.parentNode.hidden = kinds.length < 2;
   kind.value = problem.followed.slice(0, -4);
   kind.onchange = () => drawChart(place, chart());

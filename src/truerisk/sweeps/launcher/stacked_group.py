@@ -177,21 +177,22 @@ def finish_run(run: TrainingRun, status: str) -> None:
     """Draw the figure of a run that has ended, and say how it ended."""
     folder = run.recorder.run
     try:
-        draw_risks(folder, run.recorder.config)
+        draw_risks(folder, run.recorder.config, seen=False)
     except OSError as error:  # all is measured, and truerisk draw makes it later
         print(f"no figures: {describe_file_error(error, folder.path)}", file=sys.stderr)
     run.recorder.run.set_status(status, stop=run.state.stop)
 
 
-def draw_risks(folder: RunFolder, config: Mapping[str, Any]) -> None:
-    """Draw the figure of a run, unless it is to have none and has none of an earlier look.
+def draw_risks(folder: RunFolder, config: Mapping[str, Any], seen: bool = True) -> None:
+    """Draw the figure of a run, where it is to have one (`RunFolder.wants_figures`).
 
     Args:
         folder: of the run.
         config: its plain configuration.
+        seen: whether somebody looks.
     """
-    path = RunResult(folder.path).figure
-    if config.get("figures", True) or path.exists():
+    if folder.wants_figures(config.get("figures"), seen):
+        path = RunResult(folder.path).figure_file
         history = read_metric_rows(folder.path)
         if len(history):
             risk_figure(history, path, recipe_name(config), folder.summary())

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import lightning as L
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from truerisk.data import BatchPlan, DataModule, Samples, diabetes, iris
+from truerisk.data import (
+    BatchPlan,
+    DataModule,
+    LoaderSplit,
+    Samples,
+    Standardizer,
+    diabetes,
+    iris,
+    text,
+)
+from truerisk.data.token_rows import TokenRows, TokenSplit, encode_documents, hold_tokens
 
 BATCH = 25
 
@@ -117,3 +129,38 @@ def test_tokens_stay_whole_numbers():
     data = DataModule(Samples(tokens, tokens, "next_token"), batch_size=4)
     x, y = next(iter(data.train_dataloader()))
     assert x.dtype == y.dtype == torch.int64 and x.shape == (4, 3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_tokens_of_a_file_are_those_in_memory(workers, tmp_path, monkeypatch):
+    for k in range(9):
+        (tmp_path / f"{k}.txt").write_text("abcdefg"[k % 5 :] * 9)
+    source = partial(text, path=str(tmp_path / "*.txt"), context=8)
+    make = partial(DataModule, source, batch_size=4, standardize="none", workers=workers)
+    held = [list(make().train_dataloader()), list(make().test_dataloader())]
+    monkeypatch.setattr("truerisk.data.text_source.HELD", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    mapped = [list(make().train_dataloader()), list(make().test_dataloader())]
+    assert list(tmp_path.glob("truerisk/tokens-*.bin"))
+    for mine, theirs in zip(mapped, held, strict=True):
+        for (x, y), (other_x, other_y) in zip(mine, theirs, strict=True):
+            assert torch.equal(x, other_x) and torch.equal(y, other_y)
+
+
+def test_what_goes_to_a_gpu_goes_through_pinned_memory(monkeypatch):
+    x, y = torch.zeros(4, 2), torch.zeros(4)
+    read = LoaderSplit(x, y, Standardizer())
+    for device in ("cpu", "cuda"):
+        loader = read.to(device, torch.float32)._open_loader()
+        assert loader.pin_memory == (device == "cuda")
+    rows = TokenRows(hold_tokens(encode_documents([np.arange(1, 9)])), np.array([0]), 4, "train")
+    done = []
+    for name in ("pin_memory", "to"):
+        # of a device that need not be there
+        move = lambda tensor, *given, name=name, **more: done.append(name) or tensor  # noqa: E731
+        monkeypatch.setattr(torch.Tensor, name, move)
+    TokenSplit(rows, "cuda").batch(torch.tensor([1]))
+    assert done == ["pin_memory", "to"]
+    done.clear()
+    TokenSplit(rows).batch(torch.tensor([1]))
+    assert done == ["to"]

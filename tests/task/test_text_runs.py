@@ -206,6 +206,24 @@ def test_a_run_on_a_file_of_tokens_is_the_run_on_tokens_in_memory(
     assert fold.summary["risk/test"].size == 10
 
 
+def test_stacked_runs_read_the_one_file_of_tokens(texts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [*RUN, f"data.source.path={texts}", "trainer.max_epochs=1", "seed.data=0"]
+    alone = {s: truerisk.train([*given, f"seed={s}"], folder=tmp_path / f"{s}") for s in (1, 2)}
+    monkeypatch.setattr("truerisk.data.text_source.HELD", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    sweep = ["hydra/launcher=vectorized", "seed=1,2", "report=false", "figures=false", "study=s"]
+    assert main(["train", "-m", *given, *sweep]) == 0
+    assert len(list((tmp_path / "cache/truerisk").glob("tokens-*.bin"))) == 1
+    folders = [p.parent for p in (tmp_path / "outputs/s").rglob("summary.json")]
+    assert len(folders) == 2
+    for stacked in map(truerisk.load_run, folders):
+        assert stacked.run.status()["together"] == 2
+        for name, measured in alone[stacked.config.seed.base].summary.items():
+            assert stacked.summary[name].value == pytest.approx(measured.value, rel=1e-4)
+            assert stacked.summary[name].stderr == pytest.approx(measured.stderr, rel=1e-3)
+
+
 SHORT = ["trainer.max_epochs=1", "trainer.max_steps=2", "metric=[]"]
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from truerisk.core.errors import ConfigError
 from truerisk.core.rng import named_generator
 from truerisk.data.split import LoaderSplit, Split, TensorSplit, WeightedSplit, cast, keep_batch
+from truerisk.data.token_rows import TokenSplit
 
 
 def check_batch_size(batch_size: int | str) -> int | str:
@@ -205,7 +206,7 @@ class SplitDataset(Dataset):
 
     def __getitems__(self, index: list[int]) -> tuple[Tensor, Tensor] | WeighedPair:
         split = self.split
-        if isinstance(split, TensorSplit):
+        if isinstance(split, TensorSplit | TokenSplit):
             batch = split.batch(torch.tensor(index))
             x, y = batch.x, batch.y
         elif isinstance(split, LoaderSplit):

@@ -216,6 +216,9 @@ class TokenSplit:
         device: where batches go.
     """
 
+    keep_source = True
+    """As of a `TensorSplit`: stacked runs read the one file, too."""
+
     def __init__(self, rows: TokenRows, device: torch.device | str = "cpu") -> None:
         self.rows, self.device = rows, torch.device(device)
         self.y: Any = TokenTargets(rows)
@@ -228,11 +231,21 @@ class TokenSplit:
         """All inputs int64 [n, T], which are read each time."""
         return self.rows.read_all()[0]
 
+    def batch(self, index: Tensor) -> Batch:
+        """Read the sequences of some numbers.
+
+        Args:
+            index: int64 [m].
+        """
+        tokens = self.rows.gather_tokens(index)[0]
+        if self.device.type == "cuda":  # nothing waits for the copy of pinned memory
+            tokens = tokens.pin_memory()
+        tokens = tokens.to(self.device, non_blocking=True).long()
+        return Batch(tokens[:, :-1], tokens[:, 1:])
+
     def batches(self, plan: Sequence[Tensor]) -> Iterator[Batch]:
         """Yield one batch for every index tensor of the plan."""
-        for index in plan:
-            tokens = self.rows.gather_tokens(index)[0].to(self.device, non_blocking=True).long()
-            yield Batch(tokens[:, :-1], tokens[:, 1:])
+        return map(self.batch, plan)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> TokenSplit:
         """Return the same sequences, whose batches go to ``device``.

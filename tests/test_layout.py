@@ -97,7 +97,8 @@ ORDER = (
 """The folders and files of the package, from below upwards: none imports what comes after it."""
 UPWARDS = {
     "assemble": {"diagnostics.Diagnostic"},  # to tell our diagnostics from any other callback
-    "result": {"show.console.print_report"},  # a run in a notebook tells of itself
+    # a run in a notebook tells of itself, and shows its figure
+    "result": {"show.console.print_report", "show.figure.draw_result"},
     # the version stands in the package alone
     "run": {"__version__"},
     "cli": {"__version__"},

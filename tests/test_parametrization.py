@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 
 import numpy as np
 import pytest
@@ -247,10 +248,26 @@ LARGER = {
 }
 
 
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory):
+    """Texts of twenty letters, fewer than any width, whatever Python's own texts are.
+
+    Muon's rate of an embedding knows its shape alone: where a batch has fewer tokens than the width
+    and there are more of them than that, rows that are moved at all move by less in wider ones.
+    """
+    draw, folder = random.Random(0), tmp_path_factory.mktemp("letters")
+    for k in range(60):
+        words = ("".join(draw.choices("etaoinshrdlucmfwypgb", k=5)) for _ in range(12))
+        (folder / f"{k}.txt").write_text(" ".join(words))
+    return folder
+
+
 @pytest.mark.parametrize("optimizer", TUNED)
 @pytest.mark.parametrize("model", LARGER)
-def test_what_layers_of_larger_models_do_is_flat_in_the_width(model, optimizer):
+def test_what_layers_of_larger_models_do_is_flat_in_the_width(letters, model, optimizer):
     words = [*MUP, *LARGER[model], *f"optimizer={optimizer}".split(), "data.batch_size=full"]
+    if "data=text" in words:
+        words.append(f"data.source.path={letters}")
     flat = find_powers(words, (64, 192), samples=16)
     hidden = [power for (name, _), power in flat.items() if name != "output"]
     assert len(hidden) >= 3 * 5 and max(map(abs, hidden)) < 0.25  # as claimed of MLPs

@@ -28,17 +28,17 @@ def rows(quick: bool) -> Iterator[Row]:
     the steps of as many bare loops.
     """
     rounds, few = (1, 5) if quick else (2, 17)
-    contenders = {f"128 cells × 60 epochs, {n} at once": partial(together, n) for n in SPEEDUPS}
+    contenders = {f"128 cells, {n} at once": partial(together, n) for n in SPEEDUPS}
     found = interleaved(partial(one_by_one, few), contenders, rounds)
     for (what, pairs), speedup in zip(found.items(), SPEEDUPS.values(), strict=True):
-        yield Row(what, "Hydra's basic launcher", "s a cell", pairs, 1 / speedup)
+        yield Row(what, "Hydra's basic launcher", "s a cell", pairs, round(1 / speedup, 3))
     template = Pairs()
     for against in next(iter(found.values())).against:
         template.add(in_template_style(), against)
     yield Row("… template's style", "Hydra's basic launcher", "s a cell", template)
-    many = interleaved(bare_softmax, {"1,000 cells × 20 epochs": softmax_study}, rounds)
+    many = interleaved(bare_softmax, {"1,000 cells": softmax_study}, rounds)
     for what, pairs in many.items():
-        yield Row(f"{what}, softmax regression", "bare loop", "s a cell", pairs, 1)
+        yield Row(f"{what}, softmax", "bare loop", "s a cell", pairs, 1)
 
 
 def train(*arguments: str) -> float:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from truerisk.data.token_rows import hold_tokens, map_tokens
 
 SCRIPT = """
 import sys, torch
@@ -57,3 +62,34 @@ def test_ten_times_the_tokens_take_no_more_memory(tmp_path):
     assert many > 9 * few
     # the larger text has 40 MB of tokens
     assert large < small + 5e6, found
+
+
+def test_a_process_that_was_not_forked_maps_the_file_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    parts = [np.arange(n, dtype=np.int32) for n in (5000, 40_000)]
+    for store in (hold_tokens(parts), map_tokens(parts, "some")):
+        text = pickle.dumps(store)
+        other = pickle.loads(text)
+        assert all(map(np.array_equal, other, store))
+        if isinstance(store.tokens, np.memmap):
+            assert other.tokens.filename == store.tokens.filename and len(text) < 1000
+        else:
+            assert len(text) > store.tokens.nbytes
+
+
+def test_who_comes_while_another_writes_it_has_it_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    # of another process, as of the one below
+    monkeypatch.setattr("truerisk.core.atomic_files.os.getpid", itertools.count(1).__next__)
+    parts, others = [np.arange(n, dtype=np.int32) for n in (5000, 40_000)], []
+
+    def written_slowly():
+        yield parts[0]
+        others.append(map_tokens(parts, "some"))
+        yield parts[1]
+
+    for store in (map_tokens(written_slowly(), "some"), *others, map_tokens(iter(()), "some")):
+        assert np.array_equal(store.tokens, np.concatenate(parts))
+        assert store.starts.tolist() == [0, 5000, 45_000]
+    assert len(others) == 1
+    assert {path.suffix for path in (tmp_path / "truerisk").iterdir()} == {".bin", ".npz"}

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -114,7 +115,8 @@ def replacing(path: Path, *, durable: bool = False, contended: bool = False) -> 
     """
     part = part_path(path)
     if contended:
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        # containers that share a folder have the same numbers of processes
+        part = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.part")
     try:
         with naming_file(path):
             yield part

@@ -36,6 +36,16 @@ class TokenStore(NamedTuple):
     tokens: np.ndarray
     starts: np.ndarray
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle a file by its path: NumPy 2.4 would pickle all that is in it."""
+        if not isinstance(self.tokens, np.memmap):
+            return type(self), tuple(self)
+        return _open_store, (self.tokens.filename, self.starts)
+
+
+def _open_store(path: Path, starts: np.ndarray) -> TokenStore:
+    return TokenStore(np.memmap(path, dtype="<i4", mode="r"), starts)
+
 
 def encode_documents(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Put the boundary before the tokens of each document.
@@ -82,7 +92,7 @@ def map_tokens(parts: Iterable[np.ndarray], key: str) -> TokenStore:
         found = np.array(starts, dtype=np.int64), checksum_file(path)
         with replacing(index, contended=True) as part, part.open("wb") as file:
             np.savez(file, starts=found[0], checksum=np.array(found[1]))
-    return TokenStore(np.memmap(path, dtype="<i4", mode="r"), found[0])
+    return _open_store(path, found[0])
 
 
 def _read_index(path: Path) -> tuple[np.ndarray, str] | None:

@@ -46,12 +46,12 @@ def test_so_it_is_where_steps_are_compiled(compiled, stack, last_weights, name):
     assert compiled and all(compiled)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ["mlp", "mlp, batch norm", "softmax", "cnn", "gru", "vit"])
 def test_nor_does_it_matter_whether_they_have_its_data(stack, last_weights, name):
     assert_same_beside_other_data(stack, last_weights, name)
 
 
-@pytest.mark.parametrize("name", ["mlp", "regression", "cnn1d", "gru"])
+@pytest.mark.parametrize("name", ["mlp", "cnn1d"])
 def test_nor_does_it_where_steps_are_compiled(compiled, monkeypatch, stack, last_weights, name):
     monkeypatch.setattr(measuring, "LEAST", 1)
     monkeypatch.setattr(measuring, "INPUTS", 1)  # of other data, one member at a time

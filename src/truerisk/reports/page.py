@@ -143,6 +143,8 @@ def _problem_data(
     """Build what the page shows of one problem; recipes are referred to by their row."""
     problem = findings.problem
     recipes = sort_recipes(problem.recipes, problem.monitor)
+    few = sum(len(recipe.runs) for recipe in recipes) <= MOST_CURVES
+    shown = problem.monitor.name.rpartition("/")[0] if few else ""
     # the page refers to recipes by their row, which is shorter than a label
     row = {id(recipe): i for i, recipe in enumerate(recipes)}
     return {
@@ -153,7 +155,7 @@ def _problem_data(
         "followed": problem.monitor.name,
         "unit": problem.unit,
         "constants": problem.constants,
-        "recipes": [_recipe_data(folder, recipe, problem) for recipe in recipes],
+        "recipes": [_recipe_data(folder, recipe, problem, shown) for recipe in recipes],
         "selected": row[id(findings.selection.recipe)] if findings.selection else None,
         "picked": [row[id(recipe)] for recipe in rank_recipes(findings)],
         "comparisons": {
@@ -170,11 +172,11 @@ def _problem_data(
     }
 
 
-def _recipe_data(folder: Path, recipe: RecipeRuns, problem: LearningProblem) -> dict[str, Any]:
-    """Build a recipe's estimates, curves and runs."""
+def _recipe_data(
+    folder: Path, recipe: RecipeRuns, problem: LearningProblem, shown: str
+) -> dict[str, Any]:
+    """Build a recipe's estimates, curves and runs, these with curves of the quantity shown."""
     metrics, keys = problem.metrics, [*problem.values, *recipe.values]
-    few = sum(len(recipe.runs) for recipe in problem.recipes) <= MOST_CURVES
-    shown = problem.monitor.name.rpartition("/")[0] if few else ""
     own = dict.fromkeys(m for run in recipe.runs for m in run.curves if m not in CURVES)
     curves = {metric: _curve_data(recipe, metric) for metric in (*CURVES, *own)}
     return {

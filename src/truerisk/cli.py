@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,15 @@ BAD_REQUEST = 2
 """Exit code of a mistake; a bug ends with 1, a diverged run with 3, a signal with 128 + it."""
 OLD_GARBAGE_EVERY = 1000
 """Searches for young garbage to one for old."""
+
+
+@cache
+def search_less() -> None:
+    """Have Python search seldom for garbage among what imports make, which is there to stay."""
+    # again and again, as it does by itself, took a tenth of a short run, and a second at its end
+    gc.set_threshold(*gc.get_threshold()[:2], OLD_GARBAGE_EVERY)
+    atexit.register(gc.freeze)
+    atexit.register(gc.collect)  # before it: once, for files that a part of the user's left open
 
 
 def run_train(args: Sequence[str]) -> int:
@@ -438,8 +448,7 @@ def dispatch(args: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the console script; returns the exit code."""
-    # what imports make stays; searching it for garbage again and again took a tenth of a short run
-    gc.set_threshold(*gc.get_threshold()[:2], OLD_GARBAGE_EVERY)
+    search_less()
     # last, so that nothing installed is hidden by a file that happens to bear its name
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))

@@ -1,4 +1,8 @@
-"""Parameters of which every process keeps a part, put together and taken apart."""
+"""Parameters of which every process keeps a part, put together and taken apart.
+
+torch's functions for it take as long to import as half of torch, which a run in one process need
+not wait for: they are imported where they are used.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 
 from truerisk.core.errors import ConfigError
-
-WHOLE = StateDictOptions(full_state_dict=True)
 
 
 def refuse(hooks: dict[str, Any]) -> None:
@@ -61,14 +56,20 @@ def whole(tensor: Tensor) -> Tensor:
 
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
     """A model's state put together on every process."""
-    state: dict[str, Any] = get_model_state_dict(model, options=WHOLE)
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    state: dict[str, Any] = get_model_state_dict(
+        model, options=StateDictOptions(full_state_dict=True)
+    )
     return {name: whole(tensor) for name, tensor in state.items()}
 
 
 def load_whole_state(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Load a state that every process has whole into a model that may be sharded."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
     with torch.no_grad():
-        set_model_state_dict(model, dict(state), options=WHOLE)
+        set_model_state_dict(model, dict(state), options=StateDictOptions(full_state_dict=True))
 
 
 def whole_module(
@@ -83,6 +84,12 @@ def whole_module(
     Returns:
         Both on the first process's CPU, in one piece; nothing on the others.
     """
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        get_model_state_dict,
+        get_optimizer_state_dict,
+    )
+
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     weights: dict[str, Any] = get_model_state_dict(module, options=options)
     return weights, get_optimizer_state_dict(module, optimizer, options=options)
@@ -92,6 +99,9 @@ def load_whole_module(
     module: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Mapping[str, Any]
 ) -> None:
     """Load a checkpoint that every process has whole into a sharded module and its optimizer."""
-    set_model_state_dict(module, dict(checkpoint["state_dict"]), options=WHOLE)
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
+    load_whole_state(module, checkpoint["state_dict"])
+    options = StateDictOptions(full_state_dict=True)
     state = checkpoint["optimizer_states"][0]
-    set_optimizer_state_dict(module, optimizer, state, options=WHOLE)
+    set_optimizer_state_dict(module, optimizer, state, options=options)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from omegaconf import OmegaConf
 
 from truerisk.config.compose import compose, resolve_config
+from truerisk.core.yaml_files import format_yaml
 from truerisk.reports.config_diff import flatten_config
 from truerisk.sweeps import sweep_cell
-from truerisk.sweeps.sweep_cell import find_revisions, hash_config, make_slug
+from truerisk.sweeps.sweep_cell import SweepCell, find_revisions, hash_config, make_cfgs, make_slug
 
 
 def mark(*overrides):
@@ -149,3 +151,30 @@ def test_a_residual_network_without_projections_is_the_same_cell():
     del config["model"]["shortcut"]
     assert mark("model=resnet") == hash_config(config) == "15d334780b"
     assert mark("model=resnet", "model.shortcut=projection") != hash_config(config)
+
+
+def test_configurations_made_together_are_those_made_one_by_one(tmp_path, default):
+    changed = [
+        [],
+        ["seed.base=3"],
+        ["optimizer.lr=1"],
+        ["optimizer.lr=1.0"],
+        ["optimizer=sgd"],  # other keys
+        ["regularizer=[l2,dropout]"],
+        ["+optimizer.betas=[0.5,0.9]"],
+        ["data.val=0.25", "data.standardize_target=true"],
+    ]
+    cells = []
+    for overrides in changed:
+        config = resolve_config(compose(overrides))
+        cells.append(SweepCell(tuple(overrides), (), config, tmp_path))
+    reordered = dict(reversed(cells[0].config.items()))
+    cells.append(SweepCell((), (), reordered, tmp_path))
+    for cell, cfg in zip(cells, make_cfgs(cells), strict=True):
+        alone = cell.make_cfg()
+        assert format_yaml(cfg) == format_yaml(alone)  # the order of keys as well
+        assert repr(resolve_config(cfg)) == repr(resolve_config(alone))
+        assert cfg.optimizer._get_full_key("lr") == "optimizer.lr"
+        assert OmegaConf.is_struct(cfg)
+        cfg.seed.base = 77  # each is its own
+    assert list(make_cfgs([])) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +22,9 @@ from truerisk.scheduler import Schedule
 if TYPE_CHECKING:
     from truerisk.engine.measure import RiskEstimator
     from truerisk.engine.recorder import Recorder
+
+_find_version = cache(version)
+"""It reads the package's files, a hundredth of a second for each checkpoint."""
 
 
 class BestWeights(NamedTuple):
@@ -209,7 +213,7 @@ class TrainingRun:
             "epoch": self.state.epoch,
             "global_step": self.state.step,
             # Lightning migrates a checkpoint by the version that wrote it
-            "pytorch-lightning_version": version("lightning"),
+            "pytorch-lightning_version": _find_version("lightning"),
             "state_dict": parts.weights,
             "callbacks": {key: kept for key, kept in rules.items() if kept},
             "optimizer_states": [parts.optimizer],

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import pickle
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,36 @@ class SweepCell:
     def read_outcome(self) -> Outcome:
         """Read how its run stands: ``missing`` where it has not begun."""
         return read_outcome(self.run)
+
+
+def make_cfgs(cells: Sequence[SweepCell]) -> Iterator[DictConfig]:
+    """Make the configurations of cells that differ in little, each as `SweepCell.make_cfg` does.
+
+    Args:
+        cells: of one study.
+    """
+    if not cells:
+        return
+    first = cells[0]
+    # to copy one and set what differs takes a tenth of the time that it takes to make one
+    copied = pickle.dumps(first.make_cfg())
+    for cell in cells:
+        if list(cell.config) == list(first.config):
+            cfg = pickle.loads(copied)
+            _set_differing(cfg, first.config, cell.config)
+            yield cfg
+        else:
+            yield cell.make_cfg()
+
+
+def _set_differing(cfg: DictConfig, before: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Set what differs from the plain configuration that ``cfg`` was made of."""
+    for key, value in config.items():
+        old = before[key]
+        if isinstance(value, dict) and isinstance(old, dict) and list(value) == list(old):
+            _set_differing(cfg[key], old, value)
+        elif repr(value) != repr(old):  # 1 and 1.0 differ, and so do True and 1
+            cfg[key] = value
 
 
 def strip_hash(folder: Path) -> str:

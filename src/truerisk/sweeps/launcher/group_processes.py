@@ -28,7 +28,7 @@ from truerisk.show.progress_line import (
 from truerisk.sweeps.launcher.launcher import claim_cells
 from truerisk.sweeps.launcher.pool import FORK
 from truerisk.sweeps.launcher.stacked_group import GroupJob, StackedGroup
-from truerisk.sweeps.sweep_cell import SweepCell
+from truerisk.sweeps.sweep_cell import SweepCell, make_cfgs
 
 
 class GroupProgress:
@@ -114,9 +114,9 @@ class ClaimedGroup:
 
     def deal_jobs(self, count: int) -> list[list[GroupJob]]:
         """Deal what is left to train out to at most ``count`` processes."""
+        pairs = zip(make_cfgs(self.waiting), self.waiting, strict=True)
         jobs = [
-            GroupJob(cell.make_cfg(), cell.folder, {"overrides": list(cell.overrides)})
-            for cell in self.waiting
+            GroupJob(cfg, cell.folder, {"overrides": list(cell.overrides)}) for cfg, cell in pairs
         ]
         return [jobs[i::count] for i in range(min(count, len(jobs)))]
 

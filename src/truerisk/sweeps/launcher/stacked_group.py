@@ -222,6 +222,8 @@ def open_run(job: GroupJob, loaded: LoadedData, known: Known) -> StackedRun:
     contents = hash_contents(plain, known)
 
     def late_loggers() -> list[Logger]:
+        if not cfg.logger:
+            return []
         loggers = build_loggers(cfg, folder=folder.path, run_id=folder.id, resume_step=None)
         return [logger for logger in loggers if not isinstance(logger, TidyCSV)]
 

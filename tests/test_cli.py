@@ -409,3 +409,16 @@ def test_the_first_of_the_processes_tells_of_a_refusal(variables, args, said, mo
         monkeypatch.setenv(name, value)
     assert main(["train", "optimizer=adm", *args]) == 2
     assert capsys.readouterr().err.count("error: ") == said
+
+
+def test_what_a_part_does_as_it_is_deleted_is_done_at_the_end(tmp_path):
+    # in a cycle, where nothing but a search for garbage finds it
+    code = (
+        "import sys; from truerisk.cli import main\n"
+        "class Part:\n"
+        "    def __del__(self): print('closed')\n"
+        "part = Part(); part.own = part; del part\n"
+        "main(['--version'])"
+    )
+    end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert end.stdout.splitlines()[1:] == ["closed"]

@@ -73,7 +73,7 @@ def search_less() -> None:
     # again and again, as it does by itself, took a tenth of a short run, and a second at its end
     gc.set_threshold(*gc.get_threshold()[:2], OLD_GARBAGE_EVERY)
     atexit.register(gc.freeze)
-    atexit.register(gc.collect)  # before it: once, for files that a part of the user's left open
+    atexit.register(gc.collect)  # before it, once, for what a part of the user's does at its end
 
 
 def run_train(args: Sequence[str]) -> int:

@@ -73,6 +73,16 @@ def test_the_guide_goes_through_its_topics():
         assert "truerisk " in section and "<img src=" in section
 
 
+@pytest.mark.parametrize("journey", ["A mini-batch", "A λ", "A cell"])
+def test_a_journey_through_the_code_visits_few_files_that_there_are(journey):
+    page = (DOCS / "how_a_run_works.md").read_text()
+    text = page.partition(f"\n## {journey}\n")[2].partition("\n## ")[0]
+    files = set(re.findall(r"`([\w/]+\.py)`", text))
+    assert 0 < len({Path(name).name for name in files}) <= 8
+    package = Path(truerisk.__file__).parent
+    assert all(list(package.rglob(name)) for name in files)
+
+
 @pytest.mark.parametrize("command", read_commands(DOCS / "reading_guide.md"))
 def test_a_command_of_the_guide_can_be_run(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

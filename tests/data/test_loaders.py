@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, partialmethod
 
 import lightning as L
 import numpy as np
@@ -155,10 +155,13 @@ def test_what_goes_to_a_gpu_goes_through_pinned_memory(monkeypatch):
         assert loader.pin_memory == (device == "cuda")
     rows = TokenRows(hold_tokens(encode_documents([np.arange(1, 9)])), np.array([0]), 4, "train")
     done = []
+
+    def note(tensor, *given, name, **more):  # a device that need not be there
+        done.append(name)
+        return tensor
+
     for name in ("pin_memory", "to"):
-        # of a device that need not be there
-        move = lambda tensor, *given, name=name, **more: done.append(name) or tensor  # noqa: E731
-        monkeypatch.setattr(torch.Tensor, name, move)
+        monkeypatch.setattr(torch.Tensor, name, partialmethod(note, name=name))
     TokenSplit(rows, "cuda").batch(torch.tensor([1]))
     assert done == ["pin_memory", "to"]
     done.clear()

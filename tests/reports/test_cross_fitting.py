@@ -19,8 +19,11 @@ from truerisk.reports.run_records import CollectedRuns
 
 def expected_lowest(k):
     """E of the least of k standard normal numbers, by quadrature."""
-    density = lambda x: x * k * stats.norm.pdf(x) * stats.norm.sf(x) ** (k - 1)  # noqa: E731
-    return integrate.quad(density, -10, 10)[0]
+
+    def weigh(x):
+        return x * k * stats.norm.pdf(x) * stats.norm.sf(x) ** (k - 1)
+
+    return integrate.quad(weigh, -10, 10)[0]
 
 
 def test_the_winners_curse_is_what_it_should_be(synthetic):

@@ -104,7 +104,8 @@ class RayLauncher(Launcher):
         """Pass a signal on, as Ctrl-C: tasks that have begun save their cells."""
         import ray
 
-        for ticket in list(self._left):
+        # the last first: one that waits would take the room of one that ends
+        for ticket in reversed(list(self._left)):
             ray.cancel(ticket, recursive=False)
 
     def _check_room(self, ray: Any) -> None:

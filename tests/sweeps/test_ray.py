@@ -170,6 +170,17 @@ def test_a_signal_saves_every_cell(name, sweep, cells, here, capfd):
     assert run.status == "interrupted"
 
 
+def test_ctrl_c_while_ray_starts_ends_the_sweep_before_it_begins(sweep, here, scratch):
+    # SIGTERM is Ray's own then
+    when(
+        lambda: list(scratch.glob("ray-*/session_*")), lambda _: os.kill(os.getpid(), signal.SIGINT)
+    )
+    with pytest.raises(SystemExit) as end:
+        sweep("seed=1,2", "hydra/launcher=ray", "trainer.max_epochs=20000")
+    assert end.value.code == 128 + signal.SIGINT
+    assert not list(here.glob("outputs/s/*/config.yaml"))
+
+
 @pytest.mark.parametrize(
     ("option", "said"),
     [

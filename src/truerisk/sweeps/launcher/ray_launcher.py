@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from truerisk.core.checks import check_float, check_int
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import ConfigError, Interrupted
 from truerisk.engine.signals import SIGNALS
 from truerisk.outcome import Outcome
 from truerisk.sweeps.launcher.launcher import (
@@ -93,8 +93,12 @@ class RayLauncher(Launcher):
                 raise ConfigError(f"hydra.launcher: Ray says: {error}") from error
             self._check_room(ray)
             for share in self.share_works(works):
+                if self.stopped:
+                    break
                 ticket = task.remote(WorkShare(share, self.inner), os.getcwd(), self.gpus > 0)
                 self._left[ticket] = [work.cell for work in share]
+            if self.stopped:  # while a task was handed out
+                self.stop_cells(self.stopped)
             while self._left:
                 for ticket in ray.wait(list(self._left), timeout=LOOK)[0]:
                     cells = self._left.pop(ticket)
@@ -175,6 +179,8 @@ def connect(address: str | None) -> Iterator[Any]:
             if place is not None:  # where nobody answers, Ray asks for minutes
                 socket.create_connection((place[1], int(place[2])), ANSWER).close()
             ray.init(address or "local", log_to_driver=False, logging_level="error", **here)
+        except SystemExit as end:  # Ray's own answer to a signal that comes meanwhile
+            raise Interrupted("SIGTERM") from end
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             said = " ".join(str(error).split())
             raise ConfigError(f"hydra.launcher.address={address}: {said}") from error

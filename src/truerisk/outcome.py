@@ -26,6 +26,7 @@ class Outcome:
         folder: of the run, where a sweep knows it.
         lost: whether its process was killed or vanished, which says nothing of the run itself.
         fault: what its own process has printed of an error, for one that prints elsewhere.
+        damaged: whether a run that is done has lost something for good.
     """
 
     value: float
@@ -36,6 +37,7 @@ class Outcome:
     folder: Path | None = None
     lost: bool = False
     fault: str = ""
+    damaged: bool = False
 
     def __float__(self) -> float:
         # sweepers that are Hydra plugins take ``float(job.return_value)`` as the objective

@@ -218,6 +218,8 @@ class RunFolder:
         """
         record = self.status()
         ended = record.get("status") in ENDED
+        least = record.get("metrics_bytes", 0) if ended else 0
+        last = self.last.exists()
         checks: list[tuple[Path, Callable[[Path], str]]] = [
             (self.config, _find_fault_of_config),
             (self.path / self.METADATA, self._find_fault_of_json),
@@ -226,21 +228,17 @@ class RunFolder:
             checks.append((self.status_file, self._find_fault_of_json))
         if ended:
             checks.append((self.summary_file, self._find_fault_of_json))
-        if ended or self.last.exists():
+        if ended or last:
             # rows may be torn by the kill that cut a run off
-            checks.append((self.metrics, partial(find_fault, whole=ended, start=b"step,")))
+            check = partial(find_fault, whole=ended, start=b"step,", least=least)
+            checks.append((self.metrics, check))
         # without either, somebody took the weights away: what was measured stands
-        if self.best.exists() or (record.get("status") == "finished" and self.last.exists()):
+        if (last and record.get("status") == "finished") or self.best.exists():
             checks.append((self.best, partial(find_fault, start=b"PK", whole=False)))
-        if ended and self.last.exists():
+        if ended and last:
             checks.append((self.last, partial(find_fault, start=b"PK", whole=False)))
         looked_at = [pair for pair in checks if not only or pair[0] in only]
-        damage = {path: fault for path, check in looked_at if (fault := check(path))}
-        size = record.get("metrics_bytes", 0)
-        whole = ended and self.metrics not in damage and (not only or self.metrics in only)
-        if whole and self.metrics.stat().st_size < size:
-            damage[self.metrics] = "is damaged"
-        return damage
+        return {path: fault for path, check in looked_at if (fault := check(path))}
 
     def _find_fault_of_json(self, path: Path) -> str:
         try:
@@ -499,7 +497,8 @@ class RunFolder:
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            content = json.loads(path.read_text() or "{}")
+            # as bytes: a decoder of a file's own costs as much as what it decodes
+            content = json.loads(path.read_bytes().decode() or "{}")
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (ValueError, OSError) as error:  # of bytes that are no text, too
@@ -509,12 +508,26 @@ class RunFolder:
         return content
 
 
+class RunSnapshot(RunFolder):
+    """A run's folder for one look at all of it: each JSON file is read but once."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        if name not in self._known:
+            self._known[name] = super()._read_json(name)
+        return self._known[name]
+
+
 def _find_fault_of_config(path: Path) -> str:
-    fault = find_fault(path)
-    # every configuration has this key; to parse all of it takes a hundred times as long
-    if not fault and b"data:" not in path.read_bytes():
-        fault = "is damaged"
-    return fault
+    with contextlib.suppress(OSError):
+        text = path.read_bytes()
+        # every configuration has this key; to parse all of it takes a hundred times as long
+        if text.endswith(b"\n") and b"data:" in text:
+            return ""
+    return find_fault(path) or "is damaged"
 
 
 def _now() -> str:

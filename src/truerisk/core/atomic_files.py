@@ -44,18 +44,21 @@ DAMAGED: list[Path] = []
 """Files of runs that this process has met lost or broken, for the exit code of a command."""
 
 
-def find_fault(path: Path, whole: bool = True, start: bytes = b"") -> str:
+def find_fault(path: Path, whole: bool = True, start: bytes = b"", least: int = 0) -> str:
     """Say what is wrong with a file by a look at its ends; empty where nothing is.
 
     Args:
         path: the file.
         whole: whether its last line has an end. A zip archive, as checkpoints are, has its own.
         start: what it begins with.
+        least: how many bytes it has, if not more.
     """
     try:
-        with path.open("rb") as file:
+        # a buffer would be filled at both ends
+        with path.open("rb", buffering=0) as file:
             head = file.read(max(1, len(start)))
-            file.seek(-min(ZIP_END, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(-min(ZIP_END, size), os.SEEK_END)
             tail = file.read()
     except (FileNotFoundError, NotADirectoryError):
         return "is missing"
@@ -66,7 +69,7 @@ def find_fault(path: Path, whole: bool = True, start: bytes = b"") -> str:
     torn = whole and not tail.endswith(b"\n")
     if start == b"PK":
         torn = not tail.startswith(b"PK\x05\x06")
-    if start and head != start:
+    if (start and head != start) or size < least:
         return "is damaged"
     return "is damaged" * torn
 

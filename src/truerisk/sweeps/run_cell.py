@@ -107,7 +107,7 @@ def run_cell(cfg: DictConfig, folder: Path, facts: Mapping[str, Any] | None = No
         if not locked:
             return replace(ELSEWHERE, folder=folder)
         # read under the lock: another process may have finished it since the sweep looked
-        before = read_outcome(RunFolder(folder))
+        before = read_outcome(folder)
         if before.status in DONE:
             return replace(before, folder=folder)
         train = _train_here

@@ -235,7 +235,7 @@ class Sweep:
         for line in (*describe_changes(missing), *self.study.describe_other_data(missing)):
             print(line, file=sys.stderr)
         for cell in cells:
-            if outcomes[cell.folder].status in DONE:
+            if outcomes[cell.folder].damaged:
                 cell.run.tell_losses()
         ready = []
         for cell in validate_cells(missing):

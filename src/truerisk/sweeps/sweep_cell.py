@@ -19,7 +19,7 @@ from truerisk.core.yaml_files import format_yaml
 from truerisk.logger.label import CELL
 from truerisk.outcome import Outcome
 from truerisk.risk.measured import read_monitor
-from truerisk.run import RunFolder
+from truerisk.run import RunFolder, RunSnapshot
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -121,7 +121,7 @@ class SweepCell:
 
     def read_outcome(self) -> Outcome:
         """Read how its run stands: ``missing`` where it has not begun."""
-        return read_outcome(self.run)
+        return read_outcome(self.folder)
 
 
 def make_cfgs(cells: Sequence[SweepCell]) -> Iterator[DictConfig]:
@@ -163,20 +163,23 @@ def strip_hash(folder: Path) -> str:
     return CELL.sub("", folder.name)
 
 
-def read_outcome(run: RunFolder) -> Outcome:
+def read_outcome(folder: Path) -> Outcome:
     """Read how a run stands from its folder, without loading torch."""
+    run = RunSnapshot(folder)
     # a run killed before its config.yaml was there cannot be resumed: it has not begun
     record = run.status() if run.config.exists() or run.last.exists() else {}
     status = record.get("status", "missing")
     score = math.nan
     if status != "diverged":  # risks of weights that have blown up are no measure of the recipe
         score = _read_score(run)
-    reason = record.get("reason", "")
+    reason, damage = record.get("reason", ""), {}
     if status in DONE:
-        lost = {k: v for k, v in run.find_damage().items() if k not in (run.metrics, run.last)}
-        for path, fault in lost.items():  # what is lost of its end is measured again
+        damage = run.find_damage()
+    for path, fault in damage.items():
+        if path not in (run.metrics, run.last):  # what is lost of its end is measured again
             status, reason = "failed", f"{path.name} {fault}"
-    return Outcome(score, status, reason, new=False, stop=read_stop(record))
+    stop, damaged = read_stop(record), status in DONE and bool(damage)
+    return Outcome(score, status, reason, new=False, stop=stop, damaged=damaged)
 
 
 def record_cell_failure(cell: SweepCell, outcome: Outcome) -> None:

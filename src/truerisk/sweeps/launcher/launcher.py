@@ -23,7 +23,6 @@ from truerisk.config.compose import quote_override
 from truerisk.core.errors import Interrupted, describe_error
 from truerisk.engine.signals import SIGNALS, on_stop
 from truerisk.outcome import INTERRUPTED, Outcome
-from truerisk.run import RunFolder
 from truerisk.sweeps.locks import find_begun, lock_cells
 from truerisk.sweeps.run_cell import ELSEWHERE, REFUSALS, tell_outcome
 from truerisk.sweeps.sweep_cell import DONE, SweepCell, read_outcome
@@ -248,7 +247,7 @@ def claim_cells(
         for folder in folders:
             begun[folder].mkdir(exist_ok=True)  # for others to see whose it is
         # read under the locks: another process may have finished some since the sweep looked
-        ended = {cell.folder: read_outcome(RunFolder(begun[cell.folder])) for cell in cells}
+        ended = {cell.folder: read_outcome(begun[cell.folder]) for cell in cells}
         outcomes = {k: replace(end, folder=begun[k]) for k, end in ended.items()}
         outcomes |= {cell.folder: ELSEWHERE for cell in cells if cell.folder not in folders}
         decided = {k: v for k, v in outcomes.items() if v.status in (*DONE, ELSEWHERE.status)}

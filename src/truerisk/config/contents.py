@@ -10,7 +10,7 @@ import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -24,8 +24,8 @@ LARGE = 2**30
 CHUNK = 2**20
 DIGITS = 16
 
-Known = dict[str, str]
-"""Digests found already, by what they are of."""
+Known = dict[tuple[bool, str], dict[str, str]]
+"""What texts were found to name already, with its digest; by the text and whether it is a target"""
 
 
 def hash_contents(config: Mapping[str, Any], known: Known | None = None) -> dict[str, str]:
@@ -40,18 +40,14 @@ def hash_contents(config: Mapping[str, Any], known: Known | None = None) -> dict
         What a module imports counts with it, as far as it is the user's, too.
     """
     known = {} if known is None else known
-    names: dict[str, None] = {}
-    for key, text in _iterate_texts(config, ""):
-        name = text
-        if key in TARGETS:
-            name = _find_module(text)
-        elif not _is_path(text):
-            continue
-        names[name] = None
-    for name in names:
-        if name and name not in known:
-            known[name] = _hash_path(Path(name)) if _is_path(name) else _hash_module(name)
-    return {name: known[name] for name in sorted(names) if name}
+    texts: set[tuple[bool, str]] = set()
+    _add_texts(config, "", texts)
+    found: dict[str, str] = {}
+    for text in texts:
+        if text not in known:
+            known[text] = _hash_named(*text)
+        found |= known[text]
+    return dict(sorted(found.items()))
 
 
 def list_changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -68,17 +64,25 @@ def find_module_name(path: str, names: Iterable[str]) -> str:
     return next((name for name in names if path == name or path.startswith(f"{name}.")), "")
 
 
-def _iterate_texts(node: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Yield each text in nested containers, with the key that it stands under."""
-    if isinstance(node, Mapping):
+def _add_texts(node: Any, key: str, texts: set[tuple[bool, str]]) -> None:
+    """Add each text in nested containers, with whether it stands under the key of a target."""
+    if isinstance(node, str):
+        texts.add((key in TARGETS, node))
+    elif isinstance(node, Mapping):
         for name, value in node.items():
             if name not in ELSEWHERE:
-                yield from _iterate_texts(value, str(name))
+                _add_texts(value, name, texts)
     elif isinstance(node, list | tuple):
         for value in node:
-            yield from _iterate_texts(value, key)
-    elif isinstance(node, str):
-        yield key, node
+            _add_texts(value, key, texts)
+
+
+def _hash_named(target: bool, text: str) -> dict[str, str]:
+    """Hash the file, folder or user's module that a text names; empty where it names none."""
+    if target:
+        name = _find_module(text)
+        return {name: _hash_module(name)} if name else {}
+    return {text: _hash_path(Path(text))} if _is_path(text) else {}
 
 
 def _is_path(text: str) -> bool:

@@ -94,11 +94,13 @@ class StudyFolder:
         Args:
             cells: those that are not done.
         """
+        now = dict.fromkeys(_name_data(cell.config) for cell in cells if cell.config)
+        if not now:
+            return
         files = sorted(self.folder.glob("*/config.yaml"))[:MOST_CONFIGS]
         before = dict.fromkeys(_name_data(_read_yaml(file)) for file in files)
-        now = dict.fromkeys(_name_data(cell.config) for cell in cells if cell.config)
         before.pop("", None)
-        if before and now and not set(before) & set(now):
+        if before and not set(before) & set(now):
             yield (
                 f"{self.folder} holds runs on {', '.join(before)}: those on {', '.join(now)} join "
                 "them, as another problem of the report; study=NAME gives them a folder of its own"
@@ -113,7 +115,6 @@ class StudyFolder:
     ) -> tuple[SweepCell, ConfigError | None]:
         """Compose one cell; with a problem, and the error that tells it, where that cannot be."""
         varied = tuple(override for override in overrides if override not in self.shared)
-        slug = make_slug(varied or overrides, telling)
         try:
             config, hydra = self.compose(overrides)
         except ConfigError as error:
@@ -121,7 +122,8 @@ class StudyFolder:
             # that only some options have may be meant for those
             if isinstance(error.__cause__, MissingConfigException):
                 raise
-            cell = SweepCell(overrides, varied, {}, self.folder / slug, problem=str(error))
+            folder = self.folder / make_slug(varied or overrides, telling)
+            cell = SweepCell(overrides, varied, {}, folder, problem=str(error))
             return cell, error
         digits = hash_config(config)
         changed: list[str] = []
@@ -130,7 +132,9 @@ class StudyFolder:
             changed = _list_changed_since(folders[digits], contents)
             if changed:
                 digits = hash_config(config, contents)
-        folder = folders.get(digits, self.folder / f"{slug}-{digits}")
+        folder = folders.get(digits)
+        if folder is None:
+            folder = self.folder / f"{make_slug(varied or overrides, telling)}-{digits}"
         return SweepCell(overrides, varied, config, folder, hydra, changed=tuple(changed)), None
 
 

@@ -35,35 +35,37 @@ IGNORED = frozenset(
 """Keys that say where and how fast a run goes, and who else is told of it."""
 IGNORED_IN_DATA = frozenset({"in_memory", "workers", "cache"})
 """How samples get into memory."""
-NEUTRAL: Mapping[str, Any] = {
-    "metric": {},
-    "monitor": "risk/val",
-    "data.standardize_target": False,
-    "data.split": "random",
-    "data.stratify": True,
-    "data.source.classes": None,
-    "data.folds": None,
-    "data.fold": 0,
-    "data.sampler": None,
-    "data.source.weight": None,
-    "risk.weighted": False,
-    "loss.weight": None,
-    "scheduler.exponent": 0.5,
-    "data.source.dates": "category",
-    "data.source.decimal": ".",
-    "data.source.thousands": None,
-    "data.source.encoding": "utf-8",
-    "data.source.skip_lines": 0,
-    "data.source.na_values": [],
-    "data.source.keep_default_na": True,
-    "data.source.id": None,
-    "data.source.unlabelled": "refuse",
-    "model.shortcut": "zeros",
-    "parametrization": {"base": None},
-    "diagnostics.curvature.training_mode": False,
-    "diagnostics.flatness.rescale": None,
+NEUTRAL: Mapping[tuple[str, ...], Mapping[str, Any]] = {
+    (): {"metric": {}, "monitor": "risk/val", "parametrization": {"base": None}},
+    ("data",): {
+        "standardize_target": False,
+        "split": "random",
+        "stratify": True,
+        "folds": None,
+        "fold": 0,
+        "sampler": None,
+    },
+    ("data", "source"): {
+        "classes": None,
+        "weight": None,
+        "dates": "category",
+        "decimal": ".",
+        "thousands": None,
+        "encoding": "utf-8",
+        "skip_lines": 0,
+        "na_values": [],
+        "keep_default_na": True,
+        "id": None,
+        "unlabelled": "refuse",
+    },
+    ("risk",): {"weighted": False},
+    ("loss",): {"weight": None},
+    ("scheduler",): {"exponent": 0.5},
+    ("model",): {"shortcut": "zeros"},
+    ("diagnostics", "curvature"): {"training_mode": False},
+    ("diagnostics", "flatness"): {"rescale": None},
 }
-"""Values of keys that mean what earlier versions did, which had no such key."""
+"""Values of keys that mean what earlier versions did, which had no such key; by where they are."""
 UNSCALED = (
     *("torch.nn.CrossEntropyLoss", "torch.nn.BCEWithLogitsLoss", "torch.nn.NLLLoss"),
     *("torch.nn.MultiMarginLoss", "truerisk.loss.Hinge"),
@@ -333,23 +335,23 @@ REVISIONS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
 def drop_neutral(config: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out the keys that stand at what earlier versions, which lacked them, did."""
     counted = dict(config)
-    for dotted, value in NEUTRAL.items():
-        counted = _drop_key(counted, dotted.split("."), value)
+    for place, values in NEUTRAL.items():
+        _drop_values(counted, place, values)
     data, loss = counted.get("data"), counted.get("loss")
     if isinstance(data, Mapping) and isinstance(loss, Mapping) and loss.get("_target_") in UNSCALED:
         counted["data"] = {k: v for k, v in data.items() if k != "standardize_target"}
     return counted
 
 
-def _drop_key(node: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """Return a node without the key at a path, if the value there is the given one."""
-    first, *rest = path
-    inner = node.get(first)
-    if rest and isinstance(inner, Mapping):
-        return {**node, first: _drop_key(inner, rest, value)}
-    if rest or first not in node or inner != value:
-        return dict(node)
-    return {k: v for k, v in node.items() if k != first}
+def _drop_values(node: dict[str, Any], place: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Delete keys that have the given values at a place in a node, on the way to which are copies."""
+    for key in place:
+        if not isinstance(node.get(key), Mapping):
+            return
+        node[key] = node = dict(node[key])
+    for key, value in values.items():
+        if key in node and node[key] == value:
+            del node[key]
 
 
 def _drop_reading(data: Mapping[str, Any]) -> dict[str, Any]:

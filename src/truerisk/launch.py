@@ -241,9 +241,12 @@ def _run_sweep(
     from truerisk.sweeps.sweep import Sweep, is_own_sweeper
 
     refuse_sweep([shared.get("trainer") or {}])
+    has_functions = True
     try:
         if is_own_sweeper(shared.hydra.sweeper):
-            outcomes = Sweep(loader, name, overrides, shared).run(train_job)
+            sweep = Sweep(loader, name, overrides, shared)
+            outcomes = sweep.run(train_job)
+            has_functions = sweep.has_functions
         else:
             outcomes = _run_foreign_sweeper(loader, name, overrides, shared)
     except OSError as error:
@@ -254,7 +257,8 @@ def _run_sweep(
         raise
     folder = Path(shared.hydra.sweep.dir)
     _tell_count(outcomes)
-    _draw_contours(folder)
+    if has_functions:  # to look for them takes as long as to read all that is there
+        _draw_contours(folder)
     statuses = {outcome.status for outcome in outcomes}
     codes = {outcome.code for outcome in outcomes}
     if _ends_with_page(shared) and statuses & {"finished", "diverged"} and not _write_page(folder):

@@ -454,6 +454,14 @@ class RunFolder:
         # a name is kept once, however many runs are read
         return {sys.intern(name): read_measured(m) for name, m in stored.items()}
 
+    def measured(self, name: str) -> Measured:
+        """One of the numbers of `summary`.
+
+        Raises:
+            KeyError: it was not measured.
+        """
+        return read_measured(self._read_json(self.SUMMARY)[name])
+
     def write_summary(self, summary: Mapping[str, Measured]) -> None:
         """Record what was measured at the best weights."""
         rows = {name: m._asdict() for name, m in summary.items()}

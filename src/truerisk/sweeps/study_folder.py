@@ -122,8 +122,8 @@ class StudyFolder:
             # that only some options have may be meant for those
             if isinstance(error.__cause__, MissingConfigException):
                 raise
-            folder = self.folder / make_slug(varied or overrides, telling)
-            cell = SweepCell(overrides, varied, {}, folder, problem=str(error))
+            bare = self.folder / make_slug(varied or overrides, telling)
+            cell = SweepCell(overrides, varied, {}, bare, problem=str(error))
             return cell, error
         digits = hash_config(config)
         changed: list[str] = []

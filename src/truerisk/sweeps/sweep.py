@@ -42,6 +42,7 @@ from truerisk.sweeps.sweep_cell import DONE, SweepCell, record_cell_failure
 from truerisk.sweeps.sweeper import Batches, Sweeper
 from truerisk.sweeps.sweeper.axis import quote_distributions, write_axes
 from truerisk.sweeps.sweeper.grids import GridSweeper
+from truerisk.task import config_has_samples
 
 OF_A_SWEEP = ("study", "report")
 """Keys that say something of the sweep, and nothing of its cells."""
@@ -55,6 +56,9 @@ class Sweep:
         name: of the primary config.
         overrides: of the command line, short forms written out.
         shared: what the cells share, as Hydra composes it for a multirun.
+
+    Attributes:
+        has_functions: whether a cell that it has come to is on a test function.
 
     Raises:
         ConfigError: they cannot be composed, or name no folder.
@@ -95,6 +99,7 @@ class Sweep:
                 raise ConfigError(
                     f"{override.input_line}: none of the options that are swept has such a key"
                 )
+        self.has_functions = False
         composer = CellComposer(loader, name, self.hydra)
         self.study = StudyFolder(folder, composer, texts, partial=bool(conditional))
 
@@ -216,6 +221,7 @@ class Sweep:
         points = next(batches, None)
         while points is not None:
             cells = self.study.compose_cells(points)
+            self.has_functions |= any(_is_on_function(cell.config) for cell in cells)
             outcomes = self._run_missing(unique_cells(cells), launcher, jobs)
             # another command may have begun a cell meanwhile, in a folder that it has named
             outcomes = {k: replace(end, folder=end.folder or k) for k, end in outcomes.items()}
@@ -258,6 +264,11 @@ class Sweep:
                 end = outcomes[cell.folder]
                 record_cell_failure(replace(cell, folder=end.folder or cell.folder), end)
         return outcomes
+
+
+def _is_on_function(config: Mapping[str, Any]) -> bool:
+    data = config.get("data")
+    return isinstance(data, Mapping) and not config_has_samples(str(data.get("_target_")))
 
 
 def _is_set_by_sweep(override: str) -> bool:

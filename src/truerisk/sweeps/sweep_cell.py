@@ -213,7 +213,7 @@ def _read_score(run: RunFolder) -> float:
     """Read what the run followed at its best weights, turned so that less is better."""
     try:
         monitor = read_monitor(run.metadata())
-        return monitor.orient(run.summary()[monitor.name].value)
+        return monitor.orient(run.measured(monitor.name).value)
     except (ConfigError, OSError, ValueError, KeyError):
         return math.nan
 
@@ -344,7 +344,7 @@ def drop_neutral(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _drop_values(node: dict[str, Any], place: Sequence[str], values: Mapping[str, Any]) -> None:
-    """Delete keys that have the given values at a place in a node, on the way to which are copies."""
+    """Delete keys below a place that have the given values; all on the way there is copied."""
     for key in place:
         if not isinstance(node.get(key), Mapping):
             return

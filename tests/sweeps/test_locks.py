@@ -13,7 +13,7 @@ import pytest
 
 from truerisk import fit
 from truerisk.run import RunFolder
-from truerisk.sweeps.locks import SILENCE, lock_cells
+from truerisk.sweeps.locks import SILENCE, find_begun, lock_cells
 from truerisk.sweeps.run_cell import run_cell
 from truerisk.sweeps.study_folder import StudyFolder
 
@@ -94,6 +94,52 @@ def test_a_machine_that_shares_no_locks(folder, monkeypatch):
     run.set_status("interrupted", "SIGTERM")
     monkeypatch.setattr(socket, "gethostname", lambda: "near")
     assert claimed(folder)
+
+
+def begin(folder):
+    with lock_cells([folder]) as mine:
+        found = find_begun([folder], empty=not mine)[folder]
+        found.mkdir(exist_ok=True)
+        (found / "config.yaml").touch()
+    return found
+
+
+def test_a_cell_begun_meanwhile_under_another_name_is_found(folder, fork):
+    study = folder.parent
+    (study / "seed=0-aaaaaaaaaa").mkdir()
+    assert begin(folder) == folder  # all that is in the study has been looked at
+    ours, theirs = (study / f"optimizer.lr={lr}-bbbbbbbbbb" for lr in ("0.1", "1e-1"))
+    assert fork(lambda: int(begin(theirs) != theirs)).wait().code == 0
+    ours.mkdir()  # Hydra makes the folder of a job before it begins
+    assert begin(ours) == theirs
+    # what was told is lost, and the folders are looked at again
+    os.truncate(study / ".claims", 0)
+    other = study / "optimizer.lr=1e0-cccccccccc"
+    other.mkdir()
+    (other / "config.yaml").touch()
+    assert begin(study / "optimizer.lr=1-cccccccccc") == other
+
+
+def test_a_name_that_was_told_and_not_begun_is_no_folder(folder, fork):
+    theirs = folder.with_name("seed=01-0123456789")
+
+    def claim():
+        with lock_cells([theirs]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    fork(claim).wait()
+    assert theirs.name in (folder.parent / ".claims").read_text()
+    with lock_cells([folder]):
+        assert find_begun([folder], empty=True)[folder] == folder
+
+
+def test_claims_one_by_one_look_at_a_study_once(folder, monkeypatch):
+    """Each look takes as long as there are cells."""
+    looks, look = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: looks.append(path) or look(path))
+    for i in range(10):
+        begin(folder.with_name(f"seed={i}-{i:010x}"))
+    assert looks == [folder.parent]
 
 
 def test_a_cell_in_others_hands_is_left_alone(folder):

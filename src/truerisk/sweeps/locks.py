@@ -10,9 +10,11 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from truerisk.core.atomic_files import NO_ROOM
 from truerisk.logger.label import CELL
 from truerisk.run import RunFolder
 
@@ -22,11 +24,12 @@ PULSE = 20.0
 SILENCE = 120.0
 """Seconds without one after which a run on another machine counts as dead."""
 LOCK_RANGE = 1 << 40
-"""Bytes of the file that can be locked; it stays empty all the same."""
+"""Bytes of the file that stand for cells; what it holds has nothing to do with them."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a file system that has no locks answers."""
 _files: dict[tuple[int, Path], int] = {}
 _locked: set[tuple[int, Path]] = set()
+_studies: dict[Path, StudyNames] = {}
 
 
 @contextmanager
@@ -47,6 +50,7 @@ def lock_cells(folders: Sequence[Path]) -> Iterator[list[Path]]:
     locked = [folder for folder in folders if _lock_folder(folder)]
     over = threading.Event()
     if locked:
+        _tell_names(locked)
         threading.Thread(target=_renew_status, args=(locked, over), daemon=True).start()
     try:
         yield locked
@@ -81,22 +85,80 @@ def find_begun(folders: Sequence[Path], empty: bool = False) -> dict[Path, Path]
     Returns:
         By each of them the folder with the same hash that holds something; itself if none does.
     """
-    study = folders[0].parent
-    twins: dict[str, list[Path]] = {
-        folder.name.rpartition("-")[2]: [] for folder in folders if CELL.search(folder.name)
-    }
-    # names, not paths, and those of others alone sorted: each cell of a large study looks through
-    # all of them
-    for name in os.listdir(study) if study.is_dir() else []:
-        if (digits := name.rpartition("-")[2]) in twins:
-            twins[digits].append(study / name)
     found = {}
     for folder in folders:
-        others = [folder, *sorted(twins.get(folder.name.rpartition("-")[2], []))]
-        begun = [path for path in others if path.is_dir() and any(path.iterdir())]
-        begun += [path for path in others if empty and path != folder]
-        found[folder] = next(iter(begun), folder)
+        found[folder] = folder
+        if not _holds_files(folder):
+            names = sorted(_read_names(folder.parent).by_hash.get(_hash_of(folder.name), ()))
+            others = [folder.with_name(name) for name in names if name != folder.name]
+            begun = [path for path in others if _holds_files(path)]
+            begun += [path for path in others if empty and path.is_dir()]
+            found[folder] = next(iter(begun), folder)
     return found
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _hash_of(name: str) -> str:
+    """Return the hash that the name of a cell's folder ends in; empty for any other name."""
+    return name.rpartition("-")[2] if CELL.search(name) else ""
+
+
+@dataclass
+class StudyNames:
+    """The names of cells of a study, as far as this process has read them.
+
+    Attributes:
+        by_hash: those with the same hash, whether or not there are such folders.
+        size: how many bytes of the study's file have been read.
+    """
+
+    by_hash: dict[str, tuple[str, ...]]
+    size: int = 0
+
+    def add(self, name: str) -> None:
+        """Add a name, if it is a cell's."""
+        digits = _hash_of(name)
+        names = self.by_hash.get(digits, ())
+        if digits and name not in names:
+            self.by_hash[digits] = (*names, name)
+
+
+def _read_names(study: Path) -> StudyNames:
+    """Read the names of a study's cells: once all that are there, later what others have told."""
+    file = _open_file(study / LOCK_FILE)
+    size = os.fstat(file).st_size
+    if study not in _studies or size < _studies[study].size:  # what they have told is lost
+        # not each time: of each cell of a large study it would take longer than the last
+        _studies[study] = StudyNames({})
+        for name in os.listdir(study):
+            _studies[study].add(name)
+    names = _studies[study]
+    told = os.pread(file, size - names.size, names.size)
+    told = told[: told.rfind(b"\n") + 1]
+    for line in told.splitlines():
+        names.add(os.fsdecode(line))
+    names.size += len(told)
+    return names
+
+
+def _tell_names(folders: Sequence[Path]) -> None:
+    """Tell other commands, in the study's file, under which names cells are begun here."""
+    by_hash = _read_names(folders[0].parent).by_hash
+    cells = [(folder.name, _hash_of(folder.name)) for folder in folders]
+    new = [name for name, digits in cells if digits and name not in by_hash.get(digits, ())]
+    if not new:
+        return
+    file = _open_file(folders[0])
+    try:
+        with _hold_byte(file, LOCK_RANGE + 1):  # network file systems append over one another
+            # a line break before each, too: one that was cut short spoils no other
+            os.write(file, b"".join(b"\n%b\n" % os.fsencode(name) for name in new))
+    except OSError as error:
+        if error.errno not in NO_ROOM:  # it is told where the run finds none either
+            raise
 
 
 def _unlock_folder(folder: Path) -> None:
@@ -119,7 +181,8 @@ def _open_file(folder: Path) -> int:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # once, and never closed: closing any descriptor of a file gives back all of the process's
         # locks on it (POSIX)
-        _files[key] = os.open(folder.parent / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        _files[key] = os.open(folder.parent / LOCK_FILE, flags, 0o666)
     return _files[key]
 
 
@@ -140,6 +203,22 @@ def _unlock_byte(folder: Path) -> None:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
+
+
+@contextmanager
+def _hold_byte(file: int, byte: int) -> Iterator[None]:
+    """Wait for a byte and lock it for the length of the block; without locks nobody waits."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, byte)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        # not where there are no locks, which would be told a second time
+        with suppress(OSError):
+            fcntl.lockf(file, fcntl.LOCK_UN, 1, byte)
 
 
 def cluster_job() -> str:
@@ -200,18 +279,8 @@ class FileClaims:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the byte behind those of cells."""
-        file = _open_file(self.folder / LOCK_FILE)
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX, 1, LOCK_RANGE)
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-        try:
+        with _hold_byte(_open_file(self.folder / LOCK_FILE), LOCK_RANGE):
             yield
-        finally:
-            # not where there are no locks, which would be told a second time
-            with suppress(OSError):
-                fcntl.lockf(file, fcntl.LOCK_UN, 1, LOCK_RANGE)
 
     def take(self, key: str) -> bool:
         """Lock the byte that stands for a key."""

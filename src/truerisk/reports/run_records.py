@@ -26,7 +26,7 @@ from truerisk.core.stop import Stop, read_stop
 from truerisk.core.yaml_files import YamlLoader
 from truerisk.logger.history import read_rows
 from truerisk.risk.measured import FOLLOWED_RISK, Measured, Monitor, read_monitor
-from truerisk.run import RunFolder
+from truerisk.run import RunFolder, RunSnapshot
 
 CURVES = ("risk/train", "risk/val", "error/train", "error/val")
 """The metrics whose history is read."""
@@ -332,7 +332,7 @@ def read_run_record(path: Path) -> RunRecord:
         ConfigError: a JSON file cannot be parsed.
         yaml.YAMLError: the configuration cannot be parsed.
     """
-    folder = RunFolder(path)
+    folder = RunSnapshot(path)
     config = read_config(folder)
     for file, fault in folder.find_damage().items():
         # weights are no business of a report's, nor is what a kill tore

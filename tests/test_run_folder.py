@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from truerisk.core.errors import ConfigError, UserError
 from truerisk.engine.recorder import Recorder
 from truerisk.engine.step import Step
 from truerisk.result import RunResult, load_run
+from truerisk.sweeps.sweep_cell import read_outcome
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
@@ -34,6 +36,19 @@ def files(folder):
 
 def resume(folder):
     return truerisk.train([f"resume={folder}"])
+
+
+def test_a_look_at_a_run_reads_each_file_once(tiny, tmp_path, monkeypatch):
+    run, read = tiny(tmp_path / "run"), []
+    for method in ("read_bytes", "read_text"):
+        inner = getattr(Path, method)
+        monkeypatch.setattr(Path, method, lambda p, f=inner, **k: read.append(p.name) or f(p, **k))
+    outcome = read_outcome(run.folder)
+    assert sorted(read) == ["config.yaml", "metadata.json", "status.json", "summary.json"]
+    assert (outcome.status, outcome.damaged) == ("finished", False)
+    assert outcome.value == run.summary["risk/val"].value
+    run.run.metrics.unlink()
+    assert read_outcome(run.folder).damaged
 
 
 def test_a_finished_run_leaves_these_files_and_no_others(tiny, tmp_path, monkeypatch):

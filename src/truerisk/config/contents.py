@@ -25,7 +25,7 @@ CHUNK = 2**20
 DIGITS = 16
 
 Known = dict[tuple[bool, str], dict[str, str]]
-"""What texts were found to name already, with its digest; by the text and whether it is a target"""
+"""What texts name, with its digest, as found so far; by whether one is a target, and the text."""
 
 
 def hash_contents(config: Mapping[str, Any], known: Known | None = None) -> dict[str, str]:

@@ -49,10 +49,10 @@ def lock_cells(folders: Sequence[Path]) -> Iterator[list[Path]]:
     # not by `filelock`, which would leave a file for each cell behind: thousands in a study
     locked = [folder for folder in folders if _lock_folder(folder)]
     over = threading.Event()
-    if locked:
-        _tell_names(locked)
-        threading.Thread(target=_renew_status, args=(locked, over), daemon=True).start()
     try:
+        if locked:
+            _tell_names(locked)
+            threading.Thread(target=_renew_status, args=(locked, over), daemon=True).start()
         yield locked
     finally:
         over.set()

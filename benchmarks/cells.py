@@ -1,7 +1,7 @@
 """``python -m benchmarks.cells basic|pool|skip|plan|report COUNT`` prints seconds.
 
-Of computing, a cell, for launchers; of waiting for the command otherwise, which finds all done, and
-the MiB it took at most.
+Of computing, a cell, for launchers; otherwise of waiting for the command, which finds all done, and
+of computing in it, and the MiB it took at most.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def finish(cells: Sequence[SweepCell]) -> None:
             (cell.folder / name).write_text(text)
 
 
-def wait(command: str, cells: Sequence[SweepCell]) -> tuple[float, int]:
-    """Seconds and MiB of a command that finds so many cells finished."""
+def wait(command: str, cells: Sequence[SweepCell]) -> tuple[float, float, int]:
+    """Seconds, of waiting and of computing, and MiB of a command that finds all cells finished."""
     finish(cells)
     asked = [*TINY, "study=s", *axes(len(cells))]
     arguments, said = {
@@ -99,7 +99,7 @@ def wait(command: str, cells: Sequence[SweepCell]) -> tuple[float, int]:
         "plan": (["plan", *asked], f": {len(cells)} finished"),
         "report": (["report", "outputs/s"], f"{len(cells)} runs of "),
     }[command]
-    began = perf_counter()
+    began, before = perf_counter(), sum(os.times()[2:4])
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, *arguments],
         capture_output=True,
@@ -107,9 +107,9 @@ def wait(command: str, cells: Sequence[SweepCell]) -> tuple[float, int]:
         env=make_environment(),
         check=False,
     )
-    took = perf_counter() - began
+    took, computed = perf_counter() - began, sum(os.times()[2:4]) - before
     assert not done.returncode and said in done.stdout, done.stdout + done.stderr
-    return took, int(done.stdout.rpartition("\n")[2])
+    return took, computed, int(done.stdout.rpartition("\n")[2])
 
 
 def main(name: str, count: int) -> tuple[float, ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -14,6 +16,9 @@ from truerisk.core.errors import ConfigError
 from truerisk.core.rng import named_generator
 from truerisk.data.split import LoaderSplit, Split, TensorSplit, WeightedSplit, cast, keep_batch
 from truerisk.data.token_rows import TokenSplit
+
+STEPS_AT_ONCE = 4096
+"""Steps whose indices are cut and held at a time: of an epoch on large data there are millions."""
 
 
 def check_batch_size(batch_size: int | str) -> int | str:
@@ -123,13 +128,13 @@ class BatchPlan:
         return sizes
 
     def order(self, epoch: int) -> Tensor:
-        """Return the order [n] in which the epoch takes the samples."""
+        """Return the order [n] in which the epoch takes the samples, int32 where that is enough."""
         # not permuted: the sum over all samples would differ in its last bits each epoch
         if self.full:
             return torch.arange(self.n)
         draw = named_generator(self.seed, "order", epoch)
         if self.draws is None:
-            return torch.randperm(self.n, generator=draw)
+            return draw_permutation(self.n, draw)
         # not multinomial, which takes 2^24 samples at most
         ends = self.draws.double().cumsum(0)
         at = torch.rand(self.n, generator=draw, dtype=torch.float64) * ends[-1]
@@ -147,11 +152,14 @@ class BatchPlan:
         if not sizes:
             return  # splitting nothing gives one empty step
         rest = self.order(epoch)[start_step * self.step_size :]
-        for step in rest.split(sizes):
-            micros: tuple[Tensor, ...] = (step,)
-            if len(step) > self.micro:
-                micros = step.split(self.cut(len(step), self.micro))
-            yield [self._take_share(micro, len(step)) for micro in micros]
+        for first in range(0, len(sizes), STEPS_AT_ONCE):
+            some = sizes[first : first + STEPS_AT_ONCE]
+            block, rest = rest[: sum(some)].long(), rest[sum(some) :]
+            for step in block.split(some):
+                micros: tuple[Tensor, ...] = (step,)
+                if len(step) > self.micro:
+                    micros = step.split(self.cut(len(step), self.micro))
+                yield [self._take_share(micro, len(step)) for micro in micros]
 
     def _take_share(self, micro: Tensor, n_step: int) -> tuple[Tensor, float]:
         if self.world == 1:
@@ -161,6 +169,50 @@ class BatchPlan:
         if not len(local):
             return micro[:1], 0.0
         return local, len(local) * self.world / n_step
+
+
+def draw_permutation(n: int, generator: torch.Generator) -> Tensor:
+    """Draw a permutation [n], in half the memory of ``torch.randperm(n)`` and with its numbers.
+
+    Args:
+        n: how many; int32 where that is enough.
+        generator: of the draws.
+
+    >>> draw = torch.Generator()
+    >>> draw_permutation(4, draw.manual_seed(0)), torch.randperm(4, generator=draw.manual_seed(0))
+    (tensor([2, 0, 1, 3], dtype=torch.int32), tensor([2, 0, 1, 3]))
+    """
+    kind = torch.int32 if n <= torch.iinfo(torch.int32).max else torch.int64
+    return torch.randperm(n, generator=generator, dtype=kind)
+
+
+class IndexBlocks(Sequence[Tensor]):
+    """Indices in blocks, int64 [m] each, none of which is held.
+
+    Args:
+        indices: all of them; none make one block that is empty.
+        size: of a block, but for the last.
+
+    >>> list(IndexBlocks(range(1, 8, 2), 3))
+    [tensor([1, 3, 5]), tensor([7])]
+    """
+
+    def __init__(self, indices: range, size: int) -> None:
+        self.indices, self.size = indices, size
+
+    def __len__(self) -> int:
+        return max(1, math.ceil(len(self.indices) / self.size))
+
+    @overload
+    def __getitem__(self, place: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Tensor]: ...
+    def __getitem__(self, place: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(place, slice):
+            return [self[k] for k in range(len(self))[place]]
+        start = range(len(self))[place] * self.size
+        part = self.indices[start : start + self.size]
+        return torch.arange(part.start, part.stop, part.step)
 
 
 # no tuple: of one, Lightning makes a plain pair when it moves or casts it, without the weights
@@ -239,7 +291,8 @@ class EpochSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         order = self.plan.order(self.epoch)
         self.epoch += 1  # for a loop that tells nobody of its epochs
-        return iter(order.tolist())
+        # a part at a time, as a list takes many times the memory
+        return chain.from_iterable(part.tolist() for part in order.split(STEPS_AT_ONCE))
 
     def __len__(self) -> int:
         return self.plan.n

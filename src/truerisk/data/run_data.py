@@ -54,11 +54,11 @@ from truerisk.data.target_notes import (
     name_targets,
 )
 from truerisk.data.token_rows import (
+    RowNames,
     TokenOwners,
     TokenRows,
     TokenSplit,
     TokenTargets,
-    name_rows,
 )
 from truerisk.task import get_task
 
@@ -141,7 +141,7 @@ class RunData:
         self.notes: list[str] = []
         self.predicting, self.single = False, True
         self.expected: Expected | None = None
-        self.identities: dict[str, dict[str, Any]] = {}
+        self.identities: dict[str, Mapping[str, Any]] = {}
         self.has_own_test = False
         self.batch_size = check_batch_size(batch_size)
         self.val_size, self.test_size, self.num_train_asked = val, test, num_train
@@ -527,7 +527,7 @@ class RunData:
         # from here on a sequence is a sample, and its places belong to documents
         self.packer, packed = packer, dict[str, _Part]()
         for name, rows in packer.rows.items():
-            self.identities[name] = name_rows(rows)
+            self.identities[name] = RowNames(rows)
             if rows.is_mapped:
                 packed[name] = _Part(rows, TokenTargets(rows))  # type: ignore[arg-type]
                 self.groups[name] = TokenOwners(rows)

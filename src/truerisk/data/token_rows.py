@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -276,11 +276,27 @@ class TokenSplit:
         return Batch(x.to(self.device), y.to(self.device))
 
 
-def name_rows(rows: TokenRows) -> dict[str, Sequence[int]]:
-    """Return what tells sequences apart: the document each begins in, and its number.
+class RowNames(Mapping[str, np.ndarray]):
+    """What tells sequences apart: the document each begins in, and its number; made when asked for.
 
     Args:
         rows: of a split.
     """
-    begins = np.searchsorted(rows.ends, np.arange(len(rows)) * rows.shape[0], side="right")
-    return {"row": rows.documents[begins], "sequence": np.arange(len(rows))}  # type: ignore[dict-item]
+
+    def __init__(self, rows: TokenRows) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("row", "sequence"))
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        rows, numbers = self.rows, np.arange(len(self.rows))
+        if name == "sequence":
+            return numbers
+        if name != "row":
+            raise KeyError(name)
+        begins = np.searchsorted(rows.ends, numbers * rows.shape[0], side="right")
+        return rows.documents[begins]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from truerisk.core import rng, shards
 from truerisk.core.deterministic import eval_mode, moving_norms, needs_settling
 from truerisk.core.errors import Diverged
+from truerisk.data.plan import STEPS_AT_ONCE
 from truerisk.engine import nonfinite
 from truerisk.engine.host import Host
 from truerisk.engine.measure import RiskEstimator, split_names
@@ -116,12 +117,13 @@ class ModelBackend:
         """Yield the micro-batches of each step that is left of the epoch, and of the run."""
         state, plan = self.run.state, self.run.plan
         left = min(plan.steps_per_epoch - state.step_in_epoch, self.run.horizon - state.step)
-        steps = list(islice(plan.epoch(state.epoch, state.step_in_epoch), left))
-        # All of the epoch's indices at once: where samples are read as they are needed, the workers
-        # of a loader fetch ahead.
-        batches = self.data.train.batches([index for step in steps for index, _ in step])
-        for step in steps:
-            yield [(next(batches), share) for _, share in step]
+        steps = islice(plan.epoch(state.epoch, state.step_in_epoch), left)
+        # Many steps' indices at once: where samples are read as they are needed, the workers of a
+        # loader fetch ahead.
+        while some := list(islice(steps, STEPS_AT_ONCE)):
+            batches = self.data.train.batches([index for step in some for index, _ in step])
+            for step in some:
+                yield [(next(batches), share) for _, share in step]
 
     def take_step(self, batch: MicroBatches) -> Mapping[int, Diverged]:
         """Take a step; tell why if it diverges."""

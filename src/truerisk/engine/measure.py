@@ -19,6 +19,7 @@ from truerisk.core.deterministic import (
     spread_ties,
 )
 from truerisk.data import RunData
+from truerisk.data.plan import IndexBlocks, draw_permutation
 from truerisk.metric import Collector
 from truerisk.metric.collector import deal_back
 from truerisk.metric.functionals import combine_influences
@@ -344,8 +345,11 @@ class RiskEstimator:
             thorough: whether standard errors of metrics are worth a bootstrap.
         """
         split = getattr(self.data, name)
-        index = torch.arange(len(split)) if index is None else index
-        plan = index[self.rank :: self.world].split(self.block_size)
+        plan: Sequence[Tensor] = IndexBlocks(
+            range(len(split))[self.rank :: self.world], self.block_size
+        )
+        if index is not None:
+            plan = index[self.rank :: self.world].split(self.block_size)
         marks, groups = mark_samples(self.recipe, name)
         parts = (marks(one) for one in plan) if groups else None
         keep = thorough and self.keeps_losses(name)
@@ -385,7 +389,7 @@ class RiskEstimator:
         """Indices [n] of the fixed part of the training set that is measured after each epoch."""
         size = self.recipe.risk.train_samples or len(self.data.val)
         draw = rng.named_generator(self.recipe.streams.data, "measured")
-        return torch.randperm(len(self.data.train), generator=draw)[:size].sort().values
+        return draw_permutation(len(self.data.train), draw)[:size].long().sort().values
 
     def settle_state(self, state: Mapping[str, Tensor], refresh: bool) -> dict[str, Tensor]:
         """Work out what of a state follows from its weights, as the model would have it.

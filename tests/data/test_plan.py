@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from truerisk.core.errors import ConfigError
+from truerisk.core.rng import named_generator
 from truerisk.data import BatchPlan
+from truerisk.data.plan import EpochSampler, IndexBlocks
 
 CASES = [
     (n, batch, accumulate, world)
@@ -122,3 +124,34 @@ def test_no_micro_batch_is_smaller_than_the_least(n, batch, accumulate, world):
 def test_batches_below_the_least_are_refused():
     with pytest.raises(ConfigError, match=r"data\.batch_size to 2 or more"):
         BatchPlan(50, 1, least=2)
+
+
+@pytest.mark.parametrize("start", [0, 1, 5])
+@pytest.mark.parametrize("at_once", [1, 3, 4096])
+def test_the_steps_of_an_epoch_are_the_same_however_many_are_cut_at_once(
+    at_once, start, monkeypatch
+):
+    monkeypatch.setattr("truerisk.data.plan.STEPS_AT_ONCE", at_once)
+    plan = BatchPlan(47, 4, accumulate=2, seed=3)
+    order = torch.randperm(47, generator=named_generator(3, "order", 2))
+    steps = [torch.cat([index for index, _ in step]) for step in plan.epoch(2, start)]
+    assert torch.equal(torch.cat(steps), order[8 * start :])
+    assert {index.dtype for step in plan.epoch(2) for index, _ in step} == {torch.int64}
+    assert list(EpochSampler(plan)) == plan.order(0).tolist()
+
+
+@pytest.mark.parametrize("size", [1, 4, 100])
+@pytest.mark.parametrize("indices", [range(10), range(2, 10, 3), range(5, 3, 8)], ids=str)
+def test_blocks_of_indices_are_those_of_a_tensor_that_is_cut(indices, size):
+    blocks, cut = IndexBlocks(indices, size), torch.tensor(indices, dtype=torch.long).split(size)
+    assert len(blocks) == len(cut)
+    assert all(map(torch.equal, blocks, cut))
+    assert all(map(torch.equal, blocks[-2:], cut[-2:]))
+
+
+@pytest.mark.parametrize("kept", ["true", "false"])
+def test_a_run_is_the_same_however_many_steps_are_read_at_once(tiny, tmp_path, monkeypatch, kept):
+    given = [f"data.in_memory={kept}"]
+    whole = tiny(tmp_path / "whole", given)
+    monkeypatch.setattr("truerisk.engine.lightning.STEPS_AT_ONCE", 2)
+    assert tiny(tmp_path / "parts", given).summary == whole.summary

@@ -36,6 +36,36 @@ for index in torch.arange(len(data.test)).split(64):
 print(data.packer.rows["train"].total, anonymous() - before)
 """
 
+WHOLE_RUN = """
+import resource, sys
+import numpy as np
+import truerisk
+import truerisk.data.text_source as module
+from truerisk.data.token_rows import TokenStore
+
+class MadeUp:  # documents of a thousand sequences, of zeros
+    def __init__(self, reader, shape):
+        self.shape, self.blank, self.digest = shape, 0, "0"
+        self.sizes = np.full(TOKENS // 8000, 7999)
+    def __len__(self):
+        return len(self.sizes)
+    def read_texts(self):
+        return iter(())
+
+module.Documents = MadeUp
+module.TextPacker._store_tokens = lambda self, tokenizer: TokenStore(
+    np.memmap(sys.argv[1], dtype="<i4", mode="r", shape=(TOKENS,)), np.arange(0, TOKENS + 1, 8000)
+)
+given = ["data=text", "model=gpt", "data.source.tokenizer=bytes", "data.source.context=8"]
+given += ["model.width=8", "model.depth=1", "model.heads=2", "regularizer=[]", "data.val=1"]
+# few are read, as each maps the pages around it
+given += ["data.test=1", "data.batch_size=4", "risk.train_samples=9", "risk.final_train_samples=9"]
+given += ["trainer.max_steps=3", "figures=false"]
+for TOKENS in (80_000, 40_000_000):
+    truerisk.train(given, folder=f"{sys.argv[2]}/{TOKENS}")
+    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
 ALONE = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 """So that blocks which are freed go back to the system, and are not counted."""
 
@@ -62,6 +92,23 @@ def test_ten_times_the_tokens_take_no_more_memory(tmp_path):
     assert many > 9 * few
     # the larger text has 40 MB of tokens
     assert large < small + 5e6, found
+
+
+def test_a_run_holds_a_number_for_each_sequence_at_most(tmp_path):
+    """The order of an epoch, as a permutation is drawn whole: 4 bytes of each."""
+    file = tmp_path / "tokens"
+    with file.open("wb") as stream:
+        stream.truncate(4 * 40_000_000)
+    done = subprocess.run(
+        [sys.executable, "-c", WHOLE_RUN, str(file), str(tmp_path)],
+        env={**os.environ, **ALONE},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    few, many = (int(line[5:]) for line in done.stdout.splitlines() if line.startswith("peak"))
+    # twice that, for what malloc keeps; of 5 million sequences the tokens alone are 160 MB
+    assert many - few < 8 * 5e6, (few, many)
 
 
 def test_a_process_that_was_not_forked_maps_the_file_too(tmp_path, monkeypatch):

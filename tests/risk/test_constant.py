@@ -19,6 +19,8 @@ from sklearn.metrics import (
 from torch import nn
 
 import truerisk
+from truerisk.core.rng import named_generator
+from truerisk.core.seeds import derive_streams
 from truerisk.loss import Hinge, adapt_loss
 from truerisk.metric import TorchMetric
 from truerisk.risk.bayes import constant_losses, fit_constant, mean_error, mean_loss
@@ -116,6 +118,36 @@ def test_a_run_tells_it_and_the_share_of_the_variance_explained(run):
     assert result.summary["r2/test"].stderr == pytest.approx(metric.stderr, rel=1e-5)
     assert result.summary["r2/train"].stderr == 0
     assert {"constant/risk/val", "r2/test"} <= set(result.history.name)
+
+
+@pytest.mark.parametrize("more", [[], ["risk.weighted=true"]])
+def test_the_end_of_a_run_measures_as_many_training_samples_as_it_is_told(run, more):
+    """Those of the epochs, where as many: with the error of a part of the whole."""
+    given = ["data=diabetes", "loss=mse", "metric=[r2]", *QUICK, "risk.train_samples=60", *more]
+    some, whole = run(*given, "risk.final_train_samples=60"), run(*given)
+    _, data = truerisk.build_module(given)
+    stream = named_generator(derive_streams(0).data, "measured")
+    index = torch.randperm(len(data.train), generator=stream)[:60]
+    x, y = data.raw(data.train.x)[index], data.train.y.numpy()[index]
+    predicted = some.predict(x).values.reshape(y.shape)
+    found = some.summary
+    assert found["r2/train"].value == pytest.approx(r2_score(y, predicted))
+    # what the metric of that name has, by differentiation
+    assert found["r2/train"].stderr == pytest.approx(found["metric/r2/train"].stderr, rel=1e-5)
+    losses = (y - predicted) ** 2
+    stderr = losses.std(ddof=1) / np.sqrt(60) * np.sqrt(1 - 60 / len(data.train))
+    assert found["risk/train"][:2] == pytest.approx((losses.mean(), stderr))
+    assert found["risk/gap"].stderr == pytest.approx(np.hypot(stderr, found["risk/val"].stderr))
+    constant = np.full_like(y, data.train.y.mean())
+    assert found["constant/risk/train"].value == pytest.approx(mean_squared_error(y, constant))
+    history = some.history.query("name == 'risk/train'")
+    assert (
+        found["risk/train"].value == history.value[history.epoch == found["risk/val"].epoch].item()
+    )
+    # all else is as it was, and so is all of it where there are no more samples
+    others = [name for name in found if not name.endswith(("/train", "/gap"))]
+    assert {name: found[name] for name in others} == {name: whole.summary[name] for name in others}
+    assert run(*given, "risk.final_train_samples=10000").summary == whole.summary
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -209,6 +209,7 @@ def test_a_run_on_a_file_of_tokens_is_the_run_on_tokens_in_memory(
 def test_stacked_runs_read_the_one_file_of_tokens(texts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = [*RUN, f"data.source.path={texts}", "trainer.max_epochs=1", "seed.data=0"]
+    given.append("risk.final_train_samples=20")
     alone = {s: truerisk.train([*given, f"seed={s}"], folder=tmp_path / f"{s}") for s in (1, 2)}
     monkeypatch.setattr("truerisk.data.text_source.HELD", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

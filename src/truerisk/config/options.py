@@ -48,6 +48,7 @@ class RiskOptions:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     every: PositiveInt = 1
     train_samples: PositiveInt | None = None
+    final_train_samples: PositiveInt | None = None
     true_stderr: PositiveFloat = 0.005
     true_samples: PositiveInt = 2_000_000
     weighted: bool = False

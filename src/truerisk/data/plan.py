@@ -180,7 +180,7 @@ def draw_permutation(n: int, generator: torch.Generator) -> Tensor:
 
     >>> draw = torch.Generator()
     >>> draw_permutation(4, draw.manual_seed(0)), torch.randperm(4, generator=draw.manual_seed(0))
-    (tensor([2, 0, 1, 3], dtype=torch.int32), tensor([2, 0, 1, 3]))
+    (tensor([0, 1, 3, 2], dtype=torch.int32), tensor([0, 1, 3, 2]))
     """
     kind = torch.int32 if n <= torch.iinfo(torch.int32).max else torch.int64
     return torch.randperm(n, generator=generator, dtype=kind)

@@ -195,7 +195,7 @@ class ModelBackend:
         return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
     def final_risks(self, rows: Sequence[int]) -> list[dict[str, Measured]]:
-        """Measure the best weights on all the samples there are; the model then holds them."""
+        """Measure the best weights on what the end of a run takes; the model then holds them."""
         risks = []
         for _ in rows:
             assert self.run.state.best is not None

@@ -63,7 +63,7 @@ class Backend(Protocol):
         """Copy the weights and buffers that were measured."""
 
     def final_risks(self, rows: Sequence[int]) -> list[dict[str, Measured]]:
-        """Measure the best weights of some rows on all the samples there are."""
+        """Measure the best weights of some rows on what the end of a run takes."""
 
     def explain_divergence(self, row: int) -> Diverged:
         """Say what is no longer finite where the validation risk is not."""

@@ -164,11 +164,11 @@ class RiskEstimator:
             epoch: after which epoch they were the weights.
 
         Returns:
-            Risks on the whole splits and under P where it is known, and the gap, by name.
+            Risks on the splits and under P where it is known, and the gap, by name.
         """
         risks: dict[str, Measured] = {}
         for name in split_names(self.data):
-            split = self.measure_split(name, None, thorough=True)
+            split = self.measure_split(name, None, self.final_index(name), thorough=True)
             risks |= self.name_final(name, split, epoch)
             risks |= self.measure_distance(None, epoch)
         risks |= self.true_risk(epoch)
@@ -189,9 +189,10 @@ class RiskEstimator:
             return {}
         chosen = self._choose_constants(found)
         for name in split_names(self.data):
-            y = getattr(self.data, name).y
+            y, index = getattr(self.data, name).y, self.final_index(name)
+            index = torch.arange(len(y)) if index is None else index
             # every process has all the targets, so each counts its share of them
-            own = torch.arange(len(y))[self.rank :: self.world]
+            own = index[self.rank :: self.world]
             y = y[own.to(y.device)]
             marks, groups = mark_samples(self.recipe, name)
             mark = marks(own) if groups else ()
@@ -240,7 +241,8 @@ class RiskEstimator:
         """
         shares: dict[str, Measured] = {}
         for name in split_names(self.data) if self._explains else ():
-            y, weights = getattr(self.data, name).y.double().cpu(), read_shares(self.recipe, name)
+            y = self._final_part(name, getattr(self.data, name).y).double().cpu()
+            weights = self._final_part(name, read_shares(self.recipe, name))
             share = torch.ones(len(y), dtype=y.dtype) if weights is None else weights.double().cpu()
             share = share / share.mean()
             wide = share.view(-1, *[1] * (y.ndim - 1))
@@ -249,11 +251,11 @@ class RiskEstimator:
             if not spread > 0:
                 continue
             value, stderr = 1 - risk.value / spread, 0.0
-            if math.isinf(self.population_size(name)):
+            if left := 1 - len(y) / self.population_size(name):
                 moved = share * (distances - spread) * risk.value / spread
                 influences = (moved - (self._squared[name] - risk.value)) / spread
-                groups = self.data.groups.get(name)
-                stderr = float(combine_influences(influences[:, None], groups))
+                groups = self._final_part(name, self.data.groups.get(name))
+                stderr = float(combine_influences(influences[:, None], groups)) * math.sqrt(left)
             shares[f"{EXPLAINED}{name}"] = Measured(value, stderr, risk.epoch, risk.size)
         return shares
 
@@ -306,7 +308,7 @@ class RiskEstimator:
         """
         shares = self.gather({key: value.double().cpu() for key, value in samples.items()})
         whole = {key: deal_back([share[key] for share in shares]) for key in samples}
-        weights = read_shares(self.recipe, name)
+        weights = self._final_part(name, read_shares(self.recipe, name))
         if weights is not None:
             share = weights.double().cpu() / weights.double().mean().cpu()
             for key, values in whole.items():
@@ -314,7 +316,7 @@ class RiskEstimator:
                 mean = (wide * values).mean()
                 whole[key] = mean + wide * (values - mean)
         whole = {key: values.float() for key, values in whole.items()}
-        groups = self.data.groups.get(name)
+        groups = self._final_part(name, self.data.groups.get(name))
         if groups is None:
             return whole
         # values of places, where groups are theirs
@@ -387,9 +389,28 @@ class RiskEstimator:
     @cached_property
     def subset(self) -> Tensor:
         """Indices [n] of the fixed part of the training set that is measured after each epoch."""
-        size = self.recipe.risk.train_samples or len(self.data.val)
+        return self._draw_subset(self.recipe.risk.train_samples or len(self.data.val))
+
+    def final_index(self, name: str) -> Tensor | None:
+        """Return which samples of a split the end of a run measures, ascending [n]; None for all.
+
+        Args:
+            name: of the split.
+        """
+        size = self.recipe.risk.final_train_samples
+        if name != "train" or size is None or size >= len(self.data.train):
+            return None
+        return self._draw_subset(size)
+
+    def _draw_subset(self, size: int) -> Tensor:
+        """Draw training samples, of which a smaller number is a part of a larger one."""
         draw = rng.named_generator(self.recipe.streams.data, "measured")
         return draw_permutation(len(self.data.train), draw)[:size].long().sort().values
+
+    def _final_part(self, name: str, values: Any) -> Any:
+        """Select what the end of a run measures of values [N] of a split, if there are any."""
+        index = self.final_index(name)
+        return values if index is None or values is None else values[index]
 
     def settle_state(self, state: Mapping[str, Tensor], refresh: bool) -> dict[str, Tensor]:
         """Work out what of a state follows from its weights, as the model would have it.

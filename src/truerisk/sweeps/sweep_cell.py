@@ -58,7 +58,7 @@ NEUTRAL: Mapping[tuple[str, ...], Mapping[str, Any]] = {
         "id": None,
         "unlabelled": "refuse",
     },
-    ("risk",): {"weighted": False},
+    ("risk",): {"weighted": False, "final_train_samples": None},
     ("loss",): {"weight": None},
     ("scheduler",): {"exponent": 0.5},
     ("model",): {"shortcut": "zeros"},

@@ -278,7 +278,7 @@ class StackedBackend:
         return spread_ties(self.model, own) if self.has_ties else own
 
     def final_risks(self, rows: Sequence[int]) -> list[dict[str, Measured]]:
-        """Measure the best weights of some rows on all the samples there are."""
+        """Measure the best weights of some rows on what the end of a run takes."""
         if not rows:
             return []
         bests = [self.runs[k].state.best for k in rows]
@@ -288,7 +288,8 @@ class StackedBackend:
         summaries: list[dict[str, Measured]] = [{} for _ in rows]
         with self.host.place.autocast(), eval_mode(self.model):
             for name in self.feeds:
-                measurements = estimator.measure_split(name, objective, state, thorough=True)
+                index = estimator.final_index(name)
+                measurements = estimator.measure_split(name, objective, state, index, thorough=True)
                 for k, summary, split in zip(rows, summaries, measurements, strict=True):
                     run = self.runs[k]
                     assert run.state.best is not None

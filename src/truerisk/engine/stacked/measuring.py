@@ -80,6 +80,15 @@ class StackedEstimator:
         train = self.measure_split("train", objective, state, self.subset)
         return list(zip(train, self.measure_split("val", objective, state), strict=True))
 
+    def final_index(self, name: str) -> Tensor | None:
+        """Return which samples of a split the end of the runs measures, [K, n]; None for all.
+
+        Args:
+            name: of the split.
+        """
+        rows = [own for e in self.estimators if (own := e.final_index(name)) is not None]
+        return _stack_indices(rows) if rows else None
+
     @torch.no_grad()
     def measure_split(
         self,

@@ -131,6 +131,11 @@ def test_tokens_stay_whole_numbers():
     assert x.dtype == y.dtype == torch.int64 and x.shape == (4, 3)
 
 
+def noted(data):
+    data.prepare()
+    return data.notes
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_tokens_of_a_file_are_those_in_memory(workers, tmp_path, monkeypatch):
     for k in range(9):
@@ -138,10 +143,13 @@ def test_tokens_of_a_file_are_those_in_memory(workers, tmp_path, monkeypatch):
     source = partial(text, path=str(tmp_path / "*.txt"), context=8)
     make = partial(DataModule, source, batch_size=4, standardize="none", workers=workers)
     held = [list(make().train_dataloader()), list(make().test_dataloader())]
+    assert not any("data.workers" in note for note in noted(make()))
     monkeypatch.setattr("truerisk.data.text_source.HELD", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     mapped = [list(make().train_dataloader()), list(make().test_dataloader())]
     assert list(tmp_path.glob("truerisk/tokens-*.bin"))
+    told = [note for note in noted(make()) if note.startswith("data.workers=2: no process reads")]
+    assert len(told) == bool(workers)
     for mine, theirs in zip(mapped, held, strict=True):
         for (x, y), (other_x, other_y) in zip(mine, theirs, strict=True):
             assert torch.equal(x, other_x) and torch.equal(y, other_y)

@@ -53,6 +53,17 @@ def test_a_sweep_is_trained_together_and_the_rest_by_itself(sweep, tmp_path):
     assert code == 0 and "4 runs: 4 finished (3 of them before)" in said.out
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_data_too_large_to_hold_is_read_by_each_run(sweep, processes, monkeypatch):
+    """As its loading finds: configurations do not tell its size."""
+    monkeypatch.setattr("truerisk.data.run_data.MEMORY", 0)
+    code, said = sweep("seed=range(3)", f"hydra.launcher.processes={processes}")
+    assert code == 0 and "3 runs: 3 finished" in said.out
+    (line,) = [line for line in said.err.splitlines() if "by themselves" in line]
+    assert line.startswith("seed=0 and 2 more by themselves, as its samples are more than 2 GiB")
+    assert "Traceback" not in said.err and "failed" not in said.err
+
+
 def test_the_line_of_progress_tells_which_of_several_groups_it_is(sweep):
     code, said = sweep("seed=range(2)", "model.width=3,4,5")
     assert code == 0 and "6 runs: 6 finished" in said.out

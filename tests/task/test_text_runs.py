@@ -212,6 +212,8 @@ def test_stacked_runs_read_the_one_file_of_tokens(texts, tmp_path, monkeypatch):
     given.append("risk.final_train_samples=20")
     alone = {s: truerisk.train([*given, f"seed={s}"], folder=tmp_path / f"{s}") for s in (1, 2)}
     monkeypatch.setattr("truerisk.data.text_source.HELD", 0)
+    # nothing holds them all
+    monkeypatch.setattr("truerisk.data.token_rows.TokenRows.read_all", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     sweep = ["hydra/launcher=vectorized", "seed=1,2", "report=false", "figures=false", "study=s"]
     assert main(["train", "-m", *given, *sweep]) == 0

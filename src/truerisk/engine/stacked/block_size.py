@@ -12,6 +12,7 @@ from torch import Tensor
 
 from truerisk.core.batch import Batch
 from truerisk.data.split import cast
+from truerisk.data.token_rows import TokenSplit
 from truerisk.engine.precision import DevicePrecision
 from truerisk.engine.stacked.measuring import widest_layer
 from truerisk.objective import Objective
@@ -135,7 +136,8 @@ def estimate_footprint(recipe: Recipe, place: DevicePrecision) -> int:
     """Estimate the bytes that a member takes while it trains.
 
     Copies of its weights; what autograd is seen to keep of a forward pass on the first batch, and
-    as much again on the way back; and its samples, as the run has them and as the stack has them.
+    as much again on the way back; and its samples, as the run has them and as the stack has them,
+    unless all members read them out of a file.
 
     Args:
         recipe: the member's.
@@ -149,7 +151,11 @@ def estimate_footprint(recipe: Recipe, place: DevicePrecision) -> int:
     )
     weights = sum(_count_bytes(tensor, place.dtype) for tensor in model.state_dict().values())
     inputs = _count_bytes(batch.x[0], place.dtype)
-    samples = sum(len(split) * inputs + _count_bytes(split.y, place.dtype) for split in splits)
+    samples = sum(
+        len(split) * inputs + _count_bytes(split.y, place.dtype)
+        for split in splits
+        if not isinstance(split, TokenSplit)
+    )
     return COPIES * weights + 2 * kept + 2 * samples
 
 

@@ -32,6 +32,10 @@ LONELY = "no other cell has its structure"
 """Why a cell runs by itself that nothing else keeps from a group."""
 
 
+class Unstackable(Exception):
+    """Cells stack by their configurations, and do not by their data; says why."""
+
+
 class CellGroup(NamedTuple):
     """Cells by their places in a list; ``why`` they run by themselves, where they do."""
 

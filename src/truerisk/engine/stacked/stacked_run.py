@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from truerisk.core import rng
 from truerisk.core.deterministic import tied_names
+from truerisk.data.token_rows import TokenSplit
 from truerisk.engine.host import Host
 from truerisk.engine.lightning import count_steps, place_data
 from truerisk.engine.measure import RiskEstimator, split_names
@@ -59,7 +60,10 @@ class StackedRun(TrainingRun):
         units = tuple(surrogate.units.tolist()) if hasattr(surrogate, "units") else ()
         if surrogate.class_weight is not None:
             units += tuple(surrogate.class_weight.tolist())
-        return (*sizes, *splits, *self.recipe.data.info[:3], *units, *where)
+        # tokens of a file are read out of the one source that all members have
+        mapped = isinstance(self.recipe.data.train, TokenSplit)
+        source = [self.data_key] if mapped else []
+        return (*sizes, *splits, *self.recipe.data.info[:3], *units, *where, *source)
 
     def weights(self) -> dict[str, Tensor]:
         """Return parameters and buffers by name, each tie under its first."""

@@ -18,6 +18,7 @@ from typing import Any
 from truerisk.core.errors import FAULTS, Interrupted, format_count, list_own_lines
 from truerisk.engine.signals import NOTICE, SIGNALS, end_with_parent, on_stop
 from truerisk.engine.stacked.block_size import LARGEST, even_block_size
+from truerisk.engine.stacked.grouping import Unstackable
 from truerisk.show.progress_line import (
     REFRESH,
     fit_line,
@@ -315,7 +316,9 @@ class GroupProcesses:
                 process.join()
                 self._end_share(share, process.exitcode or 0)
                 continue
-            if isinstance(report, dict):
+            if isinstance(report, Unstackable):
+                share.group.error = report
+            elif isinstance(report, dict):
                 share.group.refused |= report
             else:
                 share.done += report[1]
@@ -360,5 +363,7 @@ def _train_share(jobs: Sequence[GroupJob], size: int | None, count: int, pipe: A
         group.train()
     except (Interrupted, SystemExit):  # a model may ask for an end, even with code 0
         sys.exit(1)
+    except Unstackable as error:
+        pipe.send(error)
     pipe.send((steps_taken, runs_done))
     pipe.send(group.refused)

@@ -20,6 +20,7 @@ from truerisk.core.atomic_files import describe_file_error
 from truerisk.core.errors import Interrupted, UserError
 from truerisk.core.stop import Stop
 from truerisk.core.yaml_files import format_yaml
+from truerisk.data import LoaderSplit
 from truerisk.engine.host import Host
 from truerisk.engine.loop import Observer, TrainingLoop
 from truerisk.engine.precision import choose_device
@@ -33,6 +34,7 @@ from truerisk.engine.stacked.block_size import (
     is_out_of_memory,
     keep_freed_memory,
 )
+from truerisk.engine.stacked.grouping import Unstackable
 from truerisk.engine.stacked.stacked_run import StackedRun, make_stacked_run
 from truerisk.engine.state import TrainingRun
 from truerisk.engine.stopping import make_stop_rules
@@ -208,6 +210,7 @@ def open_run(job: GroupJob, loaded: LoadedData, known: Known) -> StackedRun:
 
     Raises:
         UserError: it cannot begin, or go on.
+        Unstackable: its samples are not held in memory, as ``in_memory: auto`` has found.
     """
     folder, cfg = RunFolder(job.folder), job.cfg
     resumed, config = folder.begun, format_yaml(cfg)
@@ -231,6 +234,11 @@ def open_run(job: GroupJob, loaded: LoadedData, known: Known) -> StackedRun:
     draw = partial(draw_risks, folder, plain)
     recorder = Recorder(folder, plain, own, late_loggers, draw=draw)
     recipe, limits = assemble(cfg, loaded=loaded), (cfg.trainer.max_epochs, cfg.trainer.max_steps)
+    if isinstance(recipe.data.train, LoaderSplit):
+        raise Unstackable(
+            "its samples are more than 2 GiB, and read one batch at a time (data.in_memory=true "
+            "would hold them)"
+        )
     print_notes(recipe.data.notes, once=True)
     run = make_stacked_run(recipe, host, limits, recorder, keys_of(plain, recipe))
     print_notes(run.schedule.notices, once=True, warn=True)

@@ -80,6 +80,8 @@ class Vectorized(Launcher):
 
 def _end_group(group: ClaimedGroup, alone: dict[Path, str]) -> Iterator[tuple[SweepCell, Outcome]]:
     """Tell how the cells of a group ended; where it broke, they go to ``alone`` with the reason."""
+    from truerisk.engine.stacked.grouping import Unstackable
+
     named = {cell.digits: cell.folder for cell in group.cells}  # as this command has
     refused, outcomes, error = group.refused, group.outcomes, group.error
     if error is not None:
@@ -91,6 +93,8 @@ def _end_group(group: ClaimedGroup, alone: dict[Path, str]) -> Iterator[tuple[Sw
         else:
             # whatever it is, it may be of the stacking: each cell has its turn by itself
             why = f"training it with others failed: {_describe_failure(error)}"
+            if isinstance(error, Unstackable):
+                why = str(error)
             alone |= {named[cell.digits]: why for cell in unfinished}
             _put_aside(unfinished)
     for cell in group.waiting:

@@ -6,6 +6,7 @@ tokens of a file where there is the loop alone, and prints its peak memory in Mi
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,10 +79,16 @@ def rows(quick: bool) -> Iterator[Row]:
         yield Row(what, "bare loop", "µs", pairs, 1.15)
         speeds = [[1e6 * TOKENS / one for one in side] for side in (pairs.measured, pairs.against)]
         yield Row("… tokens a second", "bare loop", "1/s", Pairs(*speeds))
-    for where, kept in (("memory", "auto"), ("a file", "false")):
-        loading = [
-            time_loading(task, 3, f"data.in_memory={kept}") for _ in range(2 if quick else 5)
-        ]
+    from truerisk.data.token_rows import HELD
+
+    for where, held in (("memory", HELD), ("a file", 0)):
+        with (
+            TemporaryDirectory() as cache,
+            patch("truerisk.data.text_source.HELD", held),
+            patch.dict(os.environ, XDG_CACHE_HOME=cache),
+        ):
+            loading = [time_loading(task, 3) for _ in range(2 if quick else 5)]
+            assert bool(held) != bool(list(Path(cache).rglob("tokens-*.bin"))), where
         pairs = Pairs(*map(list, zip(*loading, strict=True)))
         yield Row(f"… data loading, from {where}", "the step", "µs", pairs, 0.03)
     yield from memory_rows(2 if quick else 3)

@@ -536,8 +536,8 @@ class RunData:
                 packed[name] = _Part(x, y)
         if self.workers and any(rows.is_mapped for rows in packer.rows.values()):
             self.notes.append(
-                f"data.workers={self.workers}: no process reads ahead, as tokens are looked up in a "
-                "file that is mapped into memory"
+                f"data.workers={self.workers}: no process reads ahead, as tokens are looked up in "
+                "a file that is mapped into memory"
             )
         return packed
 

@@ -122,3 +122,64 @@ def test_two_processes_are_one(trainer, texts, whole, tmp_path):
 def test_what_is_compiled_is_the_same(run, texts):
     small = [*GPT, *BATCH, texts, "model.depth=1", "trainer.max_epochs=1", "data.num_train=8"]
     assert_alike(run(*small, "compile=true"), run(*small))
+
+
+IMAGES = [
+    *("data=digits", "data.num_train=19", "data.val=8", "data.test=8", "data.batch_size=8"),
+    *("optimizer=sgd", "optimizer.lr=0.1", "trainer.max_epochs=2", "trainer.precision=64-true"),
+    *("regularizer=[]", "figures=false"),
+]
+VIT = [*IMAGES, "model=vit", "model.width=8", "model.depth=1", "model.heads=2"]
+RESNET = [*IMAGES, "model=resnet20", "model.depth=1", "model.width=4"]
+
+TWO = """
+import sys
+
+from truerisk import train
+
+processes = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+processes += ["trainer.precision=64-true", "trainer.sync_batchnorm=false"]
+for words in sys.argv[2:]:
+    given = words.split()
+    name = next(word for word in given if word.startswith("model="))
+    train([*given, *processes], folder=f"{sys.argv[1]}/{name}")
+"""
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Networks on images in two processes, one after the other, as each start takes seconds."""
+    folder = tmp_path_factory.mktemp("two")
+    script = folder / "two.py"
+    script.write_text(TWO)  # which the second process is started with, too
+    command = [sys.executable, str(script), str(folder), " ".join(VIT), " ".join(RESNET)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_vision_transformer_in_two_processes_is_that_of_one(run, two):
+    assert_alike(load_run(two / "model=vit"), run(*VIT), 1e-10)
+
+
+def test_a_resnet_in_two_processes_normalizes_each_half_of_a_batch(two, assembled):
+    """As batch norm is not synchronized: a plain loop over both halves takes the same steps."""
+    recipe = assembled(*RESNET)
+    model, data = recipe.model.double().train(), recipe.data.train
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    plans = [recipe.plan(rank, 2) for rank in (0, 1)]
+    for epoch in (0, 1):
+        for step in zip(*(plan.epoch(epoch) for plan in plans), strict=True):
+            optimizer.zero_grad()
+            for ((index, share),) in step:
+                loss = torch.nn.functional.cross_entropy(
+                    model(data.x[index].double()), data.y[index]
+                )
+                (loss * share / 2).backward()
+            optimizer.step()
+    found = torch.load(two / "model=resnet20/checkpoints/last.ckpt", weights_only=True)
+    assert found["truerisk"]["step"]["count"] == 6
+    for name, weight in model.named_parameters():
+        theirs = found["state_dict"][f"model.{name}"]
+        torch.testing.assert_close(theirs, weight.detach(), rtol=0, atol=1e-10)

@@ -241,6 +241,7 @@ def test_losses_that_two_processes_measured_are_put_into_order():
         gather=lambda own: [own, {"risk": x[1::2]}],
         recipe=SimpleNamespace(risk=SimpleNamespace(weighted=False)),
         data=SimpleNamespace(groups={}),
+        _final_part=lambda name, values: values,
     )
     whole = RiskEstimator.spread_losses(processes, "test", {"risk": x[::2]})
     assert whole["risk"].tolist() == x.tolist()

@@ -49,6 +49,15 @@ def refused(here, tiny, capfd):
 
 
 WORDS = [
+    # what is no part in the place of one
+    ("data.source=3", "data.source is 3: it is a part of its own, with a _target_; data=NAME choos"),
+    ("data.source=null", "data.source is null: it is a part of its own"),
+    ("optimizer=sam optimizer.base=3", "optimizer.base is 3: it is a part of its own"),
+    ("loss=[1]", "loss=[1]: options are chosen by name (truerisk parts loss)"),
+    ("regularizer=[l2,1]", "options are chosen by name (truerisk parts regularizer)"),
+    ("-m loss=[1],[mse]", "options are chosen by name (truerisk parts loss)"),
+    ("-m model=null,mlp", "model=null,mlp: options are chosen by name (truerisk parts model)"),
+    ("-m choices=3,4", "choices=3,4: it tells what GROUP=NAME has chosen"),
     # numbers of losses
     ("loss.label_smoothing=2", "loss.label_smoothing must be a number at least 0 and at most 1"),
     ("loss.label_smoothing=-1", "loss.label_smoothing must be a number at least 0 and at most 1"),
@@ -313,3 +322,11 @@ def test_in_a_sweep_each_cell_is_told_apart(tiny, here, capfd):
     err = capfd.readouterr().err
     assert err.count("error: optimizer.lr=") == 2 and "Traceback" not in err
     assert not list(here.rglob("status.json"))
+
+
+@pytest.mark.parametrize("override", ["~data", "data.source=3,4"])
+def test_a_sweep_without_data_is_refused(override, here, tiny, capfd):
+    assert main(["train", "-m", *tiny.overrides, override, "seed=1,2"]) == 2
+    out, err = capfd.readouterr()
+    assert "data: nothing is chosen" in err or "data.source is 3: it is a part of its own" in err
+    assert "Traceback" not in err + out and " refused" in out

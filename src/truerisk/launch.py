@@ -361,7 +361,7 @@ def draw_figures(folders: Sequence[Path]) -> int:
 
 def _ends_with_page(shared: DictConfig) -> bool:
     """Tell whether a sweep ends with a page: test functions have no risks to report."""
-    return shared.report and config_has_samples(str(shared.data._target_))
+    return shared.report and config_has_samples(str(shared.data.get("_target_")))
 
 
 def _write_page(folder: Path) -> bool:

@@ -37,6 +37,8 @@ LOSS_RANGES: dict[str, dict[str, tuple[float, float, bool]]] = {
     "torch.nn.SmoothL1Loss": {"beta": (0.0, math.inf, False)},
 }
 """Least and largest of torch's numbers, and whether the least itself is excluded."""
+NESTED = {"data": "source", "optimizer": "base"}
+"""Groups of which some options have a part of a part, and its key."""
 CALLED = {"loss": "outputs, y", "model": "x"}
 """Groups whose parts are called with each batch, and with what."""
 
@@ -138,7 +140,13 @@ def _check_clipping(step: Any) -> Iterator[str]:
 
 def _check_target(group: str, node: Mapping[str, Any], key: str) -> Iterator[str]:
     """Check a node, and those with a ``_target_`` inside it, against their signatures."""
-    filled_in = FILLED_IN.get(group, frozenset())
+    filled_in, inner = FILLED_IN.get(group, frozenset()), NESTED.get(group)
+    if inner in node and "_target_" not in (node[inner] if isinstance(node[inner], dict) else ()):
+        yield (
+            f"{key}.{inner} is {format_value(node[inner])}: it is a part of its own, with a "
+            f"_target_; {group}=NAME chooses an option that has one (truerisk parts {group})"
+        )
+        return
     try:
         if group == "scheduler":
             yield from _check_scheduler(node)

@@ -26,7 +26,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType, ValueType
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Override,
+    OverrideType,
+    QuotedString,
+    ValueType,
+)
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException, OverrideParseException
@@ -189,6 +195,12 @@ class ConfigLoader(ConfigLoaderImpl):
                     raise ConfigError(f"{override.input_line}: {key} is no group of options")
                 if not list(override.sweep_string_iterator()):
                     raise ConfigError(f"{override.input_line}: no option has such a name")
+            if key.partition(".")[0] == "choices":
+                raise ConfigError(f"{override.input_line}: it tells what GROUP=NAME has chosen")
+            if self.repository.group_exists(key) and not _chooses_names(override):
+                raise ConfigError(
+                    f"{override.input_line}: options are chosen by name (truerisk parts {key})"
+                )
             if override.is_delete() and key in LISTS:
                 remedy = f"one of several is taken away by ~{key}.NAME"
                 raise ConfigError(f"{override.input_line}: {remedy}, all are by ~{key}")
@@ -411,6 +423,15 @@ def _list_choices(override: Override) -> list[str]:
         return [name for text in texts for name in re.findall(r"[\w-]+", text)]
     value = override.value()
     return [str(name) for name in (value if isinstance(value, list) else [value])]
+
+
+def _chooses_names(override: Override) -> bool:
+    """Tell whether what lists choose of a group, or several values in turn, can be names at all."""
+    value = override.value()
+    choices = value.list if isinstance(value, ChoiceSweep) else [value]
+    listed = [name for choice in choices if isinstance(choice, list) for name in choice]
+    missing = isinstance(value, ChoiceSweep) and None in choices
+    return not missing and all(isinstance(name, str | QuotedString) for name in listed)
 
 
 def decode_environment(cfg: DictConfig, read_defaults: Callable[[], Any]) -> DictConfig:

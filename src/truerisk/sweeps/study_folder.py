@@ -165,8 +165,10 @@ def _name_data(config: Any) -> str:
     """Name what is learned from, with its file where it has one; empty where unknown."""
     if not isinstance(config, Mapping) or not isinstance(config.get("data"), Mapping):
         return ""
-    name = (config.get("choices") or {}).get("data") or ""
-    path = (config["data"].get("source") or {}).get("path")
+    # of a cell that is yet to be checked
+    choices, source = config.get("choices"), config["data"].get("source")
+    name = choices.get("data") or "" if isinstance(choices, Mapping) else ""
+    path = source.get("path") if isinstance(source, Mapping) else None
     return f"{name} {path}" if path else str(name)
 
 

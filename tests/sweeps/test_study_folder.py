@@ -31,6 +31,7 @@ def test_only_what_is_missing_runs(sweep, cells, here, capsys):
     assert "3 runs: 3 finished (2 of them before)\n" in capsys.readouterr().out
     edited = sweep("seed=1", "optimizer.lr=0.1")
     assert edited == 0 and len(cells()) == 4
+    del before[here / "outputs" / "s" / ".claims"]  # names of the new ones join it
     assert before.items() <= contents(here / "outputs").items()
 
 

@@ -75,7 +75,7 @@ def find_problems(cfg: Mapping[str, Any]) -> Iterator[str]:
         if group == "trainer":
             misused = list(_check_trainer(node))
         # Lightning's signature has the misused arguments, so it would find nothing wrong
-        yield from misused or _check_target(group, node, group)
+        yield from misused or list(_check_target(group, node, group)) or _check_nested(group, node)
     for group in LISTS:
         for name, node in (cfg.get(group) or {}).items():
             key = f"{group}.{name}"
@@ -140,13 +140,7 @@ def _check_clipping(step: Any) -> Iterator[str]:
 
 def _check_target(group: str, node: Mapping[str, Any], key: str) -> Iterator[str]:
     """Check a node, and those with a ``_target_`` inside it, against their signatures."""
-    filled_in, inner = FILLED_IN.get(group, frozenset()), NESTED.get(group)
-    if inner in node and "_target_" not in (node[inner] if isinstance(node[inner], dict) else ()):
-        yield (
-            f"{key}.{inner} is {format_value(node[inner])}: it is a part of its own, with a "
-            f"_target_; {group}=NAME chooses an option that has one (truerisk parts {group})"
-        )
-        return
+    filled_in = FILLED_IN.get(group, frozenset())
     try:
         if group == "scheduler":
             yield from _check_scheduler(node)
@@ -163,6 +157,17 @@ def _check_target(group: str, node: Mapping[str, Any], key: str) -> Iterator[str
         yield from _check_inside(node, key)
     except ConfigError as error:
         yield str(error)
+
+
+def _check_nested(group: str, node: Mapping[str, Any]) -> Iterator[str]:
+    """Find what is no part where an option has a part of its own."""
+    key = NESTED.get(group, "")
+    part = node.get(key, {"_target_": ""})
+    if not isinstance(part, Mapping) or "_target_" not in part:
+        yield (
+            f"{group}.{key} is {format_value(part)}: it is a part of its own, with a _target_; "
+            f"{group}=NAME chooses an option that has one (truerisk parts {group})"
+        )
 
 
 def _check_class(group: str, node: Mapping[str, Any], filled_in: Collection[str]) -> Iterator[str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -131,6 +133,37 @@ def test_a_name_that_was_told_and_not_begun_is_no_folder(folder, fork):
     assert theirs.name in (folder.parent / ".claims").read_text()
     with lock_cells([folder]):
         assert find_begun([folder], empty=True)[folder] == folder
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_study_at_the_same_path_is_another_one(moved, tmp_path, monkeypatch, fork):
+    """After a change of the working folder, or once the study has been deleted."""
+    digits, place = "0123456789", tmp_path
+    monkeypatch.chdir(place)
+    begin(Path("s", f"an=older,and=longer,name=1-{digits}"))
+    if moved:
+        place = tmp_path / "elsewhere"
+        place.mkdir()
+        monkeypatch.chdir(place)
+    else:
+        shutil.rmtree("s")
+    mine, theirs = Path("s", f"seed=1-{digits}"), Path("s", f"seed=1,lr=0.1-{digits}")
+
+    def hold():
+        with lock_cells([theirs]):
+            theirs.mkdir()
+            (theirs / "config.yaml").touch()
+            (place / "held").touch()
+            time.sleep(60)
+
+    child = fork(hold)
+    while not (place / "held").exists():
+        time.sleep(0.01)
+    assert not claimed(mine)
+    child.signal(signal.SIGKILL)
+    child.wait()
+    with lock_cells([mine]):
+        assert find_begun([mine])[mine] == theirs
 
 
 def test_claims_one_by_one_look_at_a_study_once(folder, monkeypatch):

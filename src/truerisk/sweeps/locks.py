@@ -63,7 +63,7 @@ def lock_cells(folders: Sequence[Path]) -> Iterator[list[Path]]:
 def _lock_folder(folder: Path) -> bool:
     # locks are a process's: within one, the system would give the same byte again and again.
     # The process's number is part of the key, as a fork inherits the set but not the locks.
-    key = (os.getpid(), folder)
+    key = (os.getpid(), folder.absolute())
     if key in _locked or not _lock_byte(folder):
         return False
     if _is_alive_elsewhere(folder):
@@ -128,7 +128,7 @@ class StudyNames:
 
 def _read_names(study: Path) -> StudyNames:
     """Read the names of a study's cells: once all that are there, later what others have told."""
-    file = _open_file(study / LOCK_FILE)
+    file, study = _open_file(study / LOCK_FILE), study.absolute()
     size = os.fstat(file).st_size
     if study not in _studies or size < _studies[study].size:  # what they have told is lost
         # not each time: of each cell of a large study it would take longer than the last
@@ -162,7 +162,7 @@ def _tell_names(folders: Sequence[Path]) -> None:
 
 
 def _unlock_folder(folder: Path) -> None:
-    _locked.discard((os.getpid(), folder))
+    _locked.discard((os.getpid(), folder.absolute()))
     _unlock_byte(folder)
 
 
@@ -176,13 +176,17 @@ def _find_byte(folder: Path) -> int:
 
 
 def _open_file(folder: Path) -> int:
-    key = (os.getpid(), folder.parent)
-    if key not in _files:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    # absolute, as a process may have moved to another folder since
+    study = folder.parent.absolute()
+    key = (os.getpid(), study)
+    # one that somebody has deleted, with its study, is no other process's any more
+    if key not in _files or not os.fstat(_files[key]).st_nlink:
+        study.mkdir(parents=True, exist_ok=True)
+        _studies.pop(study, None)
         # once, and never closed: closing any descriptor of a file gives back all of the process's
         # locks on it (POSIX)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-        _files[key] = os.open(folder.parent / LOCK_FILE, flags, 0o666)
+        _files[key] = os.open(study / LOCK_FILE, flags, 0o666)
     return _files[key]
 
 

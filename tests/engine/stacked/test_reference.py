@@ -97,13 +97,13 @@ def mapped(kind, recipes, batches, calls=1):
     objective = kind(recipes[0], differing_numbers(recipes), DropoutStreams([1] * MEMBERS), like)
     for _ in range(calls):
         buffers = {name: buffer.clone() for name, buffer in rows.buffers.items()}
-        J, _, gradient = objective.gradient(rows.params, buffers, rows.batch, 1.0)
+        found = objective.gradient(rows.params, buffers, rows.batch, 1.0)
     first.eval()
     state = {name: p.detach() for name, p in rows.params.items()} | buffers
     with torch.no_grad():
         losses = objective.measure(state, rows.batch, slice(0, MEMBERS))["losses"]
     first.train()
-    return [J, losses, *gradient]
+    return [found.objective, losses, *found.parts]
 
 
 def assembled(*overrides):

@@ -19,9 +19,11 @@ def test_every_member_has_its_own(keys, rows):
     if not members:
         return
     together = feed.slice_batch(slice(1, 4), rows)
-    picked = feed.gather_batch(torch.tensor([1, 2, 3]).expand(len(members), -1), rows)
+    shown = torch.tensor([1, 2, 3]).expand(len(members), -1)
+    gathered = feed.gather_batch(shown, rows)
+    picked = [feed.pick_batch(index, rows) for index in (shown, shown.clone())]
     for k, key in enumerate(members):
-        for found in (together, picked):
+        for found in (together, gathered, *picked):
             assert torch.equal(found.x[k], data[key].x[1:4])
             assert torch.equal(found.y[k], data[key].y[1:4])
 

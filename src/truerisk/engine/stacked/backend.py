@@ -21,7 +21,7 @@ from truerisk.engine.host import Host
 from truerisk.engine.measure import split_names
 from truerisk.engine.stacked.measuring import StackedEstimator
 from truerisk.engine.stacked.stack import Stack
-from truerisk.engine.stacked.stacked_data import StackedPlan, StackedSplit
+from truerisk.engine.stacked.stacked_data import PickedBatch, StackedPlan, StackedSplit
 from truerisk.engine.stacked.stacked_objective import StackedObjective
 from truerisk.engine.stacked.stacked_run import StackedRun, advance_schedules, share_schedules
 from truerisk.engine.stacked.substitution import differing_numbers
@@ -106,14 +106,8 @@ class StackedBackend:
 
     def take_step(self, batch: MicroIndices) -> Mapping[int, Diverged]:
         """Take a step of every row; tell why of those that diverge."""
-        batches = [
-            (self.edit(self.feeds["train"].gather_batch(index)), share) for index, share in batch
-        ]
-        gradients, objective, risks = self.gradient(batches)
-        norms = [torch.linalg.vector_norm(g_KP, dim=1) for g_KP in gradients]
-        norm_K = (
-            norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
-        )
+        batches = [(self.pick_batch(index), share) for index, share in batch]
+        gradients, objective, risks, norm_K = self.gradient(batches)
         diverged = self.check(objective, norm_K, risks, gradients, batches[-1][0])
         if len(diverged) == len(self.runs):
             return diverged
@@ -131,11 +125,11 @@ class StackedBackend:
         self.project_and_average(step)
         return diverged
 
-    def edit(self, batch: Batch) -> Batch:
-        """Let each run's regularizers edit its batch."""
+    def pick_batch(self, index: Tensor) -> Batch | PickedBatch:
+        """Pick samples [K, n] of the training set, and let each run's regularizers edit them."""
         if not self.runs[0].recipe.hooks("edit_batch"):
-            return batch
-        rows = []
+            return self.feeds["train"].pick_batch(index)
+        batch, rows = self.feeds["train"].gather_batch(index), []
         for k, run in enumerate(self.runs):
             edits = list(run.recipe.hooks("edit_batch").values())
             with run.drawing_noise():
@@ -147,30 +141,32 @@ class StackedBackend:
         return Batch(**parts)
 
     def gradient(
-        self, batches: Sequence[tuple[Batch, float]]
-    ) -> tuple[list[Tensor], Tensor, list[tuple[list[float], int]]]:
+        self, batches: Sequence[tuple[Batch | PickedBatch, float]]
+    ) -> tuple[list[Tensor], Tensor, list[tuple[list[float], int]], Tensor]:
         """Differentiate J of every row.
 
         Args:
             batches: x [K, n, …] with the share each has in the step.
 
         Returns:
-            ∇J [K, P] as the optimizer's groups have the parameters, J [K], and of each micro-batch
-            the risks [K] and the number of samples.
+            ∇J [K, P] as the optimizer's groups have the parameters, J [K], of each micro-batch the
+            risks [K] and the number of samples, and ‖∇J‖ [K].
         """
         total: list[Tensor] = []
         values, risks = [], []
         into = self.stack.gradients if len(batches) == 1 else None
         for batch, share in batches:
             with self.host.place.autocast():
-                value, risk, parts = self.objective.gradient(
+                found = self.objective.gradient(
                     self.stack.params, self.stack.buffers, batch, share, into
                 )
-            flat = self.stack.join_gradients(parts)
+            flat = self.stack.join_gradients(found.parts)
             total = [a + b for a, b in zip(total, flat, strict=True)] if total else flat
-            values.append(value)
-            risks.append((risk.tolist(), batch.x.shape[1]))
-        return total, reduce(torch.add, values), risks
+            values.append(found.objective)
+            risks.append((found.risk.tolist(), batch.x.shape[1]))
+        known = found.norm if len(batches) == 1 else None
+        norm = compute_norm(total) if known is None else known
+        return total, reduce(torch.add, values), risks, norm
 
     def check(
         self,
@@ -178,7 +174,7 @@ class StackedBackend:
         norm: Tensor,
         risks: Sequence[tuple[list[float], int]],
         gradients: Sequence[Tensor],
-        batch: Batch,
+        batch: Batch | PickedBatch,
     ) -> dict[int, Diverged]:
         """Count what the step has shown, and name what is not finite in the rows that diverge.
 
@@ -198,7 +194,9 @@ class StackedBackend:
                 diverged[k] = self.find_culprit(k, gradients, batch)
         return diverged
 
-    def find_culprit(self, k: int, gradients: Sequence[Tensor], batch: Batch) -> Diverged:
+    def find_culprit(
+        self, k: int, gradients: Sequence[Tensor], batch: Batch | PickedBatch
+    ) -> Diverged:
         """Name what went bad in a row, found as an ordinary run finds it."""
         self.stack.write_back(k)
         run = self.runs[k]
@@ -338,3 +336,9 @@ class StackedBackend:
         self.feeds = {name: feed.select_rows(rows) for name, feed in self.feeds.items()}
         self.columns = [self.columns[row] for row in rows]
         self.estimator = self.estimator.rows(rows)
+
+
+def compute_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Compute ‖∇J‖ [K] of gradients [K, P] by group."""
+    norms = [torch.linalg.vector_norm(g_KP, dim=1) for g_KP in gradients]
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)

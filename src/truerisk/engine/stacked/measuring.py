@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from truerisk.core.batch import Batch
 from truerisk.core.deterministic import eval_mode
 from truerisk.engine.measure import RiskEstimator, mark_samples
-from truerisk.engine.stacked.stacked_data import StackedSplit
+from truerisk.engine.stacked.stacked_data import PickedBatch, StackedSplit
 from truerisk.engine.stacked.stacked_objective import StackedObjective
 from truerisk.metric import Collector
 from truerisk.risk.estimate import (
@@ -190,8 +190,8 @@ class GroupedRow:
 
 
 def _measure_rows(
-    batches: Iterator[tuple[Tensor, Batch]],
-    look: Callable[[Batch], dict[str, Tensor]],
+    batches: Iterator[tuple[Tensor, Batch | PickedBatch]],
+    look: Callable[[Batch | PickedBatch], dict[str, Tensor]],
     groups: Sequence[GroupedRow],
     collectors: Sequence[Collector | None],
     keep: bool,
@@ -232,7 +232,7 @@ def _measure_rows(
 
 def _batches(
     feed: StackedSplit, index: Tensor | None, rows: slice, size: int
-) -> Iterator[tuple[Tensor, Batch]]:
+) -> Iterator[tuple[Tensor, Batch | PickedBatch]]:
     """The samples ``index`` [K, n] of some members, or all there are, with their numbers [K, n]."""
     if index is None:
         members = rows.stop - rows.start
@@ -241,7 +241,7 @@ def _batches(
             yield numbers, feed.slice_batch(slice(start, start + size), rows)
     else:
         for part in index[rows].split(size, 1):
-            yield part, feed.gather_batch(part, rows)
+            yield part, feed.pick_batch(part, rows)
 
 
 def _sums(values: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +29,28 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
 from truerisk.core.batch import Batch
-from truerisk.engine.stacked.stacked_data import batch_parts
+from truerisk.engine.stacked.stacked_data import PickedBatch, batch_parts
 from truerisk.engine.stacked.substitution import find_numbers, stack_numbers, substituted
 from truerisk.objective import Objective, ObjectiveValue
 from truerisk.recipe import Recipe
 
 Named = Mapping[str, Tensor]
+
+
+class StackedGradient(NamedTuple):
+    """What a step shows of every member.
+
+    Attributes:
+        objective: J [K].
+        risk: g [K].
+        parts: ∇J by parameter, [K, …] each.
+        norm: ‖∇J‖ [K], where it was computed along the way.
+    """
+
+    objective: Tensor
+    risk: Tensor
+    parts: Sequence[Tensor]
+    norm: Tensor | None = None
 
 
 class ReferenceObjective:
@@ -72,10 +88,10 @@ class ReferenceObjective:
         self,
         params: Named,
         buffers: Named,
-        batch: Batch,
+        batch: Batch | PickedBatch,
         share: float = 1.0,
         into: Named | None = None,
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+    ) -> StackedGradient:
         """Differentiate J of every member.
 
         Args:
@@ -86,7 +102,7 @@ class ReferenceObjective:
             into: not used.
 
         Returns:
-            J [K], the risk g [K], and ∇J by parameter, [K, …] each.
+            J, the risk g, and ∇J by parameter.
         """
 
         def objective(
@@ -98,13 +114,14 @@ class ReferenceObjective:
         # buffers are arguments: what a function captures, `grad` lets nobody change in place
         gradient = torch.func.grad(objective, has_aux=True)
         weights = {name: p.detach() for name, p in params.items()}
-        members = weights, dict(buffers), self.values, batch_parts(batch)
+        parts = batch_parts(_gather(batch))
+        members = weights, dict(buffers), self.values, parts
         gradients, (J_K, risk_K) = _map(gradient, self._needs_turns(), *members)
-        return J_K, risk_K, list(gradients.values())
+        return StackedGradient(J_K, risk_K, list(gradients.values()))
 
     @torch.no_grad()
     def measure(
-        self, state: Named, batch: Batch, rows: slice, often: bool = False
+        self, state: Named, batch: Batch | PickedBatch, rows: slice, often: bool = False
     ) -> dict[str, Tensor]:
         """Evaluate some members in eval mode.
 
@@ -135,7 +152,8 @@ class ReferenceObjective:
         values = {key: values_K[rows] for key, values_K in self.values.items()}
         needs_turns = self._needs_turns() or self._has_layer(nn.RNNBase)
         mapped: dict[str, Tensor]
-        mapped = _map(measure, needs_turns, dict(state), values, batch_parts(batch))
+        parts = batch_parts(_gather(batch))
+        mapped = _map(measure, needs_turns, dict(state), values, parts)
         return mapped
 
     def _evaluate(self, state: Named, values: Named, parts: dict[str, Tensor]) -> ObjectiveValue:
@@ -153,6 +171,10 @@ class ReferenceObjective:
 
     def _has_layer(self, kind: type[nn.Module]) -> bool:
         return any(isinstance(module, kind) for module in self.objective.model.modules())
+
+
+def _gather(batch: Batch | PickedBatch) -> Batch:
+    return batch.gather() if isinstance(batch, PickedBatch) else batch
 
 
 def _map(function: Callable[..., Any], in_turn: bool, *members: Mapping[str, Tensor]) -> Any:

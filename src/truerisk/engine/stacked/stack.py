@@ -67,6 +67,7 @@ class Stack:
 
     def _view(self) -> None:
         """Show the rows as the model's parameters, and their gradients likewise."""
+        self.steps = torch.zeros(len(self), 1, dtype=torch.float64, device=self.flat[0].device)
         self.slopes = [torch.empty_like(flat) for flat in self.flat]
         views = self._shaped(self.flat)
         self.params = {name: view.detach().requires_grad_() for name, view in views.items()}
@@ -101,8 +102,7 @@ class Stack:
         groups = zip(self.flat, gradients, self.state, self.numbers, strict=True)
         for i, (w, g, state, numbers) in enumerate(groups):
             if self.compiles:
-                step = torch.full((len(w), 1), float(t), dtype=torch.float64, device=w.device)
-                tensors = [w, g, step, *state.values(), *numbers.exact.values()]
+                tensors = [w, g, self.steps.fill_(t), *state.values(), *numbers.exact.values()]
                 code = self._find_update(i).find_code(tensors)
                 if code is not None:
                     code(tensors)

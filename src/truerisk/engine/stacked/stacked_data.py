@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from truerisk.core.batch import Batch
 from truerisk.data import BatchPlan
 from truerisk.data.split import TensorSplit, as_slice
+from truerisk.engine.stacked.member_code.compiled_function import PickedRows
 
 
 class StackedSplit:
@@ -48,6 +50,21 @@ class StackedSplit:
         some.which = self.which[list(rows)]
         return some
 
+    def pick_batch(self, index: Tensor, rows: slice = slice(None)) -> Batch | PickedBatch:
+        """Pick samples, which are gathered where they are read if that can be.
+
+        Args:
+            index: [K, n], on the CPU.
+            rows: of the members that they are for.
+
+        Returns:
+            x [K, n, …] and y [K, n, …].
+        """
+        is_shown = self.is_common and not index.stride(0)  # one row, shown K times
+        if self.source is not None or is_shown or index.stride(1) != 1:
+            return self.gather_batch(index, rows)
+        return self._point_to(index, rows)
+
     def gather_batch(self, index: Tensor, rows: slice = slice(None)) -> Batch:
         """Gather samples: x [K, n, …] and y [K, n, …].
 
@@ -61,11 +78,12 @@ class StackedSplit:
         if self.source is not None:
             batch = self.source.batch(index.reshape(-1))
             return Batch(batch.x.unflatten(0, index.shape), batch.y.unflatten(0, index.shape))
+        return self._point_to(index, rows).gather()
+
+    def _point_to(self, index: Tensor, rows: slice) -> PickedBatch:
         if not self.is_common:
             index = index + self.size * self.which[rows, None]
-        flat = index.reshape(-1).to(self.x.device)
-        x, y = self.x.index_select(0, flat), self.y.index_select(0, flat)
-        return Batch(x.unflatten(0, index.shape), y.unflatten(0, index.shape))
+        return PickedBatch(PickedRows(self.x, index), PickedRows(self.y, index))
 
     def slice_batch(self, samples: slice, rows: slice) -> Batch:
         """Slice samples as they stand in the data: x [K, n, …] and y [K, n, …].
@@ -83,6 +101,22 @@ class StackedSplit:
             return _show_to(Batch(x[0], y[0]), which)
         index = as_slice(which) or which.to(x.device)
         return Batch(x[index], y[index])
+
+
+class PickedBatch(NamedTuple):
+    """A batch of K members whose samples are gathered where they are read.
+
+    Attributes:
+        x: inputs [K, n, …].
+        y: targets [K, n, …].
+    """
+
+    x: PickedRows
+    y: PickedRows
+
+    def gather(self) -> Batch:
+        """Gather them."""
+        return Batch(self.x.pick(), self.y.pick())
 
 
 def _show_to(batch: Batch, members: Tensor) -> Batch:

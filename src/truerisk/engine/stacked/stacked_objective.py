@@ -12,9 +12,11 @@ from torch import Tensor
 from truerisk.core.batch import Batch
 from truerisk.engine.stacked.member_code.compiled_function import (
     CompiledFunction,
+    PickedRows,
     is_worth_compiling,
 )
-from truerisk.engine.stacked.stacked_data import batch_parts
+from truerisk.engine.stacked.reference import StackedGradient
+from truerisk.engine.stacked.stacked_data import PickedBatch, batch_parts
 from truerisk.engine.stacked.substitution import find_numbers, stack_numbers, substituted
 from truerisk.engine.stacked.vmap.batching_rules import BatchingRules
 from truerisk.engine.stacked.vmap.dropout_streams import DropoutStreams
@@ -69,10 +71,10 @@ class StackedObjective:
         self,
         params: State,
         buffers: State,
-        batch: Batch,
+        batch: Batch | PickedBatch,
         share: float = 1.0,
         into: State | None = None,
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+    ) -> StackedGradient:
         """Differentiate J of every member.
 
         Args:
@@ -83,24 +85,28 @@ class StackedObjective:
             into: by parameter, what its gradient may be written to.
 
         Returns:
-            J [K], the risk g [K], and ∇J by parameter, [K, …] each, perhaps those of ``into``.
+            J, the risk g, and ∇J by parameter, perhaps in the places of ``into``.
         """
-        named = [params, buffers, self.values, batch_parts(batch)]
+        named: list[Mapping[str, Tensor | PickedRows]]
+        named = [params, buffers, self.values, _read_parts(batch)]
         names = tuple(tuple(group) for group in named)
         key = share, names
         if key not in self._gradients:
             moved = slice(len(params), len(params) + len(buffers))
             gradient = self._make_gradient(names, share)
             self._gradients[key] = SpareRows(
-                TracedFunction(gradient), moved, self.dropout.undone, self._compile(gradient)
+                TracedFunction(gradient),
+                moved,
+                self.dropout.undone,
+                self._compile(lambda *tensors: add_norm(gradient(*tensors))),
             )
         tensors = [tensor for group in named for tensor in group.values()]
         function = self._gradients[key]
         spare = function.count(tensors)  # which shows at first what is to be drawn ahead
         tensors += self.dropout.draw_ahead(batch.x.shape[1:])
         places = [] if into is None else [None, None, *(into[name] for name in params)]
-        J_K, risk_K, *gradients = function(tensors, spare, places)
-        return J_K, risk_K, gradients
+        J_K, risk_K, *rest = function(tensors, spare, places)
+        return StackedGradient(J_K, risk_K, rest[: len(params)], *rest[len(params) :])
 
     def _make_gradient(self, names: Names, share: float) -> Function:
         def one(state: State, values: State, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -124,7 +130,7 @@ class StackedObjective:
         return CompiledFunction(function) if self.compiles else None
 
     def measure(
-        self, state: State, batch: Batch, rows: slice, often: bool = False
+        self, state: State, batch: Batch | PickedBatch, rows: slice, often: bool = False
     ) -> dict[str, Tensor]:
         """Evaluate some members in eval mode, without gradients.
 
@@ -141,7 +147,7 @@ class StackedObjective:
             the places of a sample belong to several groups.
         """
         values = {key: value[rows] for key, value in self.values.items()}
-        named = [state, values, batch_parts(batch)]
+        named: list[Mapping[str, Tensor | PickedRows]] = [state, values, _read_parts(batch)]
         names = tuple(tuple(group) for group in named)
         key = names, often
         if key not in self._measures:
@@ -200,6 +206,17 @@ class StackedObjective:
     def _map(self, function: Any, *args: Any) -> Any:
         with self.rules:
             return torch.vmap(function, randomness="different")(*args)
+
+
+def _read_parts(batch: Batch | PickedBatch) -> Mapping[str, Tensor | PickedRows]:
+    return batch._asdict() if isinstance(batch, PickedBatch) else batch_parts(batch)
+
+
+def add_norm(results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Add ‖∇J‖ [K] to J, the risk and ∇J by parameter, while those are at hand."""
+    _, _, *parts = results
+    norms = [torch.linalg.vector_norm(part.flatten(1), dim=1) for part in parts]
+    return *results, torch.linalg.vector_norm(torch.stack(norms, 1), dim=1)
 
 
 def _name_tensors(names: Names, tensors: Iterator[Tensor]) -> list[dict[str, Tensor]]:

@@ -8,7 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from truerisk.engine.stacked.member_code import machine_code
-from truerisk.engine.stacked.member_code.compiled_function import CompiledFunction
+from truerisk.engine.stacked.member_code.compiled_function import (
+    CompiledFunction,
+    PickedRows,
+    pick_all,
+)
 from truerisk.engine.stacked.member_code.machine_code import find_blas, find_compiler
 
 pytestmark = pytest.mark.skipif(
@@ -75,6 +79,11 @@ ONE = {
     "cat": lambda x: torch.cat([x, 2 * x[:, :3], x], 1),
     "stack": lambda x: torch.stack([x, -x], 2),
     "classes": lambda x: x.log_softmax(1) + x.log_softmax(2),
+    "norms": lambda x: (
+        x / torch.linalg.vector_norm(x, dim=2, keepdim=True)
+        + torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        + torch.linalg.vector_norm(x.flatten(1), dim=1)[:, None, None]
+    ),
     "sums": lambda x: x.sum(1, keepdim=True) * x.mean(2)[..., None] + x.sum((1, 2))[:, None, None],
 }
 ACTIVATIONS = {
@@ -110,6 +119,23 @@ def test_products_of_either_layout_are_torch_s(turned, dtype):
         return torch.bmm(a, b), torch.baddbmm(a[:, :, :1], a, b)
 
     assert_equal(product, *given)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_rows_are_picked_for_each_member(members):
+    index = torch.randint(11, (members, 5), generator=torch.Generator().manual_seed(0))
+    labels = PickedRows(torch.arange(11) % 3, index)
+    given = [draw(members, 2, 7), PickedRows(draw(11, 2, 2), index), labels, draw(members, 5)]
+
+    def function(w, x, y, z):
+        return (torch.bmm(x.flatten(2), torch.cat([w, w], 1)), (y + 1) * z)
+
+    code = CompiledFunction(function).find_code(given)
+    assert code is not None
+    gathered = pick_all(given)
+    assert torch.equal(gathered[1], given[1].source[index])
+    for mine, other in zip(code(given), function(*gathered), strict=True):
+        torch.testing.assert_close(mine, other, rtol=4e-6, atol=4e-6)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 6, 1), (6, 1, 6), (1, 1, 6), (6, 1, 1)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,50 @@ def is_worth_compiling(steps: int) -> bool:
     return steps >= COMPILED_FROM
 
 
+@dataclass(frozen=True)
+class PickedRows:
+    """A tensor [K, n, …] whose rows are picked from a source where it is read.
+
+    Attributes:
+        source: [N, …], contiguous.
+        index: int64 [K, n], those of a member side by side.
+    """
+
+    source: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, k: int) -> Tensor:
+        return self.source[self.index[k].to(self.source.device)]
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the tensor."""
+        return self.index.shape + self.source.shape[1:]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the source."""
+        return self.source.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """That of the source."""
+        return self.source.device
+
+    def pick(self) -> Tensor:
+        """Pick the rows of all members."""
+        flat = self.index.reshape(-1).to(self.source.device)
+        return self.source.index_select(0, flat).unflatten(0, self.index.shape)
+
+
+def pick_all(tensors: Sequence[Tensor | PickedRows]) -> list[Tensor]:
+    """Return tensors, with the rows of those picked that are not there yet."""
+    return [tensor.pick() if isinstance(tensor, PickedRows) else tensor for tensor in tensors]
+
+
 class CompiledFunction:
     """Call a function for one member after another, as machine code.
 
@@ -40,23 +85,31 @@ class CompiledFunction:
         """Whether there is machine code of tensors that have been seen."""
         return any(code is not None for code in self._codes.values())
 
-    def find_code(self, tensors: Sequence[Tensor]) -> _Code | None:
+    def find_code(self, tensors: Sequence[Tensor | PickedRows]) -> _Code | None:
         """Find what to call with tensors like these; None where there is none."""
-        kind = tuple((t.shape[1:], t.stride(), t.dtype, t.device.type) for t in tensors)
+        kind = tuple(map(_describe_kind, tensors))
         if kind not in self._codes:
             self._codes[kind] = self._compile(tensors)
         return self._codes[kind]
 
-    def _compile(self, tensors: Sequence[Tensor]) -> _Code | None:
+    def _compile(self, given: Sequence[Tensor | PickedRows]) -> _Code | None:
+        tensors = pick_all(given)
         if tensors[0].device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return None
         try:
-            program = write_program(self.function, tensors)
+            picked = [i for i, tensor in enumerate(given) if isinstance(tensor, PickedRows)]
+            program = write_program(self.function, tensors, picked)
         # whatever a function, perhaps a user's own, cannot do without numbers
         except Exception:
             return None
         run = load_function(program.source)
         return None if run is None else _Code(program, run)
+
+
+def _describe_kind(tensor: Tensor | PickedRows) -> tuple[Any, ...]:
+    if isinstance(tensor, PickedRows):
+        return tensor.shape[1:], tensor.dtype, tensor.device.type
+    return tensor.shape[1:], tensor.stride(), tensor.dtype, tensor.device.type
 
 
 class _Code:
@@ -76,8 +129,11 @@ class _Code:
         self.constants = [tensor.data_ptr() for tensor in program.constants], [0] * count
 
     def __call__(
-        self, tensors: Sequence[Tensor], into: Sequence[Tensor | None] = ()
+        self, arguments: Sequence[Tensor | PickedRows], into: Sequence[Tensor | None] = ()
     ) -> tuple[Tensor, ...]:
+        rows = [arguments[number] for number in self.program.picked]
+        indices = [own.index for own in rows if isinstance(own, PickedRows)]
+        tensors = [own.source if isinstance(own, PickedRows) else own for own in arguments]
         members, results = len(tensors[0]), self.program.results
         given = {
             result.root: place
@@ -89,8 +145,9 @@ class _Code:
             for i, (dtype, size) in enumerate(self.program.memories)
         ]
         read, steps = self.constants
-        pointers = [t.data_ptr() for t in tensors] + read + [t.data_ptr() for t in memories]
-        strides = [t.stride(0) for t in tensors] + steps + [t.stride(0) for t in memories]
+        written = [*memories, *indices]
+        pointers = [t.data_ptr() for t in tensors] + read + [t.data_ptr() for t in written]
+        strides = [t.stride(0) for t in tensors] + steps + [t.stride(0) for t in written]
         count = len(pointers)
         self.run(
             ctypes.c_long(members),

@@ -17,6 +17,14 @@ extern float logf(float) IN_REGISTERS;
 extern double log(double) IN_REGISTERS;
 #endif
 
+/* rows of a source, side by side */
+static inline void pick_rows(void *out, const void *source, const int64_t *index, long count,
+                             long size)
+{
+    for (long i = 0; i < count; i++)
+        memcpy((char *)out + i * size, (const char *)source + index[i] * size, size);
+}
+
 #define COLUMNS 64 /* that many numbers side by side are taken at a time */
 
 /* C = alpha A B + beta C of Fortran's BLAS, which has matrices by columns */
@@ -62,6 +70,14 @@ void bind(void *single, void *wide)
         return share * (1 + x * (1 - share));                                                      \
     }                                                                                              \
                                                                                                    \
+    static inline T halve_##T(T *part)                                                             \
+    {                                                                                              \
+        for (int step = 8; step; step /= 2)                                                        \
+            for (int j = 0; j < step; j++)                                                         \
+                part[j] += part[j + step];                                                         \
+        return part[0];                                                                            \
+    }                                                                                              \
+                                                                                                   \
     static inline T sum_##T(const T *x, int n)                                                     \
     {                                                                                              \
         T part[16] = {0}, total = 0;                                                               \
@@ -71,10 +87,19 @@ void bind(void *single, void *wide)
                 part[j] += x[i + j];                                                               \
         for (; i < n; i++)                                                                         \
             total += x[i];                                                                         \
-        for (int step = 8; step; step /= 2)                                                        \
-            for (int j = 0; j < step; j++)                                                         \
-                part[j] += part[j + step];                                                         \
-        return total + part[0];                                                                    \
+        return total + halve_##T(part);                                                            \
+    }                                                                                              \
+                                                                                                   \
+    static inline T sum_squares_##T(const T *x, int n)                                             \
+    {                                                                                              \
+        T part[16] = {0}, total = 0;                                                               \
+        int i = 0;                                                                                 \
+        for (; i + 16 <= n; i += 16)                                                               \
+            for (int j = 0; j < 16; j++)                                                           \
+                part[j] += x[i + j] * x[i + j];                                                    \
+        for (; i < n; i++)                                                                         \
+            total += x[i] * x[i];                                                                  \
+        return total + halve_##T(part);                                                            \
     }                                                                                              \
                                                                                                    \
     /* log p = x - max - log sum exp(x - max) */                                                   \

@@ -303,10 +303,14 @@ def _blas_form(layout: Layout) -> str:
 
 
 def write_sum(call: Call) -> str:
-    """Write sums along axes, or means."""
+    """Write sums along axes, means, or roots of sums of squares."""
     (out,), x = call.out, call.args[0]
     if not call.axes or out.dtype != x.dtype or out.type not in ("float", "double"):
         raise NotKnown("a sum over all members, or in another type")
+    is_norm = call.name == "linalg_vector_norm"
+    if is_norm and call.args[1] != 2:
+        raise NotKnown("another norm")
+    function, power = ("sum_squares", "{0} * {0}") if is_norm else ("sum", "{0}")
     kept = [d for d in range(len(x.sizes)) if d not in call.axes]
     # axes that are kept with length one are of no account
     steps = [s for n, s in zip(out.sizes, out.strides, strict=True) if n != 1]
@@ -323,7 +327,9 @@ def write_sum(call: Call) -> str:
             [x.sizes[d] for d in rest],
             [out.offset, x.offset],
             [[over[d] for d in rest], [x.strides[d] for d in rest]],
-            lambda at: f"{out.root}[{at[0]}] += sum_{out.type}({x.root} + {at[1]}, {length});",
+            lambda at: (
+                f"{out.root}[{at[0]}] += {function}_{out.type}({x.root} + {at[1]}, {length});"
+            ),
             side_by_side=False,
         )
     else:
@@ -331,16 +337,20 @@ def write_sum(call: Call) -> str:
             x.sizes,
             [out.offset, x.offset],
             [over, x.strides],
-            lambda at: f"{out.root}[{at[0]}] += {x.root}[{at[1]}];",
+            lambda at: f"{out.root}[{at[0]}] += " + power.format(f"{x.root}[{at[1]}]") + ";",
             by=1,
         )
-    if not call.name.startswith("mean"):
-        return f"{clear}\n{add}"
     count = math.prod(x.sizes[d] for d in call.axes)
-    share = write_loops(
-        out.sizes, [out.offset], [out.strides], lambda at: f"{out.root}[{at[0]}] /= {count};"
+    last = {"linalg_vector_norm": _typed("SQRT({0})", out.type), "mean": f"{{0}} / {count}"}
+    if call.name not in last:
+        return f"{clear}\n{add}"
+    end = write_loops(
+        out.sizes,
+        [out.offset],
+        [out.strides],
+        lambda at: f"{out.root}[{at[0]}] = {last[call.name].format(f'{out.root}[{at[0]}]')};",
     )
-    return f"{clear}\n{add}\n{share}"
+    return f"{clear}\n{add}\n{end}"
 
 
 def write_classes(call: Call) -> str:
@@ -429,6 +439,7 @@ WRITERS: dict[str, Writer] = {
     "baddbmm": write_product,
     "sum": write_sum,
     "mean": write_sum,
+    "linalg_vector_norm": write_sum,
     **dict.fromkeys(CLASSES, write_classes),
     "cat": write_concatenation,
     "stack": write_concatenation,
@@ -436,7 +447,11 @@ WRITERS: dict[str, Writer] = {
 }
 """By the name of an operation."""
 
-AXES = {"sum": 1, "mean": 1, "_log_softmax": 1, "_log_softmax_backward_data": 2} | {
-    **dict.fromkeys(("max", "cat", "stack", "flip"), 1)
-}
+AXES = {
+    "sum": 1,
+    "mean": 1,
+    "linalg_vector_norm": 2,
+    "_log_softmax": 1,
+    "_log_softmax_backward_data": 2,
+} | {**dict.fromkeys(("max", "cat", "stack", "flip"), 1)}
 """Which of an operation's arguments are the axes it goes along."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -59,6 +59,8 @@ class Program:
     Attributes:
         source: of ``run(members, pointers, steps, scratch)``.
         constants: tensors that it reads after its arguments.
+        picked: numbers of the arguments that are given as rows of a source and, after the results,
+            an index.
         results: the layout of each result, whose root is the number of its memory.
         memories: of the results, the dtype and the numbers a member.
         scratch: bytes.
@@ -66,19 +68,23 @@ class Program:
 
     source: str
     constants: list[Tensor]
+    picked: list[int]
     results: list[Layout]
     memories: list[tuple[torch.dtype, int]]
     scratch: int
 
 
 def write_program(
-    function: Callable[..., tuple[Tensor, ...]], tensors: Sequence[Tensor]
+    function: Callable[..., tuple[Tensor, ...]],
+    tensors: Sequence[Tensor],
+    picked: Sequence[int] = (),
 ) -> Program:
     """Record a function, and write what it does to one member.
 
     Args:
         function: of tensors [K, …], each of whose results is [K, …].
         tensors: like those it will be called with.
+        picked: numbers of those whose rows are picked from a source for one member at a time.
 
     Raises:
         NotKnown: it cannot be written so.
@@ -91,7 +97,8 @@ def write_program(
             )
             for t in tensors
         ]
-    return _Writer(make_fx(function)(*marked)).write()
+    rows = {number: tensors[number].shape[1] for number in picked}
+    return _Writer(make_fx(function)(*marked), rows).write()
 
 
 @dataclass
@@ -100,6 +107,7 @@ class _Writer:
 
     Attributes:
         recording: with ``MARK`` members, and no numbers.
+        picked: by the number of an argument, how many rows of a source it is made of.
         constants: tensors that the function has beside its arguments.
         memories: by the root of their layouts.
         same: roots that are another one, seen otherwise.
@@ -107,6 +115,7 @@ class _Writer:
     """
 
     recording: fx.GraphModule
+    picked: Mapping[int, int] = field(default_factory=dict)
     constants: list[Tensor] = field(default_factory=list)
     memories: dict[Any, Memory] = field(default_factory=dict)
     same: dict[Any, Any] = field(default_factory=dict)
@@ -130,6 +139,7 @@ class _Writer:
         return Program(
             self.write_source(loops, places, scratch),
             self.constants,
+            list(self.picked),
             [result._replace(root=places.index(result.root)) for result in results],
             [(self.memories[root].dtype, self.memories[root].extent) for root in places],
             max((end for _, end in scratch.values()), default=0),
@@ -251,8 +261,11 @@ class _Writer:
         last = {root: number for number, roots in enumerate(touched) for root in roots}
         first: dict[Any, int] = {}
         places: dict[Any, tuple[int, int]] = {}
+        for root in (list(self.memories)[number] for number in self.picked):
+            memory, taken = self.memories[root], sorted(places.values())
+            places[root] = _find_gap(taken, memory.extent * memory.dtype.itemsize)
         for number, roots in enumerate(touched):
-            alive = sorted(place for root, place in places.items() if last[root] >= number)
+            alive = sorted(place for root, place in places.items() if last.get(root, -1) >= number)
             for root in roots:
                 memory = self.memories[root]
                 if first.setdefault(root, number) < number or memory.name[0] != "s":
@@ -276,10 +289,18 @@ class _Writer:
         pointers = [
             f"{TYPES[m.dtype]} *{m.name} = ({TYPES[m.dtype]} *)pointers[{i}] + k * steps[{i}];"
             for i, m in enumerate(given)
+            if i not in self.picked
         ]
         for root, (start, _) in scratch.items():
             name, type_ = self.memories[root].name, TYPES[self.memories[root].dtype]
             pointers.append(f"{type_} *{name} = ({type_} *)(scratch + {start});")
+        for i, (number, rows) in enumerate(self.picked.items(), len(given)):
+            memory = given[number]
+            index = f"(int64_t *)pointers[{i}] + k * steps[{i}]"
+            size = memory.extent // rows * memory.dtype.itemsize
+            pointers.append(
+                f"pick_rows({memory.name}, pointers[{number}], {index}, {rows}, {size});"
+            )
         functions: dict[str, str] = {}
         calls_in_c = [self.write_call(loop, functions) for loop in loops]
         definitions = [

@@ -16,7 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from truerisk.engine.stacked.member_code.compiled_function import CompiledFunction
+from truerisk.engine.stacked.member_code.compiled_function import (
+    CompiledFunction,
+    PickedRows,
+    pick_all,
+)
 from truerisk.engine.stacked.vmap.traced_function import TracedFunction, copy_with_strides
 
 RUN = 4 * (64 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 32)
@@ -61,7 +65,7 @@ class SpareRows:
         self.compiled = compiled
         self._counts: dict[Any, int] = {}
 
-    def count(self, tensors: Sequence[Tensor]) -> int:
+    def count(self, tensors: Sequence[Tensor | PickedRows]) -> int:
         """Count the rows that are to be added to tensors like these.
 
         The first time it calls the function, on copies.
@@ -70,25 +74,27 @@ class SpareRows:
             return 0
         kind = tuple((t.shape, t.dtype) for t in tensors)
         if kind not in self._counts:
-            copies = [copy_with_strides(t).requires_grad_(t.requires_grad) for t in tensors]
+            picked = pick_all(tensors)
+            copies = [copy_with_strides(t).requires_grad_(t.requires_grad) for t in picked]
             with self.undone(), _LooseEnds(len(tensors[0])) as found:
                 self.function.function(*copies)
             self._counts[kind] = found.count
         return self._counts[kind]
 
     def __call__(
-        self, tensors: Sequence[Tensor], count: int, into: Sequence[Tensor | None] = ()
+        self, given: Sequence[Tensor | PickedRows], count: int, into: Sequence[Tensor | None] = ()
     ) -> tuple[Tensor, ...]:
         """Return the function of some tensors, computed with ``count`` rows to spare.
 
         Args:
-            tensors: [K, …].
+            given: [K, …].
             count: from `count`.
             into: what each result may be written to, if that is what machine code does.
         """
-        code = None if self.compiled is None else self.compiled.find_code(tensors)
+        code = None if self.compiled is None else self.compiled.find_code(given)
         if code is not None:
-            return code(tensors, into)
+            return code(given, into)
+        tensors = pick_all(given)
         if not count:
             return self.function(tensors)
         longer = [add_rows(tensor, count) for tensor in tensors]

@@ -11,6 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+# read as numpy and torch are loaded, here and in what is started: threads of two busy processes
+# wait for each other, and a fit of three numbers takes six times as long
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 

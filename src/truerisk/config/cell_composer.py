@@ -172,11 +172,12 @@ class CellComposer:
         if options not in self._shared:
             overrides = [*self.hydra, *options]
             cfg = self.loader.load_configuration(self.name, overrides, RunMode.RUN)
-            raw: Any = OmegaConf.to_container(drop_hydra(cfg))
+            own = drop_hydra(cfg)
+            raw: Any = OmegaConf.to_container(own)
             references = list(_list_references(raw, ""))
             resolved = None
             if all(target for _, target in references):
-                resolved = resolve_config(cfg)
+                resolved = resolve_config(own)
             referred = tuple(key for pair in references for key in pair)
             with read_write(cfg.hydra):  # a job asks for no points, and Hydra copies all it has
                 cfg.hydra.sweeper = {"_target_": cfg.hydra.sweeper._target_}

@@ -183,9 +183,6 @@ class ConfigLoader(ConfigLoaderImpl):
         Raises:
             ConfigError: an override has no key, or takes away what every run has.
         """
-        if not overrides:
-            return
-        groups = list_groups(self.where)
         for override in overrides:
             key = override.key_or_group
             if not key:
@@ -209,7 +206,8 @@ class ConfigLoader(ConfigLoaderImpl):
                     f"{override.input_line}: every run has this key; leave it out to have what the "
                     f"option's file says, or set it: {key}=…"
                 )
-            if override.is_delete() and key.partition(".")[0] not in (*groups, "hydra"):
+            groups = (*list_groups(self.where), "hydra") if override.is_delete() else ()
+            if override.is_delete() and key.partition(".")[0] not in groups:
                 remedy = f"leave it out to have what conf/{PRIMARY}.yaml says"
                 if inner := [inner for inner, value in _list_leaves(key) if value is None]:
                     remedy = f"what may be off is taken away so: ~{', ~'.join(inner)}"
@@ -341,6 +339,13 @@ class ConfigLoader(ConfigLoaderImpl):
         options = super().get_group_options(group_name, results_filter, config_name, overrides)
         return [name for name in options if not name.startswith(("_", "."))]
 
+    def _load_single_config(self, default: Any, repo: Any) -> Any:
+        loaded = super()._load_single_config(default, repo)
+        # Hydra copies what has a package, and sets values in all else in place
+        if loaded is repo.load_config(default.config_path):
+            loaded = copy.deepcopy(loaded)
+        return loaded
+
     def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
         _refuse_several(defaults)
         # before Hydra applies overrides of values, so that they find the nodes they set
@@ -372,10 +377,10 @@ class _Options(ConfigRepository):
         return twin
 
     def load_config(self, config_path: str) -> Any:
-        """Load a file, or copy what was read of it."""
+        """Load a file, which is not to be changed, once."""
         if config_path not in self._read:
             self._read[config_path] = self._read_file(config_path)
-        return copy.deepcopy(self._read[config_path])
+        return self._read[config_path]
 
     def _read_file(self, config_path: str) -> Any:
         """Read a file, unless this process has read it as it stands."""

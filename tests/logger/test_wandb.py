@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 
 import pytest
 
@@ -30,24 +31,36 @@ def away(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def records(folder, kind):
-    """The records in a run's offline files, read by W&B's own command."""
-    found = []
-    for part in sorted((folder / "wandb").glob("offline-run-*")):
-        shown = subprocess.run(
-            [sys.executable, "-m", "wandb", "leet", "inspect", "--json", part],
-            capture_output=True, check=True,
-        ).stdout  # fmt: skip
-        found += [r for r in map(json.loads, shown.splitlines()) if r["type"] == kind]
-    return found
+@pytest.fixture
+def records():
+    """The records in a run's offline files of a kind, read once by W&B's own command."""
+
+    @cache
+    def read(folder):
+        found = []
+        for part in sorted((folder / "wandb").glob("offline-run-*")):
+            shown = subprocess.run(
+                [sys.executable, "-m", "wandb", "leet", "inspect", "--json", part],
+                capture_output=True, check=True,
+            ).stdout  # fmt: skip
+            found += map(json.loads, shown.splitlines())
+        return found
+
+    return lambda folder, kind: [record for record in read(folder) if record["type"] == kind]
 
 
-def series(folder, name):
-    rows = [row["history"]["item"] for row in records(folder, "history")]
-    return [(row["_step"], row[name]) for row in rows if name in row]
+@pytest.fixture
+def series(records):
+    """One logged quantity of a run, with its steps."""
+
+    def read(folder, name):
+        rows = [row["history"]["item"] for row in records(folder, "history")]
+        return [(row["_step"], row[name]) for row in rows if name in row]
+
+    return read
 
 
-def test_offline_files_hold_series_config_and_exit_code(tmp_path, capfd):
+def test_offline_files_hold_series_config_and_exit_code(records, series, tmp_path, capfd):
     folder = tmp_path / "run"
     logger = WandB(folder, "id1", CONFIG, mode="offline")
     other = WandB(tmp_path / "other", "id2", mode="offline")
@@ -96,7 +109,7 @@ def test_a_run_goes_on_without_the_service(tmp_path, more):
     assert "Traceback" not in ended.stderr
 
 
-def test_a_killed_run_leaves_nothing_behind_and_goes_on_under_its_id(tmp_path):
+def test_a_killed_run_leaves_nothing_behind_and_goes_on_under_its_id(records, series, tmp_path):
     folder = tmp_path / "run"
     code = (
         "import os, sys, time; from truerisk.logger import WandB\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -31,7 +30,7 @@ def awaited(find, seconds=120):
     return found
 
 
-def test_preempted_jobs_go_on_in_their_folders(cluster, tmp_path, run):
+def test_preempted_jobs_go_on_in_their_folders(cluster, tmp_path, run, monkeypatch, capsys):
     asked = [*RECIPE, "study=s", "seed=1,2", "hydra/launcher=submitit_slurm"]
     asked += ["logger=[csv,wandb]", "logger.wandb.mode=offline"]
     asked += ["hydra.launcher.timeout_min=10", "hydra.launcher.signal_delay_s=30"]
@@ -53,15 +52,15 @@ def test_preempted_jobs_go_on_in_their_folders(cluster, tmp_path, run):
         assert "Restarts=1" in restarts, restarts
         parts = [part.name for part in (after.folder / "wandb").glob("offline-run-*")]
         assert len(parts) == 2 and all(name.endswith(f"-{identity}") for name in parts)
-        alone = run(*RECIPE, f"seed={seed}")
+        alone = run(*RECIPE, f"seed={seed}", "checkpoint_seconds=60")
         assert alone.run.metrics.read_bytes() == after.run.metrics.read_bytes()
-    again = subprocess.run(
-        command, cwd=tmp_path, env=cluster.environment, capture_output=True, text=True
-    )
-    assert again.stdout == "2 runs: 2 finished (2 of them before)\n", again.stderr
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert main(["train", "-m", *asked]) == 0
+    assert capsys.readouterr().out == "2 runs: 2 finished (2 of them before)\n"
 
 
-def test_a_group_is_one_job_that_goes_on(cluster, tmp_path):
+def test_a_group_is_one_job_that_goes_on(cluster, tmp_path, monkeypatch):
     """Preempted, it ends as the same group does on this machine."""
     asked = [*RECIPE, "study=g", "trainer=cpu", "seed=1,2,3", "hydra.launcher.job.timeout_min=10"]
     command = [sys.executable, "-m", "truerisk", "train", "-m", *asked]
@@ -76,9 +75,9 @@ def test_a_group_is_one_job_that_goes_on(cluster, tmp_path):
     assert "Restarts=1" in cluster.ask("scontrol", "show", "job", jobs[0])
     after = load_run(before.folder)
     assert (after.status, after.reason, after.run.id) == ("finished", "", before.run.id)
-    here = [*command[:-1], "hydra/launcher=vectorized", "study=here"]
-    here = [word for word in here if not word.startswith("hydra.launcher.job")]
-    subprocess.run(here, cwd=tmp_path, env=cluster.environment, check=True, capture_output=True)
+    here = [word for word in asked if not word.startswith("hydra.launcher.job")]
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "-m", *here, "hydra/launcher=vectorized", "study=here"]) == 0
     for run in map(load_run, (tmp_path / "outputs" / "g").glob("seed=*")):
         same = tmp_path / "outputs" / "here" / run.folder.name
         assert run.run.metrics.read_bytes() == (same / "metrics.csv").read_bytes()
@@ -97,15 +96,14 @@ def test_a_cell_that_does_not_stack_is_a_job_too(cluster, tmp_path):
     ("launcher", "option"),
     [("submitit_slurm", "partition"), ("vectorized_slurm", "job.partition")],
 )
-def test_what_sbatch_refuses_is_told_in_a_line(cluster, tmp_path, launcher, option):
+def test_what_sbatch_refuses_is_told_in_a_line(cluster, here, monkeypatch, capfd, launcher, option):
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
     asked = [f"hydra/launcher={launcher}", f"hydra.launcher.{option}=gpus", "seed=1,2", "study=w"]
-    command = [sys.executable, "-m", "truerisk", "train", "-m", *RECIPE, *asked]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=cluster.environment, capture_output=True, text=True
-    )
+    assert main(["train", "-m", *RECIPE, *asked]) == 2
+    told = capfd.readouterr().err
     said = f"error: hydra/launcher={launcher}: sbatch says: invalid partition specified: gpus; "
-    assert done.returncode == 2 and done.stderr.startswith(said) and done.stderr.count("\n") == 1
-    assert not list((tmp_path / "outputs" / "w").glob("seed=*"))
+    assert told.startswith(said) and told.count("\n") == 1
+    assert not list((here / "outputs" / "w").glob("seed=*"))
 
 
 def test_jobs_are_those_of_the_plan_in_its_order(cluster, tmp_path, monkeypatch, capsys):

@@ -28,7 +28,8 @@ from truerisk.sweeps.launcher.stacked_group import GroupJob, StackedGroup
 def peak():  # getrusage would begin with the peak of the process that started this one
     return 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
-cfg = compose(["model=mlp", "model.width=1500", "trainer.max_steps=3", "trainer.max_epochs=-1"])
+cfg = compose(["model=mlp", "model.width=1500", "trainer.max_steps=3", "trainer.max_epochs=-1",
+               "data.source.num_samples=1000"])
 expected = block_size.estimate_footprint(assemble(cfg), choose_device(cfg.trainer))
 cells = [OmegaConf.merge(cfg, {"seed": {"base": i}}) for i in range(12)]
 StackedGroup([GroupJob(cells[0], Path(sys.argv[1]) / "first", {})], 1).train()

@@ -66,6 +66,8 @@ MEMORY = 2 * 2**30
 """Bytes of inputs up to which ``in_memory: auto`` holds them."""
 CHUNK = 4096
 """Samples that the standardizer is fitted on at a time; another number would change last bits."""
+CHUNK_NUMBERS = 2**19
+"""Numbers of those at most, which are held in double precision."""
 COPIED = 64 * 2**20
 """Bytes of inputs up to which splits get tensors of their own, which are faster to read."""
 
@@ -627,7 +629,7 @@ class RunData:
             reader = LoaderSplit(part.select_inputs(), part.y, Standardizer(), self.workers)
             return (b.x for b in reader.batches(torch.arange(len(part.y)).split(256)))
         if part.rows is None:
-            return iter(x.split(CHUNK))
+            return iter(x.split(_chunk_size(x)))
         return _gather_chunks(x, part.rows)
 
     def _build_splits(self, parts: dict[str, _Part]) -> None:
@@ -651,11 +653,16 @@ class RunData:
             setattr(self, name, split)
 
 
+def _chunk_size(x: Tensor) -> int:
+    return max(1, min(CHUNK, CHUNK_NUMBERS // max(1, x[:1].numel())))
+
+
 def _gather_chunks(x: Tensor, rows: Tensor) -> Iterator[Tensor]:
     """Yield rows as float64 chunks [m, *shape], each in the place of the last."""
     # one buffer, which goes back to the system: blocks freed in turns would stay with malloc
-    buffer = torch.empty((min(CHUNK, len(rows)), *x.shape[1:]), dtype=torch.float64)
-    for chunk in rows.split(CHUNK):
+    size = _chunk_size(x)
+    buffer = torch.empty((min(size, len(rows)), *x.shape[1:]), dtype=torch.float64)
+    for chunk in rows.split(size):
         for index in torch.arange(len(chunk)).split(256):
             buffer[index[0] : index[-1] + 1] = x.index_select(0, chunk[index])
         yield buffer[: len(chunk)]

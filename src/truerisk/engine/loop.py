@@ -68,8 +68,8 @@ class Backend(Protocol):
     def explain_divergence(self, row: int) -> Diverged:
         """Say what is no longer finite where the validation risk is not."""
 
-    def checkpoint_parts(self, rows: Sequence[int]) -> list[CheckpointParts]:
-        """Return what a checkpoint of some rows needs beside their states."""
+    def checkpoint_parts(self, rows: Sequence[int]) -> Iterable[CheckpointParts]:
+        """Give what a checkpoint of some rows needs beside their states, of one before the next."""
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with some of the rows."""

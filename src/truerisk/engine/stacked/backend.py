@@ -318,13 +318,15 @@ class StackedBackend:
 
     # --- checkpoints --------------------------------------------------------------------------
 
-    def checkpoint_parts(self, rows: Sequence[int]) -> list[CheckpointParts]:
-        """Give runs their weights and their optimizer's state back, and return those."""
+    def checkpoint_parts(self, rows: Sequence[int]) -> Iterator[CheckpointParts]:
+        """Give runs their weights and their optimizer's state back, and yield those."""
         dropout = self.dropout.state_dict()
         for k in rows:
             self.stack.write_back(k)
             self.runs[k].dropout = dropout[k]
-        return [self.runs[k].parts() for k in rows]
+            yield self.runs[k].parts()
+            # the stack has it: a copy of each member's would be as large
+            self.runs[k].optimizer.state.clear()
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with some of the rows."""

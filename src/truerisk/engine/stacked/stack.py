@@ -40,7 +40,7 @@ class Stack:
         self.shapes = {n: p.shape for n, p in first.weights().items()}
         weights = [member.weights() for member in self.members]
         self.flat = [
-            torch.stack([_flat(own[name] for name in group) for own in weights])
+            _stack_rows([[own[name].detach() for name in group] for own in weights])
             for group in self.names
         ]
         known = {name for group in self.names for name in group}
@@ -52,6 +52,8 @@ class Stack:
         self.numbers: list[Hyperparameters] = []
         self.read_hyperparameters()
         self.state = [self._gathered(i) for i in range(len(self.names))]
+        for member in self.members:
+            member.optimizer.state.clear()
         self._view()
 
     def __len__(self) -> int:
@@ -93,8 +95,7 @@ class Stack:
         """The tensors an optimizer keeps for group ``i``, zero where a member has none yet."""
         found = {}
         for kept in self.rule.keeps(self.numbers[i]):
-            rows = [_kept(member, i, kept) for member in self.members]
-            found[kept] = torch.stack(rows)
+            found[kept] = _stack_kept(self.members, i, kept, self.flat[i])
         return found
 
     def update(self, gradients: Sequence[Tensor], t: int) -> None:
@@ -163,19 +164,32 @@ class Stack:
                 member.optimizer.state[p]["step"] = torch.tensor(float(member.state.step))
 
 
-def _flat(tensors: Any) -> Tensor:
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+def _stack_rows(rows: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Stack tensors that lie side by side in the row of each member: [K, P]."""
+    # each in its place, as rows of their own would be a copy of all
+    size = sum(part.numel() for part in rows[0])
+    stacked = rows[0][0].new_empty(len(rows), size)
+    for row, parts in zip(stacked, rows, strict=True):
+        torch.cat([part.reshape(-1) for part in parts], out=row)
+    return stacked
 
 
-def _kept(member: StackedRun, i: int, kept: str) -> Tensor:
-    """What a member's optimizer keeps under a name for its group ``i``, in one row."""
-    params = member.optimizer.param_groups[i]["params"]
-    found = [member.optimizer.state.get(p, {}).get(kept) for p in params]
+def _stack_kept(members: Sequence[StackedRun], i: int, kept: str, like: Tensor) -> Tensor:
+    """Stack what the members' optimizers keep under a name for their group ``i``."""
     if kept in SINGLE:
-        start = SINGLE[kept] if found[0] is None else float(found[0])
-        return torch.tensor([start], dtype=torch.float64, device=params[0].device)
-    pairs = zip(params, found, strict=True)
-    return _flat(torch.zeros_like(p) if tensor is None else tensor for p, tensor in pairs)
+        stacked = like.new_full((len(members), 1), SINGLE[kept], dtype=torch.float64)
+    else:
+        stacked = torch.zeros_like(like)
+    for row, member in zip(stacked, members, strict=True):
+        params = member.optimizer.param_groups[i]["params"]
+        found = [member.optimizer.state.get(p, {}).get(kept) for p in params]
+        if kept in SINGLE and found[0] is not None:
+            row.fill_(float(found[0]))
+        elif kept not in SINGLE:
+            for part, own in zip(row.split([p.numel() for p in params]), found, strict=True):
+                if own is not None:
+                    part.copy_(own.reshape(-1))
+    return stacked
 
 
 def _settings(group: Mapping[str, Any]) -> dict[str, Any]:

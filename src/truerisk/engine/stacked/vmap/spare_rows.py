@@ -68,16 +68,16 @@ class SpareRows:
     def count(self, tensors: Sequence[Tensor | PickedRows]) -> int:
         """Count the rows that are to be added to tensors like these.
 
-        The first time it calls the function, on copies.
+        The first time it calls the function, on copies of what that changes.
         """
         if tensors[0].device.type != "cpu":
             return 0
         kind = tuple((t.shape, t.dtype) for t in tensors)
         if kind not in self._counts:
-            picked = pick_all(tensors)
-            copies = [copy_with_strides(t).requires_grad_(t.requires_grad) for t in picked]
+            own = [t.detach().requires_grad_(t.requires_grad) for t in pick_all(tensors)]
+            own[self.moved] = map(copy_with_strides, own[self.moved])
             with self.undone(), _LooseEnds(len(tensors[0])) as found:
-                self.function.function(*copies)
+                self.function.function(*own)
             self._counts[kind] = found.count
         return self._counts[kind]
 

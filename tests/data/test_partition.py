@@ -40,6 +40,12 @@ def test_every_split_has_each_class_in_proportion(counts, val, test):
         assert ((torch.bincount(y[part], minlength=len(counts)) - exact).abs() < 1).all()
 
 
+@pytest.mark.parametrize("n", [3, 10, 1001])
+def test_plain_draws_are_those_of_one_class(n):
+    rows = [partition_rows(torch.full((n,), k), 1, 1, named_generator(n, "split")) for k in (0, 1)]
+    assert all(map(torch.equal, *rows))
+
+
 def test_sizes_are_exact():
     rows = partition_rows(labels([100, 100]), 0.25, 30, named_generator(1, "split"))
     assert (len(rows.val), len(rows.test), len(rows.train)) == (50, 30, 120)

@@ -38,31 +38,38 @@ print(data.packer.rows["train"].total, anonymous() - before)
 
 WHOLE_RUN = """
 import resource, sys
+from pathlib import Path
 import numpy as np
 import truerisk
 import truerisk.data.text_source as module
-from truerisk.data.token_rows import TokenStore
+from truerisk.data.token_rows import open_store
 
-class MadeUp:  # documents of a thousand sequences, of zeros
+class MadeUp:  # documents of zeros
     def __init__(self, reader, shape):
         self.shape, self.blank, self.digest = shape, 0, "0"
-        self.sizes = np.full(TOKENS // 8000, 7999)
+        self.sizes = np.full(TOKENS // LENGTH, LENGTH - 1, dtype=np.uint16)
     def __len__(self):
         return len(self.sizes)
     def read_texts(self):
         return iter(())
 
 module.Documents = MadeUp
-module.TextPacker._store_tokens = lambda self, tokenizer: TokenStore(
-    np.memmap(sys.argv[1], dtype="<i4", mode="r", shape=(TOKENS,)), np.arange(0, TOKENS + 1, 8000)
-)
-given = ["data=text", "model=gpt", "data.source.tokenizer=bytes", "data.source.context=8"]
-given += ["model.width=8", "model.depth=1", "model.heads=2", "regularizer=[]", "data.val=1"]
+def store_tokens(self, tokenizer):
+    file = Path(f"{sys.argv[1]}/{TOKENS}.bin")
+    with file.open("wb") as stream:
+        stream.truncate(4 * TOKENS)
+    np.arange(0, TOKENS + 1, LENGTH).tofile(file.with_suffix(".starts"))
+    return open_store(file)
+
+module.TextPacker._store_tokens = store_tokens
+LENGTH, context = int(sys.argv[2]), int(sys.argv[3])
+given = ["data=text", "model=gpt", "data.source.tokenizer=bytes", f"data.source.context={context}"]
+given += ["model.width=8", "model.depth=1", "model.heads=2", "regularizer=[]", "data.val=2"]
 # few are read, as each maps the pages around it
-given += ["data.test=1", "data.batch_size=4", "risk.train_samples=9", "risk.final_train_samples=9"]
+given += ["data.test=2", "data.batch_size=4", "risk.train_samples=9", "risk.final_train_samples=9"]
 given += ["trainer.max_steps=3", "figures=false"]
 for TOKENS in (80_000, 40_000_000):
-    truerisk.train(given, folder=f"{sys.argv[2]}/{TOKENS}")
+    truerisk.train(given, folder=f"{sys.argv[1]}/{TOKENS}")
     print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
@@ -94,21 +101,27 @@ def test_ten_times_the_tokens_take_no_more_memory(tmp_path):
     assert large < small + 5e6, found
 
 
-def test_a_run_holds_a_number_for_each_sequence_at_most(tmp_path):
-    """The order of an epoch, as a permutation is drawn whole: 4 bytes of each."""
-    file = tmp_path / "tokens"
-    with file.open("wb") as stream:
-        stream.truncate(4 * 40_000_000)
+@pytest.mark.parametrize(
+    ("length", "context", "bound"),
+    [
+        # the order of an epoch, as a permutation is drawn whole: 4 bytes a sequence, and twice that
+        # for what malloc keeps; of 5 million sequences the tokens alone are 160 MB
+        (8000, 8, 8 * 5e6),
+        # a million documents: where each begins is a file, which counts while it is read
+        # (100 MB where that, and sums of the losses of each, are held)
+        (40, 40, 45e6),
+    ],
+)
+def test_a_run_holds_little_of_sequences_and_documents(length, context, bound, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", WHOLE_RUN, str(file), str(tmp_path)],
+        [sys.executable, "-c", WHOLE_RUN, str(tmp_path), str(length), str(context)],
         env={**os.environ, **ALONE},
         capture_output=True,
         text=True,
         check=True,
     )
     few, many = (int(line[5:]) for line in done.stdout.splitlines() if line.startswith("peak"))
-    # twice that, for what malloc keeps; of 5 million sequences the tokens alone are 160 MB
-    assert many - few < 8 * 5e6, (few, many)
+    assert many - few < bound, (few, many)
 
 
 def test_a_process_that_was_not_forked_maps_the_file_too(tmp_path, monkeypatch):
@@ -139,4 +152,6 @@ def test_who_comes_while_another_writes_it_has_it_too(tmp_path, monkeypatch):
         assert np.array_equal(store.tokens, np.concatenate(parts))
         assert store.starts.tolist() == [0, 5000, 45_000]
     assert len(others) == 1
-    assert {path.suffix for path in (tmp_path / "truerisk").iterdir()} == {".bin", ".npz"}
+    assert {path.suffix for path in (tmp_path / "truerisk").iterdir()} == {
+        *(".bin", ".starts", ".sha256")
+    }

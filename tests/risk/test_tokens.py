@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from truerisk.data.documents import Documents
 from truerisk.data.text_source import TextPacker
+from truerisk.engine.measure import mark_samples
 from truerisk.risk.estimate import GroupedEstimate, MeanEstimate
 from truerisk.risk.intervals import student_bounds
 
@@ -76,3 +79,14 @@ def test_each_token_counts_for_the_document_it_stands_in():
     assert whole.to_measured().value == pytest.approx(float(losses.mean()))
     # a population counts sequences: of all of them nothing is left to err about
     assert whole.to_measured(len(x)).stderr == 0 < whole.to_measured(len(x) + 1).stderr
+
+
+def test_a_part_of_the_samples_numbers_its_groups_anew():
+    """Of a million documents, those that are measured alone take memory."""
+    groups = torch.tensor([[0, 0], [0, 7], [7, 7], [90, 91]])
+    data = SimpleNamespace(groups={"train": groups})
+    recipe = SimpleNamespace(data=data, risk=SimpleNamespace(weighted=False))
+    marks, count = mark_samples(recipe, "train", torch.tensor([1, 3]))
+    assert count == 4
+    assert marks(torch.tensor([3, 1]))[0].tolist() == [[2, 3], [0, 1]]
+    assert mark_samples(recipe, "train")[1] == 92

@@ -29,6 +29,21 @@ def named_generator(seed: int, *names: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
 
+def draw_permutation(n: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw a permutation [n], in half the memory of ``torch.randperm(n)`` and with its numbers.
+
+    Args:
+        n: how many; int32 where that is enough.
+        generator: of the draws.
+
+    >>> draw = torch.Generator()
+    >>> draw_permutation(4, draw.manual_seed(0)), torch.randperm(4, generator=draw.manual_seed(0))
+    (tensor([0, 1, 3, 2], dtype=torch.int32), tensor([0, 1, 3, 2]))
+    """
+    kind = torch.int32 if n <= torch.iinfo(torch.int32).max else torch.int64
+    return torch.randperm(n, generator=generator, dtype=kind)
+
+
 def seed_torch(seed: int) -> None:
     """Seed torch's global generators: the CPU's, and those of the devices in use.
 

@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
@@ -46,7 +46,7 @@ class Documents:
         shape: of the sequences that they will become.
 
     Attributes:
-        sizes: bytes of UTF-8 of each, int64 [n].
+        sizes: bytes of UTF-8 of each, [n], in a type no wider than they need.
         digest: of all that is in them, and of where each ends.
 
     >>> documents = Documents(lambda: iter(["one", "  ", "three"]), (8,))
@@ -67,7 +67,8 @@ class Documents:
             # with its length, or other cuts of the same text would have the same digest
             found.update(len(content).to_bytes(8, "little"))
             found.update(content)
-        self.sizes = np.array(sizes, dtype=np.int64)
+        known = np.frombuffer(sizes, dtype=np.int64)
+        self.sizes = known.astype(np.min_scalar_type(max(sizes, default=0)))
         self.digest = found.hexdigest()
 
     def __len__(self) -> int:
@@ -80,14 +81,14 @@ class Documents:
         """Read all documents, in their order."""
         return (text for text in self.reader() if text and not text.isspace())
 
-    def select_texts(self, rows: Iterable[int]) -> Iterator[str]:
+    def select_texts(self, rows: Sequence[int] | np.ndarray) -> Iterator[str]:
         """Read some documents, in their order.
 
         Args:
             rows: their numbers.
         """
         chosen = np.zeros(len(self), dtype=bool)
-        chosen[np.fromiter(rows, dtype=np.int64)] = True
+        chosen[rows] = True
         return (text for text, wanted in zip(self.read_texts(), chosen, strict=True) if wanted)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from truerisk.core.errors import ConfigError
+from truerisk.core.rng import draw_permutation
 
 
 class Rows(NamedTuple):
@@ -77,8 +78,13 @@ def partition_rows(
             f"data.val and data.test take {sum(sizes)} of {n} samples, so none is left to train "
             "on: lower them, or give more data"
         )
-    part = _assign_splits(y, sizes, generator, class_names)
-    _check_trained(y, part == len(sizes), class_names)
+    if y.any():
+        part = _assign_splits(y, sizes, generator, class_names)
+        _check_trained(y, part == len(sizes), class_names)
+    else:  # the same of one class, of which there may be millions
+        part = torch.full((n,), len(sizes), dtype=torch.uint8)
+        for k, drawn in enumerate(draw_permutation(n, generator)[: sum(sizes)].split(sizes)):
+            part[drawn.long()] = k
     rows = [torch.nonzero(part == k).flatten() for k in range(len(sizes) + 1)]
     test_rows = None
     if test is not None:

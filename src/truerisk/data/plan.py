@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 
 from truerisk.core.errors import ConfigError
-from truerisk.core.rng import named_generator
+from truerisk.core.rng import draw_permutation, named_generator
 from truerisk.data.split import LoaderSplit, Split, TensorSplit, WeightedSplit, cast, keep_batch
 from truerisk.data.token_rows import TokenSplit
 
@@ -169,21 +169,6 @@ class BatchPlan:
         if not len(local):
             return micro[:1], 0.0
         return local, len(local) * self.world / n_step
-
-
-def draw_permutation(n: int, generator: torch.Generator) -> Tensor:
-    """Draw a permutation [n], in half the memory of ``torch.randperm(n)`` and with its numbers.
-
-    Args:
-        n: how many; int32 where that is enough.
-        generator: of the draws.
-
-    >>> draw = torch.Generator()
-    >>> draw_permutation(4, draw.manual_seed(0)), torch.randperm(4, generator=draw.manual_seed(0))
-    (tensor([0, 1, 3, 2], dtype=torch.int32), tensor([0, 1, 3, 2]))
-    """
-    kind = torch.int32 if n <= torch.iinfo(torch.int32).max else torch.int64
-    return torch.randperm(n, generator=generator, dtype=kind)
 
 
 class IndexBlocks(Sequence[Tensor]):

@@ -187,8 +187,9 @@ class RunData:
         samples = self._load_samples()
         parts = self._split_samples(samples)
         self.has_own_test = samples.test is not None
-        self.identities = {name: identify_rows(samples, name, part) for name, part in parts.items()}
-        if samples.packer is not None:
+        if samples.packer is None:
+            self.identities = {k: identify_rows(samples, k, part) for k, part in parts.items()}
+        else:
             parts = self._pack_documents(samples.packer, parts)
         self._hold_inputs(parts)
         self._encode_columns(samples, parts)
@@ -341,7 +342,7 @@ class RunData:
         """Draw the rows of each split; ``test`` is None where the source has a test set."""
         labels = get_task(samples.task).strata(samples.y)
         if labels is None or not self.stratify:
-            labels = torch.zeros(len(samples.y), dtype=torch.long)
+            labels = torch.zeros(1, dtype=torch.long).expand(len(samples.y))
         test = self.test_size if samples.test is None else None
         if isinstance(test, str):
             raise ConfigError(f"data.test is '{test}': give a fraction, a number, null or all")
@@ -528,8 +529,8 @@ class RunData:
         self._encoder_state = packer.state_dict()
         # from here on a sequence is a sample, and its places belong to documents
         self.packer, packed = packer, dict[str, _Part]()
+        self.identities = {name: RowNames(rows) for name, rows in packer.rows.items()}
         for name, rows in packer.rows.items():
-            self.identities[name] = RowNames(rows)
             if rows.is_mapped:
                 packed[name] = _Part(rows, TokenTargets(rows))  # type: ignore[arg-type]
                 self.groups[name] = TokenOwners(rows)

@@ -85,7 +85,7 @@ def text(
     if documents.blank and separator is None:  # between two separators there may be nothing
         notes.append(f"left out: {documents.blank} without text")
     # splits are drawn of documents as of samples, before there are any sequences
-    stand_ins = torch.zeros(len(documents), 1, dtype=torch.long)
+    stand_ins = torch.zeros(1, 1, dtype=torch.uint8).expand(len(documents), 1)
     packer = TextPacker(documents, str(tokenizer), vocabulary)
     return Samples(documents, stand_ins, "next_token", notes=notes, packer=packer)
 
@@ -117,7 +117,7 @@ class TextPacker:
             rows: numbers of the training documents, int64 [d].
         """
         self.tokenizer = fit_tokenizer(
-            self.kind, lambda: self.documents.select_texts(rows.tolist()), self.vocabulary
+            self.kind, lambda: self.documents.select_texts(rows.numpy()), self.vocabulary
         )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -168,8 +168,7 @@ class TextPacker:
     def _tell_unknown(self, rows: TokenRows) -> str:
         if not isinstance(self.tokenizer, CharacterTokenizer) or rows.total * 4 > HELD:
             return ""
-        # document by document, as those of a split lie apart
-        starts = rows.store.starts
-        tokens = (rows.store.tokens[starts[d] : starts[d + 1]] for d in rows.documents)
+        # run by run, as those of a split lie apart
+        tokens = (rows.store.tokens[a:b] for a, b in rows.list_runs())
         count = sum(int(np.count_nonzero(part == UNKNOWN)) for part in tokens)
         return f", {count} of them characters that training lacks" if count else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,20 +29,27 @@ class TokenStore(NamedTuple):
 
     Args:
         tokens: int32, in memory or mapped from a file that all processes share.
-        starts: where each document begins, and where the last one ends, int64 [n + 1].
+        starts: where each document begins, and where the last one ends, int64 [n + 1]; mapped from
+            a file where the tokens are.
     """
 
     tokens: np.ndarray
     starts: np.ndarray
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle a file by its path: NumPy 2.4 would pickle all that is in it."""
+        """Pickle files by their path: NumPy 2.4 would pickle all that is in them."""
         if not isinstance(self.tokens, np.memmap):
             return type(self), tuple(self)
-        return _open_store, (self.tokens.filename, self.starts)
+        return open_store, (self.tokens.filename,)
 
 
-def _open_store(path: Path, starts: np.ndarray) -> TokenStore:
+def open_store(path: Path) -> TokenStore:
+    """Map tokens, and where documents begin, from two files of one name.
+
+    Args:
+        path: of the tokens; the other file has the suffix ``.starts``.
+    """
+    starts = np.memmap(Path(path).with_suffix(".starts"), dtype="<i8", mode="r")
     return TokenStore(np.memmap(path, dtype="<i4", mode="r"), starts)
 
 
@@ -70,35 +76,37 @@ def hold_tokens(parts: Iterable[np.ndarray]) -> TokenStore:
 def map_tokens(parts: Iterable[np.ndarray], key: str) -> TokenStore:
     """Map tokens from a file in the user's cache, which the first process writes.
 
-    The file has the checksum of its content beside it, and where documents begin: one that does not
-    agree with it, as after a disk's fault, is written anew.
+    Where documents begin is a file too, and so are the checksums of both, as ``sha256sum --check``
+    reads them: files that do not agree with those, as after a disk's fault, are written anew.
 
     Args:
         parts: of each document, with the boundary; read only where the file is to be written.
         key: what tells the file from others: a digest of the documents and the tokenizer.
     """
     path = cache_folder() / f"tokens-{key}.bin"
-    index = path.with_suffix(".npz")
-    found = _read_index(index)
-    if found is None or not path.is_file() or checksum_file(path) != found[1]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        starts, position = array("q", [0]), 0
-        # whole or not at all, as another process may read it meanwhile
-        with replacing(path, contended=True) as part, part.open("wb") as file:
-            for tokens in parts:
-                file.write(tokens.astype("<i4").tobytes())
-                position += len(tokens)
-                starts.append(position)
-        found = np.array(starts, dtype=np.int64), checksum_file(path)
-        with replacing(index, contended=True) as part, part.open("wb") as file:
-            np.savez(file, starts=found[0], checksum=np.array(found[1]))
-    return _open_store(path, found[0])
+    starts, known = path.with_suffix(".starts"), path.with_suffix(".sha256")
+    with suppress(OSError):
+        if known.read_text() == _list_checksums(path, starts):
+            return open_store(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # whole or not at all, as another process may read them meanwhile
+    with (
+        replacing(path, contended=True) as part,
+        replacing(starts, contended=True) as other,
+        part.open("wb") as file,
+        other.open("wb") as ends,
+    ):
+        ends.write(bytes(8))
+        for tokens in parts:
+            file.write(tokens.astype("<i4").tobytes())
+            ends.write((file.tell() // 4).to_bytes(8, "little"))
+    with replacing(known, contended=True) as part:
+        part.write_text(_list_checksums(path, starts))
+    return open_store(path)
 
 
-def _read_index(path: Path) -> tuple[np.ndarray, str] | None:
-    with suppress(OSError, ValueError, EOFError, KeyError), np.load(path) as archive:
-        return archive["starts"], str(archive["checksum"])
-    return None
+def _list_checksums(*paths: Path) -> str:
+    return "".join(f"{checksum_file(path)}  {path.name}\n" for path in paths)
 
 
 def checksum_file(path: Path) -> str:
@@ -130,18 +138,27 @@ class TokenRows:
         ConfigError: they are not even one sequence.
 
     >>> store = hold_tokens(encode_documents([np.array([5, 6]), np.array([7])]))
-    >>> TokenRows(store, np.array([1, 0]), 2, "train").gather_tokens(torch.tensor([0, 1]))[0]
+    >>> rows = TokenRows(store, np.array([1, 0]), 2, "train")
+    >>> rows.gather_tokens(torch.tensor([0, 1]))
     tensor([[0, 7, 0],
             [0, 5, 6]], dtype=torch.int32)
+    >>> rows.find_documents(torch.tensor([0, 1]))
+    tensor([[0, 0],
+            [1, 1]])
     """
 
     def __init__(self, store: TokenStore, documents: np.ndarray, context: int, split: str) -> None:
-        self.store, self.documents, self.shape = store, documents, (context,)
-        lengths = store.starts[documents + 1] - store.starts[documents]
-        self.ends = np.cumsum(lengths)
+        self.store, self.shape = store, (context,)
+        # documents that stand together in the store need one number: most of a large split do
+        heads = np.append(0, np.flatnonzero(np.diff(documents) != 1) + 1)
+        last, starts = documents[np.append(heads[1:], len(documents)) - 1], np.asarray(store.starts)
+        begins = starts[documents[heads]]
+        self.ends = np.cumsum(starts[last + 1] - begins)
         self.total = int(self.ends[-1])
         # what is added to a place among these documents to come to a place in the store
-        self.shifts = store.starts[documents] - (self.ends - lengths)
+        self.shifts = begins - np.append(0, self.ends[:-1])
+        # and to a document's number among them to come to that in the store
+        self.skipped = documents[heads] - heads
         # the last token of all is a target only
         self.count = (self.total - 1) // context
         if self.count < 1:
@@ -154,18 +171,44 @@ class TokenRows:
     def __len__(self) -> int:
         return self.count
 
-    def gather_tokens(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return tokens int32 [m, T + 1], and which document each of the first T stands in, [m, T].
+    def gather_tokens(self, index: Tensor) -> Tensor:
+        """Return tokens int32 [m, T + 1].
 
         Args:
             index: numbers of sequences, int64 [m].
         """
-        context = self.shape[0]
-        places = index.numpy()[:, None] * context + np.arange(context + 1)
+        places, _ = self._find_places(index.numpy(), self.shape[0] + 1)
+        return torch.from_numpy(self.store.tokens[places])
+
+    def find_documents(self, index: Tensor) -> Tensor:
+        """Return which of the documents each place stands in, int64 [m, T].
+
+        Args:
+            index: numbers of sequences, int64 [m].
+        """
+        places, runs = self._find_places(index.numpy(), self.shape[0])
+        return torch.from_numpy(self._find_owners(places) - self.skipped[runs])
+
+    def name_documents(self) -> np.ndarray:
+        """Return the number in the store of the document that each sequence begins in, [n]."""
+        places, _ = self._find_places(np.arange(len(self)), 1)
+        return self._find_owners(places)[:, 0]
+
+    def _find_places(self, index: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the first places of sequences lie in the store, and in which runs of it."""
+        places = index[:, None] * self.shape[0] + np.arange(length)
         # one look-up for all places of a batch takes less time than a loop over sequences
-        owners = np.searchsorted(self.ends, places.ravel(), side="right").reshape(places.shape)
-        tokens = self.store.tokens[places + self.shifts[owners]]
-        return torch.from_numpy(tokens), torch.from_numpy(owners[:, :-1])
+        runs = np.searchsorted(self.ends, places.ravel(), side="right").reshape(places.shape)
+        return places + self.shifts[runs], runs
+
+    def _find_owners(self, places: np.ndarray) -> np.ndarray:
+        found = np.searchsorted(self.store.starts, places.ravel(), side="right") - 1
+        return found.reshape(places.shape)
+
+    def list_runs(self) -> list[tuple[int, int]]:
+        """List the places of the store, from one to before another, that the documents take."""
+        begins = np.append(0, self.ends[:-1]) + self.shifts
+        return list(zip(begins.tolist(), (self.ends + self.shifts).tolist(), strict=True))
 
     @property
     def is_mapped(self) -> bool:
@@ -174,7 +217,8 @@ class TokenRows:
 
     def read_all(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return inputs and targets int64 [n, T], and the document of each input."""
-        tokens, owners = self.gather_tokens(torch.arange(len(self)))
+        index = torch.arange(len(self))
+        tokens, owners = self.gather_tokens(index), self.find_documents(index)
         return tokens[:, :-1].long().contiguous(), tokens[:, 1:].long().contiguous(), owners
 
 
@@ -192,7 +236,7 @@ class TokenTargets:
         return len(self.rows)
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        return self.rows.gather_tokens(index)[0][:, 1:].long()
+        return self.rows.gather_tokens(index)[:, 1:].long()
 
     def __getattr__(self, name: str) -> Any:
         if name == "rows":  # before it is there, as while a copy is made
@@ -204,13 +248,11 @@ class TokenOwners(TokenTargets):
     """The document that each place of sequences stands in, [n, T], read as it is asked for."""
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        return self.rows.gather_tokens(index)[1]
+        return self.rows.find_documents(index)
 
     def max(self) -> int:
         """Return the largest number of a document."""
-        return int(
-            np.searchsorted(self.rows.ends, self.rows.count * self.rows.shape[0] - 1, "right")
-        )
+        return int(self.rows.find_documents(torch.tensor([len(self) - 1]))[0, -1])
 
     def __getattr__(self, name: str) -> Any:
         if name == "rows":
@@ -247,7 +289,7 @@ class TokenSplit:
         Args:
             index: int64 [m].
         """
-        tokens = self.rows.gather_tokens(index)[0]
+        tokens = self.rows.gather_tokens(index)
         if self.device.type == "cuda":  # nothing waits for the copy of pinned memory
             tokens = tokens.pin_memory()
         tokens = tokens.to(self.device, non_blocking=True).long()
@@ -293,10 +335,8 @@ class RowNames(Mapping[str, np.ndarray]):
         return 2
 
     def __getitem__(self, name: str) -> np.ndarray:
-        rows, numbers = self.rows, np.arange(len(self.rows))
         if name == "sequence":
-            return numbers
+            return np.arange(len(self.rows))
         if name != "row":
             raise KeyError(name)
-        begins = np.searchsorted(rows.ends, numbers * rows.shape[0], side="right")
-        return rows.documents[begins]
+        return self.rows.name_documents()

@@ -19,7 +19,7 @@ from truerisk.core.deterministic import (
     spread_ties,
 )
 from truerisk.data import RunData
-from truerisk.data.plan import IndexBlocks, draw_permutation
+from truerisk.data.plan import IndexBlocks
 from truerisk.metric import Collector
 from truerisk.metric.collector import deal_back
 from truerisk.metric.functionals import combine_influences
@@ -73,22 +73,30 @@ def is_final(name: str) -> bool:
     return name.rpartition("/")[2] in FINAL or name.startswith((CONSTANT, EXPLAINED))
 
 
-def mark_samples(recipe: Recipe, name: str) -> tuple[Callable[[Tensor], Marks], int]:
-    """Return what tells the groups of a split's samples, and how many groups it has.
+def mark_samples(
+    recipe: Recipe, name: str, index: Tensor | None = None
+) -> tuple[Callable[[Tensor], Marks], int]:
+    """Return what tells the groups of a split's samples, and how many groups there are.
 
     Args:
         recipe: with the data, and whether risks are weighted.
         name: of the split.
+        index: which samples are measured, [n]; all by default.
     """
     numbers, weights = recipe.data.groups.get(name), read_shares(recipe, name)
     if numbers is None:
         if weights is None:
             return lambda index: (index, None), 0
         numbers = torch.arange(len(weights))  # independent: each its own group
-    groups = int(numbers.max()) + 1
-    if weights is None:
-        return lambda index: (numbers[index], None), groups
-    return lambda index: (numbers[index], weights[index]), groups
+
+    def share(some: Tensor) -> Tensor | None:
+        return None if weights is None else weights[some]
+
+    if index is None:
+        return lambda some: (numbers[some], share(some)), int(numbers.max()) + 1
+    # of a million documents a part of the samples may be of a hundred
+    seen = torch.cat([numbers[block].unique() for block in index.split(1024)]).unique()
+    return lambda some: (torch.searchsorted(seen, numbers[some]), share(some)), len(seen)
 
 
 def read_shares(recipe: Recipe, name: str) -> Tensor | None:
@@ -194,7 +202,7 @@ class RiskEstimator:
             # every process has all the targets, so each counts its share of them
             own = index[self.rank :: self.world]
             y = y[own.to(y.device)]
-            marks, groups = mark_samples(self.recipe, name)
+            marks, groups = mark_samples(self.recipe, name, self.final_index(name))
             mark = marks(own) if groups else ()
             risk, errors = make_estimate(self.device, groups), None
             risk.update(bayes.constant_losses(surrogate, found[0], y), *mark)
@@ -352,7 +360,7 @@ class RiskEstimator:
         )
         if index is not None:
             plan = index[self.rank :: self.world].split(self.block_size)
-        marks, groups = mark_samples(self.recipe, name)
+        marks, groups = mark_samples(self.recipe, name, index)
         parts = (marks(one) for one in plan) if groups else None
         keep = thorough and self.keeps_losses(name)
         return self._measured(state, split.batches(plan), thorough, None, parts, groups, keep)
@@ -405,7 +413,7 @@ class RiskEstimator:
     def _draw_subset(self, size: int) -> Tensor:
         """Draw training samples, of which a smaller number is a part of a larger one."""
         draw = rng.named_generator(self.recipe.streams.data, "measured")
-        return draw_permutation(len(self.data.train), draw)[:size].long().sort().values
+        return rng.draw_permutation(len(self.data.train), draw)[:size].long().sort().values
 
     def _final_part(self, name: str, values: Any) -> Any:
         """Select what the end of a run measures of values [N] of a split, if there are any."""

@@ -116,7 +116,9 @@ class StackedEstimator:
             collectors = [e.make_collector() for e in self.estimators[rows]]
             keep = thorough and self.estimators[0].keeps_losses(name)
             batches = _batches(feed, index, rows, self.samples)
-            marked = [mark_samples(e.recipe, name) for e in self.estimators[rows]]
+            chosen = [None] * len(collectors) if index is None else index[rows]
+            members = zip(self.estimators[rows], chosen, strict=True)
+            marked = [mark_samples(e.recipe, name, part) for e, part in members]
             groups = [GroupedRow(*mark) for mark in marked if mark[1]]
             own = {name: tensor[rows] for name, tensor in state.items()}
             look = partial(objective.measure, own, rows=rows, often=not thorough)

@@ -177,16 +177,19 @@ class IndexBlocks(Sequence[Tensor]):
     Args:
         indices: all of them; none make one block that is empty.
         size: of a block, but for the last.
+        least: how many blocks there are at least, the last ones empty.
 
     >>> list(IndexBlocks(range(1, 8, 2), 3))
     [tensor([1, 3, 5]), tensor([7])]
+    >>> list(IndexBlocks(range(2), 2, least=2))
+    [tensor([0, 1]), tensor([], dtype=torch.int64)]
     """
 
-    def __init__(self, indices: range, size: int) -> None:
-        self.indices, self.size = indices, size
+    def __init__(self, indices: range, size: int, least: int = 1) -> None:
+        self.indices, self.size, self.least = indices, size, least
 
     def __len__(self) -> int:
-        return max(1, math.ceil(len(self.indices) / self.size))
+        return max(self.least, math.ceil(len(self.indices) / self.size))
 
     @overload
     def __getitem__(self, place: int) -> Tensor: ...

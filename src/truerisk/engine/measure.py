@@ -139,6 +139,7 @@ class RiskEstimator:
         self.inputs: Callable[[], Iterable[Tensor]] | None = None
         self.recipe, self.data, self.objective = recipe, recipe.data, objective
         self.rank, self.world, self.device = host.rank, host.world_size, host.device
+        self.shards = host.shards
         self.gather = host.gather
         self.tables: dict[str, dict[str, Any]] = {}
         """Metrics that are tables rather than numbers, by name and split, once it is over."""
@@ -355,15 +356,21 @@ class RiskEstimator:
             thorough: whether standard errors of metrics are worth a bootstrap.
         """
         split = getattr(self.data, name)
+        count = len(split) if index is None else len(index)
         plan: Sequence[Tensor] = IndexBlocks(
-            range(len(split))[self.rank :: self.world], self.block_size
+            range(count)[self.rank :: self.world], self.block_size, self._least_blocks(count)
         )
         if index is not None:
-            plan = index[self.rank :: self.world].split(self.block_size)
+            plan = [index[places] for places in plan]
         marks, groups = mark_samples(self.recipe, name, index)
         parts = (marks(one) for one in plan) if groups else None
         keep = thorough and self.keeps_losses(name)
         return self._measured(state, split.batches(plan), thorough, None, parts, groups, keep)
+
+    def _least_blocks(self, count: int) -> int:
+        """Return how many blocks each process measures at least, of so many samples in all."""
+        # each layer of shards waits for all processes: who has fewer blocks measures empty ones
+        return math.ceil(count / self.world / self.block_size) if self.shards else 1
 
     @property
     def block_size(self) -> int:

@@ -147,3 +147,14 @@ def test_batch_norm_over_processes_of_a_cpu_is_refused():
         FabricHost.refuse_norms(host, model)
     FabricHost.refuse_norms(SimpleNamespace(device=torch.device("cuda")), model)
     FabricHost.refuse_norms(host, model[:1])
+
+
+def test_a_run_of_two_processes_is_lengthened(run, tmp_path):
+    """The second process finds the new length written, by the first."""
+    given = ["data=iris", "optimizer=momentum", "trainer.precision=64-true"]
+    processes = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    show("train", f"hydra.run.dir={tmp_path}", *given, *processes, "trainer.max_epochs=1")
+    show("train", f"resume={tmp_path}", "trainer.max_epochs=2")
+    longer, whole = load_run(tmp_path), run(*given, "trainer.max_epochs=2")
+    for name, value in whole.summary.items():
+        assert longer.summary[name] == pytest.approx(value, abs=1e-10), name

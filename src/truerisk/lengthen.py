@@ -13,7 +13,7 @@ from truerisk.core.stop import read_stop
 from truerisk.core.yaml_files import format_yaml
 from truerisk.logger.history import HEADER, read_rows, row_name
 from truerisk.logger.label import find_study
-from truerisk.run import RunFolder
+from truerisk.run import RunFolder, rank
 
 if TYPE_CHECKING:
     from truerisk.recipe import Recipe
@@ -45,7 +45,10 @@ class Lengthening:
         for key, value in self.limits.items():
             old = self.config.trainer.get(key)
             whole = isinstance(value, int) and not isinstance(value, bool)
-            if key != "max_time" and not (whole and (value > (old or 0) or value == -1)):
+            # the first process has written it before it starts the others
+            written = rank() > 0 and value == old
+            longer = whole and (value > (old or 0) or value == -1)
+            if key != "max_time" and not (longer or written):
                 raise ConfigError(
                     f"resume: trainer.{key}={value} does not lengthen the run in {run.path}, which "
                     f"has trainer.{key}={old}"

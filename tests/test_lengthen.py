@@ -6,6 +6,8 @@ import pytest
 
 import truerisk
 from truerisk.core.errors import ConfigError, UserError
+from truerisk.engine.recorder import load_checkpoint
+from truerisk.lengthen import Lengthening
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
@@ -33,6 +35,25 @@ def test_it_is_the_longer_run_to_the_last_bit(tiny, tmp_path, recipe):
     key = ["step", "name"]
     mine, theirs = (run.history.sort_values(key).reset_index(drop=True) for run in (longer, whole))
     assert mine.equals(theirs)
+
+
+def test_a_run_that_time_has_ended_goes_on(tiny, tmp_path):
+    overrides = [*tiny.overrides, "regularizer=[]", "trainer.max_epochs=5"]
+    whole = truerisk.train(overrides, folder=tmp_path / "whole")
+    folder = tmp_path / "short"
+    short = truerisk.train([*overrides, "trainer.max_time=00:00:00:00"], folder=folder)
+    assert short.run.status()["stop"]["kind"] == "time" and short.summary != whole.summary
+    assert lengthen(folder, "trainer.max_time=00:01:00:00").summary == whole.summary
+
+
+def test_so_it_does_where_another_process_has_begun_it_anew(tiny, tmp_path):
+    overrides = [*tiny.overrides, "regularizer=[]", "trainer.max_time=00:00:00:00"]
+    run = truerisk.train(overrides, folder=tmp_path).run
+    checkpoint = load_checkpoint(run.last)
+    assert checkpoint["truerisk"]["stop"]["kind"] == "time" and checkpoint["truerisk"]["stopped"]
+    run.set_status("running")
+    Lengthening(run, {"max_time": "00:01:00:00"}).reopen_checkpoint(checkpoint)
+    assert not checkpoint["truerisk"]["stop"] and not checkpoint["truerisk"]["stopped"]
 
 
 def test_what_depends_on_the_length_is_refused(tiny, tmp_path):

@@ -134,7 +134,9 @@ class Lengthening:
         Args:
             checkpoint: as it was read; changed in place.
         """
-        if self.stop is not None and self.stop.kind == "time":
+        # not by the status, which the first of several processes has begun anew
+        stop = checkpoint["truerisk"].get("stop")
+        if stop and stop["kind"] == "time":
             checkpoint["truerisk"] |= {"stop": None, "stopped": False}
 
 

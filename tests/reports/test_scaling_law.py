@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from truerisk.reports import scaling_law
 from truerisk.reports.scaling_law import (
@@ -94,3 +96,17 @@ def test_few_sizes_and_short_ranges_are_refused():
     assert refuse_sizes(SIZES, ("n",)) == ""
     assert refuse_sizes(SIZES[:3], ("n",)) == "n has 3 values, fewer than 4"
     assert "under a decade" in refuse_sizes(SIZES * 0 + [[1], [2], [4], [8], [9]], ("n",))
+
+
+def test_a_fit_wakes_no_threads(monkeypatch):
+    """Of its three numbers OpenBLAS would make a work for all cores."""
+    seen = []
+
+    def look(*args, **options):
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return minimize(*args, **options)
+
+    monkeypatch.setattr("scipy.optimize.minimize", look)
+    with threadpool_limits(2, "blas"):
+        fit_power_law(SIZES, LAW.predict(SIZES))
+    assert set(seen) == {1}

@@ -136,6 +136,7 @@ def fit_power_law(sizes: np.ndarray, risks: np.ndarray, start: PowerLaw | None =
     """
     # half a second's import, which a report without sizes does not need
     from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits
 
     log_sizes, target = np.log(sizes), np.log(risks)
     # sizes about 1: the height and the slope of a term are then nearly independent
@@ -171,13 +172,15 @@ def fit_power_law(sizes: np.ndarray, risks: np.ndarray, start: PowerLaw | None =
             np.array([target.min() + e, *[target.mean() - math.log(2)] * kinds, *slope])
             for e, slope in product((-4.0, -0.7, -0.1), slopes)
         ]
-    found = [
-        minimize(
-            loss, x, jac=True, method="L-BFGS-B", bounds=bounds,
-            options={"maxiter": 2000, "ftol": 1e-13, "gtol": 1e-9},
-        )
-        for x in starts
-    ]  # fmt: skip
+    # L-BFGS-B asks for matrices of three numbers, which OpenBLAS shares among all cores
+    with threadpool_limits(1, "blas"):
+        found = [
+            minimize(
+                loss, x, jac=True, method="L-BFGS-B", bounds=bounds,
+                options={"maxiter": 2000, "ftol": 1e-13, "gtol": 1e-9},
+            )
+            for x in starts
+        ]  # fmt: skip
     best = min(found, key=lambda result: float(result.fun)).x
     exponents = best[kinds + 1 :]
     return PowerLaw(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from truerisk.core.batch import Batch
 from truerisk.data.encoder import Standardizer
 from truerisk.data.split import TensorSplit
 from truerisk.engine.stacked.stacked_data import StackedSplit
@@ -45,3 +46,10 @@ def test_what_is_read_out_of_a_source_is_the_same_and_no_copy_where_it_is_one(ke
         x, y = standardizer(source[rows]), data[key].y
         assert torch.equal(together.x[k], x[1:4]) and torch.equal(together.y[k], y[1:4])
         assert torch.equal(picked.x[k], x[index[k]]) and torch.equal(picked.y[k], y[index[k]])
+
+
+def test_samples_that_lie_across_memory_are_gathered_at_once():
+    data = TensorSplit(torch.rand(2, 5).T, torch.rand(5))
+    batch = StackedSplit([data, data], ["a", "a"]).pick_batch(torch.tensor([[3, 1], [0, 4]]))
+    assert isinstance(batch, Batch)
+    assert torch.equal(batch.x, data.x[torch.tensor([[3, 1], [0, 4]])])

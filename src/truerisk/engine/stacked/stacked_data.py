@@ -63,6 +63,8 @@ class StackedSplit:
         is_shown = self.is_common and not index.stride(0)  # one row, shown K times
         if self.source is not None or is_shown or index.stride(1) != 1:
             return self.gather_batch(index, rows)
+        if not (self.x.is_contiguous() and self.y.is_contiguous()):  # a row is copied as it lies
+            return self.gather_batch(index, rows)
         return self._point_to(index, rows)
 
     def gather_batch(self, index: Tensor, rows: slice = slice(None)) -> Batch:

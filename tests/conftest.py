@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -17,6 +18,15 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+
+gc.disable()
+
+
+def pytest_collection_finish():
+    """Leave all that is loaded out of searches for garbage, each of which went through it."""
+    gc.enable()
+    gc.freeze()
+
 
 TINY = [
     "data=iris",

@@ -36,6 +36,7 @@ from truerisk.core.errors import (
 )
 from truerisk.core.recompute import recompute_blocks
 from truerisk.core.seeds import derive_streams
+from truerisk.core.without_dynamo import leave_dynamo_out
 from truerisk.data import DataInfo, RunData
 from truerisk.diagnostics import Diagnostic
 from truerisk.loss import Surrogate, adapt_loss, find_suited_tasks, read_class_weights
@@ -676,6 +677,7 @@ def _optimizer(
     cfg: DictConfig, widths: Callable[[], dict[str, Growth] | None], model: nn.Module
 ) -> Optimizer:
     rules = plain(cfg.param_groups)["rules"]
+    leave_dynamo_out()
     try:
         factory = make_factory(cfg.optimizer)
         groups = parameter_groups(model, rules, factory)

@@ -23,10 +23,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 
 BOUNDS = {
-    "files": (308, 230),
+    "files": (309, 230),
     "median lines": (110, 110),
-    "lines": (70_994, 29_502),
-    "code lines": (40_914, 17_310),
+    "lines": (71_060, 29_502),
+    "code lines": (40_953, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),
     "one-word names, %": (30, 30),

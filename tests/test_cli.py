@@ -75,6 +75,13 @@ def test_a_mistake_found_inside_the_job_leaves_one_line_and_no_folder(here, runs
     assert folders(here) == [here / "outputs"]
 
 
+def test_a_folder_that_another_process_of_the_run_took_back_first(here, runs, capsys, monkeypatch):
+    take = Path.rmdir
+    monkeypatch.setattr(Path, "rmdir", lambda path: (take(path), take(path)))
+    assert main(["train", "seed=1"]) == 2
+    assert capsys.readouterr().err == "error: data.source.path: there is no file x.csv\n"
+
+
 @pytest.mark.parametrize(
     "args", [["optimizer=adm"], ["-m", "optimizer=adam,adm"], ["-m", "seed=1,2", "datta=x"]]
 )

@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -435,7 +436,8 @@ def _train_cell(cfg: DictConfig, folder: Path, overrides: list[str]) -> Outcome:
 def _remove_if_empty(folder: Path) -> None:
     """Take back the folder Hydra made for a run that never began, and the day's around it."""
     for path in (folder, folder.parent):
-        if path == Path.cwd() or (path.is_dir() and any(path.iterdir())):
+        if path == Path.cwd():
             return
-        if path.is_dir():
+        # one with anything in it stays, and another process of the run may have been here first
+        with suppress(OSError):
             path.rmdir()

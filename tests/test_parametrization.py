@@ -286,6 +286,7 @@ def test_heads_keep_their_size():
         build(*TEXT, *MUP, "model.width=64", "model.heads=2", "parametrization.base.heads=2")
 
 
+BASE = "^parametrization.base: no model can be built there: model.heads=2 does not divide"
 REFUSED = {
     "optimizer": ([*IRIS, "optimizer=prodigy"], "no rule for the steps of pytorch_optimizer.Prod"),
     "closure": ([*IRIS, "optimizer=sam"], "no rule for the steps of"),
@@ -295,6 +296,7 @@ REFUSED = {
     "word": ([*IRIS, "parametrization.base.widths=[4,b]"], "parametrization.base.widths must be a"),
     "none": ([*IRIS, "parametrization.base.width=null"], "set parametrization.base.width"),
     "depth": ([*IRIS, "+parametrization.base.depth=1"], "change its widths alone, not its depth"),
+    "base": ([*TEXT, "model.width=16", "model.heads=2", "parametrization.base.width=7"], BASE),
     "weight": ([*IRIS, "regularizer=[spectral_norm]"], "does not know the size of .*original"),
 }
 

@@ -495,7 +495,7 @@ def build_model(
             data.notes += _initialize(cfg.initializer, model, data)
         # before regularizers edit the model, whose parametrizations hide the weights
         if narrow := _find_base(cfg):
-            draw = partial(_draw_network, narrow, data, **sizes, dtype=dtype)
+            draw = partial(_draw_base, narrow, data, **sizes, dtype=dtype)
             growths = compare_shapes(model, draw())
             divide_shared_inputs(model, growths)
             if data is not None:
@@ -558,9 +558,12 @@ def _find_base(cfg: DictConfig) -> DictConfig | None:
     return narrow
 
 
-def _draw_network(cfg: DictConfig, data: RunData | None, **known: Any) -> nn.Module:
-    """Build a network, and initialize it where there is data."""
-    model = _build_network(cfg, **known)
+def _draw_base(cfg: DictConfig, data: RunData | None, **known: Any) -> nn.Module:
+    """Build the network at its base width, and initialize it where there is data."""
+    try:
+        model = _build_network(cfg, **known)
+    except ConfigError as error:  # it names the model's key, which is not the one to change
+        raise ConfigError(f"parametrization.base: no model can be built there: {error}") from None
     if data is not None:
         _initialize(cfg.initializer, model, data)
     return model
@@ -669,8 +672,8 @@ def _compare_widths(
         return None
     known = {"input_shape": tuple(info.input_shape), "output_size": surrogate.output_size}
     with rng.fork_seeded(0):  # for the shapes alone
-        networks = [_build_network(c, **known, dtype=torch.float32) for c in (cfg, narrow)]
-    return compare_shapes(*networks)
+        model = _build_network(cfg, **known, dtype=torch.float32)
+        return compare_shapes(model, _draw_base(narrow, None, **known, dtype=torch.float32))
 
 
 def _optimizer(

@@ -35,7 +35,10 @@ LAYERS = ("activations", "feature_change", "gradient_flow", "gradient_noise", "l
 LAYERS += ("numerics", "recurrence", "attention")
 REFUSED = {
     ("optimizer", "muon"): "found no matrix",
-    ("param_groups", "muon_hidden"): "sets 'muon', which this optimizer does not have",
+    (
+        "param_groups",
+        "muon_hidden",
+    ): "sets 'muon', which this optimizer does not have: .*; set param_groups=all",
     **{("diagnostics", name): "looks at layers and samples" for name in LAYERS},
     **{("regularizer", name): "leaves out vectors" for name in VECTORS},
     **{("regularizer", name): "acts on samples or layers" for name in (*SAMPLES, "spectral_norm")},

@@ -86,7 +86,8 @@ def _check_names(rules: Iterable[Mapping[str, Any]], factory: Callable[..., Opti
     for key in sorted(set_by_rules - names):
         raise ConfigError(
             f"param_groups.rules sets {key!r}, which this optimizer does not have: "
-            f"{suggest(key, [*names, *MATCHERS])}"
+            f"{suggest(key, [*names, *MATCHERS])}; set param_groups=all, or take an optimizer that "
+            "has it"
         )
 
 

@@ -42,10 +42,11 @@ def _mark_late(function: Any) -> Callable[..., Any]:
     """Call a function that TorchDynamo shall not trace; tell it so once it is there."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        dynamo = sys.modules.get(DYNAMO)
-        if dynamo is None:
+        # none either while another thread is loading it
+        disable = getattr(sys.modules.get(DYNAMO), "disable", None)
+        if disable is None:
             return function(*args, **kwargs)
-        function.__dynamo_disable = dynamo.disable(function, wrapping=False)
+        function.__dynamo_disable = disable(function, wrapping=False)
         return function.__dynamo_disable(*args, **kwargs)
 
     return call

@@ -15,6 +15,7 @@ import pytest
 
 from truerisk import fit
 from truerisk.run import RunFolder
+from truerisk.sweeps import locks
 from truerisk.sweeps.locks import SILENCE, find_begun, lock_cells
 from truerisk.sweeps.run_cell import run_cell
 from truerisk.sweeps.study_folder import StudyFolder
@@ -120,6 +121,46 @@ def test_a_cell_begun_meanwhile_under_another_name_is_found(folder, fork):
     other.mkdir()
     (other / "config.yaml").touch()
     assert begin(study / "optimizer.lr=1-cccccccccc") == other
+
+
+def test_a_cell_is_told_though_its_folder_was_made_before_it_began(folder, fork):
+    """Hydra makes the folder of a job first, and another command may have looked before."""
+    theirs = folder.with_name("seed=01-0123456789")
+
+    def begin_job():
+        theirs.mkdir()
+        return int(begin(theirs) != theirs)
+
+    begin(folder.with_name("seed=0-aaaaaaaaaa"))  # all that is in the study has been looked at
+    assert fork(begin_job).wait().code == 0
+    assert begin(folder) == theirs
+
+
+def test_who_has_a_cell_is_waited_for_to_tell_its_name(folder, fork, tmp_path, monkeypatch):
+    """Between its lock and its name another command finds a cell that has no other folder."""
+    theirs = folder.with_name("seed=01-0123456789")
+
+    def claim_slowly():
+        tell = locks._tell_names
+
+        def tell_late(folders):
+            (tmp_path / "held").touch()
+            time.sleep(0.3)
+            tell(folders)
+
+        monkeypatch.setattr(locks, "_tell_names", tell_late)
+        theirs.mkdir()
+        with lock_cells([theirs]):
+            time.sleep(60)
+
+    begin(folder.with_name("seed=0-aaaaaaaaaa"))  # all that is in the study has been looked at
+    child = fork(claim_slowly)
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    with lock_cells([folder]) as mine:
+        assert not mine and find_begun([folder], empty=True)[folder] == theirs
+    child.signal(signal.SIGKILL)
+    child.wait()
 
 
 def test_a_name_that_was_told_and_not_begun_is_no_folder(folder, fork):

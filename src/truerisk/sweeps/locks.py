@@ -8,9 +8,10 @@ import hashlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,8 @@ SILENCE = 120.0
 """Seconds without one after which a run on another machine counts as dead."""
 LOCK_RANGE = 1 << 40
 """Bytes of the file that stand for cells; what it holds has nothing to do with them."""
+TELLING = 2.0
+"""Seconds in which who has locked a cell has told its name; a full disk keeps it from that."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a file system that has no locks answers."""
 _files: dict[tuple[int, Path], int] = {}
@@ -89,12 +92,24 @@ def find_begun(folders: Sequence[Path], empty: bool = False) -> dict[Path, Path]
     for folder in folders:
         found[folder] = folder
         if not _holds_files(folder):
+            if empty:
+                _await_name(folder)
             names = sorted(_read_names(folder.parent).by_hash.get(_hash_of(folder.name), ()))
             others = [folder.with_name(name) for name in names if name != folder.name]
             begun = [path for path in others if _holds_files(path)]
             begun += [path for path in others if empty and path.is_dir()]
             found[folder] = next(iter(begun), folder)
     return found
+
+
+def _await_name(folder: Path) -> None:
+    """Wait until whoever has locked a cell has told under which name."""
+    digits, until = _hash_of(folder.name), time.monotonic() + TELLING
+    while digits and time.monotonic() < until:
+        names = _read_names(folder.parent)
+        if names.told.intersection(names.by_hash.get(digits, ())):
+            return
+        time.sleep(0.005)
 
 
 def _holds_files(folder: Path) -> bool:
@@ -112,10 +127,12 @@ class StudyNames:
 
     Attributes:
         by_hash: those with the same hash, whether or not there are such folders.
-        size: how many bytes of the study's file have been read.
+        told: those of them that stand in the study's file.
+        size: how many bytes of it have been read.
     """
 
     by_hash: dict[str, tuple[str, ...]]
+    told: set[str] = field(default_factory=set)
     size: int = 0
 
     def add(self, name: str) -> None:
@@ -138,17 +155,18 @@ def _read_names(study: Path) -> StudyNames:
     names = _studies[study]
     told = os.pread(file, size - names.size, names.size)
     told = told[: told.rfind(b"\n") + 1]
-    for line in told.splitlines():
-        names.add(os.fsdecode(line))
+    for name in map(os.fsdecode, told.splitlines()):
+        names.add(name)
+        names.told.add(name)
     names.size += len(told)
     return names
 
 
 def _tell_names(folders: Sequence[Path]) -> None:
     """Tell other commands, in the study's file, under which names cells are begun here."""
-    by_hash = _read_names(folders[0].parent).by_hash
-    cells = [(folder.name, _hash_of(folder.name)) for folder in folders]
-    new = [name for name, digits in cells if digits and name not in by_hash.get(digits, ())]
+    # those with folders too: others may have looked at the study before those were made
+    told = _read_names(folders[0].parent).told
+    new = [f.name for f in folders if _hash_of(f.name) and f.name not in told]
     if not new:
         return
     file = _open_file(folders[0])

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from truerisk.core import rng
+from truerisk.engine.step import FusedUpdate
 from truerisk.model import MLP
 
 TINY = ["data=iris", "model.width=6", "model.activation=tanh", "regularizer=[]"]
@@ -289,3 +290,119 @@ def test_weights_move_as_by_the_optimizer_itself(stepping, micro_batches, optimi
         other(micro)
     for p, q in zip(recipe.model.parameters(), other_recipe.model.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+ADAM, ADAMW, SGD = torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD
+NESTEROV = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
+
+
+def twins(kind, **options):
+    """Two networks with the same weights, and an optimizer of two groups for each."""
+    made = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = MLP((4,), 3, width=5, depth=2, normalization="batch")
+        first, *others = model.parameters()
+        groups = [{"params": [first], "lr": 0.05}, {"params": others}]
+        made.append((model, kind(groups, lr=0.02, **options)))
+    return made
+
+
+def give_gradients(pair, number, but=None):
+    """The same gradients for both, as a pass leaves them; none for the parameter ``but``."""
+    for model, _ in pair:
+        draw = torch.Generator().manual_seed(number)
+        for k, p in enumerate(model.parameters()):
+            grad = torch.randn(p.shape, generator=draw)
+            p.grad = None if k == but else grad
+
+
+def agree(pair):
+    """Whether weights and states are the same to the bit."""
+    (ours, mine), (theirs, other) = pair
+    weights = all(map(torch.equal, ours.parameters(), theirs.parameters()))
+    states = [o.state_dict()["state"] for o in (mine, other)]
+    flat = [[v for k in s for v in s[k].values() if v is not None] for s in states]
+    return weights and len(flat[0]) == len(flat[1]) and all(map(torch.equal, *flat))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (ADAM, {}),
+        (ADAM, {"amsgrad": True, "weight_decay": 0.1}),
+        (ADAM, {"maximize": True, "eps": 1e-3}),
+        (ADAMW, {"betas": (0.5, 0.9)}),
+        (SGD, {"momentum": 0.0, "weight_decay": 0.1}),
+        (SGD, NESTEROV),
+        (SGD, {"momentum": 0.9, "dampening": 0.5, "maximize": True}),
+    ],
+)
+def test_the_short_way_to_a_fused_kernel_is_torchs_own_step(kind, options):
+    pair = twins(kind, fused=True, **options)
+    (_, mine), (_, other) = pair
+    fused, taken = FusedUpdate(mine), []
+    for number in range(8):
+        give_gradients(pair, number, but=1 if number == 3 else None)
+        if number == 5:
+            for optimizer in (mine, other):
+                optimizer.param_groups[1]["lr"] *= 0.5
+        if number == 6:
+            for optimizer in (mine, other):
+                optimizer.load_state_dict(optimizer.state_dict())
+        if number == 7:
+            for _, optimizer in pair:
+                optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))]})
+                optimizer.param_groups[-1]["params"][0].grad = torch.ones(2)
+        taken.append(fused.take())
+        if not taken[-1]:
+            mine.step()
+        other.step()
+        assert agree(pair), number
+    # the first makes the states, the fourth lacks a gradient, the last one's group has no states
+    plain = kind is SGD and not options["momentum"]
+    assert taken == [plain, True, True, False, True, True, True, plain]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (ADAM, {"fused": False}),
+        (ADAM, {"foreach": True}),
+        (ADAM, {"fused": True, "lr": torch.tensor(0.02)}),
+        (torch.optim.Adagrad, {"fused": True}),
+        (type("Own", (ADAM,), {}), {"fused": True}),
+    ],
+)
+def test_what_a_fused_kernel_does_not_do_is_left_to_the_optimizer(kind, options):
+    model = MLP((4,), 3, width=5, depth=1)
+    optimizer = kind(model.parameters(), **{"lr": 0.02, **options})
+    fused = FusedUpdate(optimizer)
+    before = [p.detach().clone() for p in model.parameters()]
+    for number in range(3):
+        give_gradients([(model, optimizer)], number)
+        assert not fused.take()
+        assert all(map(torch.equal, before, model.parameters()))
+        optimizer.step()
+        before = [p.detach().clone() for p in model.parameters()]
+
+
+def test_mixed_types_are_left_to_the_optimizer():
+    params = [torch.nn.Parameter(torch.ones(2, dtype=t)) for t in (torch.float32, torch.float64)]
+    optimizer = ADAM(params, fused=True)
+    fused = FusedUpdate(optimizer)
+    for _ in range(2):
+        for p in params:
+            p.grad = torch.ones_like(p)
+        assert not fused.take()
+        optimizer.step()
+
+
+def test_a_run_takes_the_short_way(stepping, micro_batches):
+    recipe, step = stepping(*TINY, "optimizer=adam", "data.batch_size=30")
+    taken = []
+    take = step.fused.take
+    step.fused.take = lambda: taken.append(take()) or taken[-1]
+    for micro in micro_batches(recipe, 3):
+        step(micro)
+    assert taken == [True, True]  # the first one is tried by itself

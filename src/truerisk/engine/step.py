@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,7 @@ class Step:
         self.averaged = averaged_names(self.model) if extras.averages else []
         self.named = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.params = list(self.named.values())
+        self.fused = FusedUpdate(optimizer)
 
     @property
     def model(self) -> nn.Module:
@@ -131,7 +132,7 @@ class Step:
             p.grad = None
         parts = []
         for batch, share in micro_batches:
-            with self.host.place.autocast(), self.kernels():
+            with self.arithmetic():
                 value = self.objective(None, batch)
                 # A share of one is not multiplied in: a kernel less on every ordinary step.
                 part = value.objective if share == 1 else value.objective * share
@@ -207,7 +208,7 @@ class Step:
             if self.state.step == 0:
                 self.host.try_optimizer(self.optimizer)
             else:
-                move_weights(self.optimizer)
+                move_weights(self.fused)
         else:
             self.host.scaler.step(self.optimizer)
             self.host.scaler.update()
@@ -216,11 +217,15 @@ class Step:
             for p in self.params:
                 p.grad = None if p.grad is None else p.grad.detach()
 
-    def kernels(self) -> AbstractContextManager[None]:
-        """Choose kernels with second derivatives where the gradient is differentiated again."""
-        if self.extras.create_graph:
-            return twice_differentiable_kernels(self.model)
-        return nullcontext()
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """Choose the precision, and kernels that the gradient can be differentiated through."""
+        precision = self.host.place.autocast()
+        if not self.extras.create_graph:
+            return precision
+        stack = ExitStack()
+        stack.enter_context(precision)
+        stack.enter_context(twice_differentiable_kernels(self.model))
+        return stack
 
     def share_sums(self) -> None:
         """Spread what was seen evenly over the processes; its total stays as it is."""
@@ -231,15 +236,16 @@ class Step:
             sums.loss_sum, sums.samples = seen.tolist()
 
 
-def move_weights(optimizer: torch.optim.Optimizer) -> None:
+def move_weights(fused: FusedUpdate) -> None:
     """Let an optimizer take its step, straight where nobody looks at it.
 
     torch puts every optimizer's step into a range of its profiler and between hooks, which takes a
     tenth of a small model's step though there be neither.
 
     Args:
-        optimizer: what moves the weights.
+        fused: the optimizer, with the short way to its kernel.
     """
+    optimizer = fused.optimizer
     own = type(optimizer).step
     looked_at = (
         profiler._is_profiler_enabled
@@ -254,7 +260,8 @@ def move_weights(optimizer: torch.optim.Optimizer) -> None:
         return
     # a scheduler warns where no step has been seen to come before its own
     optimizer._opt_called = True  # type: ignore[attr-defined]
-    own.__wrapped__(optimizer)  # type: ignore[attr-defined]
+    if not fused.take():
+        own.__wrapped__(optimizer)  # type: ignore[attr-defined]
 
 
 def is_replaced(optimizer: torch.optim.Optimizer) -> bool:
@@ -262,6 +269,120 @@ def is_replaced(optimizer: torch.optim.Optimizer) -> bool:
     step = vars(optimizer).get("step")
     return step is not None and not hasattr(step, "_wrapped_by_lr_sched")
 
+
+Group = Mapping[str, Any]
+Tensors = list[Tensor]
+States = list[dict[str, Tensor]]
+
+
+class FusedUpdate:
+    """The step of torch's fused Adam, AdamW or SGD, straight by its kernel.
+
+    torch checks, looks up and sorts all tensors on the way there, which takes longer than the
+    kernel does on a hundred thousand weights.
+
+    Args:
+        optimizer: what moves the weights, of any kind.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer, self.launch = optimizer, LAUNCHES.get(type(optimizer))
+        self._state: Mapping[Tensor, Any] | None = None
+        self._groups: list[tuple[Group, Tensors, States]] = []
+
+    def take(self) -> bool:
+        """Take a step.
+
+        Returns:
+            Whether it was taken: nothing has moved where the optimizer is another one, is yet to
+            make its state, or has numbers or gradients that ask for more than the kernel.
+        """
+        if self.launch is None or not (self._is_known() or self._find_states()):
+            return False
+        calls = []
+        for group, params, states in self._groups:
+            grads = [p.grad for p in params]
+            numbers = (group["lr"], *group.get("betas", ()))
+            made = group.get("momentum") == 0 or all(states)
+            given = made and not any(g is None for g in grads)
+            if not given or any(isinstance(number, Tensor) for number in numbers):
+                return False
+            calls.append((group, params, grads, states))
+        with torch.no_grad():
+            for call in calls:
+                self.launch(*call)
+        return True
+
+    def _is_known(self) -> bool:
+        """Tell whether the groups and the states are still those that were found."""
+        # `load_state_dict` gives the optimizer another mapping, and other groups
+        groups = self.optimizer.param_groups
+        if self._state is not self.optimizer.state or len(groups) != len(self._groups):
+            return False
+        pairs = zip(self._groups, groups, strict=True)
+        return all(g is held and len(g["params"]) == len(own) for (held, own, _), g in pairs)
+
+    def _find_states(self) -> bool:
+        """Find what the kernel moves; False where one call a group cannot."""
+        state, groups = self.optimizer.state, list[tuple[Group, Tensors, States]]()
+        for group in self.optimizer.param_groups:
+            params = list(group["params"])
+            states = [state.get(p, {}) for p in params]
+            kinds = {(p.device, p.dtype, p.grad is not None and p.grad.layout) for p in params}
+            plain = group["fused"] and not group["differentiable"] and not group.get("capturable")
+            made = group.get("momentum") == 0 or all(states)
+            if not (plain and made and len(kinds) == 1 and torch.strided in kinds.pop()):
+                return False
+            groups.append((group, params, states))
+        self._groups, self._state = groups, state
+        return True
+
+
+def launch_adam(group: Group, params: Tensors, grads: Tensors, states: States) -> None:
+    """Move parameters as Adam does, or AdamW where the group's decay is decoupled."""
+    steps = [state["step"] for state in states]
+    torch._foreach_add_(steps, 1)
+    kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
+    largest = [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else []
+    beta1, beta2 = group["betas"]
+    kernel(
+        params,
+        grads,
+        [state["exp_avg"] for state in states],
+        [state["exp_avg_sq"] for state in states],
+        largest,
+        steps,
+        lr=group["lr"],
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        amsgrad=group["amsgrad"],
+        maximize=group["maximize"],
+    )
+
+
+def launch_sgd(group: Group, params: Tensors, grads: Tensors, states: States) -> None:
+    """Move parameters as stochastic gradient descent does, with or without momentum."""
+    torch._fused_sgd_(
+        params,
+        grads,
+        [state["momentum_buffer"] for state in states] if group["momentum"] else [],
+        weight_decay=group["weight_decay"],
+        momentum=group["momentum"],
+        lr=group["lr"],
+        dampening=group["dampening"],
+        nesterov=group["nesterov"],
+        maximize=group["maximize"],
+        is_first_step=False,
+    )
+
+
+LAUNCHES: Mapping[type, Callable[..., None]] = {
+    torch.optim.Adam: launch_adam,
+    torch.optim.AdamW: launch_adam,
+    torch.optim.SGD: launch_sgd,
+}
 
 # What follows is the same for one model and for a member of a stack.
 

@@ -123,7 +123,11 @@ class ModelBackend:
         while some := list(islice(steps, STEPS_AT_ONCE)):
             batches = self.data.train.batches([index for step in some for index, _ in step])
             for step in some:
-                yield [(next(batches), share) for _, share in step]
+                parts = [(next(batches), share) for _, share in step]
+                yield parts
+                # Whoever steps still has the list: the next batch is read into their memory, which
+                # is in the cache.
+                parts.clear()
 
     def take_step(self, batch: MicroBatches) -> Mapping[int, Diverged]:
         """Take a step; tell why if it diverges."""

@@ -20,6 +20,7 @@ from truerisk.core.deterministic import (
 )
 from truerisk.data import RunData
 from truerisk.data.plan import IndexBlocks
+from truerisk.data.split import TensorSplit
 from truerisk.metric import Collector
 from truerisk.metric.collector import deal_back
 from truerisk.metric.functionals import combine_influences
@@ -49,6 +50,9 @@ PILOT = 10_000
 
 TRUE_METRICS = 100_000
 """Fresh samples whose predictions are kept for metrics under P."""
+
+HELD_BYTES = 2**24
+"""Inputs of a split that are kept as they are measured after each epoch, rather than read again."""
 
 SPLITS = ("train", "val", "test")
 FINAL = ("test", "true", "bayes")
@@ -146,6 +150,7 @@ class RiskEstimator:
         self.losses: dict[str, Tensor] = {}
         """Of each sample of a tested fold, once it is over; see `spread_losses`."""
         self._squared: dict[str, Tensor] = {}
+        self._held: dict[str, list[Batch]] = {}
 
     def epoch_risks(self, state: State, epoch: int) -> dict[str, Measured]:
         """Measure after an epoch: train and validation risk alike, their gap, and J.
@@ -365,7 +370,19 @@ class RiskEstimator:
         marks, groups = mark_samples(self.recipe, name, index)
         parts = (marks(one) for one in plan) if groups else None
         keep = thorough and self.keeps_losses(name)
-        return self._measured(state, split.batches(plan), thorough, None, parts, groups, keep)
+        batches = self._read_blocks(name, plan, hold=not thorough)
+        return self._measured(state, batches, thorough, None, parts, groups, keep)
+
+    def _read_blocks(self, name: str, plan: Sequence[Tensor], hold: bool) -> Iterable[Batch]:
+        """Read blocks of a split; those of each epoch, where they are small, once for all."""
+        split = getattr(self.data, name)
+        # others may give other inputs each time
+        if not (hold and isinstance(split, TensorSplit)):
+            return split.batches(plan)
+        if name not in self._held:
+            size = len(plan) * split.batch(plan[0]).x.nbytes
+            self._held[name] = list(split.batches(plan)) if size <= HELD_BYTES else []
+        return self._held[name] or split.batches(plan)
 
     def _least_blocks(self, count: int) -> int:
         """Return how many blocks each process measures at least, of so many samples in all."""

@@ -351,6 +351,8 @@ def measure_batches(
             collector.add(value.outputs, batch.y, *mark[:1])
         for name, penalty in value.penalties.items():
             penalties[name].update(penalty.expand(len(batch)))
+        # not kept here: the next is read into its memory, which is in the cache
+        del batch
     means = {name: mean.moments.mean for name, mean in penalties.items()}
     own = trained.moments.mean if differs else None
     metrics = {} if collector is None else collector.estimate(thorough, gather)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import reduce
+from functools import partial, reduce
+from itertools import groupby, islice
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from truerisk.engine import nonfinite
 from truerisk.engine.host import Host
 from truerisk.engine.measure import split_names
 from truerisk.engine.stacked.measuring import StackedEstimator
-from truerisk.engine.stacked.stack import Stack
+from truerisk.engine.stacked.member_code.compiled_function import run_steps
+from truerisk.engine.stacked.stack import Columns, Stack
 from truerisk.engine.stacked.stacked_data import PickedBatch, StackedPlan, StackedSplit
 from truerisk.engine.stacked.stacked_objective import StackedObjective
 from truerisk.engine.stacked.stacked_run import StackedRun, advance_schedules, share_schedules
@@ -32,6 +34,8 @@ from truerisk.risk.estimate import name_gap
 from truerisk.risk.measured import Measured
 
 MicroIndices = list[tuple[Tensor, float]]
+AHEAD = 16
+"""Steps that a row may take before the next one does; a run is saved and stopped between those."""
 
 
 class StackedBackend:
@@ -88,15 +92,22 @@ class StackedBackend:
 
     # --- training -----------------------------------------------------------------------------
 
-    def rest_of_epoch(self) -> Iterator[MicroIndices]:
-        """Yield indices [K, n] of the micro-batches of each step that is left of the epoch."""
+    def rest_of_epoch(self) -> Iterator[list[MicroIndices]]:
+        """Yield steps that are left of the epoch, each as indices of its micro-batches.
+
+        They come in short rows, of which as many are to be removed as have been taken; those that
+        are left come again.
+        """
         state, horizon = self.runs[0].state, self.runs[0].horizon
         self.orders.keep(self.columns)
         self.columns = list(range(len(self.runs)))
         left = min(self.orders.steps_per_epoch - state.step_in_epoch, horizon - state.step)
-        steps = self.orders.epoch(state.epoch, state.step_in_epoch)
-        for _, step in zip(range(left), steps, strict=False):
-            yield [(self.own_columns(index), share) for index, share in step]
+        steps = islice(self.orders.epoch(state.epoch, state.step_in_epoch), left)
+        # the last of an epoch may be a smaller one
+        for _, alike in groupby(steps, _list_shapes):
+            while row := list(islice(alike, AHEAD)):
+                while row:
+                    yield row
 
     def own_columns(self, index: Tensor) -> Tensor:
         """Select the samples [K, n] of those that still train, of all that began the epoch."""
@@ -104,9 +115,96 @@ class StackedBackend:
             return index.T
         return index[:, self.columns].T
 
-    def take_step(self, batch: MicroIndices) -> Mapping[int, Diverged]:
+    def take_step(self, batch: list[MicroIndices]) -> Mapping[int, Diverged]:
+        """Take the first of some steps, or several; tell why of the rows that diverge."""
+        if len(batch) > 1 and self.may_run_ahead(batch[0]):
+            ended = self.run_ahead(batch)
+            if ended is not None:
+                return ended
+        return self.take_one_step(batch.pop(0))
+
+    def may_run_ahead(self, step: MicroIndices) -> bool:
+        """Tell whether a row may take several steps before the next row takes any."""
+        recipe = self.runs[0].recipe
+        hooked = any(map(recipe.hooks, ("edit_batch", "project", "average")))
+        clips = recipe.step.clip.norm is not None or recipe.step.clip.value is not None
+        whole = len(step) == 1 and step[0][1] == 1
+        return self.objective.compiles and whole and not hooked and not clips
+
+    def run_ahead(self, steps: list[MicroIndices]) -> dict[int, Diverged] | None:
+        """Take several steps of one row after another, whose weights stay near the core.
+
+        Args:
+            steps: of which those that are taken are removed.
+
+        Returns:
+            Why rows have diverged; None, with nothing done, where not all is machine code.
+        """
+        given = (self.feeds["train"].pick_batch(self.own_columns(i)) for ((i, _),) in steps)
+        batches = [batch for batch in given if isinstance(batch, PickedBatch)]
+        if len(batches) < len(steps):
+            return None
+        stack, first = self.stack, self.runs[0].state.step + 1
+        bind = partial(self.objective.bind_gradient, stack.params, stack.buffers)
+        if bind(batches[:1], stack.gradients) is None:
+            return None
+        if stack.bind_updates(first, [[numbers.exact for numbers in stack.numbers]]) is None:
+            return None
+        columns = self.advance_numbers(len(steps))
+        batches = batches[: len(columns)]
+        gradient, updates = bind(batches, stack.gradients), stack.bind_updates(first, columns)
+        assert gradient is not None and updates is not None
+        objective, risk, *_, norm = gradient.results
+        taken = run_steps([gradient, *updates], [objective, norm])
+        del steps[: len(batches)]
+        return self.count_steps(taken, objective, risk, norm, batches)
+
+    def advance_numbers(self, steps: int) -> list[list[Columns]]:
+        """Move the schedules on, and return the optimizers' numbers of each step.
+
+        Args:
+            steps: how many at most: fewer where a number becomes zero, or is it no longer.
+        """
+        columns = list[list[Columns]]()
+        nonzero = [numbers.nonzero for numbers in self.stack.numbers]
+        while len(columns) < steps and nonzero == [own.nonzero for own in self.stack.numbers]:
+            columns.append([numbers.exact for numbers in self.stack.numbers])
+            if advance_schedules(self.runs):
+                self.stack.read_hyperparameters()
+        return columns
+
+    def count_steps(
+        self,
+        taken: Sequence[int],
+        objective: Tensor,
+        risk: Tensor,
+        norm: Tensor,
+        batches: Sequence[PickedBatch],
+    ) -> dict[int, Diverged]:
+        """Count what steps have shown, and name what is not finite in the rows that diverge.
+
+        Args:
+            taken: how many steps each row has taken.
+            objective: J [steps, K].
+            risk: likewise.
+            norm: ‖∇J‖, likewise.
+            batches: of the steps.
+        """
+        samples, diverged = batches[0].x.shape[1], {}
+        shown = [tensor.T.tolist() for tensor in (risk, objective, norm)]
+        for k, (run, count, *rows) in enumerate(zip(self.runs, taken, *shown, strict=True)):
+            for own_risk, value, own_norm in islice(zip(*rows, strict=True), count + 1):
+                run.state.sums.add_loss(own_risk, samples)
+                take_in(run.state, value, own_norm)
+            run.state.step += count
+            run.state.step_in_epoch += count
+            if count < len(batches):
+                diverged[k] = self.find_culprit(k, self.stack.slopes, batches[count])
+        return diverged
+
+    def take_one_step(self, batch: MicroIndices) -> Mapping[int, Diverged]:
         """Take a step of every row; tell why of those that diverge."""
-        batches = [(self.pick_batch(index), share) for index, share in batch]
+        batches = [(self.pick_batch(self.own_columns(index)), share) for index, share in batch]
         gradients, objective, risks, norm_K = self.gradient(batches)
         diverged = self.check(objective, norm_K, risks, gradients, batches[-1][0])
         if len(diverged) == len(self.runs):
@@ -338,6 +436,10 @@ class StackedBackend:
         self.feeds = {name: feed.select_rows(rows) for name, feed in self.feeds.items()}
         self.columns = [self.columns[row] for row in rows]
         self.estimator = self.estimator.rows(rows)
+
+
+def _list_shapes(step: MicroIndices) -> list[torch.Size]:
+    return [index.shape for index, _ in step]
 
 
 def compute_norm(gradients: Sequence[Tensor]) -> Tensor:

@@ -64,7 +64,7 @@ class ReferenceObjective:
         _steps: not used.
     """
 
-    measures_in_code = False
+    compiles = measures_in_code = False
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from truerisk.engine.stacked.member_code.compiled_function import (
+    BoundCode,
     CompiledFunction,
     is_worth_compiling,
 )
@@ -19,6 +20,9 @@ from truerisk.engine.stacked.update_rules import (
     Hyperparameters,
     TensorRule,
 )
+
+Columns = Mapping[str, Tensor]
+"""Numbers [K, 1] by name, as a group of an optimizer has them."""
 
 
 class Stack:
@@ -109,6 +113,29 @@ class Stack:
                     code(tensors)
                     continue
             self.rule.step(w, g, state, numbers, t)
+
+    def bind_updates(self, t: int, columns: Sequence[Sequence[Columns]]) -> list[BoundCode] | None:
+        """Bind the machine code of the updates along ``slopes`` to several steps from number t on.
+
+        Args:
+            t: the number of the first of them.
+            columns: at each step, the numbers [K, 1] of each group.
+
+        Returns:
+            One a group; None where there is none of some group.
+        """
+        steps, bound = len(columns), []
+        count = torch.arange(t, t + steps, dtype=torch.float64)[:, None, None]
+        count = count.expand(steps, len(self), 1).contiguous()
+        for i, (w, g, state) in enumerate(zip(self.flat, self.slopes, self.state, strict=True)):
+            own = [torch.stack([step[i][name] for step in columns]) for name in columns[0][i]]
+            tensors = [w, g, count[0], *state.values(), *(column[0] for column in own)]
+            code = self._find_update(i).find_code(tensors)
+            if code is None:
+                return None
+            moved = {len(tensors) - len(own) + j: len(self) * 8 for j in range(len(own))}
+            bound.append(code.bind(tensors, (), {2: len(self) * 8, **moved}, steps))
+        return bound
 
     def _find_update(self, i: int) -> CompiledFunction:
         """Find the update of group ``i`` as a function, for such numbers as are zero."""

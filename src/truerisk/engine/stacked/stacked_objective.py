@@ -11,6 +11,7 @@ from torch import Tensor
 
 from truerisk.core.batch import Batch
 from truerisk.engine.stacked.member_code.compiled_function import (
+    BoundCode,
     CompiledFunction,
     PickedRows,
     is_worth_compiling,
@@ -107,6 +108,40 @@ class StackedObjective:
         places = [] if into is None else [None, None, *(into[name] for name in params)]
         J_K, risk_K, *rest = function(tensors, spare, places)
         return StackedGradient(J_K, risk_K, rest[: len(params)], *rest[len(params) :])
+
+    def bind_gradient(
+        self, params: State, buffers: State, batches: Sequence[PickedBatch], into: State
+    ) -> BoundCode | None:
+        """Bind the machine code of the gradient to several batches, one after another.
+
+        Args:
+            params: [K, …] by name.
+            buffers: [K, …] by name; they move on with each batch.
+            batches: all of one shape, each the whole of a step.
+            into: by parameter, what each gradient is written to.
+
+        Returns:
+            J [steps, K], the risk, ∇J by parameter and its norm are the results; None where there
+            is no such code yet, it draws at random, or a gradient comes to lie elsewhere.
+        """
+        first, index = batches[0], torch.stack([batch.x.index for batch in batches])
+        parts = PickedBatch(*(PickedRows(part.source, index[0]) for part in first))
+        named: list[Mapping[str, Tensor | PickedRows]]
+        named = [params, buffers, self.values, parts._asdict()]
+        function = self._gradients.get((1.0, tuple(tuple(group) for group in named)))
+        tensors = [tensor for group in named for tensor in group.values()]
+        if function is None or function.compiled is None or self.dropout.draws:
+            return None
+        code = function.compiled.find_code(tensors)
+        if code is None:
+            return None
+        # x and y come last
+        moved = dict.fromkeys(range(len(tensors))[-2:], index.stride(0) * index.itemsize)
+        places = [None, None, *(into[name] for name in params)]
+        bound = code.bind(tensors, places, moved, len(batches))
+        # two biases of a recurrent layer have one gradient, which is to be copied after each step
+        given = zip(bound.results[2:-1], places[2:], strict=True)
+        return bound if all(found is place for found, place in given) else None
 
     def _make_gradient(self, names: Names, share: float) -> Function:
         def one(state: State, values: State, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -161,18 +161,19 @@ class _Teller(Observer):
     """Tell how many steps were taken, and by how many whole runs that brings the cells on."""
 
     def __init__(self, tell: Callable[[int, float], None]) -> None:
-        self.tell, self.members = tell, 0
+        self.tell, self.members, self.step = tell, 0, 0
 
     def on_start(self, loop: TrainingLoop) -> None:
         """Count the runs."""
-        self.members = len(loop.backend.runs)
+        self.members, self.step = len(loop.backend.runs), loop.first.state.step
 
     def on_step(self, loop: TrainingLoop) -> None:
-        """Count a step of each, and what is spared of those that have ended since."""
+        """Count the steps of each, and what is spared of those that have ended since."""
         run = loop.first
+        taken = self.members * (run.state.step - self.step)
         spared = (self.members - len(loop.backend.runs)) * (run.horizon - run.state.step)
-        self.tell(self.members, (self.members + spared) / run.horizon)
-        self.members = len(loop.backend.runs)
+        self.tell(taken, (taken + spared) / run.horizon)
+        self.members, self.step = len(loop.backend.runs), run.state.step
 
 
 def finish_run(run: TrainingRun, status: str) -> None:

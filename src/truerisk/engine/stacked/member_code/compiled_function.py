@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -131,35 +134,141 @@ class _Code:
     def __call__(
         self, arguments: Sequence[Tensor | PickedRows], into: Sequence[Tensor | None] = ()
     ) -> tuple[Tensor, ...]:
-        rows = [arguments[number] for number in self.program.picked]
-        indices = [own.index for own in rows if isinstance(own, PickedRows)]
+        bound = self.bind(arguments, into)
+        bound.run(ctypes.c_long(0), ctypes.c_long(len(arguments[0])), *bound.given)
+        return bound.results
+
+    def bind(
+        self,
+        arguments: Sequence[Tensor | PickedRows],
+        into: Sequence[Tensor | None] = (),
+        moved: Mapping[int, int] = MappingProxyType({}),
+        steps: int = 1,
+    ) -> BoundCode:
+        """Bind the code to tensors, for one step or several.
+
+        Args:
+            arguments: those of the first step.
+            into: what each result may be written to, the same at each step.
+            moved: bytes from an argument of a step to that of the next, by the argument's number;
+                of rows that are picked, those between their indices.
+            steps: how many.
+        """
+        picked = self.program.picked
+        indices = [own.index for own in arguments if isinstance(own, PickedRows)]
         tensors = [own.source if isinstance(own, PickedRows) else own for own in arguments]
-        members, results = len(tensors[0]), self.program.results
+        members, results = len(arguments[0]), self.program.results
         given = {
             result.root: place
             for result, may, place in zip(results, self.may_be_given, into, strict=False)
             if may and place is not None
         }
-        memories = [
-            given[i] if i in given else torch.empty(members, size, dtype=dtype)
+        made = {
+            i: torch.empty(steps, members, size, dtype=dtype)
             for i, (dtype, size) in enumerate(self.program.memories)
+            if i not in given
+        }
+        memories = [
+            given[i] if i in given else made[i][0] for i in range(len(self.program.memories))
         ]
-        read, steps = self.constants
+        read, still = self.constants
         written = [*memories, *indices]
         pointers = [t.data_ptr() for t in tensors] + read + [t.data_ptr() for t in written]
-        strides = [t.stride(0) for t in tensors] + steps + [t.stride(0) for t in written]
+        strides = [t.stride(0) for t in tensors] + still + [t.stride(0) for t in written]
+        moves = [0 if i in picked else moved.get(i, 0) for i in range(len(tensors))]
+        moves += [0] * len(read)
+        moves += [
+            made[i].stride(0) * made[i].itemsize if i in made else 0 for i in range(len(memories))
+        ]
+        moves += [moved.get(number, 0) for number in picked]
         count = len(pointers)
-        self.run(
-            ctypes.c_long(members),
-            (ctypes.c_void_p * count)(*pointers),
-            (ctypes.c_long * count)(*strides),
-            self.place,
+        return BoundCode(
+            self.run,
+            (
+                (ctypes.c_void_p * count)(*pointers),
+                (ctypes.c_long * count)(*strides),
+                self.place,
+            ),
+            (ctypes.c_long * count)(*moves),
+            tuple(
+                given[r.root]
+                if r.root in given
+                else made[r.root].as_strided(
+                    (steps, members, *r.sizes), (*made[r.root].stride()[:2], *r.strides), r.offset
+                )[0 if steps == 1 else slice(None)]
+                for r in results
+            ),
+            [*tensors, *indices],
         )
-        return tuple(
-            given[r.root]
-            if r.root in given
-            else memories[r.root].as_strided(
-                (members, *r.sizes), (memories[r.root].shape[1], *r.strides), r.offset
+
+
+@dataclass(frozen=True)
+class BoundCode:
+    """Machine code with the tensors that it is called with.
+
+    Attributes:
+        run: the function in C.
+        given: pointers, their steps from member to member, and scratch memory.
+        moves: bytes by which the pointers move from step to step.
+        results: its tensors; of several steps [steps, K, …] where they are not given.
+        held: what is pointed to.
+    """
+
+    run: Any
+    given: tuple[Any, ...]
+    moves: Any
+    results: tuple[Tensor, ...]
+    held: Sequence[Tensor]
+
+
+class _Call(ctypes.Structure):
+    """``call`` of ``steps_ahead.h``."""
+
+    _fields_ = (
+        ("run", ctypes.c_void_p),
+        ("count", ctypes.c_long),
+        ("pointers", ctypes.c_void_p),
+        ("steps", ctypes.c_void_p),
+        ("moves", ctypes.c_void_p),
+        ("scratch", ctypes.c_void_p),
+    )
+
+
+def run_steps(calls: Sequence[BoundCode], watched: Sequence[Tensor]) -> list[int]:
+    """Run calls in turn, step by step, for one member after another.
+
+    Args:
+        calls: bound to the same steps and members.
+        watched: [steps, K] of the first call's results, after which a member goes no further at the
+            first step where one is not finite.
+
+    Returns:
+        How many steps each member has taken.
+    """
+    run = _load_driver()
+    steps, members = watched[0].shape
+    given = (_Call * len(calls))(
+        *(
+            _Call(
+                ctypes.cast(call.run, ctypes.c_void_p).value,
+                len(call.moves),
+                *(ctypes.cast(part, ctypes.c_void_p).value for part in call.given[:2]),
+                ctypes.cast(call.moves, ctypes.c_void_p).value,
+                call.given[2].value,
             )
-            for r in results
+            for call in calls
         )
+    )
+    numbers = (ctypes.c_void_p * len(watched))(*(tensor.data_ptr() for tensor in watched))
+    done = (ctypes.c_long * members)()
+    sizes = map(ctypes.c_long, (members, steps, len(calls)))
+    wide = ctypes.c_long(watched[0].dtype == torch.float64)
+    run(*sizes, given, ctypes.c_long(len(watched)), numbers, wide, done)
+    return list(done)
+
+
+@cache
+def _load_driver() -> Any:
+    run = load_function(files(__package__).joinpath("steps_ahead.h").read_text())
+    assert run is not None  # there is a compiler, as there are calls
+    return run

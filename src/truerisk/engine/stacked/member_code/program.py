@@ -57,7 +57,7 @@ class Program:
     """A function in C, and what it is called with.
 
     Attributes:
-        source: of ``run(members, pointers, steps, scratch)``.
+        source: of ``run(first, end, pointers, steps, scratch)``, of members from first to end.
         constants: tensors that it reads after its arguments.
         picked: numbers of the arguments that are given as rows of a source and, after the results,
             an index.
@@ -311,9 +311,9 @@ class _Writer:
             [
                 files(__package__).joinpath("operations.h").read_text(),
                 *definitions,
-                "void run(long members, void **pointers, const long *steps, char *scratch)",
+                "void run(long first, long end, void **pointers, const long *steps, char *scratch)",
                 "{",
-                "for (long k = 0; k < members; k++) {",
+                "for (long k = first; k < end; k++) {",
                 *pointers,
                 *calls_in_c,
                 "}",

@@ -36,6 +36,11 @@ class DropoutStreams:
         self._counts: list[int] = []
         self._drawn: list[Tensor] | None = None
 
+    @property
+    def draws(self) -> bool:
+        """Whether a forward pass has drawn any numbers."""
+        return any(self._counts_by_kind.values())
+
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with some of the members."""
         self.streams = [self.streams[row] for row in rows]

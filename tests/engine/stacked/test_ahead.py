@@ -1,0 +1,57 @@
+"""Rows that take several steps in turn come to the bits of rows that take each step together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from truerisk.engine.stacked import backend
+
+SMALL = ["data=iris", "data.batch_size=15", "model.width=8", "model.depth=1", "figures=false"]
+ADAM = [*SMALL, "trainer.max_epochs=5", "regularizer=[]"]
+SGD = [*ADAM, "optimizer=sgd", "optimizer.lr=0.1"]
+GROUPS = {
+    "plain": [ADAM, [*ADAM, "seed=1"]],
+    "two layers": [[*ADAM, "model.depth=2", f"seed={i}"] for i in range(3)],
+    "numbers that move": [
+        [*ADAM, "scheduler=one_cycle", f"optimizer.lr={lr}"] for lr in (0.01, 0.1)
+    ],
+    "numbers that become zero": [[*SGD, "scheduler=linear", f"seed={i}"] for i in range(2)],
+    "one that diverges": [SGD, [*SGD, "optimizer.lr=1e9"], [*SGD, "seed=2"]],
+    "groups": [[*ADAM, "optimizer=adamw", "param_groups=no_decay", f"seed={i}"] for i in range(2)],
+    "its own data": [[*ADAM, f"seed.data={i}"] for i in range(2)],
+    "double precision": [[*ADAM, "trainer.precision=64-true", f"seed={i}"] for i in range(2)],
+    "a last batch that is smaller": [[*ADAM, "data.batch_size=14", f"seed={i}"] for i in range(2)],
+}
+
+
+@pytest.fixture
+def rows(monkeypatch):
+    """How many steps the rows took, each time that they took several."""
+    taken, run_steps = [], backend.run_steps
+
+    def noted(calls, watched):
+        taken.append(run_steps(calls, watched))
+        return taken[-1]
+
+    monkeypatch.setattr(backend, "run_steps", noted)
+    return taken
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_the_same_bits(name, compiled, rows, stack, last_weights, monkeypatch):
+    monkeypatch.setattr(backend, "AHEAD", 1)
+    together = stack(*GROUPS[name])
+    assert not rows
+    monkeypatch.setattr(backend, "AHEAD", 4)
+    in_turn = stack(*GROUPS[name])
+    # in the first step of all, code is compiled
+    most = max(map(max, rows))
+    assert most == 4 and sum(map(max, rows)) >= 20, rows
+    for one, other in zip(together, in_turn, strict=True):
+        assert one.run.metrics.read_bytes() == other.run.metrics.read_bytes()
+        assert (one.status, one.reason) == (other.status, other.reason)
+        assert one.run.status().get("stop") == other.run.status().get("stop")
+        if one.status == "finished":
+            weights, others = last_weights(one), last_weights(other)
+            assert all(torch.equal(weights[key], others[key]) for key in weights)

@@ -49,6 +49,8 @@ class Backend(Protocol):
     def take_step(self, batch: Any) -> Mapping[int, Diverged]:
         """Take a step: edit, gradient, check, clip, update, schedule, project, average.
 
+        A stack may take several, one row after another.
+
         Returns:
             Why some rows are no longer finite, and so are the last to be told of them.
         """
@@ -82,7 +84,7 @@ class Observer:
         """See the initial weights, or those that a resumed run goes on with."""
 
     def on_step(self, loop: TrainingLoop) -> None:
-        """See the weights after a step."""
+        """See the weights after a step; a stack's, perhaps after several."""
 
     def on_epoch(self, loop: TrainingLoop) -> None:
         """See what an epoch has measured."""

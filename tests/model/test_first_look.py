@@ -6,6 +6,7 @@ import copy
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -458,3 +459,11 @@ def test_a_model_that_no_memory_holds_is_refused_at_once(capsys):
     assert "model.width=1000000000 has 1e+18 parameters" in err and "GiB" in err
     with pytest.raises(ConfigError, match=r"model\.widths=\[3000000, 3000000\]"):
         truerisk.train(["data=iris", "model.widths=[3000000,3000000]"])
+
+
+def test_stages_that_double_the_channels_too_often_are_refused_at_once(tmp_path):
+    np.savez(tmp_path / "long.npz", x=np.zeros((20, 1, 8192), dtype="f4"), y=np.arange(20) % 2)
+    words = ["data=arrays", f"data.source.path={tmp_path}/long.npz", "model=resnet"]
+    # 3 · 2 · (16 · 2¹³)² weights in the last block alone
+    with pytest.raises(ConfigError, match=r"model\.width=16, model\.stages=14 has .*GiB"):
+        truerisk.train([*words, "model.stages=14"])

@@ -153,6 +153,9 @@ def test_options_are_the_published_networks():
         (lambda: CNN((1, 8, 8), 10, depth=4), "at most model.depth=3"),
         (lambda: CNN((1, 8, 8), 10, pooling="mean"), "model.pooling"),
         (lambda: ResNet(SIGNAL, 10, stages=0), "model.stages"),
+        (lambda: ResNet(SIGNAL, 10, stages=8), "at length 40 a single one is left at stage 7"),
+        (lambda: ResNet((1, 8, 8), 10, stages=10**9), "images of 8 x 8"),
+        (lambda: ResNet((1, 1, 1), 10, stages=2), "at most model.stages=1"),
         (lambda: GRU(SIGNAL, 10, readout="first"), "model.readout"),
         (lambda: GRU(SIGNAL, 10, width=0), "model.width"),
         (lambda: RNN(SIGNAL, 10, activation="gelu"), "tanh, relu or sigmoid"),
@@ -171,6 +174,19 @@ def test_sizes_that_cannot_be(build, key):
     with pytest.raises(ConfigError) as error:
         build()
     assert key in str(error.value)
+
+
+@pytest.mark.parametrize("size", [(1,), (2,), (9,), (40,), (8, 8), (2, 5), (9, 3)])
+def test_as_many_stages_as_leave_a_single_position(size):
+    def left(stages):
+        model = ResNet((1, *size), 10, width=1, stages=stages, normalization="none")
+        return model.blocks(model.stem(torch.zeros(2, 1, *size)))[0, 0].numel()
+
+    with pytest.raises(ConfigError, match=r"use at most model\.stages=") as error:
+        left(99)
+    most = int(str(error.value).rpartition("=")[2])
+    assert left(most) == 1
+    assert most == 1 or left(most - 1) > 1
 
 
 def test_the_depth_the_error_names_does_work():

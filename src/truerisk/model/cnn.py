@@ -255,8 +255,8 @@ class ResNet(nn.Module):
             convolution of one position, normalized (option B).
 
     Raises:
-        ConfigError: the samples are feature vectors; a size is not a whole number, or a name is not
-            known.
+        ConfigError: the samples are feature vectors, or have a single position before the last
+            stage halves it; a size is not a whole number, or a name is not known.
 
     >>> plain, residual = (ResNet((1, 40), 10, residual=r) for r in (False, True))
     >>> sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in residual.parameters())
@@ -288,9 +288,8 @@ class ResNet(nn.Module):
         style = LayerStyle(activation, normalization, groups, bias)
         check_int("model.width", width)
         check_int("model.depth", depth)
-        widths = [
-            width * 2**s for s in range(check_int("model.stages", stages)) for _ in range(depth)
-        ]
+        check_stages(stages, input_shape[1:])
+        widths = [width * 2**s for s in range(stages) for _ in range(depth)]
         self.stem = conv_block(dims, input_shape[0], width, style)
         self.blocks = nn.Sequential(
             *(
@@ -303,6 +302,28 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map samples [n, *input_shape] to outputs [n, output_size]."""
         return self.output(self.blocks(self.stem(x)).flatten(2).mean(2))
+
+
+def check_stages(stages: int, size: Sequence[int]) -> None:
+    """Refuse stages that would double the channels where no position is left to halve.
+
+    Args:
+        stages: number of stages; each but the first takes a side L to ⌈L/2⌉.
+        size: (length,) or (height, width).
+
+    Raises:
+        ConfigError: it is no whole number, or more than ⌈log₂ of the longest side⌉ + 1.
+
+    >>> check_stages(4, (3, 8))
+    """
+    # ⌈log₂ L⌉ in whole numbers
+    most = (max(size) - 1).bit_length() + 1
+    if check_int("model.stages", stages) > most:
+        where = f"images of {size[0]} x {size[1]}" if len(size) == 2 else f"length {size[0]}"
+        raise ConfigError(
+            f"model.stages={stages}: every stage but the first halves the positions, and at "
+            f"{where} a single one is left at stage {most}: use at most model.stages={most}"
+        )
 
 
 class ResidualBlock(nn.Module):

@@ -258,6 +258,11 @@ def refuse_too_large(
         ConfigError: it would not fit.
     """
     large = {k: v for k, v in numbers.items() if isinstance(v, int | list) and _largest(v) >= MANY}
+    # channels double from stage to stage
+    doubling = {key: numbers[key] for key in ("width", "stages") if numbers.get(key)}
+    width, stages = (_largest(doubling.get(key)) for key in ("width", "stages"))
+    if width * 2 ** min(stages, MANY.bit_length()) >= MANY:
+        large |= doubling
     if not large:
         return
     try:

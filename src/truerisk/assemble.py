@@ -152,6 +152,10 @@ def build_data(
     data = build(cfg.data, seed=seeds.data)
     data.order_seed, data.predicting, data.single = seeds.order, predicting, single
     data.suited = suited
+    choice = str((cfg.get("choices") or {}).get("data"))
+    if option := list_options("data", (conf_dir(),)).get(choice):
+        own = OmegaConf.select(OmegaConf.load(option), "standardize")
+        data.default_kind = own or data.default_kind
     data.load_state_dict(fitted or {})
     data.prepare()
     if loaded is not None:

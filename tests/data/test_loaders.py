@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from truerisk.core.errors import ConfigError
 from truerisk.data import (
     BatchPlan,
     DataModule,
@@ -129,6 +130,8 @@ def test_tokens_stay_whole_numbers():
     data = DataModule(Samples(tokens, tokens, "next_token"), batch_size=4)
     x, y = next(iter(data.train_dataloader()))
     assert x.dtype == y.dtype == torch.int64 and x.shape == (4, 3)
+    with pytest.raises(ConfigError, match=r"data\.standardize=global does nothing"):
+        DataModule(Samples(tokens, tokens, "next_token"), standardize="global").train_dataloader()
 
 
 def noted(data):

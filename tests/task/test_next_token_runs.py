@@ -6,8 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import truerisk
+from truerisk.assemble import assemble, build_data
 from truerisk.cli import main
 from truerisk.config.compose import compose
 from truerisk.core.errors import ConfigError
@@ -70,11 +72,20 @@ def test_a_bigram_learns_the_next_token(mine, capsys):
     assert "token error, %" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("data", ["arrays", "text", "copy_memory"])
+@pytest.mark.parametrize("kind", ["feature", "channel", "global"])
+def test_tokens_are_not_standardized_even_on_request(mine, data, kind):
+    given = ["loss=cross_entropy", "model=gpt", f"data={data}", f"data.standardize={kind}"]
+    if data == "arrays":
+        given += [f"data.source.path={mine}/tokens.npz", "data.source.task=next_token"]
+    if (data, kind) == ("arrays", "feature"):  # as it is where nobody asks for anything
+        assert build_data(compose(given)).train.x.dtype == torch.int64
+        return
+    with pytest.raises(ConfigError, match=rf"standardize={kind} does nothing.*standardize=none"):
+        build_data(compose(given))
+
+
 def test_a_sequence_is_a_sample(mine):
-    import torch
-
-    from truerisk.assemble import assemble
-
     run = train(mine, "run")
     data = assemble(run.config).data
     assert data.test.x.dtype == data.test.y.dtype == torch.int64

@@ -86,6 +86,7 @@ class RunData:
     ``notes`` tell how the data were read, a line each. ``suited`` names the tasks that the run's
     loss is for, which decide where a source's task is ``auto``. Where ``predicting`` is set,
     samples may lack targets; ``single`` says that targets are held in single precision.
+    ``default_kind`` is the ``standardize`` that nobody need have asked for.
     ``identities`` tell the samples of each split apart, a value each; where ``has_own_test`` is
     set, those of the source's own test set are counted by themselves.
 
@@ -151,7 +152,7 @@ class RunData:
         if not number or not 0 <= label_noise <= 1:
             raise ConfigError(f"data.label_noise is {label_noise!r}: give a share from 0 to 1")
         self.label_noise = float(label_noise)
-        self.standardize = check_kind(standardize)
+        self.standardize, self.default_kind = check_kind(standardize), "feature"
         if standardize_target not in (True, False, "auto"):
             raise ConfigError(
                 f"data.standardize_target is {standardize_target!r}: give true, false or auto"
@@ -582,11 +583,21 @@ class RunData:
             )
 
     def _fit_standardizer(self, parts: dict[str, _Part]) -> None:
-        """Fit the standardizer on the training inputs, or take the one that was given."""
+        """Fit the standardizer on the training inputs, or take the one that was given.
+
+        Raises:
+            ConfigError: it was asked for, and inputs are tokens.
+        """
         if "standardizer" in self._given:
             self.standardizer = Standardizer.from_state(self._given["standardizer"])
-        # the mean of token numbers says nothing
-        elif self.standardize != "none" and not get_task(self.info.task).integer_inputs:
+        elif get_task(self.info.task).integer_inputs:
+            # nobody need have asked for a default
+            if self.standardize not in ("none", self.default_kind):
+                raise ConfigError(
+                    f"data.standardize={self.standardize} does nothing, as inputs are tokens, "
+                    "whose mean says nothing: set data.standardize=none"
+                )
+        elif self.standardize != "none":
             chunks = self._read_chunks(parts["train"])
             self.standardizer = Standardizer.fit(self.standardize, chunks)
 

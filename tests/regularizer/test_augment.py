@@ -293,6 +293,24 @@ def test_pixels_outside_of_black_and_white_are_refused_once_seen():
         view(Augment(brightness=0.1), 200 * torch.eye(8).expand(4, 1, 8, 8))
 
 
+@pytest.mark.parametrize("given", [{"policy": "trivial"}, {"contrast": 0.1}])
+def test_pixels_that_are_all_next_to_black_are_refused_once_seen(given):
+    shares = images(4)
+    with pytest.raises(ConfigError, match=r"white=255, but pixels .* and 0\.9\d*: set"):
+        view(Augment(white=255, **given), shares)
+    # a night's, of which one pixel is brighter than a hundredth
+    view(Augment(white=255, **given), 3 * shares)
+    # places alone have no units
+    view(Augment(white=255), shares)
+
+
+def test_images_that_are_black_all_over_tell_of_no_units():
+    augment = Augment(brightness=0.1, white=255)
+    view(augment, torch.zeros(4, 1, 8, 8))
+    with pytest.raises(ConfigError, match="white=255"):
+        view(augment, images(4, 1))
+
+
 DIGITS = [
     *("data=digits", "data.num_train=60", "data.val=30", "data.test=30", "model=cnn"),
     *("model.width=3", "data.batch_size=20", "trainer.max_epochs=3", "regularizer=[augment]"),

@@ -22,6 +22,10 @@ from truerisk.regularizer.image_operations import (
 )
 
 KEY = "regularizer.augment"
+BLACK = 1e-5
+"""Share of white that black pixels may exceed by rounding, once standardized and back."""
+DARKEST = 0.01
+"""Share of white that the brightest pixel of a first batch exceeds, unless units are mistaken."""
 
 
 class Augment(Regularizer):
@@ -61,7 +65,7 @@ class Augment(Regularizer):
 
     Raises:
         ConfigError: a number out of range; samples that are no images; at the first batch, pixels
-            that are no values between black and white.
+            that are no values between black and white, or are all next to black.
     """
 
     stacks = (
@@ -187,24 +191,26 @@ class Augment(Regularizer):
         return x
 
     def check_pixels(self, x: Tensor) -> None:
-        """Refuse, at the first batch, values that are none between black and white.
+        """Refuse, at the first batch, values that are in other units than ``white``.
 
         Args:
             x: images in their own units.
 
         Raises:
-            ConfigError: there are some.
+            ConfigError: some are not between black and white, or all are next to black.
         """
         if self._checked:  # a GPU is waited for here
             return
-        self._checked = True
         low, high = map(float, x.aminmax())
+        # images that are black all over tell of no units: the next batch is looked at, too
+        self._checked = high > BLACK * self.white
         slack = 0.02 * self.white  # of rounding: bfloat16 keeps three digits
-        if low < -slack or high > self.white + slack:
+        dark = self._checked and high <= DARKEST * self.white
+        if low < -slack or high > self.white + slack or dark:
             raise ConfigError(
                 f"{KEY}.white={self.white:g}, but pixels lie between {low:.4g} and {high:.4g}: "
-                "set it to the value of a white pixel, such as 255 for bytes where black is 0, or "
-                "leave colours and the policy out"
+                "set it to the value of a white pixel, such as 255 for bytes or 1 for values "
+                "up to 1, where black is 0, or leave colours and the policy out"
             )
 
 

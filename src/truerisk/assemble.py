@@ -398,7 +398,7 @@ def _user_error(error: BaseException, node: DictConfig) -> BaseException:
         place = locate_code(get_object(node["_target_"]))
         return ConfigError(f"{what}: {describe_error(error)}{told}{place}")
     if isinstance(error, ValueError):
-        return ConfigError(f"{what}: {error}")
+        return ConfigError(f"{what}: {read_message(error)}")
     return error
 
 
@@ -585,7 +585,7 @@ def _try_compiler(accelerator: str) -> None:
     try:
         torch.compile(lambda x: x + 1)(torch.ones(1, device=device))
     except Exception as error:  # of torch, of its compilers, or of the system
-        reason = str(error.__cause__ or error.__context__ or error).partition("\n")[0]
+        reason = first_line(error.__cause__ or error.__context__ or error)
         raise ConfigError(
             "compile=true: torch.compile needs a C++ compiler that works, such as g++ (CXX=… names "
             f"another), or set compile=false: {reason}"
@@ -699,7 +699,7 @@ def _optimizer(
             raise  # a fault of the user's class shows its lines
         raise ConfigError(
             f"optimizer: {target} cannot be built from groups of parameters and these numbers "
-            f"({error}): take another optimizer"
+            f"({read_message(error)}): take another optimizer"
         ) from error
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from truerisk.core.errors import ConfigError, first_line
+from truerisk.core.errors import ConfigError, describe_error
 from truerisk.data.encoder import list_features
 from truerisk.engine.recorder import write_tensors
 from truerisk.predictor import Predictor
@@ -92,7 +92,7 @@ def export_run(
         except Exception as error:
             raise ConfigError(
                 f"export: this model cannot be written as {form} for any number of samples "
-                f"({type(error).__name__}: {first_line(error)}); take --format state_dict"
+                f"({describe_error(error)}); take --format state_dict"
             ) from error
         check_sizes(model, predictor, x, form)
         part.replace(path)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from truerisk.core.atomic_files import DAMAGED, NO_ROOM, describe_file_error
 from truerisk.core.checks import parse_duration
-from truerisk.core.errors import ConfigError, Interrupted, UserError, list_own_lines
+from truerisk.core.errors import ConfigError, Interrupted, UserError, list_own_lines, read_message
 from truerisk.core.python_objects import read_parts
 from truerisk.core.stop import Stop
 from truerisk.core.yaml_files import format_yaml
@@ -614,7 +614,7 @@ def refusing_trainer() -> Iterator[None]:
 
         if not isinstance(error, MisconfigurationException | ValueError):
             raise
-        raise ConfigError(f"trainer: {error}") from error
+        raise ConfigError(f"trainer: {read_message(error)}") from error
 
 
 def build_strategy(trainer: DictConfig) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from truerisk.config.compose import (
 )
 from truerisk.config.mistakes import explain_unresolved
 from truerisk.config.parts import PRIMARY
-from truerisk.core.errors import ConfigError, UserError, format_count
+from truerisk.core.errors import ConfigError, UserError, format_count, join_lines
 from truerisk.outcome import EXIT, INTERRUPTED, Outcome
 from truerisk.task import config_has_samples
 
@@ -352,7 +352,7 @@ def draw_figures(folders: Sequence[Path]) -> int:
                 draw_result(run, run.config)
             except Exception as error:
                 # whatever is wrong with one run's files, the others are still worth a figure
-                print(f"error: {run.folder}: {' '.join(str(error).split())}", file=sys.stderr)
+                print(f"error: {run.folder}: {join_lines(error)}", file=sys.stderr)
                 failures += 1
             else:
                 print(f"figures  {run.run.figures}")

@@ -33,7 +33,7 @@ from truerisk.core.atomic_files import (
     write_atomic,
     write_json,
 )
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import ConfigError, join_lines, read_message
 from truerisk.core.stop import Stop
 from truerisk.risk.measured import Measured, read_measured
 
@@ -344,7 +344,7 @@ class RunFolder:
             with self.config.open(encoding="utf-8") as file:
                 config = load(file, YamlLoader)
         except (YAMLError, UnicodeDecodeError, OSError) as error:
-            raise ConfigError(f"{self.config} is damaged: {' '.join(str(error).split())}") from None
+            raise ConfigError(f"{self.config} is damaged: {join_lines(error)}") from None
         # every run has seeds, which stand far down: what was cut off above may be YAML all the same
         if not isinstance(config, dict) or "seed" not in config:
             raise ConfigError(f"{self.config} is damaged: it holds no configuration of a run")
@@ -489,8 +489,9 @@ class RunFolder:
                 return dict(stored)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ConfigError(f"{self.path / self.LOSSES} is not readable: {error}") from None
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            file = self.path / self.LOSSES
+            raise ConfigError(f"{file} is not readable: {read_message(error)}") from None
 
     def write_losses(self, losses: Mapping[str, np.ndarray]) -> None:
         """Record the loss of each sample of a tested fold."""
@@ -510,7 +511,7 @@ class RunFolder:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (ValueError, OSError) as error:  # of bytes that are no text, too
-            raise ConfigError(f"{path} is not readable JSON: {error}") from None
+            raise ConfigError(f"{path} is not readable JSON: {read_message(error)}") from None
         if not isinstance(content, dict):
             raise ConfigError(f"{path} is not readable JSON: it holds no names")
         return content

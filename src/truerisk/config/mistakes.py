@@ -21,7 +21,7 @@ from omegaconf.errors import (
 )
 
 from truerisk.config.parts import PRIMARY, SINGLE, display_path, list_groups, list_options
-from truerisk.core.errors import ConfigError, suggest
+from truerisk.core.errors import ConfigError, first_line, suggest
 
 Where = Sequence[Path]
 """The folders that hold options: the package's own, then the user's."""
@@ -104,7 +104,7 @@ def explain_unresolved(error: OmegaConfBaseException) -> ConfigError:
     """Explain that a value is missing or refers to nothing."""
     if isinstance(error, MissingMandatoryValue):
         return ConfigError(f"{error.full_key} has no value yet; set it: {error.full_key}=…")
-    what = str(error).splitlines()[0]
+    what = first_line(error)
     if isinstance(error, InterpolationResolutionError):
         return ConfigError(f"{error.full_key} refers to something that is not there: {what}")
     return ConfigError(f"{error.full_key}: {what}")

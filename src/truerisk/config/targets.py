@@ -16,7 +16,7 @@ import hydra.utils
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from truerisk.config.parts import conf_dir
-from truerisk.core.errors import ConfigError, suggest
+from truerisk.core.errors import ConfigError, read_message, suggest
 
 FILLED_IN: Mapping[str, frozenset[str]] = {
     "data": frozenset({"seed"}),
@@ -121,7 +121,8 @@ def _import_module(name: str, key: str, path: str) -> Any:
             "install it, run truerisk in the folder that holds it, or put that folder on PYTHONPATH"
         ) from error
     except Exception as error:  # a user's module may raise anything when it is imported
-        raise ConfigError(f"{key}={path}: importing {name} fails: {error}") from error
+        said = read_message(error)
+        raise ConfigError(f"{key}={path}: importing {name} fails: {said}") from error
 
 
 def find_mismatches(

@@ -10,6 +10,7 @@ import re
 import sysconfig
 import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -114,20 +115,34 @@ def refuse_arguments(parser: argparse.ArgumentParser, said: str) -> NoReturn:
 
 
 def read_message(error: BaseException) -> str:
-    """Return what an error says; nothing, where saying it fails."""
-    try:
-        return str(error).strip()
-    except Exception:  # its class may be somebody's own, with a __str__ that is no better
-        return ""
+    """Return what an error says; its kind, where it says nothing or saying it fails."""
+    with suppress(Exception):  # its class may be somebody's own, with a __str__ that is no better
+        if said := str(error).strip():
+            return said
+    return type(error).__name__
+
+
+def join_lines(error: BaseException) -> str:
+    """Return all that an error of another library says, in one line.
+
+    >>> join_lines(ValueError("no such thing\\nat line 3")), join_lines(KeyError())
+    ('no such thing at line 3', 'KeyError')
+    """
+    return " ".join(read_message(error).split())
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error of another library says, in one line.
+    """Return what an error of another library says first, in one line.
 
     >>> first_line(ValueError("no such thing\\nat line 3")), first_line(KeyError())
     ('no such thing', 'KeyError')
+    >>> first_line(ValueError("none works:\\n- gz: no such file\\n- xz: no such file"))
+    'none works: gz: no such file'
     """
-    return (read_message(error) or type(error).__name__).splitlines()[0]
+    first, *others = read_message(error).splitlines()
+    if first.endswith(":"):  # it only leads to what follows
+        first += " " + next((line.strip(" \t-") for line in others if line.strip()), "")
+    return first.rstrip(": ")
 
 
 def describe_error(error: BaseException | str) -> str:
@@ -138,7 +153,11 @@ def describe_error(error: BaseException | str) -> str:
     """
     if isinstance(error, str):
         return error.partition("\n")[0]
-    kind, said = type(error).__name__, first_line(error)
+    return _put_kind_first(error, first_line(error))
+
+
+def _put_kind_first(error: BaseException, said: str) -> str:
+    kind = type(error).__name__
     if said == kind:
         return kind
     return f"{kind}: {said}"
@@ -152,9 +171,9 @@ def describe_fault(error: BaseException) -> str:
     """
     if _wants_all():
         return f"{describe_error(error)}\n{_format_traceback(error)}"
-    said = read_message(error).splitlines()[1:]
+    first, *said = read_message(error).splitlines()
     lines = [*shorten_lines(said), *shorten_lines(list_own_lines(error))]
-    return "\n  ".join([describe_error(error), *lines])
+    return "\n  ".join([_put_kind_first(error, first), *lines])
 
 
 def describe_bug(error: BaseException) -> str:

@@ -146,7 +146,7 @@ def find_layout(file: Path, dialect: Dialect) -> FileLayout:
         ) from None
     except csv.Error as error:
         raise ConfigError(
-            f"data.source.path: {file} cannot be read as {suffix} ({error})"
+            f"data.source.path: {file} cannot be read as {suffix} ({first_line(error)})"
         ) from None
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from truerisk.core import shards
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import ConfigError, first_line
 from truerisk.engine.precision import PRECISIONS, DevicePrecision, choose_device
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Host:
             if own and not self.shards:
                 raise  # a fault of the user's class shows its lines
             name = type(optimizer).__name__
-            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:120]
+            reason = first_line(error).rstrip(".")[:120]
             if not self.shards:
                 raise ConfigError(
                     f"{name} breaks off in its first step ({reason}): take another optimizer"

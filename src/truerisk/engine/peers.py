@@ -220,7 +220,7 @@ class Peers:
         if strange and self.rank == 0 and self._watch is not None:
             self._news.wait(1.0)  # a broken connection may be noticed here first
         # where all break off for one reason, it is this process's own
-        own = f"{type(error).__name__}: {error}"
+        own = f"{type(error).__name__}: {error}".removesuffix(": ")
         return "" if self.fault.rstrip().endswith(own) else self.fault
 
     def _close(self) -> None:

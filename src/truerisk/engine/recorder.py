@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from truerisk.core.atomic_files import replacing
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import ConfigError, first_line
 from truerisk.engine.state import BestWeights
 from truerisk.logger import read_history
 from truerisk.risk.measured import Measured
@@ -180,7 +180,7 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
         content = torch.load(path, map_location=device, weights_only=True)
     # a torn or foreign file fails in as many ways as zip and pickle have
     except Exception as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
+        why = first_line(error)
         if "weights_only" in str(error):
             # torch advises to load it by pickle, which is how a file from elsewhere runs its code
             why = "it is damaged, or holds more than weights and numbers"

@@ -23,7 +23,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor
 
 from truerisk.core.batch import Batch
-from truerisk.core.errors import ConfigError, suggest
+from truerisk.core.errors import ConfigError, join_lines, suggest
 from truerisk.core.stop import Stop, StopRule
 from truerisk.engine.callback_rules import SERVED
 from truerisk.engine.host import Host, quiet_lightning
@@ -306,7 +306,7 @@ def host_run(
         try:
             trainer.fit(module)
         except (MisconfigurationException, ModuleNotFoundError) as error:
-            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"trainer: {join_lines(error)}") from error
         except SystemExit:
             # SIGTERM ends Lightning's loop after an epoch, before our next turn to save.
             if not loop.stop_requested:
@@ -366,7 +366,7 @@ def make_trainer(
             **arguments,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"trainer: {join_lines(error)}") from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from truerisk.core.checks import check_float
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import ConfigError, read_message
 
 
 def identity_(tensor: Tensor, scale: float = 1.0) -> Tensor:
@@ -171,7 +171,7 @@ class Initializer:
             if scheme is not None:
                 scheme(draw)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"initializer.weight does not work: {error}") from error
+            raise ConfigError(f"initializer.weight does not work: {read_message(error)}") from error
         matrix.weight.copy_(draw * self.gain)
 
 
@@ -203,7 +203,8 @@ def writable_weights(model: nn.Module) -> Iterator[None]:
             kind = type(parametrizations[name][0]).__name__
             raise ConfigError(
                 f"initializer: {kind} of a {type(module).__name__}'s {name} cannot be given a "
-                f"weight to compute ({error}): give it a right_inverse, or take initializer=default"
+                f"weight to compute ({read_message(error)}): give it a right_inverse, or take "
+                "initializer=default"
             ) from error
     for module in model.modules():
         for hook in module._forward_pre_hooks.values():

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from truerisk.core.errors import ConfigError, suggest
+from truerisk.core.errors import ConfigError, describe_error, suggest
 from truerisk.logger.label import (
     LONGEST_TAG,
     best_epoch,
@@ -245,5 +245,5 @@ class WandB(WandbLogger):
             self._lost = True
             with suppress(ConnectionError, MailboxClosedError):
                 wandb.teardown()  # or it would fail as the process exits
-            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            reason = describe_error(error)
             print(f"W&B is out of reach ({reason}); metrics.csv goes on", file=sys.stderr)

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from truerisk.core import rng
-from truerisk.core.errors import FAULTS, ConfigError, describe_fault, list_own_lines, locate_code
+from truerisk.core.errors import (
+    FAULTS,
+    ConfigError,
+    describe_fault,
+    list_own_lines,
+    locate_code,
+    read_message,
+)
 
 if TYPE_CHECKING:
     from truerisk.loss.surrogate import Surrogate
@@ -113,7 +120,7 @@ def _explain_fault(
     )
     if list_own_lines(error):
         return ConfigError(f"{given}: {describe_fault(error)}")
-    return ConfigError(f"{given}: {error}; {fitting_options(surrogate.task)}")
+    return ConfigError(f"{given}: {read_message(error)}; {fitting_options(surrogate.task)}")
 
 
 def _check_shape(name: str, losses: Tensor, n: int) -> None:

@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from truerisk.core.errors import FAULTS, ConfigError, describe_fault, list_own_lines, suggest
+from truerisk.core.errors import (
+    FAULTS,
+    ConfigError,
+    describe_fault,
+    join_lines,
+    list_own_lines,
+    suggest,
+)
 from truerisk.metric.functionals import (
     CellCounts,
     Functional,
@@ -435,7 +442,7 @@ class TorchMetric(Metric):
             try:
                 value = self._compute(self.make_metric(strict=True), seen)
             except FAULTS as error:  # torchmetrics, or a class of the user's, may raise anything
-                said = " ".join(str(error).split())
+                said = join_lines(error)
                 if list_own_lines(error):
                     said = describe_fault(error)
                 raise ConfigError(f"metric.{self.name}: {self.kind}{self.short}: {said}") from error

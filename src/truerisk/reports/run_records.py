@@ -20,7 +20,7 @@ import yaml
 from truerisk.config.compose import quote_override
 from truerisk.config.contents import find_module_name
 from truerisk.config.parts import existing_folder
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import ConfigError, join_lines
 from truerisk.core.seeds import derive_streams
 from truerisk.core.stop import Stop, read_stop
 from truerisk.core.yaml_files import YamlLoader
@@ -136,7 +136,7 @@ def collect_runs(folders: Iterable[str | Path]) -> CollectedRuns:
             runs.append(read_run_record(path))
         # whatever is wrong with one run's files, the others are still worth a report
         except (ConfigError, yaml.YAMLError, ValueError, KeyError, TypeError, OSError) as error:
-            unreadable.append(f"{path}: {' '.join(str(error).split())}")
+            unreadable.append(f"{path}: {join_lines(error)}")
     return CollectedRuns(tell_smoothed_apart(tell_contents_apart(runs)), unreadable, refused)
 
 
@@ -299,7 +299,7 @@ def read_config(run: RunFolder) -> dict[str, Any]:
     try:
         config = _parse_config(run.config.read_text())
     except (yaml.YAMLError, ValueError, OSError) as error:
-        raise ConfigError(f"{run.config} is damaged: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{run.config} is damaged: {join_lines(error)}") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{run.config} is damaged: it holds no configuration of a run")
     return config

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
-from truerisk.core.errors import ConfigError, suggest
+from truerisk.core.errors import ConfigError, read_message, suggest
 
 LENGTHS = (
     "T_max",
@@ -275,7 +275,8 @@ def _build_scheduler(
         return target(optimizer, **options)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         name = getattr(target, "__name__", target)
-        raise ConfigError(f"scheduler: {name} does not take {options}: {error}") from error
+        said = read_message(error)
+        raise ConfigError(f"scheduler: {name} does not take {options}: {said}") from error
 
 
 def _refuse_schedule(target: Callable[..., Any], optimizer: Optimizer, warmup: float) -> None:

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from statistics import median
 
-from truerisk.core.errors import UserError, first_line
+from truerisk.core.errors import UserError, describe_error
 from truerisk.outcome import Outcome
 from truerisk.verdicts.gallery import save_themes, write_gallery
 from truerisk.verdicts.reproduction import (
@@ -83,7 +83,7 @@ def _reproduce_one(reproduction: Reproduction, quick: bool, overrides: Sequence[
             raise
         raise UserError(
             f"{reproduction.name}: {' '.join(overrides)} changed what its claims are measured on "
-            f"({type(error).__name__}: {first_line(error)})"
+            f"({describe_error(error)})"
         ) from error
 
 

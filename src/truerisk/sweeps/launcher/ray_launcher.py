@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from truerisk.core.checks import check_float, check_int
-from truerisk.core.errors import ConfigError, Interrupted
+from truerisk.core.errors import ConfigError, Interrupted, join_lines, read_message
 from truerisk.engine.signals import SIGNALS
 from truerisk.outcome import Outcome
 from truerisk.sweeps.launcher.launcher import (
@@ -90,7 +90,7 @@ class RayLauncher(Launcher):
             try:
                 task = ray.remote(**self.needs)(run_share)
             except (TypeError, ValueError) as error:
-                raise ConfigError(f"hydra.launcher: Ray says: {error}") from error
+                raise ConfigError(f"hydra.launcher: Ray says: {read_message(error)}") from error
             self._check_room(ray)
             for share in self.share_works(works):
                 if self.stopped:
@@ -182,7 +182,7 @@ def connect(address: str | None) -> Iterator[Any]:
         except SystemExit as end:  # Ray's own answer to a signal that comes meanwhile
             raise Interrupted("SIGTERM") from end
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            said = " ".join(str(error).split())
+            said = join_lines(error)
             raise ConfigError(f"hydra.launcher.address={address}: {said}") from error
         for number, handler in handlers.items():  # Ray takes SIGTERM for itself
             signal.signal(number, handler)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from truerisk.core.checks import check_float, check_int
-from truerisk.core.errors import ConfigError, ProcessLost
+from truerisk.core.errors import ConfigError, ProcessLost, first_line, read_message
 from truerisk.outcome import Outcome
 from truerisk.sweeps.launcher.launcher import (
     CellWork,
@@ -202,7 +202,7 @@ def send_array(executor: Any, tasks: Sequence[ClusterTask]) -> list[Any]:
         with contextlib.redirect_stderr(io.StringIO()), executor.batch():
             return [executor.submit(task) for task in tasks]  # sent when the block ends
     except (FailedJobError, FailedSubmissionError) as error:
-        said = str(error) or str(error.__cause__)
+        said = str(error) or read_message(error.__cause__ or error)
         lines = [line.removeprefix("sbatch: ").strip() for line in said.splitlines()]
         lines = [line.removeprefix("error: ").removeprefix("fatal: ") for line in lines if line]
         raise ConfigError(f"sbatch says: {'; '.join(lines)}") from error
@@ -290,6 +290,5 @@ def make_executor(cluster: str, job: Mapping[str, Any]) -> Any:
         executor = submitit.AutoExecutor(job["submitit_folder"], cluster=cluster, **begin)
         executor.update_parameters(**named)
     except (AssertionError, NameError, RuntimeError) as error:
-        said = str(error).splitlines()[0]
-        raise ConfigError(f"hydra.launcher: submitit says: {said}") from error
+        raise ConfigError(f"hydra.launcher: submitit says: {first_line(error)}") from error
     return executor

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truerisk.core.atomic_files import NO_ROOM, describe_file_error
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import ConfigError, describe_error
 from truerisk.outcome import Outcome
 from truerisk.sweeps.launcher.launcher import (
     CellWork,
@@ -136,7 +136,7 @@ def _describe_failure(error: BaseException) -> str:
     """Say what an error says, and where: for a limit of vmap, the line of the model that met it."""
     import torch
 
-    said = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0]
+    said = describe_error(error).partition(". ")[0]
     # the innermost line that is neither torch's nor of what trains: that of the model, where a
     # part of the stack is what vmap has no rule for
     package = Path(__file__).parents[2]

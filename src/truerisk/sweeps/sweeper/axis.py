@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hydra.core.override_parser.overrides_parser import create_functions
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
 
-from truerisk.core.errors import ConfigError, suggest
+from truerisk.core.errors import ConfigError, read_message, suggest
 from truerisk.sweeps.sweeper import CellOverrides
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _draw_from_distribution(override: Override, rng: Generator) -> str:
     try:
         return format_number(getattr(stats, name)(*arguments).rvs(random_state=rng))
     except (AttributeError, TypeError, ValueError) as error:
-        problem = f"scipy.stats.{name}: {error}"
+        problem = f"scipy.stats.{name}: {read_message(error)}"
         if not hasattr(stats, name):
             names = [n for n in dir(stats) if hasattr(getattr(stats, n), "rvs")]
             problem = f"{suggest(name, names)} (scipy.stats)"

@@ -81,6 +81,15 @@ def pack(path, files, folder="cifar-10-batches-bin"):
     return path
 
 
+def test_an_archive_whose_bytes_have_changed_is_refused(tmp_path):
+    path = pack(tmp_path / "a.tar.gz", cifar10_files()[0])
+    packed = bytearray(path.read_bytes())
+    packed[-8] ^= 1  # of the checksum of what is packed, which stands for a pixel of it
+    path.write_bytes(packed)
+    with pytest.raises(ConfigError, match=r"data_batch_1.bin in .* is damaged.*CRC check failed"):
+        cifar10(str(path))
+
+
 @pytest.mark.parametrize("form", ["folder", "folder in a folder", "packed files", "archive"])
 def test_cifar10(tmp_path, form):
     files, images = cifar10_files()

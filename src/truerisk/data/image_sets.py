@@ -222,6 +222,9 @@ class PackedFiles(NamedTuple):
         with tarfile.open(self.path) as archive:
             # by their bare names, as all lies below a folder of the archive's own
             members = {Path(m.name).name: m for m in archive.getmembers() if m.isfile()}
+            # the checksum comes last, behind all members
+            if archive.fileobj is not None:
+                archive.fileobj.read(-1)
             if name not in members:
                 if required:
                     raise self._lacks(name, list(members))

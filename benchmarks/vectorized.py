@@ -118,19 +118,21 @@ class Watch:
 
         self.bare, self.jax, self.epochs = Bare(assemble(cfg)), jax, epochs
         self.over_bare, self.over_jax = Pairs(), Pairs()
-        self.steps, self.began = 0, 0.0
+        self.steps, self.members, self.began = 0, 0, 0.0
         self.on_enough: Callable[[], None] = lambda: None
 
     def tell(self, taken: int, _done: float) -> None:
-        """The first step of an epoch comes after the measurement of the epoch before."""
-        self.steps += taken > 0
-        if taken == 0 or self.steps % self.bare.steps != 1:
+        """The first steps of an epoch come after the measurement of the epoch before."""
+        # the very first step is one, before it is compiled
+        self.members = self.members or taken
+        epoch, begun = divmod(self.steps, self.bare.steps)
+        self.steps += taken // max(1, self.members)
+        if taken == 0 or begun:
             return
-        epoch = self.steps // self.bare.steps
         if epoch >= self.epochs:
             self.on_enough()
         if epoch > WARM:
-            took = (process_time() - self.began) / (self.bare.steps * taken)
+            took = (process_time() - self.began) / (self.bare.steps * self.members)
             self.over_bare.add(1e6 * took, 1e6 * self.bare.epoch())
             if self.jax is not None:
                 self.over_jax.add(1e6 * took, 1e6 * self.jax.epoch())

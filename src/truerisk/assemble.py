@@ -6,7 +6,7 @@ import copy
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -152,15 +152,20 @@ def build_data(
     data = build(cfg.data, seed=seeds.data)
     data.order_seed, data.predicting, data.single = seeds.order, predicting, single
     data.suited = suited
-    choice = str((cfg.get("choices") or {}).get("data"))
-    if option := list_options("data", (conf_dir(),)).get(choice):
-        own = OmegaConf.select(OmegaConf.load(option), "standardize")
-        data.default_kind = own or data.default_kind
+    data.default_kind = read_default_kind(str((cfg.get("choices") or {}).get("data")))
     data.load_state_dict(fitted or {})
     data.prepare()
     if loaded is not None:
         loaded[asked] = data
     return data
+
+
+@cache  # cells of a study ask for the same
+def read_default_kind(choice: str) -> str:
+    """Read which standardization an option of ``data`` has by itself."""
+    option = list_options("data", (conf_dir(),)).get(choice)
+    own = OmegaConf.select(OmegaConf.load(option), "standardize") if option else None
+    return own or "feature"
 
 
 def refuse_leak(cfg: DictConfig, data: RunData) -> None:

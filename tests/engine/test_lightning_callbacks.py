@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from datetime import timedelta
 from types import SimpleNamespace
 
 import lightning as L
@@ -174,6 +175,12 @@ def test_model_checkpoint_by_steps(host):
     files = sorted((result.folder / "checkpoints/lightning").iterdir())
     assert [f.name for f in files] == ["epoch=1-step=4.ckpt", "epoch=2-step=8.ckpt"]
     assert RiskModule.load_from_checkpoint(files[0])(torch.randn(2, 4)).shape == (2, 3)
+
+
+def test_model_checkpoint_by_epochs(host):
+    result = host(lc.ModelCheckpoint(every_n_epochs=2, save_top_k=-1))
+    files = (result.folder / "checkpoints/lightning").iterdir()
+    assert [f.name for f in files] == ["epoch=1-step=6.ckpt"]
 
 
 def test_model_checkpoint_by_risk(host):
@@ -374,6 +381,20 @@ def test_hooks_outside_training_are_refused(host):
     callback = lc.LambdaCallback(on_test_end=lambda *args: None)
     with pytest.raises(ConfigError, match="overrides on_test_end, which training never calls"):
         host(callback)
+
+
+def test_a_checkpoint_by_the_clock_is_refused(host):
+    # Lightning itself lets it pass, and saves nothing where optimization is manual
+    by_the_clock = lc.ModelCheckpoint(train_time_interval=timedelta(seconds=1))
+    with pytest.raises(ConfigError, match=r"train_time_interval=….*give every_n_train_steps"):
+        host(by_the_clock)
+
+
+@pytest.mark.parametrize("hook", ["on_save_checkpoint", "on_load_checkpoint"])
+def test_hooks_of_other_checkpoints_are_told(host, capsys, hook):
+    host(lc.LambdaCallback(**{hook: lambda *args: None}))
+    said = f"the callback LambdaCallback: {hook} will not be called for the run's own checkpoints"
+    assert said in capsys.readouterr().err
 
 
 def test_hooks_that_are_not_called_beside_others_that_are(host, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from datetime import timedelta
 
 import lightning as L
 import pytest
@@ -23,6 +24,7 @@ from truerisk.engine.risk_module import RiskModule
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
+BY_THE_CLOCK = ModelCheckpoint(train_time_interval=timedelta(seconds=1))
 OVERRIDES = ["data=iris", "data.batch_size=30", "model.width=8", "threads=1"]
 
 
@@ -268,11 +270,19 @@ def test_loaders_of_ones_own(trainer):
         ({"accumulate_grad_batches": 2}, [], "use a larger data.batch_size"),
         ({"callbacks": [StochasticWeightAveraging(1e-2)]}, [], "choose regularizer=swa"),
         ({"callbacks": [GradientAccumulationScheduler({0: 2})]}, [], "set step.accumulate"),
+        (
+            {"callbacks": [BY_THE_CLOCK], "enable_checkpointing": True},
+            [],
+            r"ModelCheckpoint\(train_time_interval=…\) would save nothing here",
+        ),
         ({"max_epochs": -1}, [], r"give Trainer\(max_epochs=…\)"),
         ({"precision": "bf16-true"}, [], "32-true, 64-true, bf16-mixed, 16-mixed do"),
         ({}, ["step.accumulate=2"], "a batch is a step"),
     ],
-    ids=["clip", "accumulate", "swa", "scheduler", "endless", "precision", "micro-batches"],
+    ids=[
+        *("clip", "accumulate", "swa", "scheduler", "clock", "endless", "precision"),
+        "micro-batches",
+    ],
 )
 def test_what_cannot_work_is_refused_in_a_line(trainer, options, overrides, message):
     module, data = build(*overrides)

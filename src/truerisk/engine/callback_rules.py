@@ -34,6 +34,8 @@ NEVER = (
 """Hooks between the parts of a step, which is taken as a whole."""
 ELSEWHERE = ("on_test", "on_predict", "on_sanity_check")
 """Beginnings of hooks that no training calls."""
+CHECKPOINTS = ("on_save_checkpoint", "on_load_checkpoint")
+"""Hooks of Lightning's checkpoints, which those of a run are not."""
 
 SERVED = ("_target_", *(field.name for field in fields(TrainerOptions)))
 """Arguments of a Trainer that our own loop serves; others need Lightning's."""
@@ -74,6 +76,12 @@ def refuse_callbacks(callbacks: Iterable[Callback], hosted: bool = False) -> Non
         names = [base.__name__ for base in type(callback).__mro__]
         for name in (name for name in names if name in instead):
             raise ConfigError(f"the callback {kind} cannot work here: {instead[name]}")
+        # ModelCheckpoint never looks at the clock where a module steps its optimizer itself
+        if getattr(callback, "_train_time_interval", None) is not None:
+            raise ConfigError(
+                f"{kind}(train_time_interval=…) would save nothing here: give every_n_train_steps; "
+                "truerisk train itself saves every checkpoint_seconds"
+            )
         hooks = list_hooks(callback)
         for hook in (hook for hook in hooks if hook in NEVER):
             raise ConfigError(
@@ -94,13 +102,19 @@ def describe_uncalled(callbacks: Iterable[Callback]) -> Iterator[str]:
         callbacks: those of a run.
     """
     for callback in callbacks:
-        kind = type(callback)
-        if kind.__module__.startswith(("lightning.", "pytorch_lightning.")):
+        name, module = type(callback).__name__, type(callback).__module__
+        if module.startswith(("lightning.", "pytorch_lightning.")) and name != "LambdaCallback":
             continue  # made for any loop
-        if uncalled := [hook for hook in list_hooks(callback) if hook.startswith(ELSEWHERE)]:
+        hooks = list_hooks(callback)
+        if uncalled := [hook for hook in hooks if hook.startswith(ELSEWHERE)]:
             yield (
-                f"the callback {kind.__name__}: {', '.join(uncalled)} will not be called, as a run "
-                "trains and measures; test by a Trainer of your own (docs/lightning.md)"
+                f"the callback {name}: {', '.join(uncalled)} will not be called, as a run trains "
+                "and measures; test by a Trainer of your own (docs/lightning.md)"
+            )
+        if left_out := [hook for hook in hooks if hook in CHECKPOINTS]:
+            yield (
+                f"the callback {name}: {', '.join(left_out)} will not be called for the run's own "
+                "checkpoints, which hold what its state_dict returns"
             )
 
 

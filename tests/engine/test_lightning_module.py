@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import warnings
 from datetime import timedelta
 
@@ -17,6 +18,7 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
 )
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.profilers import SimpleProfiler
 
 import truerisk
 from truerisk.core.errors import ConfigError
@@ -154,6 +156,22 @@ def test_a_checkpoint_that_tells_nothing_of_its_data(run, tmp_path):
     assert module(torch.randn(5, 4)).shape == (5, 3)
 
 
+def test_weights_alone_are_no_module(run):
+    result = run(*OVERRIDES, "trainer.max_epochs=1")
+    with pytest.raises(ConfigError, match=r"best\.ckpt holds no module: .*load_run") as refused:
+        RiskModule.load_from_checkpoint(result.run.best)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(TypeError, match="cannot be called on an instance"):
+        build()[0].load_from_checkpoint(result.run.last)
+
+
+def test_a_fitted_module_is_pickled(trainer):
+    module, data = build()
+    trainer().fit(module, datamodule=data)
+    again, x = pickle.loads(pickle.dumps(module)), torch.randn(5, 4)
+    assert torch.equal(again(x), module(x))
+
+
 def test_without_recipe_and_configuration():
     with pytest.raises(ConfigError, match=r"truerisk\.build_module"):
         RiskModule()
@@ -251,6 +269,33 @@ def test_val_check_interval_measures_in_mid_epoch(trainer):
     options = {"val_check_interval": 0.5, "num_sanity_val_steps": 0}
     trainer(callbacks=[See()], **options).fit(module, datamodule=data)
     assert seen == [1, 2, 3, 4, 5, 6]
+
+
+def test_epochs_that_are_not_checked(trainer):
+    module, data = build()
+    seen = []
+
+    class See(L.Callback):
+        def on_validation_end(self, trainer, module):
+            seen.append(trainer.global_step)
+
+    options = {"max_epochs": 5, "check_val_every_n_epoch": 2, "num_sanity_val_steps": 0}
+    trainer(callbacks=[See()], **options).fit(module, datamodule=data)
+    assert seen == [6, 12]
+
+
+def test_a_profiler_is_told_of_each_step(trainer):
+    module, data = build()
+    fitted = trainer(profiler=(profiler := SimpleProfiler()))
+    fitted.fit(module, datamodule=data)
+    assert len(profiler.recorded_durations["optimizer_step"]) == fitted.global_step == 6
+
+
+def test_several_processes_are_refused(trainer, monkeypatch):
+    module, data = build()
+    monkeypatch.setattr(L.Trainer, "world_size", 2)
+    with pytest.raises(ConfigError, match="in one process: give it devices=1"):
+        trainer().fit(module, datamodule=data)
 
 
 def test_loaders_of_ones_own(trainer):

@@ -32,7 +32,7 @@ class Recorder:
         late: makes the loggers that are told of all of them when the run ends. Of hundreds of runs
             at once not every logger can be open.
         writes: whether this process writes.
-        draw: draws the run's figures, for loggers that show them.
+        draw: draws the run's figures, for loggers that show them; None where there are none.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Recorder:
         loggers: Sequence[Any],
         late: Callable[[], Sequence[Logger]] = list,
         writes: bool = True,
-        draw: Callable[[], None] = lambda: None,
+        draw: Callable[[], None] | None = None,
     ) -> None:
         self.run, self.config, self.late, self.writes = run, dict(config), late, writes
         self.draw = draw
@@ -106,7 +106,7 @@ class Recorder:
 
     def _tell_summary(self, logger: Logger, status: str) -> None:
         """Tell a logger what counts of the run, if it asks for it; those of others do not."""
-        if getattr(logger, "shows_figures", False):
+        if getattr(logger, "shows_figures", False) and self.draw is not None:
             self.draw()
         if hasattr(logger, "log_summary"):
             logger.log_summary(self.run.summary(), status)

@@ -43,6 +43,9 @@ SAYS = {
 }
 """Arguments of a Trainer that its manual optimization has no use for, and what says it here."""
 
+RESTRICTED: Any = type(vars(L.LightningModule)["load_from_checkpoint"])
+"""Lightning's kind of class method, which refuses to be called on an instance."""
+
 
 class RiskModule(L.LightningModule):
     """A recipe's model and loss, trained by our own step and measured under our own names.
@@ -451,6 +454,27 @@ class RiskModule(L.LightningModule):
         self.release_weights()
 
     # --- checkpoints ----------------------------------------------------------------------------
+
+    @RESTRICTED
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
+        """Load a module that a run or a Trainer has saved.
+
+        Args:
+            checkpoint_path: a run's ``last.ckpt``, or a file of a ModelCheckpoint's.
+            args: as of any LightningModule, as are ``options``.
+
+        Raises:
+            ConfigError: the file is none of these.
+        """
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args, **options)
+        except KeyError as error:  # what Lightning looks for first is its own version
+            if error.args != ("pytorch-lightning_version",):
+                raise
+            raise ConfigError(
+                f"{checkpoint_path} holds no module: give a run's last.ckpt or a file of a "
+                "ModelCheckpoint's; best.ckpt is weights alone: truerisk.load_run(FOLDER).model"
+            ) from None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what our step needs to go on to the same bits."""

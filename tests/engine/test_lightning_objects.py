@@ -202,9 +202,14 @@ class Network(L.LightningModule):
         ({"model": nn.Linear(4, 7)}, r"outputs \[2, 7\].*the loss takes 2"),
         ({"data": 3}, "data is a int: give"),
         ({"data": make_pairs()[:1]}, "data is a tuple: give"),
+        (
+            {"model": nn.Sequential(nn.LazyLinear(2))},
+            r"model: 0\.weight of Sequential has no weights yet: call it once",
+        ),
+        ({"data": (DataLoader(Pairs(*make_pairs())),) * 2}, "data holds a DataLoader: give"),
         ({"data": (torch.zeros(3, 4), torch.zeros(2))}, "train has 3 inputs and 2 targets"),
     ],
-    ids=["lightning", "text", "outputs", "number", "single", "lengths"],
+    ids=["lightning", "text", "outputs", "number", "single", "lazy", "loaders", "lengths"],
 )
 def test_what_cannot_be_trained_is_refused_in_a_line(tmp_path, given, message):
     given = {"data": make_pairs(), **given}

@@ -124,6 +124,9 @@ def read_data(data: Any, seed: int = 0) -> GivenData | GivenFrame:
         raise ConfigError(f"data has {len(splits)} splits: give {FORMS}")
     named = dict(zip(SPLITS, splits, strict=False))
     for name, (x, y) in named.items():
+        for one in (x, y):
+            if not one.ndim and one.dtype == object:
+                raise ConfigError(f"data holds a {type(one.item()).__name__}: give {FORMS}")
         if not x.ndim or not y.ndim:
             raise ConfigError(f"data: {name} has one number for samples: give a row a sample")
         if not len(x) or len(x) != len(y):

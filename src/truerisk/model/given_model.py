@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from truerisk.core.deterministic import eval_mode
 from truerisk.core.errors import ConfigError
@@ -49,6 +50,12 @@ def read_model(module: object) -> GivenModel:
     if not isinstance(module, nn.Module):
         raise ConfigError(f"model is a {kind.__name__}: give a torch.nn.Module, or model=NAME")
     refuse_lightning(module)
+    lazy = [name for name, p in module.named_parameters() if is_lazy(p)]
+    if lazy:
+        raise ConfigError(
+            f"model: {lazy[0]} of {kind.__name__} has no weights yet: call it once on a batch of "
+            "inputs"
+        )
     state = [tensor.detach().cpu().float().numpy() for tensor in module.state_dict().values()]
     return GivenModel(module, f"{kind.__module__}.{kind.__qualname__}", hash_arrays(state))
 

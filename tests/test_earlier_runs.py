@@ -50,3 +50,10 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_numbers(copied, name, one_th
     result = truerisk.train([f"resume={folder}"])
     assert result.status == "finished"
     check_summary(result.summary, expected)
+
+
+def test_the_one_path_that_has_moved_leads_on():
+    from truerisk.config.targets import locate_target
+
+    path = "truerisk.sweeps.launcher.vectorized_slurm.VectorizedSlurm"
+    assert locate_target(path, "hydra.launcher._target_").__name__ == "VectorizedSlurm"

@@ -30,6 +30,12 @@ them; it fills in no others."""
 LIGHTER = {"truerisk.data.DataModule": "truerisk.data.RunData"}
 """What a run builds in the place of a class: the same without Lightning, whose import takes longer
 than a short run."""
+MOVED = {
+    "truerisk.sweeps.launcher.vectorized_slurm.VectorizedSlurm": (
+        "truerisk.sweeps.launcher.submitit_launcher.VectorizedSlurm"
+    ),
+}
+"""Where what an earlier version named by a file's own path stands now."""
 SPECIAL = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 """Keys of a node that are Hydra's."""
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -49,7 +55,7 @@ def locate_target(path: str, key: str) -> Callable[..., Any]:
     Raises:
         ConfigError: it cannot be imported or called; the message begins with ``key``.
     """
-    parts = LIGHTER.get(path, path).split(".")
+    parts = {**LIGHTER, **MOVED}.get(path, path).split(".")
     target: Any = _import_module(parts[0], key, path)
     for i, part in enumerate(parts[1:], 1):
         inner = ".".join(parts[: i + 1])

@@ -41,7 +41,7 @@ def train(
     *,
     config_dir: str | None = None,
     folder: str | Path | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callback | Sequence[Callback] | Mapping[str, Callback] = (),
     model: nn.Module | None = None,
     data: Any = None,
     metrics: Sequence[Any] | Mapping[str, Any] = (),
@@ -55,7 +55,8 @@ def train(
         config: a composed configuration, or overrides.
         config_dir: a folder of your own options.
         folder: where the run writes; by default a fresh one below ``outputs/``.
-        callbacks: Lightning callbacks that look at the run beside those under ``diagnostics``.
+        callbacks: a Lightning callback, or several, perhaps by name, that look at the run beside
+            those under ``diagnostics``.
         model: a module to train a copy of, in place of ``model=NAME``.
         data: samples, in place of ``data=NAME``: (x, y), which is split; (x_train, y_train, x_val,
             y_val), perhaps with x_test and y_test; a Dataset, or a pair or three of them; a
@@ -72,7 +73,7 @@ def train(
         ConfigError: the configuration asks for something that cannot work.
     """
     from truerisk.config.compose import compose, expand_resume
-    from truerisk.core.python_objects import offer_objects
+    from truerisk.core.python_objects import list_parts, offer_objects
 
     if isinstance(config, str):
         raise ConfigError(f"train takes a list of overrides, as in train([{config!r}])")
@@ -91,7 +92,8 @@ def train(
     if objects and not cfg.get("resume"):
         cfg = describe_objects(cfg, objects)
     with offer_objects(objects):
-        result = train_config(cfg, None if folder is None else Path(folder), callbacks)
+        where = None if folder is None else Path(folder)
+        result = train_config(cfg, where, list_parts(callbacks))
     result.objects = objects
     return result
 
@@ -105,7 +107,7 @@ def read_objects(
     model: Any,
     data: Any,
     metrics: Sequence[Any] | Mapping[str, Any] = (),
-    callbacks: Sequence[Any] | Mapping[str, Any] = (),
+    callbacks: Any = (),
 ) -> dict[str, Any]:
     """Look at what was given from Python.
 

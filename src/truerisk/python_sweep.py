@@ -125,7 +125,7 @@ def sweep(
     config_dir: str | None = None,
     folder: str | Path | None = None,
     metrics: Sequence[Any] | Mapping[str, Any] = (),
-    callbacks: Sequence[Callback] | Mapping[str, Callback] = (),
+    callbacks: Callback | Sequence[Callback] | Mapping[str, Callback] = (),
 ) -> SweepResult:
     """Train every cell of a sweep: what ``truerisk train -m`` does with the same overrides.
 

@@ -264,6 +264,13 @@ class Bringer(Regularizer):
         return [Stop()]
 
 
+@pytest.mark.parametrize("form", [lambda one: one, lambda one: {"mine": one}], ids=["one", "dict"])
+def test_given_without_a_list(tiny, tmp_path, form):
+    hooks = Hooks()
+    truerisk.train(tiny.overrides, folder=tmp_path / "run", callbacks=form(hooks))
+    assert hooks.calls[-1][0] == "on_fit_end"
+
+
 def test_from_a_regularizer(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "bringer", SimpleNamespace(Bringer=Bringer))
     result = run(

@@ -81,12 +81,26 @@ class GivenPart(NamedTuple):
         return node if higher is None else {**node, "higher_is_better": bool(higher)}
 
 
-def read_parts(group: str, parts: Iterable[Any] | Mapping[str, Any]) -> dict[str, GivenPart]:
+def list_parts(parts: Any) -> list[Any]:
+    """List what was given from Python.
+
+    Args:
+        parts: an object, several, or several by name.
+
+    >>> list_parts(1), list_parts({"a": 1}), list_parts((1, 2))
+    ([1], [1], [1, 2])
+    """
+    if isinstance(parts, Mapping):
+        parts = parts.values()
+    return list(parts) if isinstance(parts, Iterable) else [parts]
+
+
+def read_parts(group: str, parts: Any) -> dict[str, GivenPart]:
     """Name metrics or callbacks that were given from Python, by their classes or as they are told.
 
     Args:
         group: ``metric`` or ``diagnostics``.
-        parts: the objects, perhaps by name.
+        parts: an object, several, or several by name.
 
     Returns:
         By their nodes in a configuration.
@@ -98,7 +112,7 @@ def read_parts(group: str, parts: Iterable[Any] | Mapping[str, Any]) -> dict[str
     ['metric.float64', 'metric.int8']
     """
     if not isinstance(parts, Mapping):
-        parts = list(parts)
+        parts = list_parts(parts)
         words = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(part).__name__) for part in parts]
         names = [word.lower() for word in words]
         if twice := [name for name in names if names.count(name) > 1]:

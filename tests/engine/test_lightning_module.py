@@ -298,6 +298,21 @@ def test_several_processes_are_refused(trainer, monkeypatch):
         trainer().fit(module, datamodule=data)
 
 
+@pytest.mark.parametrize(
+    ("override", "name"),
+    [
+        ("regularizer.early_stopping.patience=1", "regularizer.early_stopping"),
+        ("stop.gradient_norm=0.1", "stop.gradient_norm"),
+        ("diagnostics=[curvature]", "diagnostics.curvature"),
+        ("risk.every=2", "risk.every"),
+    ],
+)
+def test_what_our_own_loop_alone_does_is_told(trainer, override, name):
+    module, data = build(override)
+    with pytest.warns(UserWarning, match=f"^{name}: a Trainer of your own goes by its own"):
+        trainer().fit(module, datamodule=data)
+
+
 def test_loaders_of_ones_own(trainer):
     module, data = build()
     fitted = trainer()

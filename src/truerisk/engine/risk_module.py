@@ -25,6 +25,7 @@ from truerisk.engine.measure import mark_samples
 from truerisk.engine.state import plain_info
 from truerisk.metric import Collector
 from truerisk.recipe import Recipe
+from truerisk.regularizer import Regularizer
 from truerisk.risk.estimate import (
     Marks,
     MeanEstimate,
@@ -132,7 +133,28 @@ class RiskModule(L.LightningModule):
                     "own a batch is a step: leave it out and raise data.batch_size"
                 )
             refuse_callbacks(trainer.callbacks)  # type: ignore[attr-defined]
+            if unserved := self.list_unserved():
+                rank_zero_warn(
+                    f"{', '.join(unserved)}: a Trainer of your own goes by its own arguments and "
+                    "callbacks, such as EarlyStopping('risk/val') and check_val_every_n_epoch"
+                )
         return []
+
+    def list_unserved(self) -> list[str]:
+        """List what the configuration asks of our own loop, and no other does."""
+        config, epochs = self.hparams.get("config", {}), self.trainer.max_epochs or 0
+
+        def would_act(part: Regularizer) -> bool:
+            # the default recipe's patience is longer than most runs
+            rules = [rule for rule in part.stop_rules() if getattr(rule, "patience", 0) < epochs]
+            return bool(rules or part.callbacks())
+
+        parts = self.recipe.regularizers.items()
+        names = [f"regularizer.{name}" for name, part in parts if would_act(part)]
+        stop = config.get("stop", {})
+        names += [f"stop.{key}" for key, bound in stop.items() if bound is not None]
+        names += [f"diagnostics.{name}" for name in config.get("diagnostics", {})]
+        return names + ["risk.every"] * (self.recipe.risk.every > 1)
 
     def setup(self, stage: str) -> None:
         """Take the data that the Trainer was given, if it is of ours."""

@@ -94,7 +94,7 @@ def test_metrics_and_callbacks_of_ones_own(tmp_path):
     assert study.best.summary["metric/f1/val"].value == best == study.table["metric/f1/val"].max()
     # one run, measured with it too, is asked for the object when it is gone on with
     alone = truerisk.train(
-        [*SHORT, "seed=1"], model=model, data=data, metrics=[f1], folder=tmp_path / "a"
+        [*SHORT, "seed=1"], model=model, data=data, metrics=f1, folder=tmp_path / "a"
     )
     assert "metric/multiclass_f1score/test" in alone.summary
     with pytest.raises(ConfigError, match=r"metric\.multiclass_f1score: .* metrics=…"):

@@ -44,7 +44,7 @@ def train(
     callbacks: Callback | Sequence[Callback] | Mapping[str, Callback] = (),
     model: nn.Module | None = None,
     data: Any = None,
-    metrics: Sequence[Any] | Mapping[str, Any] = (),
+    metrics: Any = (),
 ) -> RunResult:
     """Train a recipe: a composed configuration, or overrides as on the command line.
 
@@ -62,9 +62,9 @@ def train(
             y_val), perhaps with x_test and y_test; a Dataset, or a pair or three of them; a
             LightningDataModule; or a DataFrame, whose target ``data.source.target=COLUMN`` names
             and which has the other keys of ``data=table``. They are read once.
-        metrics: objects of torchmetrics, or `truerisk.metric.Metric`, to measure copies of beside
-            those under ``metric``, perhaps by name; else ``MulticlassF1Score`` is called
-            ``multiclass_f1score``.
+        metrics: an object of torchmetrics or `truerisk.metric.Metric`, or several, to measure
+            copies of beside those under ``metric``, perhaps by name; else ``MulticlassF1Score`` is
+            called ``multiclass_f1score``.
 
     Returns:
         The run's folder, read back.
@@ -106,7 +106,7 @@ def choose_options(objects: Mapping[str, Any]) -> list[str]:
 def read_objects(
     model: Any,
     data: Any,
-    metrics: Sequence[Any] | Mapping[str, Any] = (),
+    metrics: Any = (),
     callbacks: Any = (),
 ) -> dict[str, Any]:
     """Look at what was given from Python.

@@ -124,7 +124,7 @@ def sweep(
     data: Any = None,
     config_dir: str | None = None,
     folder: str | Path | None = None,
-    metrics: Sequence[Any] | Mapping[str, Any] = (),
+    metrics: Any = (),
     callbacks: Callback | Sequence[Callback] | Mapping[str, Callback] = (),
 ) -> SweepResult:
     """Train every cell of a sweep: what ``truerisk train -m`` does with the same overrides.

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -92,7 +92,10 @@ def list_parts(parts: Any) -> list[Any]:
     """
     if isinstance(parts, Mapping):
         parts = parts.values()
-    return list(parts) if isinstance(parts, Iterable) else [parts]
+    # a metric of torchmetrics has an __iter__, which says that there is none
+    with suppress(NotImplementedError):
+        return list(parts) if isinstance(parts, Iterable) else [parts]
+    return [parts]
 
 
 def read_parts(group: str, parts: Any) -> dict[str, GivenPart]:

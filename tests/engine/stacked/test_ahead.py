@@ -17,7 +17,12 @@ GROUPS = {
         [*ADAM, "scheduler=one_cycle", f"optimizer.lr={lr}"] for lr in (0.01, 0.1)
     ],
     "numbers that become zero": [[*SGD, "scheduler=linear", f"seed={i}"] for i in range(2)],
+    "a rate that becomes zero within a row": [
+        [*SGD, "scheduler=step", "scheduler.step_size=7", "scheduler.gamma=0", f"seed={i}"]
+        for i in range(2)
+    ],
     "one that diverges": [SGD, [*SGD, "optimizer.lr=1e9"], [*SGD, "seed=2"]],
+    "all but one": [SGD, *([*SGD, f"optimizer.lr={rate}"] for rate in ("1e9", "1e20"))],
     "groups": [[*ADAM, "optimizer=adamw", "param_groups=no_decay", f"seed={i}"] for i in range(2)],
     "its own data": [[*ADAM, f"seed.data={i}"] for i in range(2)],
     "double precision": [[*ADAM, "trainer.precision=64-true", f"seed={i}"] for i in range(2)],

@@ -141,7 +141,10 @@ class StackedObjective:
         bound = code.bind(tensors, places, moved, len(batches))
         # two biases of a recurrent layer have one gradient, which is to be copied after each step
         given = zip(bound.results[2:-1], places[2:], strict=True)
-        return bound if all(found is place for found, place in given) else None
+        if not all(found is place for found, place in given):
+            return None
+        looked_at = (bound.results[0], bound.results[-1])
+        return bound if all(tensor.stride(1) == 1 for tensor in looked_at) else None
 
     def _make_gradient(self, names: Names, share: float) -> Function:
         def one(state: State, values: State, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

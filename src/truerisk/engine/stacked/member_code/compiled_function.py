@@ -136,7 +136,11 @@ class _Code:
     ) -> tuple[Tensor, ...]:
         bound = self.bind(arguments, into)
         bound.run(ctypes.c_long(0), ctypes.c_long(len(arguments[0])), *bound.given)
-        return bound.results
+        # of one step, where they are not given
+        return tuple(
+            result if any(result is place for place in into) else result[0]
+            for result in bound.results
+        )
 
     def bind(
         self,
@@ -195,7 +199,7 @@ class _Code:
                 if r.root in given
                 else made[r.root].as_strided(
                     (steps, members, *r.sizes), (*made[r.root].stride()[:2], *r.strides), r.offset
-                )[0 if steps == 1 else slice(None)]
+                )
                 for r in results
             ),
             [*tensors, *indices],
@@ -210,7 +214,7 @@ class BoundCode:
         run: the function in C.
         given: pointers, their steps from member to member, and scratch memory.
         moves: bytes by which the pointers move from step to step.
-        results: its tensors; of several steps [steps, K, …] where they are not given.
+        results: its tensors, those that were given, or [steps, K, …].
         held: what is pointed to.
     """
 

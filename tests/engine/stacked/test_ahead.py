@@ -60,3 +60,10 @@ def test_the_same_bits(name, compiled, rows, stack, last_weights, monkeypatch):
         if one.status == "finished":
             weights, others = last_weights(one), last_weights(other)
             assert all(torch.equal(weights[key], others[key]) for key in weights)
+
+
+def test_without_what_takes_them_in_turn_all_take_each_step(compiled, rows, stack, monkeypatch):
+    """As where the disk is full when it is to be compiled."""
+    monkeypatch.setattr(backend, "load_driver", lambda: None)
+    assert [run.status for run in stack(*GROUPS["plain"])] == ["finished"] * 2
+    assert not rows

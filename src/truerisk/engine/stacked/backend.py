@@ -21,7 +21,7 @@ from truerisk.engine import nonfinite
 from truerisk.engine.host import Host
 from truerisk.engine.measure import split_names
 from truerisk.engine.stacked.measuring import StackedEstimator
-from truerisk.engine.stacked.member_code.compiled_function import run_steps
+from truerisk.engine.stacked.member_code.compiled_function import load_driver, run_steps
 from truerisk.engine.stacked.stack import Columns, Stack
 from truerisk.engine.stacked.stacked_data import PickedBatch, StackedPlan, StackedSplit
 from truerisk.engine.stacked.stacked_objective import StackedObjective
@@ -129,7 +129,8 @@ class StackedBackend:
         hooked = any(map(recipe.hooks, ("edit_batch", "project", "average")))
         clips = recipe.step.clip.norm is not None or recipe.step.clip.value is not None
         whole = len(step) == 1 and step[0][1] == 1
-        return self.objective.compiles and whole and not hooked and not clips
+        free = self.objective.compiles and whole and not hooked and not clips
+        return free and load_driver() is not None
 
     def run_ahead(self, steps: list[MicroIndices]) -> dict[int, Diverged] | None:
         """Take several steps of one row after another, whose weights stay near the core.

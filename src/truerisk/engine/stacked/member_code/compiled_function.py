@@ -238,6 +238,12 @@ class _Call(ctypes.Structure):
     )
 
 
+@cache
+def load_driver() -> Any | None:
+    """Load what `run_steps` calls; None where it cannot be compiled, as on a full disk."""
+    return load_function(files(__package__).joinpath("steps_ahead.h").read_text())
+
+
 def run_steps(calls: Sequence[BoundCode], watched: Sequence[Tensor]) -> list[int]:
     """Run calls in turn, step by step, for one member after another.
 
@@ -249,7 +255,8 @@ def run_steps(calls: Sequence[BoundCode], watched: Sequence[Tensor]) -> list[int
     Returns:
         How many steps each member has taken.
     """
-    run = _load_driver()
+    run = load_driver()
+    assert run is not None
     steps, members = watched[0].shape
     given = (_Call * len(calls))(
         *(
@@ -269,10 +276,3 @@ def run_steps(calls: Sequence[BoundCode], watched: Sequence[Tensor]) -> list[int
     wide = ctypes.c_long(watched[0].dtype == torch.float64)
     run(*sizes, given, ctypes.c_long(len(watched)), numbers, wide, done)
     return list(done)
-
-
-@cache
-def _load_driver() -> Any:
-    run = load_function(files(__package__).joinpath("steps_ahead.h").read_text())
-    assert run is not None  # there is a compiler, as there are calls
-    return run

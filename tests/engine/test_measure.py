@@ -10,6 +10,9 @@ import truerisk
 from truerisk.data import run_data, split
 from truerisk.data.split import TensorSplit
 from truerisk.engine import measure
+from truerisk.engine.host import Host
+from truerisk.engine.precision import DevicePrecision
+from truerisk.objective import Objective
 
 TINY = ["model.width=6", "trainer.max_epochs=3", "data.batch_size=100", "figures=false"]
 
@@ -44,6 +47,18 @@ def train(tmp_path):
         return truerisk.train(TINY, data=(x, y), folder=tmp_path / name)
 
     return train
+
+
+def test_what_is_held_is_what_each_epoch_measures(assembled):
+    """And not what else is measured of the same split."""
+    recipe = assembled("data=iris", "model.width=6")
+    host = Host(DevicePrecision(torch.device("cpu"), "64-true"))
+    objective = Objective(recipe.model, recipe.surrogate)
+    risks = measure.RiskEstimator(recipe, objective, host)
+    for _ in range(2):
+        subset = risks.epoch_risks(None, 0)["risk/train"].value
+        whole = risks.measure_split("train", None).risk.moments
+        assert whole.size == len(recipe.data.train) and whole.mean != subset
 
 
 def test_inputs_are_let_go_before_the_next_are_read(reads, train, monkeypatch):

@@ -398,6 +398,15 @@ def test_mixed_types_are_left_to_the_optimizer():
         optimizer.step()
 
 
+def test_a_step_in_the_place_of_torchs_is_called(stepping, micro_batches, monkeypatch):
+    calls, step = [], ADAM.step
+    monkeypatch.setattr(ADAM, "step", lambda *args: calls.append(args) or step(*args))
+    recipe, step_of_run = stepping(*TINY, "optimizer=adam", "data.batch_size=30")
+    for micro in micro_batches(recipe, 3):
+        step_of_run(micro)
+    assert len(calls) == 3
+
+
 def test_a_run_takes_the_short_way(stepping, micro_batches):
     recipe, step = stepping(*TINY, "optimizer=adam", "data.batch_size=30")
     taken = []

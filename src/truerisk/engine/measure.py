@@ -162,8 +162,8 @@ class RiskEstimator:
         Returns:
             Values with their standard errors, by name.
         """
-        train = self.measure_split("train", state, self.subset)
-        val = self.measure_split("val", state)
+        train = self.measure_split("train", state, self.subset, hold=True)
+        val = self.measure_split("val", state, hold=True)
         return self.join_risks(train, val, epoch) | self.measure_distance(state, epoch)
 
     def join_risks(self, train: Measurement, val: Measurement, epoch: int) -> dict[str, Measured]:
@@ -350,7 +350,12 @@ class RiskEstimator:
         return len(getattr(self.data, name)) if exact else math.inf
 
     def measure_split(
-        self, name: str, state: State, index: Tensor | None = None, thorough: bool = False
+        self,
+        name: str,
+        state: State,
+        index: Tensor | None = None,
+        thorough: bool = False,
+        hold: bool = False,
     ) -> Measurement:
         """Measure a split, or some of its samples.
 
@@ -359,6 +364,7 @@ class RiskEstimator:
             state: what to measure instead of the model's own weights.
             index: which samples, [n]; all by default.
             thorough: whether standard errors of metrics are worth a bootstrap.
+            hold: whether the same samples of this split are measured again and again.
         """
         split = getattr(self.data, name)
         count = len(split) if index is None else len(index)
@@ -370,7 +376,7 @@ class RiskEstimator:
         marks, groups = mark_samples(self.recipe, name, index)
         parts = (marks(one) for one in plan) if groups else None
         keep = thorough and self.keeps_losses(name)
-        batches = self._read_blocks(name, plan, hold=not thorough)
+        batches = self._read_blocks(name, plan, hold)
         return self._measured(state, batches, thorough, None, parts, groups, keep)
 
     def _read_blocks(self, name: str, plan: Sequence[Tensor], hold: bool) -> Iterable[Batch]:

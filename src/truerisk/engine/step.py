@@ -23,6 +23,8 @@ from truerisk.engine.state import RunState
 from truerisk.objective import Objective
 from truerisk.scheduler import Schedule
 
+WRAPPERS = ("torch.optim.optimizer", "truerisk.core.without_dynamo")
+"""Modules that wrap the steps of torch's optimizers, to switch gradients off."""
 MicroBatches = list[tuple[Batch, float]]
 Hook = Callable[..., Any]
 
@@ -260,8 +262,11 @@ def move_weights(fused: FusedUpdate) -> None:
         return
     # a scheduler warns where no step has been seen to come before its own
     optimizer._opt_called = True  # type: ignore[attr-defined]
-    if not fused.take():
-        own.__wrapped__(optimizer)  # type: ignore[attr-defined]
+    step: Any = own.__wrapped__  # type: ignore[attr-defined]
+    # what somebody has put in the place of torch's method is called as that was
+    module = getattr(step, "__globals__", {}).get("__name__")
+    if module not in WRAPPERS or not fused.take():
+        step(optimizer)
 
 
 def is_replaced(optimizer: torch.optim.Optimizer) -> bool:

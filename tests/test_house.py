@@ -23,10 +23,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 
 BOUNDS = {
-    "files": (309, 230),
+    "files": (310, 230),
     "median lines": (110, 110),
-    "lines": (71_728, 29_502),
-    "code lines": (41_381, 17_310),
+    "lines": (71_873, 29_502),
+    "code lines": (41_460, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),
     "one-word names, %": (30, 30),

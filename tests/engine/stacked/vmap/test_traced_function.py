@@ -44,3 +44,9 @@ def test_another_shape_is_another_recording(shape):
     for _ in range(PATIENCE + 1):
         recorded([torch.ones(2, 4, 3)])
     assert recorded([torch.ones(shape)])[0].unique().item() == shape[1]
+
+
+def test_what_no_recording_holds_is_called_each_time():
+    called = TracedFunction(lambda x: (x * x.max().item(),))
+    for number in range(PATIENCE + 3):
+        assert called([torch.tensor([2.0, number])])[0][0] == 2 * max(2, number)

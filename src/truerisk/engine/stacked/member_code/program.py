@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
 
+from truerisk.core.without_dynamo import leave_dynamo_out_of_shapes
 from truerisk.engine.stacked.member_code.layout import (
     MARK,
     TYPES,
@@ -28,6 +27,7 @@ from truerisk.engine.stacked.member_code.operations import (
     join_loops,
     write_pointwise,
 )
+from truerisk.engine.stacked.member_code.recording import record_operations
 
 ALIGNED = 64
 """Bytes on which scratch tensors begin."""
@@ -89,16 +89,15 @@ def write_program(
     Raises:
         NotKnown: it cannot be written so.
     """
-    # numbers that a part holds, such as the weights of classes, stay what they are
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        marked = [
-            torch.empty_strided((MARK, *t.shape[1:]), t.stride(), dtype=t.dtype).requires_grad_(
-                t.requires_grad
-            )
-            for t in tensors
-        ]
+    leave_dynamo_out_of_shapes()
+    marked = [
+        torch.empty_strided(
+            (MARK, *t.shape[1:]), t.stride(), dtype=t.dtype, device="meta"
+        ).requires_grad_(t.requires_grad)
+        for t in tensors
+    ]
     rows = {number: tensors[number].shape[1] for number in picked}
-    return _Writer(make_fx(function)(*marked), rows).write()
+    return _Writer(record_operations(function, marked), rows).write()
 
 
 @dataclass
@@ -172,13 +171,8 @@ class _Writer:
 
     def add_constant(self, node: Any) -> None:
         """Note a tensor that the function has beside its arguments."""
-        tensor = node.meta["val"] = getattr(self.recording, node.target)
-        if isinstance(tensor, FakeTensor):
-            raise NotKnown("a tensor without numbers")
-        layout = read_layout(tensor)
-        if layout.root not in self.memories:
-            self.constants.append(tensor)
-            self.add_argument(layout)
+        self.constants.append(getattr(self.recording, node.target))
+        self.add_argument(read_layout(node.meta["val"]))
 
     def read_call(self, node: Any) -> Call | None:
         """Read an operation; None of one that gives a view."""

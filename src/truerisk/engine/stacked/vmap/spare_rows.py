@@ -125,6 +125,11 @@ class _LooseEnds(TorchDispatchMode):
         self.members = members
         self.count = int(members == 1)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # torch would load TorchDynamo at the first operation, to tell it that it is to skip this
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
+
+from truerisk.engine.stacked.member_code.layout import NotKnown
+from truerisk.engine.stacked.member_code.recording import record_operations
 
 Function = Callable[..., tuple[Tensor, ...]]
 
@@ -51,8 +53,11 @@ class TracedFunction:
     def _record(self, tensors: Sequence[Tensor]) -> Callable[..., Any]:
         """Record what the function does."""
         # on copies, so that what it changes in place is not changed twice
-        copies = (copy_with_strides(t).requires_grad_(t.requires_grad) for t in tensors)
-        return _compile(make_fx(self.function)(*copies))
+        copies = [copy_with_strides(t).requires_grad_(t.requires_grad) for t in tensors]
+        try:
+            return _compile(record_operations(self.function, copies))
+        except NotKnown:
+            return self.function
 
 
 @contextmanager

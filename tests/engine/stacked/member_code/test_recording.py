@@ -29,7 +29,8 @@ def several(x, y):
 
 
 def constants(x, y):
-    return x[:, :3] * WEIGHTS, y + torch.tensor(2.0), WEIGHTS * 3
+    chosen = WEIGHTS[torch.tensor([2, 0])]
+    return x[:, :3] * WEIGHTS, y + torch.tensor(2.0), chosen[x[:, 0].gt(0).long()]
 
 
 def stacked(x, y):
@@ -81,7 +82,7 @@ def test_without_numbers_constants_keep_theirs():
     x = torch.empty(6, 5, device="meta")
     recording = record_operations(constants, [x, x])
     kept = [getattr(recording, n.target) for n in recording.graph.nodes if n.op == "get_attr"]
-    assert [tensor.tolist() for tensor in kept] == [WEIGHTS.tolist(), 2.0]
+    assert [tensor.tolist() for tensor in kept] == [[2, 0], WEIGHTS.tolist(), 2.0]
     assert all(node.meta["val"].is_meta for node in recording.graph.nodes if "val" in node.meta)
 
 

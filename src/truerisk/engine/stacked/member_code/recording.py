@@ -104,7 +104,7 @@ class _Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Do an operation, and note it."""
-        if not DECIDED_BY_NUMBERS.isdisjoint(func.tags):
+        if _is_decided_by_numbers(func, args):
             raise NotKnown(f"{func} gives what other numbers would change")
         given = args, kwargs or {}
         nodes = tree_map(lambda v: self.find_node(v) if isinstance(v, Tensor) else v, given)
@@ -119,3 +119,10 @@ class _Recorder(TorchDispatchMode):
                 if isinstance(part, Tensor):
                     self.note(part, self.graph.call_function(getitem, (node, number)))
         return result
+
+
+def _is_decided_by_numbers(func: Any, args: tuple[Any, ...]) -> bool:
+    """Tell whether an operation gives another shape, or another number of Python's, to others."""
+    if func.overloadpacket is torch.ops.aten.index:  # a mask selects as many as are true
+        return any(index is not None and index.dtype == torch.bool for index in args[1])
+    return not DECIDED_BY_NUMBERS.isdisjoint(func.tags)

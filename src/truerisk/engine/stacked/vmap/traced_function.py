@@ -46,6 +46,8 @@ class TracedFunction:
             if self._calls[kind] < PATIENCE:
                 return self.function(*tensors)
             tape = self._tapes[kind] = self._record(tensors)
+        if tape is self.function:  # no recording of it can be played back
+            return self.function(*tensors)
         with _as_recorded(tensors[0].device.type):
             results: tuple[Tensor, ...] = tape(*(t.detach() for t in tensors))
         return results

@@ -105,6 +105,11 @@ class TensorSplit:
         return self._source
 
     @property
+    def place(self) -> tuple[Tensor, Tensor | None, Standardizer | None]:
+        """Where inputs lie: a tensor, the split's rows of it, and what standardizes those."""
+        return self._source, self._rows, self._standardizer
+
+    @property
     def _is_plain(self) -> bool:
         """Whether the inputs are those of the tensor, as they lie there."""
         return self._rows is None and self._standardizer is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from truerisk.data import run_data
 from truerisk.engine.stacked import backend
 
 SMALL = ["data=iris", "data.batch_size=15", "model.width=8", "model.depth=1", "figures=false"]
@@ -60,6 +61,22 @@ def test_the_same_bits(name, compiled, rows, stack, last_weights, monkeypatch):
         if one.status == "finished":
             weights, others = last_weights(one), last_weights(other)
             assert all(torch.equal(weights[key], others[key]) for key in weights)
+
+
+def test_samples_are_read_where_they_lie(compiled, rows, stack, last_weights, monkeypatch):
+    """As of data that are too large for a copy of what a split takes of them."""
+    shared = [*ADAM, "seed.data=0", "trainer.precision=64-true"]  # as the source has its numbers
+    recipes = [[*shared, f"seed.base={seed}"] for seed in range(2)]
+    copied = stack(*recipes)
+    taken = rows.copy()
+    rows.clear()
+    monkeypatch.setattr(run_data, "COPIED", 0)
+    lying = stack(*recipes)
+    assert rows == taken
+    for one, other in zip(copied, lying, strict=True):
+        assert one.run.metrics.read_bytes() == other.run.metrics.read_bytes()
+        weights, others = last_weights(one), last_weights(other)
+        assert all(torch.equal(weights[key], others[key]) for key in weights)
 
 
 def test_without_what_takes_them_in_turn_all_take_each_step(compiled, rows, stack, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from truerisk.core.batch import Batch
 from truerisk.data.encoder import Standardizer
 from truerisk.data.split import TensorSplit
-from truerisk.engine.stacked.stacked_data import StackedSplit
+from truerisk.engine.stacked.stacked_data import PickedBatch, StackedSplit
 
 
 @pytest.mark.parametrize("keys", ["a", "aaa", "abc", "abca", "abcabc", "aabb", "abbc"])
@@ -38,14 +38,16 @@ def test_what_is_read_out_of_a_source_is_the_same_and_no_copy_where_it_is_one(ke
         for key in sorted(set(keys))
     }
     feed = StackedSplit([data[key] for key in keys], list(keys))
-    assert hasattr(feed, "x") == (len(data) > 1)
+    assert (feed.x is source) == (len(data) == 1)
     together = feed.slice_batch(slice(1, 4), slice(None))
     index = torch.tensor([[4, 0], [1, 1], [2, 3]])
-    picked = feed.gather_batch(index)
+    pointed = feed.pick_batch(index)
+    assert isinstance(pointed, PickedBatch)
     for k, key in enumerate(keys):
         x, y = standardizer(source[rows]), data[key].y
         assert torch.equal(together.x[k], x[1:4]) and torch.equal(together.y[k], y[1:4])
-        assert torch.equal(picked.x[k], x[index[k]]) and torch.equal(picked.y[k], y[index[k]])
+        for picked in (feed.gather_batch(index), pointed, pointed.gather()):
+            assert torch.equal(picked.x[k], x[index[k]]) and torch.equal(picked.y[k], y[index[k]])
 
 
 def test_samples_that_lie_across_memory_are_gathered_at_once():

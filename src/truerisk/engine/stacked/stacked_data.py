@@ -12,7 +12,8 @@ from torch import Tensor
 from truerisk.core.batch import Batch
 from truerisk.data import BatchPlan
 from truerisk.data.split import TensorSplit, as_slice
-from truerisk.engine.stacked.member_code.compiled_function import PickedRows
+from truerisk.data.token_rows import TokenSplit
+from truerisk.engine.stacked.member_code.compiled_function import AS_THEY_ARE, PickedRows
 
 
 class StackedSplit:
@@ -27,22 +28,30 @@ class StackedSplit:
     Attributes:
         is_common: whether all members have the same data.
         source: the split of all members, where it is read so.
-        x: else, inputs of the D data sets that differ, one after another, [D · N, …].
-        y: their targets.
+        x: the tensor that has its inputs; else those of the D data sets that differ, one after
+            another, [D · N, …].
+        lines: the rows of it in which a source's inputs lie, int64 [N]; None for all.
+        standardizer: of what is read there.
+        y: the targets.
         which: the data set of each member, [K].
     """
 
-    def __init__(self, splits: Sequence[TensorSplit], keys: Sequence[str]) -> None:
+    def __init__(self, splits: Sequence[TensorSplit | TokenSplit], keys: Sequence[str]) -> None:
         unique = list(dict.fromkeys(keys))
         firsts = [splits[keys.index(key)] for key in unique]
         self.size = len(splits[0])
         self.is_common = len(firsts) == 1
         self.source = firsts[0] if self.is_common and firsts[0].keep_source else None
         self.which = torch.tensor([unique.index(key) for key in keys])
-        if self.source is not None:
+        self.lines, self.standardizer = None, AS_THEY_ARE
+        if isinstance(self.source, TokenSplit):
             return
-        self.x = _concatenate([split.x for split in firsts])
         self.y = _concatenate([split.y for split in firsts])
+        if self.source is None:
+            self.x = _concatenate([split.x for split in firsts])
+        else:
+            self.x, self.lines, standardizer = self.source.place
+            self.standardizer = standardizer or AS_THEY_ARE
 
     def select_rows(self, rows: Sequence[int]) -> StackedSplit:
         """Return the same for some of the members."""
@@ -61,7 +70,7 @@ class StackedSplit:
             x [K, n, …] and y [K, n, …].
         """
         is_shown = self.is_common and not index.stride(0)  # one row, shown K times
-        if self.source is not None or is_shown or index.stride(1) != 1:
+        if isinstance(self.source, TokenSplit) or is_shown or index.stride(1) != 1:
             return self.gather_batch(index, rows)
         if not (self.x.is_contiguous() and self.y.is_contiguous()):  # a row is copied as it lies
             return self.gather_batch(index, rows)
@@ -85,7 +94,8 @@ class StackedSplit:
     def _point_to(self, index: Tensor, rows: slice) -> PickedBatch:
         if not self.is_common:
             index = index + self.size * self.which[rows, None]
-        return PickedBatch(PickedRows(self.x, index), PickedRows(self.y, index))
+        lines = index if self.lines is None else self.lines[index]
+        return PickedBatch(PickedRows(self.x, lines, self.standardizer), PickedRows(self.y, index))
 
     def slice_batch(self, samples: slice, rows: slice) -> Batch:
         """Slice samples as they stand in the data: x [K, n, …] and y [K, n, …].

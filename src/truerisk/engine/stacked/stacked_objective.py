@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -124,8 +125,11 @@ class StackedObjective:
             J [steps, K], the risk, ∇J by parameter and its norm are the results; None where there
             is no such code yet, it draws at random, or a gradient comes to lie elsewhere.
         """
-        first, index = batches[0], torch.stack([batch.x.index for batch in batches])
-        parts = PickedBatch(*(PickedRows(part.source, index[0]) for part in first))
+        columns = [list(column) for column in zip(*batches, strict=True)]
+        indices = [torch.stack([part.index for part in column]) for column in columns]
+        firsts = [column[0] for column in columns]
+        pairs = zip(firsts, indices, strict=True)
+        parts = PickedBatch(*(replace(part, index=index[0]) for part, index in pairs))
         named: list[Mapping[str, Tensor | PickedRows]]
         named = [params, buffers, self.values, parts._asdict()]
         function = self._gradients.get((1.0, tuple(tuple(group) for group in named)))
@@ -136,7 +140,8 @@ class StackedObjective:
         if code is None:
             return None
         # x and y come last
-        moved = dict.fromkeys(range(len(tensors))[-2:], index.stride(0) * index.itemsize)
+        steps = [index.stride(0) * index.itemsize for index in indices]
+        moved = dict(zip(range(len(tensors))[-len(steps) :], steps, strict=True))
         places = [None, None, *(into[name] for name in params)]
         bound = code.bind(tensors, places, moved, len(batches))
         # two biases of a recurrent layer have one gradient, which is to be copied after each step

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from truerisk.data.encoder import Standardizer
 from truerisk.engine.stacked.member_code import machine_code
 from truerisk.engine.stacked.member_code.compiled_function import (
     CompiledFunction,
@@ -136,6 +137,21 @@ def test_rows_are_picked_for_each_member(members):
     assert torch.equal(gathered[1], given[1].source[index])
     for mine, other in zip(code(given), function(*gathered), strict=True):
         torch.testing.assert_close(mine, other, rtol=4e-6, atol=4e-6)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 1), (3, 7)])
+def test_rows_are_standardized_where_they_are_read(shape):
+    source, index = draw(11, 3, 7), torch.tensor([[1, 8, 8], [0, 10, 2]])
+    standardizer = Standardizer(draw(*shape), draw(*shape, seed=1).abs() + 0.1)
+    given = [draw(2, 1, 1, 1), PickedRows(source, index, standardizer)]
+    before = source.clone()
+    code = CompiledFunction(lambda w, x: (x + w,)).find_code(given)
+    assert code is not None
+    standardized = (source - standardizer.mean) / standardizer.scale
+    assert torch.equal(code(given)[0], standardized[index] + given[0])
+    assert torch.equal(given[1].pick(), standardized[index])
+    assert torch.equal(given[1][1], standardized[index[1]])
+    assert torch.equal(source, before)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 6, 1), (6, 1, 6), (1, 1, 6), (6, 1, 1)])

@@ -13,10 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from truerisk.data.encoder import Standardizer
 from truerisk.engine.stacked.member_code.layout import is_whole
 from truerisk.engine.stacked.member_code.machine_code import load_function
 from truerisk.engine.stacked.member_code.program import ALIGNED, Program, write_program
 
+AS_THEY_ARE = Standardizer()
+"""What leaves rows as they lie in a source."""
 COMPILED_FROM = 1000
 """Steps of a run for which it is worth some seconds to compile them."""
 
@@ -34,16 +37,18 @@ class PickedRows:
     Attributes:
         source: [N, …], contiguous.
         index: int64 [K, n], those of a member side by side.
+        standardizer: of the rows.
     """
 
     source: Tensor
     index: Tensor
+    standardizer: Standardizer = AS_THEY_ARE
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, k: int) -> Tensor:
-        return self.source[self.index[k].to(self.source.device)]
+        return self.standardizer(self.source[self.index[k].to(self.source.device)])
 
     @property
     def shape(self) -> torch.Size:
@@ -60,10 +65,16 @@ class PickedRows:
         """That of the source."""
         return self.source.device
 
+    @property
+    def outline(self) -> Tensor:
+        """A tensor like it that holds no numbers."""
+        return torch.empty(self.shape, dtype=self.dtype, device="meta")
+
     def pick(self) -> Tensor:
         """Pick the rows of all members."""
         flat = self.index.reshape(-1).to(self.source.device)
-        return self.source.index_select(0, flat).unflatten(0, self.index.shape)
+        rows = self.source.index_select(0, flat)
+        return self.standardizer(rows, in_place=True).unflatten(0, self.index.shape)
 
 
 def pick_all(tensors: Sequence[Tensor | PickedRows]) -> list[Tensor]:
@@ -96,12 +107,19 @@ class CompiledFunction:
         return self._codes[kind]
 
     def _compile(self, given: Sequence[Tensor | PickedRows]) -> _Code | None:
-        tensors = pick_all(given)
-        if tensors[0].device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        if given[0].device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return None
+        picked = {i: own for i, own in enumerate(given) if isinstance(own, PickedRows)}
+
+        def read_and_call(*tensors: Tensor) -> tuple[Tensor, ...]:
+            whole = list(tensors)
+            for i, own in picked.items():
+                whole[i] = own.standardizer(whole[i], in_place=True)
+            return self.function(*whole)
+
         try:
-            picked = [i for i, tensor in enumerate(given) if isinstance(tensor, PickedRows)]
-            program = write_program(self.function, tensors, picked)
+            tensors = [t.outline if isinstance(t, PickedRows) else t for t in given]
+            program = write_program(read_and_call, tensors, list(picked))
         # whatever a function, perhaps a user's own, cannot do without numbers
         except Exception:
             return None
@@ -111,7 +129,9 @@ class CompiledFunction:
 
 def _describe_kind(tensor: Tensor | PickedRows) -> tuple[Any, ...]:
     if isinstance(tensor, PickedRows):
-        return tensor.shape[1:], tensor.dtype, tensor.device.type
+        # whose means and scales are the code's own
+        own = tensor.standardizer
+        return tensor.shape[1:], tensor.dtype, tensor.device.type, own
     return tensor.shape[1:], tensor.stride(), tensor.dtype, tensor.device.type
 
 

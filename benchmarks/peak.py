@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 
 
-def mebibytes() -> float:
-    """The peak of the resident set since this program began.
+def mebibytes(line: str = "VmHWM") -> float:
+    """The peak of the resident set since this program began, or another line of its status.
 
     On Linux ``getrusage`` carries over the peak of the process that started this one, which
     ``VmHWM`` does not.
     """
     status = Path("/proc/self/status")
     if status.exists():
-        line = next(s for s in status.read_text().splitlines() if s.startswith("VmHWM"))
-        return int(line.split()[1]) / 2**10
+        lines = dict(s.split(":", 1) for s in status.read_text().splitlines())
+        return int(lines[line].split()[0]) / 2**10
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 

@@ -7,6 +7,7 @@ import torch
 
 from truerisk.data import run_data
 from truerisk.engine.stacked import backend
+from truerisk.engine.stacked.member_code.compiled_function import PickedRows
 
 SMALL = ["data=iris", "data.batch_size=15", "model.width=8", "model.depth=1", "figures=false"]
 ADAM = [*SMALL, "trainer.max_epochs=5", "regularizer=[]"]
@@ -70,9 +71,12 @@ def test_samples_are_read_where_they_lie(compiled, rows, stack, last_weights, mo
     copied = stack(*recipes)
     taken = rows.copy()
     rows.clear()
+    picked, pick = [], PickedRows.pick
+    monkeypatch.setattr(PickedRows, "pick", lambda own: picked.append(len(own)) or pick(own))
     monkeypatch.setattr(run_data, "COPIED", 0)
     lying = stack(*recipes)
     assert rows == taken
+    assert set(picked) == {1}  # of the first member, once for each kind of batch; never of all
     for one, other in zip(copied, lying, strict=True):
         assert one.run.metrics.read_bytes() == other.run.metrics.read_bytes()
         weights, others = last_weights(one), last_weights(other)

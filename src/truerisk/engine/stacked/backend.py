@@ -84,6 +84,12 @@ class StackedBackend:
         """The one model that stands for all."""
         return self.objective.objective.model
 
+    @property
+    def spares_memory(self) -> bool:
+        """Whether data are too large for a copy, and no step takes memory, as of machine code."""
+        large, compiles = self.feeds["train"].reads_source, self.objective.compiles
+        return large and compiles and load_driver() is not None
+
     def begin(self) -> None:
         """Train from here on."""
         for run in self.runs:
@@ -341,6 +347,7 @@ class StackedBackend:
             self.measured = self.standing_weights()
             with eval_mode(self.model):
                 yield
+        self.measured = {}
         # A schedule may have followed the risk that was measured inside the block.
         if self.runs:
             self.stack.read_hyperparameters()

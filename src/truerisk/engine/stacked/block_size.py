@@ -21,16 +21,29 @@ from truerisk.recipe import Recipe
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # glibc's malloc.h
 KEPT = 2**30
 """Bytes up to which freed memory stays with the process."""
+SMALL = 2**17
+"""Bytes of a tensor up to which it does where memory is short, as by glibc itself."""
 
 
-def keep_freed_memory() -> None:
-    """Have glibc keep what a step frees, for the next one; elsewhere do nothing."""
+def keep_freed_memory(largest: int = KEPT) -> None:
+    """Have glibc keep what a step frees, for the next one; elsewhere do nothing.
+
+    Args:
+        largest: bytes of a tensor that is kept so.
+    """
     # By itself it gives tensors of a megabyte back to the system and asks for them again, which
     # clears every page: relu on a stack of members took 30 times as long as its arithmetic.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(MMAP_THRESHOLD, KEPT)
+        mallopt(MMAP_THRESHOLD, largest)
         mallopt(TRIM_THRESHOLD, KEPT)
+
+
+def give_freed_memory_back() -> None:
+    """Have glibc give the system what has been freed; elsewhere do nothing."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -219,6 +219,7 @@ def _measure_rows(
         for key, part in places.items():
             if keep and part is not None:
                 kept[key][-1] = part
+        del batch  # the next one is read into its memory
     names = {"risk": "reported" if "reported" in kept else "losses", "error": "errors"}
     whole = {name: torch.cat(kept[key], 1) for name, key in names.items() if key in kept}
     read = {key: compute_moments(total).tolist() for key, total in sums.items()}

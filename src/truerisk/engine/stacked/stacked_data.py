@@ -28,6 +28,7 @@ class StackedSplit:
     Attributes:
         is_common: whether all members have the same data.
         source: the split of all members, where it is read so.
+        reads_source: whether that has its inputs in a tensor.
         x: the tensor that has its inputs; else those of the D data sets that differ, one after
             another, [D · N, …].
         lines: the rows of it in which a source's inputs lie, int64 [N]; None for all.
@@ -43,6 +44,7 @@ class StackedSplit:
         self.is_common = len(firsts) == 1
         self.source = firsts[0] if self.is_common and firsts[0].keep_source else None
         self.which = torch.tensor([unique.index(key) for key in keys])
+        self.reads_source = isinstance(self.source, TensorSplit)
         self.lines, self.standardizer = None, AS_THEY_ARE
         if isinstance(self.source, TokenSplit):
             return
@@ -70,7 +72,7 @@ class StackedSplit:
             x [K, n, …] and y [K, n, …].
         """
         is_shown = self.is_common and not index.stride(0)  # one row, shown K times
-        if isinstance(self.source, TokenSplit) or is_shown or index.stride(1) != 1:
+        if is_shown or index.stride(1) != 1 or isinstance(self.source, TokenSplit):
             return self.gather_batch(index, rows)
         if not (self.x.is_contiguous() and self.y.is_contiguous()):  # a row is copied as it lies
             return self.gather_batch(index, rows)

@@ -104,10 +104,13 @@ class StackedObjective:
             )
         tensors = [tensor for group in named for tensor in group.values()]
         function = self._gradients[key]
-        spare = function.count(tensors)  # which shows at first what is to be drawn ahead
-        tensors += self.dropout.draw_ahead(batch.x.shape[1:])
+        kind = batch.x.shape[1:]
+        if not self.dropout.knows(kind):
+            # of all members it would take as much memory as a step by torch
+            function.rehearse(tensors)
+        tensors += self.dropout.draw_ahead(kind)
         places = [] if into is None else [None, None, *(into[name] for name in params)]
-        J_K, risk_K, *rest = function(tensors, spare, places)
+        J_K, risk_K, *rest = function(tensors, places)
         return StackedGradient(J_K, risk_K, rest[: len(params)], *rest[len(params) :])
 
     def bind_gradient(
@@ -198,8 +201,7 @@ class StackedObjective:
             compiled = self._compile(measure) if often else None
             self._measures[key] = SpareRows(TracedFunction(measure), compiled=compiled)
         tensors = [tensor for group in named for tensor in group.values()]
-        function = self._measures[key]
-        found = function(tensors, function.count(tensors))
+        found = self._measures[key](tensors)
         return dict(zip(self._measure_names, found, strict=True))
 
     @property

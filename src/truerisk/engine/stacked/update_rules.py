@@ -25,7 +25,7 @@ class Hyperparameters:
         switches: Sequence[str],
         like: Tensor,
     ) -> None:
-        self.like = like
+        self.dtype = like.dtype
         self.switches = {name: bool(groups[0].get(name, False)) for name in switches}
         self.exact = _columns(groups, names, like.device)
         self.nonzero = {name: bool((column != 0).any()) for name, column in self.exact.items()}
@@ -58,17 +58,17 @@ class Hyperparameters:
 
     def cast(self, numbers: Tensor) -> Tensor:
         """Numbers in the type of the weights."""
-        return numbers.to(self.like.dtype)
+        return numbers.to(self.dtype)
 
     def any(self, name: str) -> bool:
         """Whether a number is not zero for some member."""
         return self.nonzero[name]
 
-    def with_columns(self, columns: Sequence[Tensor], like: Tensor) -> Hyperparameters:
+    def with_columns(self, columns: Sequence[Tensor], dtype: torch.dtype) -> Hyperparameters:
         """Return the same with other tensors for the numbers, of which none is looked at."""
         other = copy.copy(self)
         other.exact = dict(zip(self.exact, columns, strict=True))
-        other.like, other.fuses, other._cast, other._rest = like, False, {}, {}
+        other.dtype, other.fuses, other._cast, other._rest = dtype, False, {}, {}
         return other
 
 
@@ -127,16 +127,14 @@ class TensorRule:
     """
 
     def __init__(self, rule: UpdateRule, kept: Sequence[str], numbers: Hyperparameters) -> None:
-        self.rule, self.kept = rule, list(kept)
-        # without the weights of members that may leave
-        self.numbers = numbers.with_columns(list(numbers.exact.values()), torch.empty(0))
+        self.rule, self.kept, self.numbers = rule, list(kept), numbers
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Move w [K, P], the first of the tensors, along g, the second, at step t [K, 1]."""
         w, g, t, *rest = tensors
         state = dict(zip(self.kept, rest, strict=False))
         columns = rest[len(self.kept) :]
-        self.rule.step(w, g, state, self.numbers.with_columns(columns, w), t)
+        self.rule.step(w, g, state, self.numbers.with_columns(columns, w.dtype), t)
         return ()
 
 

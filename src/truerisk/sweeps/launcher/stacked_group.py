@@ -28,9 +28,12 @@ from truerisk.engine.recorder import Recorder, load_checkpoint
 from truerisk.engine.signals import on_stop
 from truerisk.engine.stacked.backend import StackedBackend
 from truerisk.engine.stacked.block_size import (
+    KEPT,
     LARGEST,
+    SMALL,
     choose_block_size,
     even_block_size,
+    give_freed_memory_back,
     is_out_of_memory,
     keep_freed_memory,
 )
@@ -142,9 +145,12 @@ class StackedGroup:
             self._train_block(runs, jobs[0].cfg.checkpoint_seconds)
 
     def _train_block(self, runs: Sequence[StackedRun], checkpoint_seconds: float) -> None:
+        give_freed_memory_back()  # what reading the data took, and the block before
         host = Host(choose_device(self.jobs[0].cfg.trainer))
         with host.place.default_dtype():
             backend = StackedBackend(runs, host)
+            # Of memory that is kept, holes add up: few have room for another tensor of their size.
+            keep_freed_memory(SMALL if backend.spares_memory else KEPT)
             observers = [_Teller(self.tell)]
             self.loop = TrainingLoop(backend, observers, checkpoint_seconds, finish_run)
             self.loop.request_stop(self.stop)
@@ -155,6 +161,7 @@ class StackedGroup:
                     stop = Stop("signal", run.state.step, {"name": self.stop})
                     run.recorder.run.set_status("interrupted", stop=stop)
                 raise
+            self.loop = None
 
 
 class _Teller(Observer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
@@ -64,6 +64,11 @@ class PickedRows:
     def device(self) -> torch.device:
         """That of the source."""
         return self.source.device
+
+    @property
+    def first(self) -> PickedRows:
+        """Those of the first member."""
+        return replace(self, index=self.index[:1])
 
     @property
     def outline(self) -> Tensor:

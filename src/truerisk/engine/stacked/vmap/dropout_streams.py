@@ -53,6 +53,10 @@ class DropoutStreams:
         raw = np.stack([stream.random_raw(words) for stream in self.streams])
         return torch.from_numpy(raw.view(np.int16)[:, :count])
 
+    def knows(self, kind: Any) -> bool:
+        """Tell whether a forward pass of some kind has shown what it takes."""
+        return kind in self._counts_by_kind
+
     def draw_ahead(self, kind: Any) -> list[Tensor]:
         """Draw all that a forward pass of some kind takes; nothing before one has shown what."""
         # a pass that is played back cannot draw: what it takes is among its arguments
@@ -99,7 +103,8 @@ class DropoutStreams:
         p_K = torch.as_tensor(p, dtype=torch.float64, device="cpu").expand(len(x))
         cut_K = (p_K * LEVELS).round()
         least_K = (cut_K - LEVELS // 2).clamp(max=LEVELS // 2 - 1).to(torch.int16)
-        keep_KP = self._take(x[0].numel()).to(x.device) >= least_K.to(x.device)[:, None]
+        drawn_KP = self._take(x[0].numel())[: len(x)]  # of the first member alone in a rehearsal
+        keep_KP = drawn_KP.to(x.device) >= least_K.to(x.device)[:, None]
         scale = (LEVELS / (LEVELS - cut_K)).view(-1, *(1,) * (x.ndim - 1))
         return x * _lay_out_as(x, keep_KP) * scale.to(x.device, x.dtype)
 

@@ -65,7 +65,18 @@ class SpareRows:
         self.compiled = compiled
         self._counts: dict[Any, int] = {}
 
-    def count(self, tensors: Sequence[Tensor | PickedRows]) -> int:
+    def rehearse(self, given: Sequence[Tensor | PickedRows]) -> None:
+        """Call the function of the first member alone, and take back all that this changes."""
+        first = [t.first if isinstance(t, PickedRows) else t[:1] for t in given]
+        with self.undone():
+            self.function.function(*self._copy_moved(pick_all(first)))
+
+    def _copy_moved(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        own = [t.detach().requires_grad_(t.requires_grad) for t in tensors]
+        own[self.moved] = map(copy_with_strides, own[self.moved])
+        return own
+
+    def count(self, tensors: Sequence[Tensor]) -> int:
         """Count the rows that are to be added to tensors like these.
 
         The first time it calls the function, on copies of what that changes.
@@ -74,27 +85,25 @@ class SpareRows:
             return 0
         kind = tuple((t.shape, t.dtype) for t in tensors)
         if kind not in self._counts:
-            own = [t.detach().requires_grad_(t.requires_grad) for t in pick_all(tensors)]
-            own[self.moved] = map(copy_with_strides, own[self.moved])
             with self.undone(), _LooseEnds(len(tensors[0])) as found:
-                self.function.function(*own)
+                self.function.function(*self._copy_moved(tensors))
             self._counts[kind] = found.count
         return self._counts[kind]
 
     def __call__(
-        self, given: Sequence[Tensor | PickedRows], count: int, into: Sequence[Tensor | None] = ()
+        self, given: Sequence[Tensor | PickedRows], into: Sequence[Tensor | None] = ()
     ) -> tuple[Tensor, ...]:
-        """Return the function of some tensors, computed with ``count`` rows to spare.
+        """Return the function of some tensors, computed with rows to spare.
 
         Args:
             given: [K, …].
-            count: from `count`.
             into: what each result may be written to, if that is what machine code does.
         """
         code = None if self.compiled is None else self.compiled.find_code(given)
         if code is not None:
             return code(given, into)
         tensors = pick_all(given)
+        count = self.count(tensors)
         if not count:
             return self.function(tensors)
         longer = [add_rows(tensor, count) for tensor in tensors]

@@ -25,8 +25,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 BOUNDS = {
     "files": (310, 230),
     "median lines": (110, 110),
-    "lines": (71_882, 29_502),
-    "code lines": (41_466, 17_310),
+    "lines": (71_971, 29_502),
+    "code lines": (41_525, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),
     "one-word names, %": (30, 30),

@@ -205,6 +205,11 @@ class RunFolder:
             with contextlib.suppress(OSError):  # what else is in it stays
                 folder.rmdir()
 
+    def stat_files(self) -> list[os.stat_result | None]:
+        """Look up the files that `find_damage` and an outcome are read from; None where missing."""
+        own = (self.path / self.METADATA, self.status_file, self.summary_file)
+        return [_stat(file) for file in (self.config, *own, self.metrics, self.best, self.last)]
+
     def find_damage(self, only: Collection[Path] = ()) -> dict[Path, str]:
         """Find the files that a run must have as far as it has come, and that are lost or broken.
 
@@ -528,6 +533,12 @@ class RunSnapshot(RunFolder):
         if name not in self._known:
             self._known[name] = super()._read_json(name)
         return self._known[name]
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    with contextlib.suppress(OSError):
+        return path.stat()
+    return None
 
 
 def _find_fault_of_config(path: Path) -> str:

@@ -256,10 +256,15 @@ def _is_alive_elsewhere(folder: Path) -> bool:
         return False
     if cluster_job() and record.get("job") == cluster_job():
         return False
-    return _read_server_time(folder) - run.changed() < SILENCE
+    return read_server_time(folder) - run.changed() < SILENCE
 
 
-def _read_server_time(folder: Path) -> float:
+def read_server_time(folder: Path) -> float:
+    """Read the clock that gives files their times.
+
+    Args:
+        folder: of a run, in the study whose ``.claims`` is touched for it.
+    """
     # a file's time is the file server's; clocks of machines may differ by more than SILENCE
     os.utime(_open_file(folder))
     return os.fstat(_open_file(folder)).st_mtime

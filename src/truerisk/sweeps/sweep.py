@@ -29,6 +29,7 @@ from truerisk.outcome import Outcome
 from truerisk.run import RunFolder
 from truerisk.sweeps.launcher import HydraJobs, Launcher, SerialLauncher
 from truerisk.sweeps.launcher.launcher import HydraPlugin
+from truerisk.sweeps.outcome_index import OutcomeIndex
 from truerisk.sweeps.run_cell import REFUSALS
 from truerisk.sweeps.study_folder import (
     StudyFolder,
@@ -210,11 +211,19 @@ class Sweep:
         callbacks = make_callbacks(self.shared)
         callbacks.on_multirun_start(config=self.shared, config_name=self.name)
         jobs = HydraJobs(HydraContext(self.loader, callbacks), task, self.shared)
-        outcomes = list(self._run_batches(jobs))
+        index = OutcomeIndex(self.study.folder)
+        try:
+            outcomes = list(self._run_batches(jobs, index))
+            index.set_time()
+            for end in outcomes:
+                if end.new and end.folder is not None:
+                    index.read_outcome(end.folder)
+        finally:
+            index.write()
         callbacks.on_multirun_end(config=self.shared, config_name=self.name)
         return outcomes
 
-    def _run_batches(self, jobs: HydraJobs) -> Iterator[Outcome]:
+    def _run_batches(self, jobs: HydraJobs, index: OutcomeIndex) -> Iterator[Outcome]:
         """Run batch after batch; the sweeper is sent how each ended, a cell asked twice twice."""
         launcher, batches = self.make_launcher(), self.propose_batches()
         # not a for loop: it could send nothing back to the sweeper
@@ -222,7 +231,7 @@ class Sweep:
         while points is not None:
             cells = self.study.compose_cells(points)
             self.has_functions |= any(_is_on_function(cell.config) for cell in cells)
-            outcomes = self._run_missing(unique_cells(cells), launcher, jobs)
+            outcomes = self._run_missing(unique_cells(cells), launcher, jobs, index)
             # another command may have begun a cell meanwhile, in a folder that it has named
             outcomes = {k: replace(end, folder=end.folder or k) for k, end in outcomes.items()}
             yield from outcomes.values()
@@ -232,10 +241,14 @@ class Sweep:
                 points = None
 
     def _run_missing(
-        self, cells: Sequence[SweepCell], launcher: Launcher, jobs: HydraJobs
+        self,
+        cells: Sequence[SweepCell],
+        launcher: Launcher,
+        jobs: HydraJobs,
+        index: OutcomeIndex,
     ) -> dict[Path, Outcome]:
         """Run the cells that are not done and can work; gives the outcomes of all, by folder."""
-        outcomes = {cell.folder: cell.read_outcome() for cell in cells}
+        outcomes = {cell.folder: index.read_outcome(cell.folder) for cell in cells}
         missing = [cell for cell in cells if outcomes[cell.folder].status not in DONE]
         refuse_sweep(cell.config.get("trainer", {}) for cell in missing)
         for line in (*describe_changes(missing), *self.study.describe_other_data(missing)):

@@ -1,0 +1,93 @@
+"""An index of how a study's runs have ended: what is done is skipped without opening its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from truerisk import __version__
+from truerisk.core.atomic_files import replacing
+from truerisk.core.stop import Stop
+from truerisk.outcome import Outcome
+from truerisk.run import RunFolder
+from truerisk.sweeps.locks import read_server_time
+from truerisk.sweeps.sweep_cell import DONE, read_outcome
+
+INDEX_FILE = ".outcomes"
+GRAIN = 2.0
+"""Seconds in which a file can change twice and show one time, on the coarsest file systems."""
+
+
+class OutcomeIndex:
+    """Outcomes of a study's runs that are done, each with a stamp of the files that tell it.
+
+    The stamp is a hash of the files' inodes, sizes and times. Where it still holds, so does the
+    outcome; any other run is read from its folder, as all are where the index is lost, torn or of
+    another version.
+
+    Args:
+        study: the folder, which need not exist.
+    """
+
+    def __init__(self, study: Path) -> None:
+        self.file = study / INDEX_FILE
+        self._known = self._load()
+        self._new: dict[str, list[Any]] = {}
+        self._time = 0.0
+        self.set_time()
+
+    def set_time(self) -> None:
+        """Note the file server's time: a file that changes from now on shows no earlier one."""
+        if self.file.parent.is_dir():
+            with suppress(OSError):  # where nothing can be written, nothing is to be recorded
+                self._time = read_server_time(self.file)
+
+    def read_outcome(self, folder: Path) -> Outcome:
+        """Read how a run stands: ``missing`` where it has not begun.
+
+        Args:
+            folder: of the run, in the study.
+        """
+        # before its files are read: those that change meanwhile get another stamp
+        stamp, changed = _stamp_files(RunFolder(folder))
+        known, *fields = self._known.get(folder.name, [None])
+        if known == stamp:
+            value, status, reason, stop = fields
+            return Outcome(value, status, reason, new=False, stop=Stop(*stop) if stop else None)
+        end = read_outcome(folder)
+        # what has just changed may do so again, and show the same time
+        if end.status in DONE and not end.damaged and changed < self._time - GRAIN:
+            self._new[folder.name] = [stamp, end.value, end.status, end.reason, end.stop]
+        return end
+
+    def write(self) -> None:
+        """Record what was read from folders, beside what other commands have recorded meanwhile."""
+        if not self._new:
+            return
+        text = json.dumps({**self._load(), **self._new})
+        with suppress(OSError), replacing(self.file, durable=True, contended=True) as part:
+            part.write_text(f"{_hash_text(text)}\n{text}\n")
+
+    def _load(self) -> dict[str, list[Any]]:
+        try:
+            digest, text, _ = self.file.read_text().split("\n")
+        except (OSError, ValueError):
+            return {}
+        return json.loads(text) if digest == _hash_text(text) else {}
+
+
+def _stamp_files(run: RunFolder) -> tuple[str, float]:
+    """Return the stamp of the files that tell a run's outcome, and when one changed last."""
+    stats = run.stat_files()
+    # of the times, that of the inode cannot be set back
+    facts = [s and (s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats]
+    changed = max((s.st_ctime for s in stats if s), default=0.0)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16], changed
+
+
+def _hash_text(text: str) -> str:
+    # another version may read another outcome from the same files
+    return hashlib.sha256(f"{__version__}\n{text}".encode()).hexdigest()

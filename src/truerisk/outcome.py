@@ -11,7 +11,7 @@ EXIT = {"finished": 0, "elsewhere": 0, "failed": 1, "refused": 2, "diverged": 3}
 INTERRUPTED = {"SIGINT": 130, "SIGTERM": 143}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """The result of one run, small enough to be sent between processes.
 

@@ -75,7 +75,11 @@ class RunFolder:
     STATUS = "status.json"
     TABLES = "tables.json"
     LOSSES = "losses.npz"
+    LAST = "checkpoints/last.ckpt"
+    BEST = "checkpoints/best.ckpt"
     OWN = (CONFIG, METADATA, METRICS, SUMMARY, TABLES, LOSSES)
+    TELLING = (CONFIG, METADATA, METRICS, SUMMARY, STATUS, LAST, BEST)
+    """Those that an outcome, and what is damaged, are read from."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
@@ -85,8 +89,8 @@ class RunFolder:
         self.metrics = self.path / self.METRICS
         self.summary_file = self.path / self.SUMMARY
         self.status_file = self.path / self.STATUS
-        self.last = self.path / "checkpoints" / "last.ckpt"
-        self.best = self.path / "checkpoints" / "best.ckpt"
+        self.last = self.path / self.LAST
+        self.best = self.path / self.BEST
         self.figures = self.path / "figures"
 
     def create(self, config: str, facts: Mapping[str, Any]) -> None:
@@ -204,11 +208,6 @@ class RunFolder:
         for folder in (self.last.parent, self.figures, self.path):
             with contextlib.suppress(OSError):  # what else is in it stays
                 folder.rmdir()
-
-    def stat_files(self) -> list[os.stat_result | None]:
-        """Look up the files that `find_damage` and an outcome are read from; None where missing."""
-        own = (self.path / self.METADATA, self.status_file, self.summary_file)
-        return [_stat(file) for file in (self.config, *own, self.metrics, self.best, self.last)]
 
     def find_damage(self, only: Collection[Path] = ()) -> dict[Path, str]:
         """Find the files that a run must have as far as it has come, and that are lost or broken.
@@ -533,12 +532,6 @@ class RunSnapshot(RunFolder):
         if name not in self._known:
             self._known[name] = super()._read_json(name)
         return self._known[name]
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    with contextlib.suppress(OSError):
-        return path.stat()
-    return None
 
 
 def _find_fault_of_config(path: Path) -> str:

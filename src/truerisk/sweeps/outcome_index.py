@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,14 +38,7 @@ class OutcomeIndex:
         self.file = study / INDEX_FILE
         self._known = self._load()
         self._new: dict[str, list[Any]] = {}
-        self._time = 0.0
-        self.set_time()
-
-    def set_time(self) -> None:
-        """Note the file server's time: a file that changes from now on shows no earlier one."""
-        if self.file.parent.is_dir():
-            with suppress(OSError):  # where nothing can be written, nothing is to be recorded
-                self._time = read_server_time(self.file)
+        self._time: float | None = None
 
     def read_outcome(self, folder: Path) -> Outcome:
         """Read how a run stands: ``missing`` where it has not begun.
@@ -51,17 +46,30 @@ class OutcomeIndex:
         Args:
             folder: of the run, in the study.
         """
-        # before its files are read: those that change meanwhile get another stamp
-        stamp, changed = _stamp_files(RunFolder(folder))
+        stamp, changed = _stamp_files(folder)
         known, *fields = self._known.get(folder.name, [None])
         if known == stamp:
             value, status, reason, stop = fields
-            return Outcome(value, status, reason, new=False, stop=Stop(*stop) if stop else None)
+            stop = Stop(*stop) if stop else None
+            return Outcome(value, sys.intern(status), reason, new=False, stop=stop)
+        time = self._time
+        if time is None:
+            time = self.set_time()
+            stamp, changed = _stamp_files(folder)
+        # after its stamp: files that change meanwhile get another one
         end = read_outcome(folder)
-        # what has just changed may do so again, and show the same time
-        if end.status in DONE and not end.damaged and changed < self._time - GRAIN:
+        # what had just changed then may do so again, and show the same time
+        if end.status in DONE and not end.damaged and changed < time - GRAIN:
             self._new[folder.name] = [stamp, end.value, end.status, end.reason, end.stop]
         return end
+
+    def set_time(self) -> float:
+        """Note the file server's time: a file that changes later shows no earlier one."""
+        self._time = 0.0
+        if self.file.parent.is_dir():
+            with suppress(OSError):  # where nothing can be written, nothing is to be recorded
+                self._time = read_server_time(self.file)
+        return self._time
 
     def write(self) -> None:
         """Record what was read from folders, beside what other commands have recorded meanwhile."""
@@ -79,12 +87,19 @@ class OutcomeIndex:
         return json.loads(text) if digest == _hash_text(text) else {}
 
 
-def _stamp_files(run: RunFolder) -> tuple[str, float]:
+def _stamp_files(folder: Path) -> tuple[str, float]:
     """Return the stamp of the files that tell a run's outcome, and when one changed last."""
-    stats = run.stat_files()
-    # of the times, that of the inode cannot be set back
-    facts = [s and (s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats]
-    changed = max((s.st_ctime for s in stats if s), default=0.0)
+    facts: list[tuple[int, ...]] = []
+    changed = 0.0
+    for name in RunFolder.TELLING:
+        try:
+            stat = os.stat(f"{folder}/{name}")  # a path of each file would cost more than the look
+        except OSError:
+            facts.append(())
+        else:
+            # of the times, only that of the inode cannot be set back
+            facts.append((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+            changed = max(changed, stat.st_ctime)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16], changed
 
 

@@ -1,7 +1,8 @@
-"""``python -m benchmarks.cells basic|pool|skip|plan|report COUNT`` prints seconds.
+"""``python -m benchmarks.cells basic|pool|skip|again|cold|plan|report COUNT`` prints seconds.
 
 Of computing, a cell, for launchers; otherwise of waiting for the command, which finds all done, and
-of computing in it, and the MiB it took at most.
+of computing in it, and the MiB it took at most. ``skip`` reads the cells' folders, ``again`` has
+their index, and so has ``cold``, for which root empties the system's memory of files (Linux).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import random
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, sleep
 
 import yaml
 from hydra.types import HydraContext, RunMode
@@ -27,6 +29,7 @@ from truerisk.launch import train_job
 from truerisk.sweeps.launcher import HydraJobs
 from truerisk.sweeps.launcher.launcher import HydraPlugin
 from truerisk.sweeps.launcher.pool import Pool, warm_up
+from truerisk.sweeps.outcome_index import GRAIN
 from truerisk.sweeps.sweep import Sweep
 from truerisk.sweeps.sweep_cell import SweepCell
 
@@ -93,12 +96,23 @@ def finish(cells: Sequence[SweepCell]) -> None:
 def wait(command: str, cells: Sequence[SweepCell]) -> tuple[float, float, int]:
     """Seconds, of waiting and of computing, and MiB of a command that finds all cells finished."""
     finish(cells)
-    asked = [*TINY, "study=s", *axes(len(cells))]
+    if command in ("again", "cold"):
+        sleep(GRAIN)  # younger files are not recorded
+        spend("skip", len(cells))
+    if command == "cold":
+        os.sync()
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    return spend(command, len(cells))
+
+
+def spend(command: str, count: int) -> tuple[float, float, int]:
+    """What `wait` returns, of a study that is there."""
+    asked = [*TINY, "study=s", *axes(count)]
+    skipping = ["train", "-m", *asked, "report=false"], f"({count} of them before)"
     arguments, said = {
-        "skip": (["train", "-m", *asked, "report=false"], f"({len(cells)} of them before)"),
-        "plan": (["plan", *asked], f": {len(cells)} finished"),
-        "report": (["report", "outputs/s"], f"{len(cells)} runs of "),
-    }[command]
+        "plan": (["plan", *asked], f": {count} finished"),
+        "report": (["report", "outputs/s"], f"{count} runs of "),
+    }.get(command, skipping)
     began, before = perf_counter(), sum(os.times()[2:4])
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, *arguments],
@@ -117,7 +131,7 @@ def main(name: str, count: int) -> tuple[float, ...]:
     with hydra_session():
         asked = sweep(ConfigLoader(), count)
         cells = asked.study.compose_cells(next(asked.propose_batches()))
-        if name in ("skip", "plan", "report"):
+        if name not in ("basic", "pool"):
             return wait(name, cells)
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -16,6 +16,8 @@ from truerisk.core.atomic_files import spell_numbers
 from truerisk.engine.step import Step
 from truerisk.reports.run_records import collect_runs
 from truerisk.result import load_run
+from truerisk.sweeps import outcome_index
+from truerisk.sweeps.outcome_index import OutcomeIndex
 
 ROOT = Path(__file__).parents[1]
 TINY = ["data=iris", "data.batch_size=50", "model.width=4", "trainer.max_epochs=1"]
@@ -60,13 +62,22 @@ def studies(tmp_path_factory):
 
 @pytest.fixture
 def damaged(studies, tmp_path, monkeypatch):
-    """Harm a file of a study's second run; returns the folder and what the file holds then."""
+    """Harm a file of a study's second run; returns the folder and what the file holds then.
+
+    The study's index has been written before.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(outcome_index, "GRAIN", -1.0)
     monkeypatch.syspath_prepend(ROOT)
     from benchmarks.faults.single_runs import harm_file
 
     def harm(kind, name, how):
         shutil.copytree(studies / kind, "outputs")
+        index = OutcomeIndex(Path("outputs/s").absolute())
+        for place in Path("outputs/s").absolute().glob("seed=*"):
+            index.read_outcome(place)
+        index.write()
+        assert index.file.exists()
         (folder,) = Path("outputs/s").glob("seed=2-*")
         return folder, harm_file(folder / name, how)
 

@@ -102,6 +102,7 @@ UPWARDS = {
     # the version stands in the package alone
     "run": {"__version__"},
     "cli": {"__version__"},
+    "sweeps": {"__version__"},
     "verdicts": {"reproductions"},  # the folder that it looks into
 }
 """The exceptions."""

@@ -37,7 +37,7 @@ class OutcomeIndex:
     def __init__(self, study: Path) -> None:
         self.file = study / INDEX_FILE
         self._known = self._load()
-        self._new: dict[str, list[Any]] = {}
+        self._new: dict[str, tuple[Any, ...]] = {}
         self._time: float | None = None
 
     def read_outcome(self, folder: Path) -> Outcome:
@@ -47,7 +47,7 @@ class OutcomeIndex:
             folder: of the run, in the study.
         """
         stamp, changed = _stamp_files(folder)
-        known, *fields = self._known.get(folder.name, [None])
+        known, *fields = self._known.get(folder.name, (None,))
         if known == stamp:
             value, status, reason, stop = fields
             stop = Stop(*stop) if stop else None
@@ -60,7 +60,7 @@ class OutcomeIndex:
         end = read_outcome(folder)
         # what had just changed then may do so again, and show the same time
         if end.status in DONE and not end.damaged and changed < time - GRAIN:
-            self._new[folder.name] = [stamp, end.value, end.status, end.reason, end.stop]
+            self._new[folder.name] = (stamp, end.value, end.status, end.reason, end.stop)
         return end
 
     def set_time(self) -> float:
@@ -75,16 +75,19 @@ class OutcomeIndex:
         """Record what was read from folders, beside what other commands have recorded meanwhile."""
         if not self._new:
             return
-        text = json.dumps({**self._load(), **self._new})
+        # line by line: as one text it would take several times the memory
+        entries = {**self._load(), **self._new}.items()
+        text = "".join(f"{json.dumps([name, *entry])}\n" for name, entry in entries)
         with suppress(OSError), replacing(self.file, durable=True, contended=True) as part:
-            part.write_text(f"{_hash_text(text)}\n{text}\n")
+            part.write_text(f"{_hash_text(text)}\n{text}")
 
-    def _load(self) -> dict[str, list[Any]]:
+    def _load(self) -> dict[str, tuple[Any, ...]]:
         try:
-            digest, text, _ = self.file.read_text().split("\n")
+            digest, _, text = self.file.read_text().partition("\n")
         except (OSError, ValueError):
             return {}
-        return json.loads(text) if digest == _hash_text(text) else {}
+        lines = text.splitlines() if digest == _hash_text(text) else ()
+        return {name: tuple(entry) for name, *entry in map(json.loads, lines)}
 
 
 def _stamp_files(folder: Path) -> tuple[str, float]:

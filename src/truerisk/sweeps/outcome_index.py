@@ -51,7 +51,7 @@ class OutcomeIndex:
         if known == stamp:
             value, status, reason, stop = fields
             stop = Stop(*stop) if stop else None
-            return Outcome(value, sys.intern(status), reason, new=False, stop=stop)
+            return Outcome(value, status, reason, new=False, stop=stop)
         time = self._time
         if time is None:
             time = self.set_time()
@@ -87,7 +87,12 @@ class OutcomeIndex:
         except (OSError, ValueError):
             return {}
         lines = text.splitlines() if digest == _hash_text(text) else ()
-        return {name: tuple(entry) for name, *entry in map(json.loads, lines)}
+        entries = map(json.loads, lines)
+        # names are shared with the paths of cells, and "finished" is kept once
+        return {
+            sys.intern(name): (stamp, value, sys.intern(status), *rest)
+            for name, stamp, value, status, *rest in entries
+        }
 
 
 def _stamp_files(folder: Path) -> tuple[str, float]:

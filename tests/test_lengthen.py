@@ -6,8 +6,8 @@ import pytest
 
 import truerisk
 from truerisk.core.errors import ConfigError, UserError
-from truerisk.engine.recorder import load_checkpoint
 from truerisk.lengthen import Lengthening
+from truerisk.result import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 

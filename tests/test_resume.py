@@ -17,9 +17,9 @@ from omegaconf import OmegaConf
 import truerisk
 from truerisk.cli import main
 from truerisk.engine import measure
-from truerisk.engine.recorder import load_checkpoint
 from truerisk.engine.step import Step
 from truerisk.logger import csv
+from truerisk.result import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 

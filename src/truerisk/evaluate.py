@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from truerisk.result import RunResult, load_run
+from truerisk.result import RunResult, load_checkpoint, load_run
 from truerisk.risk.measured import Measured
 from truerisk.run import rank
 
@@ -47,7 +47,6 @@ def evaluate(
     from truerisk.core import rng, threads
     from truerisk.engine.host import choose_host
     from truerisk.engine.lightning import evaluate_model
-    from truerisk.engine.recorder import load_checkpoint
     from truerisk.fit import build_strategy, quiet, refusing_trainer
     from truerisk.show.console import print_notes
 

@@ -23,7 +23,7 @@ from truerisk.core.python_objects import read_parts
 from truerisk.core.stop import Stop
 from truerisk.core.yaml_files import format_yaml
 from truerisk.lengthen import Lengthening, read_lengthening
-from truerisk.result import RunResult
+from truerisk.result import RunResult, load_checkpoint
 from truerisk.run import RunFolder, rank
 from truerisk.task import get_task
 
@@ -506,7 +506,7 @@ def _fit(
     from truerisk.engine.host import choose_host, spans_processes
     from truerisk.engine.lightning import ModelBackend
     from truerisk.engine.loop import Observer, TrainingLoop
-    from truerisk.engine.recorder import Recorder, load_checkpoint
+    from truerisk.engine.recorder import Recorder
     from truerisk.engine.signals import on_stop
     from truerisk.engine.stopping import make_stop_rules
     from truerisk.engine.trail import make_trajectory_loggers

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truerisk.core.errors import ConfigError, first_line
-from truerisk.result import RunResult, load_run
+from truerisk.result import RunResult, load_checkpoint, load_run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -170,7 +170,6 @@ def open_member(run: RunResult, cfg: DictConfig) -> tuple[Predictor, RunData]:
     """
     from truerisk.assemble import build_data
     from truerisk.core.python_objects import offer_objects
-    from truerisk.engine.recorder import load_checkpoint
     from truerisk.task import get_task
 
     if not get_task(run.task).has_samples:

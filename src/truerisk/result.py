@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truerisk.core.errors import ConfigError
+from truerisk.core.errors import ConfigError, first_line
 from truerisk.risk.measured import Measured
 from truerisk.run import RunFolder
 from truerisk.task import get_task
@@ -74,7 +74,6 @@ class RunResult:
         `network`. A test function, which has no inputs, is its network.
         """
         from truerisk.assemble import build_surrogate
-        from truerisk.engine.recorder import load_checkpoint
         from truerisk.predictor import Predictor
 
         network, info, task = self.network, self._data_info(), get_task(self.task)
@@ -97,7 +96,6 @@ class RunResult:
         """The bare network with its best weights, which takes inputs as it was trained on them."""
         from truerisk.assemble import build, build_model
         from truerisk.core.python_objects import offer_objects
-        from truerisk.engine.recorder import load_checkpoint
 
         info, seed = self._data_info(), self.run.metadata()["seeds"]["init"]
         # some regularizers change the model, as dropout and spectral norm do
@@ -168,3 +166,40 @@ def load_run(folder: str | Path) -> RunResult:
     if not result.run.config.exists():
         raise ConfigError(f"{result.folder} is not the folder of a run (no config.yaml)")
     return result
+
+
+def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint.
+
+    Args:
+        path: ``last.ckpt`` or ``best.ckpt``.
+        device: where its tensors go.
+
+    Raises:
+        ConfigError: it is missing or cannot be read.
+    """
+    if not path.exists():
+        raise ConfigError(
+            f"{path} does not exist: it is lost, or the run was cut off before its first checkpoint"
+        )
+    remedy = "; train the run again"
+    if path.with_name("last.ckpt").exists():
+        remedy = "; delete it, and truerisk train resume=FOLDER of the run writes it again"
+    if path.name == "last.ckpt":
+        remedy = "; delete it, and resume starts the run anew"
+    import torch
+
+    try:
+        # `weights_only`, as a pickle that comes from elsewhere could run any code
+        content = torch.load(path, map_location=device, weights_only=True)
+    # a torn or foreign file fails in as many ways as zip and pickle have
+    except Exception as error:
+        why = first_line(error)
+        if "weights_only" in str(error):
+            # torch advises to load it by pickle, which is how a file from elsewhere runs its code
+            why = "it is damaged, or holds more than weights and numbers"
+        raise ConfigError(f"{path} is not a readable checkpoint ({why}){remedy}") from error
+    # last.ckpt has the one, best.ckpt the other
+    if not {"truerisk", "state"} & set(content):
+        raise ConfigError(f"{path} is not a readable checkpoint of a run{remedy}")
+    return content

@@ -7,19 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from truerisk.core.atomic_files import replacing
-from truerisk.core.errors import ConfigError, first_line
 from truerisk.engine.state import BestWeights
-from truerisk.logger import read_history
 from truerisk.risk.measured import Measured
 from truerisk.run import RunFolder
-
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
 
 
 class Recorder:
@@ -29,8 +24,6 @@ class Recorder:
         run: the folder.
         config: the plain, resolved configuration, which checkpoints hold too.
         loggers: what is told of every number as it is measured.
-        late: makes the loggers that are told of all of them when the run ends. Of hundreds of runs
-            at once not every logger can be open.
         writes: whether this process writes.
         draw: draws the run's figures, for loggers that show them; None where there are none.
     """
@@ -40,14 +33,13 @@ class Recorder:
         run: RunFolder,
         config: Mapping[str, Any],
         loggers: Sequence[Any],
-        late: Callable[[], Sequence[Logger]] = list,
         writes: bool = True,
         draw: Callable[[], None] | None = None,
     ) -> None:
-        self.run, self.config, self.late, self.writes = run, dict(config), late, writes
-        self.draw = draw
+        self.run, self.config, self.writes, self.draw = run, dict(config), writes, draw
         self.loggers = list(loggers) if writes else []
         self.best_epoch: int | None = None
+        self.summary: Mapping[str, Measured] = {}
 
     def open(self) -> None:
         """Open the loggers, so that what they cannot do is said before training."""
@@ -89,30 +81,22 @@ class Recorder:
             self.best_epoch = best.epoch
 
     def close(self, status: str) -> None:
-        """Finish the record; a run that has ended is told to the late loggers.
+        """Finish the record; of a run that has ended loggers are told what counts, if they ask.
 
         Args:
             status: ``finished``, ``diverged``, ``interrupted`` or ``failed``.
         """
-        ended = self.writes and status in ("finished", "diverged")
+        ended = status in ("finished", "diverged")
         for logger in self.loggers:
-            if ended:
-                self._tell_summary(logger, status)
+            if ended and getattr(logger, "shows_figures", False) and self.draw is not None:
+                self.draw()
+            if ended and hasattr(logger, "log_summary"):  # those of others have none
+                logger.log_summary(self.summary, status)
             logger.finalize(outcome_of(status))
-        for logger in self.late() if ended else ():
-            replay(self.run.path, logger)
-            self._tell_summary(logger, status)
-            logger.finalize(outcome_of(status))
-
-    def _tell_summary(self, logger: Logger, status: str) -> None:
-        """Tell a logger what counts of the run, if it asks for it; those of others do not."""
-        if getattr(logger, "shows_figures", False) and self.draw is not None:
-            self.draw()
-        if hasattr(logger, "log_summary"):
-            logger.log_summary(self.run.summary(), status)
 
     def write_summary(self, summary: Mapping[str, Measured]) -> None:
         """Write what was measured at the best weights."""
+        self.summary = summary
         if self.writes:
             self.run.write_summary(summary)
 
@@ -146,46 +130,3 @@ def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
 def outcome_of(status: str) -> str:
     """Return what Lightning's loggers call the end of a run."""
     return "success" if status == "finished" else "failed"
-
-
-def replay(folder: Path, logger: Logger) -> None:
-    """Tell a logger all that a run's folder has recorded."""
-    history = read_history(folder)
-    for (step, epoch), rows in history.groupby(["step", "epoch"], sort=False, dropna=False):
-        values: dict[str, Any] = dict(zip(rows.name, rows.value, strict=True))
-        logger.log_metrics({**values, "epoch": epoch}, step=int(step))
-
-
-def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint.
-
-    Args:
-        path: ``last.ckpt`` or ``best.ckpt``.
-        device: where its tensors go.
-
-    Raises:
-        ConfigError: it is missing or cannot be read.
-    """
-    if not path.exists():
-        raise ConfigError(
-            f"{path} does not exist: it is lost, or the run was cut off before its first checkpoint"
-        )
-    remedy = "; train the run again"
-    if path.with_name("last.ckpt").exists():
-        remedy = "; delete it, and truerisk train resume=FOLDER of the run writes it again"
-    if path.name == "last.ckpt":
-        remedy = "; delete it, and resume starts the run anew"
-    try:
-        # `weights_only`, as a pickle that comes from elsewhere could run any code
-        content = torch.load(path, map_location=device, weights_only=True)
-    # a torn or foreign file fails in as many ways as zip and pickle have
-    except Exception as error:
-        why = first_line(error)
-        if "weights_only" in str(error):
-            # torch advises to load it by pickle, which is how a file from elsewhere runs its code
-            why = "it is damaged, or holds more than weights and numbers"
-        raise ConfigError(f"{path} is not a readable checkpoint ({why}){remedy}") from error
-    # last.ckpt has the one, best.ckpt the other
-    if not {"truerisk", "state"} & set(content):
-        raise ConfigError(f"{path} is not a readable checkpoint of a run{remedy}")
-    return content

@@ -11,7 +11,7 @@ import numpy as np
 
 from truerisk.core.errors import ConfigError
 from truerisk.logger.history import MetricRows, read_metric_rows
-from truerisk.result import RunResult
+from truerisk.result import RunResult, load_checkpoint
 from truerisk.run import RunFolder
 
 
@@ -141,7 +141,6 @@ def read_series(run: RunResult, name: str) -> np.ndarray:
 
 def load_last_weights(run: RunResult) -> np.ndarray:
     """Load all parameters at the end of training, which need not be the best, as one vector [d]."""
-    from truerisk.engine.recorder import load_checkpoint
 
     state = load_checkpoint(run.run.last)["state_dict"]
     # a study has hundreds of runs of one model, whose network takes long to build

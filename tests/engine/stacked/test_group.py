@@ -130,8 +130,17 @@ def test_the_folder_is_that_of_an_ordinary_run(stack, run):
 
 def test_other_loggers_get_each_members_history(stack):
     pytest.importorskip("tensorboard")
-    results = stack(*recipes(2, "logger=[csv,tensorboard]"))
-    assert all(any((r.folder / "tensorboard").iterdir()) for r in results)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for result in stack(*recipes(2, "logger=[csv,tensorboard]")):
+        events = EventAccumulator(str(result.folder / "tensorboard")).Reload()
+        for name in ("risk/val", "lr/0"):
+            rows = result.history[result.history.name == name]
+            told = [(event.step, event.value) for event in events.Scalars(name)]
+            assert told == [(s, pytest.approx(v)) for s, v in zip(rows.step, rows.value)]
+        assert float(result.summary["risk/test"].value) == pytest.approx(
+            events.Scalars("risk/test")[-1].value
+        )
 
 
 class Cut(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +24,7 @@ from truerisk.data import LoaderSplit
 from truerisk.engine.host import Host
 from truerisk.engine.loop import Observer, TrainingLoop
 from truerisk.engine.precision import choose_device
-from truerisk.engine.recorder import Recorder, load_checkpoint
+from truerisk.engine.recorder import Recorder, outcome_of
 from truerisk.engine.signals import on_stop
 from truerisk.engine.stacked.backend import StackedBackend
 from truerisk.engine.stacked.block_size import (
@@ -43,10 +43,11 @@ from truerisk.engine.state import TrainingRun
 from truerisk.engine.stopping import make_stop_rules
 from truerisk.fit import quiet
 from truerisk.logger import TidyCSV
-from truerisk.logger.history import read_metric_rows
+from truerisk.logger.history import read_history, read_metric_rows
 from truerisk.logger.label import recipe_name
 from truerisk.recipe import Recipe
-from truerisk.result import RunResult
+from truerisk.result import RunResult, load_checkpoint
+from truerisk.risk.measured import Measured
 from truerisk.run import RunFolder
 from truerisk.show.console import print_notes
 from truerisk.show.figure import risk_figure
@@ -208,6 +209,51 @@ def draw_risks(folder: RunFolder, config: Mapping[str, Any], seen: bool = True) 
             risk_figure(history, path, recipe_name(config), folder.summary())
 
 
+class LateLoggers:
+    """The chosen loggers, told all that a run has recorded once it has ended.
+
+    Of hundreds of runs at once not every one could be open.
+
+    Args:
+        folder: of the run.
+        cfg: its configuration.
+    """
+
+    def __init__(self, folder: RunFolder, cfg: DictConfig) -> None:
+        self.folder, self.cfg = folder, cfg
+
+    @cached_property
+    def loggers(self) -> list[Logger]:
+        """The loggers beside the table of numbers, which is kept all along."""
+        if not self.cfg.logger:
+            return []
+        where = {"folder": self.folder.path, "run_id": self.folder.id, "resume_step": None}
+        loggers = build_loggers(self.cfg, **where)
+        return [logger for logger in loggers if not isinstance(logger, TidyCSV)]
+
+    @property
+    def shows_figures(self) -> bool:
+        """Whether one of them shows the run's figures."""
+        return any(getattr(logger, "shows_figures", False) for logger in self.loggers)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Leave them to the table."""
+
+    def log_summary(self, summary: Mapping[str, Measured], status: str) -> None:
+        """Tell each logger the table and the summary, and close it."""
+        for logger in self.loggers:
+            history = read_history(self.folder.path)
+            for (at, epoch), rows in history.groupby(["step", "epoch"], sort=False, dropna=False):
+                values: dict[str, Any] = dict(zip(rows.name, rows.value, strict=True))
+                logger.log_metrics({**values, "epoch": epoch}, step=int(at))
+            if hasattr(logger, "log_summary"):
+                logger.log_summary(summary, status)
+            logger.finalize(outcome_of(status))
+
+    def finalize(self, status: str) -> None:
+        """Open none for a run that is to go on."""
+
+
 def open_run(job: GroupJob, loaded: LoadedData, known: Known) -> StackedRun:
     """Make a run at its start, or where its checkpoint left it.
 
@@ -232,15 +278,8 @@ def open_run(job: GroupJob, loaded: LoadedData, known: Known) -> StackedRun:
     plain, host = resolve_config(cfg), Host(choose_device(cfg.trainer))
     contents = hash_contents(plain, known)
 
-    def late_loggers() -> list[Logger]:
-        if not cfg.logger:
-            return []
-        loggers = build_loggers(cfg, folder=folder.path, run_id=folder.id, resume_step=None)
-        return [logger for logger in loggers if not isinstance(logger, TidyCSV)]
-
-    own = [TidyCSV(folder.path, step or None)]
-    draw = partial(draw_risks, folder, plain)
-    recorder = Recorder(folder, plain, own, late_loggers, draw=draw)
+    loggers = [TidyCSV(folder.path, step or None), LateLoggers(folder, cfg)]
+    recorder = Recorder(folder, plain, loggers, draw=partial(draw_risks, folder, plain))
     recipe, limits = assemble(cfg, loaded=loaded), (cfg.trainer.max_epochs, cfg.trainer.max_steps)
     if isinstance(recipe.data.train, LoaderSplit):
         raise Unstackable(

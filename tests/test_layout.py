@@ -74,9 +74,9 @@ ORDER = (
         "recipe",
         "risk",
         "run",
+        "engine",
         "combinations",
         "assemble",
-        "engine",
     ),
     *(
         "predictor",
@@ -119,6 +119,14 @@ def test_imports_run_one_way(name):
     allowed = {*ORDER[: ORDER.index(name) + 1], *UPWARDS.get(name, ())}
     for file in [*(SOURCE / name).rglob("*.py"), *SOURCE.glob(f"{name}.py")]:
         assert not others(file, allowed), file
+
+
+def test_the_engine_asks_nobody_to_build_or_to_read_history():
+    """By its place in the order it imports neither; nor does it by a name or through the façade."""
+    for file in (SOURCE / "engine").rglob("*.py"):
+        text = file.read_text()
+        assert not [name for name in imports(file) if name.startswith("logger.")], file
+        assert "import truerisk" not in text and "truerisk.assemble" not in text, file
 
 
 def test_a_reproduction_is_a_study_and_its_claims():

@@ -10,6 +10,8 @@ import os
 from importlib import import_module
 from typing import Any
 
+from truerisk import engine
+
 # before the first product: else MKL's last digits depend on where in memory a result lies, and so
 # a run's on which others it is trained with
 os.environ.setdefault("MKL_CBWR", "AUTO")
@@ -79,6 +81,16 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(f"truerisk.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def _restore_recipe(*given: Any) -> Any:
+    from truerisk.assemble import restore_recipe
+
+    return restore_recipe(*given)
+
+
+# here, as whoever imports RiskModule, from wherever, has imported the package first
+engine.restore_recipe = _restore_recipe
 
 
 def __dir__() -> list[str]:

@@ -238,17 +238,32 @@ def share_samples(mine: DictConfig, theirs: DictConfig) -> bool:
     return digests[0] == digests[1]
 
 
-def assemble_for_weights(cfg: DictConfig, info: DataInfo) -> Recipe:
-    """Build the parts of a run whose weights exist already; its data is not loaded yet.
+def restore_recipe(
+    config: Mapping[str, Any], data: Mapping[str, Any] | None
+) -> tuple[Recipe, DataInfo]:
+    """Build the parts of a run whose weights exist already.
 
     Args:
-        cfg: the run's configuration.
-        info: what its data has said of itself.
+        config: the plain, resolved configuration.
+        data: the fields of `DataInfo`, by which the data need not be loaded yet; None loads it to
+            find out.
+
+    Returns:
+        The recipe, and what its data says of itself.
     """
+    cfg = OmegaConf.create(dict(config))
+    if data is None:  # checkpoints of the first version do not tell
+        recipe = assemble(cfg)
+        return recipe, recipe.data.info
+    info = DataInfo(**{**data, "input_shape": tuple(data["input_shape"])})
     seeds = derive_streams(cfg.seed)
-    data = build(cfg.data, seed=seeds.data)
-    data.order_seed = seeds.order
-    return _join_parts(cfg, data, info, None)
+    unread = build(cfg.data, seed=seeds.data)
+    unread.order_seed = seeds.order
+    recipe = _join_parts(cfg, unread, info, None)
+    if cfg.trainer.precision == "64-true":  # in which they were saved
+        recipe.model.to(torch.float64)
+        recipe.surrogate.to(torch.float64)
+    return recipe, info
 
 
 def _join_parts(cfg: DictConfig, data: RunData, info: DataInfo, initial: RunData | None) -> Recipe:

@@ -15,9 +15,10 @@ from lightning.fabric.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import SequentialSampler
 
+from truerisk import engine
 from truerisk.core.batch import Batch
 from truerisk.core.errors import ConfigError
-from truerisk.data import DataInfo, DataModule, RunData
+from truerisk.data import DataModule, RunData
 from truerisk.data.plan import SplitDataset, WeighedPair
 from truerisk.engine.callback_rules import refuse_callbacks
 from truerisk.engine.host import TrainerHost
@@ -71,6 +72,9 @@ class RiskModule(L.LightningModule):
         data: what the model must know of the data, as metadata.json records it; by default the
             configuration's data is loaded to find out.
         hosted: whether a loop of ours stands behind the Trainer, which has loggers told already.
+
+    Raises:
+        ConfigError: there is neither a recipe nor a configuration.
     """
 
     def __init__(
@@ -82,10 +86,15 @@ class RiskModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        if recipe is None:
-            recipe, info = restore_recipe(config, data)
-        else:
+        if recipe is not None:
             info = recipe.data.info
+        elif config is not None:
+            recipe, info = engine.restore_recipe(config, data)
+        else:
+            raise ConfigError(
+                "RiskModule takes a recipe, or the configuration that a checkpoint of truerisk "
+                "holds; from overrides: truerisk.build_module([…])"
+            )
         if config is not None:
             plain = {"config": dict(config), "data": plain_info(info)}
             self.save_hyperparameters(plain, logger=not hosted)
@@ -511,40 +520,3 @@ class RiskModule(L.LightningModule):
         if self.resumed is not None:
             for name, state in self.resumed["regularizers"].items():
                 self.recipe.regularizers[name].load_state_dict(state)
-
-
-def restore_recipe(
-    config: Mapping[str, Any] | None, data: Mapping[str, Any] | None
-) -> tuple[Recipe, DataInfo]:
-    """Build a recipe for weights that exist already.
-
-    Args:
-        config: the plain, resolved configuration.
-        data: the fields of `DataInfo`; None loads the data to find out.
-
-    Returns:
-        The recipe, and what its data says of itself.
-
-    Raises:
-        ConfigError: there is no configuration.
-    """
-    # it builds from configuration what this package only trains, so never at import
-    from omegaconf import OmegaConf
-
-    from truerisk.assemble import assemble, assemble_for_weights
-
-    if config is None:
-        raise ConfigError(
-            "RiskModule takes a recipe, or the configuration that a checkpoint of truerisk holds; "
-            "from overrides: truerisk.build_module([…])"
-        )
-    cfg = OmegaConf.create(dict(config))
-    if data is None:  # checkpoints of the first version do not tell
-        recipe = assemble(cfg)
-        return recipe, recipe.data.info
-    info = DataInfo(**{**data, "input_shape": tuple(data["input_shape"])})
-    recipe = assemble_for_weights(cfg, info)
-    if cfg.trainer.precision == "64-true":  # in which they were saved
-        recipe.model.to(torch.float64)
-        recipe.surrogate.to(torch.float64)
-    return recipe, info

@@ -169,10 +169,8 @@ class HostedModule(RiskModule):
         """Tell the Trainer how far a resumed run has come."""
         state, loop = self.trained.run.state, self.trainer.fit_loop
         for progress in (loop.epoch_progress.total, loop.epoch_progress.current):
-            progress.ready = progress.completed = state.epoch
-            progress.started = progress.processed = state.epoch  # type: ignore[attr-defined]
-        steps = loop.epoch_loop.manual_optimization.optim_step_progress.total
-        steps.ready = steps.completed = state.step
+            progress.increment_by(state.epoch)
+        loop.epoch_loop.manual_optimization.optim_step_progress.total.increment_by(state.step)
         loop.epoch_loop.on_load_checkpoint({"_batches_that_stepped": state.step})
 
     def on_train_epoch_start(self) -> None:

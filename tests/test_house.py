@@ -25,8 +25,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "truerisk"
 BOUNDS = {
     "files": (311, 230),
     "median lines": (110, 110),
-    "lines": (72_133, 29_502),
-    "code lines": (41_623, 17_310),
+    "lines": (72_150, 29_502),
+    "code lines": (41_634, 17_310),
     "class names twice": (0, 0),
     "file stems twice": (0, 0),
     "one-word names, %": (30, 30),

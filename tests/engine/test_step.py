@@ -364,6 +364,28 @@ def test_the_short_way_to_a_fused_kernel_is_torchs_own_step(kind, options):
     assert taken == [plain, True, True, False, True, True, True, plain]
 
 
+@pytest.mark.parametrize("kind", [ADAM, ADAMW])
+def test_counts_of_steps_are_counted_once_however_they_lie(kind):
+    (_, mine), _ = pair = twins(kind, fused=True)
+    fused = FusedUpdate(mine)
+    for number in range(5):
+        give_gradients(pair, number)
+        if number == 3:  # somebody gives a weight another count, which its neighbours do not have
+            for optimizer in (mine, pair[1][1]):
+                states = list(optimizer.state.values())
+                states[-1]["step"] = torch.tensor(7.0)
+        if not fused.take():
+            mine.step()
+        pair[1][1].step()
+        counts = [state["step"].item() for state in mine.state.values()]
+        assert counts == [number + 1.0] * (len(counts) - 1) + [
+            number + (5.0 if number > 2 else 1.0)
+        ]
+        assert agree(pair)
+    joined = {state["step"].untyped_storage().data_ptr() for state in mine.state.values()}
+    assert len(joined) == 3  # two groups, and the one that was given
+
+
 @pytest.mark.parametrize(
     ("kind", "options"),
     [

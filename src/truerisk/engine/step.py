@@ -339,14 +339,31 @@ class FusedUpdate:
             if not (plain and made and len(kinds) == 1 and torch.strided in kinds.pop()):
                 return False
             groups.append((group, params, states))
+        for _, _, states in groups:
+            join_counts(states)
         self._groups, self._state = groups, state
         return True
+
+
+def join_counts(states: States) -> None:
+    """Let the counts of steps lie side by side, so that one addition moves all of them.
+
+    One by one they take a fifth of what the kernel does on a hundred thousand weights.
+    """
+    counts = [state["step"] for state in states if "step" in state]
+    if counts:
+        for state, count in zip(states, torch.stack(counts), strict=True):
+            state["step"] = count
 
 
 def launch_adam(group: Group, params: Tensors, grads: Tensors, states: States) -> None:
     """Move parameters as Adam does, or AdamW where the group's decay is decoupled."""
     steps = [state["step"] for state in states]
-    torch._foreach_add_(steps, 1)
+    joined = steps[0]._base
+    if joined is None or any(step._base is not joined for step in steps):
+        torch._foreach_add_(steps, 1)
+    else:
+        joined.add_(1)
     kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
     largest = [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else []
     beta1, beta2 = group["betas"]
